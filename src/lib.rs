@@ -1,1 +1,28 @@
-//! Spore
+//! Spore launches N identical KVM instances from one image.
+//!
+//! `docs/ARCHITECTURE.md` walks through one launch. Two halves share only the vocabulary ([`plan`],
+//! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`instance`], [`image`],
+//! [`volume`], [`store`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`],
+//! [`block`], [`mem`]) runs one virtual machine in one process.
+
+pub mod control;
+pub mod error;
+pub mod id;
+pub mod plan;
+
+pub mod sys;
+
+pub mod block;
+pub mod boot;
+pub mod chipset;
+pub mod mem;
+pub mod virtio;
+pub mod vmm;
+
+pub mod cli;
+pub mod image;
+pub mod instance;
+pub mod store;
+pub mod volume;
+
+pub use error::{Error, Result};

@@ -1,0 +1,82 @@
+//! Disks: what a block device's requests are done on.
+//!
+//! A [`Disk`] is opened once from its layers and gives each virtqueue a [`Queue`] of its own. A queue
+//! belongs to one thread; queues of one disk share its metadata.
+
+use crate::sys::iobuf::IoBuf;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+pub use crate::plan::{DiskFormat, Engine};
+
+/// A disk: raw file, qcow2 image or qcow2 overlay over a chain of them.
+pub trait Disk: Send + Sync {
+    /// Size in bytes; a multiple of 512.
+    fn size(&self) -> u64;
+    /// No write, discard or write-zeroes is accepted.
+    fn read_only(&self) -> bool;
+    /// Preferred granularity of discards in bytes (the cluster size; 4096 for raw).
+    fn discard_granularity(&self) -> u32;
+    /// A submission queue for one thread, with the engine asked for ([`Engine::Auto`] chooses).
+    ///
+    /// # Errors
+    /// [`Engine::Uring`] was demanded and the host has or allows no io_uring.
+    fn queue(&self, engine: Engine) -> io::Result<Box<dyn Queue>>;
+    /// Write metadata out and sync everything: what a clean end of the VM does.
+    fn close(&self) -> io::Result<()>;
+}
+
+/// One operation. Offsets and lengths are in bytes and multiples of 512, inside the disk (checked again).
+pub enum Op {
+    /// Fill the buffer from `offset`.
+    Read {
+        /// Byte offset on the disk.
+        offset: u64,
+        /// Where to.
+        buf: IoBuf,
+    },
+    /// Write the buffer at `offset`.
+    Write {
+        /// Byte offset on the disk.
+        offset: u64,
+        /// Where from.
+        buf: IoBuf,
+    },
+    /// All writes completed before this are durable once it completes.
+    Flush,
+    /// The range's content no longer matters; it reads as zeros or as before, and space is given back.
+    Discard {
+        /// Byte offset on the disk.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// The range reads as zeros afterwards.
+    WriteZeroes {
+        /// Byte offset on the disk.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Space may be given back (VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP).
+        unmap: bool,
+    },
+}
+
+/// A submission queue of a [`Disk`], owned by one thread.
+///
+/// Order: operations in flight at one time are unordered among themselves, as virtio-blk allows, but
+/// overlapping allocations of one cluster never lose a write.
+pub trait Queue: Send {
+    /// The engine in use (never [`Engine::Auto`]).
+    fn engine(&self) -> Engine;
+    /// Start `op`; its completion comes from [`Queue::completions`] under `token`, possibly at once.
+    fn submit(&mut self, token: u64, op: Op);
+    /// Tell the kernel of everything submitted since the last call. Call once a batch.
+    fn kick(&mut self) -> io::Result<()>;
+    /// Readable when completions are waiting; `None` if everything completes inside [`Queue::submit`].
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>>;
+    /// Hand over each finished operation once.
+    fn completions(&mut self, each: &mut dyn FnMut(u64, io::Result<()>));
+    /// Operations submitted and not yet handed over.
+    fn in_flight(&self) -> usize;
+}

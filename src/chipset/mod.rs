@@ -1,0 +1,3 @@
+//! The few devices of a PC that are not virtio, and the bus that all devices hang on.
+
+pub mod bus;

@@ -1,0 +1,123 @@
+//! Identifiers: EC2's prefixes and 17 lower-case hexadecimal digits.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Hexadecimal digits after the prefix, as in EC2's long ids.
+const DIGITS: usize = 17;
+
+/// `count` random lower-case hexadecimal digits from the kernel's generator.
+fn random_hex(count: usize) -> Result<String> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(|e| Error::io("read random bytes", e))?;
+    let mut hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    hex.truncate(count);
+    Ok(hex)
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The prefix with its dash.
+            pub const PREFIX: &'static str = concat!($prefix, "-");
+
+            /// A new random id.
+            ///
+            /// # Errors
+            /// The kernel's random generator is not readable.
+            pub fn generate() -> Result<Self> {
+                Ok(Self(format!("{}{}", Self::PREFIX, random_hex(DIGITS)?)))
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self> {
+                let digits = text.strip_prefix(Self::PREFIX).unwrap_or("");
+                let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+                if digits.len() == DIGITS && digits.chars().all(hex) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(Error::refused($malformed, format!(
+                        "'{}' is not an id of the form {}{{17 hexadecimal digits}}",
+                        text.escape_default(), Self::PREFIX)))
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+    };
+}
+
+id!(
+    /// An image, `ami-…`.
+    ImageId, "ami", "InvalidAMIID.Malformed");
+id!(
+    /// A registered kernel, `aki-…`.
+    KernelId, "aki", "InvalidAKIID.Malformed");
+id!(
+    /// A registered initial ramdisk, `ari-…`.
+    RamdiskId, "ari", "InvalidARIID.Malformed");
+id!(
+    /// An immutable copy of one volume, `snap-…`.
+    SnapshotId, "snap", "InvalidSnapshot.Malformed");
+id!(
+    /// A writable disk, `vol-…`.
+    VolumeId, "vol", "InvalidVolumeID.Malformed");
+id!(
+    /// A virtual machine, `i-…`.
+    InstanceId, "i", "InvalidInstanceID.Malformed");
+id!(
+    /// All that one `run` launched, `r-…`.
+    ReservationId, "r", "InvalidReservationID.Malformed");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_ids_parse_and_differ() {
+        let (a, b) = (InstanceId::generate().unwrap(), InstanceId::generate().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(a.as_str().parse::<InstanceId>().unwrap(), a);
+    }
+
+    #[test]
+    fn an_id_is_never_a_path() {
+        for bad in
+            ["", "i-", "i-../../../../etc/pas", "ami-0123456789abcdef0", "i-0123456789ABCDEF0"]
+        {
+            let error = bad.parse::<InstanceId>().unwrap_err();
+            assert_eq!(error.code(), Some("InvalidInstanceID.Malformed"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Images, kernels and snapshots: what instances are launched from.
+
+pub mod record;

@@ -1,0 +1,207 @@
+//! The records of images, kernels and snapshots, in the shapes of EC2's API.
+//!
+//! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
+
+use crate::id::{ImageId, KernelId, RamdiskId, SnapshotId};
+use crate::plan::DiskFormat;
+use serde::{Deserialize, Serialize};
+
+/// A key and a value (EC2 Tag).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Tag {
+    /// 1 to 127 characters.
+    pub key: String,
+    /// 0 to 255 characters.
+    pub value: String,
+}
+
+/// EC2 Image (DescribeImages).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Image {
+    /// The image's id.
+    pub image_id: ImageId,
+    /// 3 to 128 characters, unique per owner; never changes.
+    pub name: String,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC, with milliseconds.
+    pub creation_date: String,
+    /// pending, available, failed or deregistered.
+    pub state: ImageState,
+    /// Guest architecture.
+    pub architecture: Architecture,
+    /// hvm (firmware; a kernel kept in the image boots directly too) or paravirtual.
+    pub virtualization_type: VirtualizationType,
+    /// The kernel that boots directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_id: Option<KernelId>,
+    /// Its initial ramdisk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk_id: Option<RamdiskId>,
+    /// The image's kernel command line; Spore adds the console, the root device and the instance's identity where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
+    /// ebs or instance-store.
+    pub root_device_type: RootDeviceType,
+    /// Device name of the root in the mapping, e.g. `/dev/vda`.
+    pub root_device_name: String,
+    /// The volumes of an instance, in order.
+    pub block_device_mappings: Vec<BlockDeviceMapping>,
+    /// Everybody may launch it.
+    #[serde(default)]
+    pub public: bool,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// EC2 image states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageState {
+    /// Its snapshots are not whole yet.
+    Pending,
+    /// It can be launched.
+    Available,
+    /// It never became available.
+    Failed,
+    /// It launches nothing new.
+    Deregistered,
+}
+
+/// Guest architectures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// 32-bit x86.
+    #[serde(rename = "i386")]
+    I386,
+    /// 64-bit x86.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm: recorded, not launched on x86.
+    #[serde(rename = "arm64")]
+    Arm64,
+}
+
+/// EC2 virtualization types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VirtualizationType {
+    /// Hardware virtual machine.
+    Hvm,
+    /// Direct kernel boot, PV-GRUB style.
+    Paravirtual,
+}
+
+/// EC2 root device types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootDeviceType {
+    /// The root is a volume and survives stop and start.
+    #[serde(rename = "ebs")]
+    Ebs,
+    /// The root is gone when the instance ends.
+    #[serde(rename = "instance-store")]
+    InstanceStore,
+}
+
+/// EC2 BlockDeviceMapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct BlockDeviceMapping {
+    /// e.g. `/dev/vda`.
+    pub device_name: String,
+    /// The volume made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebs: Option<EbsBlockDevice>,
+    /// `ephemeralN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_name: Option<String>,
+}
+
+/// EC2 EbsBlockDevice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct EbsBlockDevice {
+    /// What the volume begins as; empty if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<SnapshotId>,
+    /// GiB, rounded up; at least the snapshot's.
+    pub volume_size: u64,
+    /// The volume goes with its instance.
+    pub delete_on_termination: bool,
+    /// The guest may only read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// EC2 Snapshot: immutable content of one volume, in `data` beside the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// The snapshot's id.
+    pub snapshot_id: SnapshotId,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC.
+    pub start_time: String,
+    /// GiB, rounded up.
+    pub volume_size: u64,
+    /// Exact size of the disk in bytes, a multiple of 512.
+    pub size_bytes: u64,
+    /// Format of the file, declared here and never sniffed.
+    pub format: DiskFormat,
+    /// SHA-256 of the disk's content (the guest-visible bytes from 0 to `size_bytes`), hexadecimal.
+    pub digest: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// A registered kernel: an ELF vmlinux in `kernel` beside the record, unpacked once, page-aligned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Kernel {
+    /// The kernel's id.
+    pub kernel_id: KernelId,
+    /// Unique name, 3 to 128 characters.
+    pub name: String,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC.
+    pub creation_date: String,
+    /// Guest architecture.
+    pub architecture: Architecture,
+    /// The version string found in a bzImage's header, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of the file as it was registered, hexadecimal.
+    pub digest: String,
+    /// Bytes of the unpacked kernel.
+    pub size_bytes: u64,
+}
+
+/// A registered initial ramdisk: `ramdisk` beside the record, byte for byte as registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Ramdisk {
+    /// The ramdisk's id.
+    pub ramdisk_id: RamdiskId,
+    /// Unique name, 3 to 128 characters.
+    pub name: String,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC.
+    pub creation_date: String,
+    /// SHA-256, hexadecimal.
+    pub digest: String,
+    /// Bytes.
+    pub size_bytes: u64,
+}

@@ -1,0 +1,1 @@
+//! Instances: resolve, prepare, spawn, follow, end.

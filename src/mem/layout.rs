@@ -1,0 +1,87 @@
+//! The one guest-physical address map and interrupt map. Everything that has an address in the guest takes it from here.
+
+/// Page size.
+pub const PAGE: u64 = 4096;
+/// Smallest and default-page-aligned guest: 16 MiB.
+pub const MIN_MEMORY: u64 = 16 << 20;
+
+/// Boot GDT (64-bit boot protocol: __BOOT_CS 0x10, __BOOT_DS 0x18).
+pub const BOOT_GDT: u64 = 0x500;
+/// Linux boot_params, the "zero page".
+pub const ZERO_PAGE: u64 = 0x7000;
+/// Initial stack, growing down.
+pub const BOOT_STACK: u64 = 0x8ff0;
+/// Identity page tables: PML4, PDPT, then four page directories (4 GiB of 2 MiB pages).
+pub const BOOT_PML4: u64 = 0x9000;
+/// Kernel command line, at most [`CMDLINE_MAX`] bytes with its NUL.
+pub const CMDLINE: u64 = 0x2_0000;
+/// Room for the command line.
+pub const CMDLINE_MAX: u64 = 0x1_0000;
+/// End of conventional memory; the EBDA begins here.
+pub const LOW_RAM_END: u64 = 0x9_fc00;
+/// ACPI tables (RSDP first, in the area that ACPI 6.5 section 5.2.5.1 has an OS search).
+pub const ACPI: u64 = 0xe_0000;
+/// End of the room for ACPI tables.
+pub const ACPI_END: u64 = 0xf_0000;
+/// SMBIOS 3 entry point and structures (SMBIOS 3.6 section 5.2.2: searched in 0xf0000-0xfffff).
+pub const SMBIOS: u64 = 0xf_0000;
+/// End of the room for SMBIOS.
+pub const SMBIOS_END: u64 = 0x10_0000;
+/// Extended memory begins.
+pub const HIGH_RAM: u64 = 0x10_0000;
+
+/// RAM below 4 GiB ends here at the latest; the rest lies from [`RAM_ABOVE_4G`] on.
+pub const MMIO_HOLE: u64 = 0xc000_0000;
+/// RAM above the hole.
+pub const RAM_ABOVE_4G: u64 = 1 << 32;
+
+/// virtio-mmio slots: register windows of [`VIRTIO_STRIDE`] bytes.
+pub const VIRTIO_BASE: u64 = 0xd000_0000;
+/// Bytes a virtio-mmio slot.
+pub const VIRTIO_STRIDE: u64 = 0x1000;
+/// Number of virtio-mmio slots; slot n interrupts on [`VIRTIO_GSIS`]`[n]`.
+pub const VIRTIO_SLOTS: usize = 19;
+/// Interrupts of the virtio-mmio slots.
+pub const VIRTIO_GSIS: [u32; VIRTIO_SLOTS] =
+    [5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 3, 8];
+/// The I/O APIC.
+pub const IOAPIC: u64 = 0xfec0_0000;
+/// The local APICs.
+pub const LAPIC: u64 = 0xfee0_0000;
+/// KVM's identity-map page (KVM_SET_IDENTITY_MAP_ADDR), reserved in e820.
+pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
+/// KVM's three TSS pages (KVM_SET_TSS_ADDR), reserved in e820.
+pub const KVM_TSS: u64 = 0xfeff_d000;
+/// Firmware ends at 4 GiB and takes no more than this.
+pub const FIRMWARE: u64 = 0xfffc_0000;
+
+/// COM1.
+pub const COM1_PORT: u16 = 0x3f8;
+/// COM1's interrupt.
+pub const COM1_GSI: u32 = 4;
+/// ACPI sleep control register (FADT SLEEP_CONTROL_REG), one byte.
+pub const ACPI_SLEEP_CONTROL: u16 = 0x600;
+/// ACPI sleep status register, one byte.
+pub const ACPI_SLEEP_STATUS: u16 = 0x601;
+/// FADT RESET_REG, one byte; [`ACPI_RESET_VALUE`] resets.
+pub const ACPI_RESET: u16 = 0x602;
+/// FADT RESET_VALUE.
+pub const ACPI_RESET_VALUE: u8 = 1;
+/// GED events pending, one byte, cleared by reading: bit 0 is the power button.
+pub const GED_EVENTS: u16 = 0x604;
+/// The Generic Event Device's interrupt.
+pub const GED_GSI: u32 = 9;
+/// The SLP_TYP value of S5 in the \_S5 package.
+pub const S5_SLEEP_TYPE: u8 = 5;
+/// The guest's way to say that its kernel panicked is the serial console; this port (QEMU's pvpanic) says it for certain.
+pub const PVPANIC_PORT: u16 = 0x505;
+
+const _: () = {
+    assert!(BOOT_GDT + 64 <= ZERO_PAGE);
+    assert!(BOOT_PML4 + 6 * PAGE <= CMDLINE);
+    assert!(CMDLINE + CMDLINE_MAX <= LOW_RAM_END);
+    assert!(MMIO_HOLE <= VIRTIO_BASE);
+    assert!(VIRTIO_BASE + VIRTIO_SLOTS as u64 * VIRTIO_STRIDE <= IOAPIC);
+    assert!(LAPIC < KVM_IDENTITY_MAP && KVM_IDENTITY_MAP + PAGE == KVM_TSS);
+    assert!(KVM_TSS + 3 * PAGE <= FIRMWARE);
+};

@@ -1,0 +1,198 @@
+//! What a VMM is told: a [`VmPlan`] as JSON in a memory file on fd 3, and open descriptors beside it.
+//!
+//! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
+//! already open in the VMM's process under that number.
+
+use crate::id::{InstanceId, VolumeId};
+use serde::{Deserialize, Serialize};
+
+/// The descriptor on which a VMM finds its plan.
+pub const PLAN_FD: i32 = 3;
+
+/// The number of a descriptor that the launcher left open for the VMM. [`crate::sys::fds::take`] claims it, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanFd(pub i32);
+
+/// One virtual machine, fully resolved.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmPlan {
+    /// The instance's id: SMBIOS serial, and `spore.instance=` on the command line.
+    pub instance_id: InstanceId,
+    /// EC2's ami-launch-index: 0-based position in its reservation.
+    pub launch_index: u32,
+    /// Virtual CPUs, 1 to 64.
+    pub cpus: u8,
+    /// Guest RAM in bytes, a multiple of 4 KiB and at least 16 MiB.
+    pub memory: u64,
+    /// What runs first.
+    pub boot: BootPlan,
+    /// Block devices in order: the first is the root device (/dev/vda).
+    pub disks: Vec<DiskPlan>,
+    /// SMBIOS product UUID (RFC 4122 text form, `ec2…`; the SMBIOS serial is its same text).
+    pub uuid: String,
+    /// The serial line's output is appended here.
+    pub console: PlanFd,
+    /// The listening Unix stream socket of [`crate::control`]; none for a benchmark.
+    pub control: Option<PlanFd>,
+    /// [`VmReport`]s are appended here, one JSON object a line; each is one `write`.
+    pub report: PlanFd,
+    /// A pipe: the VMM writes one [`Ready`] line when its vCPUs run or when it cannot start, then closes it.
+    pub ready: Option<PlanFd>,
+    /// Held open for the life of the VMM: the launcher has taken an exclusive flock on this open file
+    /// description, so the kernel releases it exactly when the VMM is gone.
+    pub lock: Option<PlanFd>,
+    /// Benchmark: one byte is written here at the guest's first port or memory-mapped I/O, and the VM ends.
+    pub first_io: Option<PlanFd>,
+    /// Drop privileges after assembly (seccomp, Landlock, no_new_privs). Off only for debugging.
+    pub sandbox: bool,
+}
+
+/// What a VM executes first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum BootPlan {
+    /// A kernel is entered directly by the Linux 64-bit boot protocol
+    /// (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+    Direct {
+        /// An ELF vmlinux (as registration leaves it) or a bzImage.
+        kernel: PlanFd,
+        /// The initial ramdisk, if any.
+        initrd: Option<PlanFd>,
+        /// The whole kernel command line.
+        cmdline: String,
+    },
+}
+
+/// One block device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskPlan {
+    /// The volume's id, which the guest reads as the disk's serial (its first 20 bytes).
+    pub volume_id: VolumeId,
+    /// Offered to the guest as VIRTIO_BLK_F_RO; no layer is opened writable.
+    pub read_only: bool,
+    /// Layers from the top (the volume's own overlay) down to the base. At least one.
+    pub layers: Vec<LayerPlan>,
+    /// How the host does the I/O.
+    pub engine: Engine,
+    /// Request queues, 1 to 64; usually one a vCPU, at most 4.
+    pub queues: u16,
+}
+
+/// One file of a disk's chain. Only the first layer of a writable disk is open for writing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerPlan {
+    /// The open file.
+    pub fd: PlanFd,
+    /// Its format as recorded, never sniffed.
+    pub format: DiskFormat,
+}
+
+/// The format of a disk file, as declared in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// Sector n of the disk is at byte 512 n of the file.
+    Raw,
+    /// QEMU's qcow2, version 2 or 3. (docs/interop/qcow2.txt in QEMU)
+    Qcow2,
+}
+
+/// How host I/O is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// io_uring if the host has it and lets us, else sync.
+    #[default]
+    Auto,
+    /// io_uring(7).
+    Uring,
+    /// preadv(2) and pwritev(2).
+    Sync,
+}
+
+/// The line a VMM writes to the `ready` pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Ready {
+    /// The vCPUs run.
+    Running {
+        /// Engine in use by each disk, in order.
+        engines: Vec<Engine>,
+    },
+    /// It could not start; one line naming thing, cause and remedy.
+    Failed {
+        /// The reason.
+        message: String,
+    },
+}
+
+/// What a VMM leaves in its report file: one JSON object a line, the last one says how it ended.
+/// A VMM that is killed leaves no `Ended` line, which is how the others know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum VmReport {
+    /// The vCPUs run (again: also after each reset).
+    Started {
+        /// Milliseconds since the epoch.
+        at: u64,
+    },
+    /// The guest asked for a reset and gets one in the same process.
+    Reset {
+        /// Milliseconds since the epoch.
+        at: u64,
+        /// What asked for it.
+        by: ResetBy,
+    },
+    /// A device or the VMM has something to tell (a stopped device, an I/O error, no space left).
+    Notice {
+        /// Milliseconds since the epoch.
+        at: u64,
+        /// One line.
+        message: String,
+    },
+    /// The VM is over.
+    Ended {
+        /// Milliseconds since the epoch.
+        at: u64,
+        /// Why.
+        reason: EndReason,
+        /// One line for a person.
+        message: String,
+    },
+}
+
+/// What made a VM reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResetBy {
+    /// ACPI reset register (FADT RESET_REG).
+    Acpi,
+    /// Port 0xcf9.
+    Port0xcf9,
+    /// The keyboard controller's pulse of its reset line (0xfe to port 0x64).
+    I8042,
+    /// `spore reboot --force`.
+    Control,
+}
+
+/// Why a VM ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndReason {
+    /// The guest switched itself off (ACPI S5), by itself or after the power button.
+    GuestPoweroff,
+    /// A control request or SIGTERM ended it.
+    Terminated,
+    /// A triple fault (KVM_EXIT_SHUTDOWN) that no reset request preceded.
+    TripleFault,
+    /// The guest's kernel said that it panicked and will not run on.
+    GuestPanic,
+    /// KVM could not go on (KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_FAIL_ENTRY).
+    KvmError,
+    /// The VMM itself failed.
+    VmmError,
+}

@@ -1,0 +1,1 @@
+//! Directories, records and locks.

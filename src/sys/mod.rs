@@ -1,0 +1,3 @@
+//! What only the operating system can do, wrapped so that the rest of the crate needs no `unsafe`.
+
+pub mod iobuf;

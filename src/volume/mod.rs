@@ -1,0 +1,3 @@
+//! Writable disks: overlays over snapshots.
+
+pub mod record;
