@@ -1,0 +1,61 @@
+//! Debian's userland on the lab kernel, at native speed on a software KVM.
+//!
+//! Ignored by a plain `cargo test`; `scripts/test` runs them where it has a lab kernel.
+
+mod linux;
+#[path = "linux/scenarios.rs"]
+mod scenarios;
+
+use linux::Lab;
+
+fn lab() -> Lab {
+    Lab::new("vmlinux-lab", None, &[])
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn three_clones() {
+    scenarios::clones_differ_only_where_they_should(&lab());
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn kill_9() {
+    scenarios::fsynced_bytes_survive_kill_9(&lab());
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn fio() {
+    scenarios::fio_verifies(&lab(), 64);
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn life() {
+    scenarios::life_of_one_instance(&lab());
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn memory_above_4_gib() {
+    scenarios::five_gib(&lab());
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn panic() {
+    scenarios::guest_failures_are_told(&lab());
+}
+
+/// Ten Debian instances at once reach their login prompts.
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn ten_at_once() {
+    let lab = lab();
+    let ids = lab.launch(10, &["-c", "1", "-m", "512M"]);
+    lab.wait(&ids, "login");
+    for id in &ids {
+        assert_eq!(lab.state(id), "running");
+    }
+}

@@ -1,0 +1,257 @@
+//! What a test of a real Linux guest needs: a store of its own, the `spore` command, a shell on the serial line.
+#![allow(dead_code)] // each of the two test binaries that share this uses its part
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before it counts as stuck. The box runs some 20 times slower than hardware.
+pub const PATIENCE: Duration = Duration::from_secs(900);
+
+/// A store with a Debian image in it; its instances are terminated on drop.
+pub struct Lab {
+    home: PathBuf,
+    spore: PathBuf,
+    /// Arguments that every `run` gets (the kernel's quirks).
+    run_args: Vec<String>,
+}
+
+/// The directory that `scripts/test` prepared: debian.img, vmlinuz, initrd.img and more.
+pub fn images() -> PathBuf {
+    let dir = std::env::var_os("SPORE_TEST_IMAGES")
+        .expect("SPORE_TEST_IMAGES names the directory of test images; scripts/test sets it");
+    PathBuf::from(dir)
+}
+
+fn import_debian(spore: &Path, kernel: &str, initrd: Option<&str>) -> PathBuf {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{kernel}"));
+    let _ = std::fs::remove_dir_all(&home);
+    let path = |name: &str| images().join(name).into_os_string();
+    let mut import = Command::new(spore);
+    import.env("SPORE_HOME", &home).env_remove("XDG_RUNTIME_DIR");
+    import.args(["image", "import", "--name", "debian", "--kernel"]).arg(path(kernel));
+    if let Some(initrd) = initrd {
+        import.arg("--initrd").arg(path(initrd));
+    }
+    let output = import.arg(path("debian.img")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    home
+}
+
+impl Lab {
+    /// The store that `scripts/kvm-box` put into the box (SPORE_TEST_STORE), which has image `debian` with its
+    /// stock kernel; elsewhere one made on first use, with `kernel` (and `initrd`) to boot it.
+    /// Tests of one process share it, one after the other.
+    pub fn new(kernel: &str, initrd: Option<&str>, run_args: &[&str]) -> Self {
+        static HOME: OnceLock<PathBuf> = OnceLock::new();
+        let spore = std::env::var_os("SPORE_BIN")
+            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_spore")), PathBuf::from);
+        let run_args = run_args.iter().map(ToString::to_string).collect();
+        let home = HOME.get_or_init(|| match std::env::var_os("SPORE_TEST_STORE") {
+            Some(ready) => ready.into(),
+            None => import_debian(&spore, kernel, initrd),
+        });
+        Self { home: home.clone(), spore, run_args }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.spore);
+        command.args(args).env("SPORE_HOME", &self.home).env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// The store's directory.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Run `spore ARGS` to its end.
+    pub fn spore(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Its standard output; the command must succeed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.spore(args);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "spore {args:?}: {}: {err}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Launch `n` instances and return their ids at once.
+    pub fn launch(&self, n: usize, more: &[&str]) -> Vec<String> {
+        let count = n.to_string();
+        let mut args = vec!["run", "debian", "-n", &count, "-q"];
+        args.extend(self.run_args.iter().map(String::as_str));
+        args.extend(more);
+        let ids: Vec<String> = self.ok(&args).lines().map(str::to_owned).collect();
+        assert_eq!(ids.len(), n);
+        ids
+    }
+
+    /// Wait until every one of `ids` is `what` (login, stopped, terminated …).
+    pub fn wait(&self, ids: &[String], what: &str) {
+        let limit = PATIENCE.as_secs().to_string();
+        let mut args = vec!["wait", "--for", what, "--timeout", &limit];
+        args.extend(ids.iter().map(String::as_str));
+        let output = self.spore(&args);
+        if !output.status.success() {
+            let err = String::from_utf8_lossy(&output.stderr).into_owned();
+            let logs: Vec<_> = ids.iter().map(|id| self.logs(id)).collect();
+            panic!("waiting for {what}: {err}\n{}", logs.join("\n-----\n"));
+        }
+    }
+
+    /// The console's output so far.
+    pub fn logs(&self, id: &str) -> String {
+        String::from_utf8_lossy(&self.spore(&["logs", id]).stdout).into_owned()
+    }
+
+    /// EC2's description of one instance.
+    pub fn describe(&self, id: &str) -> serde_json::Value {
+        let text = self.ok(&["show", id, "-o", "json"]);
+        let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+        all["Reservations"][0]["Instances"][0].clone()
+    }
+
+    /// The instance's state by name.
+    pub fn state(&self, id: &str) -> String {
+        self.describe(id)["State"]["Name"].as_str().unwrap().to_owned()
+    }
+
+    /// Why it is in that state.
+    pub fn reason(&self, id: &str) -> String {
+        self.describe(id)["StateReason"]["Message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The process id of its VMM.
+    pub fn pid(&self, id: &str) -> u32 {
+        let found = find_key(&self.describe(id), "Pid").expect("show -o json has Pid");
+        u32::try_from(found).unwrap()
+    }
+
+    /// kill -9 the VMM.
+    pub fn kill(&self, id: &str) {
+        let pid = self.pid(id).to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    }
+
+    /// A root shell on the serial line of an instance that shows its login prompt.
+    pub fn shell(&self, id: &str) -> Shell {
+        let mut child = self
+            .command(&["console", id])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (send, from) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = out.read(&mut bytes) {
+                if send.send(bytes[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let stdin = child.stdin.take().unwrap();
+        let mut shell = Shell { child, stdin, from, seen: String::new() };
+        shell.log_in();
+        shell
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let ids = self.spore(&["ls", "-q"]);
+        let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
+        let mut args = vec!["terminate"];
+        args.extend(ids.lines());
+        if args.len() > 1 {
+            self.spore(&args);
+        }
+    }
+}
+
+/// The number under `key` somewhere in `value`.
+fn find_key(value: &serde_json::Value, key: &str) -> Option<u64> {
+    match value {
+        serde_json::Value::Object(map) => map
+            .get(key)
+            .and_then(serde_json::Value::as_u64)
+            .or_else(|| map.values().find_map(|v| find_key(v, key))),
+        serde_json::Value::Array(list) => list.iter().find_map(|v| find_key(v, key)),
+        _ => None,
+    }
+}
+
+/// A root shell in a guest, over `spore console`.
+pub struct Shell {
+    child: Child,
+    stdin: ChildStdin,
+    from: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Shell {
+    fn log_in(&mut self) {
+        self.send("\n");
+        self.expect("login: ");
+        self.send("root\n");
+        self.expect("# ");
+        self.send("stty -echo cols 1000; PS1=; dmesg -n 1; echo re''ady\n");
+        self.expect("ready");
+    }
+
+    /// Type `text`.
+    pub fn send(&mut self, text: &str) {
+        self.stdin.write_all(text.as_bytes()).unwrap();
+        self.stdin.flush().unwrap();
+    }
+
+    /// Read until `text` has come; what came before it.
+    pub fn expect(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                let mut before = std::mem::replace(&mut self.seen, rest);
+                before.truncate(at);
+                return before;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.from.recv_timeout(left) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout) => panic!("no {text:?} in {:?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("console closed before {text:?}: {:?}", self.seen)
+                }
+            }
+        }
+    }
+
+    /// Run a command line in the guest; its output. It must exit with 0.
+    pub fn sh(&mut self, line: &str) -> String {
+        self.send(&format!("{line}; echo \"<e''nd $?>\"\n"));
+        let output = self.expect("<end ");
+        let status = self.expect(">");
+        assert_eq!(status, "0", "{line}: {output}");
+        output.replace('\r', "").trim().to_owned()
+    }
+
+    /// Type a line that ends the guest; read until the console closes or falls silent.
+    pub fn last_words(mut self, line: &str) {
+        self.send(&format!("{line}\n"));
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
