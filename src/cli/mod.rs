@@ -1,1 +1,47 @@
-//! The command line.
+//! The command line: arguments in, one call of the service, a table or JSON out.
+
+pub mod args;
+pub mod filter;
+pub mod output;
+
+use crate::error::{Error, Kind, Result};
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Parse the command line, do it, say what went wrong in one line on stderr.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Every command ends here; what it returns is the process's exit code.
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+/// One line on stderr. Stderr may be closed; there is nobody left to tell then.
+fn report(error: &Error) {
+    let hint = match error.kind() {
+        Kind::Usage => "\nFor more information, try '--help'.",
+        _ => "",
+    };
+    let _ = writeln!(std::io::stderr(), "spore: {error}{hint}");
+}
+
+/// Print a completion script.
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "spore", &mut script);
+    output::write_stdout(&script)?;
+    Ok(ExitCode::SUCCESS)
+}

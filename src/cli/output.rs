@@ -1,0 +1,199 @@
+//! How results are printed: a table for people, JSON in EC2's shapes, YAML or CSV for programs.
+
+use crate::error::{OrFail, Result};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use std::io::{self, Write};
+
+/// The output options that every command takes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Output {
+    /// Output format
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub format: Format,
+    /// Print ids only, one a line
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// The shapes and field names of the EC2 API
+    Json,
+    /// The same as JSON, in YAML
+    Yaml,
+    /// The table's columns, comma-separated, with a header (RFC 4180)
+    Csv,
+}
+
+/// One result in all its forms.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Column heads.
+    pub columns: Vec<&'static str>,
+    /// Cells, each row as long as `columns`.
+    pub rows: Vec<Vec<String>>,
+    /// What `-q` prints, a line each.
+    pub ids: Vec<String>,
+    /// What `-o json` and `-o yaml` print.
+    pub json: Value,
+}
+
+/// Print `table` on stdout in the format asked for.
+///
+/// # Errors
+/// Stdout can't be written (a closed pipe is no error: the reader has seen enough).
+pub fn emit(output: Output, table: &Table) -> Result<()> {
+    write_stdout(&render(output, table)?)
+}
+
+/// Write bytes to stdout. A reader that has gone away is no error.
+///
+/// # Errors
+/// Stdout can't be written for another reason.
+pub fn write_stdout(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.or_fail(|| "write to standard output"),
+    }
+}
+
+fn render(output: Output, table: &Table) -> Result<Vec<u8>> {
+    if output.quiet {
+        let lines: String = table.ids.iter().map(|id| format!("{id}\n")).collect();
+        return Ok(lines.into_bytes());
+    }
+    match output.format {
+        Format::Table => Ok(aligned(table).into_bytes()),
+        Format::Json => {
+            let mut text =
+                serde_json::to_string_pretty(&table.json).or_fail(|| "write the result as JSON")?;
+            text.push('\n');
+            Ok(text.into_bytes())
+        }
+        Format::Yaml => {
+            let text =
+                serde_yaml_ng::to_string(&table.json).or_fail(|| "write the result as YAML")?;
+            Ok(text.into_bytes())
+        }
+        Format::Csv => {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer.write_record(&table.columns).or_fail(|| "write the result as CSV")?;
+            for row in &table.rows {
+                writer.write_record(row).or_fail(|| "write the result as CSV")?;
+            }
+            writer.into_inner().or_fail(|| "write the result as CSV")
+        }
+    }
+}
+
+/// Left-aligned columns, two spaces between, nothing after the last. Control characters are shown
+/// escaped: a name must not be able to steer the terminal.
+fn aligned(table: &Table) -> String {
+    let clean = |cell: &str| -> String {
+        if cell.chars().any(char::is_control) {
+            cell.escape_debug().to_string()
+        } else {
+            cell.to_owned()
+        }
+    };
+    let head = table.columns.iter().map(|c| (*c).to_owned()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(head)
+        .chain(table.rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()))
+        .collect();
+    let mut widths = vec![0; table.columns.len()];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = String::new();
+        for (width, cell) in widths.iter().zip(line) {
+            row.push_str(cell);
+            let pad = width - cell.chars().count() + 2;
+            row.extend(std::iter::repeat_n(' ', pad));
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Bytes as people read them: `512 B`, `196 KiB`, `1.5 GiB`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(value < 10.0 && value.fract() >= 0.05);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table {
+            columns: vec!["ID", "NAME"],
+            rows: vec![
+                vec!["ami-1".into(), "a, \"b\"".into()],
+                vec!["ami-22".into(), "\u{1b}[2J".into()],
+            ],
+            ids: vec!["ami-1".into(), "ami-22".into()],
+            json: serde_json::json!({"Images": [{"ImageId": "ami-1"}]}),
+        }
+    }
+
+    fn text(format: Format, quiet: bool) -> String {
+        String::from_utf8(render(Output { format, quiet }, &table()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_its_cells_cannot_steer_the_terminal() {
+        assert_eq!(
+            text(Format::Table, false),
+            "ID      NAME\nami-1   a, \"b\"\nami-22  \\u{1b}[2J\n"
+        );
+    }
+
+    #[test]
+    fn csv_is_quoted_and_json_keeps_the_shape() {
+        assert!(text(Format::Csv, false).starts_with("ID,NAME\nami-1,\"a, \"\"b\"\"\"\n"));
+        let json: Value = serde_json::from_str(&text(Format::Json, false)).unwrap();
+        assert_eq!(json, table().json);
+        let yaml: Value = serde_yaml_ng::from_str(&text(Format::Yaml, false)).unwrap();
+        assert_eq!(yaml, table().json);
+    }
+
+    #[test]
+    fn quiet_prints_ids_whatever_the_format() {
+        assert_eq!(text(Format::Json, true), "ami-1\nami-22\n");
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (200_704, "196 KiB"),
+            (3 << 29, "1.5 GiB"),
+        ] {
+            assert_eq!(human_bytes(bytes), expected);
+        }
+    }
+}
