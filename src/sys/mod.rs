@@ -1,3 +1,4 @@
 //! What only the operating system can do, wrapped so that the rest of the crate needs no `unsafe`.
 
 pub mod iobuf;
+pub mod mmap;
