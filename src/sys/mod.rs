@@ -1,4 +1,5 @@
 //! What only the operating system can do, wrapped so that the rest of the crate needs no `unsafe`.
 
+pub mod eventfd;
 pub mod iobuf;
 pub mod mmap;

@@ -1,0 +1,217 @@
+//! Carries requests out, through a queue of the disk.
+
+use super::pending::{Doing, Pending, Table};
+use super::request::{Ranges, Refusal, Request, parse, status_address};
+use super::{Shared, bit};
+use crate::block::{Op, Queue};
+use crate::mem::GuestRam;
+use crate::sys::iobuf::IoBuf;
+use crate::virtio::chain::{Chain, Segments};
+use crate::virtio::device::{Outcome, QueueHandler};
+use smallvec::{SmallVec, smallvec};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use virtio_bindings::virtio_blk::*;
+use vm_memory::{Bytes, GuestAddress};
+
+/// The host's operations for one request.
+type Ops = SmallVec<[Op; 1]>;
+
+/// One request queue of a disk.
+pub(super) struct BlkQueue {
+    shared: Arc<Shared>,
+    queue: Box<dyn Queue>,
+    features: u64,
+    pending: Table,
+    /// Guest RAM, from the first request on: status bytes are written when requests finish.
+    ram: Option<GuestRam>,
+    /// Operations just finished; kept for its room.
+    finished: Vec<(u64, io::Result<()>)>,
+}
+
+impl BlkQueue {
+    pub fn new(shared: Arc<Shared>, queue: Box<dyn Queue>) -> Self {
+        let (pending, finished) = (Table::default(), Vec::new());
+        Self { shared, queue, features: 0, pending, ram: None, finished }
+    }
+
+    /// Answer at once.
+    fn answer(&self, chain: &Chain, status: GuestAddress, code: u32, used: u32) -> Outcome {
+        if code == VIRTIO_BLK_S_IOERR {
+            self.shared.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        // The address was found in RAM, which does not go away.
+        let _ = chain.ram().write_obj(code as u8, status);
+        Outcome::Done(used)
+    }
+
+    fn get_id(&self, chain: &Chain, status: GuestAddress) -> Outcome {
+        let room = chain.writable_len() - 1;
+        let id = &self.shared.serial[..self.shared.serial.len().min(room as usize)];
+        if !chain.write(0, id) {
+            return self.answer(chain, status, VIRTIO_BLK_S_IOERR, failed_len(chain));
+        }
+        let whole = id.len() as u32 == room;
+        self.answer(chain, status, VIRTIO_BLK_S_OK, id.len() as u32 + u32::from(whole))
+    }
+
+    /// What the host has to do for it. `None`: a buffer is not guest memory.
+    fn ops(&self, chain: &Chain, request: Request) -> Option<(Doing, u32, Ops)> {
+        let buffer = |data: &Segments| IoBuf::guest(chain.ram(), data);
+        Some(match request {
+            Request::Read { offset, len, data } => {
+                (Doing::Read, len, smallvec![Op::Read { offset, buf: buffer(&data)? }])
+            }
+            Request::Write { offset, len, data } => {
+                (Doing::Write, len, smallvec![Op::Write { offset, buf: buffer(&data)? }])
+            }
+            Request::Flush | Request::GetId => (Doing::Flush, 0, smallvec![Op::Flush]),
+            Request::Discard(ranges) => (
+                Doing::Discard,
+                0,
+                range_ops(&ranges, |offset, len, _| Op::Discard { offset, len }),
+            ),
+            Request::WriteZeroes(ranges) => {
+                let op = |offset, len, unmap| Op::WriteZeroes { offset, len, unmap };
+                (Doing::WriteZeroes, 0, range_ops(&ranges, op))
+            }
+        })
+    }
+
+    /// One operation is over. The request, if with it the whole is done.
+    fn operation_finished(&mut self, token: u64, result: io::Result<()>) -> Option<Pending> {
+        let pending = self.pending.get_mut(token)?;
+        pending.operations -= 1;
+        if let Err(error) = result {
+            pending.error.get_or_insert(error);
+        }
+        if pending.operations > 0 {
+            return None;
+        }
+        if pending.write_through && pending.error.is_none() {
+            // 5.2.6.2: without VIRTIO_BLK_F_FLUSH a write is durable when it completes.
+            pending.write_through = false;
+            pending.operations = 1;
+            self.queue.submit(token, Op::Flush);
+            return None;
+        }
+        self.pending.remove(token)
+    }
+
+    /// Write the status byte and count; the head and the bytes written.
+    fn request_finished(&self, pending: &Pending) -> (u16, u32) {
+        let (code, used) = match &pending.error {
+            None => (VIRTIO_BLK_S_OK, pending.used.0),
+            Some(error) => {
+                self.shared.host_error(pending.doing.verb(), error);
+                (VIRTIO_BLK_S_IOERR, pending.used.1)
+            }
+        };
+        let counter = match (&pending.error, pending.doing) {
+            (Some(_), _) => Some((&self.shared.errors, 1)),
+            (None, Doing::Read) => Some((&self.shared.read_bytes, pending.len.into())),
+            (None, Doing::Write) => Some((&self.shared.write_bytes, pending.len.into())),
+            (None, Doing::Flush) => Some((&self.shared.flushes, 1)),
+            (None, Doing::Discard | Doing::WriteZeroes) => None,
+        };
+        if let Some((counter, amount)) = counter {
+            counter.fetch_add(amount, Ordering::Relaxed);
+        }
+        if let Some(ram) = &self.ram {
+            // The address was found in RAM, which does not go away.
+            let _ = ram.write_obj(code as u8, pending.status);
+        }
+        (pending.head, used)
+    }
+}
+
+fn range_ops(ranges: &Ranges, op: impl Fn(u64, u64, bool) -> Op) -> Ops {
+    ranges
+        .iter()
+        .filter(|range| range.len > 0)
+        .map(|range| op(range.offset, range.len, range.unmap))
+        .collect()
+}
+
+/// The bytes written by a request that only got its status, counted from the beginning of its writable
+/// part as 2.7.8.2 wants: none, unless the status byte is all there is.
+fn failed_len(chain: &Chain) -> u32 {
+    u32::from(chain.writable_len() == 1)
+}
+
+impl QueueHandler for BlkQueue {
+    fn start(&mut self, features: u64) {
+        self.features = features;
+    }
+
+    fn handle(&mut self, chain: Chain) -> Outcome {
+        let Some(status) = status_address(&chain) else {
+            return Outcome::Stop("a request has no room for its status in guest memory".into());
+        };
+        let failed = failed_len(&chain);
+        let request = match parse(&chain, self.shared.geometry, self.features) {
+            Ok(Request::GetId) => return self.get_id(&chain, status),
+            Ok(request) => request,
+            Err(Refusal::Unsupp) => {
+                return self.answer(&chain, status, VIRTIO_BLK_S_UNSUPP, failed);
+            }
+            Err(Refusal::IoErr) => return self.answer(&chain, status, VIRTIO_BLK_S_IOERR, failed),
+        };
+        let Some((doing, len, ops)) = self.ops(&chain, request) else {
+            return self.answer(&chain, status, VIRTIO_BLK_S_IOERR, failed);
+        };
+        if ops.is_empty() {
+            return self.answer(&chain, status, VIRTIO_BLK_S_OK, failed);
+        }
+        let written = if doing == Doing::Read { len + 1 } else { failed };
+        let token = self.pending.insert(Pending {
+            head: chain.head(),
+            status,
+            doing,
+            len,
+            used: (written, failed),
+            operations: ops.len() as u32,
+            error: None,
+            write_through: doing.changes() && self.features & bit(VIRTIO_BLK_F_FLUSH) == 0,
+        });
+        self.ram.get_or_insert_with(|| chain.ram().clone());
+        for op in ops {
+            self.queue.submit(token, op);
+        }
+        Outcome::Deferred
+    }
+
+    fn kick(&mut self) -> io::Result<()> {
+        self.queue.kick()
+    }
+
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.completion_fd()
+    }
+
+    fn completions(&mut self, each: &mut dyn FnMut(u16, u32)) {
+        loop {
+            let mut finished = std::mem::take(&mut self.finished);
+            self.queue.completions(&mut |token, result| finished.push((token, result)));
+            let idle = finished.is_empty();
+            for (token, result) in finished.drain(..) {
+                if let Some(pending) = self.operation_finished(token, result) {
+                    let (head, used) = self.request_finished(&pending);
+                    each(head, used);
+                }
+            }
+            self.finished = finished;
+            // A flush may have followed a write; with a synchronous engine it is finished, too.
+            // An error of the kick comes again at the worker's next one.
+            if idle || self.queue.kick().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+}

@@ -1,0 +1,238 @@
+//! The block device. (VIRTIO 1.2, 5.2)
+
+mod handler;
+mod pending;
+mod request;
+
+use crate::block::{Disk, Engine};
+use crate::control::DiskStatus;
+use crate::error::{Error, Result};
+use crate::id::VolumeId;
+use crate::virtio::Notices;
+use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
+use handler::BlkQueue;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use virtio_bindings::virtio_blk::*;
+
+/// Bytes of a sector, whatever the logical block size. (5.2.4)
+pub const SECTOR: u64 = 512;
+/// Descriptors of each request queue.
+const QUEUE_SIZE: u16 = 256;
+/// Most data segments of a request: a queue's descriptors less header and status.
+const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Most request queues.
+const MAX_QUEUES: u16 = 64;
+/// Most ranges of one discard or write-zeroes request.
+pub(crate) const MAX_RANGES: u32 = 32;
+/// Most sectors of one such range, 1 GiB: it bounds the metadata that one request can touch.
+pub(crate) const MAX_RANGE_SECTORS: u32 = (1 << 30) / SECTOR as u32;
+/// Host pages, in which unaligned I/O is slower, as a power of two of logical blocks.
+const PHYSICAL_BLOCK_EXP: u8 = 3;
+
+const fn bit(feature: u32) -> u64 {
+    1 << feature
+}
+
+/// What requests are checked against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    /// Size in bytes, a multiple of [`SECTOR`].
+    pub size: u64,
+    /// No writes.
+    pub read_only: bool,
+}
+
+/// The state of a block device: what the guest believes of the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlkState {
+    /// Features offered.
+    pub features: u64,
+    /// The configuration space.
+    pub config: Vec<u8>,
+}
+
+/// A disk as the guest sees it.
+pub struct Blk {
+    shared: Arc<Shared>,
+    features: u64,
+    config: Vec<u8>,
+    queue_sizes: Vec<u16>,
+    engine: Engine,
+}
+
+/// What all queues of one disk share.
+struct Shared {
+    name: String,
+    /// NUL-padded. (5.2.6: VIRTIO_BLK_T_GET_ID)
+    serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
+    geometry: Geometry,
+    notices: Notices,
+    /// Host errors (errno, 0 for others) that were told already.
+    told: Mutex<BTreeSet<i32>>,
+    read_bytes: AtomicU64,
+    write_bytes: AtomicU64,
+    flushes: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Shared {
+    /// The host could not do it: the guest sees an I/O error, the user one notice for each kind.
+    fn host_error(&self, doing: &str, error: &io::Error) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.insert(error.raw_os_error().unwrap_or(0)) {
+            return;
+        }
+        let remedy = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "make room on the host's file system that holds the volume"
+            }
+            _ => "check the host's storage",
+        };
+        self.notices.tell(&format!(
+            "{}: cannot {doing}: {error}; the guest got an I/O error: {remedy}",
+            self.name
+        ));
+    }
+}
+
+impl Blk {
+    /// The device and the handlers of its queues, each with a queue of its own into `disk`.
+    /// The guest reads `volume` as the disk's serial.
+    ///
+    /// # Errors
+    /// `queues` is not 1 to 64, or the host cannot give the disk's queues (see [`Disk::queue`]).
+    pub fn create(
+        volume: &VolumeId,
+        disk: &Arc<dyn Disk>,
+        engine: Engine,
+        queues: u16,
+        notices: Notices,
+    ) -> io::Result<(Arc<Self>, Handlers)> {
+        if !(1..=MAX_QUEUES).contains(&queues) {
+            let message =
+                format!("disk {volume} has {queues} queues; it may have 1 to {MAX_QUEUES}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let geometry =
+            Geometry { size: disk.size() / SECTOR * SECTOR, read_only: disk.read_only() };
+        let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
+        for (to, from) in serial.iter_mut().zip(volume.as_str().bytes()) {
+            *to = from;
+        }
+        let shared = Arc::new(Shared {
+            name: format!("disk {volume}"),
+            serial,
+            geometry,
+            notices,
+            told: Mutex::default(),
+            read_bytes: AtomicU64::new(0),
+            write_bytes: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        });
+        let (mut handlers, mut in_use) = (Handlers::new(), engine);
+        for _ in 0..queues {
+            let queue = disk.queue(engine)?;
+            in_use = queue.engine();
+            handlers.push(Box::new(BlkQueue::new(shared.clone(), queue)));
+        }
+        let device = Self {
+            shared,
+            features: features(geometry.read_only),
+            config: config(geometry, queues, disk.discard_granularity()),
+            queue_sizes: vec![QUEUE_SIZE; queues.into()],
+            engine: in_use,
+        };
+        Ok((Arc::new(device), handlers))
+    }
+
+    /// The engine in use and the counters.
+    pub fn status(&self) -> DiskStatus {
+        DiskStatus {
+            engine: self.engine,
+            read_bytes: self.shared.read_bytes.load(Ordering::Relaxed),
+            write_bytes: self.shared.write_bytes.load(Ordering::Relaxed),
+            flushes: self.shared.flushes.load(Ordering::Relaxed),
+            errors: self.shared.errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn features(read_only: bool) -> u64 {
+    let always = bit(VIRTIO_BLK_F_SEG_MAX)
+        | bit(VIRTIO_BLK_F_BLK_SIZE)
+        | bit(VIRTIO_BLK_F_TOPOLOGY)
+        | bit(VIRTIO_BLK_F_FLUSH)
+        | bit(VIRTIO_BLK_F_MQ);
+    if read_only {
+        always | bit(VIRTIO_BLK_F_RO)
+    } else {
+        always | bit(VIRTIO_BLK_F_DISCARD) | bit(VIRTIO_BLK_F_WRITE_ZEROES)
+    }
+}
+
+/// struct virtio_blk_config, up to and with write_zeroes_may_unmap. (5.2.4)
+fn config(geometry: Geometry, queues: u16, discard_granularity: u32) -> Vec<u8> {
+    let mut config = Vec::with_capacity(60);
+    config.extend((geometry.size / SECTOR).to_le_bytes()); // capacity
+    config.extend(0u32.to_le_bytes()); // size_max: not offered
+    config.extend(SEG_MAX.to_le_bytes());
+    config.extend([0; 4]); // geometry: not offered
+    config.extend((SECTOR as u32).to_le_bytes()); // blk_size
+    config.extend([PHYSICAL_BLOCK_EXP, 0]); // topology: physical_block_exp, alignment_offset
+    config.extend((1u16 << PHYSICAL_BLOCK_EXP).to_le_bytes()); // min_io_size
+    config.extend(0u32.to_le_bytes()); // opt_io_size: no preference
+    config.extend([0, 0]); // writeback: not offered; padding
+    config.extend(queues.to_le_bytes()); // num_queues
+    config.extend(MAX_RANGE_SECTORS.to_le_bytes()); // max_discard_sectors
+    config.extend(MAX_RANGES.to_le_bytes()); // max_discard_seg
+    config.extend((discard_granularity / SECTOR as u32).max(1).to_le_bytes()); // discard_sector_alignment
+    config.extend(MAX_RANGE_SECTORS.to_le_bytes()); // max_write_zeroes_sectors
+    config.extend(MAX_RANGES.to_le_bytes()); // max_write_zeroes_seg
+    config.extend([1, 0, 0, 0]); // write_zeroes_may_unmap; padding
+    config
+}
+
+impl Device for Blk {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Block
+    }
+
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::Block(BlkState { features: self.features, config: self.config.clone() })
+    }
+
+    fn restore(&self, state: &DeviceState) -> Result<()> {
+        let DeviceState::Block(state) = state else {
+            return Err(Error::failure(format!("the saved state is not a disk's: {state:?}")));
+        };
+        if state.features == self.features && state.config == self.config {
+            return Ok(());
+        }
+        Err(Error::failure(format!(
+            "the saved state is of another disk than {}: size, layout or read-only differ",
+            self.shared.name
+        )))
+    }
+}

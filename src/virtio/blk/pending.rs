@@ -1,0 +1,87 @@
+//! Requests that the host works on, found again by their token.
+
+use std::io;
+use vm_memory::GuestAddress;
+
+/// What a request does, for its counter and its notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    Read,
+    Write,
+    Flush,
+    Discard,
+    WriteZeroes,
+}
+
+impl Doing {
+    /// In a sentence that begins with "cannot".
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Discard => "discard",
+            Self::WriteZeroes => "write zeroes",
+        }
+    }
+
+    /// Does it change the disk?
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
+    }
+}
+
+/// One request of the guest.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub head: u16,
+    pub status: GuestAddress,
+    pub doing: Doing,
+    /// Bytes of data.
+    pub len: u32,
+    /// Bytes that the guest may find written, if it succeeds and if it fails.
+    pub used: (u32, u32),
+    /// Operations of the host that are not finished.
+    pub operations: u32,
+    /// The first that failed.
+    pub error: Option<io::Error>,
+    /// A flush must follow: the driver cannot ask for it.
+    pub write_through: bool,
+}
+
+/// Requests by token. Tokens are reused, so that it is as large as the most at one time: a queue's size.
+#[derive(Default)]
+pub(super) struct Table {
+    entries: Vec<Option<Pending>>,
+    free: Vec<usize>,
+}
+
+impl Table {
+    /// Keep a request; its token.
+    pub fn insert(&mut self, pending: Pending) -> u64 {
+        let token = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        self.entries[token] = Some(pending);
+        token as u64
+    }
+
+    /// The request of that token.
+    pub fn get_mut(&mut self, token: u64) -> Option<&mut Pending> {
+        self.entries.get_mut(usize::try_from(token).ok()?)?.as_mut()
+    }
+
+    /// Give the request of that token up.
+    pub fn remove(&mut self, token: u64) -> Option<Pending> {
+        let token = usize::try_from(token).ok()?;
+        let pending = self.entries.get_mut(token)?.take()?;
+        self.free.push(token);
+        Some(pending)
+    }
+
+    /// Requests kept.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+}

@@ -1,0 +1,317 @@
+//! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
+
+use super::{Core, CoreState, Line};
+use crate::chipset::bus::BusDevice;
+use crate::error::Result;
+use crate::mem::GuestRam;
+use crate::virtio::Notices;
+use crate::virtio::device::{Device, Handlers};
+use crate::virtio::worker::{Signal, ThreadStart};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use virtio_bindings::virtio_mmio::*;
+use vmm_sys_util::eventfd::EventFd;
+
+/// "virt". (4.2.2)
+const MAGIC: u32 = 0x7472_6976;
+/// Not the legacy interface.
+const VERSION: u32 = 2;
+/// Our mark in VendorID: "SPOR".
+const VENDOR: u32 = u32::from_le_bytes(*b"SPOR");
+
+/// A write of `datamatch` (32 bits) to `address` is a notification: KVM_IOEVENTFD.
+pub struct IoEvent {
+    /// Guest physical address of QueueNotify.
+    pub address: u64,
+    /// The queue's number.
+    pub datamatch: u32,
+    /// What KVM signals instead of an exit.
+    pub fd: EventFd,
+}
+
+/// What a snapshot keeps of a virtio-mmio device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MmioState {
+    /// What is not peculiar to this transport.
+    pub core: CoreState,
+    /// DeviceFeaturesSel.
+    pub device_features_sel: u32,
+    /// DriverFeaturesSel.
+    pub driver_features_sel: u32,
+    /// QueueSel.
+    pub queue_sel: u32,
+    /// InterruptStatus.
+    pub interrupt_status: u32,
+}
+
+/// The interrupt line with the register that says what for. An edge: an eventfd in KVM_IRQFD.
+struct MmioLine {
+    interrupt_status: AtomicU32,
+    stopped: AtomicBool,
+    irq: EventFd,
+    name: String,
+    notices: Notices,
+}
+
+impl MmioLine {
+    fn raise(&self, cause: u32) {
+        self.interrupt_status.fetch_or(cause, Ordering::SeqCst);
+        // It fails only when the counter is full: the interrupt is pending already.
+        let _ = self.irq.write(1);
+    }
+}
+
+impl Signal for MmioLine {
+    fn used(&self, _queue: u16) {
+        self.raise(VIRTIO_MMIO_INT_VRING);
+    }
+
+    fn stop(&self, reason: &str) {
+        if !self.stopped.swap(true, Ordering::SeqCst) {
+            let name = &self.name;
+            self.notices.tell(&format!("{name} stopped until the guest resets it: {reason}"));
+            self.raise(VIRTIO_MMIO_INT_CONFIG);
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+impl Line for MmioLine {
+    fn clear(&self) {
+        self.interrupt_status.store(0, Ordering::SeqCst);
+        self.stopped.store(false, Ordering::SeqCst);
+    }
+
+    fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Registers {
+    core: Core,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    queue_sel: u32,
+}
+
+/// A device behind a window of registers.
+pub struct MmioTransport {
+    line: Arc<MmioLine>,
+    registers: Mutex<Registers>,
+}
+
+impl MmioTransport {
+    /// Put `device` with its handlers behind registers. `irq` is its interrupt's irqfd; `on_start`
+    /// is called first in each worker thread.
+    ///
+    /// # Errors
+    /// No file descriptors are left.
+    pub fn new(
+        device: Arc<dyn Device>,
+        handlers: Handlers,
+        ram: GuestRam,
+        irq: EventFd,
+        notices: Notices,
+        on_start: &ThreadStart,
+    ) -> io::Result<Arc<Self>> {
+        let line = Arc::new(MmioLine {
+            interrupt_status: AtomicU32::new(0),
+            stopped: AtomicBool::new(false),
+            irq,
+            name: device.name().to_owned(),
+            notices,
+        });
+        let core = Core::new(device, handlers, ram, line.clone(), on_start)?;
+        let registers =
+            Registers { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 };
+        Ok(Arc::new(Self { line, registers: Mutex::new(registers) }))
+    }
+
+    /// The registers are valid between any two statements, so a poisoned lock is as good as another.
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The notifications that KVM can deliver without an exit, for a window at `base`.
+    ///
+    /// # Errors
+    /// No file descriptors are left.
+    pub fn ioeventfds(&self, base: u64) -> io::Result<Vec<IoEvent>> {
+        let address = base + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY);
+        (0..)
+            .zip(self.registers().core.workers())
+            .map(|(datamatch, worker)| {
+                Ok(IoEvent { address, datamatch, fd: worker.kick().try_clone()? })
+            })
+            .collect()
+    }
+
+    /// Begin the worker threads now rather than when the driver is ready: before a sandbox that forbids it.
+    ///
+    /// # Errors
+    /// The host has no threads for us.
+    pub fn spawn_workers(&self) -> io::Result<()> {
+        self.registers().core.workers().iter_mut().try_for_each(|worker| worker.spawn())
+    }
+
+    /// The machine's reset. Nothing is in flight when it returns.
+    pub fn reset(&self) {
+        let mut registers = self.registers();
+        registers.core.reset();
+        registers.device_features_sel = 0;
+        registers.driver_features_sel = 0;
+        registers.queue_sel = 0;
+    }
+
+    /// Finish what is in flight and end the worker threads, for good.
+    pub fn shutdown(&self) {
+        self.registers().core.shutdown();
+    }
+
+    /// Stop serving, finish what is in flight, and say what a snapshot has to keep. [`Self::resume`] goes on.
+    pub fn save(&self) -> MmioState {
+        let mut registers = self.registers();
+        MmioState {
+            // First: the last completions still raise interrupts.
+            core: registers.core.save(),
+            device_features_sel: registers.device_features_sel,
+            driver_features_sel: registers.driver_features_sel,
+            queue_sel: registers.queue_sel,
+            interrupt_status: self.line.interrupt_status.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Take over a saved state; [`Self::resume`] lets it live.
+    ///
+    /// # Errors
+    /// It is the state of another device.
+    pub fn restore(&self, state: &MmioState) -> Result<()> {
+        let mut registers = self.registers();
+        registers.core.restore(&state.core)?;
+        registers.device_features_sel = state.device_features_sel;
+        registers.driver_features_sel = state.driver_features_sel;
+        registers.queue_sel = state.queue_sel;
+        self.line.interrupt_status.store(state.interrupt_status, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Go on after [`Self::save`] or [`Self::restore`]. A driver with a pending interrupt gets the edge
+    /// again: it may have been lost with the old machine.
+    pub fn resume(&self) {
+        self.registers().core.resume();
+        if self.line.interrupt_status.load(Ordering::SeqCst) != 0 {
+            self.line.raise(0);
+        }
+    }
+
+    fn read_register(&self, offset: u32) -> u32 {
+        if offset == VIRTIO_MMIO_INTERRUPT_STATUS {
+            // The guest's interrupt handler does not wait for a reset on another CPU.
+            return self.line.interrupt_status.load(Ordering::SeqCst);
+        }
+        let registers = self.registers();
+        let Registers { core, device_features_sel, queue_sel, .. } = &*registers;
+        match offset {
+            VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            VIRTIO_MMIO_VERSION => VERSION,
+            VIRTIO_MMIO_DEVICE_ID => core.kind().id(),
+            VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            VIRTIO_MMIO_DEVICE_FEATURES => match device_features_sel {
+                0 => core.features() as u32,
+                1 => (core.features() >> 32) as u32,
+                _ => 0,
+            },
+            VIRTIO_MMIO_QUEUE_NUM_MAX => core.max_queue_size(*queue_sel).into(),
+            VIRTIO_MMIO_QUEUE_READY => {
+                core.queue(*queue_sel).is_some_and(|state| state.ready).into()
+            }
+            VIRTIO_MMIO_STATUS => core.status().into(),
+            // The configuration never changes.
+            VIRTIO_MMIO_CONFIG_GENERATION => 0,
+            // Write-only and unknown registers, and the length of shared memory that is not there (4.2.2: all ones).
+            _ => u32::MAX,
+        }
+    }
+
+    fn write_register(&self, offset: u32, value: u32) {
+        if offset == VIRTIO_MMIO_INTERRUPT_ACK {
+            self.line.interrupt_status.fetch_and(!value, Ordering::SeqCst);
+            return;
+        }
+        let mut registers = self.registers();
+        let Registers { core, device_features_sel, driver_features_sel, queue_sel } =
+            &mut *registers;
+        let queue = *queue_sel;
+        match offset {
+            VIRTIO_MMIO_DEVICE_FEATURES_SEL => *device_features_sel = value,
+            VIRTIO_MMIO_DRIVER_FEATURES_SEL => *driver_features_sel = value,
+            VIRTIO_MMIO_DRIVER_FEATURES => core.set_driver_features(*driver_features_sel, value),
+            VIRTIO_MMIO_QUEUE_SEL => *queue_sel = value,
+            VIRTIO_MMIO_QUEUE_READY => core.set_queue_ready(queue, value == 1),
+            VIRTIO_MMIO_QUEUE_NOTIFY => core.notify(value),
+            VIRTIO_MMIO_STATUS if value == 0 => {
+                core.reset();
+                (*device_features_sel, *driver_features_sel, *queue_sel) = (0, 0, 0);
+            }
+            VIRTIO_MMIO_STATUS => {
+                if let Ok(value) = u8::try_from(value) {
+                    core.set_status(value);
+                }
+            }
+            _ => {
+                let Some(state) = core.queue_setup(queue) else { return };
+                match offset {
+                    // What does not fit is no valid size either; QueueReady finds out.
+                    VIRTIO_MMIO_QUEUE_NUM => state.size = u16::try_from(value).unwrap_or(0),
+                    VIRTIO_MMIO_QUEUE_DESC_LOW => set_low(&mut state.desc, value),
+                    VIRTIO_MMIO_QUEUE_DESC_HIGH => set_high(&mut state.desc, value),
+                    VIRTIO_MMIO_QUEUE_AVAIL_LOW => set_low(&mut state.avail, value),
+                    VIRTIO_MMIO_QUEUE_AVAIL_HIGH => set_high(&mut state.avail, value),
+                    VIRTIO_MMIO_QUEUE_USED_LOW => set_low(&mut state.used, value),
+                    VIRTIO_MMIO_QUEUE_USED_HIGH => set_high(&mut state.used, value),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn set_low(address: &mut u64, value: u32) {
+    *address = *address & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(address: &mut u64, value: u32) {
+    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
+}
+
+impl BusDevice for MmioTransport {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some(at) = offset.checked_sub(VIRTIO_MMIO_CONFIG.into()) {
+            // 4.2.2.2: the configuration space is read in any width its fields have.
+            let registers = self.registers();
+            let config = registers.core.config();
+            let Ok(at) = usize::try_from(at) else { return };
+            if let Some(bytes) = at.checked_add(data.len()).and_then(|end| config.get(at..end)) {
+                data.copy_from_slice(bytes);
+            }
+        } else if data.len() == 4 && offset.is_multiple_of(4) {
+            // 4.2.2.2: registers are read and written in aligned 32 bits only.
+            data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        // Configuration spaces have no writable field (no VIRTIO_BLK_F_CONFIG_WCE).
+        let register = offset.is_multiple_of(4) && offset < VIRTIO_MMIO_CONFIG.into();
+        if let (Ok(bytes), true) = (<[u8; 4]>::try_from(data), register) {
+            self.write_register(offset as u32, u32::from_le_bytes(bytes));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Transports: how a guest finds a device, negotiates with it and sets up its queues.
+//!
+//! [`Core`] is what all transports share; each of them is a way to spell it in registers.
+
+pub mod mmio;
+
+use crate::error::{Error, Result};
+use crate::mem::GuestRam;
+use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
+use crate::virtio::feature;
+use crate::virtio::queue::{QueueState, SplitQueue};
+use crate::virtio::worker::{Signal, ThreadStart, Worker};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::Arc;
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
+};
+
+/// Device status bits. (VIRTIO 1.2, 2.1)
+pub mod status {
+    use super::*;
+
+    /// The guest found the device.
+    pub const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
+    /// The guest can drive it.
+    pub const DRIVER: u8 = VIRTIO_CONFIG_S_DRIVER as u8;
+    /// Features are agreed upon.
+    pub const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
+    /// The driver is ready.
+    pub const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
+    /// The device cannot go on until it is reset. Ours to set.
+    pub const NEEDS_RESET: u8 = virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET as u8;
+    /// The driver gave up.
+    pub const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
+}
+
+/// What a snapshot keeps of a device and of what every transport knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreState {
+    /// The driver's part of the device status.
+    pub status: u8,
+    /// The device is stopped (DEVICE_NEEDS_RESET).
+    pub needs_reset: bool,
+    /// Features that the driver accepted.
+    pub driver_features: u64,
+    /// Its queues.
+    pub queues: Vec<QueueState>,
+    /// The device's own state.
+    pub device: DeviceState,
+}
+
+/// The transport's end of [`Signal`].
+pub trait Line: Signal {
+    /// The device was reset: it is not stopped, and no interrupt is pending.
+    fn clear(&self);
+    /// As `stop`, without telling anybody: from a saved state.
+    fn set_stopped(&self);
+}
+
+/// Status, features, queues and workers of one device.
+pub struct Core {
+    device: Arc<dyn Device>,
+    ram: GuestRam,
+    line: Arc<dyn Line>,
+    status: u8,
+    driver_features: u64,
+    queues: Vec<QueueState>,
+    workers: Vec<Worker>,
+}
+
+impl Core {
+    /// A device as it is after reset.
+    ///
+    /// # Errors
+    /// No file descriptors are left.
+    pub fn new(
+        device: Arc<dyn Device>,
+        handlers: Handlers,
+        ram: GuestRam,
+        line: Arc<dyn Line>,
+        on_start: &ThreadStart,
+    ) -> io::Result<Self> {
+        debug_assert_eq!(handlers.len(), device.queue_sizes().len());
+        let signal: Arc<dyn Signal> = line.clone();
+        let workers = (0..)
+            .zip(handlers)
+            .map(|(queue, handler)| {
+                Worker::new(queue, device.kind(), handler, signal.clone(), on_start.clone())
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let queues = vec![QueueState::default(); workers.len()];
+        Ok(Self { device, ram, line, status: 0, driver_features: 0, queues, workers })
+    }
+
+    /// The device's type.
+    pub fn kind(&self) -> DeviceKind {
+        self.device.kind()
+    }
+
+    /// All features offered.
+    pub fn features(&self) -> u64 {
+        feature::RING | self.device.features()
+    }
+
+    /// Features that the driver accepted so far.
+    pub fn driver_features(&self) -> u64 {
+        self.driver_features
+    }
+
+    /// Replace 32 of the accepted features, `select` 0 or 1. Ignored when it is not the time. (3.1.1)
+    pub fn set_driver_features(&mut self, select: u32, value: u32) {
+        let negotiating =
+            self.status & (status::DRIVER | status::FEATURES_OK | status::FAILED) == status::DRIVER;
+        if !negotiating || select > 1 {
+            return;
+        }
+        let shift = 32 * select;
+        self.driver_features &= !(u64::from(u32::MAX) << shift);
+        self.driver_features |= u64::from(value) << shift;
+    }
+
+    /// The device status, with our own bit.
+    pub fn status(&self) -> u8 {
+        self.status | if self.line.stopped() { status::NEEDS_RESET } else { 0 }
+    }
+
+    /// The driver writes the status. Zero resets; a bit once set stays; steps out of order are ignored. (2.1.1, 3.1.1)
+    pub fn set_status(&mut self, value: u8) {
+        if value == 0 {
+            return self.reset();
+        }
+        let value = value & !status::NEEDS_RESET;
+        if self.status & !value != 0 || self.status & status::FAILED != 0 {
+            return;
+        }
+        for (bit, requires) in [
+            (status::ACKNOWLEDGE, 0),
+            (status::DRIVER, status::ACKNOWLEDGE),
+            (status::FEATURES_OK, status::DRIVER),
+            (status::DRIVER_OK, status::FEATURES_OK),
+            (status::FAILED, 0),
+        ] {
+            let new = value & bit != 0 && self.status & bit == 0;
+            if !new || self.status & requires != requires {
+                continue;
+            }
+            if bit == status::FEATURES_OK && !self.features_acceptable() {
+                continue;
+            }
+            self.status |= bit;
+            if bit == status::DRIVER_OK {
+                self.resume();
+            }
+        }
+    }
+
+    /// 2.2.2, 6.1: a subset of what is offered, and no legacy driver.
+    fn features_acceptable(&self) -> bool {
+        self.driver_features & !self.features() == 0
+            && self.driver_features & feature::VERSION_1 != 0
+    }
+
+    /// The largest size of a queue; 0 if there is none of that number.
+    pub fn max_queue_size(&self, queue: u32) -> u16 {
+        self.device.queue_sizes().get(queue as usize).copied().unwrap_or(0)
+    }
+
+    /// The registers of a queue.
+    pub fn queue(&self, queue: u32) -> Option<&QueueState> {
+        self.queues.get(queue as usize)
+    }
+
+    /// The registers of a queue, if the driver may set them now: features agreed upon, the driver and
+    /// the queue not live. (3.1.1, 4.2.2.2)
+    pub fn queue_setup(&mut self, queue: u32) -> Option<&mut QueueState> {
+        let phase = status::FEATURES_OK | status::DRIVER_OK | status::FAILED;
+        let set_up = self.status & phase == status::FEATURES_OK;
+        self.queues.get_mut(queue as usize).filter(|state| set_up && !state.ready)
+    }
+
+    /// The driver hands a queue over, or takes it back. A queue that cannot be stops the device.
+    pub fn set_queue_ready(&mut self, queue: u32, ready: bool) {
+        if !ready {
+            self.take_queue_back(queue);
+            return;
+        }
+        let (ram, max) = (self.ram.clone(), self.max_queue_size(queue));
+        let Some(state) = self.queue_setup(queue) else { return };
+        (state.next_avail, state.next_used) = (0, 0);
+        match state.check(&ram, max) {
+            Ok(()) => state.ready = true,
+            Err(reason) => self.line.stop(&format!("queue {queue} cannot be used: {reason}")),
+        }
+    }
+
+    fn take_queue_back(&mut self, queue: u32) {
+        let index = queue as usize;
+        if let (Some(worker), Some(state)) =
+            (self.workers.get_mut(index), self.queues.get_mut(index))
+        {
+            worker.park();
+            state.ready = false;
+        }
+    }
+
+    /// The driver notifies of a queue.
+    pub fn notify(&self, queue: u32) {
+        if let Some(worker) = self.workers.get(queue as usize) {
+            // It fails only when the counter is full, and then the worker is woken already.
+            let _ = worker.kick().write(1);
+        }
+    }
+
+    /// The workers, one a queue.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+
+    /// The device configuration space.
+    pub fn config(&self) -> &[u8] {
+        self.device.config()
+    }
+
+    /// Back to the state after power-on. Nothing is in flight when it returns. (2.1.2, 2.4.1)
+    pub fn reset(&mut self) {
+        self.park_all();
+        self.line.clear();
+        self.status = 0;
+        self.driver_features = 0;
+        self.queues.fill(QueueState::default());
+    }
+
+    fn park_all(&mut self) {
+        for (worker, state) in self.workers.iter_mut().zip(&mut self.queues) {
+            if let Some(ring) = worker.park() {
+                *state = ring.state();
+            }
+        }
+    }
+
+    /// Let the workers serve, if the driver is ready and the device not stopped.
+    pub fn resume(&mut self) {
+        let live = self.status & (status::DRIVER_OK | status::FAILED) == status::DRIVER_OK;
+        if !live || self.line.stopped() {
+            return;
+        }
+        let sizes = self.device.queue_sizes();
+        for ((worker, state), max) in self.workers.iter_mut().zip(&self.queues).zip(sizes) {
+            if !state.ready {
+                continue;
+            }
+            let ring = SplitQueue::new(self.ram.clone(), *state, *max, self.driver_features);
+            let run = ring
+                .map_err(|e| e.to_string())
+                .and_then(|ring| worker.run(ring, self.driver_features).map_err(|e| e.to_string()));
+            if let Err(reason) = run {
+                return self.line.stop(&format!("a queue cannot be served: {reason}"));
+            }
+        }
+    }
+
+    /// Stop serving, finish what is in flight, and say what there is to keep. [`Self::resume`] goes on.
+    pub fn save(&mut self) -> CoreState {
+        self.park_all();
+        CoreState {
+            status: self.status,
+            needs_reset: self.line.stopped(),
+            driver_features: self.driver_features,
+            queues: self.queues.clone(),
+            device: self.device.save(),
+        }
+    }
+
+    /// Take over a saved state. [`Self::resume`] lets it live.
+    ///
+    /// # Errors
+    /// It is the state of another device.
+    pub fn restore(&mut self, state: &CoreState) -> Result<()> {
+        let name = self.device.name();
+        if state.queues.len() != self.queues.len() {
+            return Err(Error::failure(format!(
+                "{name} has {} queues and its saved state {}",
+                self.queues.len(),
+                state.queues.len()
+            )));
+        }
+        if state.driver_features & !self.features() != 0 {
+            return Err(Error::failure(format!(
+                "the saved state of {name} uses features that it does not have: {:#x}",
+                state.driver_features & !self.features()
+            )));
+        }
+        self.device.restore(&state.device)?;
+        self.reset();
+        self.status = state.status & !status::NEEDS_RESET;
+        self.driver_features = state.driver_features;
+        self.queues.clone_from(&state.queues);
+        if state.needs_reset {
+            self.line.set_stopped();
+        }
+        Ok(())
+    }
+
+    /// Finish what is in flight and end the threads.
+    pub fn shutdown(&mut self) {
+        self.workers.iter_mut().for_each(Worker::exit);
+    }
+}

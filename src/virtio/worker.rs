@@ -1,0 +1,335 @@
+//! Worker threads, and the one drain loop that feeds every device's queues.
+
+use crate::error::Result;
+use crate::sys::eventfd::as_fd;
+use crate::virtio::device::{DeviceKind, Outcome, QueueHandler};
+use crate::virtio::queue::SplitQueue;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Address space for a worker's stack; only what it touches costs memory.
+const STACK: usize = 512 << 10;
+
+/// Called first in every new worker thread: the place to put it into its sandbox. An error stops the device.
+pub type ThreadStart = Arc<dyn Fn(DeviceKind) -> Result<()> + Send + Sync>;
+
+/// How a device reaches its guest; the transport's.
+pub trait Signal: Send + Sync {
+    /// Interrupt: buffers of this queue were used.
+    fn used(&self, queue: u16);
+    /// Stop the device for this reason: DEVICE_NEEDS_RESET, a configuration interrupt and a notice.
+    fn stop(&self, reason: &str);
+    /// The device is stopped and no queue may be served.
+    fn stopped(&self) -> bool;
+}
+
+/// What a worker shall do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Park,
+    Run,
+    Exit,
+}
+
+/// Where orders go to the thread and the queue comes back.
+struct Slot {
+    order: Order,
+    /// The queue, while the thread is parked.
+    ring: Option<SplitQueue>,
+    features: u64,
+    /// The thread has the queue.
+    busy: bool,
+    /// The thread has ended.
+    gone: bool,
+}
+
+struct Shared {
+    slot: Mutex<Slot>,
+    changed: Condvar,
+    /// Any order but [`Order::Run`] waits; what the drain loop looks at between batches.
+    attention: AtomicBool,
+    /// Wakes a thread that polls.
+    wake: EventFd,
+    /// The guest's notifications.
+    kick: EventFd,
+}
+
+impl Shared {
+    /// A poisoned lock is only a thread that panicked elsewhere; the slot is valid at every step.
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, slot: MutexGuard<'a, Slot>) -> MutexGuard<'a, Slot> {
+        self.changed.wait(slot).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn order(&self, order: Order) {
+        let mut slot = self.slot();
+        slot.order = order;
+        self.attention.store(order != Order::Run, Ordering::SeqCst);
+        drop(slot);
+        self.changed.notify_all();
+        if order != Order::Run {
+            // It fails only when the counter is full, and then the thread is woken already.
+            let _ = self.wake.write(1);
+        }
+    }
+
+    /// The thread's rest: until there is a queue to serve. `None`: the end.
+    fn next_job(&self) -> Option<(SplitQueue, u64)> {
+        let mut slot = self.slot();
+        loop {
+            match slot.order {
+                Order::Exit => return None,
+                Order::Run => {
+                    if let Some(ring) = slot.ring.take() {
+                        slot.busy = true;
+                        return Some((ring, slot.features));
+                    }
+                }
+                Order::Park => {}
+            }
+            slot = self.wait(slot);
+        }
+    }
+
+    fn hand_back(&self, ring: SplitQueue) {
+        let mut slot = self.slot();
+        slot.ring = Some(ring);
+        slot.busy = false;
+        if slot.order == Order::Run {
+            slot.order = Order::Park;
+        }
+        drop(slot);
+        self.changed.notify_all();
+    }
+}
+
+/// The thread of one queue, with its handler. The thread begins at [`Worker::spawn`] or the first
+/// [`Worker::run`] and parks between drivers; it ends with the worker.
+pub struct Worker {
+    queue: u16,
+    kind: DeviceKind,
+    shared: Arc<Shared>,
+    signal: Arc<dyn Signal>,
+    on_start: ThreadStart,
+    /// Until the thread has it.
+    handler: Option<Box<dyn QueueHandler>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// A worker for queue number `queue`, without a thread yet.
+    ///
+    /// # Errors
+    /// No file descriptors are left.
+    pub fn new(
+        queue: u16,
+        kind: DeviceKind,
+        handler: Box<dyn QueueHandler>,
+        signal: Arc<dyn Signal>,
+        on_start: ThreadStart,
+    ) -> io::Result<Self> {
+        let slot = Slot { order: Order::Park, ring: None, features: 0, busy: false, gone: false };
+        let shared = Shared {
+            slot: Mutex::new(slot),
+            changed: Condvar::new(),
+            attention: AtomicBool::new(true),
+            wake: EventFd::new(EFD_NONBLOCK)?,
+            kick: EventFd::new(EFD_NONBLOCK)?,
+        };
+        let (shared, handler) = (Arc::new(shared), Some(handler));
+        Ok(Self { queue, kind, shared, signal, on_start, handler, thread: None })
+    }
+
+    /// Where the guest's notifications arrive.
+    pub fn kick(&self) -> &EventFd {
+        &self.shared.kick
+    }
+
+    /// Begin the thread, if it has not begun.
+    ///
+    /// # Errors
+    /// The host has no thread for us.
+    pub fn spawn(&mut self) -> io::Result<()> {
+        let Some(handler) = self.handler.take() else { return Ok(()) };
+        let (shared, signal) = (self.shared.clone(), self.signal.clone());
+        let serving = Serving { queue: self.queue, handler, shared, signal };
+        let (kind, on_start) = (self.kind, self.on_start.clone());
+        let thread = std::thread::Builder::new()
+            .name(kind.thread_name().to_owned())
+            .stack_size(STACK)
+            .spawn(move || serving.main(kind, &on_start))?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    /// Serve `ring` under these features, from what waits in it on.
+    ///
+    /// # Errors
+    /// The host has no thread for us, or the thread has ended.
+    pub fn run(&mut self, ring: SplitQueue, features: u64) -> io::Result<()> {
+        self.spawn()?;
+        let mut slot = self.shared.slot();
+        if slot.gone {
+            return Err(io::Error::other("its worker thread has ended"));
+        }
+        slot.ring = Some(ring);
+        slot.features = features;
+        drop(slot);
+        self.shared.order(Order::Run);
+        Ok(())
+    }
+
+    /// Stop serving; returns when nothing is in flight any more, with the queue if it had one.
+    pub fn park(&mut self) -> Option<SplitQueue> {
+        self.shared.order(Order::Park);
+        let mut slot = self.shared.slot();
+        while slot.busy && !slot.gone {
+            slot = self.shared.wait(slot);
+        }
+        slot.ring.take()
+    }
+
+    /// Finish what is in flight and end the thread; there is no way back.
+    pub fn exit(&mut self) {
+        self.shared.order(Order::Exit);
+        self.handler = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported where it happened.
+            let _ = thread.join();
+        }
+        self.shared.slot().gone = true;
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.exit();
+    }
+}
+
+/// What the thread owns.
+struct Serving {
+    queue: u16,
+    handler: Box<dyn QueueHandler>,
+    shared: Arc<Shared>,
+    signal: Arc<dyn Signal>,
+}
+
+impl Drop for Serving {
+    /// However the thread ends, by panic too, nobody waits for it in vain.
+    fn drop(&mut self) {
+        self.shared.slot().gone = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Serving {
+    fn main(mut self, kind: DeviceKind, on_start: &ThreadStart) {
+        if let Err(error) = on_start(kind) {
+            self.signal.stop(&format!("its worker thread could not start: {error}"));
+            return;
+        }
+        while let Some((mut ring, features)) = self.shared.next_job() {
+            self.handler.start(features);
+            if let Err(reason) = self.serve(&mut ring) {
+                self.signal.stop(&format!("queue {}: {reason}", self.queue));
+            }
+            self.quiesce(&mut ring);
+            self.shared.hand_back(ring);
+        }
+    }
+
+    /// Until another order comes, or the device stops.
+    fn serve(&mut self, ring: &mut SplitQueue) -> Result<(), String> {
+        // What woke us last time. An order since then is seen by `interrupted`.
+        let _ = self.shared.wake.read();
+        while !self.interrupted() {
+            self.drain(ring)?;
+            if self.interrupted() {
+                break;
+            }
+            let (wake, kick) = (as_fd(&self.shared.wake), as_fd(&self.shared.kick));
+            wait_readable(&[Some(wake), Some(kick), self.handler.completion_fd()])
+                .map_err(|e| format!("cannot wait for the guest: {e}"))?;
+            // Drained by reading; whether there was a notification, the ring tells.
+            let _ = self.shared.kick.read();
+        }
+        Ok(())
+    }
+
+    /// THE drain loop: serve all that waits, hand over all that is done, one interrupt a batch.
+    fn drain(&mut self, ring: &mut SplitQueue) -> Result<(), String> {
+        let broken = |e| format!("{e}");
+        loop {
+            ring.disable_notification().map_err(broken)?;
+            // One turn of the ring at most, so that a guest that never stops is interrupted nonetheless.
+            for _ in 0..ring.size() {
+                let Some(chain) = ring.pop().map_err(broken)? else { break };
+                let head = chain.head();
+                match self.handler.handle(chain) {
+                    Outcome::Done(len) => ring.push_used(head, len).map_err(broken)?,
+                    Outcome::Deferred => {}
+                    Outcome::Stop(reason) => return Err(reason),
+                }
+            }
+            self.handler.kick().map_err(|e| format!("the host takes no requests: {e}"))?;
+            self.complete(ring)?;
+            if self.interrupted() || !ring.enable_notification().map_err(broken)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Give the guest what is finished.
+    fn complete(&mut self, ring: &mut SplitQueue) -> Result<(), String> {
+        let mut result = Ok(());
+        self.handler.completions(&mut |head, len| {
+            if result.is_ok() {
+                result = ring.push_used(head, len);
+            }
+        });
+        let wanted = result.and_then(|()| ring.publish()).map_err(|e| format!("{e}"))?;
+        if wanted {
+            self.signal.used(self.queue);
+        }
+        Ok(())
+    }
+
+    /// Wait for what is in flight, so that no host operation touches guest memory afterwards.
+    fn quiesce(&mut self, ring: &mut SplitQueue) {
+        loop {
+            // What a broken batch left behind is begun, too: only then it ends.
+            let begun = self.handler.kick();
+            // A stopped device's guest sees what was done before it stopped.
+            if self.complete(ring).is_err() || begun.is_err() || self.handler.in_flight() == 0 {
+                return;
+            }
+            let Some(fd) = self.handler.completion_fd() else { return };
+            if wait_readable(&[Some(fd), None, None]).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.shared.attention.load(Ordering::SeqCst) || self.signal.stopped()
+    }
+}
+
+/// Block until one of the descriptors is readable (or a signal comes, which costs a look).
+fn wait_readable(fds: &[Option<BorrowedFd<'_>>; 3]) -> io::Result<()> {
+    let mut polled: smallvec::SmallVec<[PollFd<'_>; 3]> =
+        fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match poll(&mut polled, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
