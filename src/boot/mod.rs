@@ -1,5 +1,102 @@
-//! Loading what a machine executes first.
+//! Loading what a machine executes first: kernel, initial ramdisk, command line, and the tables that describe the machine.
 
+pub mod acpi;
+pub mod bzimage;
+pub mod cmdline;
+pub mod decompress;
+pub mod elf;
 pub mod entry;
+pub mod params;
+pub mod smbios;
+pub mod source;
+pub mod unpack;
 
 pub use entry::EntryState;
+pub use unpack::{UnpackedKernel, unpack};
+
+use crate::error::{Error, OrFail, Result};
+use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, SMBIOS, ZERO_PAGE};
+use crate::mem::{GuestRam, ram};
+use crate::plan::VmPlan;
+use elf::Elf;
+use params::BootParams;
+use source::Source;
+use std::fs::File;
+use std::ops::Range;
+use vm_memory::{Bytes, GuestAddress};
+
+/// Load a kernel (ELF vmlinux or bzImage) and an initial ramdisk into RAM that is all zero (fresh, or
+/// [`ram::clear`]ed), and describe the machine. `virtio_slots` virtio-mmio slots are in use, from slot 0 on.
+///
+/// An ELF is entered at its physical entry point with a zero page in rsi, which is what a bzImage's own
+/// decompressor does too; a bzImage is unpacked first, which takes long: registration does it once.
+///
+/// # Errors
+/// The kernel is not one, it or the ramdisk does not fit into RAM, the command line is too long, or a
+/// file cannot be read.
+pub fn load(
+    kernel: &File,
+    initrd: Option<&File>,
+    cmdline: &str,
+    plan: &VmPlan,
+    virtio_slots: usize,
+    ram: &GuestRam,
+) -> Result<EntryState> {
+    let (entry, extent, header) = load_kernel(Source::file(kernel)?, ram)?;
+    let mut params = BootParams::new(plan.memory, header.as_deref());
+    if let Some(file) = initrd {
+        let limit = ram::low_end(ram).min(params.initrd_addr_max() + 1);
+        if let Some(range) = load_initrd(file, extent.end..limit, ram)? {
+            params.set_ramdisk(range);
+        }
+    }
+    cmdline::write(cmdline, ram)?;
+    entry::write_tables(ram)?;
+    let put = |bytes: &[u8], at| {
+        ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the boot parameters")
+    };
+    put(params.as_bytes(), ZERO_PAGE)?;
+    put(&acpi::build(plan.cpus, virtio_slots), ACPI)?;
+    put(&smbios::build(plan)?, SMBIOS)?;
+    Ok(EntryState::new(entry, BOOT_STACK, ZERO_PAGE))
+}
+
+/// (entry point, addresses taken, a bzImage's setup header)
+fn load_kernel(source: Source, ram: &GuestRam) -> Result<(u64, Range<u64>, Option<Vec<u8>>)> {
+    if source.head(elf::MAGIC.len() as u64)? == elf::MAGIC {
+        let elf = Elf::parse(source)?;
+        return Ok((elf.entry, elf.load(source, ram)?, None));
+    }
+    let image = unpack::expand(source)?;
+    let source = Source::Bytes(&image.elf);
+    let elf = Elf::parse(source)?;
+    Ok((elf.entry, elf.load(source, ram)?, image.setup_header))
+}
+
+/// Map the initial ramdisk as high as it goes within `room`, where the kernel's own early allocations are
+/// least in its way. `None` if it is empty.
+fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<Range<u64>>> {
+    let len = file.metadata().or_fail(|| "read the initial ramdisk's size")?.len();
+    if len == 0 {
+        return Ok(None);
+    }
+    let lowest = room.start.next_multiple_of(PAGE);
+    let pages = len.checked_next_multiple_of(PAGE);
+    let highest = pages.and_then(|pages| Some((room.end.checked_sub(pages)? & !(PAGE - 1), pages)));
+    let Some((start, pages)) = highest.filter(|(start, _)| *start >= lowest) else {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            format!(
+                "the initial ramdisk of {} MiB does not fit beside the kernel, which leaves {} MiB of the \
+                 instance's memory: give it more (--memory), or a smaller ramdisk",
+                len.div_ceil(1 << 20),
+                room.end.saturating_sub(lowest) >> 20
+            ),
+        ));
+    };
+    ram::map_kernel_segment(ram, start, file, 0, pages)?;
+    Ok(Some(start..start + len))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,279 @@
+//! ACPI tables of a hardware-reduced machine. (ACPI 6.5)
+
+use crate::mem::layout::{
+    ACPI, ACPI_END, ACPI_RESET, ACPI_RESET_VALUE, ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1_GSI,
+    COM1_PORT, GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE,
+    VIRTIO_GSIS, VIRTIO_SLOTS, VIRTIO_STRIDE,
+};
+use acpi_tables::aml::{
+    And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
+    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion,
+    OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
+};
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
+use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
+
+const OEM: [u8; 6] = *b"SPORE ";
+const TABLE: [u8; 8] = *b"INSTANCE";
+const REVISION: u32 = 1;
+/// Bytes of the RSDP, rounded up: the tables follow, each on an 8-byte boundary.
+const RSDP_ROOM: usize = 40;
+/// The most that 64 vCPUs and all slots need; checked by a test.
+const _: () = assert!(ACPI_END - ACPI >= 0x1_0000);
+
+/// All tables, the RSDP first, to be written at [`ACPI`]. vCPU n has APIC id n.
+/// `virtio_slots` of the [`VIRTIO_SLOTS`] are in use, from slot 0 on.
+pub fn build(cpus: u8, virtio_slots: usize) -> Vec<u8> {
+    let mut bytes = vec![0; RSDP_ROOM];
+    let dsdt = append(&mut bytes, &dsdt(cpus, virtio_slots.min(VIRTIO_SLOTS)));
+    let fadt = append(&mut bytes, &fadt(dsdt));
+    let madt = append(&mut bytes, &madt(cpus));
+    let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = append(&mut bytes, &xsdt);
+    let mut rsdp = Vec::new();
+    Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
+    bytes[..rsdp.len()].copy_from_slice(&rsdp);
+    bytes
+}
+
+/// Append a table; its physical address.
+fn append(bytes: &mut Vec<u8>, table: &dyn Aml) -> u64 {
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let address = ACPI + bytes.len() as u64;
+    table.to_aml_bytes(bytes);
+    address
+}
+
+/// Fixed ACPI description table (5.2.9): no fixed hardware but the registers of 4.8.3.6 and 4.8.3.7.
+fn fadt(dsdt: u64) -> impl Aml {
+    let port =
+        |port: u16| GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into());
+    // Legacy devices, 8042, VGA and CMOS RTC are all absent. (5.2.9.3)
+    const VGA_NOT_PRESENT: u16 = 1 << 2;
+    const CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
+    let mut fadt = FADTBuilder::new(OEM, TABLE, REVISION)
+        .dsdt_64(dsdt)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::PwrButton) // the power button is a device in the DSDT, not fixed hardware,
+        .flag(Flags::SlpButton) // and there is no sleep button
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::HwReducedAcpi);
+    fadt.iapc_boot_arch = (VGA_NOT_PRESENT | CMOS_RTC_NOT_PRESENT).into();
+    fadt.reset_reg = port(ACPI_RESET);
+    fadt.reset_value = ACPI_RESET_VALUE;
+    fadt.sleep_control_reg = port(ACPI_SLEEP_CONTROL);
+    fadt.sleep_status_reg = port(ACPI_SLEEP_STATUS);
+    fadt.hypervisor_vendor_identity = u64::from_le_bytes(*b"SPORE\0\0\0").into();
+    fadt.finalize()
+}
+
+/// Multiple APIC description table (5.2.12). ISA interrupts are their GSIs; nothing overrides them.
+fn madt(cpus: u8) -> impl Aml {
+    let local = LocalInterruptController::Address(LAPIC as u32);
+    let mut madt = MADT::new(OEM, TABLE, REVISION, local);
+    for cpu in 0..cpus {
+        madt.add_structure(ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled));
+    }
+    madt.add_structure(IoApic::new(0, IOAPIC as u32, 0));
+    madt
+}
+
+fn dsdt(cpus: u8, virtio_slots: usize) -> impl Aml {
+    let mut aml = Vec::new();
+    for cpu in 0..cpus {
+        scope(processor(cpu)).to_aml_bytes(&mut aml);
+    }
+    for slot in 0..virtio_slots {
+        scope(virtio(slot)).to_aml_bytes(&mut aml);
+    }
+    for device in [com1(), power_button(), event_device(), panic_device()] {
+        scope(device).to_aml_bytes(&mut aml);
+    }
+    let s5 = Package::new(vec![&S5_SLEEP_TYPE, &ZERO, &ZERO, &ZERO]);
+    Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);
+    let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM, TABLE, REVISION);
+    dsdt.append_slice(&aml);
+    dsdt
+}
+
+/// AML of one device, apart from the tree it belongs in.
+struct Encoded(Vec<u8>);
+
+impl Aml for Encoded {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+fn encode(object: &dyn Aml) -> Encoded {
+    let mut bytes = Vec::new();
+    object.to_aml_bytes(&mut bytes);
+    Encoded(bytes)
+}
+
+fn scope(device: Encoded) -> Encoded {
+    encode(&Scope::new("\\_SB_".into(), vec![&device]))
+}
+
+fn name(path: &str, value: &dyn Aml) -> Name {
+    Name::new(path.into(), value)
+}
+
+/// An edge-triggered, active-high interrupt of its own: what an irqfd without resampling delivers.
+fn edge(gsi: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, gsi)
+}
+
+/// A processor device; its _UID is the MADT entry's processor UID. (8.4)
+fn processor(cpu: u8) -> Encoded {
+    encode(&Device::new(
+        Path::new(&format!("C{cpu:03}")),
+        vec![&name("_HID", &"ACPI0007"), &name("_UID", &cpu)],
+    ))
+}
+
+/// A virtio-mmio device, as Linux's virtio_mmio driver knows it.
+fn virtio(slot: usize) -> Encoded {
+    let base = VIRTIO_BASE + slot as u64 * VIRTIO_STRIDE;
+    let memory = Memory32Fixed::new(true, base as u32, VIRTIO_STRIDE as u32);
+    let interrupt = edge(VIRTIO_GSIS[slot]);
+    encode(&Device::new(
+        Path::new(&format!("V{slot:03}")),
+        vec![
+            &name("_HID", &"LNRO0005"),
+            &name("_UID", &(slot as u8)),
+            &name("_CCA", &ONE),
+            &name("_CRS", &ResourceTemplate::new(vec![&memory, &interrupt])),
+        ],
+    ))
+}
+
+/// A 16550A-compatible serial port.
+fn com1() -> Encoded {
+    let ports = IO::new(COM1_PORT, COM1_PORT, 1, 8);
+    let interrupt = edge(COM1_GSI);
+    encode(&Device::new(
+        "COM1".into(),
+        vec![
+            &name("_HID", &EISAName::new("PNP0501")),
+            &name("_UID", &ZERO),
+            &name("_CRS", &ResourceTemplate::new(vec![&ports, &interrupt])),
+        ],
+    ))
+}
+
+/// A control-method power button. (4.8.2.2.1.2)
+fn power_button() -> Encoded {
+    encode(&Device::new(
+        "PWRB".into(),
+        vec![&name("_HID", &EISAName::new("PNP0C0C")), &name("_UID", &ZERO)],
+    ))
+}
+
+/// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading clears it.
+fn event_device() -> Encoded {
+    const PRESSED: u8 = 0x80; // the power button was pressed (4.8.2.2.1.2)
+    let pending = Path::new("PEND");
+    let read = Store::new(&Local(0), &pending);
+    let power = And::new(&Local(1), &Local(0), &ONE);
+    let button = Path::new("\\_SB_.PWRB");
+    let notify = Notify::new(&button, &PRESSED);
+    let is_power = Equal::new(&Local(1), &ONE);
+    let if_power = If::new(&is_power, vec![&notify]);
+    let interrupt = edge(GED_GSI);
+    encode(&Device::new(
+        "GED_".into(),
+        vec![
+            &name("_HID", &"ACPI0013"),
+            &name("_UID", &ZERO),
+            &name("_CRS", &ResourceTemplate::new(vec![&interrupt])),
+            &OpRegion::new("EVTR".into(), OpRegionSpace::SystemIO, &GED_EVENTS, &ONE),
+            &Field::new(
+                "EVTR".into(),
+                FieldAccessType::Byte,
+                FieldLockRule::NoLock,
+                FieldUpdateRule::WriteAsZeroes,
+                vec![FieldEntry::Named(*b"PEND", 8)],
+            ),
+            &Method::new("_EVT".into(), 1, true, vec![&read, &power, &if_power]),
+        ],
+    ))
+}
+
+/// QEMU's pvpanic on a port (docs/specs/pvpanic.rst in QEMU), which Linux has a driver for.
+fn panic_device() -> Encoded {
+    let port = IO::new(PVPANIC_PORT, PVPANIC_PORT, 1, 1);
+    encode(&Device::new(
+        "PEVT".into(),
+        vec![
+            &name("_HID", &"QEMU0001"),
+            &name("_STA", &0x0fu8),
+            &name("_CRS", &ResourceTemplate::new(vec![&port])),
+        ],
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::source::{u32_at, u64_at};
+
+    /// The table at a physical address, its checksum verified.
+    fn table(bytes: &[u8], address: u64) -> &[u8] {
+        let table = &bytes[(address - ACPI) as usize..];
+        let table = &table[..u32_at(table, 4).unwrap() as usize];
+        assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        table
+    }
+
+    fn find<'a>(bytes: &'a [u8], signature: &[u8]) -> &'a [u8] {
+        let xsdt = table(bytes, u64_at(bytes, 24).unwrap());
+        xsdt[36..]
+            .chunks_exact(8)
+            .map(|entry| table(bytes, u64_at(entry, 0).unwrap()))
+            .find(|table| table.starts_with(signature))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_largest_machines_tables_fit() {
+        assert!(build(64, VIRTIO_SLOTS).len() as u64 <= ACPI_END - ACPI);
+    }
+
+    #[test]
+    fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
+        let bytes = build(2, 3);
+        assert_eq!(&bytes[..8], b"RSD PTR ");
+        assert_eq!(bytes[..20].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        assert_eq!(bytes[..36].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        let fadt = find(&bytes, b"FACP");
+        let flags = u32_at(fadt, 112).unwrap();
+        assert_eq!(flags >> 20 & 1, 1, "HW_REDUCED_ACPI");
+        assert_eq!(u64_at(fadt, 120), Some(ACPI_RESET.into()));
+        assert_eq!(u64_at(fadt, 248), Some(ACPI_SLEEP_CONTROL.into()));
+        assert!(table(&bytes, u64_at(fadt, 140).unwrap()).starts_with(b"DSDT"));
+    }
+
+    #[test]
+    fn there_is_an_entry_for_every_processor() {
+        let bytes = build(64, 1);
+        let madt = find(&bytes, b"APIC");
+        assert_eq!(madt.len(), 44 + 64 * 8 + 12);
+        let ids: Vec<u8> = madt[44..][..64 * 8].chunks_exact(8).map(|entry| entry[3]).collect();
+        assert_eq!(ids, (0..64).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn there_is_a_device_for_every_used_slot_and_no_other() {
+        let count = |bytes: &[u8]| bytes.windows(8).filter(|w| *w == b"LNRO0005").count();
+        assert_eq!(count(&build(1, 0)), 0);
+        assert_eq!(count(&build(1, 3)), 3);
+        assert_eq!(count(&build(1, VIRTIO_SLOTS + 1)), VIRTIO_SLOTS);
+    }
+}

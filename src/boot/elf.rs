@@ -1,0 +1,239 @@
+//! ELF executables: their program headers, and loading them at their physical addresses.
+//! (System V ABI, "Object Files" and "Program Loading")
+
+use super::source::{Source, refused, u16_at, u32_at, u64_at};
+use crate::error::{Error, OrFail, Result};
+use crate::mem::layout::{HIGH_RAM, PAGE, RAM_ABOVE_4G};
+use crate::mem::{GuestRam, ram};
+use std::ops::Range;
+use vm_memory::{Bytes, GuestAddress};
+
+/// What an ELF file begins with.
+pub const MAGIC: &[u8] = b"\x7fELF";
+/// Bytes of an ELF64 header.
+pub const HEADER: usize = 64;
+/// Bytes of an ELF64 program header.
+pub const PROGRAM_HEADER: usize = 56;
+/// More program headers than any kernel has; 64 of them and the header fit one page.
+const MAX_SEGMENTS: u16 = 64;
+/// What is copied at a time where a segment can't be mapped.
+const CHUNK: u64 = 1 << 20;
+
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
+
+/// One program header, checked: its bytes are in the file, and no sum overflows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// PT_LOAD rather than PT_NOTE.
+    pub load: bool,
+    /// p_flags.
+    pub flags: u32,
+    /// p_offset.
+    pub offset: u64,
+    /// p_vaddr.
+    pub vaddr: u64,
+    /// p_paddr.
+    pub paddr: u64,
+    /// p_filesz.
+    pub filesz: u64,
+    /// p_memsz, at least `filesz`.
+    pub memsz: u64,
+    /// p_align.
+    pub align: u64,
+}
+
+impl Segment {
+    /// The physical addresses that it takes.
+    pub fn extent(&self) -> Range<u64> {
+        self.paddr..self.paddr + self.memsz
+    }
+}
+
+/// An ELF64 executable for x86-64 that can be entered at its physical address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elf {
+    /// e_entry: the physical address of the 64-bit entry point.
+    pub entry: u64,
+    /// PT_LOAD and PT_NOTE, in the file's order. No two PT_LOAD overlap.
+    pub segments: Vec<Segment>,
+}
+
+impl Elf {
+    /// Read and check the headers.
+    ///
+    /// # Errors
+    /// Not an ELF64 executable for x86-64, truncated, or with impossible segments.
+    pub fn parse(source: Source) -> Result<Self> {
+        let header = source.head(HEADER as u64)?;
+        let (entry, table, count) = parse_header(&header)?;
+        let mut headers = vec![0; usize::from(count) * PROGRAM_HEADER];
+        let end = table.checked_add(headers.len() as u64);
+        if end.is_none_or(|end| end > source.len()) {
+            return Err(refused("the file is truncated in its program headers; fetch it again"));
+        }
+        source.read(table, &mut headers)?;
+        let segments = headers
+            .chunks_exact(PROGRAM_HEADER)
+            .filter_map(|header| parse_segment(header, source.len()).transpose())
+            .collect::<Result<Vec<_>>>()?;
+        let elf = Self { entry, segments };
+        elf.check_placement()?;
+        Ok(elf)
+    }
+
+    /// The PT_LOAD segments.
+    pub fn loads(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().filter(|segment| segment.load)
+    }
+
+    fn check_placement(&self) -> Result<()> {
+        let mut extents: Vec<_> = self.loads().map(Segment::extent).collect();
+        extents.sort_by_key(|extent| extent.start);
+        if let Some(pair) = extents.windows(2).find(|pair| pair[0].end > pair[1].start) {
+            let (one, other) = (&pair[0], &pair[1]);
+            return Err(refused(format_args!("segments {one:#x?} and {other:#x?} overlap")));
+        }
+        if let Some(low) = extents.iter().find(|extent| extent.start < HIGH_RAM) {
+            return Err(refused(format_args!(
+                "it wants to be at {:#x}, but boot parameters and tables lie below 1 MiB; link it higher",
+                low.start
+            )));
+        }
+        if let Some(high) = extents.iter().find(|extent| extent.end > RAM_ABOVE_4G) {
+            return Err(refused(format_args!(
+                "it wants to be at {:#x}, but only 4 GiB are mapped at entry; link it lower",
+                high.start
+            )));
+        }
+        let held = |segment: &Segment| {
+            (segment.paddr..segment.paddr + segment.filesz).contains(&self.entry)
+        };
+        if !self.loads().any(held) {
+            return Err(refused(format_args!(
+                "its entry point {:#x} is not the physical address of anything in it",
+                self.entry
+            )));
+        }
+        Ok(())
+    }
+
+    /// Load all segments into RAM, which is all zero where they go. Whole pages are mapped where the
+    /// source is a file that has them at an offset equal to their address modulo a page; the rest is copied.
+    /// The result is the range of addresses that the kernel takes, zeroed data included.
+    ///
+    /// # Errors
+    /// RAM is too small, or the file cannot be read or mapped.
+    pub fn load(&self, source: Source, ram: &GuestRam) -> Result<Range<u64>> {
+        let end = self.loads().map(|segment| segment.extent().end).max().unwrap_or(0);
+        let start = self.loads().map(|segment| segment.paddr).min().unwrap_or(end);
+        if end > ram::low_end(ram) {
+            return Err(Error::refused(
+                "InvalidParameterValue",
+                format!(
+                    "the kernel needs {} MiB of memory and more, the instance has {}: give it more (--memory)",
+                    end.div_ceil(1 << 20),
+                    ram::size(ram) >> 20
+                ),
+            ));
+        }
+        self.loads().try_for_each(|segment| load_segment(segment, source, ram))?;
+        Ok(start..end)
+    }
+}
+
+/// (e_entry, e_phoff, e_phnum)
+fn parse_header(header: &[u8]) -> Result<(u64, u64, u16)> {
+    let whole: &[u8; HEADER] =
+        header.first_chunk().ok_or_else(|| refused("the file is truncated in its ELF header"))?;
+    let byte = |at: usize| whole[at];
+    let half = |at| u16_at(whole, at).unwrap_or(0);
+    let word = |at| u64_at(whole, at).unwrap_or(0);
+    let (class, data, kind, machine) = (byte(4), byte(5), half(0x10), half(0x12));
+    if !whole.starts_with(MAGIC) {
+        return Err(refused("no ELF file"));
+    }
+    if machine == EM_AARCH64 {
+        return Err(refused("an aarch64 ELF, and instances are x86-64; give an x86-64 kernel"));
+    }
+    if class == 1 {
+        return Err(refused("a 32-bit ELF, which is not supported; give a 64-bit kernel"));
+    }
+    if class != 2 || data != 1 || machine != EM_X86_64 {
+        return Err(refused(format_args!(
+            "an ELF of class {class}, byte order {data}, machine {machine}, not x86-64"
+        )));
+    }
+    if !matches!(kind, 2 | 3) {
+        return Err(refused(format_args!(
+            "an ELF of type {kind}, not an executable (a module or an object file?); give the vmlinux"
+        )));
+    }
+    let (size, count) = (half(0x36), half(0x38));
+    if usize::from(size) != PROGRAM_HEADER || !(1..=MAX_SEGMENTS).contains(&count) {
+        return Err(refused(format_args!("it has {count} program headers of {size} bytes")));
+    }
+    Ok((word(0x18), word(0x20), count))
+}
+
+/// `None` for what is neither loaded nor a note.
+fn parse_segment(header: &[u8], file_len: u64) -> Result<Option<Segment>> {
+    let half = |at| u32_at(header, at).unwrap_or(0);
+    let word = |at| u64_at(header, at).unwrap_or(0);
+    let kind = half(0);
+    let segment = Segment {
+        load: kind == PT_LOAD,
+        flags: half(4),
+        offset: word(8),
+        vaddr: word(16),
+        paddr: word(24),
+        filesz: word(32),
+        memsz: word(40),
+        align: word(48),
+    };
+    let empty = if segment.load { segment.memsz == 0 } else { segment.filesz == 0 };
+    if !matches!(kind, PT_LOAD | PT_NOTE) || empty {
+        return Ok(None);
+    }
+    if segment.offset.checked_add(segment.filesz).is_none_or(|end| end > file_len) {
+        return Err(refused(format_args!(
+            "the file is truncated: a segment of {} bytes at {:#x} reaches beyond its {file_len} bytes; fetch it again",
+            segment.filesz, segment.offset
+        )));
+    }
+    if segment.load && segment.filesz > segment.memsz {
+        return Err(refused("a segment is larger in the file than in memory"));
+    }
+    if segment.paddr.checked_add(segment.memsz).is_none() {
+        return Err(refused("a segment reaches beyond the last address"));
+    }
+    Ok(Some(segment))
+}
+
+fn load_segment(segment: &Segment, source: Source, ram: &GuestRam) -> Result<()> {
+    let (start, end) = (segment.paddr, segment.paddr + segment.filesz);
+    let (first, last) = (start.next_multiple_of(PAGE), end & !(PAGE - 1));
+    let congruent = segment.offset % PAGE == start % PAGE;
+    match source {
+        Source::File(file, _) if congruent && first < last => {
+            let offset = segment.offset + (first - start);
+            ram::map_kernel_segment(ram, first, file, offset, last - first)?;
+            copy(segment, start..first, source, ram)?;
+            copy(segment, last..end, source, ram)
+        }
+        _ => copy(segment, start..end, source, ram),
+    }
+}
+
+/// Copy the bytes of `segment` that belong at these addresses.
+fn copy(segment: &Segment, addresses: Range<u64>, source: Source, ram: &GuestRam) -> Result<()> {
+    let mut buffer = vec![0; CHUNK.min(addresses.end - addresses.start) as usize];
+    for at in addresses.clone().step_by(CHUNK as usize) {
+        let chunk = &mut buffer[..CHUNK.min(addresses.end - at) as usize];
+        source.read(segment.offset + (at - segment.paddr), chunk)?;
+        ram.write_slice(chunk, GuestAddress(at)).or_fail(|| "copy the kernel into memory")?;
+    }
+    Ok(())
+}
