@@ -3,11 +3,19 @@
 //! A [`Disk`] is opened once from its layers and gives each virtqueue a [`Queue`] of its own. A queue
 //! belongs to one thread; queues of one disk share its metadata.
 
+mod chain;
+mod host;
+mod import;
+mod qcow2;
+mod reader;
+
 use crate::sys::iobuf::IoBuf;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use crate::plan::{DiskFormat, Engine};
+pub use import::{ImportSource, import_source};
+pub use reader::{Content, Extent, Reader};
 
 /// A disk: raw file, qcow2 image or qcow2 overlay over a chain of them.
 pub trait Disk: Send + Sync {

@@ -3,3 +3,4 @@
 pub mod eventfd;
 pub mod iobuf;
 pub mod mmap;
+pub mod pio;
