@@ -14,6 +14,12 @@ pub const PLAN_FD: i32 = 3;
 #[serde(transparent)]
 pub struct PlanFd(pub i32);
 
+impl From<PlanFd> for i32 {
+    fn from(fd: PlanFd) -> i32 {
+        fd.0
+    }
+}
+
 /// One virtual machine, fully resolved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

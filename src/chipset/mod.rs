@@ -1,3 +1,5 @@
 //! The few devices of a PC that are not virtio, and the bus that all devices hang on.
 
 pub mod bus;
+pub mod power;
+pub mod serial;
