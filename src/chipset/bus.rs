@@ -114,9 +114,15 @@ mod tests {
     #[test]
     fn what_no_device_answers_reads_all_ones_whatever_its_size() {
         let (bus, probe) = bus();
-        for (address, size) in
-            [(0u64, 1usize), (0x104, 4), (0x3ff, 2), (0xff, 2), (0x3f8, 3), (u64::MAX, 8), (0x3f8, 0)]
-        {
+        for (address, size) in [
+            (0u64, 1usize),
+            (0x104, 4),
+            (0x3ff, 2),
+            (0xff, 2),
+            (0x3f8, 3),
+            (u64::MAX, 8),
+            (0x3f8, 0),
+        ] {
             let mut data = vec![0; size];
             bus.read(address, &mut data);
             assert!(data.iter().all(|&b| b == 0xff), "{address:#x} {size}");
@@ -128,7 +134,9 @@ mod tests {
     #[test]
     fn overlapping_windows_are_refused() {
         let (mut bus, probe) = bus();
-        for (base, len) in [(0x3f8, 1), (0x3f0, 9), (0x3ff, 1), (0x50, 0), (u64::MAX, 2), (0x103, 4)] {
+        for (base, len) in
+            [(0x3f8, 1), (0x3f0, 9), (0x3ff, 1), (0x50, 0), (u64::MAX, 2), (0x103, 4)]
+        {
             assert!(bus.insert(base, len, probe.clone()).is_err(), "{base:#x}+{len}");
         }
         bus.insert(0x104, 4, probe).unwrap();

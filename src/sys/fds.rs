@@ -76,8 +76,8 @@ pub fn memfd(name: &str) -> Result<File> {
 /// # Errors
 /// Too many open files.
 pub fn pipe() -> Result<(File, File)> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .or_fail(|| "create a pipe")?;
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail(|| "create a pipe")?;
     Ok((reader.into(), writer.into()))
 }
 

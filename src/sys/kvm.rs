@@ -178,7 +178,8 @@ pub fn run(vcpu: &mut VcpuFd) -> io::Result<Exit<'_>> {
             let bytes = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
             // KVM_INTERNAL_ERROR_EMULATION with KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES.
             let told = failure.suberror == 1 && failure.ndata >= 3 && failure.flags & 1 != 0;
-            let len = if told { usize::from(bytes.insn_size).min(bytes.insn_bytes.len()) } else { 0 };
+            let len =
+                if told { usize::from(bytes.insn_size).min(bytes.insn_bytes.len()) } else { 0 };
             let instruction = bytes.insn_bytes[..len].to_vec();
             Exit::InternalError { suberror: failure.suberror, instruction }
         }
@@ -222,7 +223,11 @@ pub fn install_kick_handler() -> Result<()> {
         action.sa_sigaction = on_kick as *const () as usize;
         libc::sigaction(kick_signal(), &action, null_mut())
     };
-    if done == 0 { Ok(()) } else { Err(Error::io("handle the kick signal", io::Error::last_os_error())) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(Error::io("handle the kick signal", io::Error::last_os_error()))
+    }
 }
 
 /// The calling thread, registered as the one that runs a vCPU. Dropping it unregisters.

@@ -1,6 +1,8 @@
 //! What only the operating system can do, wrapped so that the rest of the crate needs no `unsafe`.
 
+pub mod eventfd;
 pub mod fds;
 pub mod iobuf;
 pub mod kvm;
 pub mod mmap;
+pub mod pio;
