@@ -8,8 +8,14 @@ use std::str::FromStr;
 /// Hexadecimal digits after the prefix, as in EC2's long ids.
 const DIGITS: usize = 17;
 
+/// What every id has: a prefix with its dash, and a text that is safe as a file name.
+pub trait Id: Clone + Ord + fmt::Debug + fmt::Display + FromStr<Err = Error> + AsRef<str> {
+    /// The prefix with its dash.
+    const PREFIX: &'static str;
+}
+
 /// `count` random lower-case hexadecimal digits from the kernel's generator.
-fn random_hex(count: usize) -> Result<String> {
+pub(crate) fn random_hex(count: usize) -> Result<String> {
     let mut bytes = [0u8; 16];
     getrandom::fill(&mut bytes).map_err(|e| Error::io("read random bytes", e))?;
     let mut hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -36,8 +42,26 @@ macro_rules! id {
                 Ok(Self(format!("{}{}", Self::PREFIX, random_hex(DIGITS)?)))
             }
 
+            /// The id whose digits are the first of `digest` (hexadecimal, lower case): the same content, the same id.
+            ///
+            /// # Errors
+            /// `digest` has too few digits or other characters.
+            pub fn from_digest(digest: &str) -> Result<Self> {
+                format!("{}{}", Self::PREFIX, digest.get(..DIGITS).unwrap_or("")).parse()
+            }
+
             /// The id as text.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Id for $name {
+            const PREFIX: &'static str = Self::PREFIX;
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
                 &self.0
             }
         }

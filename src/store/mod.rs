@@ -1,1 +1,174 @@
-//! Directories, records and locks.
+//! The store: one directory per object, a JSON record in it. There is no daemon and no database.
+//!
+//! # Consistency
+//! - An object is made as a directory under `tmp/` and appears by one rename: it is there whole or not at all.
+//!   It goes the same way back. What a killed command leaves in `tmp/` is swept by the next one ([`staging`]).
+//! - A record is replaced by a rename over it; a reader sees the old or the new one.
+//! - Transitions of one object take the flock of its `lock` file ([`Locked`]); what spans objects (a name
+//!   is unique, a kernel in use stays) takes the store's one `lock`. The kernel drops both with their holder.
+//! - [`Durability`] says what a power failure may take: see there.
+//!
+//! Any number of commands work on one store at the same time. Listing is readdir; an object that goes
+//! while being listed was not there.
+
+mod collection;
+mod paths;
+mod record;
+pub mod staging;
+
+pub use collection::{Collection, Listing, Locked};
+pub use record::{RECORD, Record, now};
+pub use staging::Staging;
+
+use crate::error::{OrFail, Result};
+use crate::image::record::{Image, Kernel, Ramdisk, Snapshot};
+use crate::volume::record::Volume;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// What must survive a power failure (a killed process never loses what was done, whichever it is).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Files, record and directory entries are on the medium before the object counts as made. For
+    /// images, snapshots, kernels and for what outlives its VM: `ebs` volumes and instances with one.
+    Durable,
+    /// Nothing is synced: 100 clones cost no disk flush. For what is meaningless once the power was off:
+    /// instance-store volumes and their instances. A record that a power failure left empty counts as absent
+    /// and is swept.
+    Volatile,
+}
+
+/// An open store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    home: PathBuf,
+    runtime: PathBuf,
+}
+
+/// Directories of objects, and those beside them.
+const DIRECTORIES: [&str; 8] =
+    ["images", "snapshots", "volumes", "kernels", "ramdisks", "instances", "cache", "tmp"];
+
+impl Store {
+    /// Open the user's store, making it if there is none, and sweep what killed commands left.
+    ///
+    /// It is at `$SPORE_HOME`, else `$XDG_DATA_HOME/spore`, else `~/.local/share/spore`. Its runtime directory
+    /// is `spore` (`spore-` and a digest for a store that `$SPORE_HOME` names) under `$XDG_RUNTIME_DIR`, else
+    /// `/run/user/UID`, else `/tmp/spore-UID`.
+    ///
+    /// # Errors
+    /// None of the places is set, or they can't be made, or belong to another user.
+    pub fn open() -> Result<Self> {
+        let (home, runtime) = paths::from_environment()?;
+        Self::open_at(&home, &runtime)
+    }
+
+    /// Open the store at `home` with sockets under `runtime`, both made if absent (mode 0700).
+    ///
+    /// # Errors
+    /// They can't be made or belong to another user; `runtime` is too long for a Unix socket's path.
+    pub fn open_at(home: &Path, runtime: &Path) -> Result<Self> {
+        let home = std::path::absolute(home).or_fail(|| format!("open {}", home.display()))?;
+        let store = Self { home, runtime: paths::runtime(runtime)? };
+        // The last one tells that all are there: one system call on every later run.
+        if !store.tmp().is_dir() {
+            for name in DIRECTORIES {
+                let path = store.home.join(name);
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&path)
+                    .or_fail(|| format!("make the store's directory {}", path.display()))?;
+            }
+        }
+        paths::check_owner(&store.home)?;
+        staging::sweep(&store);
+        Ok(store)
+    }
+
+    /// The store's own directory, absolute.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Where sockets live: mode 0700, ours, and short enough that `RUNTIME/i-{17 digits}/control.sock` fits a
+    /// Unix socket address.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// What can be made again and may be deleted at any time, such as downloaded or built images.
+    pub fn cache(&self) -> PathBuf {
+        self.home.join("cache")
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.home.join("tmp")
+    }
+
+    /// The objects whose record is `R`.
+    pub fn collection<R: Record>(&self) -> Collection<R> {
+        Collection::new(self)
+    }
+
+    /// Images.
+    pub fn images(&self) -> Collection<Image> {
+        self.collection()
+    }
+
+    /// Snapshots; their content is [`crate::image::DATA`] beside the record.
+    pub fn snapshots(&self) -> Collection<Snapshot> {
+        self.collection()
+    }
+
+    /// Volumes.
+    pub fn volumes(&self) -> Collection<Volume> {
+        self.collection()
+    }
+
+    /// Registered kernels.
+    pub fn kernels(&self) -> Collection<Kernel> {
+        self.collection()
+    }
+
+    /// Registered initial ramdisks.
+    pub fn ramdisks(&self) -> Collection<Ramdisk> {
+        self.collection()
+    }
+
+    /// Wait for the store-wide lock: whoever checks several objects and then changes one holds it
+    /// (names are unique; a kernel that an image refers to stays). Hold it briefly, take it before any object's lock.
+    ///
+    /// # Errors
+    /// The lock file can't be made.
+    pub fn lock(&self) -> Result<StoreLock> {
+        let path = self.home.join("lock");
+        let file = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
+        wait_lock(&file).or_fail(|| format!("lock {}", path.display()))?;
+        Ok(StoreLock { _file: file })
+    }
+}
+
+/// Proof of holding the store-wide lock; dropping it gives it back.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+/// Open a lock file, made if absent, readable by us alone.
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// flock(2), exclusive, waiting through signals.
+fn wait_lock(file: &File) -> std::io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive))
+        .map_err(Into::into)
+}
+
+/// fsync a directory, so that the names in it are on the medium.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).or_fail(|| format!("sync {}", path.display()))
+}

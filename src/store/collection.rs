@@ -1,0 +1,256 @@
+//! All objects of one kind.
+
+use super::record::{self, Record};
+use super::staging::{self, Staging};
+use super::{Durability, Store, open_lock, wait_lock};
+use crate::error::{Error, OrFail, Result};
+use crate::id::Id;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::marker::PhantomData;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The objects of one kind in a store.
+#[derive(Clone, Debug)]
+pub struct Collection<R> {
+    store: Store,
+    path: PathBuf,
+    kind: PhantomData<fn() -> R>,
+}
+
+/// What a listing found.
+#[derive(Debug)]
+pub struct Listing<R> {
+    /// The objects, by id.
+    pub records: Vec<R>,
+    /// One line for each record that can't be read.
+    pub broken: Vec<Error>,
+}
+
+impl<R> Listing<R> {
+    /// The objects; what can't be read is told on stderr.
+    pub fn or_warn(self) -> Vec<R> {
+        for error in &self.broken {
+            eprintln!("spore: warning: {error}");
+        }
+        self.records
+    }
+}
+
+impl<R: Record> Collection<R> {
+    pub(super) fn new(store: &Store) -> Self {
+        let path = store.home().join(R::DIRECTORY);
+        Self { store: store.clone(), path, kind: PhantomData }
+    }
+
+    /// The object's directory, whether or not it exists.
+    pub fn dir(&self, id: &R::Id) -> PathBuf {
+        self.path.join(id.as_ref())
+    }
+
+    /// Make an object: `make` fills a directory and gives the record; it appears whole once that is done, and
+    /// not at all if `make` fails.
+    ///
+    /// # Errors
+    /// As `make`'s; it can't be written.
+    pub fn create(
+        &self,
+        durability: Durability,
+        make: impl FnOnce(&Path) -> Result<R>,
+    ) -> Result<R> {
+        let staging = Staging::new(&self.store)?;
+        let record = make(staging.path())?;
+        staging.publish(&self.store, &record, durability)?;
+        Ok(record)
+    }
+
+    /// The object's record.
+    ///
+    /// # Errors
+    /// It does not exist, or its record is corrupt.
+    pub fn get(&self, id: &R::Id) -> Result<R> {
+        record::read(&self.dir(id))?.ok_or_else(|| not_found::<R>(id.as_ref()))
+    }
+
+    /// True if it exists.
+    pub fn exists(&self, id: &R::Id) -> bool {
+        self.dir(id).is_dir()
+    }
+
+    /// Every object that exists throughout, by id. Those that come or go meanwhile may be in it or not.
+    ///
+    /// # Errors
+    /// The directory can't be read. A corrupt record is no error: it is in [`Listing::broken`].
+    pub fn list(&self) -> Result<Listing<R>> {
+        let mut listing = Listing { records: Vec::new(), broken: Vec::new() };
+        for id in self.ids()? {
+            match record::read::<R>(&self.dir(&id)) {
+                Ok(Some(record)) if *record.id() == id => listing.records.push(record),
+                Ok(Some(record)) => listing.broken.push(Error::failure(format!(
+                    "the record in {} is that of {}; remove the directory",
+                    self.dir(&id).display(),
+                    record.id()
+                ))),
+                Ok(None) => self.sweep_void(&id),
+                Err(error) => listing.broken.push(error),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The ids of all objects, sorted.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn ids(&self) -> Result<Vec<R::Id>> {
+        let doing = || format!("list {}", self.path.display());
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.path).or_fail(doing)? {
+            let name = entry.or_fail(doing)?.file_name();
+            // What is not an id is not ours.
+            if let Some(Ok(id)) = name.to_str().map(str::parse) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Hold the object's lock for a transition; waits for whoever has it.
+    ///
+    /// # Errors
+    /// It does not exist, or its record is corrupt.
+    pub fn lock(&self, id: &R::Id) -> Result<Locked<R>> {
+        let dir = self.dir(id);
+        let path = dir.join("lock");
+        loop {
+            let file = match open_lock(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    return Err(not_found::<R>(id.as_ref()));
+                }
+                opened => opened.or_fail(|| format!("open {}", path.display()))?,
+            };
+            wait_lock(&file).or_fail(|| format!("lock {}", path.display()))?;
+            // Whoever had it may have removed the object; its lock file is then not the one at this path.
+            let held = file.metadata().or_fail(|| format!("read {}", path.display()))?;
+            match path.metadata() {
+                Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => {
+                    let record = self.get(id)?;
+                    return Ok(Locked { collection: self.clone(), record, _lock: file });
+                }
+                _ => continue,
+            }
+        }
+    }
+
+    /// Change the object's record under its lock and give what `change` gives. If that fails nothing is changed.
+    ///
+    /// # Errors
+    /// It does not exist; as `change`'s; it can't be written.
+    pub fn update<T>(
+        &self,
+        id: &R::Id,
+        durability: Durability,
+        change: impl FnOnce(&mut R) -> Result<T>,
+    ) -> Result<T> {
+        let mut locked = self.lock(id)?;
+        let result = change(&mut locked.record)?;
+        locked.save(durability)?;
+        Ok(result)
+    }
+
+    /// Remove the object and all in its directory.
+    ///
+    /// # Errors
+    /// It does not exist or can't be removed. A corrupt one can be removed.
+    pub fn remove(&self, id: &R::Id) -> Result<()> {
+        if staging::discard(&self.store, &self.dir(id))? {
+            Ok(())
+        } else {
+            Err(not_found::<R>(id.as_ref()))
+        }
+    }
+
+    /// The object that `text` addresses: its id, its name, or a prefix of its id that no other has.
+    ///
+    /// # Errors
+    /// None (EC2's `…NotFound`), or several: the line lists them.
+    pub fn resolve(&self, text: &str) -> Result<R> {
+        if let Ok(id) = text.parse() {
+            return self.get(&id);
+        }
+        let listing = self.list()?;
+        let named: Vec<&R> = listing.records.iter().filter(|r| r.name() == Some(text)).collect();
+        let found = if named.is_empty() && text.len() > R::Id::PREFIX.len() {
+            listing.records.iter().filter(|r| r.id().as_ref().starts_with(text)).collect()
+        } else {
+            named
+        };
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(not_found::<R>(text)),
+            many => Err(ambiguous::<R>(text, many)),
+        }
+    }
+
+    /// A record that has no content exists only after a power failure: the object never was.
+    fn sweep_void(&self, id: &R::Id) {
+        let void = |path: &Path| fs::read(path).is_ok_and(|text| record::is_void(&text));
+        if void(&self.dir(id).join(record::RECORD)) {
+            let _ = staging::discard(&self.store, &self.dir(id));
+        }
+    }
+}
+
+/// An object whose lock is held. Dropping it gives the lock back; nothing is saved by that.
+#[derive(Debug)]
+pub struct Locked<R> {
+    collection: Collection<R>,
+    /// The record, as it is on disk until changed here.
+    pub record: R,
+    _lock: File,
+}
+
+impl<R: Record> Locked<R> {
+    /// The object's directory.
+    pub fn dir(&self) -> PathBuf {
+        self.collection.dir(self.record.id())
+    }
+
+    /// Write [`Locked::record`].
+    ///
+    /// # Errors
+    /// It can't be written; the old record stays.
+    pub fn save(&mut self, durability: Durability) -> Result<()> {
+        record::write(&self.dir(), &self.record, durability)
+    }
+
+    /// Remove the object.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn remove(self) -> Result<()> {
+        self.collection.remove(self.record.id())
+    }
+}
+
+fn not_found<R: Record>(text: &str) -> Error {
+    Error::refused(R::NOT_FOUND, format!("there is no {} '{}'", R::KIND, text.escape_debug()))
+}
+
+fn ambiguous<R: Record>(text: &str, found: &[&R]) -> Error {
+    const SHOWN: usize = 5;
+    let ids: Vec<&str> = found.iter().take(SHOWN).map(|r| r.id().as_ref()).collect();
+    let more = if found.len() > SHOWN { ", …" } else { "" };
+    Error::refused(
+        "InvalidParameterValue",
+        format!(
+            "'{}' addresses {} {}s: {}{more}; give more of the id",
+            text.escape_debug(),
+            found.len(),
+            R::KIND,
+            ids.join(", ")
+        ),
+    )
+}
