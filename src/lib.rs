@@ -6,6 +6,7 @@
 //! [`block`], [`mem`]) runs one virtual machine in one process.
 
 pub mod control;
+pub mod demo;
 pub mod error;
 pub mod id;
 pub mod plan;

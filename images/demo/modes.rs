@@ -1,0 +1,139 @@
+//! Other things to do than the demonstration, for tests: `demo.mode=NAME`.
+
+use crate::identity::Identity;
+use crate::rt::blk::{Blk, SECTOR};
+use crate::rt::cpu::{self, COM1, Serial, in8, out8};
+use crate::rt::sha256::Sha256;
+use crate::{Machine, keep, say, stress};
+
+/// Do what `mode` names.
+pub fn run(mode: &str, machine: &Machine) -> ! {
+    match mode {
+        "panic" => panic!("as asked"),
+        "hang" => hang(),
+        "halt" => cpu::stop(),
+        "triple-fault" => cpu::triple_fault(),
+        "reset" | "reset-cf9" | "reset-i8042" => reset(mode, machine),
+        "poweroff-on-button" => power_button(machine),
+        "echo" => echo(machine),
+        "memory" => memory(machine),
+        "stress" => stress::run(machine),
+        "write-until-killed" => write_until_killed(machine),
+        _ => panic!("no mode {mode}"),
+    }
+}
+
+/// Never exit and never halt.
+fn hang() -> ! {
+    say!("hang: spinning");
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// Reset at the first boot, power off at the next. The volume remembers.
+fn reset(mode: &str, machine: &Machine) -> ! {
+    let mut identity = machine.identity();
+    let mut root = machine.root();
+    identity.boots = last_identity(&mut root).map_or(0, |last| last.boots) + 1;
+    keep(&mut root, &identity);
+    say!("reset: boot {}", identity.boots);
+    if identity.boots > 1 {
+        machine.acpi.power_off();
+    }
+    match mode {
+        "reset-cf9" => out8(0xcf9, 0x06), // RST_CPU | SYS_RST (Intel ICH data sheet, 13.7.5)
+        "reset-i8042" => out8(0x64, 0xfe), // pulse output bit 0
+        _ => machine.acpi.reset(),
+    }
+    cpu::stop()
+}
+
+/// What the last boot left in the volume.
+fn last_identity(root: &mut Blk) -> Option<Identity> {
+    let mut sector = [0; SECTOR];
+    let last = root.sectors - 1;
+    root.read(last, &mut sector);
+    Identity::parse(&sector)
+}
+
+/// Halt until the power button is pressed.
+fn power_button(machine: &Machine) -> ! {
+    let gsi = machine.acpi.ged_gsi.expect("a Generic Event Device");
+    cpu::enable_irq(machine.acpi.ioapic, gsi);
+    say!("button: waiting for GSI {gsi}");
+    loop {
+        let seen = cpu::irq_count(gsi);
+        if machine.acpi.power_button() {
+            say!("button: pressed");
+            machine.acpi.power_off();
+        }
+        cpu::wait_irq(gsi, seen);
+    }
+}
+
+/// Send everything back that comes in over the serial line, driven by its interrupt, until EOT
+/// (^D), then say what it was.
+fn echo(machine: &Machine) -> ! {
+    /// COM1's interrupt.
+    const GSI: u32 = 4;
+    const EOT: u8 = 4;
+    cpu::enable_irq(machine.acpi.ioapic, GSI);
+    out8(COM1 + 2, 0xc7); // FCR: FIFOs on and empty, threshold 14
+    out8(COM1 + 4, 0x0b); // MCR: DTR, RTS, OUT2 (interrupts on)
+    out8(COM1 + 1, 0x01); // IER: received data available
+    say!("echo: ready");
+    let (mut digest, mut count) = (Sha256::new(), 0);
+    loop {
+        let seen = cpu::irq_count(GSI);
+        while in8(COM1 + 5) & 1 != 0 {
+            let byte = in8(COM1);
+            if byte == EOT {
+                say!("\necho: {count} bytes, sha256 {}", digest.hex());
+                machine.acpi.power_off();
+            }
+            digest.update(&[byte]);
+            count += 1;
+            Serial::put(byte);
+        }
+        cpu::wait_irq(GSI, seen);
+    }
+}
+
+/// Write a word of its own into each 2 MiB and at the end of every range of RAM, then look.
+fn memory(machine: &Machine) -> ! {
+    const STEP: u64 = 2 << 20;
+    let above = |&&(start, len): &&(u64, u64)| start >= 1 << 20 && len >= STEP;
+    let places = || {
+        machine.boot.ram.iter().filter(above).flat_map(|&(start, len)| {
+            let first = start.max(64 << 20).min(start + len - 8);
+            (first..start + len - 7).step_by(STEP as usize).chain([start + len - 8])
+        })
+    };
+    for gib in 4..512 {
+        let gib = gib << 30;
+        if machine.boot.ram.iter().any(|&(start, len)| start < gib + (1 << 30) && start + len > gib)
+        {
+            cpu::map_high_gib(gib);
+        }
+    }
+    places().for_each(|at| cpu::poke(at, at ^ 0x5a5a));
+    let count = places().inspect(|&at| assert_eq!(cpu::peek(at), at ^ 0x5a5a, "{at:#x}")).count();
+    say!("memory: {} MiB, {count} words are where they were put", machine.boot.memory() >> 20);
+    machine.acpi.power_off()
+}
+
+/// Write ever new sectors, each with its number in it, and say after every flush how many are safe.
+fn write_until_killed(machine: &Machine) -> ! {
+    let mut root = machine.root();
+    let mut sector = [0u8; SECTOR];
+    for n in 1u64.. {
+        let at = n % (root.sectors - 1);
+        for word in sector.chunks_exact_mut(8) {
+            word.copy_from_slice(&n.to_le_bytes());
+        }
+        root.write_through(at, &sector);
+        say!("safe: {n} at {at}");
+    }
+    cpu::stop()
+}

@@ -1,0 +1,13 @@
+//! What a freestanding guest needs to be one: entry, memory, console, tables, devices.
+
+#![allow(dead_code, reason = "each guest uses its own part of it")]
+
+pub mod acpi;
+pub mod blk;
+pub mod boot;
+pub mod cpu;
+mod entry;
+pub mod memory;
+pub mod rng;
+pub mod sha256;
+pub mod virtio;
