@@ -13,6 +13,9 @@ pub mod rng;
 pub mod transport;
 pub mod worker;
 
+#[cfg(test)]
+mod testing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 

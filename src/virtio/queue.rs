@@ -237,3 +237,6 @@ fn offset(base: u64, at: u64) -> Result<GuestAddress, Malformed> {
 fn need_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
+
+#[cfg(test)]
+mod tests;

@@ -236,3 +236,6 @@ impl Device for Blk {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests;
