@@ -20,6 +20,7 @@ const MAX_SEGMENTS: u16 = 64;
 const CHUNK: u64 = 1 << 20;
 
 const PT_LOAD: u32 = 1;
+const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 const EM_X86_64: u16 = 62;
 const EM_AARCH64: u16 = 183;
@@ -193,6 +194,11 @@ fn parse_segment(header: &[u8], file_len: u64) -> Result<Option<Segment>> {
         memsz: word(40),
         align: word(48),
     };
+    if kind == PT_INTERP {
+        return Err(refused(
+            "an ordinary program (it names an interpreter); give a vmlinux or bzImage",
+        ));
+    }
     let empty = if segment.load { segment.memsz == 0 } else { segment.filesz == 0 };
     if !matches!(kind, PT_LOAD | PT_NOTE) || empty {
         return Ok(None);
@@ -219,7 +225,7 @@ fn load_segment(segment: &Segment, source: Source, ram: &GuestRam) -> Result<()>
     match source {
         Source::File(file, _) if congruent && first < last => {
             let offset = segment.offset + (first - start);
-            ram::map_kernel_segment(ram, first, file, offset, last - first)?;
+            ram::map_file(ram, first, file, offset, last - first)?;
             copy(segment, start..first, source, ram)?;
             copy(segment, last..end, source, ram)
         }

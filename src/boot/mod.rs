@@ -43,7 +43,7 @@ pub fn load(
     ram: &GuestRam,
 ) -> Result<EntryState> {
     let (entry, extent, header) = load_kernel(Source::file(kernel)?, ram)?;
-    let mut params = BootParams::new(plan.memory, header.as_deref());
+    let mut params = BootParams::new(ram::size(ram), header.as_deref());
     if let Some(file) = initrd {
         let limit = ram::low_end(ram).min(params.initrd_addr_max() + 1);
         if let Some(range) = load_initrd(file, extent.end..limit, ram)? {
@@ -94,7 +94,7 @@ fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<R
             ),
         ));
     };
-    ram::map_kernel_segment(ram, start, file, 0, pages)?;
+    ram::map_file(ram, start, file, 0, pages)?;
     Ok(Some(start..start + len))
 }
 

@@ -233,6 +233,7 @@ fn what_is_no_kernel_is_named() {
         (patched(4, 1), "32-bit ELF"),
         (patched(0x10, 1), "not an executable"),
         (patched(0x38, 65), "65 program headers"),
+        (patched(0x40, 3), "ordinary program"),
         (patched(0x36, 32), "program headers of 32 bytes"),
     ] {
         let said = message(unpack(&file(&bytes)));

@@ -102,13 +102,7 @@ pub fn clear(ram: &GuestRam) -> Result<()> {
 ///
 /// # Errors
 /// Not page-aligned, not RAM, or the file system cannot map files.
-pub fn map_kernel_segment(
-    ram: &GuestRam,
-    gpa: u64,
-    file: &File,
-    offset: u64,
-    len: u64,
-) -> Result<()> {
+pub fn map_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
     let doing = || format!("map {len} bytes at offset {offset:#x} of a file at {gpa:#x}");
     let region = ram.find_region(GuestAddress(gpa)).ok_or("no RAM there").or_fail(doing)?;
     let start = gpa - region.start_addr().0;
@@ -151,7 +145,7 @@ mod tests {
         let ram = create(MIN_MEMORY).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 5000]).unwrap();
-        map_kernel_segment(&ram, 0x10_0000, &file, 0, 2 * PAGE).unwrap();
+        map_file(&ram, 0x10_0000, &file, 0, 2 * PAGE).unwrap();
         let at = |offset| ram.read_obj::<u8>(GuestAddress(0x10_0000 + offset)).unwrap();
         assert_eq!((at(0), at(4999), at(5000), at(2 * PAGE)), (7, 7, 0, 0));
         ram.write_obj(8u8, GuestAddress(0x10_0000)).unwrap();
@@ -174,7 +168,7 @@ mod tests {
             (0, 0, 0),
             (PAGE, 0, !(PAGE - 1)),
         ] {
-            assert!(map_kernel_segment(&ram, gpa, &file, offset, len).is_err());
+            assert!(map_file(&ram, gpa, &file, offset, len).is_err());
         }
     }
 }
