@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// One layer.
 pub(crate) enum Layer {
     Raw { host: HostFile, len: u64 },
-    Qcow2(Image),
+    Qcow2(Box<Image>),
 }
 
 impl Layer {
@@ -22,7 +22,7 @@ impl Layer {
                 let len = host.len()?;
                 Ok(Self::Raw { host, len })
             }
-            DiskFormat::Qcow2 => Image::open(host).map(Self::Qcow2),
+            DiskFormat::Qcow2 => Ok(Self::Qcow2(Box::new(Image::open(host)?))),
         }
     }
 

@@ -4,9 +4,13 @@
 //! belongs to one thread; queues of one disk share its metadata.
 
 mod chain;
+mod disk;
+mod guard;
 mod host;
 mod import;
+pub mod overlay;
 mod qcow2;
+mod queue;
 mod reader;
 
 use crate::sys::iobuf::IoBuf;
@@ -14,6 +18,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use crate::plan::{DiskFormat, Engine};
+pub use disk::open;
 pub use import::{ImportSource, import_source};
 pub use reader::{Content, Extent, Reader};
 

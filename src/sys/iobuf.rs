@@ -24,6 +24,9 @@ enum Owner {
 
 // SAFETY: the pointers lead into a mapping (or box) that the value itself keeps alive, and which has no thread affinity.
 unsafe impl Send for IoBuf {}
+// SAFETY: no method forms a reference to the bytes but `into_bytes`, which takes the value; what two threads
+// store through `&self` mixes as the guest's own racing stores do.
+unsafe impl Sync for IoBuf {}
 
 impl IoBuf {
     /// The buffer made of these (guest address, length) pieces. `None` if one is not wholly guest RAM,

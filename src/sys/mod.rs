@@ -6,3 +6,4 @@ pub mod iobuf;
 pub mod kvm;
 pub mod mmap;
 pub mod pio;
+pub mod uring;

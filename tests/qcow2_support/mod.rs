@@ -82,3 +82,123 @@ pub fn base_kinds() -> Vec<Kind> {
         qcow2("preallocated", &["-o", "preallocation=metadata"]),
     ]
 }
+
+use sporevm::block::{Disk, DiskFormat, Engine, Op, Queue, open, overlay};
+use sporevm::sys::iobuf::IoBuf;
+use std::fs::{File, OpenOptions};
+use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// Largest request of these tests.
+pub const MAX_LEN: u64 = 1 << 20;
+
+/// A queue with guest memory to transfer through.
+pub struct Driver {
+    queue: Box<dyn Queue>,
+    ram: Arc<GuestMemoryMmap>,
+}
+
+impl Driver {
+    /// A queue of `disk`.
+    pub fn new(disk: &dyn Disk, engine: Engine) -> Self {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MAX_LEN as usize)]).unwrap();
+        Self { queue: disk.queue(engine).unwrap(), ram: Arc::new(ram) }
+    }
+
+    /// Do one operation and wait for it.
+    pub fn run(&mut self, op: Op) -> std::io::Result<()> {
+        self.queue.submit(7, op);
+        self.queue.kick().unwrap();
+        let mut answer = None;
+        while answer.is_none() {
+            self.queue.completions(&mut |token, result| {
+                assert_eq!(token, 7);
+                answer = Some(result);
+            });
+            if let (None, Some(fd)) = (&answer, self.queue.completion_fd()) {
+                let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+                let patience = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+                let ready = rustix::event::poll(&mut fds, Some(&patience)).unwrap();
+                assert_eq!(ready, 1, "a completion must make the queue's descriptor readable");
+            }
+        }
+        answer.unwrap()
+    }
+
+    /// Guest memory cut in odd pieces, as drivers do.
+    fn buf(&self, len: usize) -> IoBuf {
+        let cut = (len / 3) & !511;
+        let pieces =
+            [(GuestAddress(0), cut as u32), (GuestAddress(cut as u64), (len - cut) as u32)];
+        IoBuf::guest(&self.ram, &pieces).unwrap()
+    }
+
+    /// Read through the queue.
+    pub fn read(&mut self, offset: u64, len: usize) -> Vec<u8> {
+        self.ram.write_slice(&vec![0xa5; len], GuestAddress(0)).unwrap();
+        self.run(Op::Read { offset, buf: self.buf(len) }).unwrap();
+        let mut bytes = vec![0; len];
+        self.ram.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        bytes
+    }
+
+    /// Write through the queue.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+        self.ram.write_slice(bytes, GuestAddress(0)).unwrap();
+        self.run(Op::Write { offset, buf: self.buf(bytes.len()) }).unwrap();
+    }
+
+    /// Do something random to `model` and to the disk alike.
+    pub fn step(&mut self, rng: &mut Rng, model: &mut [u8]) {
+        let sectors = model.len() as u64 / 512;
+        let most = [8, 64, 400, 2048][rng.below(4) as usize];
+        let offset = rng.below(sectors) * 512;
+        let len = ((1 + rng.below(most)) * 512).min(model.len() as u64 - offset);
+        let range = offset as usize..(offset + len) as usize;
+        match rng.below(10) {
+            0..4 => {
+                let fill = rng.below(255) as u8 + 1;
+                let bytes: Vec<u8> = (0..len).map(|n| fill.wrapping_add((n / 512) as u8)).collect();
+                self.write(offset, &bytes);
+                model[range].copy_from_slice(&bytes);
+            }
+            4..7 => assert!(self.read(offset, len as usize) == model[range], "read {offset}+{len}"),
+            7 => self.run(Op::Flush).unwrap(),
+            8 => {
+                self.run(Op::Discard { offset, len }).unwrap();
+                let after = self.read(offset, len as usize);
+                let kept = after.iter().zip(&model[range.clone()]).all(|(a, b)| *a == 0 || a == b);
+                assert!(kept, "a discard of {offset}+{len} shows foreign bytes");
+                model[range].copy_from_slice(&after);
+            }
+            _ => {
+                let unmap = rng.below(2) == 1;
+                self.run(Op::WriteZeroes { offset, len, unmap }).unwrap();
+                model[range].fill(0);
+            }
+        }
+    }
+}
+
+/// An overlay of `size` bytes in `dir`, over the named base there.
+pub fn new_overlay(dir: &Path, name: &str, size: u64, base: &str, format: DiskFormat) {
+    let file = File::create_new(dir.join(name)).unwrap();
+    let backing = overlay::Backing { name: base, format };
+    overlay::create(&file, size, Some(backing)).unwrap();
+}
+
+/// The overlay, writable, over its base.
+pub fn open_overlay(dir: &Path, name: &str, base: &str, format: DiskFormat) -> Arc<dyn Disk> {
+    let top = OpenOptions::new().read(true).write(true).open(dir.join(name)).unwrap();
+    let base = File::open(dir.join(base)).unwrap();
+    open(vec![(top, DiskFormat::Qcow2), (base, format)], false).unwrap()
+}
+
+/// qemu-img finds nothing wrong and the same bytes as `model`.
+pub fn judge(dir: &Path, name: &str, model: &[u8]) {
+    let path = dir.join(name);
+    let (path, raw) = (path.to_str().unwrap(), dir.join("expected.raw"));
+    std::fs::write(&raw, model).unwrap();
+    qemu_img(&["check", "-f", "qcow2", path]);
+    qemu_img(&["compare", "-f", "qcow2", "-F", "raw", path, raw.to_str().unwrap()]);
+}

@@ -149,7 +149,7 @@ impl Header {
     fn check_range(&self, what: &str, offset: u64, len: u64, file_len: u64) -> io::Result<()> {
         let end = offset.checked_add(len);
         let inside = end.is_some_and(|end| end <= file_len.next_multiple_of(self.cluster_size()));
-        if len > 0 && (offset == 0 || offset % self.cluster_size() != 0 || !inside) {
+        if len > 0 && (offset == 0 || !offset.is_multiple_of(self.cluster_size()) || !inside) {
             return Err(corrupt(format!(
                 "the {what} at {offset:#x} is misaligned or beyond the end of the file"
             )));

@@ -159,7 +159,7 @@ impl Image {
 
     fn check_offset(&self, what: &str, offset: u64) -> io::Result<()> {
         let end = self.file_len.load(Ordering::Relaxed);
-        if offset % self.header.cluster_size() != 0 || offset >= end {
+        if !offset.is_multiple_of(self.header.cluster_size()) || offset >= end {
             return Err(corrupt(format!(
                 "{what} at {offset:#x} is misaligned or beyond the end of the file"
             )));

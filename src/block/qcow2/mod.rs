@@ -2,10 +2,13 @@
 //!
 //! [`Image`] reads any image; [`writer::Writer`] changes one of ours.
 
+mod commit;
 mod compressed;
 mod header;
 mod image;
+mod refcount;
 mod verify;
+pub(crate) mod writer;
 
 pub(crate) use header::{Compression, Header};
 pub(crate) use image::{Image, Mapping};

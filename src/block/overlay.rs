@@ -1,0 +1,69 @@
+//! Making a volume's disk: an empty qcow2 over a base, in constant time.
+
+use super::DiskFormat;
+use super::host::HostFile;
+use super::qcow2::{Compression, Header};
+use std::fs::File;
+use std::io;
+
+/// 64 KiB clusters: QEMU's default, and one 4 KiB piece of an L2 table maps 32 MiB.
+const CLUSTER_BITS: u32 = 16;
+const CLUSTER: u64 = 1 << CLUSTER_BITS;
+
+/// What an overlay's header says about its base, for qemu-img's sake. Spore itself is given files.
+pub struct Backing<'a> {
+    /// A name relative to the directory of the overlay; at most 1023 bytes.
+    pub name: &'a str,
+    /// The base's format.
+    pub format: DiskFormat,
+}
+
+/// Write an empty qcow2 overlay into `file`, which is new and empty. About 12 KiB reach the disk; nothing
+/// is synced.
+///
+/// # Errors
+/// `InvalidInput` if `size` is not a multiple of 512, is 0 or beyond 2 PiB, or the name is empty or too long;
+/// I/O errors.
+pub fn create(file: &File, size: u64, backing: Option<Backing<'_>>) -> io::Result<()> {
+    let invalid = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_string()));
+    if size == 0 || !size.is_multiple_of(512) || size > 1 << 51 {
+        return invalid("a disk's size must be a multiple of 512 bytes, and at most 2 PiB");
+    }
+    if backing.as_ref().is_some_and(|b| !(1..=1023).contains(&b.name.len())) {
+        return invalid("a base's file name must have 1 to 1023 bytes");
+    }
+    let l1_size = size.div_ceil(CLUSTER / 8 * CLUSTER);
+    let l1_clusters = (l1_size * 8).div_ceil(CLUSTER);
+    // One refcount table entry counts 2 GiB. Twice the disk's size leaves room for metadata and for
+    // what is unmapped and not yet reusable; the table is sparse.
+    let reftable_clusters =
+        (size * 2).div_ceil(CLUSTER / 2 * CLUSTER * (CLUSTER / 8)).clamp(1, 128);
+    let refblock = (1 + reftable_clusters) * CLUSTER;
+    let header = Header {
+        version: 3,
+        cluster_bits: CLUSTER_BITS,
+        size,
+        l1_offset: refblock + CLUSTER,
+        l1_size: l1_size as u32,
+        reftable_offset: CLUSTER,
+        reftable_clusters: reftable_clusters as u32,
+        refcount_order: 4,
+        snapshots: 0,
+        dirty: false,
+        extended_l2: false,
+        compression: Compression::Deflate,
+        autoclear: 0,
+        backing: backing.as_ref().map(|b| b.name.to_string()),
+    };
+    let format = match backing.map(|b| b.format) {
+        Some(DiskFormat::Qcow2) => "qcow2",
+        _ => "raw",
+    };
+    let clusters = 2 + reftable_clusters + l1_clusters;
+    let counts: Vec<u8> = (0..clusters).flat_map(|_| 1u16.to_be_bytes()).collect();
+    let host = HostFile::new(file.try_clone()?);
+    host.set_len(clusters * CLUSTER)?;
+    host.write_at(&counts, refblock)?;
+    host.write_at(&refblock.to_be_bytes(), CLUSTER)?;
+    host.write_at(&header.to_bytes(format), 0)
+}

@@ -1,0 +1,295 @@
+//! One queue of a disk: requests taken apart into transfers, and put together again.
+
+use super::chain::{Layer, Source};
+use super::disk::{Answers, CommitRequest, Shared};
+use super::qcow2::Mapping;
+use super::{Engine, Op, Queue};
+use crate::sys::iobuf::IoBuf;
+use crate::sys::pio::Part;
+use crate::sys::uring::{Request, Ring, Transfer};
+use rustix::event::epoll;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// An operation with transfers in flight.
+struct Operation {
+    token: u64,
+    epoch: Option<u64>,
+    transfers: usize,
+    result: io::Result<()>,
+}
+
+/// What the io_uring engine needs besides the ring.
+struct Async {
+    ring: Ring,
+    /// Readable if the ring or the answers' event is.
+    epoll: OwnedFd,
+    answers: Arc<Answers>,
+    committer: Option<Sender<CommitRequest>>,
+    commits: usize,
+    /// The event was set for completions that no one else announces.
+    announced: bool,
+}
+
+/// A [`Queue`] over files.
+pub(crate) struct DiskQueue {
+    shared: Arc<Shared>,
+    host: Option<Async>,
+    operations: Vec<Option<Operation>>,
+    free: Vec<usize>,
+    done: VecDeque<(u64, io::Result<()>)>,
+    /// An empty buffer for what transfers no data.
+    nothing: Arc<IoBuf>,
+}
+
+impl DiskQueue {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        ring: Option<Ring>,
+        committer: Option<Sender<CommitRequest>>,
+    ) -> io::Result<Self> {
+        let host = ring.map(|ring| Async::new(ring, committer)).transpose()?;
+        Ok(Self {
+            shared,
+            host,
+            operations: Vec::new(),
+            free: Vec::new(),
+            done: VecDeque::new(),
+            nothing: Arc::new(IoBuf::host(0)),
+        })
+    }
+
+    /// Refuse what is not inside the disk, in whole sectors, or writes to a read-only one.
+    fn check(&self, op: &Op) -> io::Result<()> {
+        let (offset, len, writes) = match op {
+            Op::Read { offset, buf } => (*offset, buf.len() as u64, false),
+            Op::Write { offset, buf } => (*offset, buf.len() as u64, true),
+            Op::Discard { offset, len } | Op::WriteZeroes { offset, len, .. } => {
+                (*offset, *len, true)
+            }
+            Op::Flush => return Ok(()),
+        };
+        if writes && self.shared.read_only {
+            return Err(rustix::io::Errno::ROFS.into());
+        }
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.shared.chain.size());
+        if inside && offset % 512 == 0 && len % 512 == 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{len} bytes at {offset} are not whole sectors inside the disk"),
+        ))
+    }
+
+    fn begin(&mut self, token: u64) -> usize {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.operations.push(None);
+            self.operations.len() - 1
+        });
+        let epoch = self.shared.writer.as_ref().map(|w| w.epochs.enter());
+        self.operations[slot] = Some(Operation { token, epoch, transfers: 1, result: Ok(()) });
+        slot
+    }
+
+    /// One of the operation's transfers (or its own preparation) has ended.
+    fn end(&mut self, slot: usize, result: io::Result<()>) {
+        let Some(operation) = &mut self.operations[slot] else { return };
+        operation.transfers -= 1;
+        if operation.result.is_ok() {
+            operation.result = result;
+        }
+        if operation.transfers > 0 {
+            return;
+        }
+        if let Some(Operation { token, epoch, result, .. }) = self.operations[slot].take() {
+            if let (Some(writer), Some(epoch)) = (&self.shared.writer, epoch) {
+                writer.epochs.exit(epoch);
+            }
+            self.free.push(slot);
+            self.done.push_back((token, result));
+        }
+    }
+
+    /// Start a transfer of the operation, or do it.
+    fn transfer(&mut self, slot: usize, transfer: Transfer, at: At<'_>) -> io::Result<()> {
+        let host = self.shared.chain.layers[at.layer].host();
+        if let Some(Async { ring, .. }) = &mut self.host {
+            let file = host.file().clone();
+            let (offset, buf) = (at.offset, at.buf.clone());
+            let user = slot as u64;
+            ring.push(Request { user, transfer, file, offset, buf, start: at.start, len: at.len })?;
+            if let Some(operation) = &mut self.operations[slot] {
+                operation.transfers += 1;
+            }
+            return Ok(());
+        }
+        let part = Part { buf: at.buf, start: at.start, len: at.len };
+        match transfer {
+            Transfer::Read => host.read_part(part, at.offset),
+            Transfer::Write => host.write_parts(&[part], at.offset),
+            Transfer::Sync => host.sync(),
+        }
+    }
+
+    fn read(&mut self, slot: usize, offset: u64, buf: &Arc<IoBuf>) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let mut start = 0;
+        while start < buf.len() {
+            let from = offset + start as u64;
+            let (source, have) = shared.chain.map(from, (buf.len() - start) as u64)?;
+            let len = have as usize;
+            match source {
+                Source::Zero => {
+                    buf.zero(start, len);
+                }
+                Source::Compressed { layer } => shared.unpack(layer, from, buf, start, len)?,
+                Source::Host { layer, offset, .. } => {
+                    self.transfer(slot, Transfer::Read, At { layer, offset, buf, start, len })?;
+                }
+            }
+            start += len;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, slot: usize, offset: u64, buf: &Arc<IoBuf>) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let mut start = 0;
+        while start < buf.len() {
+            let (at, rest) = (offset + start as u64, buf.len() - start);
+            let mapped = match &shared.chain.layers[0] {
+                Layer::Raw { .. } => Some((at, rest)),
+                Layer::Qcow2(image) => match image.map(at, rest as u64)? {
+                    (Mapping::Data { host, copied: true }, have) => Some((host, have as usize)),
+                    _ => None,
+                },
+            };
+            // Allocation is done at once: most of it is copying into the page cache.
+            let Some((offset, len)) = mapped else {
+                return shared.write(at, Part { buf, start, len: rest });
+            };
+            self.transfer(slot, Transfer::Write, At { layer: 0, offset, buf, start, len })?;
+            start += len;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, token: u64) {
+        let commit = self.shared.writer.as_ref().is_some_and(|w| w.needs_commit());
+        let Some(host) = self.host.as_mut().filter(|_| !self.shared.read_only) else {
+            let result = self.shared.flush();
+            return self.done.push_back((token, result));
+        };
+        if let (true, Some(committer)) = (commit, &host.committer) {
+            let answers = host.answers.clone();
+            match committer.send(CommitRequest { token, answers }) {
+                Ok(()) => host.commits += 1,
+                Err(_) => self.done.push_back((token, self.shared.flush())),
+            }
+            return;
+        }
+        let slot = self.begin(token);
+        let nothing = self.nothing.clone();
+        let at = At { layer: 0, offset: 0, buf: &nothing, start: 0, len: 0 };
+        let result = self.transfer(slot, Transfer::Sync, at);
+        self.end(slot, result);
+    }
+}
+
+/// One transfer's place: bytes of a layer's file, and of a buffer.
+struct At<'a> {
+    layer: usize,
+    offset: u64,
+    buf: &'a Arc<IoBuf>,
+    start: usize,
+    len: usize,
+}
+
+impl Queue for DiskQueue {
+    fn engine(&self) -> Engine {
+        if self.host.is_some() { Engine::Uring } else { Engine::Sync }
+    }
+
+    fn submit(&mut self, token: u64, op: Op) {
+        if let Err(e) = self.check(&op) {
+            return self.done.push_back((token, Err(e)));
+        }
+        if matches!(op, Op::Flush) {
+            return self.flush(token);
+        }
+        let slot = self.begin(token);
+        let result = match op {
+            Op::Read { offset, buf } => self.read(slot, offset, &Arc::new(buf)),
+            Op::Write { offset, buf } => self.write(slot, offset, &Arc::new(buf)),
+            Op::Discard { len: 0, .. } | Op::WriteZeroes { len: 0, .. } | Op::Flush => Ok(()),
+            Op::Discard { offset, len } => self.shared.discard(offset, len),
+            Op::WriteZeroes { offset, len, unmap } => self.shared.zero(offset, len, unmap),
+        };
+        self.end(slot, result);
+    }
+
+    fn kick(&mut self) -> io::Result<()> {
+        let Some(host) = &mut self.host else { return Ok(()) };
+        if !self.done.is_empty() && !host.announced {
+            host.announced = true;
+            host.answers.event.write(1)?;
+        }
+        host.ring.submit()
+    }
+
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.host.as_ref().map(|host| host.epoll.as_fd())
+    }
+
+    fn completions(&mut self, each: &mut dyn FnMut(u64, io::Result<()>)) {
+        if let Some(host) = &mut self.host {
+            let mut ended = smallvec::SmallVec::<[(u64, io::Result<()>); 32]>::new();
+            host.ring.completions(&mut |slot, result| ended.push((slot, result)));
+            if host.commits > 0 || host.announced {
+                // Cleared before the answers are taken: what comes later sets it again.
+                let _ = host.answers.event.read();
+                host.announced = false;
+                let answers = std::mem::take(&mut *host.answers.done.lock().unwrap());
+                host.commits -= answers.len();
+                self.done.extend(answers);
+            }
+            for (slot, result) in ended {
+                self.end(slot as usize, result);
+            }
+        }
+        while let Some((token, result)) = self.done.pop_front() {
+            each(token, result);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        let commits = self.host.as_ref().map_or(0, |host| host.commits);
+        self.operations.len() - self.free.len() + self.done.len() + commits
+    }
+}
+
+impl Drop for DiskQueue {
+    fn drop(&mut self) {
+        // The disk's other queues count on every operation ending.
+        while self.host.as_mut().is_some_and(|host| host.ring.wait().is_ok()) {
+            self.completions(&mut |_, _| {});
+        }
+    }
+}
+
+impl Async {
+    fn new(ring: Ring, committer: Option<Sender<CommitRequest>>) -> io::Result<Self> {
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for fd in [ring.as_fd(), crate::sys::eventfd::as_fd(&event)] {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        }
+        let answers = Arc::new(Answers { done: Mutex::default(), event });
+        Ok(Self { ring, epoll, answers, committer, commits: 0, announced: false })
+    }
+}

@@ -1,0 +1,297 @@
+//! io_uring(7) for whole transfers between [`IoBuf`]s and files.
+//!
+//! The ring owns what the kernel reads and writes: buffers, lists and files live in its table until
+//! their completion has been seen, and dropping the ring waits for them.
+
+use super::iobuf::IoBuf;
+use io_uring::{IoUring, opcode, squeue, types};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// What to do with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Fill the piece of the buffer; zeros beyond the end of the file.
+    Read,
+    /// Write the piece of the buffer.
+    Write,
+    /// fdatasync(2); the piece is ignored.
+    Sync,
+}
+
+/// One transfer.
+pub struct Request {
+    /// Given back with the completion.
+    pub user: u64,
+    /// What.
+    pub transfer: Transfer,
+    /// The file.
+    pub file: Arc<File>,
+    /// Its offset in bytes.
+    pub offset: u64,
+    /// The buffer.
+    pub buf: Arc<IoBuf>,
+    /// First byte of the piece of the buffer.
+    pub start: usize,
+    /// Bytes of the piece.
+    pub len: usize,
+}
+
+/// A request in the kernel's hands, and the list that the kernel may still read.
+struct Flight {
+    request: Request,
+    iovs: Box<[libc::iovec]>,
+}
+
+// SAFETY: the list's pointers lead into `request.buf`, which the flight keeps alive; it has no thread affinity.
+unsafe impl Send for Flight {}
+
+/// A ring for one thread at a time.
+pub struct Ring {
+    ring: IoUring,
+    flights: Vec<Option<Flight>>,
+    free: Vec<usize>,
+    finished: Vec<(usize, i32)>,
+    queued: bool,
+}
+
+impl Ring {
+    /// A ring with room for `entries` submissions at once; more may be in flight.
+    ///
+    /// # Errors
+    /// Those of io_uring_setup(2): ENOSYS, EPERM (a sysctl or a seccomp filter), ENOMEM.
+    pub fn new(entries: u32) -> io::Result<Self> {
+        let ring = IoUring::builder().setup_clamp().build(entries)?;
+        Ok(Self {
+            ring,
+            flights: Vec::new(),
+            free: Vec::new(),
+            finished: Vec::new(),
+            queued: false,
+        })
+    }
+
+    /// Requests whose completion has not been seen.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len() - self.free.len()
+    }
+
+    /// Queue a request; [`Ring::submit`] makes the kernel see it.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the piece leaves its buffer; errors of io_uring_enter(2) if the ring was full.
+    pub fn push(&mut self, request: Request) -> io::Result<()> {
+        let iovs = match request.transfer {
+            Transfer::Sync => Box::default(),
+            _ => match request.buf.range(request.start, request.len) {
+                Some(list) => list.into_vec().into_boxed_slice(),
+                None => return Err(io::ErrorKind::InvalidInput.into()),
+            },
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.flights.push(None);
+            self.flights.len() - 1
+        });
+        self.flights[slot] = Some(Flight { request, iovs });
+        self.start(slot)
+    }
+
+    /// Hand flight `slot` to the submission queue.
+    fn start(&mut self, slot: usize) -> io::Result<()> {
+        let Some(flight) = &self.flights[slot] else { return Ok(()) };
+        let entry = entry(flight).user_data(slot as u64);
+        loop {
+            // SAFETY: all that the entry points to is in `flights` (boxed, so it does not move) until its completion.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                self.queued = true;
+                return Ok(());
+            }
+            if let Err(e) = self.submit() {
+                self.flights[slot] = None;
+                self.free.push(slot);
+                return Err(e);
+            }
+        }
+    }
+
+    /// Make the kernel see what was pushed.
+    ///
+    /// # Errors
+    /// Those of io_uring_enter(2), EINTR and EBUSY excepted, which a later call makes good.
+    pub fn submit(&mut self) -> io::Result<()> {
+        while self.queued {
+            match self.ring.submit() {
+                Ok(_) => self.queued = !self.ring.submission().is_empty(),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The completion queue is full: make room, without handing over yet.
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => self.reap(),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Wait until something has finished.
+    ///
+    /// # Errors
+    /// `NotFound` if nothing is in flight; those of io_uring_enter(2), EINTR and EBUSY excepted.
+    pub fn wait(&mut self) -> io::Result<()> {
+        if self.in_flight() == 0 {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        match self.ring.submit_and_wait(1) {
+            Err(e)
+                if e.kind() != io::ErrorKind::Interrupted
+                    && e.raw_os_error() != Some(libc::EBUSY) =>
+            {
+                Err(e)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn reap(&mut self) {
+        let Self { ring, finished, .. } = self;
+        finished.extend(ring.completion().map(|c| (c.user_data() as usize, c.result())));
+    }
+
+    /// Hand over what has finished. Transfers cut short are continued.
+    pub fn completions(&mut self, each: &mut dyn FnMut(u64, io::Result<()>)) {
+        self.reap();
+        for (slot, result) in std::mem::take(&mut self.finished) {
+            let Some(flight) = &mut self.flights[slot] else { continue };
+            let user = flight.request.user;
+            let outcome = match advance(flight, result) {
+                Some(outcome) => outcome,
+                None => match self.start(slot) {
+                    Ok(()) => continue,
+                    // `start` has let the slot go.
+                    Err(e) => {
+                        each(user, Err(e));
+                        continue;
+                    }
+                },
+            };
+            self.flights[slot] = None;
+            self.free.push(slot);
+            each(user, outcome);
+        }
+        // What was continued must not wait for the caller's next batch.
+        let _ = self.submit();
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring's descriptor is open as long as `self`, and the borrow ends before.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The kernel may write to the buffers until the last completion.
+        let _ = self.submit();
+        while self.in_flight() > 0 {
+            if self.wait().is_err() {
+                // Never free what the kernel may still write.
+                std::mem::forget(std::mem::take(&mut self.flights));
+                return;
+            }
+            self.completions(&mut |_, _| {});
+        }
+    }
+}
+
+fn entry(flight: &Flight) -> squeue::Entry {
+    let Flight { request, iovs } = flight;
+    let fd = types::Fd(request.file.as_raw_fd());
+    let count = iovs.len() as u32;
+    match (request.transfer, &**iovs) {
+        (Transfer::Read, [one]) => opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32)
+            .offset(request.offset)
+            .build(),
+        (Transfer::Read, list) => {
+            opcode::Readv::new(fd, list.as_ptr(), count).offset(request.offset).build()
+        }
+        (Transfer::Write, [one]) => opcode::Write::new(fd, one.iov_base.cast(), one.iov_len as u32)
+            .offset(request.offset)
+            .build(),
+        (Transfer::Write, list) => {
+            opcode::Writev::new(fd, list.as_ptr(), count).offset(request.offset).build()
+        }
+        (Transfer::Sync, _) => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+    }
+}
+
+/// Take note of a result; `None` if the rest must be started.
+fn advance(flight: &mut Flight, result: i32) -> Option<io::Result<()>> {
+    let request = &mut flight.request;
+    let done = match usize::try_from(result) {
+        Ok(done) => done,
+        Err(_) if [-libc::EINTR, -libc::EAGAIN].contains(&result) => 0,
+        Err(_) => return Some(Err(io::Error::from_raw_os_error(-result))),
+    };
+    match request.transfer {
+        Transfer::Sync => return (result >= 0).then_some(Ok(())),
+        _ if done >= request.len => return Some(Ok(())),
+        Transfer::Read if result == 0 => {
+            request.buf.zero(request.start, request.len);
+            return Some(Ok(()));
+        }
+        Transfer::Write if result == 0 => return Some(Err(io::ErrorKind::WriteZero.into())),
+        _ => {}
+    }
+    request.start += done;
+    request.len -= done;
+    request.offset += done as u64;
+    let rest = request.buf.range(request.start, request.len);
+    flight.iovs = rest.map(|list| list.into_vec().into_boxed_slice()).unwrap_or_default();
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transfers_are_whole_and_zero_beyond_the_end() {
+        let Ok(mut ring) = Ring::new(4) else {
+            eprintln!("skipped: no io_uring here");
+            return;
+        };
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let push = |ring: &mut Ring, user, transfer, offset, buf: &Arc<IoBuf>| {
+            let (file, len, buf) = (file.clone(), buf.len(), buf.clone());
+            ring.push(Request { user, transfer, file, offset, buf, start: 0, len }).unwrap();
+        };
+        let wait = |ring: &mut Ring| {
+            let mut users = Vec::new();
+            while ring.in_flight() > 0 {
+                ring.submit().unwrap();
+                ring.completions(&mut |user, result| {
+                    result.unwrap();
+                    users.push(user);
+                });
+            }
+            users.sort();
+            users
+        };
+        for n in 0..20u64 {
+            let bytes = Arc::new(IoBuf::from_bytes(vec![n as u8 + 1; 1000].into()));
+            push(&mut ring, n, Transfer::Write, n * 1000, &bytes);
+        }
+        assert_eq!(wait(&mut ring), (0..20).collect::<Vec<_>>());
+        let buf = Arc::new(IoBuf::from_bytes(vec![0xff; 4000].into()));
+        push(&mut ring, 7, Transfer::Read, 18_000, &buf);
+        push(&mut ring, 8, Transfer::Sync, 0, &Arc::new(IoBuf::host(0)));
+        assert_eq!(wait(&mut ring), [7, 8]);
+        let mut bytes = vec![1; 4000];
+        buf.copy_out(0, &mut bytes);
+        assert!(bytes[..1000].iter().all(|b| *b == 19));
+        assert!(bytes[1000..2000].iter().all(|b| *b == 20));
+        assert!(bytes[2000..].iter().all(|b| *b == 0));
+    }
+}
