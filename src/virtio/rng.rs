@@ -81,3 +81,41 @@ impl QueueHandler for RngQueue {
         Outcome::Done(done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::feature;
+    use crate::virtio::queue::SplitQueue;
+    use crate::virtio::testing::*;
+    use vm_memory::{Bytes, GuestAddress};
+
+    fn ask(pieces: &[(u64, u32, bool)]) -> (Outcome, Vec<u8>) {
+        let ram = ram();
+        let mut driver = Driver::new(&ram, 0, 8);
+        driver.chain(0, pieces);
+        driver.offer(0);
+        let mut ring = SplitQueue::new(ram.clone(), driver.state, 64, feature::RING).unwrap();
+        let outcome = RngQueue.handle(ring.pop().unwrap().unwrap());
+        let mut bytes = vec![0; MAX_BYTES as usize + 0x1000];
+        ram.read_slice(&mut bytes, GuestAddress(BUFFERS)).unwrap();
+        (outcome, bytes)
+    }
+
+    #[test]
+    fn a_buffer_is_filled_up_to_a_limit() {
+        let (outcome, bytes) = ask(&[(BUFFERS, 0x8001, true), (BUFFERS + 0x8001, 0x8fff, true)]);
+        assert_eq!(outcome, Outcome::Done(MAX_BYTES));
+        let (filled, beyond) = bytes.split_at(MAX_BYTES as usize);
+        // Each 64 bytes are all zeros with a chance of 2^-512.
+        assert!(filled.chunks(64).all(|chunk| chunk.iter().any(|byte| *byte != 0)));
+        assert!(beyond.iter().all(|byte| *byte == 0));
+        assert_eq!(ask(&[(BUFFERS, 0, true)]).0, Outcome::Done(0));
+    }
+
+    #[test]
+    fn buffers_that_are_none_stop_the_device() {
+        assert!(matches!(ask(&[(BUFFERS, 8, false)]).0, Outcome::Stop(_)));
+        assert!(matches!(ask(&[(RAM - 4, 8, true)]).0, Outcome::Stop(_)));
+    }
+}

@@ -5,12 +5,14 @@ use crate::sys::eventfd::as_fd;
 use crate::virtio::device::{DeviceKind, Outcome, QueueHandler};
 use crate::virtio::queue::SplitQueue;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use smallvec::SmallVec;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Address space for a worker's stack; only what it touches costs memory.
 const STACK: usize = 512 << 10;
@@ -141,8 +143,8 @@ impl Worker {
             slot: Mutex::new(slot),
             changed: Condvar::new(),
             attention: AtomicBool::new(true),
-            wake: EventFd::new(EFD_NONBLOCK)?,
-            kick: EventFd::new(EFD_NONBLOCK)?,
+            wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+            kick: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         };
         let (shared, handler) = (Arc::new(shared), Some(handler));
         Ok(Self { queue, kind, shared, signal, on_start, handler, thread: None })
@@ -226,6 +228,9 @@ struct Serving {
 impl Drop for Serving {
     /// However the thread ends, by panic too, nobody waits for it in vain.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.signal.stop("its worker thread panicked, which is a bug of Spore");
+        }
         self.shared.slot().gone = true;
         self.shared.changed.notify_all();
     }
@@ -257,10 +262,13 @@ impl Serving {
                 break;
             }
             let (wake, kick) = (as_fd(&self.shared.wake), as_fd(&self.shared.kick));
-            wait_readable(&[Some(wake), Some(kick), self.handler.completion_fd()])
-                .map_err(|e| format!("cannot wait for the guest: {e}"))?;
-            // Drained by reading; whether there was a notification, the ring tells.
-            let _ = self.shared.kick.read();
+            let [_, notified, _] =
+                wait_readable([Some(wake), Some(kick), self.handler.completion_fd()])
+                    .map_err(|e| format!("cannot wait for the guest: {e}"))?;
+            if notified {
+                // Before the ring is looked at, so that a later notification is not lost.
+                let _ = self.shared.kick.read();
+            }
         }
         Ok(())
     }
@@ -313,7 +321,7 @@ impl Serving {
                 return;
             }
             let Some(fd) = self.handler.completion_fd() else { return };
-            if wait_readable(&[Some(fd), None, None]).is_err() {
+            if wait_readable([Some(fd), None, None]).is_err() {
                 return;
             }
         }
@@ -324,12 +332,14 @@ impl Serving {
     }
 }
 
-/// Block until one of the descriptors is readable (or a signal comes, which costs a look).
-fn wait_readable(fds: &[Option<BorrowedFd<'_>>; 3]) -> io::Result<()> {
-    let mut polled: smallvec::SmallVec<[PollFd<'_>; 3]> =
+/// Block until one of the descriptors is readable, and say which (or none: a signal came, which costs a look).
+fn wait_readable(fds: [Option<BorrowedFd<'_>>; 3]) -> io::Result<[bool; 3]> {
+    let mut polled: SmallVec<[PollFd<'_>; 3]> =
         fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     match poll(&mut polled, None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
     }
+    let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
+    Ok(fds.map(|fd| fd.is_some() && ready.next() == Some(true)))
 }

@@ -357,18 +357,21 @@ fn queues_are_served_independently() {
 
 #[test]
 fn a_thread_that_cannot_start_stops_the_device() {
-    let (device, handlers) = Rng::create();
-    let hook: ThreadStart = Arc::new(|kind| {
+    let failing: ThreadStart = Arc::new(|kind| {
         assert_eq!(kind, DeviceKind::Entropy);
         Err(Error::failure("no filter"))
     });
-    let rig = Rig::new(&ram(), device, handlers, hook);
-    rig.start();
-    assert_eq!(rig.interrupt(), VIRTIO_MMIO_INT_CONFIG);
-    assert_eq!(rig.status() & NEEDS_RESET, NEEDS_RESET);
-    assert!(rig.told()[0].contains("no filter"));
-    rig.write(VIRTIO_MMIO_STATUS, 0);
-    assert_eq!(rig.status(), 0, "a reset does not wait for it");
+    let panicking: ThreadStart = Arc::new(|_| panic!("for the test"));
+    for (hook, reason) in [(failing, "no filter"), (panicking, "a bug of Spore")] {
+        let (device, handlers) = Rng::create();
+        let rig = Rig::new(&ram(), device, handlers, hook);
+        rig.start();
+        assert_eq!(rig.interrupt(), VIRTIO_MMIO_INT_CONFIG);
+        assert_eq!(rig.status() & NEEDS_RESET, NEEDS_RESET);
+        assert!(rig.told()[0].contains(reason), "{:?}", rig.told());
+        rig.write(VIRTIO_MMIO_STATUS, 0);
+        assert_eq!(rig.status(), 0, "a reset does not wait for it");
+    }
 }
 
 #[test]
