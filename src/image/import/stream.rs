@@ -1,0 +1,108 @@
+//! Bytes that arrive in order: files, standard input, and what is decompressed from them.
+
+use super::cancel;
+use super::format::Compression;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+
+/// Most memory that an xz decoder may take, in bytes.
+const XZ_MEMORY: u64 = 1 << 30;
+/// Largest zstd window, as a power of two: 128 MiB, what `zstd --long` makes by default.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// A source that stops when the import is cancelled, also while it waits for bytes.
+struct Cancellable(File);
+
+impl Read for Cancellable {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        loop {
+            cancel::check_io()?;
+            let mut ready = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+            match poll(&mut ready, Some(&tick)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.0.read(bytes),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A stream of bytes whose beginning can be looked at.
+pub struct Stream {
+    seen: Vec<u8>,
+    at: usize,
+    rest: Box<dyn Read>,
+}
+
+impl Stream {
+    /// The bytes of `file` from where it stands.
+    pub fn new(file: File) -> Self {
+        Self { seen: Vec::new(), at: 0, rest: Box::new(Cancellable(file)) }
+    }
+
+    /// The first `count` bytes, or all if there are fewer, without taking them.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
+        let missing = count.saturating_sub(self.seen.len());
+        self.rest.by_ref().take(missing as u64).read_to_end(&mut self.seen)?;
+        Ok(&self.seen)
+    }
+
+    /// The same stream, decompressed.
+    ///
+    /// # Errors
+    /// The decoder can't be set up.
+    pub fn decompressed(self, compression: Compression) -> io::Result<Self> {
+        let input = BufReader::with_capacity(1 << 16, self);
+        let rest: Box<dyn Read> = match compression {
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Compression::Xz => {
+                let flags = liblzma::stream::CONCATENATED;
+                let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(input, decoder))
+            }
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Box::new(decoder)
+            }
+        };
+        Ok(Self { seen: Vec::new(), at: 0, rest })
+    }
+
+    /// Fill as much of `bytes` as there is.
+    ///
+    /// # Errors
+    /// I/O errors, a corrupt or truncated compressed stream, cancellation.
+    pub fn fill(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.read(&mut bytes[done..]) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let seen = &self.seen[self.at..];
+        if seen.is_empty() {
+            cancel::check_io()?;
+            return self.rest.read(bytes);
+        }
+        let count = seen.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&seen[..count]);
+        self.at += count;
+        Ok(count)
+    }
+}
