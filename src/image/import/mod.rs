@@ -246,3 +246,6 @@ fn adopt(path: &Path) -> Result<Imported> {
     file.sync_all().or_fail(|| "sync the converted disk")?;
     Ok(Imported { format: DiskFormat::Raw, size_bytes, digest })
 }
+
+#[cfg(test)]
+mod tests;
