@@ -4,6 +4,8 @@
 //! belongs to one thread; queues of one disk share its metadata.
 
 mod chain;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod guard;
 mod host;

@@ -8,7 +8,6 @@ use std::io;
 
 /// 64 KiB clusters: QEMU's default, and one 4 KiB piece of an L2 table maps 32 MiB.
 const CLUSTER_BITS: u32 = 16;
-const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
 /// What an overlay's header says about its base, for qemu-img's sake. Spore itself is given files.
 pub struct Backing<'a> {
@@ -25,6 +24,17 @@ pub struct Backing<'a> {
 /// `InvalidInput` if `size` is not a multiple of 512, is 0 or beyond 2 PiB, or the name is empty or too long;
 /// I/O errors.
 pub fn create(file: &File, size: u64, backing: Option<Backing<'_>>) -> io::Result<()> {
+    create_with(file, size, backing, CLUSTER_BITS)
+}
+
+/// [`create`] with clusters of another size.
+pub(crate) fn create_with(
+    file: &File,
+    size: u64,
+    backing: Option<Backing<'_>>,
+    cluster_bits: u32,
+) -> io::Result<()> {
+    let cluster = 1u64 << cluster_bits;
     let invalid = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_string()));
     if size == 0 || !size.is_multiple_of(512) || size > 1 << 51 {
         return invalid("a disk's size must be a multiple of 512 bytes, and at most 2 PiB");
@@ -32,20 +42,20 @@ pub fn create(file: &File, size: u64, backing: Option<Backing<'_>>) -> io::Resul
     if backing.as_ref().is_some_and(|b| !(1..=1023).contains(&b.name.len())) {
         return invalid("a base's file name must have 1 to 1023 bytes");
     }
-    let l1_size = size.div_ceil(CLUSTER / 8 * CLUSTER);
-    let l1_clusters = (l1_size * 8).div_ceil(CLUSTER);
+    let l1_size = size.div_ceil(cluster / 8 * cluster);
+    let l1_clusters = (l1_size * 8).div_ceil(cluster);
     // One refcount table entry counts 2 GiB. Twice the disk's size leaves room for metadata and for
     // what is unmapped and not yet reusable; the table is sparse.
     let reftable_clusters =
-        (size * 2).div_ceil(CLUSTER / 2 * CLUSTER * (CLUSTER / 8)).clamp(1, 128);
-    let refblock = (1 + reftable_clusters) * CLUSTER;
+        (size * 2).div_ceil(cluster / 2 * cluster * (cluster / 8)).clamp(1, 128);
+    let refblock = (1 + reftable_clusters) * cluster;
     let header = Header {
         version: 3,
-        cluster_bits: CLUSTER_BITS,
+        cluster_bits,
         size,
-        l1_offset: refblock + CLUSTER,
+        l1_offset: refblock + cluster,
         l1_size: l1_size as u32,
-        reftable_offset: CLUSTER,
+        reftable_offset: cluster,
         reftable_clusters: reftable_clusters as u32,
         refcount_order: 4,
         snapshots: 0,
@@ -62,8 +72,8 @@ pub fn create(file: &File, size: u64, backing: Option<Backing<'_>>) -> io::Resul
     let clusters = 2 + reftable_clusters + l1_clusters;
     let counts: Vec<u8> = (0..clusters).flat_map(|_| 1u16.to_be_bytes()).collect();
     let host = HostFile::new(file.try_clone()?);
-    host.set_len(clusters * CLUSTER)?;
+    host.set_len(clusters * cluster)?;
     host.write_at(&counts, refblock)?;
-    host.write_at(&refblock.to_be_bytes(), CLUSTER)?;
+    host.write_at(&refblock.to_be_bytes(), cluster)?;
     host.write_at(&header.to_bytes(format), 0)
 }

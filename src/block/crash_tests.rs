@@ -1,0 +1,198 @@
+//! Power loss: every write of a run is recorded, and at many points the run is cut. What a sync had
+//! made durable is there then, and of what came after it any part, page by page.
+
+use super::chain::{Chain, Layer};
+use super::disk::Shared;
+use super::host::Event;
+use super::qcow2::writer::Writer;
+use super::{DiskFormat, Reader, overlay};
+use crate::sys::iobuf::IoBuf;
+use crate::sys::pio::Part;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+const SIZE: usize = 12 << 20;
+const SECTOR: usize = 512;
+const OPS: usize = 240;
+/// Small clusters, so that the run makes several L2 tables and refcount blocks.
+const CLUSTER_BITS: u32 = 12;
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) as usize % n
+    }
+}
+
+/// What an operation did to the disk's content, and how many events had been recorded after it.
+struct Step {
+    events: usize,
+    flushed: bool,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+fn shared(dir: &Path, name: &str) -> Shared {
+    let top = OpenOptions::new().read(true).write(true).open(dir.join(name)).unwrap();
+    let base = File::open(dir.join("base")).unwrap();
+    let layers = vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)];
+    let mut chain = Chain::open(layers).unwrap();
+    let Layer::Qcow2(image) = &mut chain.layers[0] else { panic!("the top is qcow2") };
+    image.host.log = Some(Mutex::default());
+    let writer = Some(Writer::open(image).unwrap());
+    Shared { chain, writer, read_only: false }
+}
+
+fn events(shared: &Shared) -> Vec<Event> {
+    shared.chain.layers[0].host().log.as_ref().unwrap().lock().unwrap().clone()
+}
+
+fn recorded(shared: &Shared) -> usize {
+    shared.chain.layers[0].host().log.as_ref().unwrap().lock().unwrap().len()
+}
+
+/// Do random operations.
+fn run(shared: &Shared, rng: &mut Rng) -> Vec<Step> {
+    let step = |n: usize| {
+        let offset = rng.below(SIZE / SECTOR) * SECTOR;
+        let most = [4, 32, 512][rng.below(3)];
+        let len = ((1 + rng.below(most)) * SECTOR).min(SIZE - offset);
+        let (flushed, bytes) = match rng.below(8) {
+            0 => {
+                shared.flush().unwrap();
+                (true, Vec::new())
+            }
+            1 => {
+                shared.zero(offset as u64, len as u64, true).unwrap();
+                (false, vec![0; len])
+            }
+            _ => {
+                let bytes: Vec<u8> = (0..len).map(|at| (n + at / SECTOR) as u8 | 1).collect();
+                let buf = IoBuf::from_bytes(bytes.clone().into());
+                shared.write(offset as u64, Part::whole(&buf)).unwrap();
+                (false, bytes)
+            }
+        };
+        Step { events: recorded(shared), flushed, offset, bytes }
+    };
+    (0..OPS).map(step).collect()
+}
+
+fn store(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    file.resize(file.len().max(offset + bytes.len()), 0);
+    file[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Do to `file` what the event did; with `dice`, only some of its pages.
+fn apply(file: &mut Vec<u8>, event: &Event, dice: Option<&mut Rng>) {
+    let mut nothing = Rng(1);
+    let (partial, dice) = match dice {
+        Some(dice) => (true, dice),
+        None => (false, &mut nothing),
+    };
+    let mut keep = || !partial || dice.below(2) == 0;
+    match event {
+        Event::Write { offset, bytes } => {
+            for (n, page) in bytes.chunks(4096).enumerate() {
+                if keep() {
+                    store(file, *offset as usize + n * 4096, page);
+                }
+            }
+        }
+        Event::Punch { offset, len } if keep() => {
+            let end = ((offset + len) as usize).min(file.len());
+            file[(*offset as usize).min(end)..end].fill(0);
+        }
+        Event::SetLen(len) if keep() => file.resize((*len as usize).max(file.len()), 0),
+        _ => {}
+    }
+}
+
+/// No corruption; leaks are what a crash may leave. True if qemu-img is there to ask.
+fn check(path: &Path) -> bool {
+    let command = Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(path).output();
+    let Ok(output) = command else {
+        assert!(std::env::var_os("CI").is_none(), "qemu-img is missing: install qemu-utils");
+        return false;
+    };
+    let sound = matches!(output.status.code(), Some(0 | 3));
+    assert!(sound, "{}", String::from_utf8_lossy(&output.stdout));
+    true
+}
+
+/// Each sector is as it was at the last flush before the cut, or as something later made it.
+fn judge(dir: &Path, base: &[u8], steps: &[Step], cut: usize) {
+    let flushed = steps.iter().rposition(|s| s.flushed && s.events <= cut).unwrap_or(0);
+    let later = steps.iter().position(|s| s.events > cut).unwrap_or(steps.len() - 1);
+    let open = |name| File::open(dir.join(name)).unwrap();
+    let layers = vec![(open("cut"), DiskFormat::Qcow2), (open("base"), DiskFormat::Raw)];
+    let mut bytes = vec![0; SIZE];
+    Reader::open(layers).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    let mut expected = base.to_vec();
+    steps[..flushed].iter().for_each(|s| store(&mut expected, s.offset, &s.bytes));
+    for at in (0..SIZE).step_by(SECTOR) {
+        let sector = &bytes[at..at + SECTOR];
+        let later = || {
+            steps[flushed..=later].iter().any(|s| {
+                let from = at.checked_sub(s.offset);
+                from.and_then(|from| s.bytes.get(from..from + SECTOR)) == Some(sector)
+            })
+        };
+        assert!(
+            sector == &expected[at..at + SECTOR] || later(),
+            "cut at {cut}: sector {} is neither as flushed nor as written since",
+            at / SECTOR
+        );
+    }
+}
+
+#[test]
+fn power_loss_at_any_point_keeps_what_was_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut rng = Rng(0x0ff);
+    let base: Vec<u8> = (0..SIZE).map(|at| (at / SECTOR * 7) as u8).collect();
+    std::fs::write(dir.join("base"), &base).unwrap();
+    let backing = overlay::Backing { name: "base", format: DiskFormat::Raw };
+    let top = File::create(dir.join("top")).unwrap();
+    overlay::create_with(&top, SIZE as u64, Some(backing), CLUSTER_BITS).unwrap();
+    let mut durable = std::fs::read(dir.join("top")).unwrap();
+
+    let first = shared(dir, "top");
+    let steps = run(&first, &mut rng);
+    let events = events(&first);
+    assert!(events.iter().filter(|e| matches!(e, Event::Punch { .. })).count() > 5);
+    let mut since_sync: Vec<&Event> = Vec::new();
+    let mut cuts = 0;
+    for (n, event) in events.iter().enumerate() {
+        since_sync.push(event);
+        if matches!(event, Event::Sync) {
+            since_sync.drain(..).for_each(|e| apply(&mut durable, e, None));
+        }
+        // Every place around metadata writes, and some of the many others.
+        let metadata = matches!(event, Event::Write { bytes, .. } if bytes.len() <= 4096);
+        if rng.below(if metadata { 8 } else { 40 }) != 0 {
+            continue;
+        }
+        let mut cut = durable.clone();
+        since_sync.iter().for_each(|e| apply(&mut cut, e, Some(&mut rng)));
+        std::fs::write(dir.join("cut"), &cut).unwrap();
+        check(&dir.join("cut"));
+        judge(dir, &base, &steps, n + 1);
+        cuts += 1;
+        if cuts % 20 == 0 {
+            // It can be written again, and stays sound.
+            let again = shared(dir, "cut");
+            run(&again, &mut rng);
+            again.writer.as_ref().unwrap().close(&again.chain).unwrap();
+            check(&dir.join("cut"));
+        }
+    }
+    assert!(cuts > 30, "{cuts} cuts");
+}
