@@ -155,7 +155,7 @@ pub struct Snapshot {
     pub size_bytes: u64,
     /// Format of the file, declared here and never sniffed.
     pub format: DiskFormat,
-    /// SHA-256 of the disk's content (the guest-visible bytes from 0 to `size_bytes`), hexadecimal.
+    /// Digest of the disk's content as the guest sees it, hexadecimal ([`super::digest`] says how).
     pub digest: String,
     /// Free text.
     #[serde(default)]
@@ -171,7 +171,7 @@ pub struct Snapshot {
 pub struct Kernel {
     /// The kernel's id.
     pub kernel_id: KernelId,
-    /// Unique name, 3 to 128 characters.
+    /// Unique name, 3 to 128 characters, of those that EC2 allows in an image's.
     pub name: String,
     /// The owner's uid in decimal.
     pub owner_id: String,
@@ -194,7 +194,7 @@ pub struct Kernel {
 pub struct Ramdisk {
     /// The ramdisk's id.
     pub ramdisk_id: RamdiskId,
-    /// Unique name, 3 to 128 characters.
+    /// Unique name, 3 to 128 characters, of those that EC2 allows in an image's.
     pub name: String,
     /// The owner's uid in decimal.
     pub owner_id: String,

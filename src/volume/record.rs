@@ -2,6 +2,7 @@
 
 use crate::id::{InstanceId, SnapshotId, VolumeId};
 use crate::image::record::Tag;
+use crate::plan::DiskFormat;
 use serde::{Deserialize, Serialize};
 
 /// EC2 Volume: a qcow2 overlay in `overlay.qcow2` beside the record, and `base`, a hard link to the snapshot's file.
@@ -21,6 +22,9 @@ pub struct Volume {
     /// What it began as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<SnapshotId>,
+    /// The format of `base`, if there is one; it outlives the snapshot's own record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_format: Option<DiskFormat>,
     /// The instance it is attached to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
