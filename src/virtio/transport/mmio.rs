@@ -317,4 +317,6 @@ impl BusDevice for MmioTransport {
 }
 
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod tests;

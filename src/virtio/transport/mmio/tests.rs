@@ -13,15 +13,20 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 /// A machine with one device, and the driver's habits.
-struct Rig {
-    transport: Arc<MmioTransport>,
-    ram: GuestRam,
+pub(super) struct Rig {
+    pub transport: Arc<MmioTransport>,
+    pub ram: GuestRam,
     irq: EventFd,
     told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Rig {
-    fn new(ram: &GuestRam, device: Arc<dyn Device>, handlers: Handlers, hook: ThreadStart) -> Self {
+    pub fn new(
+        ram: &GuestRam,
+        device: Arc<dyn Device>,
+        handlers: Handlers,
+        hook: ThreadStart,
+    ) -> Self {
         let (notices, told) = notices();
         let irq = EventFd::new(0).unwrap();
         let line = irq.try_clone().unwrap();
@@ -49,7 +54,7 @@ impl Rig {
         u32::from_le_bytes(data)
     }
 
-    fn write(&self, register: u32, value: u32) {
+    pub fn write(&self, register: u32, value: u32) {
         self.transport.write(register.into(), &value.to_le_bytes());
     }
 
@@ -91,9 +96,17 @@ impl Rig {
         self.write(VIRTIO_MMIO_QUEUE_READY, 1);
     }
 
-    /// A driver of queue 0, ready.
-    fn start(&self) -> Driver {
-        assert!(self.negotiate(feature::RING));
+    /// All that the device offers.
+    fn offered(&self) -> u64 {
+        [0, 1].iter().fold(0, |features, select| {
+            self.write(VIRTIO_MMIO_DEVICE_FEATURES_SEL, *select);
+            features | u64::from(self.read(VIRTIO_MMIO_DEVICE_FEATURES)) << (32 * select)
+        })
+    }
+
+    /// A driver of queue 0, ready, that takes all features.
+    pub fn start(&self) -> Driver {
+        assert!(self.negotiate(self.offered()));
         self.ram.write_slice(&[0; BUFFERS as usize], GuestAddress(0)).unwrap();
         let driver = Driver::new(&self.ram, 0, 64);
         self.set_queue(0, &driver);
@@ -111,7 +124,7 @@ impl Rig {
     }
 
     /// Wait until `count` chains came back.
-    fn wait_used(&self, driver: &mut Driver, count: usize) -> Vec<(u32, u32)> {
+    pub fn wait_used(&self, driver: &mut Driver, count: usize) -> Vec<(u32, u32)> {
         let mut used = driver.used();
         while used.len() < count {
             driver.want_interrupt();
