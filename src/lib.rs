@@ -5,11 +5,13 @@
 //! [`volume`], [`store`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`],
 //! [`block`], [`mem`]) runs one virtual machine in one process.
 
+pub mod action;
 pub mod control;
 pub mod demo;
 pub mod error;
 pub mod id;
 pub mod plan;
+pub mod service;
 
 pub mod sys;
 

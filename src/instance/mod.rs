@@ -1,1 +1,27 @@
-//! Instances: resolve, prepare, spawn, follow, end.
+//! Instances: resolved, prepared, spawned, watched and cleaned up after.
+//!
+//! An instance is a directory. Its files, all private to the owner:
+//!
+//! | file | what |
+//! |---|---|
+//! | `instance.json` | the [`record::Record`], replaced atomically |
+//! | `lock` | flock: held while a command changes the instance's state |
+//! | `vmm.lock` | flock: held by the VMM for as long as it lives; the one truth about liveness |
+//! | `control.sock` | where the VMM answers [`crate::control`] |
+//! | `console.log` | all the guest said on its serial line |
+//! | `vmm.log`, `report.jsonl` | what the VMM has to say |
+//! | `user-data` | as given to `run` |
+
+pub mod client;
+pub mod cmdline;
+pub mod console;
+pub mod dir;
+pub mod launch;
+pub mod lifecycle;
+pub mod pool;
+pub mod prepare;
+pub mod reap;
+pub mod record;
+pub mod spawn;
+pub mod supply;
+pub mod types;

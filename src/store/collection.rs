@@ -65,6 +65,19 @@ impl<R: Record> Collection<R> {
         Ok(record)
     }
 
+    /// [`Collection::create`] whose object appears with its lock held, for one that is not at rest yet.
+    ///
+    /// # Errors
+    /// As [`Collection::create`].
+    pub fn create_locked(&self, durability: Durability, record: R) -> Result<Locked<R>> {
+        let staging = Staging::new(&self.store)?;
+        let path = staging.path().join("lock");
+        let lock = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
+        wait_lock(&lock).or_fail(|| format!("lock {}", path.display()))?;
+        staging.publish(&self.store, &record, durability)?;
+        Ok(Locked { collection: self.clone(), record, _lock: lock })
+    }
+
     /// The object's record.
     ///
     /// # Errors

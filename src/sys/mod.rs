@@ -6,4 +6,5 @@ pub mod iobuf;
 pub mod kvm;
 pub mod mmap;
 pub mod pio;
+pub mod process;
 pub mod uring;

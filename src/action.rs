@@ -1,0 +1,156 @@
+//! What may be asked of instances, as typed values: what the command line (or an EC2 query) becomes.
+
+use crate::error::{Error, Result};
+use crate::instance::launch;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Launch instances (EC2 RunInstances).
+#[derive(Clone, Debug)]
+pub struct RunInstances {
+    /// An image's id, unique prefix or name.
+    pub image: String,
+    /// A kernel's id or name, or a file to register.
+    pub kernel: Option<String>,
+    /// A ramdisk's id or name, or a file to register.
+    pub ramdisk: Option<String>,
+    /// Everything else.
+    pub request: launch::Request,
+    /// Kept with the instance.
+    pub user_data: Option<Vec<u8>>,
+    /// Return only when the VMMs run, or say why they don't.
+    pub wait_running: bool,
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Its vCPUs run.
+    Running,
+    /// Its console shows a login prompt.
+    Login,
+    /// As [`Until::Login`], but its end will do too.
+    LoginOrEnd,
+    /// It is stopped.
+    Stopped,
+    /// It is terminated.
+    Terminated,
+    /// It is stopped or terminated.
+    Exit,
+}
+
+/// `N` or `MIN:MAX` (EC2 MinCount and MaxCount).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// At least.
+    pub min: u32,
+    /// At most.
+    pub max: u32,
+}
+
+impl FromStr for Count {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |text: &str| {
+            text.parse::<u32>()
+                .map_err(|_| Error::usage(format!("'{}' is not N or MIN:MAX", text.escape_debug())))
+        };
+        match text.split_once(':') {
+            Some((min, max)) => Ok(Self { min: number(min)?, max: number(max)? }),
+            None => number(text).map(|n| Self { min: n, max: n }),
+        }
+    }
+}
+
+/// Bytes: `512M`, `1.5G`, `64KiB`; a plain number counts MiB.
+///
+/// # Errors
+/// Not such a size, or beyond 2^63.
+pub fn parse_memory(text: &str) -> Result<u64> {
+    let bad = || {
+        Error::usage(format!(
+            "'{}' is not a size such as 512M, 1.5G or 64MiB (a plain number counts MiB)",
+            text.escape_debug()
+        ))
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "" | "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let bytes = number * (1u64 << shift) as f64;
+    if !(0.0..9.2e18).contains(&bytes) || bytes.fract() != 0.0 {
+        return Err(bad());
+    }
+    Ok(bytes as u64)
+}
+
+/// A duration in seconds, or with a unit: `30`, `1.5s`, `500ms`, `2m`, `1h`.
+///
+/// # Errors
+/// Not such a duration.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let bad = || {
+        Error::usage(format!(
+            "'{}' is not a duration such as 30, 500ms, 2m or 1h",
+            text.escape_debug()
+        ))
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(number * scale).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("512", 512 << 20),
+            ("512M", 512 << 20),
+            ("1.5G", 3 << 29),
+            ("64KiB", 64 << 10),
+            ("4096b", 4096),
+        ] {
+            assert_eq!(parse_memory(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "M", "-1", "1X", "1e30", "99999999999999T", "0.3b", "1..2G"] {
+            assert!(parse_memory(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("1.5").unwrap(), Duration::from_millis(1500));
+        assert_eq!(parse_duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(parse_duration("2m").unwrap(), Duration::from_secs(120));
+        for bad in ["", "s", "-1", "1d", "1e99"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!("3".parse::<Count>().unwrap(), Count { min: 3, max: 3 });
+        assert_eq!("1:5".parse::<Count>().unwrap(), Count { min: 1, max: 5 });
+        for bad in ["", ":", "-1", "x", "1:2:3", "99999999999"] {
+            assert!(bad.parse::<Count>().is_err(), "{bad}");
+        }
+    }
+}

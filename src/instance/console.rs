@@ -1,0 +1,226 @@
+//! The serial line: its log, what can be seen in it, and attaching to it.
+
+use super::client::ask;
+use super::dir::InstanceDir;
+use crate::control::Request;
+use crate::error::{Error, OrFail, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// ^], the key that detaches, as in telnet and virsh.
+pub const DETACH: u8 = 0x1d;
+/// How often a log is looked at while it is followed.
+const FOLLOW: Duration = Duration::from_millis(20);
+/// A login prompt, as agetty(8) and busybox print it.
+const PROMPT: &[u8] = b"login: ";
+
+/// Watches a console log for a login prompt, reading each byte once.
+#[derive(Debug)]
+pub struct PromptWatch {
+    at: u64,
+    tail: Vec<u8>,
+    seen: bool,
+}
+
+impl PromptWatch {
+    /// Watch from byte `start` on.
+    pub fn new(start: u64) -> Self {
+        Self { at: start, tail: Vec::new(), seen: false }
+    }
+
+    /// True once a line holds a login prompt.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn seen(&mut self, dir: &InstanceDir) -> Result<bool> {
+        if self.seen {
+            return Ok(true);
+        }
+        let path = dir.console();
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.or_fail(|| format!("open {}", path.display()))?,
+        };
+        file.seek(SeekFrom::Start(self.at)).or_fail(|| format!("read {}", path.display()))?;
+        let mut chunk = [0; 64 << 10];
+        while !self.seen {
+            let count = file.read(&mut chunk).or_fail(|| format!("read {}", path.display()))?;
+            if count == 0 {
+                break;
+            }
+            self.at += count as u64;
+            self.feed(&chunk[..count]);
+        }
+        Ok(self.seen)
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.seen = self.tail.windows(PROMPT.len()).any(|window| window == PROMPT);
+        let keep = self.tail.len().saturating_sub(PROMPT.len() - 1);
+        self.tail.drain(..keep);
+    }
+}
+
+/// The last `count` lines of the log from byte `start` on, made safe to print: no control characters.
+///
+/// # Errors
+/// The log can't be read.
+pub fn last_lines(dir: &InstanceDir, start: u64, count: usize) -> Result<Vec<String>> {
+    const WINDOW: u64 = 64 << 10;
+    let path = dir.console();
+    let mut file = match File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file.or_fail(|| format!("open {}", path.display()))?,
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::End(0))
+        .and_then(|end| file.seek(SeekFrom::Start(start.max(end.saturating_sub(WINDOW)))))
+        .and_then(|_| file.take(WINDOW).read_to_end(&mut bytes))
+        .or_fail(|| format!("read {}", path.display()))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let clean =
+        |line: &str| -> String { line.chars().filter(|c| *c == '\t' || !c.is_control()).collect() };
+    let lines: Vec<String> =
+        text.lines().map(clean).filter(|line| !line.trim().is_empty()).collect();
+    Ok(lines[lines.len().saturating_sub(count)..].to_vec())
+}
+
+/// Copy the log from its beginning to `out`; with `follow`, go on until the VMM is gone.
+///
+/// # Errors
+/// The log can't be read or `out` not written.
+pub fn copy_log(
+    dir: &InstanceDir,
+    path: &std::path::Path,
+    follow: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.or_fail(|| format!("open {}", path.display()))?,
+    };
+    loop {
+        // Asked before the reading: what a VMM wrote before it ended is read then.
+        let more = follow && dir.vmm_alive()?;
+        match io::copy(&mut file, out).and_then(|_| out.flush()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            result => result.or_fail(|| "write to standard output")?,
+        }
+        if !more {
+            return Ok(());
+        }
+        std::thread::sleep(FOLLOW);
+    }
+}
+
+/// How an attachment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// By the detach key.
+    ByKey,
+    /// The VM is over.
+    ByEnd,
+}
+
+/// Join `input` and `output` to the instance's serial line. With `keys`, [`DETACH`] in the input ends it;
+/// otherwise input is passed on untouched, and after its end output goes on until the VM ends.
+///
+/// # Errors
+/// No VMM answers, or a stream fails.
+pub fn attach(
+    dir: &InstanceDir,
+    input: impl Read + AsFd,
+    mut output: impl Write + Send,
+    keys: bool,
+) -> Result<Detached> {
+    let (_, stream) = ask(dir, &Request::Console {})?;
+    let (mut from, mut to) = (&stream, &stream);
+    std::thread::scope(|scope| {
+        let printer = scope.spawn(move || {
+            let mut chunk = [0; 16 << 10];
+            loop {
+                match from.read(&mut chunk) {
+                    Ok(0) => return Ok(()),
+                    Ok(count) => output.write_all(&chunk[..count]).and_then(|()| output.flush())?,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                    Err(e) => return Err(e),
+                }
+            }
+        });
+        let typed = type_in(&stream, &mut to, input, keys);
+        // Ends the printer too.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        let printed = printer.join().unwrap_or(Ok(()));
+        let detached = typed?;
+        match printed {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::io("write to standard output", e))
+            }
+            _ => Ok(detached),
+        }
+    })
+}
+
+fn type_in(
+    stream: &std::os::unix::net::UnixStream,
+    to: &mut impl Write,
+    mut input: impl Read + AsFd,
+    keys: bool,
+) -> Result<Detached> {
+    let mut chunk = [0; 16 << 10];
+    let mut open = true;
+    loop {
+        let gone = PollFlags::RDHUP | PollFlags::HUP;
+        let (end, typed) = {
+            let mut fds = vec![PollFd::new(stream, PollFlags::RDHUP)];
+            if open {
+                fds.push(PollFd::new(&input, PollFlags::IN));
+            }
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result.or_fail(|| "wait for the console")?,
+            };
+            (
+                fds[0].revents().intersects(gone),
+                fds.get(1).is_some_and(|fd| !fd.revents().is_empty()),
+            )
+        };
+        if typed && !end {
+            let count = input.read(&mut chunk).or_fail(|| "read standard input")?;
+            open = count > 0;
+            let bytes = &chunk[..count];
+            let key = bytes.iter().position(|&b| keys && b == DETACH);
+            let sent = to.write_all(&bytes[..key.unwrap_or(count)]);
+            if key.is_some() {
+                return Ok(Detached::ByKey);
+            }
+            // A reset connection is reported by the next poll.
+            if sent.is_err() {
+                return Ok(Detached::ByEnd);
+            }
+        }
+        if end {
+            return Ok(Detached::ByEnd);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_seen_across_reads() {
+        let mut watch = PromptWatch::new(0);
+        for piece in ["Debian GNU/Linux 12 web ttyS0\n\nweb lo", "gin", ":", " "] {
+            assert!(!watch.seen);
+            watch.feed(piece.as_bytes());
+        }
+        assert!(watch.seen);
+    }
+}

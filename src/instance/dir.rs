@@ -1,0 +1,266 @@
+//! An instance's directory: its record, its locks, its files.
+
+use super::record::{Record, State};
+use crate::error::{Error, OrFail, Result};
+use crate::id::InstanceId;
+use crate::image::record::RootDeviceType;
+use crate::plan::VmReport;
+use crate::store::{self, Collection, Durability, Locked, Store};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Longest tail of a report file that is looked at.
+const REPORT_TAIL: u64 = 256 << 10;
+
+impl store::Record for Record {
+    type Id = InstanceId;
+    const DIRECTORY: &'static str = "instances";
+    const KIND: &'static str = "instance";
+    const NOT_FOUND: &'static str = "InvalidInstanceID.NotFound";
+    fn id(&self) -> &InstanceId {
+        &self.instance.instance_id
+    }
+    /// A terminated instance has lost its name to whoever takes it next.
+    fn name(&self) -> Option<&str> {
+        self.instance.name().filter(|_| self.instance.state != State::Terminated)
+    }
+}
+
+/// The instances of a store.
+pub fn instances(store: &Store) -> Collection<Record> {
+    store.collection()
+}
+
+/// What must survive a power failure: an instance whose root does.
+pub fn durability(record: &Record) -> Durability {
+    match record.instance.root_device_type {
+        RootDeviceType::Ebs => Durability::Durable,
+        RootDeviceType::InstanceStore => Durability::Volatile,
+    }
+}
+
+/// Save the record as durably as its instance is.
+///
+/// # Errors
+/// It can't be written.
+pub fn save(locked: &mut Locked<Record>) -> Result<()> {
+    let durability = durability(&locked.record);
+    locked.save(durability)
+}
+
+/// One instance's directory.
+#[derive(Clone, Debug)]
+pub struct InstanceDir {
+    store: Store,
+    path: PathBuf,
+    id: InstanceId,
+}
+
+impl InstanceDir {
+    /// The directory of `id`, which need not exist.
+    pub fn new(store: &Store, id: &InstanceId) -> Self {
+        Self { store: store.clone(), path: instances(store).dir(id), id: id.clone() }
+    }
+
+    /// The instance's id.
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// The store that it is in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A file in the directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// What the guest said.
+    pub fn console(&self) -> PathBuf {
+        self.file("console.log")
+    }
+
+    /// What the VMM printed.
+    pub fn vmm_log(&self) -> PathBuf {
+        self.file("vmm.log")
+    }
+
+    /// The record; `None` if there is no such instance.
+    ///
+    /// # Errors
+    /// It is corrupt.
+    pub fn record(&self) -> Result<Option<Record>> {
+        absent(instances(&self.store).get(&self.id))
+    }
+
+    /// Wait for the right to change the instance's state. `None` if there is no such instance.
+    ///
+    /// # Errors
+    /// Its record is corrupt.
+    pub fn lock(&self) -> Result<Option<Locked<Record>>> {
+        absent(instances(&self.store).lock(&self.id))
+    }
+
+    /// True if somebody is changing the instance's state now.
+    ///
+    /// # Errors
+    /// The lock can't be opened.
+    pub fn is_locked(&self) -> Result<bool> {
+        self.held("lock")
+    }
+
+    /// True while the VMM lives.
+    ///
+    /// # Errors
+    /// The directory is not readable.
+    pub fn vmm_alive(&self) -> Result<bool> {
+        self.held("vmm.lock")
+    }
+
+    /// Block until the VMM is gone.
+    ///
+    /// # Errors
+    /// The directory is not readable.
+    pub fn await_vmm_end(&self) -> Result<()> {
+        match File::open(self.file("vmm.lock")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            file => {
+                let file = file.or_fail(|| format!("open {}", self.file("vmm.lock").display()))?;
+                rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared))
+                    .or_fail(|| format!("wait for the VMM of {}", self.id))
+            }
+        }
+    }
+
+    fn held(&self, name: &str) -> Result<bool> {
+        let path = self.file(name);
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.or_fail(|| format!("open {}", path.display()))?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(e) => Err(Error::io(format!("probe {}", path.display()), e)),
+        }
+    }
+
+    /// The lock that the VMM will hold, taken. Those who probe it hold it for a moment only, so this waits for them.
+    ///
+    /// # Errors
+    /// The directory is gone or not writable.
+    pub fn take_vmm_lock(&self) -> Result<File> {
+        let path = self.file("vmm.lock");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .or_fail(|| format!("open {}", path.display()))?;
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+            .or_fail(|| format!("lock {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// Open a file for appending, made private to the owner if it is new.
+    ///
+    /// # Errors
+    /// No space, no permission.
+    pub fn open_log(&self, path: &Path) -> Result<File> {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .or_fail(|| format!("open {}", path.display()))
+    }
+
+    /// An empty report file.
+    ///
+    /// # Errors
+    /// No space, no permission.
+    pub fn open_report(&self) -> Result<File> {
+        let path = self.file("report.jsonl");
+        let file = self.open_log(&path)?;
+        file.set_len(0).or_fail(|| format!("empty {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// What the VMM has reported, as far as it is whole lines of known form, oldest first.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn reports(&self) -> Result<Vec<VmReport>> {
+        let path = self.file("report.jsonl");
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file.or_fail(|| format!("open {}", path.display()))?,
+        };
+        let mut tail = Vec::new();
+        file.seek(SeekFrom::End(0))
+            .and_then(|end| file.seek(SeekFrom::Start(end.saturating_sub(REPORT_TAIL))))
+            .and_then(|_| file.take(REPORT_TAIL).read_to_end(&mut tail))
+            .or_fail(|| format!("read {}", path.display()))?;
+        Ok(tail
+            .split(|&b| b == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect())
+    }
+
+    /// Remember the VMM's process id in the file that it holds locked.
+    ///
+    /// # Errors
+    /// No space.
+    pub fn write_pid(&self, pid: u32) -> Result<()> {
+        let path = self.file("vmm.lock");
+        fs::write(&path, pid.to_string()).or_fail(|| format!("write {}", path.display()))
+    }
+
+    /// The process id of the VMM that holds the lock.
+    pub fn recorded_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.file("vmm.lock")).ok()?.trim().parse().ok()
+    }
+
+    /// A path to the control socket that is short enough for sockaddr_un wherever the store is, and the
+    /// directory that it goes through: it is valid while the latter is open.
+    ///
+    /// The socket lies beside the record, not under the runtime directory: two commands with different
+    /// environments must find the same one.
+    ///
+    /// # Errors
+    /// The directory is gone.
+    pub fn control_path(&self) -> Result<(PathBuf, File)> {
+        let dir = File::open(&self.path).or_fail(|| format!("open {}", self.path.display()))?;
+        Ok((PathBuf::from(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())), dir))
+    }
+
+    /// Remove what only a running VMM needs.
+    ///
+    /// # Errors
+    /// No permission.
+    pub fn remove_socket(&self) -> Result<()> {
+        let path = self.file("control.sock");
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `None` for an object that does not exist.
+fn absent<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(e) if e.code() == Some(<Record as store::Record>::NOT_FOUND) => Ok(None),
+        result => result.map(Some),
+    }
+}

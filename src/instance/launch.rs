@@ -1,0 +1,321 @@
+//! From what was asked for to N exact plans, without touching anything.
+
+use super::cmdline;
+use super::record::ShutdownBehavior;
+use super::types::{self, InstanceType};
+use crate::error::{Error, Result};
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId};
+use crate::image::record::{
+    Architecture, Image, ImageState, RootDeviceType, Tag, VirtualizationType,
+};
+use crate::mem::layout::{MIN_MEMORY, PAGE};
+use crate::plan::Engine;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// Most instances of one request.
+pub const MAX_COUNT: u32 = 1000;
+/// Most vCPUs of an instance.
+pub const MAX_CPUS: u8 = 64;
+
+/// What `run` asks for (EC2 RunInstances). Fields left `None` are the image's or the type's.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// As many at least, or none (EC2 MinCount).
+    pub min_count: u32,
+    /// As many if possible (EC2 MaxCount).
+    pub max_count: u32,
+    /// Preset name.
+    pub instance_type: Option<String>,
+    /// vCPUs over the preset's.
+    pub cpus: Option<u8>,
+    /// Bytes of RAM over the preset's.
+    pub memory: Option<u64>,
+    /// A kernel over the image's.
+    pub kernel: Option<KernelId>,
+    /// A ramdisk over the image's.
+    pub ramdisk: Option<RamdiskId>,
+    /// A kernel command line in place of the image's.
+    pub command_line: Option<String>,
+    /// Appended to the command line.
+    pub append: String,
+    /// In place of the image's.
+    pub root_device_type: Option<RootDeviceType>,
+    /// The guest's power-off terminates the instance.
+    pub terminate_on_shutdown: bool,
+    /// How the host does disk I/O.
+    pub engine: Engine,
+    /// Tags of every instance.
+    pub tags: Vec<Tag>,
+}
+
+/// The host's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Bytes of RAM.
+    pub memory: u64,
+}
+
+/// One instance, fully resolved. Clones differ in the identity, the index, the uuid and the command line's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LaunchPlan {
+    /// Its id.
+    pub instance_id: InstanceId,
+    /// Its reservation's.
+    pub reservation_id: ReservationId,
+    /// Its image's.
+    pub image_id: ImageId,
+    /// 0-based.
+    pub launch_index: u32,
+    /// Preset name.
+    pub instance_type: String,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// hvm or paravirtual.
+    pub virtualization_type: VirtualizationType,
+    /// What boots.
+    pub kernel: KernelId,
+    /// Its ramdisk.
+    pub ramdisk: Option<RamdiskId>,
+    /// The whole kernel command line.
+    pub command_line: String,
+    /// SMBIOS UUID.
+    pub uuid: String,
+    /// Volumes to make, the root first.
+    pub volumes: Vec<VolumePlan>,
+    /// ebs or instance-store.
+    pub root_device_type: RootDeviceType,
+    /// What the guest's own power-off does.
+    pub shutdown_behavior: ShutdownBehavior,
+    /// How the host does disk I/O.
+    pub engine: Engine,
+    /// Tags.
+    pub tags: Vec<Tag>,
+}
+
+/// A volume to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VolumePlan {
+    /// e.g. `/dev/vda`.
+    pub device_name: String,
+    /// What it begins as.
+    pub snapshot_id: Option<SnapshotId>,
+    /// GiB, at least the snapshot's size.
+    pub size: u64,
+    /// The volume goes with the instance.
+    pub delete_on_termination: bool,
+    /// The guest may only read it.
+    pub read_only: bool,
+}
+
+/// Where the ids of a launch come from: the system's random generator, or a test's list.
+pub trait Ids {
+    /// A reservation id.
+    ///
+    /// # Errors
+    /// The random generator is not readable.
+    fn reservation(&mut self) -> Result<ReservationId>;
+    /// An instance id.
+    ///
+    /// # Errors
+    /// As [`Ids::reservation`].
+    fn instance(&mut self) -> Result<InstanceId>;
+}
+
+/// Random ids.
+pub struct RandomIds;
+
+impl Ids for RandomIds {
+    fn reservation(&mut self) -> Result<ReservationId> {
+        ReservationId::generate()
+    }
+    fn instance(&mut self) -> Result<InstanceId> {
+        InstanceId::generate()
+    }
+}
+
+/// Decide everything about a launch. The result has `max_count` plans, or fewer, but at least
+/// `min_count`, if no more fit into the host's memory.
+///
+/// # Errors
+/// A request that can't be met, with EC2's code.
+pub fn resolve(
+    request: &Request,
+    image: &Image,
+    host: Host,
+    ids: &mut dyn Ids,
+) -> Result<Vec<LaunchPlan>> {
+    check_image(image)?;
+    let (preset, cpus, memory) = size(request, image)?;
+    let count = count(request, memory, host)?;
+    let Some(kernel) = request.kernel.clone().or_else(|| image.kernel_id.clone()) else {
+        return Err(Error::refused(
+            "InvalidParameterCombination",
+            format!(
+                "image '{}' has no kernel to boot directly; give one with --kernel AKI|FILE",
+                image.name
+            ),
+        ));
+    };
+    // A ramdisk belongs to its kernel: with another kernel the image's is not used.
+    let ramdisk = match (&request.ramdisk, &request.kernel) {
+        (Some(own), _) => Some(own.clone()),
+        (None, Some(_)) => None,
+        (None, None) => image.ramdisk_id.clone(),
+    };
+    let volumes = volumes(image)?;
+    let base = request.command_line.as_ref().or(image.command_line.as_ref());
+    let base = base.map_or("", String::as_str);
+    let reservation_id = ids.reservation()?;
+    let plan = |launch_index: u32| {
+        let instance_id = ids.instance()?;
+        let command_line =
+            cmdline::assemble(base, &request.append, "/dev/vda", &instance_id, launch_index)?;
+        Ok(LaunchPlan {
+            uuid: uuid(&instance_id),
+            command_line,
+            instance_id,
+            reservation_id: reservation_id.clone(),
+            image_id: image.image_id.clone(),
+            launch_index,
+            instance_type: preset.name.to_owned(),
+            cpus,
+            memory,
+            virtualization_type: image.virtualization_type,
+            kernel: kernel.clone(),
+            ramdisk: ramdisk.clone(),
+            volumes: volumes.clone(),
+            root_device_type: request.root_device_type.unwrap_or(image.root_device_type),
+            shutdown_behavior: if request.terminate_on_shutdown {
+                ShutdownBehavior::Terminate
+            } else {
+                ShutdownBehavior::Stop
+            },
+            engine: request.engine,
+            tags: request.tags.clone(),
+        })
+    };
+    (0..count).map(plan).collect()
+}
+
+fn check_image(image: &Image) -> Result<()> {
+    if image.state != ImageState::Available {
+        return Err(Error::refused(
+            "InvalidAMIID.Unavailable",
+            format!(
+                "image '{}' is {:?}; only an available image launches",
+                image.name, image.state
+            )
+            .to_lowercase(),
+        ));
+    }
+    if image.architecture == Architecture::Arm64 {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            format!("image '{}' is for arm64; this host runs x86_64", image.name),
+        ));
+    }
+    Ok(())
+}
+
+fn size(request: &Request, image: &Image) -> Result<(&'static InstanceType, u8, u64)> {
+    let tagged = image.tags.iter().find(|tag| tag.key == types::IMAGE_TAG).map(|tag| &tag.value);
+    let name = request.instance_type.as_ref().or(tagged).map_or(types::DEFAULT, String::as_str);
+    let preset = types::find(name)?;
+    let cpus = request.cpus.unwrap_or(preset.cpus);
+    if !(1..=MAX_CPUS).contains(&cpus) {
+        return Err(Error::usage(format!("--cpus is {cpus}; give 1 to {MAX_CPUS}")));
+    }
+    let memory = request.memory.unwrap_or(preset.memory_mib << 20);
+    if memory < MIN_MEMORY || !memory.is_multiple_of(PAGE) {
+        return Err(Error::usage(format!(
+            "--memory is {memory} bytes; give at least {} MiB and a multiple of 4 KiB",
+            MIN_MEMORY >> 20
+        )));
+    }
+    Ok((preset, cpus, memory))
+}
+
+/// How many fit, as EC2's MinCount and MaxCount mean it.
+fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
+    let (min, max) = (request.min_count, request.max_count);
+    if min == 0 || min > max {
+        return Err(Error::usage(format!(
+            "-n {} asks for no instance; give -n N or -n MIN:MAX with 1 <= MIN <= MAX",
+            if min == max { min.to_string() } else { format!("{min}:{max}") }
+        )));
+    }
+    if max > MAX_COUNT {
+        return Err(Error::refused(
+            "InstanceLimitExceeded",
+            format!(
+                "-n {max} is more than the {MAX_COUNT} instances that one run may launch; use several runs"
+            ),
+        ));
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    if memory > host.memory {
+        return Err(Error::refused(
+            "InsufficientInstanceCapacity",
+            format!(
+                "an instance of {} MiB exceeds this host's memory of {} MiB; give a smaller --memory or type",
+                mib(memory),
+                mib(host.memory)
+            ),
+        ));
+    }
+    let fit = u32::try_from(host.memory / memory).unwrap_or(u32::MAX);
+    if fit < min {
+        return Err(Error::refused(
+            "InsufficientInstanceCapacity",
+            format!(
+                "{min} instances of {} MiB exceed this host's memory of {} MiB; {fit} fit, or give a smaller --memory or type",
+                mib(memory),
+                mib(host.memory)
+            ),
+        ));
+    }
+    Ok(max.min(fit))
+}
+
+fn volumes(image: &Image) -> Result<Vec<VolumePlan>> {
+    // A mapping without `Ebs` is an instance-store volume, which EC2 too leaves out where the type has none.
+    let mut volumes: Vec<VolumePlan> = image
+        .block_device_mappings
+        .iter()
+        .filter_map(|mapping| mapping.ebs.as_ref().map(|ebs| (mapping, ebs)))
+        .map(|(mapping, ebs)| VolumePlan {
+            device_name: mapping.device_name.clone(),
+            snapshot_id: ebs.snapshot_id.clone(),
+            size: ebs.volume_size,
+            delete_on_termination: ebs.delete_on_termination,
+            read_only: ebs.read_only,
+        })
+        .collect();
+    let root = volumes.iter().position(|volume| volume.device_name == image.root_device_name);
+    let Some(root) = root else {
+        return Err(Error::refused(
+            "InvalidBlockDeviceMapping",
+            format!(
+                "image '{}' maps no volume to its root device {}",
+                image.name, image.root_device_name
+            ),
+        ));
+    };
+    // The guest numbers its disks in our order: the root must be /dev/vda.
+    volumes[..=root].rotate_right(1);
+    Ok(volumes)
+}
+
+/// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and follows from the id.
+fn uuid(id: &InstanceId) -> String {
+    let digest = Sha256::digest(id.as_str());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("ec2{}-{}-4{}-8{}-{}", &hex[..5], &hex[5..9], &hex[9..12], &hex[12..15], &hex[15..27])
+}
+
+#[cfg(test)]
+#[path = "launch_tests.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+use super::*;
+use crate::error::Kind;
+use crate::image::record::{BlockDeviceMapping, EbsBlockDevice};
+
+struct Counted(u32);
+
+impl Ids for Counted {
+    fn reservation(&mut self) -> Result<ReservationId> {
+        "r-00000000000000000".parse()
+    }
+    fn instance(&mut self) -> Result<InstanceId> {
+        self.0 += 1;
+        format!("i-{:017x}", self.0).parse()
+    }
+}
+
+const HOST: Host = Host { memory: 8 << 30 };
+
+fn mapping(device: &str, snapshot: Option<&str>) -> BlockDeviceMapping {
+    BlockDeviceMapping {
+        device_name: device.into(),
+        ebs: Some(EbsBlockDevice {
+            snapshot_id: snapshot.map(|s| s.parse().unwrap()),
+            volume_size: 2,
+            delete_on_termination: true,
+            read_only: false,
+        }),
+        virtual_name: None,
+    }
+}
+
+fn image() -> Image {
+    Image {
+        image_id: "ami-00000000000000001".parse().unwrap(),
+        name: "debian".into(),
+        description: None,
+        owner_id: "1000".into(),
+        creation_date: "2025-01-01T00:00:00.000Z".into(),
+        state: ImageState::Available,
+        architecture: Architecture::X86_64,
+        virtualization_type: VirtualizationType::Hvm,
+        kernel_id: Some("aki-00000000000000001".parse().unwrap()),
+        ramdisk_id: Some("ari-00000000000000001".parse().unwrap()),
+        command_line: Some("quiet".into()),
+        root_device_type: RootDeviceType::Ebs,
+        root_device_name: "/dev/vda".into(),
+        block_device_mappings: vec![
+            mapping("/dev/vdb", None),
+            mapping("/dev/vda", Some("snap-00000000000000001")),
+        ],
+        public: false,
+        tags: vec![],
+    }
+}
+
+fn request(min_count: u32, max_count: u32) -> Request {
+    Request { min_count, max_count, ..Request::default() }
+}
+
+fn go(request: &Request, image: &Image) -> Result<Vec<LaunchPlan>> {
+    resolve(request, image, HOST, &mut Counted(0))
+}
+
+#[test]
+fn a_plan_in_full() {
+    let plans = go(&request(1, 1), &image()).unwrap();
+    let golden = serde_json::json!([{
+        "instance_id": "i-00000000000000001",
+        "reservation_id": "r-00000000000000000",
+        "image_id": "ami-00000000000000001",
+        "launch_index": 0,
+        "instance_type": "t3.micro",
+        "cpus": 2,
+        "memory": 1u64 << 30,
+        "virtualization_type": "hvm",
+        "kernel": "aki-00000000000000001",
+        "ramdisk": "ari-00000000000000001",
+        "command_line": "quiet console=ttyS0 root=/dev/vda rw panic=-1 spore.instance=i-00000000000000001 spore.index=0",
+        "uuid": plans[0].uuid,
+        "volumes": [
+            {"device_name": "/dev/vda", "snapshot_id": "snap-00000000000000001", "size": 2,
+             "delete_on_termination": true, "read_only": false},
+            {"device_name": "/dev/vdb", "snapshot_id": null, "size": 2,
+             "delete_on_termination": true, "read_only": false}
+        ],
+        "root_device_type": "ebs",
+        "shutdown_behavior": "stop",
+        "engine": "auto",
+        "tags": []
+    }]);
+    assert_eq!(serde_json::to_value(&plans).unwrap(), golden);
+    let dashes: Vec<usize> = plans[0].uuid.match_indices('-').map(|(at, _)| at).collect();
+    assert_eq!((plans[0].uuid.len(), dashes), (36, vec![8, 13, 18, 23]));
+    assert!(plans[0].uuid.starts_with("ec2"));
+}
+
+#[test]
+fn clones_differ_in_their_identity_only() {
+    let plans = go(&request(3, 3), &image()).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for (index, plan) in plans.iter().enumerate() {
+        assert_eq!(plan.launch_index as usize, index);
+        assert!(seen.insert(plan.uuid.clone()));
+        let mut like_first = plan.clone();
+        like_first.instance_id = plans[0].instance_id.clone();
+        like_first.uuid.clone_from(&plans[0].uuid);
+        like_first.launch_index = 0;
+        like_first.command_line.clone_from(&plans[0].command_line);
+        assert_eq!(like_first, plans[0]);
+    }
+}
+
+#[test]
+fn sizes_come_from_the_request_then_the_image_then_the_default() {
+    let mut tagged = image();
+    tagged.tags.push(Tag { key: types::IMAGE_TAG.into(), value: "spore.tiny".into() });
+    let size = |request: &Request| {
+        let plan = go(request, &tagged).unwrap().remove(0);
+        (plan.instance_type, plan.cpus, plan.memory >> 20)
+    };
+    let mut wanted = request(1, 1);
+    assert_eq!(size(&wanted), ("spore.tiny".into(), 1, 32));
+    wanted.instance_type = Some("t3.nano".into());
+    assert_eq!(size(&wanted), ("t3.nano".into(), 2, 512));
+    wanted.cpus = Some(5);
+    wanted.memory = Some(48 << 20);
+    assert_eq!(size(&wanted), ("t3.nano".into(), 5, 48));
+}
+
+#[test]
+fn another_kernel_does_not_take_the_images_ramdisk() {
+    let mut wanted = request(1, 1);
+    wanted.kernel = Some("aki-00000000000000002".parse().unwrap());
+    assert_eq!(go(&wanted, &image()).unwrap()[0].ramdisk, None);
+    wanted.ramdisk = Some("ari-00000000000000002".parse().unwrap());
+    assert_eq!(go(&wanted, &image()).unwrap()[0].ramdisk, wanted.ramdisk);
+}
+
+#[test]
+fn fewer_than_the_maximum_are_launched_if_no_more_fit() {
+    assert_eq!(go(&request(2, 100), &image()).unwrap().len(), 8);
+    let error = go(&request(9, 100), &image()).unwrap_err();
+    assert_eq!(error.code(), Some("InsufficientInstanceCapacity"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let kind = |request: &Request, image: &Image| go(request, image).unwrap_err();
+    assert_eq!(kind(&request(0, 0), &image()).kind(), Kind::Usage);
+    assert_eq!(kind(&request(3, 2), &image()).kind(), Kind::Usage);
+    assert_eq!(kind(&request(100_000, 100_000), &image()).code(), Some("InstanceLimitExceeded"));
+    let big = Request { memory: Some(9 << 30), ..request(1, 1) };
+    assert_eq!(kind(&big, &image()).code(), Some("InsufficientInstanceCapacity"));
+    let small = Request { memory: Some(1 << 20), ..request(1, 1) };
+    assert_eq!(kind(&small, &image()).kind(), Kind::Usage);
+    for cpus in [0, 65] {
+        let many = Request { cpus: Some(cpus), ..request(1, 1) };
+        assert_eq!(kind(&many, &image()).kind(), Kind::Usage);
+    }
+    let unknown = Request { instance_type: Some("x9.huge".into()), ..request(1, 1) };
+    assert_eq!(kind(&unknown, &image()).code(), Some("InvalidParameterValue"));
+    let gone = Image { state: ImageState::Deregistered, ..image() };
+    assert_eq!(kind(&request(1, 1), &gone).code(), Some("InvalidAMIID.Unavailable"));
+    let bare = Image { kernel_id: None, ..image() };
+    assert!(kind(&request(1, 1), &bare).message().contains("--kernel"));
+    let rootless = Image { root_device_name: "/dev/sda1".into(), ..image() };
+    assert_eq!(kind(&request(1, 1), &rootless).code(), Some("InvalidBlockDeviceMapping"));
+}

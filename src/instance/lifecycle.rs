@@ -1,0 +1,276 @@
+//! Launch, stop, start, reboot, terminate: each transition under the instance's lock, no wait under it
+//! but for the VMM itself.
+
+use super::client::ask;
+use super::dir::{self, InstanceDir};
+use super::launch::LaunchPlan;
+use super::pool::parallel;
+use super::record::{Record, State, StateReason};
+use super::{prepare, reap, spawn};
+use crate::control::Request;
+use crate::error::{Error, Result};
+use crate::image::record::RootDeviceType;
+use crate::store::{self, Locked, Store};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::time::{Duration, Instant};
+
+/// A VMM asked to end does so at once; after this it is killed.
+const TERMINATE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a transition did (EC2 InstanceStateChange).
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The state before.
+    pub previous: State,
+    /// The record as it is now.
+    pub record: Record,
+}
+
+/// Launch every plan, in parallel. At least `min` are up in the end, or none.
+///
+/// Gives the records of those that are up, and why others are not.
+///
+/// # Errors
+/// Fewer than `min` came up: the cause, everything undone.
+pub fn launch(
+    store: &Store,
+    plans: &[LaunchPlan],
+    min: u32,
+    user_data: Option<&[u8]>,
+    wait: bool,
+) -> Result<(Vec<Record>, Vec<Error>)> {
+    let outcomes = parallel(plans, |plan| launch_one(store, plan, user_data, wait));
+    let (up, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    let up: Vec<Record> = up.into_iter().flatten().collect();
+    let mut failed: Vec<Error> = failed.into_iter().filter_map(Result::err).collect();
+    if up.len() >= min as usize {
+        return Ok((up, failed));
+    }
+    let dirs: Vec<_> =
+        up.iter().map(|r| InstanceDir::new(store, &r.instance.instance_id)).collect();
+    for undone in parallel(&dirs, |dir| {
+        terminate(dir)?;
+        dir::instances(store).remove(dir.id())
+    }) {
+        undone?;
+    }
+    let cause = failed.swap_remove(0);
+    Err(match plans.len() {
+        1 => cause,
+        all => Error::refused(
+            "InsufficientInstanceCapacity",
+            format!(
+                "{} of {all} instances came up, at least {min} were wanted and none is left: {}",
+                up.len(),
+                cause.message()
+            ),
+        ),
+    })
+}
+
+fn launch_one(
+    store: &Store,
+    plan: &LaunchPlan,
+    user_data: Option<&[u8]>,
+    wait: bool,
+) -> Result<Record> {
+    let (dir, mut locked) = prepare::make(store, plan, user_data)?;
+    match bring_up(&dir, &mut locked, wait) {
+        Ok(()) => Ok(locked.record.clone()),
+        Err(error) => {
+            end_vmm(&dir)?;
+            prepare::undo(store, locked);
+            Err(error)
+        }
+    }
+}
+
+/// Open, spawn and, with `wait`, hear that it runs; then save the record.
+fn bring_up(dir: &InstanceDir, locked: &mut Locked<Record>, wait: bool) -> Result<()> {
+    let prepared = prepare::open(dir, &mut locked.record, wait)?;
+    if !wait {
+        // Saved before there is a VMM that might outlive us.
+        dir::save(locked)?;
+        return spawn::spawn(dir, prepared).map(|_| ());
+    }
+    let spawned = spawn::spawn(dir, prepared)?;
+    let pid = spawned.pid;
+    let engines = spawned.await_ready(dir)?;
+    reap::came_up(&mut locked.record, Some(pid), engines);
+    dir::save(locked)
+}
+
+/// Start a stopped instance on its own volumes. A running one stays as it is, as on EC2.
+///
+/// # Errors
+/// `IncorrectInstanceState`, or why the VMM can't start; the instance is stopped then.
+pub fn start(dir: &InstanceDir, wait: bool) -> Result<Change> {
+    let mut locked = current(dir)?;
+    let previous = locked.record.instance.state;
+    match previous {
+        State::Running | State::Pending => return Ok(change(previous, &locked)),
+        State::Stopped => {}
+        _ => return Err(incorrect_state(&locked, "started; it must be stopped")),
+    }
+    locked.record.instance.state = State::Pending;
+    locked.record.instance.state_reason = None;
+    locked.record.instance.launch_time = store::now();
+    dir::save(&mut locked)?;
+    if let Err(error) = bring_up(dir, &mut locked, wait) {
+        end_vmm(dir)?;
+        let reason = StateReason::new("Server.InternalError", error.message());
+        reap::finish(dir, &mut locked, State::Stopped, reason)?;
+        return Err(error);
+    }
+    Ok(change(previous, &locked))
+}
+
+/// Ask a running instance to stop: press its power button. The answer comes at once, with the instance stopping.
+///
+/// # Errors
+/// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`.
+pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
+    let mut locked = current(dir)?;
+    let previous = locked.record.instance.state;
+    match previous {
+        State::Stopped | State::Stopping => return Ok(change(previous, &locked)),
+        State::Running => {}
+        _ => return Err(incorrect_state(&locked, "stopped; it must be running")),
+    }
+    if locked.record.instance.root_device_type == RootDeviceType::InstanceStore {
+        return Err(Error::refused(
+            "UnsupportedOperation",
+            format!(
+                "{} has an instance-store root, which a stop would lose; terminate it",
+                dir.id()
+            ),
+        ));
+    }
+    locked.record.instance.state = State::Stopping;
+    dir::save(&mut locked)?;
+    if let Err(error) = ask(dir, &Request::PowerButton {}) {
+        // It may have ended in this moment; otherwise it is deaf, and only force will do.
+        reap::settle_locked(dir, &mut locked)?;
+        if locked.record.instance.state == State::Stopping {
+            locked.record.instance.state = State::Running;
+            dir::save(&mut locked)?;
+            return Err(error.context(format!("{} can only be stopped with --force", dir.id())));
+        }
+    }
+    Ok(change(previous, &locked))
+}
+
+/// End an instance's VMM now, if it still runs, as a stop; its final record.
+///
+/// # Errors
+/// The VMM can't be ended, `UnsupportedOperation` as [`ask_to_stop`].
+pub fn force_stop(dir: &InstanceDir) -> Result<Record> {
+    let mut locked = current(dir)?;
+    let state = locked.record.instance.state;
+    if matches!(state, State::Stopping | State::Running) {
+        if locked.record.instance.root_device_type == RootDeviceType::InstanceStore {
+            return Err(Error::refused(
+                "UnsupportedOperation",
+                format!("{} has an instance-store root; terminate it", dir.id()),
+            ));
+        }
+        if state == State::Running {
+            locked.record.instance.state = State::Stopping;
+            dir::save(&mut locked)?;
+        }
+        end_vmm(dir)?;
+        reap::settle_locked(dir, &mut locked)?;
+    }
+    Ok(locked.record.clone())
+}
+
+/// Reset a running instance at once, as the reset button does; its process stays.
+///
+/// # Errors
+/// `IncorrectInstanceState`, or its VMM does not answer.
+pub fn reset(dir: &InstanceDir) -> Result<Change> {
+    let locked = current(dir)?;
+    match locked.record.instance.state {
+        State::Running => {
+            ask(dir, &Request::Reset {})?;
+            Ok(change(State::Running, &locked))
+        }
+        _ => Err(incorrect_state(&locked, "rebooted; it must be running")),
+    }
+}
+
+/// End the instance at once and remove its volumes. One that is terminated stays so.
+///
+/// # Errors
+/// The VMM can't be ended, or something of it can't be removed.
+pub fn terminate(dir: &InstanceDir) -> Result<Change> {
+    let Some(mut locked) = dir.lock()? else { return Err(not_found(dir.id().as_str())) };
+    let previous = locked.record.instance.state;
+    if previous == State::Terminated {
+        return Ok(change(previous, &locked));
+    }
+    locked.record.instance.state = State::ShuttingDown;
+    dir::save(&mut locked)?;
+    end_vmm(dir)?;
+    reap::finish(dir, &mut locked, State::Terminated, reap::user_initiated())?;
+    Ok(change(previous, &locked))
+}
+
+/// The instance as it truly is, locked.
+fn current(dir: &InstanceDir) -> Result<Locked<Record>> {
+    let Some(mut locked) = dir.lock()? else { return Err(not_found(dir.id().as_str())) };
+    reap::settle_locked(dir, &mut locked)?;
+    Ok(locked)
+}
+
+fn change(previous: State, locked: &Locked<Record>) -> Change {
+    Change { previous, record: locked.record.clone() }
+}
+
+/// The error for an instance that is not there.
+pub fn not_found(id: &str) -> Error {
+    Error::refused(
+        "InvalidInstanceID.NotFound",
+        format!("there is no instance '{}'; 'spore ls' lists them", id.escape_debug()),
+    )
+}
+
+fn incorrect_state(locked: &Locked<Record>, cannot: &str) -> Error {
+    let instance = &locked.record.instance;
+    let (id, state) = (&instance.instance_id, instance.state.name());
+    Error::refused("IncorrectInstanceState", format!("{id} is {state} and cannot be {cannot}"))
+}
+
+/// End the VMM, if there is one, and wait until it is gone: by request, then by SIGKILL.
+fn end_vmm(dir: &InstanceDir) -> Result<()> {
+    if !dir.vmm_alive()? {
+        return Ok(());
+    }
+    if ask(dir, &Request::Terminate {}).is_ok() {
+        let deadline = Instant::now() + TERMINATE_PATIENCE;
+        while Instant::now() < deadline {
+            if !dir.vmm_alive()? {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    kill(dir)?;
+    dir.await_vmm_end()
+}
+
+fn kill(dir: &InstanceDir) -> Result<()> {
+    let raw = dir.recorded_pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let Some(pid) = raw else {
+        return Err(Error::failure(format!(
+            "the VMM of {} does not answer and its process id is not known; end it with kill",
+            dir.id()
+        )));
+    };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // Asked after the descriptor was opened: while the VMM lives, its number is nobody else's.
+    if dir.vmm_alive()? {
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
+    Ok(())
+}

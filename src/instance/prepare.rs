@@ -1,0 +1,224 @@
+//! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
+
+use super::dir::{self, InstanceDir};
+use super::launch::{LaunchPlan, VolumePlan};
+use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
+use super::supply;
+use crate::error::{Error, OrFail, Result};
+use crate::image::record::{Architecture, RootDeviceType};
+use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, VmPlan};
+use crate::store::{self, Durability, Locked, Store};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+/// Most request queues of a disk: more vCPUs share them.
+const MAX_QUEUES: u16 = 4;
+
+/// A VM ready to be spawned: the plan and the descriptors that it names.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The plan; its descriptor numbers are those of `fds`.
+    pub plan: VmPlan,
+    /// Descriptors and their numbers in the VMM.
+    pub fds: Fds,
+    /// Our end of the ready pipe.
+    pub ready: File,
+}
+
+/// Descriptors under construction, numbered from [`PLAN_FD`] + 1 on.
+#[derive(Debug, Default)]
+pub struct Fds(Vec<OwnedFd>);
+
+impl Fds {
+    /// Keep `fd` for the VMM; the number it will have there.
+    pub fn add(&mut self, fd: impl Into<OwnedFd>) -> PlanFd {
+        self.0.push(fd.into());
+        PlanFd(PLAN_FD + i32::try_from(self.0.len()).unwrap_or(i32::MAX))
+    }
+
+    /// Each descriptor with its number.
+    pub fn numbered(&self) -> impl Iterator<Item = (BorrowedFd<'_>, RawFd)> {
+        self.0.iter().zip(PLAN_FD + 1..).map(|(fd, number)| (fd.as_fd(), number))
+    }
+}
+
+/// Make the instance and its volumes. It appears pending and with its lock held.
+///
+/// # Errors
+/// No space, no permission, a snapshot is gone; everything is undone then.
+pub fn make(
+    store: &Store,
+    plan: &LaunchPlan,
+    user_data: Option<&[u8]>,
+) -> Result<(InstanceDir, Locked<Record>)> {
+    // Not synced: what a power failure takes now has never run. It is saved durably when it is up.
+    let mut locked = dir::instances(store).create_locked(Durability::Volatile, record(plan))?;
+    let dir = InstanceDir::new(store, &plan.instance_id);
+    match furnish(&dir, &mut locked, plan, user_data) {
+        Ok(()) => Ok((dir, locked)),
+        Err(error) => {
+            undo(store, locked);
+            Err(error)
+        }
+    }
+}
+
+fn furnish(
+    dir: &InstanceDir,
+    locked: &mut Locked<Record>,
+    plan: &LaunchPlan,
+    user_data: Option<&[u8]>,
+) -> Result<()> {
+    if let Some(bytes) = user_data {
+        let path = dir.file("user-data");
+        let mut file = dir.open_log(&path)?;
+        file.write_all(bytes).or_fail(|| format!("write {}", path.display()))?;
+    }
+    for volume in &plan.volumes {
+        let volume_id = supply::create_volume(dir.store(), volume, plan)?;
+        locked.record.instance.block_device_mappings.push(Mapping {
+            device_name: volume.device_name.clone(),
+            ebs: MappedVolume {
+                volume_id,
+                delete_on_termination: volume.delete_on_termination,
+                read_only: volume.read_only,
+            },
+        });
+    }
+    Ok(())
+}
+
+/// Remove an instance that never came up. What fails here, the next command does again: the record is
+/// pending and its VMM gone.
+pub fn undo(store: &Store, locked: Locked<Record>) {
+    if supply::release_volumes(store, &locked.record).is_ok() {
+        let _ = locked.remove();
+    }
+}
+
+/// The record that a plan begins as.
+fn record(plan: &LaunchPlan) -> Record {
+    Record {
+        reservation_id: plan.reservation_id.clone(),
+        owner_id: crate::volume::owner_id(),
+        instance: Instance {
+            instance_id: plan.instance_id.clone(),
+            image_id: plan.image_id.clone(),
+            state: State::Pending,
+            state_reason: None,
+            ami_launch_index: plan.launch_index,
+            instance_type: plan.instance_type.clone(),
+            launch_time: store::now(),
+            architecture: Architecture::X86_64,
+            virtualization_type: plan.virtualization_type,
+            kernel_id: Some(plan.kernel.clone()),
+            ramdisk_id: plan.ramdisk.clone(),
+            root_device_name: plan
+                .volumes
+                .first()
+                .map_or_else(String::new, |v: &VolumePlan| v.device_name.clone()),
+            root_device_type: plan.root_device_type,
+            block_device_mappings: Vec::new(),
+            cpu_options: CpuOptions { core_count: plan.cpus, threads_per_core: 1 },
+            instance_initiated_shutdown_behavior: plan.shutdown_behavior,
+            tags: plan.tags.clone(),
+            spore: Spore {
+                memory: plan.memory,
+                command_line: plan.command_line.clone(),
+                uuid: plan.uuid.clone(),
+                engine: plan.engine,
+                engines: Vec::new(),
+                pid: None,
+                starts: 0,
+                console_start: 0,
+                terminated_at: None,
+            },
+        },
+    }
+}
+
+/// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock.
+///
+/// # Errors
+/// A file of the instance, its kernel or its volumes can't be opened.
+pub fn open(dir: &InstanceDir, record: &mut Record, wait: bool) -> Result<Prepared> {
+    let mut fds = Fds::default();
+    let console = dir.open_log(&dir.console())?;
+    record.instance.spore.console_start =
+        console.metadata().or_fail(|| format!("read {}", dir.console().display()))?.len();
+    let instance = record.instance.clone();
+    let kernel = instance.kernel_id.as_ref().ok_or_else(|| {
+        Error::failure(format!("the record of {} names no kernel", instance.instance_id))
+    })?;
+    let boot = BootPlan::Direct {
+        kernel: fds.add(supply::open_kernel(dir.store(), kernel)?),
+        initrd: match &instance.ramdisk_id {
+            Some(id) => Some(fds.add(supply::open_ramdisk(dir.store(), id)?)),
+            None => None,
+        },
+        cmdline: instance.spore.command_line.clone(),
+    };
+    let mut disks = Vec::new();
+    for mapping in &instance.block_device_mappings {
+        disks.push(open_disk(dir.store(), &mut fds, mapping, &instance)?);
+    }
+    if instance.root_device_type == RootDeviceType::InstanceStore {
+        // The open descriptors are all that keeps it: it leaves no trace however the VMM ends.
+        supply::release_volumes(dir.store(), record)?;
+        record.instance.block_device_mappings.clear();
+    }
+    let (ready, ready_end) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail(|| "create a pipe")?;
+    let plan = VmPlan {
+        instance_id: instance.instance_id.clone(),
+        launch_index: instance.ami_launch_index,
+        cpus: instance.cpu_options.core_count,
+        memory: instance.spore.memory,
+        boot,
+        disks,
+        uuid: instance.spore.uuid.clone(),
+        console: fds.add(console),
+        control: Some(fds.add(listen(dir)?)),
+        report: fds.add(dir.open_report()?),
+        ready: wait.then(|| fds.add(ready_end)),
+        lock: Some(fds.add(dir.take_vmm_lock()?)),
+        first_io: None,
+        sandbox: true,
+    };
+    Ok(Prepared { plan, fds, ready: ready.into() })
+}
+
+fn open_disk(
+    store: &Store,
+    fds: &mut Fds,
+    mapping: &Mapping,
+    instance: &Instance,
+) -> Result<DiskPlan> {
+    let volume = &mapping.ebs;
+    let layers = supply::open_volume(store, &volume.volume_id, volume.read_only)?;
+    let layers = layers
+        .into_iter()
+        .map(|(file, format): (File, DiskFormat)| LayerPlan { fd: fds.add(file), format })
+        .collect();
+    Ok(DiskPlan {
+        volume_id: volume.volume_id.clone(),
+        read_only: volume.read_only,
+        layers,
+        engine: instance.spore.engine,
+        queues: u16::from(instance.cpu_options.core_count).clamp(1, MAX_QUEUES),
+    })
+}
+
+/// The listening control socket, 0600 in the instance's 0700 directory.
+fn listen(dir: &InstanceDir) -> Result<UnixListener> {
+    dir.remove_socket()?;
+    let (path, _dir) = dir.control_path()?;
+    let listener = UnixListener::bind(&path)
+        .or_fail(|| format!("create the control socket of {}", dir.id()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+        .or_fail(|| format!("protect the control socket of {}", dir.id()))?;
+    Ok(listener)
+}

@@ -1,0 +1,170 @@
+//! Finding out what became of an instance whose VMM is gone.
+//!
+//! A VMM tells nobody that it ends. Whoever looks next sees that `vmm.lock` is free, reads the last line of
+//! the report and brings the record up to date: [`settle`] decides, [`refresh`] does it under the lock.
+
+use super::dir::{self, InstanceDir};
+use super::record::{Record, ShutdownBehavior, State, StateReason};
+use super::supply;
+use crate::error::Result;
+use crate::image::record::RootDeviceType;
+use crate::plan::{EndReason, Engine, VmReport};
+use crate::store::Locked;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the record of a terminated instance can be seen, as on EC2.
+pub const TOMBSTONE: Duration = Duration::from_secs(3600);
+
+/// Milliseconds since the epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a record becomes once its VMM is known to be gone. `end` is the report's last word, if it has one.
+/// The state is stopped or terminated.
+pub fn settle(record: &Record, end: Option<&VmReport>) -> (State, StateReason) {
+    let instance = &record.instance;
+    let keeps_root = instance.root_device_type == RootDeviceType::Ebs;
+    let ends = instance.instance_initiated_shutdown_behavior == ShutdownBehavior::Terminate;
+    let state = match instance.state {
+        State::ShuttingDown | State::Terminated => State::Terminated,
+        // A launch that never came up leaves nothing; a failed start leaves the instance as it was.
+        State::Pending if instance.spore.starts == 0 || !keeps_root => State::Terminated,
+        State::Pending | State::Stopping | State::Stopped => State::Stopped,
+        State::Running if ends || !keeps_root => State::Terminated,
+        State::Running => State::Stopped,
+    };
+    let asked = matches!(instance.state, State::Stopping | State::ShuttingDown);
+    (state, reason(asked, end))
+}
+
+/// The reason of a stop or termination that the user asked for.
+pub fn user_initiated() -> StateReason {
+    StateReason::new("Client.UserInitiatedShutdown", "User initiated shutdown")
+}
+
+fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
+    const GUEST: &str = "Client.InstanceInitiatedShutdown";
+    const FAULT: &str = "Client.InternalError";
+    match end {
+        Some(VmReport::Ended { reason, message, .. }) => match reason {
+            EndReason::GuestPoweroff | EndReason::Terminated if asked => user_initiated(),
+            EndReason::GuestPoweroff => StateReason::new(GUEST, "Instance initiated shutdown"),
+            EndReason::Terminated => user_initiated(),
+            EndReason::TripleFault => StateReason::new(FAULT, &format!("triple fault: {message}")),
+            EndReason::GuestPanic => StateReason::new(FAULT, &format!("kernel panic: {message}")),
+            EndReason::KvmError | EndReason::VmmError => {
+                StateReason::new("Server.InternalError", message)
+            }
+        },
+        _ if asked => user_initiated(),
+        _ => StateReason::new(
+            "Server.InternalError",
+            "the VMM was killed or crashed; 'spore logs --vmm' shows its last words",
+        ),
+    }
+}
+
+/// The instance's record as it truly is, brought up to date if its VMM is gone or its launcher died.
+/// `None` if the instance is no more.
+///
+/// # Errors
+/// The record can't be read or replaced.
+pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
+    let Some(record) = dir.record()? else { return Ok(None) };
+    match record.instance.state {
+        State::Stopped => return Ok(Some(record)),
+        State::Terminated if !is_old(&record) => return Ok(Some(record)),
+        State::Terminated => {}
+        // Whoever launches, starts or terminates it holds the lock and will say how it went.
+        _ if dir.is_locked()? => return Ok(Some(record)),
+        State::Pending => {}
+        State::Running | State::Stopping | State::ShuttingDown => {
+            if dir.vmm_alive()? {
+                return Ok(Some(record));
+            }
+        }
+    }
+    let Some(mut locked) = dir.lock()? else { return Ok(None) };
+    settle_locked(dir, &mut locked)?;
+    if is_old(&locked.record) {
+        locked.remove()?;
+        return Ok(None);
+    }
+    Ok(Some(locked.record.clone()))
+}
+
+fn is_old(record: &Record) -> bool {
+    let limit = u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX);
+    let at = record.instance.spore.terminated_at;
+    at.is_some_and(|at| now_ms().saturating_sub(at) > limit)
+}
+
+/// Bring a locked record up to date.
+///
+/// # Errors
+/// It can't be written, or what a terminated instance leaves can't be removed.
+pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<()> {
+    if !locked.record.instance.state.is_active() {
+        return Ok(());
+    }
+    let alive = dir.vmm_alive()?;
+    // Read after the VMM is known to be gone, so that its last word is in it.
+    let reports = dir.reports()?;
+    if !alive {
+        let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
+        let (state, reason) = settle(&locked.record, end);
+        return finish(dir, locked, state, reason);
+    }
+    // Its launcher did not wait, or died: it is up once it says so.
+    let started = reports.iter().any(|r| matches!(r, VmReport::Started { .. }));
+    if started && locked.record.instance.state == State::Pending {
+        came_up(&mut locked.record, dir.recorded_pid(), Vec::new());
+        dir::save(locked)?;
+    }
+    Ok(())
+}
+
+/// Mark a pending instance as running.
+pub fn came_up(record: &mut Record, pid: Option<u32>, engines: Vec<Engine>) {
+    let instance = &mut record.instance;
+    instance.state = State::Running;
+    instance.state_reason = None;
+    instance.spore.pid = pid;
+    instance.spore.engines = engines;
+    instance.spore.starts = instance.spore.starts.saturating_add(1);
+}
+
+/// Write the final state and remove what it has no use for. The VMM is gone.
+///
+/// # Errors
+/// The record can't be written or a volume can't be removed.
+pub fn finish(
+    dir: &InstanceDir,
+    locked: &mut Locked<Record>,
+    state: State,
+    reason: StateReason,
+) -> Result<()> {
+    let instance = &mut locked.record.instance;
+    instance.spore.pid = None;
+    instance.spore.engines.clear();
+    instance.state_reason = Some(reason);
+    dir.remove_socket()?;
+    if state == State::Terminated {
+        // First the intention: killed before the volumes are gone, the next command goes on from here.
+        if instance.state != State::ShuttingDown {
+            instance.state = State::ShuttingDown;
+            dir::save(locked)?;
+        }
+        supply::release_volumes(dir.store(), &locked.record)?;
+        locked.record.instance.block_device_mappings.clear();
+        locked.record.instance.spore.terminated_at = Some(now_ms());
+    }
+    locked.record.instance.state = state;
+    dir::save(locked)
+}
+
+#[cfg(test)]
+#[path = "reap_tests.rs"]
+mod tests;

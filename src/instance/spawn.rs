@@ -1,0 +1,138 @@
+//! Starting a VMM process and hearing whether it came up.
+
+use super::dir::InstanceDir;
+use super::prepare::Prepared;
+use crate::error::{Error, OrFail, Result};
+use crate::plan::{Engine, PLAN_FD, Ready, VmReport};
+use crate::sys::process;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// The hidden subcommand that is a VMM.
+pub const SUBCOMMAND: &str = "__vmm";
+/// A VMM is up within milliseconds; in a nested VM on a busy host within seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest ready line that is read.
+const MAX_READY: u64 = 64 << 10;
+
+/// A VMM process that has been started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process id.
+    pub pid: u32,
+    ready: File,
+}
+
+/// Start the VMM. Our copies of its descriptors are closed, so that its lock is its own.
+///
+/// # Errors
+/// No more processes or descriptors.
+pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
+    let Prepared { plan, fds, ready } = prepared;
+    let json = serde_json::to_vec(&plan).or_fail(|| "write a VM's plan")?;
+    let pid = start(
+        &json,
+        &fds.numbered().collect::<Vec<_>>(),
+        &dir.open_log(&dir.vmm_log())?,
+        dir.id().as_str(),
+    )?;
+    dir.write_pid(pid)?;
+    Ok(Spawned { pid, ready })
+}
+
+/// Start a VMM with `plan` and these descriptors; what it prints goes to `log`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn start(
+    plan: &[u8],
+    fds: &[(std::os::fd::BorrowedFd<'_>, i32)],
+    log: &File,
+    label: &str,
+) -> Result<u32> {
+    let memfd = rustix::fs::memfd_create("plan", rustix::fs::MemfdFlags::CLOEXEC)
+        .or_fail(|| "create a memory file")?;
+    let mut memfd = File::from(memfd);
+    memfd.write_all(plan).and_then(|()| memfd.rewind()).or_fail(|| "write a VM's plan")?;
+    let null =
+        File::options().read(true).write(true).open("/dev/null").or_fail(|| "open /dev/null")?;
+    let mut all =
+        vec![(null.as_fd(), 0), (null.as_fd(), 1), (log.as_fd(), 2), (memfd.as_fd(), PLAN_FD)];
+    all.extend_from_slice(fds);
+    process::spawn("/proc/self/exe", &["spore", SUBCOMMAND, label], &all)
+}
+
+impl Spawned {
+    /// Wait until the VMM says that its vCPUs run, and with which engine each disk is served.
+    ///
+    /// # Errors
+    /// Why it could not start, in its own words if it had any.
+    pub fn await_ready(self, dir: &InstanceDir) -> Result<Vec<Engine>> {
+        match read_line(&self.ready)? {
+            Some(line) => match serde_json::from_slice(&line) {
+                Ok(Ready::Running { engines }) => Ok(engines),
+                Ok(Ready::Failed { message }) => Err(Error::failure(message)),
+                Err(e) => {
+                    Err(Error::failure(format!("the VMM of {} said nonsense: {e}", dir.id())))
+                }
+            },
+            None => Err(Error::failure(last_words(dir, self.pid))),
+        }
+    }
+}
+
+/// One line of the pipe; `None` if it closes before.
+fn read_line(mut pipe: &File) -> Result<Option<Vec<u8>>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut line = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = rustix::time::Timespec::try_from(left).or_fail(|| "wait for a VMM")?;
+        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => {
+                return Err(Error::failure(format!(
+                    "the VMM did not start within {} s",
+                    PATIENCE.as_secs()
+                )));
+            }
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result.map(|_| ()).or_fail(|| "wait for a VMM")?,
+        }
+        let mut bytes = [0; 4096];
+        match pipe.read(&mut bytes) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            read => {
+                let count = read.or_fail(|| "hear from a VMM")?;
+                line.extend_from_slice(&bytes[..count]);
+                if let Some(end) = line.iter().position(|&b| b == b'\n') {
+                    line.truncate(end);
+                    return Ok(Some(line));
+                }
+                if count == 0 || line.len() as u64 > MAX_READY {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// What a VMM that died without a ready line left behind: its report's last word, or the last line it printed.
+fn last_words(dir: &InstanceDir, pid: u32) -> String {
+    let ended =
+        dir.reports().unwrap_or_default().into_iter().rev().find_map(|report| match report {
+            VmReport::Ended { message, .. } => Some(message),
+            _ => None,
+        });
+    let printed = || {
+        let log = std::fs::read(dir.vmm_log()).ok()?;
+        let text = String::from_utf8_lossy(&log).trim_end().to_owned();
+        text.lines().next_back().filter(|line| !line.is_empty()).map(str::to_owned)
+    };
+    match ended.or_else(printed) {
+        Some(words) => words,
+        None => format!("the VMM (process {pid}) died without a word"),
+    }
+}

@@ -1,0 +1,124 @@
+//! What instances take from kernels and volumes, and give back.
+
+use super::launch::{LaunchPlan, VolumePlan};
+use super::record::Record;
+use crate::error::{OrFail, Result};
+use crate::id::{KernelId, RamdiskId, VolumeId};
+use crate::image::record::RootDeviceType;
+use crate::plan::DiskFormat;
+use crate::store::{Durability, Store};
+use crate::volume::record::{Attachment, Volume};
+use crate::volume::{self, NewVolume};
+use std::fs::File;
+use std::path::Path;
+
+/// Bytes of a GiB.
+const GIB: u64 = 1 << 30;
+
+/// Make one of an instance's volumes.
+///
+/// # Errors
+/// Its snapshot is gone; no space.
+pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> Result<VolumeId> {
+    let mut new = NewVolume {
+        size_bytes: None,
+        attachment: Some(Attachment {
+            instance_id: plan.instance_id.clone(),
+            device: wanted.device_name.clone(),
+            delete_on_termination: wanted.delete_on_termination,
+        }),
+        tags: Vec::new(),
+    };
+    let durability = match plan.root_device_type {
+        RootDeviceType::Ebs => Durability::Durable,
+        RootDeviceType::InstanceStore => Durability::Volatile,
+    };
+    let size = wanted.size.saturating_mul(GIB);
+    let made = match &wanted.snapshot_id {
+        Some(id) => {
+            let snapshot = store.snapshots().get(id)?;
+            // The mapping counts in whole GiB: the snapshot's exact size unless more is asked for.
+            new.size_bytes = (wanted.size > snapshot.volume_size).then_some(size);
+            volume::create_from_snapshot(store, &snapshot, new, durability)
+        }
+        None => {
+            new.size_bytes = Some(size);
+            volume::create_empty(store, new, durability)
+        }
+    };
+    made.map(|volume| volume.volume_id)
+}
+
+/// Open a volume's files for a VMM, top first.
+///
+/// # Errors
+/// Another VMM writes it; it is gone.
+pub fn open_volume(
+    store: &Store,
+    id: &VolumeId,
+    read_only: bool,
+) -> Result<Vec<(File, DiskFormat)>> {
+    volume::open_layers(store, &store.volumes().get(id)?, read_only)
+}
+
+/// Delete the volumes that go with the instance, detach those that stay. Done twice, it does nothing more.
+///
+/// # Errors
+/// One can't be removed.
+pub fn release_volumes(store: &Store, record: &Record) -> Result<()> {
+    let id = &record.instance.instance_id;
+    for volume in volumes_of(store, record)? {
+        let Some(attachment) = volume.attachment.filter(|a| a.instance_id == *id) else { continue };
+        // An instance-store instance keeps none. `remove`, not `delete`: our own VMM may still have it open.
+        let ephemeral = record.instance.root_device_type == RootDeviceType::InstanceStore;
+        let result = if attachment.delete_on_termination || ephemeral {
+            store.volumes().remove(&volume.volume_id)
+        } else {
+            let detach = |volume: &mut Volume| {
+                volume.attachment = None;
+                Ok(())
+            };
+            store.volumes().update(&volume.volume_id, Durability::Durable, detach)
+        };
+        match result {
+            Err(e) if e.code() != Some(<Volume as crate::store::Record>::NOT_FOUND) => {
+                return Err(e);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The instance's volumes. The record of one that never came up may not name them yet.
+fn volumes_of(store: &Store, record: &Record) -> Result<Vec<Volume>> {
+    let instance = &record.instance;
+    if instance.spore.starts == 0 && instance.block_device_mappings.is_empty() {
+        return Ok(store.volumes().list()?.or_warn());
+    }
+    let volumes = store.volumes();
+    let mapped = instance.block_device_mappings.iter().map(|m| volumes.get(&m.ebs.volume_id));
+    Ok(mapped.filter_map(Result::ok).collect())
+}
+
+/// Open a registered kernel.
+///
+/// # Errors
+/// It is not registered any more.
+pub fn open_kernel(store: &Store, id: &KernelId) -> Result<File> {
+    store.kernels().get(id)?;
+    open(&store.kernels().dir(id).join("kernel"))
+}
+
+/// Open a registered ramdisk.
+///
+/// # Errors
+/// It is not registered any more.
+pub fn open_ramdisk(store: &Store, id: &RamdiskId) -> Result<File> {
+    store.ramdisks().get(id)?;
+    open(&store.ramdisks().dir(id).join("ramdisk"))
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).or_fail(|| format!("open {}", path.display()))
+}

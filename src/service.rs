@@ -1,0 +1,261 @@
+//! What executes the actions of [`crate::action`] on a store.
+
+use crate::action::{RunInstances, Until};
+use crate::error::{Error, Kind, OrFail, Result};
+use crate::instance::console::PromptWatch;
+use crate::instance::dir::{self, InstanceDir};
+use crate::instance::launch::{self, Host, RandomIds};
+use crate::instance::lifecycle::{self, Change};
+use crate::instance::pool::parallel;
+use crate::instance::reap;
+use crate::instance::record::{Record, State};
+use crate::store::Store;
+use std::time::{Duration, Instant};
+
+/// What a launch came to.
+#[derive(Debug)]
+pub struct Launched {
+    /// Those that are up, by launch index.
+    pub records: Vec<Record>,
+    /// Why others are not.
+    pub failures: Vec<Error>,
+}
+
+/// Launch instances.
+///
+/// # Errors
+/// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is left then.
+pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
+    let image = store.images().resolve(&action.image)?;
+    let mut request = action.request.clone();
+    if let Some(kernel) = &action.kernel {
+        request.kernel = Some(store.kernels().resolve(kernel)?.kernel_id);
+    }
+    if let Some(ramdisk) = &action.ramdisk {
+        request.ramdisk = Some(store.ramdisks().resolve(ramdisk)?.ramdisk_id);
+    }
+    let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
+    crate::sys::process::raise_open_files();
+    let user_data = action.user_data.as_deref();
+    let (records, failures) =
+        lifecycle::launch(store, &plans, request.min_count, user_data, action.wait_running)?;
+    Ok(Launched { records, failures })
+}
+
+/// This host's limits.
+fn host() -> Result<Host> {
+    let text = std::fs::read_to_string("/proc/meminfo").or_fail(|| "read /proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    let kib = kib.ok_or_else(|| Error::failure("/proc/meminfo has no line MemTotal"))?;
+    Ok(Host { memory: kib.saturating_mul(1024) })
+}
+
+/// Every instance as it truly is, by reservation and launch index. What can't be read is told on stderr.
+///
+/// # Errors
+/// The store can't be read.
+pub fn describe(store: &Store) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for id in dir::instances(store).ids()? {
+        match reap::refresh(&InstanceDir::new(store, &id)) {
+            Ok(record) => records.extend(record),
+            Err(error) => eprintln!("spore: warning: {error}"),
+        }
+    }
+    records.sort_by(|a, b| {
+        let key = |r: &Record| (r.instance.launch_time.clone(), r.reservation_id.clone());
+        let index = |r: &Record| r.instance.ami_launch_index;
+        key(a).cmp(&key(b)).then(index(a).cmp(&index(b)))
+    });
+    Ok(records)
+}
+
+/// The instances that `targets` (ids, unique prefixes, names) address, each once, in that order.
+///
+/// # Errors
+/// One is unknown or ambiguous; nothing has been done to the others then.
+pub fn resolve(store: &Store, targets: &[String]) -> Result<Vec<InstanceDir>> {
+    let mut found: Vec<InstanceDir> = Vec::new();
+    for target in targets {
+        let record = dir::instances(store).resolve(target)?;
+        if found.iter().all(|dir| *dir.id() != record.instance.instance_id) {
+            found.push(InstanceDir::new(store, &record.instance.instance_id));
+        }
+    }
+    Ok(found)
+}
+
+/// The record as it truly is.
+///
+/// # Errors
+/// `InvalidInstanceID.NotFound`, or it can't be read.
+pub fn record(dir: &InstanceDir) -> Result<Record> {
+    reap::refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
+}
+
+/// Stop instances: press the power button, wait, and after `timeout` force. With `force` at once, without
+/// `wait` only press. The results are in the order of `dirs`.
+pub fn stop(
+    dirs: &[InstanceDir],
+    timeout: Duration,
+    force: bool,
+    wait: bool,
+) -> Vec<Result<Change>> {
+    let deadline = Instant::now() + timeout;
+    let mut changes: Vec<Result<Change>> = if force {
+        parallel(dirs, |dir| {
+            let previous = record(dir)?.instance.state;
+            if !previous.is_active() {
+                return lifecycle::ask_to_stop(dir);
+            }
+            Ok(Change { previous, record: lifecycle::force_stop(dir)? })
+        })
+    } else {
+        parallel(dirs, lifecycle::ask_to_stop)
+    };
+    if force || !wait {
+        return changes;
+    }
+    let asked: Vec<&InstanceDir> =
+        dirs.iter().zip(&changes).filter(|(_, c)| c.is_ok()).map(|(dir, _)| dir).collect();
+    // A VMM that can't be probed is left to `force_stop`, which says so.
+    let ended = |dir: &&InstanceDir| dir.vmm_alive().unwrap_or(false);
+    poll_until(Some(deadline), || !asked.iter().any(ended));
+    let finals = parallel(dirs, lifecycle::force_stop);
+    for (change, last) in changes.iter_mut().zip(finals) {
+        if let Ok(done) = change {
+            match last {
+                Ok(record) => done.record = record,
+                Err(error) => *change = Err(error),
+            }
+        }
+    }
+    changes
+}
+
+/// Start stopped instances.
+pub fn start(dirs: &[InstanceDir], wait: bool) -> Vec<Result<Change>> {
+    parallel(dirs, |dir| lifecycle::start(dir, wait))
+}
+
+/// Terminate instances.
+pub fn terminate(dirs: &[InstanceDir]) -> Vec<Result<Change>> {
+    parallel(dirs, lifecycle::terminate)
+}
+
+/// Reboot instances. With `force` as the reset button does; else the guest is asked to shut down through its
+/// power button and the machine starts anew, or is reset if that takes longer than `timeout`.
+pub fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Result<Change>> {
+    parallel(dirs, |dir| {
+        let keeps_root =
+            record(dir)?.instance.root_device_type == crate::image::record::RootDeviceType::Ebs;
+        if force || !keeps_root {
+            return lifecycle::reset(dir);
+        }
+        if record(dir)?.instance.state != State::Running {
+            // Refuses with the right words.
+            return lifecycle::reset(dir);
+        }
+        let asked = lifecycle::ask_to_stop(dir)?;
+        let deadline = Instant::now() + timeout;
+        poll_until(Some(deadline), || !dir.vmm_alive().unwrap_or(false));
+        lifecycle::force_stop(dir)?;
+        let started = lifecycle::start(dir, true)?;
+        Ok(Change { previous: asked.previous, record: started.record })
+    })
+}
+
+/// How one instance's wait ended.
+#[derive(Debug)]
+pub enum Waited {
+    /// What was waited for is true.
+    Reached(Record),
+    /// It can't become true any more.
+    Impossible(Record),
+    /// Not in time.
+    TimedOut(Record),
+    /// The instance is gone or unreadable.
+    Lost(Error),
+}
+
+/// Wait for every instance. `progress` is told how many are done each time that changes.
+pub fn wait(
+    dirs: &[InstanceDir],
+    until: Until,
+    timeout: Option<Duration>,
+    progress: &mut dyn FnMut(usize),
+) -> Vec<Waited> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut watches: Vec<Option<PromptWatch>> = dirs.iter().map(|_| None).collect();
+    let mut results: Vec<Option<Waited>> = dirs.iter().map(|_| None).collect();
+    let mut done = usize::MAX;
+    poll_until(deadline, || {
+        for ((dir, watch), result) in dirs.iter().zip(&mut watches).zip(&mut results) {
+            if result.is_none() {
+                *result = look(dir, until, watch);
+            }
+        }
+        let now = results.iter().filter(|r| r.is_some()).count();
+        if now != done {
+            done = now;
+            progress(done);
+        }
+        done == dirs.len()
+    });
+    let last = |dir: &InstanceDir| record(dir).map_or_else(Waited::Lost, Waited::TimedOut);
+    dirs.iter().zip(results).map(|(dir, result)| result.unwrap_or_else(|| last(dir))).collect()
+}
+
+/// `None` as long as the wait goes on.
+fn look(dir: &InstanceDir, until: Until, watch: &mut Option<PromptWatch>) -> Option<Waited> {
+    let record = match record(dir) {
+        Ok(record) => record,
+        Err(error) if error.kind() == Kind::Refused && until == Until::Terminated => return None,
+        Err(error) => return Some(Waited::Lost(error)),
+    };
+    let state = record.instance.state;
+    let over = !state.is_active();
+    let reached = match until {
+        Until::Running => state == State::Running,
+        Until::Stopped => state == State::Stopped,
+        Until::Terminated => state == State::Terminated,
+        Until::Exit => over,
+        Until::Login | Until::LoginOrEnd => {
+            let start = record.instance.spore.console_start;
+            let watch = watch.get_or_insert_with(|| PromptWatch::new(start));
+            match watch.seen(dir) {
+                Ok(seen) => {
+                    (seen && state == State::Running) || (over && until == Until::LoginOrEnd)
+                }
+                Err(error) => return Some(Waited::Lost(error)),
+            }
+        }
+    };
+    if reached {
+        return Some(Waited::Reached(record));
+    }
+    // A stopped instance may still be terminated by somebody, but nothing else comes by itself.
+    let hopeless = match until {
+        Until::Terminated => false,
+        Until::Stopped => state == State::Terminated,
+        _ => over,
+    };
+    hopeless.then_some(Waited::Impossible(record))
+}
+
+/// Look again and again, soon at first and then more rarely, until it is true or the deadline has passed.
+fn poll_until(deadline: Option<Instant>, mut is_true: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    loop {
+        if is_true() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return;
+        }
+        let pause =
+            (begin.elapsed() / 16).clamp(Duration::from_millis(2), Duration::from_millis(50));
+        let left = deadline.map_or(pause, |d| d.saturating_duration_since(Instant::now()));
+        std::thread::sleep(pause.min(left));
+    }
+}

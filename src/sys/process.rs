@@ -1,0 +1,180 @@
+//! Starting a process with exactly the descriptors that it is meant to have.
+
+use crate::error::{Error, OrFail, Result};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// Descriptors are first copied above this number, so that placing one never overwrites another's source.
+const STAGING: RawFd = 512;
+
+/// Start `program` in a session of its own with default signal handling and an empty environment.
+///
+/// `fds` lists (source, number in the child); everything else is closed. posix_spawn(3) uses vfork semantics: the cost does not grow with our own memory.
+///
+/// Returns the process id.
+///
+/// # Errors
+/// Too many open files or processes, or `program` can't be executed.
+pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> Result<u32> {
+    let program = c_string(program)?;
+    let arguments: Vec<CString> = argv.iter().map(|a| c_string(a)).collect::<Result<_>>()?;
+    let mut pointers: Vec<*mut libc::c_char> =
+        arguments.iter().map(|a| a.as_ptr().cast_mut()).collect();
+    pointers.push(std::ptr::null_mut());
+    let environment = [std::ptr::null_mut()];
+
+    let mut actions = Actions::new()?;
+    let mut staged: Vec<OwnedFd> = Vec::with_capacity(fds.len());
+    for &(source, number) in fds {
+        let copy = rustix::io::fcntl_dupfd_cloexec(source, STAGING)
+            .or_fail(|| "duplicate a descriptor for a new process")?;
+        actions.dup2(&copy, number)?;
+        staged.push(copy);
+    }
+    actions.close_others(fds)?;
+    let attributes = Attributes::new_session()?;
+    let mut pid = 0;
+    // SAFETY: every pointer leads to a live, initialised object: the strings and both null-terminated arrays
+    // outlive the call, and the two libc objects are initialised by their constructors.
+    let status = unsafe {
+        libc::posix_spawn(
+            &mut pid,
+            program.as_ptr(),
+            &actions.0,
+            &attributes.0,
+            pointers.as_ptr(),
+            environment.as_ptr(),
+        )
+    };
+    check(status, "start a process")?;
+    u32::try_from(pid).map_err(|_| Error::failure("the system gave a negative process id"))
+}
+
+/// How many descriptors this process may open, raised to the hard limit: each VM takes some while it starts.
+pub fn raise_open_files() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it can't be raised, opening fails later with its own message.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::failure("an argument of a process contains a NUL byte"))
+}
+
+/// posix_spawn functions return the error number.
+fn check(status: libc::c_int, doing: &str) -> Result<()> {
+    match status {
+        0 => Ok(()),
+        number => Err(Error::io(doing, io::Error::from_raw_os_error(number))),
+    }
+}
+
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    fn new() -> Result<Self> {
+        // SAFETY: an all-zero object is only a place for the init function to fill.
+        let mut actions = Self(unsafe { std::mem::zeroed() });
+        // SAFETY: the object is live and not yet initialised.
+        check(unsafe { libc::posix_spawn_file_actions_init(&mut actions.0) }, "prepare a process")?;
+        Ok(actions)
+    }
+
+    fn dup2(&mut self, source: &OwnedFd, number: RawFd) -> Result<()> {
+        // SAFETY: initialised in `new`; the numbers are checked by the call.
+        let status = unsafe {
+            libc::posix_spawn_file_actions_adddup2(&mut self.0, source.as_raw_fd(), number)
+        };
+        check(status, "prepare a process")
+    }
+
+    /// Close what we ourselves inherited (a shell's `3<file`, a caller's pipe) and would pass on.
+    fn close_others(&mut self, placed: &[(BorrowedFd<'_>, RawFd)]) -> Result<()> {
+        let last = placed.iter().map(|&(_, number)| number).max().unwrap_or(-1);
+        for number in (0..last).filter(|n| placed.iter().all(|&(_, placed)| placed != *n)) {
+            // SAFETY: initialised in `new`; closing what is not open is no error here (glibc's spawni.c).
+            let status = unsafe { libc::posix_spawn_file_actions_addclose(&mut self.0, number) };
+            check(status, "prepare a process")?;
+        }
+        // SAFETY: initialised in `new`.
+        let status =
+            unsafe { libc::posix_spawn_file_actions_addclosefrom_np(&mut self.0, last + 1) };
+        check(status, "prepare a process")
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(&mut self.0) };
+    }
+}
+
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    fn new_session() -> Result<Self> {
+        // SAFETY: as in `Actions::new`.
+        let mut attributes = Self(unsafe { std::mem::zeroed() });
+        // SAFETY: the object is live and not yet initialised.
+        check(unsafe { libc::posix_spawnattr_init(&mut attributes.0) }, "prepare a process")?;
+        // SAFETY: both sets are initialised before use; the attribute object is initialised above.
+        let status = unsafe {
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            let mut all = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::posix_spawnattr_setsigmask(&mut attributes.0, &none);
+            libc::posix_spawnattr_setsigdefault(&mut attributes.0, &all);
+            let flags = libc::POSIX_SPAWN_SETSID as libc::c_int
+                | libc::POSIX_SPAWN_SETSIGMASK as libc::c_int
+                | libc::POSIX_SPAWN_SETSIGDEF as libc::c_int;
+            libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short)
+        };
+        check(status, "prepare a process")?;
+        Ok(attributes)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new_session`, destroyed once.
+        unsafe { libc::posix_spawnattr_destroy(&mut self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn descriptors_arrive_under_their_numbers_and_no_others() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        // The source of one is the target of another: a swap must not lose either.
+        let fds = [(null.as_fd(), 0), (writer.as_fd(), 1), (null.as_fd(), writer.as_raw_fd())];
+        spawn(
+            "/bin/sh",
+            &["sh", "-c", "ls /proc/self/fd | wc -l; cut -d' ' -f6 /proc/self/stat; echo $$"],
+            &fds,
+        )
+        .unwrap();
+        drop(writer);
+        let mut text = String::new();
+        File::from(reader).read_to_string(&mut text).unwrap();
+        let lines: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(lines[1], lines[2], "it leads its own session: {text}");
+        // 0, 1, the one placed, and ls's own directory.
+        assert_eq!(lines[0], "4", "{text}");
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error_of_the_caller() {
+        assert!(spawn("/nonexistent", &["x"], &[]).is_err());
+    }
+}
