@@ -1,0 +1,208 @@
+//! `spore image import`: disks of every kind that qemu-img makes arrive byte for byte, bad ones leave nothing.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A disk with data, zeros and holes, of a size that every format can hold exactly.
+fn sample(dir: &Path) -> PathBuf {
+    let path = dir.join("sample.raw");
+    let mut bytes = vec![0u8; 12 << 20];
+    let mut state = 1u64;
+    for range in [0..70_000, (5 << 20)..(5 << 20) + 4096, (12 << 20) - 512..12 << 20] {
+        for byte in &mut bytes[range] {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = (state >> 56) as u8;
+        }
+    }
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+struct Store {
+    dir: tempfile::TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn spore(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
+        command.args(args).env("SPORE_HOME", self.path("store")).env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    fn import(&self, path: &Path, name: &str) -> Output {
+        let path = path.to_str().unwrap();
+        self.spore(&["image", "import", path, "--name", name]).output().unwrap()
+    }
+
+    /// The data files of all snapshots.
+    fn disks(&self) -> Vec<PathBuf> {
+        let Ok(list) = fs::read_dir(self.path("store/snapshots")) else { return Vec::new() };
+        list.map(|entry| entry.unwrap().path().join("data")).collect()
+    }
+
+    /// Nothing of an import is there.
+    fn assert_empty(&self) {
+        for part in ["snapshots", "images", "tmp"] {
+            let list = fs::read_dir(self.path("store").join(part));
+            let names: Vec<_> = list.into_iter().flatten().map(|e| e.unwrap().path()).collect();
+            assert!(names.is_empty(), "{names:?}");
+        }
+    }
+}
+
+fn qemu_img(args: &[&str]) {
+    let output = Command::new("qemu-img").args(args).output().expect("qemu-utils is installed");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn every_format_arrives_byte_for_byte() {
+    let source = tempfile::tempdir().unwrap();
+    let raw = sample(source.path());
+    let expected = fs::read(&raw).unwrap();
+    for (format, options) in [
+        ("raw", ""),
+        ("qcow2", "compat=1.1"),
+        ("qcow2", "compat=0.10,cluster_size=512"),
+        ("qcow2", "extended_l2=on,cluster_size=2M"),
+        ("vmdk", "subformat=monolithicSparse"),
+        ("vmdk", "subformat=streamOptimized"),
+        ("vpc", "subformat=dynamic,force_size=on"),
+        ("vpc", "subformat=fixed,force_size=on"),
+        ("vhdx", "subformat=dynamic"),
+        ("vhdx", "subformat=fixed"),
+    ] {
+        let store = Store::new();
+        let disk = source.path().join("disk");
+        let (from, to) = (raw.to_str().unwrap(), disk.to_str().unwrap());
+        let mut args = vec!["convert", "-f", "raw", "-O", format];
+        if !options.is_empty() {
+            args.extend(["-o", options]);
+        }
+        args.extend([from, to]);
+        qemu_img(&args);
+        let output = store.import(&disk, "any-name");
+        assert!(output.status.success(), "{format} {options}: {}", stderr(&output));
+        let disks = store.disks();
+        assert_eq!(disks.len(), 1, "{format} {options}");
+        assert!(fs::read(&disks[0]).unwrap() == expected, "{format} {options}");
+    }
+}
+
+#[test]
+fn compressed_qcow2_comes_in_by_standard_input() {
+    let source = tempfile::tempdir().unwrap();
+    let raw = sample(source.path());
+    let disk = source.path().join("disk.qcow2");
+    qemu_img(&["convert", "-c", "-O", "qcow2", raw.to_str().unwrap(), disk.to_str().unwrap()]);
+    let packed = zstd::encode_all(&fs::read(&disk).unwrap()[..], 3).unwrap();
+    let store = Store::new();
+    let mut command = store.spore(&["image", "import", "-", "--name", "from-stdin"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&packed).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ami-"));
+    assert!(fs::read(&store.disks()[0]).unwrap() == fs::read(&raw).unwrap());
+}
+
+#[test]
+fn a_backing_file_is_never_followed() {
+    let source = tempfile::tempdir().unwrap();
+    for (format, backing_format) in [("qcow2", "raw"), ("vmdk", "vmdk")] {
+        let base = source.path().join("base");
+        let disk = source.path().join("disk");
+        let (base_text, disk_text) = (base.to_str().unwrap(), disk.to_str().unwrap());
+        qemu_img(&["create", "-f", backing_format, base_text, "1M"]);
+        qemu_img(&["create", "-f", format, "-b", base_text, "-F", backing_format, disk_text]);
+        let store = Store::new();
+        let output = store.import(&disk, "leaky");
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("backing file"), "{}", stderr(&output));
+        assert_eq!(stderr(&output).trim().lines().count(), 1);
+        store.assert_empty();
+    }
+}
+
+/// A qcow2 header whose size, L1 table or backing file is hostile.
+#[test]
+fn hostile_qcow2_headers_end_in_one_line() {
+    let source = tempfile::tempdir().unwrap();
+    let good = source.path().join("good");
+    qemu_img(&["create", "-f", "qcow2", good.to_str().unwrap(), "1M"]);
+    let good = fs::read(&good).unwrap();
+    // Offsets in the header: docs/interop/qcow2.txt of QEMU.
+    let (size, l1_size, l1_offset, backing) = (24, 36, 40, 8);
+    let field = |at: usize, bytes: &[u8]| {
+        let mut image = good.clone();
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        image
+    };
+    let shadow = {
+        let mut image = field(backing, &0x200u64.to_be_bytes());
+        image[16..20].copy_from_slice(&11u32.to_be_bytes());
+        image[0x200..0x20b].copy_from_slice(b"/etc/shadow");
+        image
+    };
+    for (what, image) in [
+        ("size", field(size, &(1u64 << 63).to_be_bytes())),
+        ("l1 size", field(l1_size, &u32::MAX.to_be_bytes())),
+        ("l1 offset", field(l1_offset, &(u64::MAX - 0xffff).to_be_bytes())),
+        ("l1 on the header", field(l1_offset, &0u64.to_be_bytes())),
+        ("backing", shadow),
+        ("truncated", good[..600].to_vec()),
+    ] {
+        let disk = source.path().join("disk");
+        fs::write(&disk, &image).unwrap();
+        let store = Store::new();
+        let output = store.import(&disk, "hostile");
+        assert_eq!(output.status.code(), Some(1), "{what}: {}", stderr(&output));
+        assert_eq!(stderr(&output).trim().lines().count(), 1, "{what}: {}", stderr(&output));
+        store.assert_empty();
+    }
+}
+
+#[test]
+fn an_interrupted_import_leaves_nothing() {
+    let store = Store::new();
+    let mut command = store.spore(&["image", "import", "-", "--name", "half"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than a pipe holds: once it is written the import has begun to read.
+    stdin.write_all(&vec![1; 4 << 20]).unwrap();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("cancelled"), "{}", stderr(&output));
+    store.assert_empty();
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let source = tempfile::tempdir().unwrap();
+    let raw = sample(source.path());
+    let store = Store::new();
+    assert!(store.import(&raw, "web-1").status.success());
+    let output = store.import(&raw, "web-1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("InvalidAMIName.Duplicate"), "{}", stderr(&output));
+    assert_eq!(store.disks().len(), 1);
+}
