@@ -117,9 +117,7 @@ fn demo(machine: &Machine) -> ! {
     let mut rng = Rng::start(*machine.rngs.first().expect("a virtio entropy device"));
     rng.fill(&mut noise);
     say!("rng: {:016x}", u64::from_be_bytes(noise));
-    let wakes = root.wakes() + rng.wakes();
     let irqs = cpu::irq_count(gsi) + cpu::irq_count(machine.rngs[0].gsi);
-    assert!(wakes > 0 && irqs >= wakes, "{wakes} wakes by {irqs} interrupts");
     say!("done: {irqs} interrupts, power off");
     machine.acpi.power_off()
 }

@@ -2,7 +2,7 @@
 
 use crate::identity::Identity;
 use crate::rt::blk::{Blk, SECTOR};
-use crate::rt::cpu::{self, COM1, Serial, in8, out8};
+use crate::rt::cpu::{self, COM1, Serial, out8};
 use crate::rt::sha256::Sha256;
 use crate::{Machine, keep, say, stress};
 
@@ -83,26 +83,28 @@ fn echo(machine: &Machine) -> ! {
     out8(COM1 + 4, 0x0b); // MCR: DTR, RTS, OUT2 (interrupts on)
     out8(COM1 + 1, 0x01); // IER: received data available
     say!("echo: ready");
-    let (mut digest, mut count) = (Sha256::new(), 0);
+    let (mut digest, mut count, mut buffer) = (Sha256::new(), 0, [0; 256]);
     loop {
         let seen = cpu::irq_count(GSI);
-        while in8(COM1 + 5) & 1 != 0 {
-            let byte = in8(COM1);
-            if byte == EOT {
-                say!("\necho: {count} bytes, sha256 {}", digest.hex());
-                machine.acpi.power_off();
-            }
-            digest.update(&[byte]);
-            count += 1;
-            Serial::put(byte);
+        let input = Serial::get(&mut buffer);
+        let end = input.iter().position(|&byte| byte == EOT);
+        let bytes = &input[..end.unwrap_or(input.len())];
+        digest.update(bytes);
+        count += bytes.len();
+        Serial::put(bytes);
+        if end.is_some() {
+            say!("\necho: {count} bytes, sha256 {}", digest.hex());
+            machine.acpi.power_off();
         }
-        cpu::wait_irq(GSI, seen);
+        if input.is_empty() {
+            cpu::wait_irq(GSI, seen);
+        }
     }
 }
 
-/// Write a word of its own into each 2 MiB and at the end of every range of RAM, then look.
+/// Write a word of its own into each 32 MiB and at the end of every range of RAM, then look.
 fn memory(machine: &Machine) -> ! {
-    const STEP: u64 = 2 << 20;
+    const STEP: u64 = 32 << 20;
     let above = |&&(start, len): &&(u64, u64)| start >= 1 << 20 && len >= STEP;
     let places = || {
         machine.boot.ram.iter().filter(above).flat_map(|&(start, len)| {

@@ -145,9 +145,4 @@ impl Blk {
         let text = id.split(|&b| b == 0).next().unwrap_or(&[]);
         String::from_utf8_lossy(text).into_owned()
     }
-
-    /// How often waiting for it ended with an interrupt.
-    pub fn wakes(&self) -> u64 {
-        self.queues.iter().map(|queue| queue.wakes).sum()
-    }
 }

@@ -30,9 +30,4 @@ impl Rng {
             done += len as usize;
         }
     }
-
-    /// How often waiting for it ended with an interrupt.
-    pub fn wakes(&self) -> u64 {
-        self.queue.wakes
-    }
 }

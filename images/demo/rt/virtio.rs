@@ -2,7 +2,7 @@
 
 use super::cpu::{irq_count, mmio_read, mmio_write, wait_irq};
 use super::{acpi::Resources, memory};
-use alloc::vec::Vec;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::sync::atomic::{Ordering, fence};
 
 /// Register offsets (Virtio 1.2, 4.2.2).
@@ -203,8 +203,10 @@ pub struct Queue {
     avail_idx: u16,
     used_idx: u16,
     notified: u16,
-    /// Times that this queue's owner was woken by the interrupt.
-    pub wakes: u64,
+    /// Finished requests that [`Queue::wait`] has not returned yet.
+    ready: VecDeque<(u16, u32)>,
+    /// Interrupts after which the used ring has been looked at.
+    seen_irqs: u64,
 }
 
 /// Parts of one request in an indirect table.
@@ -232,7 +234,8 @@ impl Queue {
             avail_idx: 0,
             used_idx: 0,
             notified: 0,
-            wakes: 0,
+            ready: VecDeque::with_capacity(size.into()),
+            seen_irqs: irq_count(device.gsi),
         }
     }
 
@@ -247,7 +250,9 @@ impl Queue {
         self.memory.fill(0);
         self.features = features;
         self.free = (0..self.size).rev().collect();
+        self.ready.clear();
         (self.avail_idx, self.used_idx, self.notified) = (0, 0, 0);
+        self.seen_irqs = irq_count(self.device.gsi);
         self.device.set_queue(self.index, self.size.into(), self.addresses());
     }
 
@@ -378,21 +383,33 @@ impl Queue {
         }
     }
 
-    /// Wait, halted, for the next finished request.
+    /// Wait, halted, for the next finished request. Nothing is looked for before an interrupt has
+    /// said that there is something: a device that forgets one is not served.
     pub fn wait(&mut self) -> (u16, u32) {
-        loop {
-            let seen = irq_count(self.device.gsi);
-            if self.features & feature::EVENT_IDX != 0 {
-                let event = self.used_idx;
-                self.write16(AVAIL + 4 + 2 * usize::from(self.size), event);
-            }
-            if let Some(done) = self.pop() {
-                return done;
-            }
-            wait_irq(self.device.gsi, seen);
-            self.wakes += 1;
+        while self.ready.is_empty() {
+            wait_irq(self.device.gsi, self.seen_irqs);
+            self.seen_irqs = irq_count(self.device.gsi);
             let pending = self.device.read(reg::INTERRUPT_STATUS);
             self.device.write(reg::INTERRUPT_ACK, pending);
+            self.drain();
+        }
+        self.ready.pop_front().expect("not empty")
+    }
+
+    /// Take what is finished, and ask for an interrupt at the next one (Virtio 1.2, 2.7.7.1).
+    fn drain(&mut self) {
+        loop {
+            while let Some(done) = self.pop() {
+                self.ready.push_back(done);
+            }
+            if self.features & feature::EVENT_IDX == 0 {
+                return;
+            }
+            self.write16(AVAIL + 4 + 2 * usize::from(self.size), self.used_idx);
+            fence(Ordering::SeqCst);
+            if self.read16(USED + 2) == self.used_idx {
+                return;
+            }
         }
     }
 }
