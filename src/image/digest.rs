@@ -34,7 +34,12 @@ pub fn combine(size: u64, chunks: &BTreeMap<u64, ChunkDigest>) -> String {
     if rest > 0 {
         all.update(chunks.get(&whole).unwrap_or(&zero_tail));
     }
-    all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&all.finalize())
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The digest of a disk file in a declared format, without anything below it.

@@ -1,8 +1,13 @@
 //! Images, their kernels and their snapshots.
 
+pub mod builtin;
+pub mod catalog;
 pub mod digest;
 pub mod import;
+pub mod kernel;
+mod names;
 pub mod record;
+pub mod snapshot;
 
 /// The content's file name in a snapshot's directory.
 pub use import::DATA;

@@ -130,13 +130,19 @@ pub struct EbsBlockDevice {
     /// What the volume begins as; empty if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<SnapshotId>,
-    /// GiB, rounded up; at least the snapshot's.
+    /// GiB, rounded up; at least the snapshot's, and that if absent in a manifest.
+    #[serde(default)]
     pub volume_size: u64,
-    /// The volume goes with its instance.
+    /// The volume goes with its instance: EC2's default for an image's volumes.
+    #[serde(default = "yes")]
     pub delete_on_termination: bool,
     /// The guest may only read it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// EC2 Snapshot: immutable content of one volume, in `data` beside the record.

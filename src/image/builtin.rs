@@ -1,0 +1,128 @@
+//! Images that the program brings along. They are put into the store when they are first asked for, and
+//! again when the program brings another version.
+
+use super::catalog::{self, Manifest};
+use super::digest;
+use super::import::DATA;
+use super::kernel::{self, KERNEL};
+use super::record::{Architecture, Image, Kernel, RootDeviceType, Snapshot, Tag};
+use crate::demo;
+use crate::error::{Error, Result};
+use crate::id::{ImageId, KernelId, SnapshotId};
+use crate::plan::DiskFormat;
+use crate::store::{Durability, Staging, Store, now};
+use crate::volume::owner_id;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// The name of the built-in image.
+pub const DEMO: &str = "demo";
+/// Its id, in every store.
+const DEMO_ID: &str = "ami-00000000000000de0";
+
+/// The built-in image that `name` (or an id) means, put into the store if it is not there; `None` if there
+/// is none of that name. Any number of commands may ask at once.
+///
+/// # Errors
+/// It can't be written.
+pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
+    if name != DEMO && name != DEMO_ID {
+        return Ok(None);
+    }
+    let id: ImageId = DEMO_ID.parse()?;
+    let kernel_digest = digest::hex(&Sha256::digest(demo::KERNEL));
+    let kernel_id = KernelId::from_digest(&kernel_digest)?;
+    if let Some(image) = current(store, &id, &kernel_id) {
+        return Ok(Some(image));
+    }
+    let _lock = store.lock()?;
+    if let Some(image) = current(store, &id, &kernel_id) {
+        return Ok(Some(image));
+    }
+    ensure_kernel(store, &kernel_id, &kernel_digest)?;
+    let snapshot = ensure_snapshot(store)?;
+    let mut manifest = Manifest::with_root(DEMO, snapshot);
+    manifest.description = Some("Built-in guest: finds its disk, proves it, powers off".into());
+    manifest.kernel_id = Some(kernel_id);
+    manifest.root_device_type = Some(RootDeviceType::InstanceStore);
+    let tag = Tag { key: "spore:instance-type".into(), value: "spore.tiny".into() };
+    manifest.tags = vec![tag];
+    let image = catalog::resolve_manifest(store, manifest, id.clone())?;
+    if store.images().exists(&id) {
+        // Another version's, or one that can't be read.
+        store.images().remove(&id)?;
+    }
+    Staging::new(store)?.publish(store, &image, Durability::Durable)?;
+    Ok(Some(image))
+}
+
+/// # Errors
+/// `InvalidAMIName.Duplicate`: the name is a built-in image's.
+pub fn refuse_name(name: &str) -> Result<()> {
+    if name == DEMO {
+        return Err(Error::refused(
+            "InvalidAMIName.Duplicate",
+            format!("the name '{name}' is taken by a built-in image; choose another"),
+        ));
+    }
+    Ok(())
+}
+
+/// The image as it is in the store, if it and all of its parts are there in this program's version.
+fn current(store: &Store, id: &ImageId, kernel: &KernelId) -> Option<Image> {
+    let image = store.images().get(id).ok()?;
+    let snapshot = image.block_device_mappings.first()?.ebs.as_ref()?.snapshot_id.as_ref()?;
+    let whole = image.kernel_id.as_ref() == Some(kernel)
+        && store.kernels().exists(kernel)
+        && store.snapshots().exists(snapshot);
+    whole.then_some(image)
+}
+
+fn ensure_kernel(store: &Store, id: &KernelId, digest: &str) -> Result<()> {
+    if store.kernels().exists(id) {
+        return Ok(());
+    }
+    let staging = Staging::new(store)?;
+    kernel::write(&staging.path().join(KERNEL), &mut &demo::KERNEL[..])?;
+    let record = Kernel {
+        kernel_id: id.clone(),
+        // Not the plain name: an older version's kernel may still have that.
+        name: format!("{DEMO}-{}", &digest[..8]),
+        owner_id: owner_id(),
+        creation_date: now(),
+        architecture: Architecture::X86_64,
+        version: Some(env!("CARGO_PKG_VERSION").into()),
+        digest: digest.to_owned(),
+        size_bytes: demo::KERNEL.len() as u64,
+    };
+    staging.publish(store, &record, Durability::Durable)
+}
+
+fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
+    let root = demo::root();
+    let chunks: BTreeMap<_, _> = root
+        .chunks(digest::CHUNK)
+        .enumerate()
+        .map(|(index, bytes)| (index as u64, digest::chunk(bytes)))
+        .collect();
+    let digest = digest::combine(root.len() as u64, &chunks);
+    let id = SnapshotId::from_digest(&digest)?;
+    if store.snapshots().exists(&id) {
+        return Ok(id);
+    }
+    let staging = Staging::new(store)?;
+    kernel::write(&staging.path().join(DATA), &mut &root[..])?;
+    let record = Snapshot {
+        snapshot_id: id.clone(),
+        owner_id: owner_id(),
+        start_time: now(),
+        volume_size: 1,
+        size_bytes: root.len() as u64,
+        format: DiskFormat::Raw,
+        digest,
+        description: "Root volume of the built-in image demo".into(),
+        tags: Vec::new(),
+    };
+    staging.publish(store, &record, Durability::Durable)?;
+    Ok(id)
+}

@@ -1,0 +1,269 @@
+//! Registering, finding and deregistering images.
+
+use super::record::{
+    Architecture, BlockDeviceMapping, EbsBlockDevice, Image, ImageState, RootDeviceType, Tag,
+    VirtualizationType,
+};
+use super::{builtin, names};
+use crate::boot;
+use crate::error::{Error, Result};
+use crate::id::{ImageId, KernelId, RamdiskId, SnapshotId};
+use crate::store::{Durability, Staging, Store, now};
+use crate::volume::owner_id;
+use serde::Deserialize;
+
+/// Largest volume in GiB: EC2's.
+const MAX_GIB: u64 = super::import::MAX_SIZE >> 30;
+/// The root's device name if none is given: what the guest calls its first virtio disk.
+pub const ROOT_DEVICE: &str = "/dev/vda";
+/// Most block devices of an image; each takes a device slot of the machine.
+const MAX_MAPPINGS: usize = 16;
+
+/// What `register` is told, in the shape and with the names of EC2's RegisterImage. Unknown fields are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// 3 to 128 characters, not taken.
+    pub name: String,
+    /// At most 255 characters.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// x86_64 if absent.
+    #[serde(default)]
+    pub architecture: Option<Architecture>,
+    /// paravirtual with a kernel, hvm without, if absent.
+    #[serde(default)]
+    pub virtualization_type: Option<VirtualizationType>,
+    /// A registered kernel.
+    #[serde(default)]
+    pub kernel_id: Option<KernelId>,
+    /// A registered initial ramdisk.
+    #[serde(default)]
+    pub ramdisk_id: Option<RamdiskId>,
+    /// The kernel command line.
+    #[serde(default)]
+    pub command_line: Option<String>,
+    /// ebs if absent.
+    #[serde(default)]
+    pub root_device_type: Option<RootDeviceType>,
+    /// [`ROOT_DEVICE`] if absent.
+    #[serde(default)]
+    pub root_device_name: Option<String>,
+    /// The volumes. A `VolumeSize` that is absent is the snapshot's.
+    pub block_device_mappings: Vec<BlockDeviceMapping>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+impl Manifest {
+    /// Read a manifest.
+    ///
+    /// # Errors
+    /// It is no JSON, lacks a field, has one that is unknown or of a wrong type: the line says which and where.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).map_err(|e| {
+            Error::refused("InvalidManifest", format!("the manifest is malformed: {e}"))
+        })
+    }
+
+    /// The manifest of an image whose only volume begins as `snapshot`.
+    pub fn with_root(name: &str, snapshot: SnapshotId) -> Self {
+        let ebs = EbsBlockDevice {
+            snapshot_id: Some(snapshot),
+            volume_size: 0,
+            delete_on_termination: true,
+            read_only: false,
+        };
+        Self {
+            name: name.to_owned(),
+            description: None,
+            architecture: None,
+            virtualization_type: None,
+            kernel_id: None,
+            ramdisk_id: None,
+            command_line: None,
+            root_device_type: None,
+            root_device_name: None,
+            block_device_mappings: vec![BlockDeviceMapping {
+                device_name: ROOT_DEVICE.to_owned(),
+                ebs: Some(ebs),
+                virtual_name: None,
+            }],
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// Check that an image of this name could be registered now: before a long import, not after.
+///
+/// # Errors
+/// The name is malformed or taken.
+pub fn check_name(store: &Store, name: &str) -> Result<()> {
+    names::check(name)?;
+    builtin::refuse_name(name)?;
+    names::check_free::<Image>(store, &store.lock()?, name)
+}
+
+/// Register an image.
+///
+/// # Errors
+/// The name is malformed or taken, or something else of the manifest is wrong or does not exist.
+pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
+    names::check(&manifest.name)?;
+    builtin::refuse_name(&manifest.name)?;
+    // What the manifest refers to must stay until the image does.
+    let lock = store.lock()?;
+    names::check_free::<Image>(store, &lock, &manifest.name)?;
+    let image = resolve_manifest(store, manifest, ImageId::generate()?)?;
+    Staging::new(store)?.publish(store, &image, Durability::Durable)?;
+    Ok(image)
+}
+
+/// The image that a manifest describes, if all of it holds.
+pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -> Result<Image> {
+    names::check_tags(&manifest.tags)?;
+    if manifest.description.as_ref().is_some_and(|text| text.chars().count() > 255) {
+        return Err(invalid("the description is longer than 255 characters; shorten it"));
+    }
+    if let Some(kernel) = &manifest.kernel_id {
+        store.kernels().get(kernel)?;
+    }
+    if let Some(ramdisk) = &manifest.ramdisk_id {
+        store.ramdisks().get(ramdisk)?;
+        if manifest.kernel_id.is_none() {
+            return Err(invalid(
+                "a ramdisk needs the kernel that it belongs to; give a kernel too",
+            ));
+        }
+    }
+    if let Some(command_line) = &manifest.command_line {
+        boot::cmdline::check(command_line)?;
+        if command_line.contains(char::is_control) {
+            return Err(invalid(
+                "the kernel command line contains a control character; take it out",
+            ));
+        }
+    }
+    let virtualization = match (manifest.virtualization_type, &manifest.kernel_id) {
+        (Some(given), _) => given,
+        (None, Some(_)) => VirtualizationType::Paravirtual,
+        (None, None) => VirtualizationType::Hvm,
+    };
+    let root_device_name = manifest.root_device_name.unwrap_or_else(|| ROOT_DEVICE.to_owned());
+    let mappings = resolve_mappings(store, manifest.block_device_mappings, &root_device_name)?;
+    Ok(Image {
+        image_id: id,
+        name: manifest.name,
+        description: manifest.description,
+        owner_id: owner_id(),
+        creation_date: now(),
+        state: ImageState::Available,
+        architecture: manifest.architecture.unwrap_or(Architecture::X86_64),
+        virtualization_type: virtualization,
+        kernel_id: manifest.kernel_id,
+        ramdisk_id: manifest.ramdisk_id,
+        command_line: manifest.command_line,
+        root_device_type: manifest.root_device_type.unwrap_or(RootDeviceType::Ebs),
+        root_device_name,
+        block_device_mappings: mappings,
+        public: false,
+        tags: manifest.tags,
+    })
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::refused("InvalidParameterValue", why)
+}
+
+fn resolve_mappings(
+    store: &Store,
+    mut mappings: Vec<BlockDeviceMapping>,
+    root: &str,
+) -> Result<Vec<BlockDeviceMapping>> {
+    if mappings.len() > MAX_MAPPINGS {
+        return Err(invalid(format!(
+            "there are {} block devices; an image has at most {MAX_MAPPINGS}",
+            mappings.len()
+        )));
+    }
+    for index in 0..mappings.len() {
+        let (before, rest) = mappings.split_at_mut(index);
+        let Some(mapping) = rest.first_mut() else { break };
+        let name = mapping.device_name.clone();
+        let shown = name.escape_debug();
+        let stem = name.strip_prefix("/dev/").unwrap_or(&name);
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if !(1..=32).contains(&stem.len()) || !stem.chars().all(fine) {
+            return Err(invalid(format!("'{shown}' is not a device name such as {ROOT_DEVICE}")));
+        }
+        if before.iter().any(|other| other.device_name == name) {
+            return Err(invalid(format!("the device {shown} is mapped twice; map it once")));
+        }
+        if let Some(virtual_name) = &mapping.virtual_name {
+            return Err(invalid(format!(
+                "the device {shown} is mapped to '{}': there are no ephemeral disks; give it an Ebs volume",
+                virtual_name.escape_debug()
+            )));
+        }
+        match &mut mapping.ebs {
+            Some(ebs) => {
+                resolve_ebs(store, ebs).map_err(|e| e.context(format!("device {shown}")))?
+            }
+            None => return Err(invalid(format!("the device {shown} lacks Ebs; say what it is"))),
+        }
+    }
+    let root_has_content = mappings.iter().any(|mapping| {
+        mapping.device_name == root
+            && mapping.ebs.as_ref().is_some_and(|ebs| ebs.snapshot_id.is_some())
+    });
+    if !root_has_content {
+        return Err(invalid(format!(
+            "the root device {} is not mapped to a snapshot; map it or name another root device",
+            root.escape_debug()
+        )));
+    }
+    Ok(mappings)
+}
+
+fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {
+    if let Some(id) = &ebs.snapshot_id {
+        let least = store.snapshots().get(id)?.volume_size;
+        if ebs.volume_size == 0 {
+            ebs.volume_size = least;
+        }
+        if ebs.volume_size < least {
+            return Err(invalid(format!(
+                "a volume of {} GiB can't hold {id}, which has {least} GiB",
+                ebs.volume_size
+            )));
+        }
+    }
+    if !(1..=MAX_GIB).contains(&ebs.volume_size) {
+        return Err(invalid(format!(
+            "a volume of {} GiB can't be made: it may have 1 to {MAX_GIB}",
+            ebs.volume_size
+        )));
+    }
+    Ok(())
+}
+
+/// The image that `text` addresses: built in, by id, by name or by a unique prefix of its id.
+///
+/// # Errors
+/// `InvalidAMIID.NotFound`; several match; a built-in image can't be put into the store.
+pub fn resolve(store: &Store, text: &str) -> Result<Image> {
+    match builtin::ensure(store, text)? {
+        Some(image) => Ok(image),
+        None => store.images().resolve(text),
+    }
+}
+
+/// Deregister an image: nothing new can be launched from it. Its snapshots, its kernel and its instances stay.
+///
+/// # Errors
+/// It does not exist or can't be removed.
+pub fn deregister(store: &Store, id: &ImageId) -> Result<()> {
+    let _lock = store.lock()?;
+    store.images().remove(id)
+}

@@ -1,0 +1,228 @@
+//! Kernels and initial ramdisks for direct boot.
+//!
+//! Their ids come from their content: registering the same file twice gives the same object, whoever of two
+//! concurrent commands is first.
+
+use super::digest::hex;
+use super::names;
+use super::record::{Architecture, Image, Kernel, Ramdisk};
+use crate::boot;
+use crate::error::{Error, OrFail, Result};
+use crate::id::{KernelId, RamdiskId};
+use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
+use crate::volume::owner_id;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The unpacked ELF in a kernel's directory.
+pub const KERNEL: &str = "kernel";
+/// The file in a ramdisk's directory.
+pub const RAMDISK: &str = "ramdisk";
+/// Largest kernel or ramdisk file: the guest must hold it below 4 GiB.
+const MAX_FILE: u64 = 2 << 30;
+
+/// An object that a registration gave.
+#[derive(Clone, Debug)]
+pub struct Registered<R> {
+    /// The object.
+    pub record: R,
+    /// It was not there before: undoing the registration removes it.
+    pub new: bool,
+}
+
+/// Register the kernel at `path`, a bzImage or an ELF vmlinux, under `name` (or one made of the file's).
+/// A bzImage is unpacked here, once.
+///
+/// # Errors
+/// It is no kernel, the name is malformed or taken, or it can't be read or kept.
+pub fn register(store: &Store, path: &Path, name: Option<&str>) -> Result<Registered<Kernel>> {
+    let (mut file, digest, _) = open(path, "kernel")?;
+    let id = KernelId::from_digest(&digest)?;
+    if let Ok(record) = store.kernels().get(&id) {
+        return Ok(Registered { record, new: false });
+    }
+    file.rewind().or_fail(|| format!("read {}", path.display()))?;
+    let unpacked = boot::unpack(&file).map_err(|e| e.context(path.display()))?;
+    let staging = Staging::new(store)?;
+    write(&staging.path().join(KERNEL), &mut &unpacked.elf[..])?;
+    let lock = store.lock()?;
+    let kernel = Kernel {
+        kernel_id: id,
+        name: choose_name::<Kernel>(store, &lock, path, &digest, name)?,
+        owner_id: owner_id(),
+        creation_date: now(),
+        architecture: Architecture::X86_64,
+        version: unpacked.version,
+        digest,
+        size_bytes: unpacked.elf.len() as u64,
+    };
+    publish(store, &lock, staging, kernel)
+}
+
+/// Register the initial ramdisk at `path` as it is.
+///
+/// # Errors
+/// It is empty or too large, the name is malformed or taken, or it can't be read or kept.
+pub fn register_ramdisk(
+    store: &Store,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<Registered<Ramdisk>> {
+    let (mut file, digest, size_bytes) = open(path, "initial ramdisk")?;
+    let ramdisk_id = RamdiskId::from_digest(&digest)?;
+    if let Ok(record) = store.ramdisks().get(&ramdisk_id) {
+        return Ok(Registered { record, new: false });
+    }
+    file.rewind().or_fail(|| format!("read {}", path.display()))?;
+    let staging = Staging::new(store)?;
+    let written = write(&staging.path().join(RAMDISK), &mut file)?;
+    if written != digest {
+        return Err(Error::failure(format!(
+            "{} changed while it was being read; try again",
+            path.display()
+        )));
+    }
+    let lock = store.lock()?;
+    let ramdisk = Ramdisk {
+        ramdisk_id,
+        name: choose_name::<Ramdisk>(store, &lock, path, &digest, name)?,
+        owner_id: owner_id(),
+        creation_date: now(),
+        digest,
+        size_bytes,
+    };
+    publish(store, &lock, staging, ramdisk)
+}
+
+/// Let the object appear, unless somebody else was faster.
+fn publish<R: Record>(
+    store: &Store,
+    lock: &StoreLock,
+    staging: Staging,
+    record: R,
+) -> Result<Registered<R>> {
+    let _ = lock;
+    if let Ok(record) = store.collection::<R>().get(record.id()) {
+        return Ok(Registered { record, new: false });
+    }
+    staging.publish(store, &record, Durability::Durable)?;
+    Ok(Registered { record, new: true })
+}
+
+/// The name asked for, if it is free; else one made of the file's name, and of the content's digest if that is taken.
+fn choose_name<R: Record>(
+    store: &Store,
+    lock: &StoreLock,
+    path: &Path,
+    digest: &str,
+    name: Option<&str>,
+) -> Result<String> {
+    if let Some(name) = name {
+        names::check(name)?;
+        names::check_free::<R>(store, lock, name)?;
+        return Ok(name.to_owned());
+    }
+    let name = names::from_file(&path.file_name().unwrap_or_default().to_string_lossy());
+    if names::check_free::<R>(store, lock, &name).is_ok() {
+        return Ok(name);
+    }
+    Ok(format!("{name}-{}", &digest[..8]))
+}
+
+/// Open a file that is to be registered. Gives its SHA-256 in hexadecimal and its size too.
+fn open(path: &Path, what: &str) -> Result<(File, String, u64)> {
+    let refuse = |why: String| {
+        Error::refused("InvalidParameterValue", format!("{} is no {what}: {why}", path.display()))
+    };
+    let mut file = File::open(path).or_fail(|| format!("open the {what} {}", path.display()))?;
+    let metadata = file.metadata().or_fail(|| format!("read {}", path.display()))?;
+    if !metadata.is_file() {
+        return Err(refuse("it is not a regular file".into()));
+    }
+    if metadata.len() == 0 || metadata.len() > MAX_FILE {
+        return Err(refuse(format!("it has {} bytes", metadata.len())));
+    }
+    let (digest, size) =
+        digest(&mut file, &mut std::io::sink()).or_fail(|| format!("read {}", path.display()))?;
+    Ok((file, digest, size))
+}
+
+/// Copy and digest: (SHA-256 in hexadecimal, bytes).
+fn digest(from: &mut dyn Read, to: &mut dyn Write) -> std::io::Result<(String, u64)> {
+    let (mut sum, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok((hex(&sum.finalize()), size)),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        sum.update(&buffer[..count]);
+        to.write_all(&buffer[..count])?;
+        size += count as u64;
+    }
+}
+
+/// Write a new file, durable and read-only. Gives its SHA-256 in hexadecimal.
+pub(super) fn write(path: &Path, from: &mut dyn Read) -> Result<String> {
+    let mut write = || -> std::io::Result<String> {
+        let mut file = File::options().write(true).create_new(true).mode(0o400).open(path)?;
+        let (digest, _) = digest(from, &mut file)?;
+        file.sync_all()?;
+        Ok(digest)
+    };
+    write().or_fail(|| format!("write {}", path.display()))
+}
+
+/// Deregister a kernel.
+///
+/// # Errors
+/// An image refers to it (the line names it), or it does not exist.
+pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
+    let _lock = store.lock()?;
+    refuse_in_use(store, "InvalidAKIID.InUse", id.as_str(), |image| {
+        image.kernel_id.as_ref() == Some(id)
+    })?;
+    store.kernels().remove(id)
+}
+
+/// Deregister an initial ramdisk.
+///
+/// # Errors
+/// An image refers to it (the line names it), or it does not exist.
+pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
+    let _lock = store.lock()?;
+    refuse_in_use(store, "InvalidARIID.InUse", id.as_str(), |image| {
+        image.ramdisk_id.as_ref() == Some(id)
+    })?;
+    store.ramdisks().remove(id)
+}
+
+/// # Errors
+/// An image `uses` the object. An image that can't be read might: it must be repaired or removed first.
+pub(super) fn refuse_in_use(
+    store: &Store,
+    code: &'static str,
+    object: &str,
+    uses: impl Fn(&Image) -> bool,
+) -> Result<()> {
+    let listing = store.images().list()?;
+    let users: Vec<String> = listing
+        .records
+        .iter()
+        .filter(|image| uses(image))
+        .map(|image| format!("{} ('{}')", image.image_id, image.name))
+        .collect();
+    if !users.is_empty() {
+        return Err(Error::refused(
+            code,
+            format!("{object} is used by {}; deregister that first", users.join(", ")),
+        ));
+    }
+    match listing.broken.into_iter().next() {
+        Some(broken) => Err(broken.context(format!("can't tell whether {object} is in use"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,315 @@
+//! The store under many hands, and under the knife.
+
+use sporevm::id::SnapshotId;
+use sporevm::image::catalog::{self, Manifest};
+use sporevm::image::record::{Image, Snapshot};
+use sporevm::image::{DATA, builtin, kernel, snapshot};
+use sporevm::plan::DiskFormat;
+use sporevm::store::{Durability, RECORD, Store, now};
+use sporevm::volume::{self, NewVolume, owner_id};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+struct Lab {
+    _dir: tempfile::TempDir,
+    store: Store,
+}
+
+fn lab() -> Lab {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+    Lab { _dir: dir, store }
+}
+
+fn open_again(store: &Store) -> Store {
+    Store::open_at(store.home(), store.runtime()).unwrap()
+}
+
+fn entries(path: &Path) -> BTreeSet<String> {
+    fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn make_snapshot(store: &Store) -> Snapshot {
+    let snapshot_id = SnapshotId::generate().unwrap();
+    let make = |dir: &Path| {
+        fs::write(dir.join(DATA), vec![7; 1 << 20]).unwrap();
+        Ok(Snapshot {
+            snapshot_id,
+            owner_id: owner_id(),
+            start_time: now(),
+            volume_size: 1,
+            size_bytes: 1 << 20,
+            format: DiskFormat::Raw,
+            digest: String::new(),
+            description: String::new(),
+            tags: Vec::new(),
+        })
+    };
+    store.snapshots().create(Durability::Volatile, make).unwrap()
+}
+
+fn register(store: &Store, name: &str) -> sporevm::Result<Image> {
+    let snapshot = make_snapshot(store);
+    catalog::register(store, Manifest::with_root(name, snapshot.snapshot_id))
+}
+
+#[test]
+fn one_of_many_gets_the_name() {
+    let lab = lab();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let spawn = |_| scope.spawn(|| register(&open_again(&lab.store), "wanted"));
+        let threads: Vec<_> = (0..20).map(spawn).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert_eq!(error.code(), Some("InvalidAMIName.Duplicate"));
+    }
+    assert_eq!(lab.store.images().list().unwrap().records.len(), 1);
+}
+
+#[test]
+fn a_hundred_at_once_do_no_harm() {
+    let lab = lab();
+    let base = make_snapshot(&lab.store);
+    std::thread::scope(|scope| {
+        for worker in 0..100 {
+            let (store, base) = (&lab.store, &base);
+            scope.spawn(move || {
+                let store = open_again(store);
+                let volume = volume::create_from_snapshot(
+                    &store,
+                    base,
+                    NewVolume::default(),
+                    Durability::Volatile,
+                );
+                let id = volume.unwrap().volume_id;
+                // Others come and go meanwhile; what is listed is whole.
+                let listing = store.volumes().list().unwrap();
+                assert!(listing.broken.is_empty(), "{:?}", listing.broken);
+                assert!(listing.records.iter().any(|v| v.volume_id == id));
+                if worker % 2 == 0 {
+                    volume::delete(&store, &id).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(lab.store.volumes().list().unwrap().records.len(), 50);
+    assert!(entries(&open_again(&lab.store).home().join("tmp")).is_empty());
+}
+
+#[test]
+fn no_update_is_lost() {
+    let lab = lab();
+    let snapshot = make_snapshot(&lab.store);
+    std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                let change = |s: &mut Snapshot| {
+                    s.description.push('x');
+                    Ok(())
+                };
+                let snapshots = open_again(&lab.store).snapshots();
+                snapshots.update(&snapshot.snapshot_id, Durability::Volatile, change).unwrap();
+            });
+        }
+    });
+    let found = lab.store.snapshots().get(&snapshot.snapshot_id).unwrap();
+    assert_eq!(found.description.len(), 50);
+}
+
+#[test]
+fn the_built_in_image_is_made_once_by_many() {
+    let lab = lab();
+    let ids: BTreeSet<String> = std::thread::scope(|scope| {
+        let ensure = || builtin::ensure(&open_again(&lab.store), "demo").unwrap().unwrap();
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(ensure)).collect();
+        threads.into_iter().map(|t| t.join().unwrap().image_id.to_string()).collect()
+    });
+    assert_eq!(ids.len(), 1);
+    let image = catalog::resolve(&lab.store, "demo").unwrap();
+    let ebs = image.block_device_mappings[0].ebs.as_ref().unwrap();
+    let root = lab.store.snapshots().get(ebs.snapshot_id.as_ref().unwrap()).unwrap();
+    snapshot::verify(&lab.store, &root).unwrap();
+    // It comes back, and nobody else can have its name.
+    catalog::deregister(&lab.store, &image.image_id).unwrap();
+    assert_eq!(register(&lab.store, "demo").unwrap_err().code(), Some("InvalidAMIName.Duplicate"));
+    assert_eq!(catalog::resolve(&lab.store, "demo").unwrap().image_id, image.image_id);
+    assert_eq!(lab.store.kernels().list().unwrap().records.len(), 1);
+}
+
+#[test]
+fn what_is_in_use_stays() {
+    let lab = lab();
+    let image = catalog::resolve(&lab.store, "demo").unwrap();
+    let kernel_id = image.kernel_id.clone().unwrap();
+    let error = kernel::deregister(&lab.store, &kernel_id).unwrap_err();
+    assert_eq!(error.code(), Some("InvalidAKIID.InUse"));
+    assert!(error.message().contains("'demo'"), "{error}");
+    let ebs = image.block_device_mappings[0].ebs.as_ref().unwrap();
+    let snapshot_id = ebs.snapshot_id.as_ref().unwrap();
+    let error = snapshot::delete(&lab.store, snapshot_id).unwrap_err();
+    assert_eq!(error.code(), Some("InvalidSnapshot.InUse"));
+    catalog::deregister(&lab.store, &image.image_id).unwrap();
+    kernel::deregister(&lab.store, &kernel_id).unwrap();
+    snapshot::delete(&lab.store, snapshot_id).unwrap();
+}
+
+#[test]
+fn ids_prefixes_and_names_resolve() {
+    let lab = lab();
+    let (one, two) = (register(&lab.store, "one").unwrap(), register(&lab.store, "two").unwrap());
+    let resolve = |text: &str| catalog::resolve(&lab.store, text);
+    assert_eq!(resolve("one").unwrap(), one);
+    assert_eq!(resolve(two.image_id.as_str()).unwrap(), two);
+    assert_eq!(resolve(&two.image_id.as_str()[..16]).unwrap(), two);
+    for unknown in ["three", "ami-", "ami-00000000000000000", "../images", ""] {
+        assert_eq!(
+            resolve(unknown).unwrap_err().code(),
+            Some("InvalidAMIID.NotFound"),
+            "{unknown}"
+        );
+    }
+    // Prefixes that several share are refused, naming them.
+    let mut ids: Vec<String> = vec![one.image_id.to_string(), two.image_id.to_string()];
+    while ids.iter().collect::<BTreeSet<_>>().len()
+        == ids.iter().map(|i| &i[..5]).collect::<BTreeSet<_>>().len()
+    {
+        let image = register(&lab.store, &format!("image {}", ids.len())).unwrap();
+        ids.push(image.image_id.to_string());
+    }
+    let shared = ids.iter().find(|a| ids.iter().filter(|b| a[..5] == b[..5]).count() > 1).unwrap();
+    let error = resolve(&shared[..5]).unwrap_err();
+    assert!(error.message().contains(shared.as_str()), "{error}");
+}
+
+#[test]
+fn a_corrupt_record_is_named_and_hides_nothing() {
+    let lab = lab();
+    let (good, bad) = (register(&lab.store, "good").unwrap(), register(&lab.store, "bad").unwrap());
+    let path = lab.store.images().dir(&bad.image_id).join(RECORD);
+    let text = fs::read_to_string(&path).unwrap();
+    for corrupt in
+        [text.replacen('{', "{\"Surprise\": 1,", 1), text.replace("false", "3"), text[..40].into()]
+    {
+        fs::write(&path, corrupt).unwrap();
+        let listing = lab.store.images().list().unwrap();
+        assert_eq!(listing.records, vec![good.clone()]);
+        assert_eq!(listing.broken.len(), 1);
+        let line = listing.broken[0].to_string();
+        assert!(line.contains(path.to_str().unwrap()) && !line.contains('\n'), "{line}");
+    }
+    lab.store.images().remove(&bad.image_id).unwrap();
+    assert!(lab.store.images().list().unwrap().broken.is_empty());
+}
+
+#[test]
+fn what_a_power_failure_emptied_never_was() {
+    let lab = lab();
+    let snapshot = make_snapshot(&lab.store);
+    let dir = lab.store.snapshots().dir(&snapshot.snapshot_id);
+    fs::write(dir.join(RECORD), [0; 300]).unwrap();
+    let listing = lab.store.snapshots().list().unwrap();
+    assert!(listing.records.is_empty() && listing.broken.is_empty());
+    assert!(!dir.exists());
+}
+
+#[test]
+fn manifests_are_taken_at_their_word_or_not_at_all() {
+    let lab = lab();
+    let snapshot = make_snapshot(&lab.store);
+    let id = &snapshot.snapshot_id;
+    let manifest = |extra: &str, device: &str, ebs: &str| {
+        format!(
+            r#"{{"Name": "name", {extra} "BlockDeviceMappings":
+                [{{"DeviceName": "{device}", "Ebs": {{"SnapshotId": "{id}" {ebs}}}}}]}}"#
+        )
+    };
+    let attempt = |json: String| {
+        Manifest::parse(json.as_bytes()).and_then(|m| catalog::register(&lab.store, m))
+    };
+    for (json, says) in [
+        (manifest(r#""Kernel": "x","#, "/dev/vda", ""), "unknown field `Kernel`"),
+        (manifest(r#""KernelId": 7,"#, "/dev/vda", ""), "invalid type"),
+        (manifest(r#""KernelId": "aki-1","#, "/dev/vda", ""), "aki-1"),
+        (manifest(r#""KernelId": "aki-00000000000000000","#, "/dev/vda", ""), "there is no kernel"),
+        (manifest(r#""CommandLine": "a\nb","#, "/dev/vda", ""), "control character"),
+        (manifest("", "/dev/../vda", ""), "not a device name"),
+        (manifest("", "/dev/vdb", ""), "root device"),
+        (manifest("", "/dev/vda", r#", "VolumeSize": 99999999"#), "99999999 GiB"),
+        (manifest("", "/dev/vda", r#", "VolumeSize": -1"#), "invalid value"),
+        ("{".into(), "malformed"),
+        ("[]".into(), "malformed"),
+    ] {
+        let error = attempt(json.clone()).unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{json}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+    assert!(lab.store.images().ids().unwrap().is_empty());
+    let image = attempt(manifest("", "/dev/vda", r#", "VolumeSize": 3"#)).unwrap();
+    assert_eq!(image.block_device_mappings[0].ebs.as_ref().unwrap().volume_size, 3);
+}
+
+/// Run by `killed_anywhere`, in a process of its own: objects come and go until it is killed.
+#[test]
+fn churn() {
+    let Some(home) = std::env::var_os("SPORE_TEST_CHURN") else { return };
+    let home = Path::new(&home);
+    let store = Store::open_at(&home.join("s"), &home.join("r")).unwrap();
+    let base = make_snapshot(&store);
+    for round in 0.. {
+        let image = register(&store, &format!("image {}-{round}", std::process::id())).unwrap();
+        let durability = [Durability::Volatile, Durability::Durable][round % 2];
+        let new = NewVolume::default();
+        let volume = volume::create_from_snapshot(&store, &base, new, durability).unwrap();
+        let change = |v: &mut volume::record::Volume| {
+            v.create_time = now();
+            Ok(())
+        };
+        store.volumes().update(&volume.volume_id, durability, change).unwrap();
+        volume::delete(&store, &volume.volume_id).unwrap();
+        catalog::deregister(&store, &image.image_id).unwrap();
+    }
+}
+
+#[test]
+fn killed_anywhere_the_store_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+    for round in 0..20u64 {
+        let churn = || {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["churn", "--exact", "--nocapture"])
+                .env("SPORE_TEST_CHURN", dir.path())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut children = [churn(), churn()];
+        // Any moment will do; this one differs each round.
+        std::thread::sleep(std::time::Duration::from_millis(40 + round * 7));
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let store = open_again(&store);
+        for id in store.volumes().ids().unwrap() {
+            let volume = store.volumes().get(&id).unwrap();
+            volume::open_layers(&store, &volume, false).unwrap();
+        }
+        for image in store.images().list().unwrap().records {
+            assert!(image.name.starts_with("image "));
+        }
+        for broken in [
+            store.images().list().unwrap().broken,
+            store.volumes().list().unwrap().broken,
+            store.snapshots().list().unwrap().broken,
+        ] {
+            assert!(broken.is_empty(), "{broken:?}");
+        }
+        assert!(entries(&store.home().join("tmp")).is_empty(), "debris is swept");
+    }
+}
