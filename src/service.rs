@@ -34,6 +34,7 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     if let Some(ramdisk) = &action.ramdisk {
         request.ramdisk = Some(store.ramdisks().resolve(ramdisk)?.ramdisk_id);
     }
+    crate::instance::host::check_kvm()?;
     let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();

@@ -1,7 +1,13 @@
 //! What may be typed.
 
+use super::filter::Filter;
 use super::output::Output;
-use clap::{Parser, Subcommand};
+use crate::action::{Count, Until, parse_duration, parse_memory};
+use crate::image::record::{RootDeviceType, Tag};
+use crate::plan::Engine;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Exit codes, the end of the top-level help.
 const EXIT_CODES: &str = "\
@@ -32,7 +38,6 @@ Examples:
     version,
     arg_required_else_help = true,
     subcommand_required = true,
-    disable_help_subcommand = false,
     after_long_help = EXIT_CODES,
     max_term_width = 100
 )]
@@ -52,6 +57,31 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Launch instances from an image
+    Run(Box<Run>),
+    /// List instances
+    Ls(Ls),
+    /// Show instances in full
+    Show(Targets),
+    /// Print what a guest said on its console
+    Logs(Logs),
+    /// Attach to an instance's serial line; ^] detaches
+    Console(Console),
+    /// Stop instances; their volumes stay
+    Stop(Stop),
+    /// Start stopped instances
+    Start(Start),
+    /// Reboot instances
+    Reboot(Reboot),
+    /// Terminate instances; their volumes go with them
+    Terminate(Targets),
+    /// Wait until instances are in a state
+    Wait(Wait),
+    /// Check whether this machine can run instances
+    ///
+    /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the
+    /// built-in image once for real. Exit code 1 if something that Spore needs is missing; the table names the remedy.
+    Doctor,
     /// Print a shell completion script
     ///
     /// For example: spore completions bash > ~/.local/share/bash-completion/completions/spore
@@ -59,4 +89,256 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Launch instances.
+///
+/// Every instance gets a copy-on-write volume over the image's snapshot and is a process of its own. The command
+/// returns when all of them run (or, with -n MIN:MAX, at least MIN; or none is left and the cause is named).
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore run demo -n 4 --wait                    four clones, their consoles, exit 0
+  spore run debian --name web -t t3.small       one Debian with 2 vCPUs and 2 GiB
+  spore run debian -n 5:20 -q                   as many as fit, at least five; print their ids
+  spore run debian --kernel ./bzImage --append 'quiet systemd.unit=rescue.target'
+  spore run debian --rm --wait --timeout 60     gone when the guest powers off
+
+Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1 refused, or a guest failed before its
+prompt; 124 no prompt within --timeout (the instances go on); 125 failure.")]
+pub struct Run {
+    /// The image: an id, a unique prefix of one, or a name
+    pub image: String,
+    /// How many: N, or MIN:MAX for at least MIN and at most MAX
+    #[arg(short = 'n', long, default_value = "1", value_name = "N|MIN:MAX")]
+    pub count: Count,
+    /// Instance type, a preset of vCPUs and memory [default: the image's, else t3.micro]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    pub instance_type: Option<String>,
+    /// vCPUs, 1 to 64, over the type's
+    #[arg(short, long, value_name = "CPUS")]
+    pub cpus: Option<u8>,
+    /// Memory over the type's: 512M, 2G (a plain number counts MiB)
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u64>,
+    /// Name: the tag Name of every instance
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Kernel over the image's: a registered one (id or name) or a file (bzImage or ELF vmlinux), which is registered
+    #[arg(long, value_name = "AKI|NAME|FILE")]
+    pub kernel: Option<String>,
+    /// Initial ramdisk over the image's: a registered one or a file
+    #[arg(long, value_name = "ARI|NAME|FILE")]
+    pub initrd: Option<String>,
+    /// Kernel command line in place of the image's
+    #[arg(long, value_name = "STR")]
+    pub cmdline: Option<String>,
+    /// Append to the kernel command line
+    #[arg(long, value_name = "STR", default_value = "", hide_default_value = true)]
+    pub append: String,
+    /// Root device type in place of the image's: instance-store leaves no trace of the root
+    #[arg(long, value_name = "TYPE", value_parser = ["ebs", "instance-store"])]
+    pub root_device_type: Option<String>,
+    /// Terminate instead of stopping when the guest powers off
+    #[arg(long)]
+    pub rm: bool,
+    /// Wait for each guest's login prompt, or its end, and print its console's last lines
+    #[arg(long, conflicts_with = "no_wait")]
+    pub wait: bool,
+    /// With --wait: give up after this long (30, 500ms, 2m)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// Return as soon as the processes are started
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How the host does disk I/O
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    pub engine: EngineArg,
+    /// User data: text, @FILE, or - for standard input. It is kept with the instance
+    #[arg(long, value_name = "TEXT|@FILE|-")]
+    pub user_data: Option<String>,
+    /// Tag of every instance (repeatable)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    pub tags: Vec<Tag>,
+}
+
+/// [`Engine`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum EngineArg {
+    /// io_uring if the host has it, else sync
+    Auto,
+    /// io_uring, or fail
+    Uring,
+    /// preadv and pwritev
+    Sync,
+}
+
+impl From<EngineArg> for Engine {
+    fn from(engine: EngineArg) -> Self {
+        match engine {
+            EngineArg::Auto => Self::Auto,
+            EngineArg::Uring => Self::Uring,
+            EngineArg::Sync => Self::Sync,
+        }
+    }
+}
+
+impl Run {
+    /// The root device type asked for.
+    pub fn root_device_type(&self) -> Option<RootDeviceType> {
+        self.root_device_type.as_deref().map(|text| match text {
+            "instance-store" => RootDeviceType::InstanceStore,
+            _ => RootDeviceType::Ebs,
+        })
+    }
+}
+
+fn parse_tag(text: &str) -> Result<Tag, String> {
+    let (key, value) = text.split_once('=').ok_or("a tag is KEY=VALUE")?;
+    if key.is_empty() || key.chars().count() > 127 || value.chars().count() > 255 {
+        return Err("a tag's key has 1 to 127 characters, its value at most 255".into());
+    }
+    Ok(Tag { key: key.to_owned(), value: value.to_owned() })
+}
+
+/// List instances, the oldest first. Terminated ones can be seen for an hour.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Filters (values may hold * and ?; several values of one filter are alternatives):
+  instance-id, instance-state-name, instance-state-code, instance-type, image-id, reservation-id, owner-id,
+  launch-index, kernel-id, ramdisk-id, root-device-type, root-device-name, architecture, virtualization-type,
+  state-reason-code, block-device-mapping.volume-id, tag:KEY, tag-key
+
+Examples:
+  spore ls --filter instance-state-name=running,pending
+  spore ls --filter 'tag:Name=web*' -o json | jq -r '.Reservations[].Instances[].InstanceId'")]
+pub struct Ls {
+    /// Instances: ids, unique prefixes or names [default: all]
+    pub targets: Vec<String>,
+    /// Only those for which this holds (repeatable)
+    #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+    pub filters: Vec<Filter>,
+}
+
+/// Instances.
+#[derive(Debug, Args)]
+pub struct Targets {
+    /// Instances: ids, unique prefixes or names
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub targets: Vec<String>,
+}
+
+/// Print what the guest said on its serial line since the instance was launched.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The instance: an id, a unique prefix or a name
+    #[arg(value_name = "INSTANCE")]
+    pub target: String,
+    /// Go on until the instance ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print what the VMM has to tell instead: errors, stopped devices, resets, the end
+    #[arg(long)]
+    pub vmm: bool,
+}
+
+/// Attach to an instance's serial line.
+///
+/// On a terminal, keys go to the guest as they are, and ^] detaches. Otherwise standard input is passed on and the
+/// guest's output printed until the instance ends. What the guest said before is in 'spore logs'.
+#[derive(Debug, Args)]
+pub struct Console {
+    /// The instance: an id, a unique prefix or a name
+    #[arg(value_name = "INSTANCE")]
+    pub target: String,
+}
+
+/// Stop instances: press the power button, wait until the guest has powered off, and force it if it has not
+/// within --timeout. Volumes stay; 'spore start' goes on with them.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// How long the guest may take (30, 500ms, 2m)
+    #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Do not ask the guest: end it at once, as pulling the plug does
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only press the button
+    #[arg(long, conflicts_with = "force")]
+    pub no_wait: bool,
+}
+
+/// Start stopped instances on their own volumes. Returns when they run.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Return as soon as the processes are started
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Reboot instances: ask the guest to shut down, and start the machine anew; reset it if the guest has not shut down
+/// within --timeout. An instance with an instance-store root is reset at once.
+#[derive(Debug, Args)]
+pub struct Reboot {
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// How long the guest may take (30, 500ms, 2m)
+    #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Do not ask the guest: reset at once, as the reset button does
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// Wait until every instance is in a state. Exit code 1 as soon as one can't get there any more, 124 if the time is up.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// For what: exit is stopped or terminated
+    #[arg(long = "for", value_enum, default_value_t = UntilArg::Exit, value_name = "STATE")]
+    pub until: UntilArg,
+    /// Give up after this long (30, 500ms, 2m)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// [`Until`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum UntilArg {
+    /// Its vCPUs run
+    Running,
+    /// Its console shows a login prompt
+    Login,
+    /// It is stopped
+    Stopped,
+    /// It is terminated
+    Terminated,
+    /// It is stopped or terminated
+    Exit,
+}
+
+impl From<UntilArg> for Until {
+    fn from(until: UntilArg) -> Self {
+        match until {
+            UntilArg::Running => Self::Running,
+            UntilArg::Login => Self::Login,
+            UntilArg::Stopped => Self::Stopped,
+            UntilArg::Terminated => Self::Terminated,
+            UntilArg::Exit => Self::Exit,
+        }
+    }
+}
+
+/// Where user data comes from.
+pub fn user_data_file(text: &str) -> Option<PathBuf> {
+    text.strip_prefix('@').map(PathBuf::from)
 }

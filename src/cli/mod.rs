@@ -1,10 +1,16 @@
 //! The command line: arguments in, one call of the service, a table or JSON out.
 
 pub mod args;
+mod describe;
+mod doctor;
 pub mod filter;
+mod instance;
 pub mod output;
+pub mod progress;
+mod run;
 
 use crate::error::{Error, Kind, Result};
+use crate::store::Store;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use std::io::Write;
@@ -24,8 +30,20 @@ pub fn main() -> ExitCode {
 
 /// Every command ends here; what it returns is the process's exit code.
 fn dispatch(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
-        Command::Completions { shell } => completions(shell),
+    let output = cli.output;
+    match &cli.command {
+        Command::Run(args) => run::run(&Store::open()?, output, args),
+        Command::Ls(args) => instance::ls(&Store::open()?, output, args),
+        Command::Show(args) => instance::show(&Store::open()?, output, args),
+        Command::Logs(args) => instance::logs(&Store::open()?, args),
+        Command::Console(args) => instance::attach(&Store::open()?, args),
+        Command::Stop(args) => instance::stop(&Store::open()?, output, args),
+        Command::Start(args) => instance::start(&Store::open()?, output, args),
+        Command::Reboot(args) => instance::reboot(&Store::open()?, output, args),
+        Command::Terminate(args) => instance::terminate(&Store::open()?, output, args),
+        Command::Wait(args) => instance::wait(&Store::open()?, args),
+        Command::Doctor => doctor::doctor(output),
+        Command::Completions { shell } => completions(*shell),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod client;
 pub mod cmdline;
 pub mod console;
 pub mod dir;
+pub mod host;
 pub mod launch;
 pub mod lifecycle;
 pub mod pool;

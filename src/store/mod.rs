@@ -17,7 +17,7 @@ mod record;
 pub mod staging;
 
 pub use collection::{Collection, Listing, Locked};
-pub use record::{RECORD, Record, now};
+pub use record::{RECORD, Record, now, rfc3339};
 pub use staging::Staging;
 
 use crate::error::{OrFail, Result};

@@ -135,7 +135,7 @@ pub fn now() -> String {
 }
 
 /// Time since the epoch as RFC 3339 in UTC with milliseconds.
-fn rfc3339(since: Duration) -> String {
+pub fn rfc3339(since: Duration) -> String {
     let (seconds, millis) = (since.as_secs(), since.subsec_millis());
     let (day, second) = (seconds / 86_400, seconds % 86_400);
     // Howard Hinnant's civil_from_days: eras of 400 years that begin on 1 March.

@@ -1,0 +1,210 @@
+//! Instances in EC2's shapes and as tables.
+
+use super::filter::Filter;
+use super::output::{Table, human_bytes};
+use crate::error::Result;
+use crate::instance::lifecycle::Change;
+use crate::instance::record::{Instance, Record};
+use serde_json::{Value, json};
+
+/// Filter names of `ls`, tags aside.
+const FILTERS: [&str; 18] = [
+    "instance-id",
+    "instance-state-name",
+    "instance-state-code",
+    "instance-type",
+    "image-id",
+    "reservation-id",
+    "owner-id",
+    "launch-index",
+    "kernel-id",
+    "ramdisk-id",
+    "root-device-type",
+    "root-device-name",
+    "architecture",
+    "virtualization-type",
+    "state-reason-code",
+    "block-device-mapping.volume-id",
+    "tag-key",
+    "tag:KEY",
+];
+
+/// True if every filter holds.
+///
+/// # Errors
+/// A filter's name is unknown.
+pub fn matches(record: &Record, filters: &[Filter]) -> Result<bool> {
+    for filter in filters {
+        if !filter.matches(values(record, filter)?.iter().map(String::as_str)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Refuse unknown filters even where there is no instance to look at.
+///
+/// # Errors
+/// A filter's name is unknown.
+pub fn check(filters: &[Filter]) -> Result<()> {
+    let known = |name: &str| FILTERS.contains(&name) || name.starts_with("tag:");
+    match filters.iter().find(|filter| !known(&filter.name)) {
+        Some(filter) => Err(filter.unknown(&FILTERS)),
+        None => Ok(()),
+    }
+}
+
+fn values(record: &Record, filter: &Filter) -> Result<Vec<String>> {
+    let instance = &record.instance;
+    let tags = || instance.tags.iter();
+    if let Some(key) = filter.name.strip_prefix("tag:") {
+        return Ok(tags().filter(|t| t.key == key).map(|t| t.value.clone()).collect());
+    }
+    // The names of enumerations are those of the JSON.
+    let name = |value: Value| value.as_str().map(str::to_owned).into_iter().collect();
+    Ok(match filter.name.as_str() {
+        "instance-id" => vec![instance.instance_id.to_string()],
+        "instance-state-name" => vec![instance.state.name().to_owned()],
+        "instance-state-code" => vec![instance.state.code().to_string()],
+        "instance-type" => vec![instance.instance_type.clone()],
+        "image-id" => vec![instance.image_id.to_string()],
+        "reservation-id" => vec![record.reservation_id.to_string()],
+        "owner-id" => vec![record.owner_id.clone()],
+        "launch-index" => vec![instance.ami_launch_index.to_string()],
+        "kernel-id" => instance.kernel_id.iter().map(ToString::to_string).collect(),
+        "ramdisk-id" => instance.ramdisk_id.iter().map(ToString::to_string).collect(),
+        "root-device-type" => name(json!(instance.root_device_type)),
+        "root-device-name" => vec![instance.root_device_name.clone()],
+        "architecture" => name(json!(instance.architecture)),
+        "virtualization-type" => name(json!(instance.virtualization_type)),
+        "state-reason-code" => instance.state_reason.iter().map(|r| r.code.clone()).collect(),
+        "block-device-mapping.volume-id" => {
+            instance.block_device_mappings.iter().map(|m| m.ebs.volume_id.to_string()).collect()
+        }
+        "tag-key" => tags().map(|t| t.key.clone()).collect(),
+        _ => return Err(filter.unknown(&FILTERS)),
+    })
+}
+
+/// `{"Reservations": [{"ReservationId", "OwnerId", "Instances": […]}]}`: DescribeInstances.
+pub fn reservations(records: &[Record]) -> Value {
+    let mut reservations: Vec<(&Record, Vec<&Instance>)> = Vec::new();
+    for record in records {
+        match reservations.iter_mut().find(|(r, _)| r.reservation_id == record.reservation_id) {
+            Some((_, instances)) => instances.push(&record.instance),
+            None => reservations.push((record, vec![&record.instance])),
+        }
+    }
+    let reservations: Vec<Value> = reservations
+        .into_iter()
+        .map(|(record, instances)| {
+            json!({
+                "ReservationId": record.reservation_id,
+                "OwnerId": record.owner_id,
+                "Instances": instances,
+            })
+        })
+        .collect();
+    json!({ "Reservations": reservations })
+}
+
+/// One line an instance.
+pub fn list(records: &[Record]) -> Table {
+    let row = |record: &Record| {
+        let instance = &record.instance;
+        vec![
+            instance.instance_id.to_string(),
+            instance.name().unwrap_or("-").to_owned(),
+            instance.ami_launch_index.to_string(),
+            instance.image_id.to_string(),
+            instance.instance_type.clone(),
+            instance.cpu_options.core_count.to_string(),
+            human_bytes(instance.spore.memory),
+            instance.state.name().to_owned(),
+            instance.launch_time.clone(),
+        ]
+    };
+    Table {
+        columns: vec![
+            "INSTANCE", "NAME", "INDEX", "IMAGE", "TYPE", "CPUS", "MEMORY", "STATE", "LAUNCHED",
+        ],
+        rows: records.iter().map(row).collect(),
+        ids: records.iter().map(|r| r.instance.instance_id.to_string()).collect(),
+        json: reservations(records),
+    }
+}
+
+/// Everything about a few instances, a line each field.
+pub fn full(records: &[Record]) -> Table {
+    let mut rows = Vec::new();
+    for record in records {
+        if !rows.is_empty() {
+            rows.push(vec![String::new(), String::new()]);
+        }
+        rows.extend(fields(record).into_iter().map(|(key, value)| vec![key.to_owned(), value]));
+    }
+    Table { columns: vec!["FIELD", "VALUE"], rows, ..list(records) }
+}
+
+fn fields(record: &Record) -> Vec<(&'static str, String)> {
+    let instance = &record.instance;
+    let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    let mut fields = vec![
+        ("InstanceId", instance.instance_id.to_string()),
+        ("Name", instance.name().unwrap_or("-").to_owned()),
+        ("State", instance.state.name().to_owned()),
+    ];
+    if let Some(reason) = &instance.state_reason {
+        fields.push(("StateReason", reason.message.clone()));
+    }
+    fields.extend([
+        ("ReservationId", record.reservation_id.to_string()),
+        ("AmiLaunchIndex", instance.ami_launch_index.to_string()),
+        ("ImageId", instance.image_id.to_string()),
+        ("InstanceType", instance.instance_type.clone()),
+        ("Cpus", instance.cpu_options.core_count.to_string()),
+        ("Memory", human_bytes(instance.spore.memory)),
+        ("LaunchTime", instance.launch_time.clone()),
+        ("RootDeviceType", text(json!(instance.root_device_type))),
+    ]);
+    fields.extend(instance.kernel_id.iter().map(|id| ("KernelId", id.to_string())));
+    fields.extend(instance.ramdisk_id.iter().map(|id| ("RamdiskId", id.to_string())));
+    for (index, mapping) in instance.block_device_mappings.iter().enumerate() {
+        let engine = instance.spore.engines.get(index).map(|engine| text(json!(engine)));
+        let engine = engine.map(|engine| format!(" ({engine})")).unwrap_or_default();
+        let read_only = if mapping.ebs.read_only { ", read-only" } else { "" };
+        let volume = &mapping.ebs.volume_id;
+        fields.push(("Volume", format!("{} {volume}{engine}{read_only}", mapping.device_name)));
+    }
+    fields.push(("CommandLine", instance.spore.command_line.clone()));
+    fields.push(("Uuid", instance.spore.uuid.clone()));
+    fields.extend(instance.spore.pid.iter().map(|pid| ("Pid", pid.to_string())));
+    let tags = instance.tags.iter().filter(|tag| tag.key != "Name");
+    fields.extend(tags.map(|tag| ("Tag", format!("{}={}", tag.key, tag.value))));
+    fields
+}
+
+/// State changes under EC2's `key`, e.g. `StoppingInstances`.
+pub fn changes(key: &str, changes: &[Change]) -> Table {
+    let state = |state: crate::instance::record::State| json!(state);
+    let json = |change: &Change| {
+        json!({
+            "InstanceId": change.record.instance.instance_id,
+            "CurrentState": state(change.record.instance.state),
+            "PreviousState": state(change.previous),
+        })
+    };
+    let row = |change: &Change| {
+        vec![
+            change.record.instance.instance_id.to_string(),
+            change.previous.name().to_owned(),
+            change.record.instance.state.name().to_owned(),
+        ]
+    };
+    Table {
+        columns: vec!["INSTANCE", "PREVIOUS", "CURRENT"],
+        rows: changes.iter().map(row).collect(),
+        ids: changes.iter().map(|c| c.record.instance.instance_id.to_string()).collect(),
+        json: json!({ key: changes.iter().map(json).collect::<Vec<_>>() }),
+    }
+}

@@ -1,0 +1,238 @@
+//! `doctor`: can this machine run instances, and if not, what would help?
+
+use super::output::{Output, Table, emit, human_bytes};
+use crate::action::{RunInstances, Until};
+use crate::error::{Error, Result};
+use crate::instance::dir::InstanceDir;
+use crate::instance::launch::Request;
+use crate::instance::record::State;
+use crate::service::{self, Waited};
+use crate::store::Store;
+use kvm_ioctls::{Cap, Kvm};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The KVM capabilities that a VMM can't do without, by name.
+const NEEDED: [(Cap, &str); 8] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+/// Less free space than this is worth a warning: a Debian image and a few overlays.
+const SPACE: u64 = 4 << 30;
+/// The built-in guest takes milliseconds; in a nested VM some seconds.
+const BOOT_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+struct Check {
+    what: &'static str,
+    verdict: Verdict,
+    detail: String,
+}
+
+fn ok(what: &'static str, detail: impl Into<String>) -> Check {
+    Check { what, verdict: Verdict::Ok, detail: detail.into() }
+}
+
+fn warn(what: &'static str, detail: impl Into<String>) -> Check {
+    Check { what, verdict: Verdict::Warn, detail: detail.into() }
+}
+
+fn fail(what: &'static str, detail: impl Into<String>) -> Check {
+    Check { what, verdict: Verdict::Fail, detail: detail.into() }
+}
+
+/// `doctor`.
+pub fn doctor(output: Output) -> Result<ExitCode> {
+    let (kvm, usable) = kvm();
+    let mut checks = kvm;
+    checks.extend([virtualization(), io_uring(), user_namespaces(), qemu_img()]);
+    match Store::open() {
+        Ok(store) => {
+            checks.push(ok("store", store.home().display().to_string()));
+            checks.push(space(&store));
+            if usable {
+                checks.push(boot(&store));
+            }
+        }
+        Err(error) => checks.push(fail("store", error.to_string())),
+    }
+    emit(output, &table(&checks))?;
+    let bad = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    Ok(ExitCode::from(u8::from(bad)))
+}
+
+fn table(checks: &[Check]) -> Table {
+    let verdict = |check: &Check| match check.verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    };
+    let row = |check: &Check| {
+        vec![check.what.to_owned(), verdict(check).to_owned(), check.detail.clone()]
+    };
+    let json = |check: &Check| json!({ "Check": check.what, "Verdict": verdict(check), "Detail": check.detail });
+    Table {
+        columns: vec!["CHECK", "VERDICT", "DETAIL"],
+        rows: checks.iter().map(row).collect(),
+        ids: checks.iter().filter(|c| c.verdict == Verdict::Fail).map(|c| c.what.into()).collect(),
+        json: json!({ "Checks": checks.iter().map(json).collect::<Vec<_>>() }),
+    }
+}
+
+/// /dev/kvm and what it can do; whether it can be used.
+fn kvm() -> (Vec<Check>, bool) {
+    if let Err(error) = crate::instance::host::check_kvm() {
+        return (vec![fail("/dev/kvm", error.message())], false);
+    }
+    let kvm = match Kvm::new() {
+        Ok(kvm) => kvm,
+        Err(error) => return (vec![fail("/dev/kvm", format!("cannot be opened: {error}"))], false),
+    };
+    let version = kvm.get_api_version();
+    let missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|(cap, _)| !kvm.check_extension(*cap))
+        .map(|(_, name)| *name)
+        .collect();
+    let mut checks = vec![ok("/dev/kvm", "can be opened")];
+    // The API has been at version 12 since Linux 2.6.22 (Documentation/virt/kvm/api.rst, 4.1).
+    checks.push(if version != 12 {
+        fail("KVM API", format!("version {version} instead of 12"))
+    } else if missing.is_empty() {
+        ok("KVM API", format!("version 12, up to {} vCPUs", kvm.get_max_vcpus()))
+    } else {
+        fail("KVM API", format!("lacks {}; use a newer kernel", missing.join(", ")))
+    });
+    let usable = checks.iter().all(|check| check.verdict == Verdict::Ok);
+    (checks, usable)
+}
+
+fn virtualization() -> Check {
+    let what = "virtualization";
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+    let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
+    match (has("vmx"), has("svm")) {
+        (true, _) if loaded("kvm_intel") => ok(what, "Intel VT-x"),
+        (_, true) if loaded("kvm_amd") => ok(what, "AMD-V"),
+        _ => warn(
+            what,
+            "no hardware virtualization: a software KVM runs the built-in image and the lab kernel; \
+             stock kernels run in the box (scripts/kvm-box)",
+        ),
+    }
+}
+
+fn io_uring() -> Check {
+    match io_uring::IoUring::new(2) {
+        Ok(_) => ok("io_uring", "available"),
+        Err(error) => {
+            warn("io_uring", format!("not available ({error}): disks use preadv and pwritev"))
+        }
+    }
+}
+
+fn user_namespaces() -> Check {
+    let what = "user namespaces";
+    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    let clone =
+        fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone").unwrap_or_default();
+    let root = rustix::process::geteuid().is_root();
+    if limit.trim() == "0" || (clone.trim() == "0" && !root) {
+        return warn(
+            what,
+            "switched off: images can't be built without root (sysctl user.max_user_namespaces)",
+        );
+    }
+    let user = std::env::var("USER").unwrap_or_default();
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let ids = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let mine = ids.lines().filter_map(|line| line.split(':').next()).any(|n| n == user || n == uid);
+    if root || mine {
+        ok(what, "available")
+    } else {
+        warn(
+            what,
+            "no range in /etc/subuid: building images without root needs one (usermod --add-subuids)",
+        )
+    }
+}
+
+fn qemu_img() -> Check {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).map(|dir| dir.join("qemu-img")).find(|p| p.is_file());
+    match found {
+        Some(path) => ok("qemu-img", path.display().to_string()),
+        None => {
+            warn("qemu-img", "not found: vmdk, vhd and vhdx can't be imported (package qemu-utils)")
+        }
+    }
+}
+
+fn space(store: &Store) -> Check {
+    let what = "disk space";
+    match rustix::fs::statvfs(store.home()) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let detail = format!("{} free under {}", human_bytes(free), store.home().display());
+            if free < SPACE { warn(what, detail) } else { ok(what, detail) }
+        }
+        Err(error) => fail(what, format!("cannot look at {}: {error}", store.home().display())),
+    }
+}
+
+/// Boot the built-in image once, as a user would.
+fn boot(store: &Store) -> Check {
+    let what = "boot";
+    match boot_once(store) {
+        Ok(took) => {
+            ok(what, format!("the built-in image ran to its end in {} ms", took.as_millis()))
+        }
+        Err(error) => fail(what, error.to_string()),
+    }
+}
+
+fn boot_once(store: &Store) -> Result<Duration> {
+    let action = RunInstances {
+        image: "demo".into(),
+        kernel: None,
+        ramdisk: None,
+        request: Request { min_count: 1, max_count: 1, ..Request::default() },
+        user_data: None,
+        wait_running: true,
+    };
+    let begin = Instant::now();
+    let record = service::run(store, &action)?.records.remove(0);
+    let dir = InstanceDir::new(store, &record.instance.instance_id);
+    let waited =
+        service::wait(std::slice::from_ref(&dir), Until::Exit, Some(BOOT_PATIENCE), &mut |_| {});
+    let took = begin.elapsed();
+    service::terminate(std::slice::from_ref(&dir)).remove(0)?;
+    match waited.first() {
+        Some(Waited::Reached(record)) if record.instance.state == State::Stopped => {
+            match &record.instance.state_reason {
+                Some(reason) if reason.code != "Client.InstanceInitiatedShutdown" => {
+                    Err(Error::failure(format!("the built-in image failed: {}", reason.message)))
+                }
+                _ => Ok(took),
+            }
+        }
+        _ => Err(Error::failure("the built-in image did not power off in time")),
+    }
+}

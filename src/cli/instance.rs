@@ -1,0 +1,265 @@
+//! The verbs of instances.
+
+use super::args::{Console, Logs, Ls, Reboot, Start, Stop, Targets, Wait};
+use super::describe;
+use super::output::{Output, emit};
+use super::progress::Progress;
+use crate::action::Until;
+use crate::error::{Error, Kind, Result};
+use crate::instance::console::{self, Detached};
+use crate::instance::dir::InstanceDir;
+use crate::instance::lifecycle::Change;
+use crate::instance::record::Record;
+use crate::plan::VmReport;
+use crate::service::{self, Waited};
+use crate::store::{Store, rfc3339};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// `ls`.
+pub fn ls(store: &Store, output: Output, args: &Ls) -> Result<ExitCode> {
+    describe::check(&args.filters)?;
+    let records = if args.targets.is_empty() {
+        service::describe(store)?
+    } else {
+        records(&service::resolve(store, &args.targets)?)?
+    };
+    let mut chosen = Vec::new();
+    for record in records {
+        if describe::matches(&record, &args.filters)? {
+            chosen.push(record);
+        }
+    }
+    emit(output, &describe::list(&chosen))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `show`.
+pub fn show(store: &Store, output: Output, args: &Targets) -> Result<ExitCode> {
+    let records = records(&service::resolve(store, &args.targets)?)?;
+    emit(output, &describe::full(&records))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn records(dirs: &[InstanceDir]) -> Result<Vec<Record>> {
+    dirs.iter().map(service::record).collect()
+}
+
+/// The one instance that `target` addresses, and its record.
+fn one(store: &Store, target: &str) -> Result<(InstanceDir, Record)> {
+    let dir = service::resolve(store, &[target.to_owned()])?.remove(0);
+    let record = service::record(&dir)?;
+    Ok((dir, record))
+}
+
+/// `logs`.
+pub fn logs(store: &Store, args: &Logs) -> Result<ExitCode> {
+    let (dir, _) = one(store, &args.target)?;
+    let mut out = io::stdout().lock();
+    if args.vmm {
+        console::copy_log(&dir, &dir.vmm_log(), false, &mut out)?;
+        let mut text = String::new();
+        for report in dir.reports()? {
+            text.push_str(&line(&report));
+            text.push('\n');
+        }
+        drop(out);
+        super::output::write_stdout(text.as_bytes())?;
+        if args.follow {
+            return Err(Error::usage("--follow is for the console; give it without --vmm"));
+        }
+    } else {
+        console::copy_log(&dir, &dir.console(), args.follow, &mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A report as a person reads it.
+fn line(report: &VmReport) -> String {
+    let time = |at: u64| rfc3339(Duration::from_millis(at));
+    match report {
+        VmReport::Started { at } => format!("{} started", time(*at)),
+        VmReport::Reset { at, by } => format!("{} reset by {by:?}", time(*at)),
+        VmReport::Notice { at, message } => {
+            format!("{} notice: {}", time(*at), message.escape_debug())
+        }
+        VmReport::Ended { at, message, .. } => {
+            format!("{} ended: {}", time(*at), message.escape_debug())
+        }
+    }
+}
+
+/// `console`.
+pub fn attach(store: &Store, args: &Console) -> Result<ExitCode> {
+    let (dir, record) = one(store, &args.target)?;
+    if !record.instance.state.is_active() {
+        return Err(Error::refused(
+            "IncorrectInstanceState",
+            format!(
+                "{} is {}; 'spore logs' has what it said",
+                dir.id(),
+                record.instance.state.name()
+            ),
+        ));
+    }
+    let terminal = io::stdin().is_terminal();
+    if terminal {
+        eprintln!("spore: attached to {}; ^] detaches", dir.id());
+    }
+    let raw = if terminal { Raw::enter() } else { None };
+    let detached = console::attach(&dir, Unbuffered, io::stdout(), terminal);
+    drop(raw);
+    if terminal {
+        match detached.as_ref() {
+            Ok(Detached::ByKey) => eprintln!("\nspore: detached"),
+            Ok(Detached::ByEnd) => eprintln!("\nspore: {} has ended", dir.id()),
+            Err(_) => eprintln!(),
+        }
+    }
+    detached?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Standard input without std's buffer, in which bytes could lie while poll(2) waits for more.
+struct Unbuffered;
+
+impl io::Read for Unbuffered {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::read(rustix::stdio::stdin(), &mut *bytes))?)
+    }
+}
+
+impl std::os::fd::AsFd for Unbuffered {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        rustix::stdio::stdin()
+    }
+}
+
+/// The terminal in raw mode, until dropped.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter() -> Option<Self> {
+        let before = tcgetattr(rustix::stdio::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// `stop`.
+pub fn stop(store: &Store, output: Output, args: &Stop) -> Result<ExitCode> {
+    let dirs = service::resolve(store, &args.targets.targets)?;
+    let _progress = Progress::spinner("stopping");
+    let changes = service::stop(&dirs, args.timeout, args.force, !args.no_wait);
+    print_changes(output, "StoppingInstances", changes)
+}
+
+/// `start`.
+pub fn start(store: &Store, output: Output, args: &Start) -> Result<ExitCode> {
+    let dirs = service::resolve(store, &args.targets.targets)?;
+    print_changes(output, "StartingInstances", service::start(&dirs, !args.no_wait))
+}
+
+/// `reboot`.
+pub fn reboot(store: &Store, output: Output, args: &Reboot) -> Result<ExitCode> {
+    let dirs = service::resolve(store, &args.targets.targets)?;
+    let _progress = Progress::spinner("rebooting");
+    print_changes(output, "RebootingInstances", service::reboot(&dirs, args.timeout, args.force))
+}
+
+/// `terminate`.
+pub fn terminate(store: &Store, output: Output, args: &Targets) -> Result<ExitCode> {
+    let dirs = service::resolve(store, &args.targets)?;
+    print_changes(output, "TerminatingInstances", service::terminate(&dirs))
+}
+
+/// Print what was done, then what was not; the last error decides the exit code.
+fn print_changes(output: Output, key: &str, results: Vec<Result<Change>>) -> Result<ExitCode> {
+    let mut changes = Vec::new();
+    let mut errors = Vec::new();
+    for result in results {
+        match result {
+            Ok(change) => changes.push(change),
+            Err(error) => errors.push(error),
+        }
+    }
+    if !changes.is_empty() {
+        emit(output, &describe::changes(key, &changes))?;
+    }
+    finish(errors)
+}
+
+/// Success, or the last of these errors after the others have been told.
+pub fn finish(mut errors: Vec<Error>) -> Result<ExitCode> {
+    let Some(last) = errors.pop() else { return Ok(ExitCode::SUCCESS) };
+    for error in errors {
+        let _ = writeln!(io::stderr(), "spore: {error}");
+    }
+    Err(last)
+}
+
+/// `wait`.
+pub fn wait(store: &Store, args: &Wait) -> Result<ExitCode> {
+    let dirs = service::resolve(store, &args.targets.targets)?;
+    let until = Until::from(args.until);
+    let waited = wait_for(&dirs, until, args.timeout);
+    finish(waited.iter().filter_map(|waited| shortfall(waited, until, args.timeout)).collect())
+}
+
+/// Wait, with progress on a terminal.
+pub fn wait_for(dirs: &[InstanceDir], until: Until, timeout: Option<Duration>) -> Vec<Waited> {
+    let progress = Progress::count(dirs.len(), what(until));
+    service::wait(dirs, until, timeout, &mut |done| progress.set(done))
+}
+
+fn what(until: Until) -> &'static str {
+    match until {
+        Until::Running => "running",
+        Until::Login | Until::LoginOrEnd => "at the login prompt",
+        Until::Stopped => "stopped",
+        Until::Terminated => "terminated",
+        Until::Exit => "stopped or terminated",
+    }
+}
+
+/// Why a wait did not end as wished; `None` if it did.
+pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
+    let stage = |record: &Record| {
+        let instance = &record.instance;
+        let reason = instance.state_reason.as_ref().map(|r| format!(" ({})", r.message));
+        format!(
+            "{} is {}{}",
+            instance.instance_id,
+            instance.state.name(),
+            reason.unwrap_or_default()
+        )
+    };
+    match waited {
+        Waited::Reached(_) => None,
+        Waited::Lost(error) => Some(match error.kind() {
+            Kind::Refused => Error::refused("InvalidInstanceID.NotFound", error.message()),
+            _ => Error::failure(error.message()),
+        }),
+        Waited::Impossible(record) => Some(Error::refused(
+            "IncorrectInstanceState",
+            format!("{} and will not be {}", stage(record), what(until)),
+        )),
+        Waited::TimedOut(record) => Some(Error::timeout(format!(
+            "{}, not {} within {} s; it goes on, and 'spore logs {}' shows how far it is",
+            stage(record),
+            what(until),
+            timeout.unwrap_or_default().as_secs_f64(),
+            record.instance.instance_id
+        ))),
+    }
+}

@@ -1,0 +1,155 @@
+//! `run`: launch, wait, show.
+
+use super::args::{Run, user_data_file};
+use super::describe;
+use super::instance::{finish, shortfall, wait_for};
+use super::output::{Format, Output, emit, write_stdout};
+use super::progress::Progress;
+use crate::action::{RunInstances, Until};
+use crate::error::{Error, OrFail, Result};
+use crate::image::record::Tag;
+use crate::instance::console;
+use crate::instance::dir::InstanceDir;
+use crate::instance::launch;
+use crate::instance::record::{Record, State};
+use crate::service::{self, Waited};
+use crate::store::Store;
+use std::io::Read;
+use std::process::ExitCode;
+
+/// EC2's limit of user data, in bytes.
+const MAX_USER_DATA: u64 = 16 << 10;
+/// Lines of each console that `--wait` prints.
+const LAST_LINES: usize = 20;
+
+/// `run`.
+pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
+    let action = action(args)?;
+    let launched = {
+        let _progress = Progress::spinner("launching");
+        service::run(store, &action)?
+    };
+    let mut errors = launched.failures;
+    let mut records = launched.records;
+    if args.wait {
+        let waited = wait(store, &records, args);
+        records = refreshed(records, &waited);
+        if !output.quiet && output.format == Format::Table {
+            write_stdout(consoles(store, &records)?.as_bytes())?;
+        }
+        errors.extend(waited.iter().filter_map(|w| shortfall(w, Until::LoginOrEnd, args.timeout)));
+        errors.extend(records.iter().filter_map(failed));
+    }
+    emit(output, &describe::list(&records))?;
+    finish(errors)
+}
+
+fn action(args: &Run) -> Result<RunInstances> {
+    let mut tags = args.tags.clone();
+    if let Some(name) = &args.name {
+        if tags.iter().any(|tag| tag.key == "Name") {
+            return Err(Error::usage("--name and --tag Name=… say the same; give one of them"));
+        }
+        tags.push(Tag { key: "Name".into(), value: name.clone() });
+    }
+    let mut keys: Vec<&str> = tags.iter().map(|tag| tag.key.as_str()).collect();
+    keys.sort_unstable();
+    if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::usage(format!("the tag '{}' is given twice", twice[0].escape_debug())));
+    }
+    Ok(RunInstances {
+        image: args.image.clone(),
+        kernel: args.kernel.clone(),
+        ramdisk: args.initrd.clone(),
+        request: launch::Request {
+            min_count: args.count.min,
+            max_count: args.count.max,
+            instance_type: args.instance_type.clone(),
+            cpus: args.cpus,
+            memory: args.memory,
+            kernel: None,
+            ramdisk: None,
+            command_line: args.cmdline.clone(),
+            append: args.append.clone(),
+            root_device_type: args.root_device_type(),
+            terminate_on_shutdown: args.rm,
+            engine: args.engine.into(),
+            tags,
+        },
+        user_data: args.user_data.as_deref().map(user_data).transpose()?,
+        wait_running: !args.no_wait,
+    })
+}
+
+fn user_data(text: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match (text, user_data_file(text)) {
+        ("-", _) => {
+            let limited = std::io::stdin().lock().take(MAX_USER_DATA + 1);
+            read(limited, &mut bytes).or_fail(|| "read user data from standard input")?;
+        }
+        (_, Some(path)) => {
+            let file = std::fs::File::open(&path).or_fail(|| format!("open {}", path.display()))?;
+            read(file.take(MAX_USER_DATA + 1), &mut bytes)
+                .or_fail(|| format!("read {}", path.display()))?;
+        }
+        _ => bytes.extend_from_slice(text.as_bytes()),
+    }
+    if bytes.len() as u64 > MAX_USER_DATA {
+        return Err(Error::refused(
+            "InvalidUserData.Malformed",
+            format!("user data may have {MAX_USER_DATA} bytes at most"),
+        ));
+    }
+    eprintln!("spore: note: user data is kept with the instance; no guest can read it yet");
+    Ok(bytes)
+}
+
+fn read(mut from: impl Read, to: &mut Vec<u8>) -> std::io::Result<usize> {
+    from.read_to_end(to)
+}
+
+fn wait(store: &Store, records: &[Record], args: &Run) -> Vec<Waited> {
+    let dirs: Vec<_> =
+        records.iter().map(|r| InstanceDir::new(store, &r.instance.instance_id)).collect();
+    wait_for(&dirs, Until::LoginOrEnd, args.timeout)
+}
+
+/// The records as the wait left them.
+fn refreshed(records: Vec<Record>, waited: &[Waited]) -> Vec<Record> {
+    let newer = |(old, waited): (Record, &Waited)| match waited {
+        Waited::Reached(record) | Waited::Impossible(record) | Waited::TimedOut(record) => {
+            record.clone()
+        }
+        Waited::Lost(_) => old,
+    };
+    records.into_iter().zip(waited).map(newer).collect()
+}
+
+/// The error for a guest that ended otherwise than by its own will.
+fn failed(record: &Record) -> Option<Error> {
+    let instance = &record.instance;
+    let reason = instance.state_reason.as_ref()?;
+    let ended = matches!(instance.state, State::Stopped | State::Terminated);
+    let bad = ended && reason.code.ends_with(".InternalError");
+    bad.then(|| {
+        let (id, state) = (&instance.instance_id, instance.state.name());
+        Error::refused("IncorrectInstanceState", format!("{id} is {state}: {}", reason.message))
+    })
+}
+
+/// The end of each console under a heading.
+fn consoles(store: &Store, records: &[Record]) -> Result<String> {
+    let mut text = String::new();
+    for record in records {
+        let instance = &record.instance;
+        let dir = InstanceDir::new(store, &instance.instance_id);
+        let (id, index) = (&instance.instance_id, instance.ami_launch_index);
+        text.push_str(&format!("-- {id}, index {index}, {}\n", instance.state.name()));
+        for line in console::last_lines(&dir, instance.spore.console_start, LAST_LINES)? {
+            text.push_str(&format!("{line}\n"));
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
