@@ -166,3 +166,107 @@ fn queues_share_new_clusters_without_losing_writes() {
         judge(dir, &top, &model);
     }
 }
+
+/// One of the operations that a victim of kill -9 does, each decided by its number alone.
+fn victims_op(n: u64, sectors: u64) -> (u64, usize, Option<u8>) {
+    let mut rng = Rng(n.wrapping_mul(0x9e37_79b9) + 1);
+    rng.below(2);
+    let offset = rng.below(sectors) * 512;
+    let most = [8, 64, 400][rng.below(3) as usize];
+    let len = ((1 + rng.below(most)) * 512).min(sectors * 512 - offset);
+    let fill = (rng.below(5) != 0).then(|| rng.below(255) as u8 + 1);
+    (offset, len as usize, fill)
+}
+
+const VICTIM_DIR: &str = "SPORE_TEST_VICTIM_DIR";
+const VICTIM_SIZE: u64 = 8 << 20;
+
+/// Not a test by itself: the child process of the next one. It writes until it is killed, and says
+/// on standard error which operation was the last before each acknowledged flush.
+#[test]
+fn victim() {
+    let Some(dir) = std::env::var_os(VICTIM_DIR) else { return };
+    let dir = std::path::Path::new(&dir);
+    let start: u64 = std::fs::read_to_string(dir.join("start")).unwrap().parse().unwrap();
+    let disk = open_overlay(dir, "top", "source.raw", DiskFormat::Raw);
+    let engine = if start.is_multiple_of(2) { Engine::Auto } else { Engine::Sync };
+    let mut driver = Driver::new(&*disk, engine);
+    for n in start.. {
+        let (offset, len, fill) = victims_op(n, VICTIM_SIZE / 512);
+        match fill {
+            Some(fill) => driver.write(offset, &vec![fill; len]),
+            None => {
+                let len = len as u64;
+                driver.run(Op::WriteZeroes { offset, len, unmap: true }).unwrap();
+            }
+        }
+        if n % 8 == 7 {
+            driver.run(Op::Flush).unwrap();
+            eprintln!("flushed {n}");
+        }
+    }
+}
+
+/// Killed with -9 again and again: what a flush acknowledged is there, and nothing is corrupt.
+#[test]
+fn kill_9_loses_nothing_that_was_flushed() {
+    use std::io::BufRead;
+    if !have_qemu_img() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = source(dir.path(), VICTIM_SIZE as usize);
+    new_overlay(dir.path(), "top", VICTIM_SIZE, "source.raw", DiskFormat::Raw);
+    let mut start = 0;
+    for round in 0..12 {
+        std::fs::write(dir.path().join("start"), start.to_string()).unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "victim", "--nocapture"])
+            .env(VICTIM_DIR, dir.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut flushed = start;
+        let mut follow = |line: String| {
+            let n = line.strip_prefix("flushed ").and_then(|n| n.parse::<u64>().ok());
+            flushed = n.unwrap_or_else(|| panic!("the victim says {line}")) + 1;
+        };
+        lines.by_ref().take(1 + round * 3).for_each(|line| follow(line.unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it managed to say before it died counts as well.
+        lines.for_each(|line| follow(line.unwrap()));
+
+        let path = dir.path().join("top");
+        let check = std::process::Command::new("qemu-img").arg("check").arg(&path).output();
+        let check = check.unwrap();
+        let report = String::from_utf8_lossy(&check.stdout);
+        assert!(matches!(check.status.code(), Some(0 | 3)), "more than leaks: {report}");
+        let open = |name| File::open(dir.path().join(name)).unwrap();
+        let layers = vec![(open("top"), DiskFormat::Qcow2), (open("source.raw"), DiskFormat::Raw)];
+        let mut bytes = vec![0; model.len()];
+        Reader::open(layers).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        let apply = |model: &mut [u8], n| {
+            let (offset, len, fill) = victims_op(n, VICTIM_SIZE / 512);
+            model[offset as usize..][..len].fill(fill.unwrap_or(0));
+        };
+        (start..flushed).for_each(|n| apply(&mut model, n));
+        // After the last flush up to eight operations more may have been done, each sector of them or not.
+        let mut allowed = vec![model.clone()];
+        for n in flushed..flushed + 8 {
+            let mut next = allowed.last().unwrap().clone();
+            apply(&mut next, n);
+            allowed.push(next);
+        }
+        for (n, sector) in bytes.chunks(512).enumerate() {
+            let range = n * 512..(n + 1) * 512;
+            assert!(
+                allowed.iter().any(|state| &state[range.clone()] == sector),
+                "round {round}: sector {n} is neither as flushed nor as written since"
+            );
+        }
+        (model, start) = (bytes, flushed + 8);
+    }
+}
