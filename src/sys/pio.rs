@@ -73,7 +73,7 @@ pub fn read_full(file: &File, part: Part<'_>, offset: u64) -> io::Result<()> {
 /// Those of pwritev(2), EINTR excepted. Part of the data may have been written then.
 pub fn write_full(file: &File, parts: &[Part<'_>], offset: u64) -> io::Result<()> {
     let mut offset = offset;
-    let mut iovs: Vec<libc::iovec> = Vec::with_capacity(8);
+    let mut iovs: smallvec::SmallVec<[libc::iovec; 8]> = smallvec::SmallVec::new();
     for part in parts {
         iovs.extend_from_slice(&part.iovecs()?);
     }
