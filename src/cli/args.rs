@@ -57,6 +57,30 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Import, register, list and deregister images
+    Image {
+        /// What to do
+        #[command(subcommand)]
+        command: super::image::ImageCommand,
+    },
+    /// Register, list and deregister kernels for direct boot
+    Kernel {
+        /// What to do
+        #[command(subcommand)]
+        command: super::kernel::KernelCommand,
+    },
+    /// Register, list and deregister initial ramdisks
+    Ramdisk {
+        /// What to do
+        #[command(subcommand)]
+        command: super::kernel::RamdiskCommand,
+    },
+    /// Import, list, verify and delete snapshots
+    Snapshot {
+        /// What to do
+        #[command(subcommand)]
+        command: super::snapshot::SnapshotCommand,
+    },
     /// Launch instances from an image
     Run(Box<Run>),
     /// List instances

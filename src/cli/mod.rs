@@ -4,10 +4,14 @@ pub mod args;
 mod describe;
 mod doctor;
 pub mod filter;
+pub mod image;
 mod instance;
+pub mod kernel;
 pub mod output;
 pub mod progress;
 mod run;
+pub mod select;
+pub mod snapshot;
 
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
@@ -43,6 +47,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Terminate(args) => instance::terminate(&Store::open()?, output, args),
         Command::Wait(args) => instance::wait(&Store::open()?, args),
         Command::Doctor => doctor::doctor(output),
+        Command::Image { command } => image::run(&command, cli.output),
+        Command::Kernel { command } => kernel::run(&command, cli.output),
+        Command::Ramdisk { command } => kernel::run_ramdisk(&command, cli.output),
+        Command::Snapshot { command } => snapshot::run(&command, cli.output),
         Command::Completions { shell } => completions(*shell),
     }
 }

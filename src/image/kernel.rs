@@ -226,3 +226,32 @@ pub(super) fn refuse_in_use(
         None => Ok(()),
     }
 }
+
+/// The kernel that `text` means: an id, a file (which is registered), a name or a unique prefix of an id.
+///
+/// # Errors
+/// There is none; the file is no kernel.
+pub fn find(store: &Store, text: &str) -> Result<Registered<Kernel>> {
+    find_or(store, text, |path| register(store, path, None))
+}
+
+/// The initial ramdisk that `text` means: as [`find`].
+///
+/// # Errors
+/// There is none; the file can't be registered.
+pub fn find_ramdisk(store: &Store, text: &str) -> Result<Registered<Ramdisk>> {
+    find_or(store, text, |path| register_ramdisk(store, path, None))
+}
+
+fn find_or<R: Record>(
+    store: &Store,
+    text: &str,
+    register: impl FnOnce(&Path) -> Result<Registered<R>>,
+) -> Result<Registered<R>> {
+    let path = Path::new(text);
+    if text.parse::<R::Id>().is_err() && (path.exists() || text.contains('/')) {
+        return register(path);
+    }
+    let record = store.collection::<R>().resolve(text)?;
+    Ok(Registered { record, new: false })
+}

@@ -1,0 +1,198 @@
+//! `spore kernel …` and `spore ramdisk …`.
+
+use super::filter::Filter;
+use super::output::{self, Output, Table, human_bytes};
+use super::select::{self, Filters};
+use crate::error::Result;
+use crate::image::kernel;
+use crate::store::Store;
+use clap::Subcommand;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Verbs on kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// Register a kernel for direct boot; prints its id
+    ///
+    /// A bzImage (what distributions install as vmlinuz) is unpacked once, here; instances map the result, so that
+    /// all clones share it in memory. An ELF vmlinux will do as well. The id comes from the content: a file that
+    /// is registered already gives the same kernel.
+    #[command(
+        after_long_help = "Example:\n  spore kernel register /boot/vmlinuz-6.1.0-18-cloud-amd64 --name debian-6.1"
+    )]
+    Register {
+        /// The kernel: a bzImage or an ELF vmlinux
+        file: PathBuf,
+        /// Its name: 3 to 128 letters, digits, spaces and ()[]./-'@_; made of the file's name if not given
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List kernels
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those that match: kernel-id, name, version, architecture (may be repeated)
+        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+        filters: Vec<Filter>,
+    },
+    /// Show kernels in full
+    Show {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "KERNEL")]
+        kernels: Vec<String>,
+    },
+    /// Deregister kernels that no image refers to
+    #[command(visible_alias = "rm")]
+    Deregister {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "KERNEL")]
+        kernels: Vec<String>,
+    },
+}
+
+/// Verbs on initial ramdisks.
+#[derive(Debug, Subcommand)]
+pub enum RamdiskCommand {
+    /// Register an initial ramdisk; prints its id
+    ///
+    /// It is kept as it is. The id comes from the content: a file that is registered already gives the same ramdisk.
+    Register {
+        /// The initial ramdisk
+        file: PathBuf,
+        /// Its name: 3 to 128 letters, digits, spaces and ()[]./-'@_; made of the file's name if not given
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List initial ramdisks
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those that match: ramdisk-id, name (may be repeated)
+        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+        filters: Vec<Filter>,
+    },
+    /// Show initial ramdisks in full
+    Show {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "RAMDISK")]
+        ramdisks: Vec<String>,
+    },
+    /// Deregister initial ramdisks that no image refers to
+    #[command(visible_alias = "rm")]
+    Deregister {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "RAMDISK")]
+        ramdisks: Vec<String>,
+    },
+}
+
+const KERNEL_FILTERS: Filters = &[
+    ("architecture", "Architecture"),
+    ("kernel-id", "KernelId"),
+    ("name", "Name"),
+    ("version", "Version"),
+];
+const RAMDISK_FILTERS: Filters = &[("name", "Name"), ("ramdisk-id", "RamdiskId")];
+
+/// Do a kernel command.
+///
+/// # Errors
+/// As the command's; each says what was wrong in one line.
+pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
+    let store = Store::open()?;
+    match command {
+        KernelCommand::Register { file, name } => {
+            let kernel = kernel::register(&store, file, name.as_deref())?.record;
+            select::made(output, "KernelId", kernel.kernel_id.as_str())?;
+        }
+        KernelCommand::Ls { filters } => {
+            let kernels = store.kernels().list()?.or_warn();
+            let kernels = select::select(kernels, filters, KERNEL_FILTERS)?;
+            let row = |kernel: &crate::image::record::Kernel| {
+                vec![
+                    kernel.kernel_id.to_string(),
+                    kernel.name.clone(),
+                    kernel.version.clone().unwrap_or_else(|| "-".into()),
+                    human_bytes(kernel.size_bytes),
+                    kernel.creation_date.clone(),
+                ]
+            };
+            let table = Table {
+                columns: vec!["ID", "NAME", "VERSION", "SIZE", "CREATED"],
+                rows: kernels.iter().map(row).collect(),
+                ids: kernels.iter().map(|k| k.kernel_id.to_string()).collect(),
+                json: json!({ "Kernels": kernels }),
+            };
+            output::emit(output, &table)?;
+        }
+        KernelCommand::Show { kernels } => {
+            let mut found = Vec::new();
+            let code = select::each(kernels, |text| {
+                found.push(store.kernels().resolve(text)?);
+                Ok(())
+            });
+            let ids = found.iter().map(|k| k.kernel_id.to_string()).collect();
+            if !found.is_empty() {
+                select::show(output, "Kernels", &found, ids)?;
+            }
+            return Ok(code);
+        }
+        KernelCommand::Deregister { kernels } => {
+            return Ok(select::each(kernels, |text| {
+                kernel::deregister(&store, &store.kernels().resolve(text)?.kernel_id)
+            }));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Do a ramdisk command.
+///
+/// # Errors
+/// As the command's; each says what was wrong in one line.
+pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode> {
+    let store = Store::open()?;
+    match command {
+        RamdiskCommand::Register { file, name } => {
+            let ramdisk = kernel::register_ramdisk(&store, file, name.as_deref())?.record;
+            select::made(output, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
+        }
+        RamdiskCommand::Ls { filters } => {
+            let ramdisks = store.ramdisks().list()?.or_warn();
+            let ramdisks = select::select(ramdisks, filters, RAMDISK_FILTERS)?;
+            let row = |ramdisk: &crate::image::record::Ramdisk| {
+                vec![
+                    ramdisk.ramdisk_id.to_string(),
+                    ramdisk.name.clone(),
+                    human_bytes(ramdisk.size_bytes),
+                    ramdisk.creation_date.clone(),
+                ]
+            };
+            let table = Table {
+                columns: vec!["ID", "NAME", "SIZE", "CREATED"],
+                rows: ramdisks.iter().map(row).collect(),
+                ids: ramdisks.iter().map(|r| r.ramdisk_id.to_string()).collect(),
+                json: json!({ "Ramdisks": ramdisks }),
+            };
+            output::emit(output, &table)?;
+        }
+        RamdiskCommand::Show { ramdisks } => {
+            let mut found = Vec::new();
+            let code = select::each(ramdisks, |text| {
+                found.push(store.ramdisks().resolve(text)?);
+                Ok(())
+            });
+            let ids = found.iter().map(|r| r.ramdisk_id.to_string()).collect();
+            if !found.is_empty() {
+                select::show(output, "Ramdisks", &found, ids)?;
+            }
+            return Ok(code);
+        }
+        RamdiskCommand::Deregister { ramdisks } => {
+            return Ok(select::each(ramdisks, |text| {
+                kernel::deregister_ramdisk(&store, &store.ramdisks().resolve(text)?.ramdisk_id)
+            }));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
