@@ -269,3 +269,11 @@ impl Kick {
         unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, kick_signal()) };
     }
 }
+
+/// Whether the host's CPU has VMX or SVM. A KVM without them is a software KVM, which cannot run every kernel.
+pub fn host_virtualizes() -> bool {
+    use std::arch::x86_64::__cpuid;
+    // SAFETY: every x86-64 has CPUID; leaf 1 and 0x80000001 exist in all of them.
+    let (basic, extended) = unsafe { (__cpuid(1), __cpuid(0x8000_0001)) };
+    basic.ecx & 1 << 5 != 0 || extended.ecx & 1 << 2 != 0
+}

@@ -7,4 +7,5 @@ pub mod kvm;
 pub mod mmap;
 pub mod pio;
 pub mod process;
+pub mod seccomp;
 pub mod uring;

@@ -1,0 +1,180 @@
+//! The host's end of the serial line: a bounded log file, and what attached clients are to see.
+
+use crate::chipset::serial::SerialHost;
+use crate::error::{OrFail, Result};
+use crate::sys::fds;
+use rustix::fs::{FallocateFlags, fallocate};
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
+
+/// The log never grows beyond this; then its older half goes.
+const MAX_LOG: u64 = 64 << 20;
+/// Output that waits for the event thread; a guest that is faster writes its log itself.
+const MAX_PENDING: usize = 64 << 10;
+/// What Linux says when it panics. (kernel/panic.c)
+const BANNER: &[u8] = b"Kernel panic - not syncing";
+
+struct Output {
+    /// Not yet in the log.
+    pending: Vec<u8>,
+    log: File,
+    log_len: u64,
+    /// Bytes of [`BANNER`] that the output ends with.
+    matched: usize,
+    panicked: bool,
+}
+
+/// The serial line's host end.
+pub struct Console {
+    output: Mutex<Output>,
+    /// Readable when there is output, or input is wanted.
+    pub wake: EventFd,
+}
+
+impl Console {
+    /// Output goes to `log`, after what is in it.
+    ///
+    /// # Errors
+    /// The file cannot be looked at, or no descriptors are left.
+    pub fn new(log: File) -> Result<Self> {
+        let log_len = log.metadata().or_fail(|| "read the console log's size")?.len();
+        let pending = Vec::with_capacity(256);
+        let output = Output { pending, log, log_len, matched: 0, panicked: false };
+        let wake = fds::eventfd().or_fail(|| "create an eventfd")?;
+        Ok(Self { output: Mutex::new(output), wake })
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // It fails only when the counter is full, and then the thread is woken already.
+        let _ = self.wake.write(1);
+    }
+
+    /// Make `wake` unreadable until something new happens. Before [`Console::flush`], so that nothing is missed.
+    pub fn acknowledge(&self) {
+        // Non-blocking; nothing to read is as good.
+        let _ = self.wake.read();
+    }
+
+    /// Write out what is pending; the same bytes are for the clients. With that, true if the guest's kernel
+    /// has said that it panicked, once.
+    pub fn flush(&self) -> (Vec<u8>, bool) {
+        let mut output = self.output();
+        let bytes = output.write_out();
+        (bytes, std::mem::take(&mut output.panicked))
+    }
+}
+
+impl SerialHost for Console {
+    fn output(&self, byte: u8) {
+        let mut output = self.output();
+        output.pending.push(byte);
+        match output.pending.len() {
+            1 => {
+                drop(output);
+                self.wake();
+            }
+            MAX_PENDING => {
+                // A guest that floods its console pays for it; clients miss what is only in the log.
+                output.write_out();
+            }
+            _ => {}
+        }
+    }
+
+    fn input_wanted(&self) {
+        self.wake();
+    }
+}
+
+impl Output {
+    fn write_out(&mut self) -> Vec<u8> {
+        let bytes = std::mem::replace(&mut self.pending, Vec::with_capacity(256));
+        if bytes.is_empty() {
+            return bytes;
+        }
+        self.look_for_panic(&bytes);
+        // A log that has no room left is no reason to stop a machine.
+        if self.log.write_all(&bytes).is_ok() {
+            self.log_len += bytes.len() as u64;
+        }
+        if self.log_len > MAX_LOG {
+            self.log_len = self.drop_older_half();
+        }
+        bytes
+    }
+
+    /// The new length of the log. Where the file system cannot cut a file's beginning off, all of it goes.
+    fn drop_older_half(&mut self) -> u64 {
+        let cut = fallocate(&self.log, FallocateFlags::COLLAPSE_RANGE, 0, MAX_LOG / 2);
+        if cut.is_ok() {
+            return self.log_len - MAX_LOG / 2;
+        }
+        let mark = b"[the console log was full and starts again here]\n";
+        let started =
+            self.log.set_len(0).and_then(|()| std::io::Seek::rewind(&mut self.log)).is_ok();
+        if started && self.log.write_all(mark).is_ok() { mark.len() as u64 } else { 0 }
+    }
+
+    fn look_for_panic(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            // The banner's first letter occurs nowhere else in it, so a mismatch starts over.
+            self.matched = match byte {
+                b if b == BANNER[self.matched] => self.matched + 1,
+                b if b == BANNER[0] => 1,
+                _ => 0,
+            };
+            if self.matched == BANNER.len() {
+                self.panicked = true;
+                self.matched = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn console() -> (Console, File) {
+        let file = fds::memfd("console").unwrap();
+        (Console::new(file.try_clone().unwrap()).unwrap(), file)
+    }
+
+    fn send(console: &Console, text: &[u8]) {
+        text.iter().for_each(|&byte| console.output(byte));
+    }
+
+    #[test]
+    fn output_reaches_log_and_clients() {
+        let (console, file) = console();
+        send(&console, b"hello\n");
+        assert_eq!(console.flush(), (b"hello\n".to_vec(), false));
+        assert_eq!(file.metadata().unwrap().len(), 6);
+    }
+
+    #[test]
+    fn a_panic_is_seen_even_in_pieces_and_told_once() {
+        let (console, _file) = console();
+        send(&console, b"[    1.0] KKernel pan");
+        assert!(!console.flush().1);
+        send(&console, b"ic - not syncing: VFS: Unable to mount root fs");
+        assert!(console.flush().1);
+        assert!(!console.flush().1);
+    }
+
+    #[test]
+    fn the_log_stays_bounded() {
+        let (console, file) = console();
+        for _ in 0..MAX_LOG / MAX_PENDING as u64 + 3 {
+            send(&console, &[b'x'; MAX_PENDING]);
+            console.flush();
+        }
+        assert!(file.metadata().unwrap().len() <= MAX_LOG);
+    }
+}

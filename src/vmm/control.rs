@@ -1,0 +1,323 @@
+//! The control socket's connections, served by the event thread. (Protocol: [`crate::control`])
+
+use crate::control::{MAX_LINE, Request, Response};
+use rustix::event::PollFlags;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Most connections at a time; more wait in the listener's queue.
+const MAX_CLIENTS: usize = 64;
+/// Output that waits for a client. One that reads slower than the guest writes is disconnected.
+const MAX_BACKLOG: usize = 256 << 10;
+
+/// What a connection is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Requests and responses.
+    Requests,
+    /// Bytes of the serial line.
+    Console,
+    /// Silent until the end.
+    Waiting,
+}
+
+struct Client {
+    stream: UnixStream,
+    mode: Mode,
+    /// Received and not yet used: an unfinished line, or input that the guest has no room for.
+    input: Vec<u8>,
+    output: VecDeque<u8>,
+    /// It is to be dropped, once `output` is sent.
+    closing: bool,
+    gone: bool,
+}
+
+impl Client {
+    fn wants(&self) -> PollFlags {
+        // Input that the guest has no room for is not read: the socket holds the sender back.
+        let full = self.mode == Mode::Console && !self.input.is_empty();
+        let mut flags = PollFlags::empty();
+        if !full && !self.closing {
+            flags |= PollFlags::IN;
+        }
+        if !self.output.is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        flags
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        if self.output.len() + bytes.len() > MAX_BACKLOG {
+            self.gone = true;
+            return;
+        }
+        self.output.extend(bytes);
+        self.flush();
+    }
+
+    fn respond(&mut self, response: &Response) {
+        match serde_json::to_vec(response) {
+            Ok(mut bytes) => {
+                bytes.push(b'\n');
+                self.send(&bytes);
+            }
+            Err(_) => self.gone = true,
+        }
+    }
+
+    fn flush(&mut self) {
+        while !self.output.is_empty() && !self.gone {
+            let (head, _) = self.output.as_slices();
+            match self.stream.write(head) {
+                Ok(n) if n > 0 => drop(self.output.drain(..n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                _ => self.gone = true,
+            }
+        }
+        self.gone |= self.closing && self.output.is_empty();
+    }
+
+    fn receive(&mut self) {
+        let mut bytes = [0; MAX_LINE];
+        let room = MAX_LINE - self.input.len().min(MAX_LINE);
+        if room == 0 {
+            return;
+        }
+        match self.stream.read(&mut bytes[..room]) {
+            Ok(0) => self.gone = true,
+            // Who waits has nothing more to say.
+            Ok(_) if self.mode == Mode::Waiting => {}
+            Ok(n) => self.input.extend(&bytes[..n]),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => self.gone = true,
+        }
+    }
+
+    /// The next whole line, without its end.
+    fn line(&mut self) -> Option<Vec<u8>> {
+        if self.mode != Mode::Requests {
+            return None;
+        }
+        let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
+            if self.input.len() >= MAX_LINE {
+                let message = format!("a request is longer than {MAX_LINE} bytes");
+                self.closing = true;
+                self.input.clear();
+                self.respond(&Response::Error { message });
+            }
+            return None;
+        };
+        let rest = self.input.split_off(end + 1);
+        let mut line = std::mem::replace(&mut self.input, rest);
+        line.pop();
+        Some(line)
+    }
+}
+
+/// The listener and its connections.
+pub struct Control {
+    listener: Option<UnixListener>,
+    clients: Vec<Client>,
+}
+
+impl Control {
+    /// Serve `listener`, if there is one.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking.
+    pub fn new(listener: Option<UnixListener>) -> io::Result<Self> {
+        listener.as_ref().map_or(Ok(()), |listener| listener.set_nonblocking(true))?;
+        Ok(Self { listener, clients: Vec::new() })
+    }
+
+    /// What to poll for: the listener, then each client, in the order of [`Control::serve`]'s `ready`.
+    pub fn poll_fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        let accepting = self.clients.len() < MAX_CLIENTS;
+        let listener = self.listener.iter().map(move |listener| {
+            (listener.as_fd(), if accepting { PollFlags::IN } else { PollFlags::empty() })
+        });
+        listener.chain(self.clients.iter().map(|client| (client.stream.as_fd(), client.wants())))
+    }
+
+    /// Do what can be done after a poll: accept, send, receive, and have `answer` answer each request.
+    pub fn serve(&mut self, ready: &[PollFlags], answer: &mut dyn FnMut(&Request) -> Response) {
+        let (listener, clients) =
+            ready.split_at(usize::from(self.listener.is_some()).min(ready.len()));
+        for (client, ready) in self.clients.iter_mut().zip(clients) {
+            if ready.contains(PollFlags::OUT) {
+                client.flush();
+            }
+            if ready.contains(PollFlags::IN) {
+                client.receive();
+            } else if ready.intersects(PollFlags::HUP | PollFlags::ERR) && client.output.is_empty()
+            {
+                client.gone = true;
+            }
+            while let Some(line) = client.line() {
+                take_request(client, &line, answer);
+            }
+        }
+        self.clients.retain(|client| !client.gone);
+        if listener.iter().any(|ready| ready.contains(PollFlags::IN)) {
+            self.accept();
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
+            if stream.set_nonblocking(true).is_ok() {
+                let (input, output) = (Vec::new(), VecDeque::new());
+                let mode = Mode::Requests;
+                self.clients.push(Client {
+                    stream,
+                    mode,
+                    input,
+                    output,
+                    closing: false,
+                    gone: false,
+                });
+            }
+            if self.clients.len() >= MAX_CLIENTS {
+                return;
+            }
+        }
+    }
+
+    /// Send output of the serial line to who is attached.
+    pub fn broadcast(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        for client in self.clients.iter_mut().filter(|client| client.mode == Mode::Console) {
+            client.send(bytes);
+        }
+        self.clients.retain(|client| !client.gone);
+    }
+
+    /// Offer what attached clients typed to `take`, which says how much it took.
+    pub fn feed(&mut self, take: &mut dyn FnMut(&[u8]) -> usize) {
+        for client in self.clients.iter_mut().filter(|client| client.mode == Mode::Console) {
+            if !client.input.is_empty() {
+                let taken = take(&client.input);
+                client.input.drain(..taken);
+            }
+        }
+    }
+
+    /// Some attached client has typed what the guest has not taken.
+    pub fn has_input(&self) -> bool {
+        self.clients.iter().any(|client| client.mode == Mode::Console && !client.input.is_empty())
+    }
+}
+
+fn take_request(client: &mut Client, line: &[u8], answer: &mut dyn FnMut(&Request) -> Response) {
+    let response = match serde_json::from_slice::<Request>(line) {
+        Ok(request) => {
+            let response = answer(&request);
+            match (&request, &response) {
+                (Request::Console {}, Response::Ok {}) => client.mode = Mode::Console,
+                (Request::Wait {}, Response::Ok {}) => client.mode = Mode::Waiting,
+                _ => {}
+            }
+            // "Without answering more": the connection's end is the answer.
+            response
+        }
+        Err(error) => Response::Error { message: format!("not a request: {error}") },
+    };
+    client.respond(&response);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+
+    struct Fixture {
+        control: Control,
+        client: UnixStream,
+        _dir: tempfile::TempDir,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let mut control = Control::new(Some(UnixListener::bind(&path).unwrap())).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        control.serve(&[PollFlags::IN], &mut |_| unreachable!());
+        Fixture { control, client, _dir: dir }
+    }
+
+    fn serve(control: &mut Control) {
+        let everything = PollFlags::IN | PollFlags::OUT;
+        control.serve(&[PollFlags::empty(), everything], &mut |request| match request {
+            Request::Reset {} => Response::Error { message: "no".to_owned() },
+            _ => Response::Ok {},
+        });
+    }
+
+    fn reply(client: &UnixStream) -> String {
+        let mut line = String::new();
+        BufReader::new(client).read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn requests_are_answered_line_by_line() {
+        let Fixture { mut control, mut client, _dir } = fixture();
+        client.write_all(b"{\"request\":\"power-button\"}\n{\"request\":").unwrap();
+        serve(&mut control);
+        assert_eq!(reply(&client), "{\"response\":\"ok\"}\n");
+        client.write_all(b"\"reset\"}\n").unwrap();
+        serve(&mut control);
+        assert_eq!(reply(&client), "{\"response\":\"error\",\"message\":\"no\"}\n");
+        client.write_all(b"{\"request\":\"make-coffee\"}\n").unwrap();
+        serve(&mut control);
+        assert!(reply(&client).contains("not a request"));
+    }
+
+    #[test]
+    fn an_endless_line_ends_the_connection() {
+        let Fixture { mut control, mut client, _dir } = fixture();
+        client.write_all(&[b'x'; MAX_LINE]).unwrap();
+        serve(&mut control);
+        assert!(reply(&client).contains("longer than"));
+        serve(&mut control);
+        assert_eq!(control.poll_fds().count(), 1, "only the listener is left");
+    }
+
+    #[test]
+    fn a_console_holds_back_what_the_guest_has_no_room_for() {
+        let Fixture { mut control, mut client, _dir } = fixture();
+        client.write_all(b"{\"request\":\"console\"}\nls\n").unwrap();
+        serve(&mut control);
+        assert_eq!(reply(&client), "{\"response\":\"ok\"}\n");
+        control.feed(&mut |bytes| {
+            assert_eq!(bytes, b"ls\n");
+            1
+        });
+        let (_, flags) = control.poll_fds().nth(1).unwrap();
+        assert!(control.has_input() && !flags.contains(PollFlags::IN));
+        control.feed(&mut |bytes| bytes.len());
+        let (_, flags) = control.poll_fds().nth(1).unwrap();
+        assert!(flags.contains(PollFlags::IN));
+        control.broadcast(b"# ");
+        let mut seen = [0; 2];
+        client.read_exact(&mut seen).unwrap();
+        assert_eq!(&seen, b"# ");
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_dropped() {
+        let Fixture { mut control, mut client, _dir } = fixture();
+        client.write_all(b"{\"request\":\"console\"}\n").unwrap();
+        serve(&mut control);
+        for _ in 0..64 {
+            control.broadcast(&[b'x'; 32 << 10]);
+        }
+        assert_eq!(control.poll_fds().count(), 1);
+    }
+}

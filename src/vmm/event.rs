@@ -1,0 +1,219 @@
+//! The event thread: control socket, console, signals, and the machine's resets and end.
+
+use crate::control::{Request, Response, Status};
+use crate::error::{OrFail, Result};
+use crate::plan::{EndReason, ResetBy, VmReport};
+use crate::sys::{eventfd, fds};
+use crate::vmm::control::Control;
+use crate::vmm::gate::Stop;
+use crate::vmm::machine::Machine;
+use crate::vmm::report::{Report, now_ms};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The console is served at most this often: output comes in batches, and pasted input no faster than a
+/// guest's line discipline takes it.
+const CONSOLE_TURN: Duration = Duration::from_millis(2);
+
+/// Polled before the control socket's descriptors.
+const OWN_FDS: usize = 3;
+
+/// The event thread's state.
+pub struct EventLoop {
+    /// What it serves.
+    pub machine: Machine,
+    report: Arc<Report>,
+    control: Control,
+    lock: Option<OwnedFd>,
+    signals: File,
+    started: Instant,
+    resets: u32,
+    /// The guest's kernel has printed its panic banner since it last started.
+    panicked: bool,
+    console_served: Instant,
+    console_due: bool,
+}
+
+/// What was ready.
+struct Ready {
+    console: bool,
+    signal: bool,
+    control: Vec<PollFlags>,
+}
+
+impl EventLoop {
+    /// Serve `machine`: `control` is its listening socket, `signals` a signalfd of those that end it, `lock` is held
+    /// until its end.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking.
+    pub fn new(
+        machine: Machine,
+        report: Arc<Report>,
+        control: Option<OwnedFd>,
+        lock: Option<OwnedFd>,
+        signals: File,
+    ) -> Result<Self> {
+        let control =
+            Control::new(control.map(UnixListener::from)).or_fail(|| "serve the control socket")?;
+        let now = Instant::now();
+        Ok(Self {
+            machine,
+            report,
+            control,
+            lock,
+            signals,
+            started: now,
+            resets: 0,
+            panicked: false,
+            console_served: now,
+            console_due: false,
+        })
+    }
+
+    /// Serve until the machine is over.
+    pub fn run(&mut self) -> (EndReason, String) {
+        loop {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => return (EndReason::VmmError, error.to_string()),
+            };
+            if ready.signal {
+                return (EndReason::Terminated, "a signal ended it".to_owned());
+            }
+            self.console_due |= ready.console;
+            if self.console_due && self.console_served.elapsed() >= CONSOLE_TURN {
+                self.serve_console();
+            }
+            self.serve_control(&ready.control);
+            match self.machine.gate.take_stop() {
+                None => {}
+                Some(Stop::Reset(by)) => {
+                    if let Err(end) = self.reset(by) {
+                        return end;
+                    }
+                }
+                Some(Stop::End(reason, message)) => return self.judge(reason, message),
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<Ready> {
+        let mut polled = Vec::with_capacity(OWN_FDS + 4);
+        for fd in [
+            eventfd::as_fd(&self.machine.gate.stopped),
+            eventfd::as_fd(&self.machine.console.wake),
+            self.signals.as_fd(),
+        ] {
+            polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        if self.console_due {
+            // Nothing new is to be learned from it before its turn.
+            polled[1] = PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::empty());
+        }
+        for (fd, flags) in self.control.poll_fds() {
+            polled.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        let left = CONSOLE_TURN.saturating_sub(self.console_served.elapsed());
+        let timeout = self
+            .console_due
+            .then(|| Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) });
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).or_fail(|| "wait for events"),
+        }
+        let is = |n: usize| polled[n].revents().contains(PollFlags::IN);
+        let control = polled[OWN_FDS..].iter().map(PollFd::revents).collect();
+        Ok(Ready { console: is(1) && !self.console_due, signal: is(2), control })
+    }
+
+    fn serve_console(&mut self) {
+        self.machine.console.acknowledge();
+        self.console_due = false;
+        self.console_served = Instant::now();
+        let (bytes, panicked) = self.machine.console.flush();
+        self.control.broadcast(&bytes);
+        if panicked {
+            self.panicked = true;
+            self.report.notice("the guest's kernel panicked; its console says why");
+        }
+        let serial = &self.machine.serial;
+        self.control.feed(&mut |bytes| serial.input(bytes));
+    }
+
+    fn serve_control(&mut self, ready: &[PollFlags]) {
+        let (machine, started, resets) = (&self.machine, self.started, self.resets);
+        let answer = &mut |request: &Request| answer(machine, started, resets, request);
+        self.control.serve(ready, answer);
+        // Newly typed: offer it in the next turn. What the guest has no room for waits for it to ask.
+        self.console_due |= self.control.has_input() && ready.iter().any(|r| !r.is_empty());
+    }
+
+    /// Reset the machine, or say why it ends instead.
+    fn reset(&mut self, by: ResetBy) -> Result<(), (EndReason, String)> {
+        self.machine.pause();
+        self.serve_console();
+        if self.panicked && by != ResetBy::Control {
+            return Err(self.judge(EndReason::GuestPanic, String::new()));
+        }
+        self.report.tell(&VmReport::Reset { at: now_ms(), by });
+        let failed = |error: crate::Error| (EndReason::VmmError, format!("cannot reset: {error}"));
+        self.machine.reset().map_err(failed)?;
+        self.resets += 1;
+        self.panicked = false;
+        self.machine.gate.open();
+        self.report.tell(&VmReport::Started { at: now_ms() });
+        Ok(())
+    }
+
+    /// What the end is called: a panic explains a triple fault or a reset that comes after it.
+    fn judge(&mut self, reason: EndReason, message: String) -> (EndReason, String) {
+        self.serve_console();
+        match reason {
+            EndReason::TripleFault | EndReason::GuestPanic if self.panicked => {
+                let message = "the guest's kernel panicked; its console says why".to_owned();
+                (EndReason::GuestPanic, message)
+            }
+            _ => (reason, message),
+        }
+    }
+
+    /// End the process. First what others wait for: devices come to rest, disks are durable, the report says how it
+    /// ended, the lock is released. The kernel takes the VM apart after that, on nobody's time.
+    pub fn finish(mut self, reason: EndReason, message: &str) -> ! {
+        self.machine.pause();
+        self.serve_console();
+        self.machine.close(&self.report);
+        self.report.ended(reason, message);
+        drop(self.lock.take());
+        let failed = matches!(reason, EndReason::KvmError | EndReason::VmmError);
+        fds::exit_now(i32::from(failed))
+    }
+}
+
+fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -> Response {
+    match request {
+        Request::Status {} => {
+            return Response::Status(Status {
+                pid: std::process::id(),
+                uptime_ms: started.elapsed().as_millis() as u64,
+                resets,
+                cpus_online: machine.cpus_online(),
+                disks: machine.disks().map(|disk| disk.status()).collect(),
+            });
+        }
+        Request::PowerButton {} => machine.power.press_button(),
+        Request::Reset {} => machine.gate.stop(Stop::Reset(ResetBy::Control)),
+        Request::Terminate {} => {
+            let message = "a control request ended it".to_owned();
+            machine.gate.stop(Stop::End(EndReason::Terminated, message));
+        }
+        // The connection changes its nature once this is answered.
+        Request::Console {} | Request::Wait {} => {}
+    }
+    Response::Ok {}
+}

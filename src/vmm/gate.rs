@@ -1,0 +1,178 @@
+//! Where vCPU threads stop and go on together, and where what they end on is written down.
+
+use crate::chipset::power::{PowerRequest, PowerSink};
+use crate::error::{OrFail, Result};
+use crate::plan::{EndReason, ResetBy};
+use crate::sys::fds;
+use crate::sys::kvm::Kick;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use vmm_sys_util::eventfd::EventFd;
+
+/// What a machine stops for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Reset and run on.
+    Reset(ResetBy),
+    /// Over, with one line for a person.
+    End(EndReason, String),
+}
+
+#[derive(Default)]
+struct State {
+    /// The first reason wins; those after it come from a machine that is stopping already.
+    stop: Option<Stop>,
+    /// Threads may run.
+    open: bool,
+    /// Threads that wait at the gate.
+    waiting: usize,
+    kicks: Vec<Kick>,
+}
+
+/// The gate that every vCPU thread passes before it enters the guest.
+pub struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// What threads look at between exits.
+    closed: AtomicBool,
+    /// Wakes the event thread when there is a [`Stop`].
+    pub stopped: EventFd,
+}
+
+impl Gate {
+    /// A closed gate.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            closed: AtomicBool::new(true),
+            stopped: fds::eventfd().or_fail(|| "create an eventfd")?,
+        })
+    }
+
+    /// Every field is valid at every moment, whoever panicked.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The calling thread runs a vCPU: [`Gate::close`] will kick it and wait for it.
+    pub fn join(&self) {
+        self.state().kicks.push(Kick::this_thread());
+    }
+
+    /// True if the calling thread has to wait at the gate before it runs the guest any further.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Wait until the gate opens.
+    pub fn wait(&self) {
+        let mut state = self.state();
+        state.waiting += 1;
+        self.changed.notify_all();
+        while !state.open {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+
+    /// Write down why the machine stops, and stop it. A later reason than the first is ignored.
+    pub fn stop(&self, stop: Stop) {
+        self.closed.store(true, Ordering::Release);
+        self.state().stop.get_or_insert(stop);
+        // It fails only when the counter is full, and then the thread is woken already.
+        let _ = self.stopped.write(1);
+    }
+
+    /// Why the machine stops, once.
+    pub fn take_stop(&self) -> Option<Stop> {
+        // Non-blocking; nothing to read is as good.
+        let _ = self.stopped.read();
+        self.state().stop.take()
+    }
+
+    /// Bring all of `threads` vCPU threads to the gate; returns when none runs the guest.
+    pub fn close(&self, threads: usize) {
+        self.closed.store(true, Ordering::Release);
+        let mut state = self.state();
+        state.open = false;
+        while state.waiting < threads {
+            // A thread that has not yet joined comes to the gate by itself.
+            state.kicks.iter().for_each(|kick| kick.kick());
+            let turn = Duration::from_millis(20);
+            let waited = self.changed.wait_timeout(state, turn);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Let them go on.
+    pub fn open(&self) {
+        let mut state = self.state();
+        // A reason that came while the gate was closed keeps the machine where it is.
+        self.closed.store(state.stop.is_some(), Ordering::Release);
+        state.open = true;
+        self.changed.notify_all();
+    }
+}
+
+impl PowerSink for Gate {
+    fn request(&self, request: PowerRequest) {
+        let end = |reason, message: &str| Stop::End(reason, message.to_owned());
+        self.stop(match request {
+            PowerRequest::Off => end(EndReason::GuestPoweroff, "the guest switched itself off"),
+            PowerRequest::Reset(by) => Stop::Reset(by),
+            PowerRequest::Panic => {
+                end(EndReason::GuestPanic, "the guest's kernel panicked (pvpanic)")
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_wins_and_is_told_once() {
+        let gate = Gate::new().unwrap();
+        gate.request(PowerRequest::Off);
+        gate.request(PowerRequest::Reset(ResetBy::I8042));
+        assert!(gate.is_closed());
+        assert!(matches!(gate.take_stop(), Some(Stop::End(EndReason::GuestPoweroff, _))));
+        assert_eq!(gate.take_stop(), None);
+    }
+
+    #[test]
+    fn threads_stop_and_go_on_together() {
+        let gate = Gate::new().unwrap();
+        crate::sys::kvm::install_kick_handler().unwrap();
+        let (done, turns) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    gate.join();
+                    while !done.load(Ordering::SeqCst) {
+                        if gate.is_closed() {
+                            gate.wait();
+                        }
+                        turns.fetch_add(1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            for _ in 0..50 {
+                gate.close(3);
+                let before = turns.load(Ordering::SeqCst);
+                std::thread::yield_now();
+                assert_eq!(turns.load(Ordering::SeqCst), before, "nobody moves");
+                gate.open();
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        assert!(turns.load(Ordering::SeqCst) > 0);
+    }
+}

@@ -1,0 +1,318 @@
+//! One machine, assembled from its plan in a straight line, and its end.
+//!
+//! The order is for speed: on recent hosts a change of memory slots after an interrupt controller or an
+//! ioeventfd is registered waits out an RCU grace period, several milliseconds long. So: the VM, the addresses
+//! that KVM needs for itself, ALL memory slots; then interrupt controllers, vCPUs, ioeventfds, irqfds. KVM's
+//! default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
+
+use crate::block::{self, Disk};
+use crate::boot::{self, EntryState};
+use crate::chipset::bus::Bus;
+use crate::chipset::power::{
+    ACPI_POWER_BASE, ACPI_POWER_LEN, AcpiPower, I8042, PowerSink, PvPanic, ResetControl,
+};
+use crate::chipset::serial::Serial;
+use crate::error::{Error, OrFail, Result};
+use crate::mem::layout::{
+    COM1_GSI, COM1_PORT, GED_GSI, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC_PORT, VIRTIO_BASE,
+    VIRTIO_GSIS, VIRTIO_SLOTS, VIRTIO_STRIDE,
+};
+use crate::mem::{GuestRam, ram};
+use crate::plan::{BootPlan, DiskPlan, Engine, VmPlan};
+use crate::sys::{fds, kvm};
+use crate::virtio::Notices;
+use crate::virtio::blk::Blk;
+use crate::virtio::device::{Device, Handlers};
+use crate::virtio::rng::Rng;
+use crate::virtio::transport::mmio::MmioTransport;
+use crate::virtio::worker::ThreadStart;
+use crate::vmm::console::Console;
+use crate::vmm::cpuid::Model;
+use crate::vmm::gate::Gate;
+use crate::vmm::regs;
+use crate::vmm::report::Report;
+use crate::vmm::sandbox::Filters;
+use crate::vmm::vcpu::{self, Vcpu};
+use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use std::fs::File;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::EventFd;
+
+/// What the machine executes first, kept for its resets.
+struct Payload {
+    kernel: File,
+    initrd: Option<File>,
+    cmdline: String,
+}
+
+/// A disk with the device in front of it.
+struct MachineDisk {
+    disk: Arc<dyn Disk>,
+    device: Arc<Blk>,
+}
+
+/// A machine.
+pub struct Machine {
+    plan: VmPlan,
+    payload: Payload,
+    ram: GuestRam,
+    vm: VmFd,
+    vcpus: Vec<Arc<Vcpu>>,
+    /// The I/O APIC as KVM made it.
+    ioapic: kvm_irqchip,
+    shared: Arc<vcpu::Shared>,
+    disks: Vec<MachineDisk>,
+    transports: Vec<Arc<MmioTransport>>,
+    /// The power button and what belongs to it.
+    pub power: Arc<AcpiPower>,
+    /// COM1.
+    pub serial: Arc<Serial>,
+    /// COM1's other end.
+    pub console: Arc<Console>,
+    /// Where vCPUs stop.
+    pub gate: Arc<Gate>,
+    filters: Option<Arc<Filters>>,
+}
+
+impl Machine {
+    /// Assemble the machine. Its vCPUs do not run yet.
+    ///
+    /// # Errors
+    /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
+    pub fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
+        let kvm = kvm::open()?;
+        let vm = create_vm(&kvm)?;
+        let payload = take_payload(&plan)?;
+        let ram = ram::create(plan.memory)?;
+        let slots = plan.disks.len() + 1;
+        if slots > VIRTIO_SLOTS {
+            let most = VIRTIO_SLOTS - 1;
+            return Err(Error::failure(format!(
+                "the plan has {} disks; a machine has room for {most}",
+                plan.disks.len()
+            )));
+        }
+        let entry = payload.load(&plan, slots, &ram)?;
+        kvm::set_memory(&vm, ram::regions(&ram).map(|r| (r.gpa, r.host, r.len)))?;
+        vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
+        let vcpus = create_vcpus(&kvm, &vm, plan.cpus, &entry)?;
+        let mut ioapic = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
+        vm.get_irqchip(&mut ioapic).or_fail(|| "read the I/O APIC")?;
+
+        let filters = plan.sandbox.then(Filters::compile).transpose()?.map(Arc::new);
+        let gate = Arc::new(Gate::new()?);
+        let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
+        let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
+        let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
+        let pio = port_bus(&serial, &power, &gate)?;
+        let (disks, transports, mmio) = virtio(&plan, &vm, &ram, report, filters.as_ref())?;
+        let first_io = plan.first_io.map(fds::take_file).transpose()?;
+        let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
+        Ok(Self {
+            plan,
+            payload,
+            ram,
+            vm,
+            vcpus,
+            ioapic,
+            shared,
+            disks,
+            transports,
+            power,
+            serial,
+            console,
+            gate,
+            filters,
+        })
+    }
+
+    /// Begin all threads. The guest runs when the gate opens.
+    ///
+    /// # Errors
+    /// The host has no threads for us.
+    pub fn start_threads(&self) -> Result<()> {
+        // Workers first: a driver that is ready must not make a vCPU's thread, confined by then, start them.
+        for transport in &self.transports {
+            transport.spawn_workers().or_fail(|| "start a device's worker thread")?;
+        }
+        for (index, vcpu) in (0..).zip(&self.vcpus) {
+            let filters = self.filters.clone();
+            vcpu::spawn(index, vcpu.clone(), self.shared.clone(), filters)?;
+        }
+        Ok(())
+    }
+
+    /// Confine the calling thread, which serves events from now on.
+    ///
+    /// # Errors
+    /// The kernel has no seccomp filters.
+    pub fn confine_event_thread(&self) -> Result<()> {
+        self.filters.as_ref().map_or(Ok(()), |filters| filters.event.apply())
+    }
+
+    /// Bring all vCPUs to a halt at the gate.
+    pub fn pause(&self) {
+        self.gate.close(self.vcpus.len());
+    }
+
+    /// Bring the paused machine back to its beginning. The vCPUs run again when the gate opens.
+    ///
+    /// # Errors
+    /// The payload cannot be loaded again, or KVM refuses.
+    pub fn reset(&self) -> Result<()> {
+        self.transports.iter().for_each(|transport| transport.reset());
+        self.power.reset();
+        ram::clear(&self.ram)?;
+        let entry = self.payload.load(&self.plan, self.transports.len(), &self.ram)?;
+        self.vm.set_irqchip(&self.ioapic).or_fail(|| "reset the I/O APIC")?;
+        for (index, vcpu) in (0..).zip(&self.vcpus) {
+            regs::reset(&vcpu.lock(), index, (index == 0).then_some(&entry))?;
+        }
+        self.serial.reset();
+        Ok(())
+    }
+
+    /// vCPUs that the guest has brought up.
+    pub fn cpus_online(&self) -> u32 {
+        self.pause();
+        let up = |vcpu: &&Arc<Vcpu>| {
+            vcpu.lock().get_mp_state().is_ok_and(|s| s.mp_state != KVM_MP_STATE_UNINITIALIZED)
+        };
+        let online = self.vcpus.iter().filter(up).count() as u32;
+        self.gate.open();
+        online
+    }
+
+    /// The block devices, in order.
+    pub fn disks(&self) -> impl Iterator<Item = &Blk> {
+        self.disks.iter().map(|disk| &*disk.device)
+    }
+
+    /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are paused.
+    /// What does not work goes to `report`; there is no later.
+    pub fn close(&self, report: &Report) {
+        self.transports.iter().for_each(|transport| transport.shutdown());
+        for (plan, disk) in self.plan.disks.iter().zip(&self.disks) {
+            if let Err(error) = disk.disk.close() {
+                report.notice(&format!("cannot close disk {}: {error}", plan.volume_id));
+            }
+        }
+    }
+}
+
+impl Payload {
+    fn load(&self, plan: &VmPlan, slots: usize, ram: &GuestRam) -> Result<EntryState> {
+        boot::load(&self.kernel, self.initrd.as_ref(), &self.cmdline, plan, slots, ram)
+    }
+}
+
+fn take_payload(plan: &VmPlan) -> Result<Payload> {
+    let BootPlan::Direct { kernel, initrd, cmdline } = &plan.boot;
+    Ok(Payload {
+        kernel: fds::take_file(*kernel)?,
+        initrd: initrd.map(fds::take_file).transpose()?,
+        cmdline: cmdline.clone(),
+    })
+}
+
+fn create_vm(kvm: &Kvm) -> Result<VmFd> {
+    let vm = kvm.create_vm().or_fail(|| "create a VM (KVM_CREATE_VM)")?;
+    vm.set_tss_address(KVM_TSS as usize).or_fail(|| "set KVM's TSS address")?;
+    vm.set_identity_map_address(KVM_IDENTITY_MAP).or_fail(|| "set KVM's identity map address")?;
+    Ok(vm)
+}
+
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, entry: &EntryState) -> Result<Vec<Arc<Vcpu>>> {
+    let most = kvm.get_max_vcpus();
+    if cpus == 0 || usize::from(cpus) > most {
+        return Err(Error::failure(format!(
+            "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"
+        )));
+    }
+    let fds = (0..cpus).map(|index| vm.create_vcpu(index.into()));
+    let fds: Vec<_> = fds.collect::<Result<_, _>>().or_fail(|| "create a vCPU")?;
+    let model = Model::new(kvm, cpus, fds[0].get_tsc_khz().ok())?;
+    for (index, fd) in (0..).zip(&fds) {
+        fd.set_cpuid2(&model.vcpu(index)?).or_fail(|| "set a vCPU's CPUID")?;
+        regs::start(fd, index, (index == 0).then_some(entry))?;
+    }
+    Ok(fds.into_iter().map(|fd| Arc::new(Vcpu::new(fd))).collect())
+}
+
+/// An eventfd whose every write is an edge on interrupt `gsi`.
+fn irqfd(vm: &VmFd, gsi: u32) -> Result<EventFd> {
+    let event = fds::eventfd().or_fail(|| "create an eventfd")?;
+    vm.register_irqfd(&event, gsi).or_fail(|| format!("connect interrupt {gsi}"))?;
+    Ok(event)
+}
+
+fn port_bus(serial: &Arc<Serial>, power: &Arc<AcpiPower>, gate: &Arc<Gate>) -> Result<Bus> {
+    let sink: Arc<dyn PowerSink> = gate.clone();
+    let mut bus = Bus::default();
+    bus.insert(COM1_PORT.into(), 8, serial.clone())?;
+    bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
+    bus.insert(ResetControl::PORT.into(), 1, Arc::new(ResetControl(sink.clone())))?;
+    bus.insert(I8042::PORT.into(), 1, Arc::new(I8042(sink.clone())))?;
+    bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
+    Ok(bus)
+}
+
+fn open_disk(plan: &DiskPlan) -> Result<Arc<dyn Disk>> {
+    let mut layers = Vec::with_capacity(plan.layers.len());
+    for layer in &plan.layers {
+        layers.push((fds::take_file(layer.fd)?, layer.format));
+    }
+    block::open(layers, plan.read_only).or_fail(|| format!("open disk {}", plan.volume_id))
+}
+
+type Virtio = (Vec<MachineDisk>, Vec<Arc<MmioTransport>>, Bus);
+
+/// The virtio devices in their slots: disks in the plan's order, then entropy.
+fn virtio(
+    plan: &VmPlan,
+    vm: &VmFd,
+    ram: &GuestRam,
+    report: &Arc<Report>,
+    filters: Option<&Arc<Filters>>,
+) -> Result<Virtio> {
+    let filters = filters.cloned();
+    let on_start: ThreadStart =
+        Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.worker.apply()));
+    let notices = || {
+        let report = report.clone();
+        Notices::new(Arc::new(move |message: &str| report.notice(message)))
+    };
+    let mut disks = Vec::with_capacity(plan.disks.len());
+    let mut devices: Vec<(Arc<dyn Device>, Handlers, Notices)> = Vec::new();
+    for plan in &plan.disks {
+        let (disk, notices) = (open_disk(plan)?, notices());
+        let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
+        let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
+        devices.push((device.clone(), handlers, notices));
+        disks.push(MachineDisk { disk, device });
+    }
+    let (rng, handlers) = Rng::create();
+    devices.push((rng, handlers, notices()));
+
+    let (mut transports, mut bus) = (Vec::new(), Bus::default());
+    for (slot, (device, handlers, notices)) in devices.into_iter().enumerate() {
+        let base = VIRTIO_BASE + slot as u64 * VIRTIO_STRIDE;
+        let irq = irqfd(vm, VIRTIO_GSIS[slot])?;
+        let doing = || format!("create virtio slot {slot}");
+        let transport = MmioTransport::new(device, handlers, ram.clone(), irq, notices, &on_start);
+        let transport = transport.or_fail(doing)?;
+        for event in transport.ioeventfds(base).or_fail(doing)? {
+            let address = IoEventAddress::Mmio(event.address);
+            vm.register_ioevent(&event.fd, &address, event.datamatch).or_fail(doing)?;
+        }
+        bus.insert(base, VIRTIO_STRIDE, transport.clone())?;
+        transports.push(transport);
+    }
+    Ok((disks, transports, bus))
+}
+
+/// The engines in use, in the order of the disks.
+pub fn engines(machine: &Machine) -> Vec<Engine> {
+    machine.disks().map(|disk| disk.status().engine).collect()
+}

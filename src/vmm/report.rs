@@ -1,0 +1,93 @@
+//! What a VMM leaves behind in its report file, and the line on its `ready` pipe.
+
+use crate::error::{OrFail, Result};
+use crate::plan::{EndReason, Ready, VmReport};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Most notices in one VMM's life: a guest can provoke them and they end in a file.
+const MAX_NOTICES: u32 = 1000;
+
+/// The report file. Each event is one `write` of one line, so that lines of several threads do not mix.
+pub struct Report {
+    file: File,
+    notices: AtomicU32,
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn line(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value).or_fail(|| "write JSON")?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+impl Report {
+    /// Reports go to `file`, which is open for appending.
+    pub fn new(file: File) -> Self {
+        Self { file, notices: AtomicU32::new(0) }
+    }
+
+    /// The file's descriptor, for who cannot use more than that (a signal handler).
+    pub fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Append one event. A report that cannot be written (no space left) cannot be reported: the machine runs on.
+    pub fn tell(&self, event: &VmReport) {
+        if let Ok(bytes) = line(event) {
+            let _ = (&self.file).write_all(&bytes);
+        }
+    }
+
+    /// Tell one line of text.
+    pub fn notice(&self, message: &str) {
+        if self.notices.fetch_add(1, Ordering::Relaxed) < MAX_NOTICES {
+            self.tell(&VmReport::Notice { at: now_ms(), message: message.to_owned() });
+        }
+    }
+
+    /// Tell how it ended: the last line.
+    pub fn ended(&self, reason: EndReason, message: &str) {
+        self.tell(&VmReport::Ended { at: now_ms(), reason, message: message.to_owned() });
+    }
+}
+
+/// Tell the launcher on its pipe, and close that.
+pub fn ready(pipe: Option<File>, state: &Ready) {
+    if let (Some(mut pipe), Ok(bytes)) = (pipe, line(state)) {
+        // The launcher may be gone; that is its affair.
+        let _ = pipe.write_all(&bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek};
+
+    #[test]
+    fn events_are_lines_of_json_and_notices_are_bounded() {
+        let file = crate::sys::fds::memfd("report").unwrap();
+        let report = Report::new(file.try_clone().unwrap());
+        for _ in 0..2 * MAX_NOTICES {
+            report.notice("disk full");
+        }
+        report.ended(EndReason::GuestPoweroff, "over\nand out");
+        let (mut text, mut file) = (String::new(), file);
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        let events: Vec<VmReport> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(events.len(), MAX_NOTICES as usize + 1);
+        assert!(matches!(&events[0], VmReport::Notice { message, .. } if message == "disk full"));
+        let last = events.last().unwrap();
+        assert!(matches!(last, VmReport::Ended { reason: EndReason::GuestPoweroff, .. }));
+    }
+}

@@ -1,0 +1,167 @@
+//! A thread for each vCPU: run the guest, answer its exits.
+
+use crate::chipset::bus::Bus;
+use crate::error::{OrFail, Result};
+use crate::plan::{EndReason, ResetBy};
+use crate::sys::fds;
+use crate::sys::kvm::{self, Exit, Kickable};
+use crate::vmm::gate::{Gate, Stop};
+use crate::vmm::sandbox::Filters;
+use kvm_ioctls::VcpuFd;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Address space for a thread's stack; only what it touches costs memory.
+const STACK: usize = 256 << 10;
+
+/// KVM_SYSTEM_EVENT_SHUTDOWN, _RESET and _CRASH. (linux/kvm.h)
+const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
+const SYSTEM_EVENT_RESET: u32 = 2;
+const SYSTEM_EVENT_CRASH: u32 = 3;
+
+/// What all vCPUs of a machine share.
+pub struct Shared {
+    /// Port I/O.
+    pub pio: Bus,
+    /// Memory-mapped I/O.
+    pub mmio: Bus,
+    /// Where they stop.
+    pub gate: Arc<Gate>,
+    /// Benchmark: told of the guest's first access, which is also the end.
+    pub first_io: Option<File>,
+}
+
+/// A vCPU. Its thread holds the lock while it runs; whoever has closed the gate may take it.
+pub struct Vcpu(Mutex<VcpuFd>);
+
+impl Vcpu {
+    /// A vCPU that is set up.
+    pub fn new(fd: VcpuFd) -> Self {
+        Self(Mutex::new(fd))
+    }
+
+    /// Its descriptor, once its thread waits at the gate.
+    pub fn lock(&self) -> MutexGuard<'_, VcpuFd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Begin a vCPU's thread. It runs the guest as soon as the gate is open.
+///
+/// # Errors
+/// The host has no thread for us.
+pub fn spawn(
+    index: u32,
+    vcpu: Arc<Vcpu>,
+    shared: Arc<Shared>,
+    filters: Option<Arc<Filters>>,
+) -> Result<()> {
+    let main = move || {
+        let confined = filters.map_or(Ok(()), |filters| filters.vcpu.apply());
+        if let Err(error) = confined {
+            shared.gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
+        }
+        run(&vcpu, &shared);
+    };
+    let thread = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(STACK);
+    thread.spawn(main).map(drop).or_fail(|| format!("start the thread of vCPU {index}"))
+}
+
+/// Run the guest for the rest of the process's life.
+fn run(vcpu: &Vcpu, shared: &Shared) {
+    shared.gate.join();
+    let mut fd = vcpu.lock();
+    let _kickable = Kickable::new(&mut fd);
+    loop {
+        if shared.gate.is_closed() {
+            kvm::complete_io(&mut fd);
+            drop(fd);
+            shared.gate.wait();
+            fd = vcpu.lock();
+        }
+        if let Some(stop) = step(&mut fd, shared) {
+            shared.gate.stop(stop);
+        }
+    }
+}
+
+/// Run the guest until it exits and do what it exits for.
+fn step(fd: &mut VcpuFd, shared: &Shared) -> Option<Stop> {
+    let fault = match kvm::run(fd) {
+        Ok(Exit::PortIn { port, size, data }) => {
+            first_io(shared);
+            // String instructions repeat at the same port.
+            data.chunks_exact_mut(size.max(1)).for_each(|item| shared.pio.read(port.into(), item));
+            return None;
+        }
+        Ok(Exit::PortOut { port, size, data }) => {
+            first_io(shared);
+            data.chunks_exact(size.max(1)).for_each(|item| shared.pio.write(port.into(), item));
+            return None;
+        }
+        Ok(Exit::MmioRead { address, data }) => {
+            first_io(shared);
+            shared.mmio.read(address, data);
+            return None;
+        }
+        Ok(Exit::MmioWrite { address, data }) => {
+            first_io(shared);
+            shared.mmio.write(address, data);
+            return None;
+        }
+        Ok(Exit::Interrupted) => return None,
+        Ok(Exit::SystemEvent(SYSTEM_EVENT_SHUTDOWN)) => {
+            let message = "the guest switched itself off".to_owned();
+            return Some(Stop::End(EndReason::GuestPoweroff, message));
+        }
+        Ok(Exit::SystemEvent(SYSTEM_EVENT_RESET)) => return Some(Stop::Reset(ResetBy::Acpi)),
+        Ok(Exit::SystemEvent(SYSTEM_EVENT_CRASH)) => {
+            let message = "the guest's kernel crashed".to_owned();
+            return Some(Stop::End(EndReason::GuestPanic, message));
+        }
+        Ok(Exit::Shutdown) => {
+            let message = "the guest's CPU shut down after a triple fault".to_owned();
+            return Some(Stop::End(EndReason::TripleFault, message + &hint()));
+        }
+        Ok(Exit::InternalError { suberror, instruction }) => internal_error(suberror, &instruction),
+        Ok(Exit::FailEntry(reason)) => format!("the CPU refuses to enter the guest ({reason:#x})"),
+        Ok(Exit::SystemEvent(kind)) => format!("KVM reports system event {kind}"),
+        Ok(Exit::Other(reason)) => format!("KVM exits for a reason not known here ({reason})"),
+        Err(error) => format!("KVM_RUN fails: {error}"),
+    };
+    let rip = fd.get_regs().map_or_else(|_| "?".to_owned(), |regs| format!("{:#x}", regs.rip));
+    Some(Stop::End(EndReason::KvmError, format!("{fault} at rip {rip}{}", hint())))
+}
+
+/// KVM_INTERNAL_ERROR_* in words. (linux/kvm.h)
+fn internal_error(suberror: u32, instruction: &[u8]) -> String {
+    let what = match suberror {
+        1 => "it cannot emulate an instruction",
+        2 => "simultaneous exceptions",
+        3 => "event delivery failed",
+        4 => "unexpected exit of the CPU",
+        _ => "unknown",
+    };
+    let bytes: Vec<_> = instruction.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = if bytes.is_empty() { String::new() } else { format!(" ({})", bytes.join(" ")) };
+    format!("KVM internal error, suberror {suberror}: {what}{bytes}")
+}
+
+/// What to do about it where KVM itself is the likely cause.
+fn hint() -> String {
+    if kvm::host_virtualizes() {
+        return String::new();
+    }
+    "; this host's KVM is a software KVM that can't run this kernel; run it in the box: \
+     scripts/kvm-box run -- spore run …"
+        .to_owned()
+}
+
+fn first_io(shared: &Shared) {
+    if let Some(mut pipe) = shared.first_io.as_ref() {
+        // Nobody waits any longer if it fails.
+        let _ = pipe.write_all(b"!");
+        fds::exit_now(0);
+    }
+}
