@@ -271,6 +271,8 @@ impl Kick {
 }
 
 /// Whether the host's CPU has VMX or SVM. A KVM without them is a software KVM, which cannot run every kernel.
+// A safe function from Rust 1.90 on, an unsafe one before.
+#[allow(unused_unsafe)]
 pub fn host_virtualizes() -> bool {
     use std::arch::x86_64::__cpuid;
     // SAFETY: every x86-64 has CPUID; leaf 1 and 0x80000001 exist in all of them.

@@ -46,7 +46,7 @@ impl Console {
         Ok(Self { output: Mutex::new(output), wake })
     }
 
-    fn output(&self) -> MutexGuard<'_, Output> {
+    fn state(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,7 +64,7 @@ impl Console {
     /// Write out what is pending; the same bytes are for the clients. With that, true if the guest's kernel
     /// has said that it panicked, once.
     pub fn flush(&self) -> (Vec<u8>, bool) {
-        let mut output = self.output();
+        let mut output = self.state();
         let bytes = output.write_out();
         (bytes, std::mem::take(&mut output.panicked))
     }
@@ -72,7 +72,7 @@ impl Console {
 
 impl SerialHost for Console {
     fn output(&self, byte: u8) {
-        let mut output = self.output();
+        let mut output = self.state();
         output.pending.push(byte);
         match output.pending.len() {
             1 => {
