@@ -47,10 +47,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Terminate(args) => instance::terminate(&Store::open()?, output, args),
         Command::Wait(args) => instance::wait(&Store::open()?, args),
         Command::Doctor => doctor::doctor(output),
-        Command::Image { command } => image::run(&command, cli.output),
-        Command::Kernel { command } => kernel::run(&command, cli.output),
-        Command::Ramdisk { command } => kernel::run_ramdisk(&command, cli.output),
-        Command::Snapshot { command } => snapshot::run(&command, cli.output),
+        Command::Image { command } => image::run(command, cli.output),
+        Command::Kernel { command } => kernel::run(command, cli.output),
+        Command::Ramdisk { command } => kernel::run_ramdisk(command, cli.output),
+        Command::Snapshot { command } => snapshot::run(command, cli.output),
         Command::Completions { shell } => completions(*shell),
     }
 }
