@@ -8,6 +8,8 @@ mod chain;
 mod crash_tests;
 mod disk;
 mod guard;
+#[cfg(test)]
+mod hostile_tests;
 mod host;
 mod import;
 pub mod overlay;
