@@ -196,3 +196,56 @@ fn power_loss_at_any_point_keeps_what_was_flushed() {
     }
     assert!(cuts > 30, "{cuts} cuts");
 }
+
+/// The host's file system fills up at any write: the request fails, what was there stays, and with
+/// room again all goes on.
+#[test]
+fn no_space_left_is_an_error_and_no_corruption() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut rng = Rng(0xf11);
+    let mut model: Vec<u8> = (0..SIZE).map(|at| (at / SECTOR * 7) as u8).collect();
+    std::fs::write(dir.join("base"), &model).unwrap();
+    let backing = overlay::Backing { name: "base", format: DiskFormat::Raw };
+    let top = File::create(dir.join("top")).unwrap();
+    overlay::create_with(&top, SIZE as u64, Some(backing), CLUSTER_BITS).unwrap();
+    let disk = shared(dir, "top");
+    let room = |n| disk.chain.layers[0].host().room.store(n, std::sync::atomic::Ordering::SeqCst);
+    let mut refused = 0;
+    for n in 0..400 {
+        room(rng.below(6) as u64);
+        let offset = rng.below(SIZE / SECTOR) * SECTOR;
+        let len = ((1 + rng.below(64)) * SECTOR).min(SIZE - offset);
+        let bytes = vec![n as u8 | 1; len];
+        let buf = IoBuf::from_bytes(bytes.clone().into());
+        let result = match rng.below(6) {
+            0 => disk.flush(),
+            1 => disk.discard(offset as u64, len as u64),
+            _ => disk.write(offset as u64, Part::whole(&buf)),
+        };
+        if let Err(e) = result {
+            assert_eq!(e.raw_os_error(), Some(28), "{e}");
+            refused += 1;
+        }
+        // A refused write may have been done in part, as on a real disk: old or new, sector by sector.
+        let mut now = vec![0; len];
+        disk.chain.read_at(&mut now, offset as u64).unwrap();
+        let pieces = now.chunks(SECTOR).zip(model[offset..].chunks(SECTOR));
+        for (now, before) in pieces {
+            let right = now == before || now == &bytes[..SECTOR] || now.iter().all(|b| *b == 0);
+            assert!(right, "operation {n} shows foreign bytes");
+        }
+        model[offset..offset + len].copy_from_slice(&now);
+    }
+    assert!(refused > 50, "{refused} refused");
+    room(u64::MAX);
+    disk.writer.as_ref().unwrap().close(&disk.chain).unwrap();
+    let mut bytes = vec![0; SIZE];
+    disk.chain.read_at(&mut bytes, 0).unwrap();
+    assert!(bytes == model, "bytes of another operation changed");
+    let output =
+        Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(dir.join("top")).output();
+    if let Ok(output) = output {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}

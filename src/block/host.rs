@@ -14,6 +14,9 @@ pub(crate) struct HostFile {
     file: Arc<File>,
     #[cfg(test)]
     pub(crate) log: Option<std::sync::Mutex<Vec<Event>>>,
+    /// Writes that still succeed before the file system is full.
+    #[cfg(test)]
+    pub(crate) room: std::sync::atomic::AtomicU64,
 }
 
 /// What was done to a file, in order.
@@ -32,6 +35,8 @@ impl HostFile {
             file: Arc::new(file),
             #[cfg(test)]
             log: None,
+            #[cfg(test)]
+            room: u64::MAX.into(),
         }
     }
 
@@ -72,6 +77,8 @@ impl HostFile {
     }
 
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.take_room()?;
         self.file.write_all_at(bytes, offset)?;
         #[cfg(test)]
         self.record(|| Event::Write { offset, bytes: bytes.to_vec() });
@@ -79,6 +86,8 @@ impl HostFile {
     }
 
     pub(crate) fn write_parts(&self, parts: &[Part<'_>], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.take_room()?;
         pio::write_full(&self.file, parts, offset)?;
         #[cfg(test)]
         self.record(|| {
@@ -140,6 +149,13 @@ impl HostFile {
         #[cfg(test)]
         self.record(|| Event::Sync);
         Ok(())
+    }
+
+    #[cfg(test)]
+    fn take_room(&self) -> io::Result<()> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let taken = self.room.fetch_update(SeqCst, SeqCst, |room| room.checked_sub(1));
+        taken.map(|_| ()).map_err(|_| rustix::io::Errno::NOSPC.into())
     }
 
     #[cfg(test)]

@@ -72,7 +72,8 @@ fn each_lie_is_named() {
     }
     let text = refusal(&[(20, &40u32.to_be_bytes())]);
     assert!(text.contains("cluster_bits"), "{text}");
-    let text = refusal(&[(8, &200u64.to_be_bytes()), (16, &11u32.to_be_bytes()), (200, b"/etc/shadow")]);
+    let text =
+        refusal(&[(8, &200u64.to_be_bytes()), (16, &11u32.to_be_bytes()), (200, b"/etc/shadow")]);
     assert!(text.contains("/etc/shadow") && text.contains("qemu-img convert"), "{text}");
     let text = refusal(&[(8, &(1u64 << 40).to_be_bytes()), (16, &11u32.to_be_bytes())]);
     assert!(text.contains("backing file name"), "{text}");

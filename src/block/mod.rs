@@ -8,9 +8,9 @@ mod chain;
 mod crash_tests;
 mod disk;
 mod guard;
+mod host;
 #[cfg(test)]
 mod hostile_tests;
-mod host;
 mod import;
 pub mod overlay;
 mod qcow2;

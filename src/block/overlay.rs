@@ -77,3 +77,37 @@ pub(crate) fn create_with(
     host.write_at(&refblock.to_be_bytes(), cluster)?;
     host.write_at(&header.to_bytes(format), 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Reader, open};
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_new_overlay_is_small_whatever_its_size() {
+        for size in [512, 64 << 30, 1 << 51] {
+            let file = tempfile::tempfile().unwrap();
+            let backing = Backing { name: "base", format: DiskFormat::Raw };
+            create(&file, size, Some(backing)).unwrap();
+            file.sync_all().unwrap();
+            assert!(file.metadata().unwrap().blocks() * 512 <= 32 << 10);
+            let reader = Reader::open(vec![(file, DiskFormat::Qcow2)]).unwrap();
+            assert_eq!(reader.size(), size);
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_and_names_are_refused() {
+        let file = tempfile::tempfile().unwrap();
+        for size in [0, 513, (1u64 << 51) + 512, u64::MAX - 511] {
+            assert!(create(&file, size, None).is_err());
+        }
+        let long = "x".repeat(1024);
+        for name in ["", &long] {
+            let backing = Backing { name, format: DiskFormat::Raw };
+            assert!(create(&file, 512, Some(backing)).is_err());
+        }
+        assert!(open(vec![(file, DiskFormat::Qcow2)], true).is_err());
+    }
+}
