@@ -2,6 +2,9 @@
 
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::id::{KernelId, RamdiskId};
+use crate::image::record::{Kernel, Ramdisk};
+use crate::image::{catalog, kernel};
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::launch::{self, Host, RandomIds};
@@ -9,8 +12,12 @@ use crate::instance::lifecycle::{self, Change};
 use crate::instance::pool::parallel;
 use crate::instance::reap;
 use crate::instance::record::{Record, State};
-use crate::store::Store;
+use crate::store::{Record as _, Store};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// The name that means the project's own kernel for software KVMs.
+const LAB: &str = "lab";
 
 /// What a launch came to.
 #[derive(Debug)]
@@ -26,13 +33,13 @@ pub struct Launched {
 /// # Errors
 /// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is left then.
 pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
-    let image = store.images().resolve(&action.image)?;
+    let image = catalog::resolve(store, &action.image)?;
     let mut request = action.request.clone();
     if let Some(kernel) = &action.kernel {
-        request.kernel = Some(store.kernels().resolve(kernel)?.kernel_id);
+        request.kernel = Some(find_kernel(store, kernel)?);
     }
     if let Some(ramdisk) = &action.ramdisk {
-        request.ramdisk = Some(store.ramdisks().resolve(ramdisk)?.ramdisk_id);
+        request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
     }
     crate::instance::host::check_kvm()?;
     let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
@@ -41,6 +48,57 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     let (records, failures) =
         lifecycle::launch(store, &plans, request.min_count, user_data, action.wait_running)?;
     Ok(Launched { records, failures })
+}
+
+/// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,
+/// which is registered. The same file is registered once.
+fn find_kernel(store: &Store, text: &str) -> Result<KernelId> {
+    match store.kernels().resolve(text) {
+        Err(e) if e.code() == Some(Kernel::NOT_FOUND) => {
+            let path = if text == LAB && !Path::new(text).exists() {
+                lab_kernel(store)?
+            } else {
+                existing(text, &e)?
+            };
+            Ok(kernel::register(store, &path, None)?.record.kernel_id)
+        }
+        found => found.map(|kernel| kernel.kernel_id),
+    }
+}
+
+/// As [`find_kernel`].
+fn find_ramdisk(store: &Store, text: &str) -> Result<RamdiskId> {
+    match store.ramdisks().resolve(text) {
+        Err(e) if e.code() == Some(Ramdisk::NOT_FOUND) => {
+            Ok(kernel::register_ramdisk(store, &existing(text, &e)?, None)?.record.ramdisk_id)
+        }
+        found => found.map(|ramdisk| ramdisk.ramdisk_id),
+    }
+}
+
+/// The file of that name; `unknown` if there is none.
+fn existing(text: &str, unknown: &Error) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    match (path.exists(), unknown.code()) {
+        (false, Some(code)) => {
+            Err(Error::refused(code, format!("{}, and no such file", unknown.message())))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// The newest lab kernel in the store's cache.
+fn lab_kernel(store: &Store) -> Result<PathBuf> {
+    let builds =
+        std::fs::read_dir(store.cache().join("lab-kernel")).into_iter().flatten().flatten();
+    let kernels = builds.map(|build| build.path().join("vmlinux")).filter(|path| path.is_file());
+    let newest = kernels.max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
+    newest.ok_or_else(|| {
+        Error::refused(
+            Kernel::NOT_FOUND,
+            "there is no lab kernel in the store's cache; scripts/build-image lab-kernel builds it",
+        )
+    })
 }
 
 /// This host's limits.

@@ -4,6 +4,7 @@ use super::launch::{LaunchPlan, VolumePlan};
 use super::record::Record;
 use crate::error::{OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
+use crate::image::kernel::{KERNEL, RAMDISK};
 use crate::image::record::RootDeviceType;
 use crate::plan::DiskFormat;
 use crate::store::{Durability, Store};
@@ -107,7 +108,7 @@ fn volumes_of(store: &Store, record: &Record) -> Result<Vec<Volume>> {
 /// It is not registered any more.
 pub fn open_kernel(store: &Store, id: &KernelId) -> Result<File> {
     store.kernels().get(id)?;
-    open(&store.kernels().dir(id).join("kernel"))
+    open(&store.kernels().dir(id).join(KERNEL))
 }
 
 /// Open a registered ramdisk.
@@ -116,7 +117,7 @@ pub fn open_kernel(store: &Store, id: &KernelId) -> Result<File> {
 /// It is not registered any more.
 pub fn open_ramdisk(store: &Store, id: &RamdiskId) -> Result<File> {
     store.ramdisks().get(id)?;
-    open(&store.ramdisks().dir(id).join("ramdisk"))
+    open(&store.ramdisks().dir(id).join(RAMDISK))
 }
 
 fn open(path: &Path) -> Result<File> {
