@@ -199,11 +199,15 @@ fn print_changes(output: Output, key: &str, results: Vec<Result<Change>>) -> Res
     finish(errors)
 }
 
-/// Success, or the last of these errors after the others have been told.
+/// Success, or the last of these errors after some of the others have been told.
 pub fn finish(mut errors: Vec<Error>) -> Result<ExitCode> {
+    const TOLD: usize = 8;
     let Some(last) = errors.pop() else { return Ok(ExitCode::SUCCESS) };
-    for error in errors {
+    for error in errors.iter().take(TOLD) {
         let _ = writeln!(io::stderr(), "spore: {error}");
+    }
+    if errors.len() > TOLD {
+        let _ = writeln!(io::stderr(), "spore: ... and {} more", errors.len() - TOLD);
     }
     Err(last)
 }
