@@ -88,7 +88,8 @@ fn commit_loop(shared: &Shared, requests: &Receiver<CommitRequest>) {
         let batch: Vec<_> = std::iter::once(first).chain(requests.try_iter()).collect();
         let result = shared.flush();
         for CommitRequest { token, answers } in batch {
-            answers.done.lock().unwrap().push((token, copy(&result)));
+            let mut done = answers.done.lock().unwrap();
+            done.push((token, copy(&result)));
             // The counter can't overflow: it is read whenever the queue's thread wakes.
             let _ = answers.event.write(1);
         }

@@ -256,10 +256,13 @@ impl Queue for DiskQueue {
             let mut ended = smallvec::SmallVec::<[(u64, io::Result<()>); 32]>::new();
             host.ring.completions(&mut |slot, result| ended.push((slot, result)));
             if host.commits > 0 || host.announced {
-                // Cleared before the answers are taken: what comes later sets it again.
+                // Event and answers change together under the lock: the event is never left set for an
+                // answer that was taken, which would make the queue's thread spin.
+                let mut done = host.answers.done.lock().unwrap();
                 let _ = host.answers.event.read();
                 host.announced = false;
-                let answers = std::mem::take(&mut *host.answers.done.lock().unwrap());
+                let answers = std::mem::take(&mut *done);
+                drop(done);
                 host.commits -= answers.len();
                 self.done.extend(answers);
             }
