@@ -6,6 +6,7 @@ pub mod cmdline;
 pub mod decompress;
 pub mod elf;
 pub mod entry;
+pub mod mptable;
 pub mod params;
 pub mod smbios;
 pub mod source;
@@ -52,6 +53,7 @@ pub fn load(
     }
     cmdline::write(cmdline, ram)?;
     entry::write_tables(ram)?;
+    mptable::write(plan.cpus, ram)?;
     let put = |bytes: &[u8], at| {
         ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the boot parameters")
     };
