@@ -122,7 +122,10 @@ fn step(fd: &mut VcpuFd, shared: &Shared) -> Option<Stop> {
         }
         Ok(Exit::Shutdown) => {
             let message = "the guest's CPU shut down after a triple fault".to_owned();
-            return Some(Stop::End(EndReason::TripleFault, message + &hint()));
+            return Some(Stop::End(
+                EndReason::TripleFault,
+                message + &hint("may be unable to run"),
+            ));
         }
         Ok(Exit::InternalError { suberror, instruction }) => internal_error(suberror, &instruction),
         Ok(Exit::FailEntry(reason)) => format!("the CPU refuses to enter the guest ({reason:#x})"),
@@ -131,7 +134,7 @@ fn step(fd: &mut VcpuFd, shared: &Shared) -> Option<Stop> {
         Err(error) => format!("KVM_RUN fails: {error}"),
     };
     let rip = fd.get_regs().map_or_else(|_| "?".to_owned(), |regs| format!("{:#x}", regs.rip));
-    Some(Stop::End(EndReason::KvmError, format!("{fault} at rip {rip}{}", hint())))
+    Some(Stop::End(EndReason::KvmError, format!("{fault} at rip {rip}{}", hint("can't run"))))
 }
 
 /// KVM_INTERNAL_ERROR_* in words. (linux/kvm.h)
@@ -149,13 +152,14 @@ fn internal_error(suberror: u32, instruction: &[u8]) -> String {
 }
 
 /// What to do about it where KVM itself is the likely cause.
-fn hint() -> String {
+fn hint(verdict: &str) -> String {
     if kvm::host_virtualizes() {
         return String::new();
     }
-    "; this host's KVM is a software KVM that can't run this kernel; run it in the box: \
-     scripts/kvm-box run -- spore run …"
-        .to_owned()
+    format!(
+        "; this host's KVM is a software KVM that {verdict} this kernel; run it in the box: \
+         scripts/kvm-box run -- spore run …"
+    )
 }
 
 fn first_io(shared: &Shared) {
