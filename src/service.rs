@@ -3,7 +3,7 @@
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::record::{Kernel, Ramdisk};
+use crate::image::record::{Kernel, Ramdisk, RootDeviceType};
 use crate::image::{catalog, kernel};
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
@@ -164,29 +164,17 @@ pub fn stop(
     wait: bool,
 ) -> Vec<Result<Change>> {
     let deadline = Instant::now() + timeout;
-    let mut changes: Vec<Result<Change>> = if force {
-        parallel(dirs, |dir| {
-            let previous = record(dir)?.instance.state;
-            if !previous.is_active() {
-                return lifecycle::ask_to_stop(dir);
-            }
-            Ok(Change { previous, record: lifecycle::force_stop(dir)? })
-        })
-    } else {
-        parallel(dirs, lifecycle::ask_to_stop)
-    };
+    let act = if force { lifecycle::force_stop } else { lifecycle::ask_to_stop };
+    let mut changes = parallel(dirs, act);
     if force || !wait {
         return changes;
     }
     let asked: Vec<&InstanceDir> =
         dirs.iter().zip(&changes).filter(|(_, c)| c.is_ok()).map(|(dir, _)| dir).collect();
-    // A VMM that can't be probed is left to `force_stop`, which says so.
-    let ended = |dir: &&InstanceDir| dir.vmm_alive().unwrap_or(false);
-    poll_until(Some(deadline), || !asked.iter().any(ended));
-    let finals = parallel(dirs, lifecycle::force_stop);
-    for (change, last) in changes.iter_mut().zip(finals) {
+    poll_until(Some(deadline), || !asked.iter().any(|dir| is_stopping(dir)));
+    for (dir, change) in dirs.iter().zip(&mut changes) {
         if let Ok(done) = change {
-            match last {
+            match lifecycle::complete_stop(dir) {
                 Ok(record) => done.record = record,
                 Err(error) => *change = Err(error),
             }
@@ -208,23 +196,33 @@ pub fn terminate(dirs: &[InstanceDir]) -> Vec<Result<Change>> {
 /// Reboot instances. With `force` as the reset button does; else the guest is asked to shut down through its
 /// power button and the machine starts anew, or is reset if that takes longer than `timeout`.
 pub fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Result<Change>> {
-    parallel(dirs, |dir| {
-        let keeps_root =
-            record(dir)?.instance.root_device_type == crate::image::record::RootDeviceType::Ebs;
-        if force || !keeps_root {
-            return lifecycle::reset(dir);
-        }
-        if record(dir)?.instance.state != State::Running {
-            // Refuses with the right words.
-            return lifecycle::reset(dir);
-        }
-        let asked = lifecycle::ask_to_stop(dir)?;
-        let deadline = Instant::now() + timeout;
-        poll_until(Some(deadline), || !dir.vmm_alive().unwrap_or(false));
-        lifecycle::force_stop(dir)?;
-        let started = lifecycle::start(dir, true)?;
-        Ok(Change { previous: asked.previous, record: started.record })
-    })
+    let polite = |dir: &&InstanceDir| {
+        let running = |r: Record| {
+            r.instance.state == State::Running && r.instance.root_device_type == RootDeviceType::Ebs
+        };
+        !force && record(dir).is_ok_and(running)
+    };
+    let polite: Vec<InstanceDir> = dirs.iter().filter(polite).cloned().collect();
+    let stopped = stop(&polite, timeout, false, true);
+    let started = parallel(&polite, |dir| lifecycle::start(dir, true));
+    let mut rebooted = stopped.into_iter().zip(started).map(|(stopped, started)| {
+        Ok(Change { previous: stopped?.previous, record: started?.record })
+    });
+    let is_polite = |dir: &InstanceDir| polite.iter().any(|other| other.id() == dir.id());
+    dirs.iter()
+        .map(|dir| match is_polite(dir) {
+            true => rebooted.next().unwrap_or_else(|| lifecycle::reset(dir)),
+            // It resets what runs and refuses what does not, with the right words.
+            false => lifecycle::reset(dir),
+        })
+        .collect()
+}
+
+/// True while the guest has been asked to stop and its VMM runs. One that can't be looked at is left to
+/// [`lifecycle::complete_stop`], which says so.
+fn is_stopping(dir: &InstanceDir) -> bool {
+    let stopping = |r: Record| r.instance.state == State::Stopping;
+    dir.record().is_ok_and(|r| r.is_some_and(stopping)) && dir.vmm_alive().unwrap_or(false)
 }
 
 /// How one instance's wait ended.

@@ -5,7 +5,6 @@ use crate::action::{RunInstances, Until};
 use crate::error::{Error, Result};
 use crate::instance::dir::InstanceDir;
 use crate::instance::launch::Request;
-use crate::instance::record::State;
 use crate::service::{self, Waited};
 use crate::store::Store;
 use kvm_ioctls::{Cap, Kvm};
@@ -224,15 +223,13 @@ fn boot_once(store: &Store) -> Result<Duration> {
         service::wait(std::slice::from_ref(&dir), Until::Exit, Some(BOOT_PATIENCE), &mut |_| {});
     let took = begin.elapsed();
     service::terminate(std::slice::from_ref(&dir)).remove(0)?;
-    match waited.first() {
-        Some(Waited::Reached(record)) if record.instance.state == State::Stopped => {
-            match &record.instance.state_reason {
-                Some(reason) if reason.code != "Client.InstanceInitiatedShutdown" => {
-                    Err(Error::failure(format!("the built-in image failed: {}", reason.message)))
-                }
-                _ => Ok(took),
-            }
+    let Some(Waited::Reached(record)) = waited.first() else {
+        return Err(Error::failure("the built-in image did not power off in time"));
+    };
+    match &record.instance.state_reason {
+        Some(reason) if reason.code != "Client.InstanceInitiatedShutdown" => {
+            Err(Error::failure(format!("the built-in image failed: {}", reason.message)))
         }
-        _ => Err(Error::failure("the built-in image did not power off in time")),
+        _ => Ok(took),
     }
 }

@@ -137,15 +137,7 @@ pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
         State::Running => {}
         _ => return Err(incorrect_state(&locked, "stopped; it must be running")),
     }
-    if locked.record.instance.root_device_type == RootDeviceType::InstanceStore {
-        return Err(Error::refused(
-            "UnsupportedOperation",
-            format!(
-                "{} has an instance-store root, which a stop would lose; terminate it",
-                dir.id()
-            ),
-        ));
-    }
+    keeps_root(dir, &locked)?;
     locked.record.instance.state = State::Stopping;
     dir::save(&mut locked)?;
     if let Err(error) = ask(dir, &Request::PowerButton {}) {
@@ -160,28 +152,49 @@ pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
     Ok(change(previous, &locked))
 }
 
-/// End an instance's VMM now, if it still runs, as a stop; its final record.
+/// Stop an instance without asking the guest; one that is stopped stays so.
 ///
 /// # Errors
-/// The VMM can't be ended, `UnsupportedOperation` as [`ask_to_stop`].
-pub fn force_stop(dir: &InstanceDir) -> Result<Record> {
+/// The VMM can't be ended; as [`ask_to_stop`].
+pub fn force_stop(dir: &InstanceDir) -> Result<Change> {
     let mut locked = current(dir)?;
-    let state = locked.record.instance.state;
-    if matches!(state, State::Stopping | State::Running) {
-        if locked.record.instance.root_device_type == RootDeviceType::InstanceStore {
-            return Err(Error::refused(
-                "UnsupportedOperation",
-                format!("{} has an instance-store root; terminate it", dir.id()),
-            ));
-        }
-        if state == State::Running {
-            locked.record.instance.state = State::Stopping;
-            dir::save(&mut locked)?;
-        }
+    let previous = locked.record.instance.state;
+    match previous {
+        State::Stopped => return Ok(change(previous, &locked)),
+        State::Stopping | State::Running => {}
+        _ => return Err(incorrect_state(&locked, "stopped; it must be running")),
+    }
+    keeps_root(dir, &locked)?;
+    locked.record.instance.state = State::Stopping;
+    dir::save(&mut locked)?;
+    end_vmm(dir)?;
+    reap::settle_locked(dir, &mut locked)?;
+    Ok(change(previous, &locked))
+}
+
+/// Give the final record of an instance that was asked to stop; end its VMM if the guest took no notice.
+/// If it was started again meanwhile, that stands.
+///
+/// # Errors
+/// The VMM can't be ended.
+pub fn complete_stop(dir: &InstanceDir) -> Result<Record> {
+    let mut locked = current(dir)?;
+    if locked.record.instance.state == State::Stopping {
         end_vmm(dir)?;
         reap::settle_locked(dir, &mut locked)?;
     }
     Ok(locked.record.clone())
+}
+
+fn keeps_root(dir: &InstanceDir, locked: &Locked<Record>) -> Result<()> {
+    if locked.record.instance.root_device_type == RootDeviceType::Ebs {
+        return Ok(());
+    }
+    let id = dir.id();
+    Err(Error::refused(
+        "UnsupportedOperation",
+        format!("{id} has an instance-store root, which a stop would lose; terminate it"),
+    ))
 }
 
 /// Reset a running instance at once, as the reset button does; its process stays.

@@ -12,6 +12,7 @@ use crate::volume::record::{Attachment, Volume};
 use crate::volume::{self, NewVolume};
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Bytes of a GiB.
 const GIB: u64 = 1 << 30;
@@ -50,7 +51,13 @@ pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> R
     made.map(|volume| volume.volume_id)
 }
 
+/// How long a volume may stay in use after the VMM that had it is gone.
+const LINGER: Duration = Duration::from_secs(10);
+
 /// Open a volume's files for a VMM, top first.
+///
+/// The kernel takes an io_uring apart some time after its process has ended, and the ring's files with it,
+/// so a volume that is in use just after its last VMM is waited for.
 ///
 /// # Errors
 /// Another VMM writes it; it is gone.
@@ -59,7 +66,16 @@ pub fn open_volume(
     id: &VolumeId,
     read_only: bool,
 ) -> Result<Vec<(File, DiskFormat)>> {
-    volume::open_layers(store, &store.volumes().get(id)?, read_only)
+    let volume = store.volumes().get(id)?;
+    let deadline = Instant::now() + LINGER;
+    loop {
+        match volume::open_layers(store, &volume, read_only) {
+            Err(e) if e.code() == Some("VolumeInUse") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Delete the volumes that go with the instance, detach those that stay. Done twice, it does nothing more.

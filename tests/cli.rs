@@ -1,0 +1,325 @@
+//! The `spore` command as a user meets it: help, exit codes, bad input, and the life of the built-in guest.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A store of its own, whose instances end with it.
+struct Store(tempfile::TempDir);
+
+impl Store {
+    fn new() -> Self {
+        Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+    }
+
+    fn home(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
+        command.args(args).env("SPORE_HOME", self.home()).stdin(Stdio::null());
+        command
+    }
+
+    fn spore(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Its standard output; it must succeed.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.spore(args);
+        assert!(output.status.success(), "{args:?}: {}", err(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// One line on stderr and this exit code.
+    fn refused(&self, args: &[&str], code: i32, says: &str) {
+        let output = self.spore(args);
+        let line = err(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
+        assert!(line.contains(says), "{args:?}: {line}");
+        if code != 2 {
+            assert_eq!(line.trim_end().lines().count(), 1, "{args:?}: {line}");
+        }
+    }
+
+    fn launch(&self, args: &[&str]) -> String {
+        let ids = self.ok(&[&["run", "demo", "-q"], args].concat());
+        ids.lines().next().unwrap().to_owned()
+    }
+
+    fn show(&self, id: &str) -> Value {
+        let json: Value = serde_json::from_str(&self.ok(&["show", id, "-o", "json"])).unwrap();
+        json["Reservations"][0]["Instances"][0].clone()
+    }
+
+    fn state(&self, id: &str) -> String {
+        self.show(id)["State"]["Name"].as_str().unwrap().to_owned()
+    }
+
+    fn volumes(&self) -> usize {
+        std::fs::read_dir(self.home().join("volumes")).unwrap().count()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let output =
+            self.spore(&["ls", "-q", "--filter", "instance-state-name=pending,running,stopping"]);
+        let ids = String::from_utf8(output.stdout).unwrap_or_default();
+        let mut args = vec!["terminate"];
+        args.extend(ids.lines());
+        if args.len() > 1 {
+            self.spore(&args);
+        }
+    }
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// True if guests can run here. In CI they must.
+fn kvm(test: &str) -> bool {
+    let usable = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    assert!(usable || std::env::var_os("CI").is_none(), "{test} needs /dev/kvm");
+    if !usable {
+        eprintln!("skipped: {test}: no /dev/kvm");
+    }
+    usable
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let store = Store::new();
+    for command in [
+        "run",
+        "ls",
+        "show",
+        "logs",
+        "console",
+        "stop",
+        "start",
+        "reboot",
+        "terminate",
+        "wait",
+        "image",
+        "kernel",
+        "doctor",
+        "completions",
+    ] {
+        let help = store.ok(&[command, "--help"]);
+        assert!(help.contains("Usage: spore"), "{command}: {help}");
+        assert!(help.len() > 200, "{command}: {help}");
+    }
+    assert!(store.ok(&["--help"]).contains("Exit codes"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(store.ok(&["completions", shell]).contains("spore"), "{shell}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    let store = Store::new();
+    for args in [
+        &["frobnicate"][..],
+        &["run"],
+        &["run", "demo", "-n", "x"],
+        &["run", "demo", "-n", "0"],
+        &["run", "demo", "-n", "3:2"],
+        &["run", "demo", "-c", "0"],
+        &["run", "demo", "-c", "65"],
+        &["run", "demo", "-m", "1M"],
+        &["run", "demo", "-m", "lots"],
+        &["run", "demo", "--tag", "novalue"],
+        &["run", "demo", "--wait", "--no-wait"],
+        &["ls", "--filter", "nonsense"],
+        &["wait", "--for", "godot", "i-0"],
+        &["stop"],
+    ] {
+        store.refused(args, 2, "");
+    }
+    assert_eq!(store.volumes(), 0);
+}
+
+#[test]
+fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
+    let store = Store::new();
+    for (args, says) in [
+        (&["run", "nosuch"][..], "InvalidAMIID.NotFound"),
+        (&["show", "i-0123456789abcdef0"], "InvalidInstanceID.NotFound"),
+        (&["terminate", "nosuch"], "InvalidInstanceID.NotFound"),
+        (&["ls", "--filter", "colour=red"], "InvalidParameterValue"),
+    ] {
+        store.refused(args, 1, says);
+    }
+    if !kvm("what_cannot_be_is_exit_code_1_with_ec2s_code") {
+        return;
+    }
+    for (args, says) in [
+        (&["run", "demo", "-n", "100000"][..], "InstanceLimitExceeded"),
+        (&["run", "demo", "-m", "100T"], "exceeds this host's memory"),
+        (&["run", "demo", "-t", "x9.huge"], "InvalidParameterValue"),
+        (&["run", "demo", "--kernel", "nosuch"], "InvalidAKIID.NotFound"),
+    ] {
+        store.refused(args, 1, says);
+    }
+    assert_eq!(store.volumes(), 0, "nothing is left behind");
+    assert_eq!(store.ok(&["ls", "-q"]), "");
+}
+
+#[test]
+fn four_clones_of_the_demo_say_the_same_of_their_root_and_not_of_themselves() {
+    if !kvm("four_clones_of_the_demo") {
+        return;
+    }
+    let store = Store::new();
+    let text = store.ok(&["run", "demo", "-n", "4", "--wait"]);
+    let lines = |word: &str| -> Vec<&str> { text.lines().filter(|l| l.contains(word)).collect() };
+    let digests: std::collections::BTreeSet<_> = lines("root: sha256").into_iter().collect();
+    assert_eq!(digests.len(), 1, "{text}");
+    let identities: std::collections::BTreeSet<_> = lines("spore demo: i-").into_iter().collect();
+    assert_eq!(identities.len(), 4, "{text}");
+    assert_eq!(store.volumes(), 0, "an instance-store root leaves no trace");
+    let json: Value = serde_json::from_str(&store.ok(&["ls", "-o", "json"])).unwrap();
+    let instances = json["Reservations"][0]["Instances"].as_array().unwrap();
+    assert_eq!(instances.len(), 4);
+    for (index, instance) in instances.iter().enumerate() {
+        assert_eq!(instance["AmiLaunchIndex"], index);
+        assert_eq!(instance["State"]["Name"], "terminated");
+        assert_eq!(instance["StateReason"]["Code"], "Client.InstanceInitiatedShutdown");
+    }
+}
+
+#[test]
+fn an_ebs_instance_stops_starts_and_keeps_its_volume() {
+    if !kvm("an_ebs_instance_stops_starts_and_keeps_its_volume") {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch(&[
+        "--root-device-type",
+        "ebs",
+        "--name",
+        "web",
+        "--append",
+        "demo.mode=poweroff-on-button",
+    ]);
+    let volume = store.show("web")["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
+    let pid = store.show(&id)["Spore"]["Pid"].clone();
+    store.ok(&["reboot", "--force", &id]);
+    assert_eq!(store.show(&id)["Spore"]["Pid"], pid, "a reset stays in its process");
+    // A guest hears its power button once it has set it up.
+    store.ok(&["stop", &id[..10]]);
+    assert_eq!(store.state(&id), "stopped");
+    assert_eq!(store.show(&id)["StateReason"]["Code"], "Client.UserInitiatedShutdown");
+    store.ok(&["stop", &id]);
+    store.ok(&["start", &id]);
+    assert_eq!(store.state(&id), "running");
+    assert_eq!(store.show(&id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"], volume);
+    store.refused(&["wait", "--for", "stopped", "--timeout", "10ms", &id], 124, "it goes on");
+    store.ok(&["terminate", &id]);
+    assert_eq!(store.state(&id), "terminated");
+    assert_eq!(store.volumes(), 0);
+    store.ok(&["terminate", &id]);
+    store.refused(&["start", &id], 1, "IncorrectInstanceState");
+    store.refused(&["show", "web"], 1, "InvalidInstanceID.NotFound");
+}
+
+#[test]
+fn a_killed_vmm_is_noticed_and_its_instance_starts_again() {
+    if !kvm("a_killed_vmm_is_noticed_and_its_instance_starts_again") {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch(&["--root-device-type", "ebs", "--append", "demo.mode=hang"]);
+    let pid = store.show(&id)["Spore"]["Pid"].to_string();
+    assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    store.ok(&["wait", "--for", "stopped", &id]);
+    assert_eq!(store.show(&id)["StateReason"]["Code"], "Server.InternalError");
+    store.ok(&["start", &id]);
+    store.refused(&["stop", "--timeout", "abc", &id], 2, "");
+    store.ok(&["stop", "--force", &id]);
+    assert_eq!(store.state(&id), "stopped");
+}
+
+#[test]
+fn an_instance_store_root_cannot_be_stopped() {
+    if !kvm("an_instance_store_root_cannot_be_stopped") {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch(&["--append", "demo.mode=hang"]);
+    assert_eq!(store.volumes(), 0, "the overlay lives in its descriptor only");
+    store.refused(&["stop", &id], 1, "UnsupportedOperation");
+    store.refused(&["stop", "--force", &id], 1, "UnsupportedOperation");
+    assert_eq!(store.state(&id), "running");
+}
+
+#[test]
+fn a_guest_that_panics_fails_the_wait() {
+    if !kvm("a_guest_that_panics_fails_the_wait") {
+        return;
+    }
+    let store = Store::new();
+    store.refused(&["run", "demo", "--wait", "--append", "demo.mode=panic"], 1, "panic");
+}
+
+#[test]
+fn standard_input_reaches_the_guest() {
+    use std::io::Write;
+    if !kvm("standard_input_reaches_the_guest") {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch(&["--append", "demo.mode=echo"]);
+    let mut child = store
+        .command(&["console", &id])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A pasted 64 KiB, then end of transmission, on which the guest powers off.
+    let mut paste = vec![b'x'; 64 << 10];
+    paste.push(4);
+    child.stdin.take().unwrap().write_all(&paste).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    store.ok(&["wait", "--for", "exit", &id]);
+    let said = store.ok(&["logs", &id]);
+    assert!(said.contains("echo: 65536 bytes"), "{}", &said[said.len().saturating_sub(200)..]);
+}
+
+#[test]
+fn a_hundred_commands_at_once_do_no_harm() {
+    if !kvm("a_hundred_commands_at_once_do_no_harm") {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch(&["--root-device-type", "ebs", "--append", "demo.mode=hang"]);
+    let commands: Vec<Vec<&str>> = (0..100)
+        .map(|n| match n % 5 {
+            0 => vec!["ls", "-o", "json"],
+            1 => vec!["run", "demo", "--wait", "-q"],
+            2 => vec!["stop", "--force", &id],
+            3 => vec!["start", &id],
+            _ => vec!["show", &id],
+        })
+        .collect();
+    let children: Vec<_> = commands
+        .iter()
+        .map(|args| {
+            let mut command = store.command(args);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for (child, args) in children.into_iter().zip(&commands) {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", err(&output));
+    }
+    assert!(["running", "stopped"].contains(&store.state(&id).as_str()));
+    assert_eq!(store.volumes(), 1, "every clone's volume is gone, the first instance's is not");
+    store.ok(&["terminate", &id]);
+    assert_eq!(store.volumes(), 0);
+}
