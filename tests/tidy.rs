@@ -1,0 +1,369 @@
+//! House rules that a compiler does not hold: which module may use which, how long files and functions
+//! are, where `unsafe` is and why it is sound.
+
+use std::path::{Path, PathBuf};
+
+/// Lines of a file at most.
+const FILE_LINES: usize = 600;
+/// Lines of a function at most, its signature and closing brace included.
+const FUNCTION_LINES: usize = 70;
+
+/// Vocabulary: types without I/O that everybody may use.
+const VOCABULARY: &[&str] = &[
+    "id",
+    "plan",
+    "control",
+    "error",
+    "Error",
+    "Result",
+    "sys",
+    "image::record",
+    "volume::record",
+];
+
+/// What else each module may use; a path allows everything below it. Two halves meet only in the
+/// vocabulary: `instance` never names `vmm`.
+const EDGES: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("id", &[]),
+    ("plan", &[]),
+    ("control", &[]),
+    ("sys", &[]),
+    ("demo", &[]),
+    // The data plane.
+    ("mem", &[]),
+    ("block", &[]),
+    ("net", &[]),
+    ("boot", &["mem"]),
+    ("chipset", &["mem"]),
+    // The trait of what hangs on a bus is all that a transport knows of the chipset.
+    ("virtio", &["block", "net", "mem", "chipset::bus"]),
+    ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem"]),
+    // The control plane. Images and volumes are one layer.
+    ("store", &[]),
+    ("volume", &["image", "store", "block"]),
+    // Registration unpacks kernels.
+    ("image", &["volume", "store", "block", "boot", "demo"]),
+    ("instance", &["image", "volume", "store", "block", "mem::layout"]),
+    ("action", &["instance", "image", "volume", "store"]),
+    ("service", &["action", "instance", "image", "volume", "store"]),
+    ("cli", &["action", "service", "instance", "image", "volume", "store", "block"]),
+];
+
+/// Of the vocabulary, what each may use: nothing of ours but what stands here.
+const WITHIN_VOCABULARY: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("sys", &["error"]),
+    ("id", &["error"]),
+    ("plan", &["id", "error"]),
+    ("control", &["plan", "id", "error"]),
+];
+
+/// A source file: its path from the project's root, and its lines.
+struct Source {
+    path: PathBuf,
+    lines: Vec<String>,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Self {
+        Self { path: path.into(), lines: text.lines().map(str::to_owned).collect() }
+    }
+
+    /// The lines of code with their numbers from 1: no comments, and a comment behind code cut off.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let cut = |line: &str| line.find("// ").unwrap_or(line.len());
+        let code = |line: &&str| !line.trim_start().starts_with("//");
+        let lines = self.lines.iter().map(String::as_str).enumerate();
+        lines.filter(move |(_, line)| code(line)).map(move |(n, line)| (n + 1, &line[..cut(line)]))
+    }
+
+    /// The module that the file belongs to: the first directory or file name below src/.
+    fn module(&self) -> Option<&str> {
+        let first = self.path.strip_prefix("src").ok()?.iter().next()?.to_str()?;
+        Some(first.strip_suffix(".rs").unwrap_or(first))
+    }
+
+    fn complaint(&self, line: usize, what: &str) -> String {
+        format!("{}:{line}: {what}", self.path.display())
+    }
+}
+
+/// All that is wrong with `sources`.
+fn check(sources: &[Source]) -> Vec<String> {
+    sources.iter().flat_map(|s| [edges(s), sizes(s), soundness(s), words(s)].concat()).collect()
+}
+
+/// Whether `path` is one of `prefixes` or below one.
+fn below(path: &str, prefixes: &[&str]) -> bool {
+    let is = |prefix: &&str| {
+        path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    prefixes.iter().any(is)
+}
+
+fn edges(source: &Source) -> Vec<String> {
+    let Some(module) = source.module() else { return vec![] };
+    if matches!(module, "lib" | "main") {
+        return vec![];
+    }
+    let of = |table: &[(&str, &'static [&'static str])]| {
+        table.iter().find(|(name, _)| *name == module).map(|(_, may)| *may)
+    };
+    let Some(may) = of(EDGES) else {
+        return vec![source.complaint(1, &format!("module {module} is not in the list of edges"))];
+    };
+    let vocabulary = of(WITHIN_VOCABULARY).unwrap_or(VOCABULARY);
+    let code: Vec<(usize, &str)> = source.code().collect();
+    let mut found = vec![];
+    for (index, (number, line)) in code.iter().enumerate() {
+        for (at, _) in line.match_indices("crate::") {
+            if line[..at].ends_with(|c: char| c == '_' || c == '$' || c.is_alphanumeric()) {
+                continue;
+            }
+            let rest: String = [&line[at + 7..]]
+                .into_iter()
+                .chain(code[index + 1..].iter().map(|(_, line)| line.trim()))
+                .take(40)
+                .collect();
+            let paths = used_paths(&rest);
+            let bad = paths.into_iter().filter(|path| {
+                !(below(path, &[module]) || below(path, may) || below(path, vocabulary))
+            });
+            found.extend(
+                bad.map(|path| source.complaint(*number, &format!("{module} may not use {path}"))),
+            );
+        }
+    }
+    found
+}
+
+/// The first two names of every path in what follows `crate::`, a path or a braced group of paths.
+fn used_paths(text: &str) -> Vec<String> {
+    let name = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    if let Some(group) = text.strip_prefix('{') {
+        let (mut depth, mut start, mut paths) = (0, 0, vec![]);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' | ',' if depth == 0 => {
+                    paths.extend(used_paths(group[start..at].trim()));
+                    start = at + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                '}' => depth -= 1,
+                _ => {}
+            }
+        }
+        return paths;
+    }
+    let first = name(text);
+    let Some(rest) = text[first.len()..].strip_prefix("::") else {
+        return if first.is_empty() { vec![] } else { vec![first] };
+    };
+    if rest.starts_with('{') {
+        return used_paths(rest).iter().map(|path| format!("{first}::{}", name(path))).collect();
+    }
+    match name(rest) {
+        second if second.is_empty() => vec![first],
+        second => vec![format!("{first}::{second}")],
+    }
+}
+
+fn sizes(source: &Source) -> Vec<String> {
+    let mut found = vec![];
+    if source.lines.len() > FILE_LINES {
+        let what = format!("{} lines; at most {FILE_LINES}", source.lines.len());
+        found.push(source.complaint(source.lines.len(), &what));
+    }
+    for (number, len) in functions(source).filter(|(_, len)| *len > FUNCTION_LINES) {
+        let what = format!("a function of {len} lines; at most {FUNCTION_LINES}");
+        found.push(source.complaint(number, &what));
+    }
+    found
+}
+
+/// Each function's first line and how many it has. rustfmt puts the closing brace at the indentation
+/// of the line that `fn` is on.
+fn functions(source: &Source) -> impl Iterator<Item = (usize, usize)> {
+    source.code().filter(|(_, line)| is_function(line)).filter_map(|(number, line)| {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let one_line = line.trim_end().ends_with(['}', ';']);
+        let end = source.lines[number..].iter().position(|line| {
+            let rest = line.strip_prefix(indent);
+            rest.is_some_and(|rest| rest == "}" || (rest.starts_with(')') && rest.ends_with(';')))
+        })?;
+        Some((number, if one_line { 1 } else { end + 2 }))
+    })
+}
+
+fn is_function(line: &str) -> bool {
+    let mut rest = line.trim_start();
+    if let Some(public) = rest.strip_prefix("pub") {
+        rest = match public.strip_prefix('(') {
+            Some(scope) => scope.split_once(')').map_or("", |(_, rest)| rest),
+            None => public,
+        }
+        .trim_start();
+    }
+    for word in ["const ", "async ", "unsafe ", "extern \"C\" "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
+    }
+    rest.starts_with("fn ")
+}
+
+fn soundness(source: &Source) -> Vec<String> {
+    if source.module().is_none() {
+        return vec![];
+    }
+    let mut found = vec![];
+    for (number, line) in source.code() {
+        let uses = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"];
+        if !uses.iter().any(|unsafe_use| line.contains(unsafe_use)) {
+            continue;
+        }
+        if !source.path.starts_with("src/sys") {
+            found.push(source.complaint(number, "unsafe outside src/sys"));
+        } else if !has_reason(&source.lines[..number]) {
+            found.push(source.complaint(number, "unsafe without a SAFETY comment above it"));
+        }
+    }
+    found
+}
+
+/// Whether the statement that the last of `lines` belongs to has a SAFETY comment above or in it.
+fn has_reason(lines: &[String]) -> bool {
+    for (n, line) in lines.iter().rev().map(|line| line.trim()).enumerate() {
+        if line.contains("SAFETY:") || line.contains("# Safety") {
+            return true;
+        }
+        let comment = line.starts_with("//") || line.starts_with("#[");
+        if n > 0 && !comment && (line.is_empty() || line.ends_with([';', '{', '}', ','])) {
+            return false;
+        }
+    }
+    false
+}
+
+fn words(source: &Source) -> Vec<String> {
+    // In pieces, so that this file passes.
+    let bad = [
+        (concat!("/wo", "rk/"), "a path of somebody's machine"),
+        (concat!("TO", "DO"), "work left undone"),
+        (concat!("FIX", "ME"), "work left undone"),
+        (concat!("todo", "!("), "work left undone"),
+        (concat!("unimplemented", "!("), "work left undone"),
+        (concat!("dbg", "!("), "debugging left in"),
+    ];
+    let lines = source.lines.iter().enumerate();
+    let found = lines.flat_map(|(n, line)| {
+        bad.iter().filter(|(word, _)| line.contains(word)).map(move |(_, what)| (n + 1, what))
+    });
+    let mut found: Vec<_> = found.map(|(n, what)| source.complaint(n, what)).collect();
+    let explained = source.lines.first().is_some_and(|line| line.starts_with("//!"));
+    let tests = source.path.to_string_lossy().ends_with("tests.rs");
+    if source.module().is_some() && !explained && !tests {
+        found.push(source.complaint(1, "does not begin by saying what it is for (//!)"));
+    }
+    found
+}
+
+/// Every Rust source of the project.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open: Vec<PathBuf> = ["src", "tests", "images", "benches"].map(PathBuf::from).into();
+    let mut found =
+        vec![Source::new("build.rs", &std::fs::read_to_string(root.join("build.rs")).unwrap())];
+    while let Some(dir) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(root.join(&dir)) else { continue };
+        for entry in entries.map(Result::unwrap) {
+            let path = dir.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(root.join(&path)).unwrap();
+                found.push(Source::new(path.to_str().unwrap(), &text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_house_rules_hold() {
+    let sources = sources();
+    assert!(sources.iter().any(|source| source.path.ends_with("src/lib.rs")));
+    let complaints = check(&sources);
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(path: &str, text: &str) -> Vec<String> {
+        check(&[Source::new(path, &format!("//! What it is for.\n{text}"))])
+    }
+
+    #[track_caller]
+    fn refused(path: &str, text: &str, why: &str) {
+        let found = complaints(path, text);
+        assert!(found.iter().any(|complaint| complaint.contains(why)), "{found:?}");
+    }
+
+    #[track_caller]
+    fn accepted(path: &str, text: &str) {
+        assert_eq!(complaints(path, text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_halves_meet_only_in_the_vocabulary() {
+        refused("src/instance/launch.rs", "use crate::vmm::machine;", "may not use vmm");
+        refused("src/vmm/mod.rs", "use crate::store::Store;", "may not use store");
+        refused("src/sys/kvm.rs", "use crate::plan::VmPlan;", "sys may not use plan");
+        refused("src/plan.rs", "use crate::{error, sys};", "plan may not use sys");
+        refused("src/mem/ram.rs", "fn f() { crate::boot::load() }", "may not use boot");
+        accepted("src/vmm/mod.rs", "use crate::{plan::VmPlan, boot::{self, elf}, id};");
+        accepted("src/store/mod.rs", "use crate::image::record::Image;");
+        refused("src/store/mod.rs", "use crate::image::catalog;", "may not use image::catalog");
+    }
+
+    #[test]
+    fn groups_and_broken_lines_are_seen_through() {
+        refused("src/virtio/queue.rs", "use crate::{\n    mem::GuestRam,\n    cli,\n};", "cli");
+        refused("src/virtio/mod.rs", "use crate::chipset::{bus, serial};", "chipset::serial");
+        accepted("src/virtio/mod.rs", "// use crate::cli;\n//! [`crate::cli`]");
+        refused("src/new.rs", "", "not in the list of edges");
+    }
+
+    #[test]
+    fn long_files_and_functions_are_refused() {
+        refused("src/id.rs", &"\n".repeat(FILE_LINES), "at most 600");
+        let function =
+            |lines| format!("    pub(crate) fn f() {{\n{}    }}\n", "        x();\n".repeat(lines));
+        refused("src/id.rs", &function(FUNCTION_LINES), "at most 70");
+        refused("tests/a.rs", &function(FUNCTION_LINES), "at most 70");
+        accepted("src/id.rs", &function(FUNCTION_LINES - 2));
+        accepted("src/id.rs", &"fn f() { x() }\n".repeat(200));
+    }
+
+    #[test]
+    fn unsafe_needs_its_place_and_its_reason() {
+        refused("src/mem/ram.rs", "// SAFETY: no.\nunsafe { f() }", "outside src/sys");
+        refused("src/sys/a.rs", "let a = 1;\nlet b = unsafe { f() };", "without a SAFETY");
+        refused("src/sys/a.rs", "// SAFETY: a.\nunsafe { f() };\nunsafe { g() };", "without");
+        accepted("src/sys/a.rs", "// SAFETY: because.\n// And more.\nlet b =\n    unsafe { f() };");
+    }
+
+    #[test]
+    fn machines_and_leftovers_are_not_named() {
+        refused("src/id.rs", concat!("// see /wo", "rk/x"), "machine");
+        refused("tests/a.rs", concat!("// TO", "DO: more"), "undone");
+        let found = check(&[Source::new("src/id.rs", "use std::fs;")]);
+        assert!(found[0].contains("what it is for"));
+    }
+}
