@@ -17,86 +17,41 @@ mod stress;
 use alloc::vec;
 use alloc::vec::Vec;
 use identity::Identity;
-use rt::acpi::Acpi;
-use rt::blk::{self, Blk, SECTOR};
-use rt::boot::{Boot, Smbios};
-use rt::rng::{self, Rng};
-use rt::virtio::Device;
+use rt::blk::{Blk, SECTOR};
+use rt::boot::Smbios;
+use rt::machine::Machine;
+use rt::rng::Rng;
 use rt::{cpu, memory, sha256};
-
-/// A machine that has been looked at and is ready for work.
-pub struct Machine {
-    boot: Boot,
-    acpi: Acpi,
-    disks: Vec<Device>,
-    rngs: Vec<Device>,
-}
 
 /// Called by the entry stub with the address of boot_params.
 #[unsafe(no_mangle)]
 extern "C" fn guest_start(boot_params: u64) -> ! {
-    let boot = Boot::read(boot_params);
-    cpu::init();
-    let low = boot.ram.iter().find(|(start, len)| (*start..start + len).contains(&(1 << 20)));
-    memory::extend(low.map_or(0, |(start, len)| start + len));
-    let machine = look_around(boot);
+    let machine = Machine::start(boot_params);
     match machine.boot.option("demo.mode") {
         None => demo(&machine),
         Some(mode) => modes::run(mode, &machine),
     }
 }
 
-fn look_around(boot: Boot) -> Machine {
-    let acpi = Acpi::read(&boot);
-    let (mut disks, mut rngs) = (Vec::new(), Vec::new());
-    for (device, id) in acpi.virtio.iter().filter_map(Device::probe) {
-        cpu::enable_irq(acpi.ioapic, device.gsi);
-        match id {
-            blk::ID => disks.push(device),
-            rng::ID => rngs.push(device),
-            _ => {}
-        }
+/// Who this is: from SMBIOS, and from the command line, which must agree.
+pub fn who(machine: &Machine) -> Identity {
+    let smbios = Smbios::read();
+    let ask = |key| {
+        let (table, line) = (smbios.as_ref().and_then(|s| s.option(key)), machine.boot.option(key));
+        assert!(table.is_none() || line.is_none() || table == line, "{table:?} is not {line:?}");
+        table.or(line).unwrap_or("unknown")
+    };
+    let identity = Identity::new(ask("spore.instance"), ask("spore.index"));
+    say!("spore demo: {} launch index {}", identity.instance, identity.index);
+    if let Some(system) = smbios {
+        assert_eq!(system.serial, system.uuid, "the SMBIOS serial is not the UUID");
     }
-    Machine { boot, acpi, disks, rngs }
-}
-
-impl Machine {
-    /// Who this is: from SMBIOS, and from the command line, which must agree.
-    fn identity(&self) -> Identity {
-        let smbios = Smbios::read();
-        let ask = |key| {
-            let (table, line) =
-                (smbios.as_ref().and_then(|s| s.option(key)), self.boot.option(key));
-            assert!(
-                table.is_none() || line.is_none() || table == line,
-                "{table:?} is not {line:?}"
-            );
-            table.or(line).unwrap_or("unknown")
-        };
-        let identity = Identity::new(ask("spore.instance"), ask("spore.index"));
-        say!("spore demo: {} launch index {}", identity.instance, identity.index);
-        if let Some(system) = smbios {
-            assert_eq!(system.serial, system.uuid, "the SMBIOS serial is not the UUID");
-        }
-        identity
-    }
-
-    /// Bring every processor up, one after the other.
-    fn start_cpus(&self) -> usize {
-        let me = cpu::lapic_id();
-        self.acpi.cpus.iter().filter(|&&id| id != me).for_each(|&id| cpu::start_ap(id));
-        self.acpi.cpus.len()
-    }
-
-    /// The root device, ready for plain requests.
-    fn root(&self) -> Blk {
-        Blk::plain(*self.disks.first().expect("a virtio block device"))
-    }
+    identity
 }
 
 /// What the image is for.
 fn demo(machine: &Machine) -> ! {
-    let mut identity = machine.identity();
+    let mut identity = who(machine);
     let cpus = machine.start_cpus();
     let (disks, rngs) = (machine.disks.len(), machine.rngs.len());
     say!("machine: {cpus} cpus, {} MiB, {disks} disk, {rngs} rng", machine.boot.memory() >> 20);

@@ -3,8 +3,9 @@
 use crate::identity::Identity;
 use crate::rt::blk::{Blk, SECTOR};
 use crate::rt::cpu::{self, COM1, Serial, out8};
+use crate::rt::machine::Machine;
 use crate::rt::sha256::Sha256;
-use crate::{Machine, keep, say, stress};
+use crate::{keep, say, stress, who};
 
 /// Do what `mode` names.
 pub fn run(mode: &str, machine: &Machine) -> ! {
@@ -33,7 +34,7 @@ fn hang() -> ! {
 
 /// Reset at the first boot, power off at the next. The volume remembers.
 fn reset(mode: &str, machine: &Machine) -> ! {
-    let mut identity = machine.identity();
+    let mut identity = who(machine);
     let mut root = machine.root();
     identity.boots = last_identity(&mut root).map_or(0, |last| last.boots) + 1;
     keep(&mut root, &identity);

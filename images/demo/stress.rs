@@ -2,28 +2,12 @@
 //! `demo.mode=stress demo.ops=N demo.seed=N`.
 
 use crate::rt::blk::*;
+use crate::rt::machine::Machine;
+use crate::rt::random::Random;
 use crate::rt::virtio::{Part, feature};
 use crate::rt::{memory, sha256};
-use crate::{Machine, say};
+use crate::say;
 use alloc::{vec, vec::Vec};
-
-/// xorshift64 (Marsaglia 2003).
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-}
 
 /// Requests in flight at once.
 const DEPTH: usize = 16;

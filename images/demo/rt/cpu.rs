@@ -79,6 +79,18 @@ pub fn mmio_write(address: u64, value: u32) {
     unsafe { (address as *mut u32).write_volatile(value) }
 }
 
+/// Load a `T` from anywhere that is mapped, of a device or of nobody.
+pub fn load<T: Copy>(address: u64) -> T {
+    // SAFETY: a device's registers are no object of this program's; the caller stays out of RAM.
+    unsafe { (address as *const T).read_volatile() }
+}
+
+/// Store a `T` anywhere that is mapped, of a device or of nobody.
+pub fn store<T>(address: u64, value: T) {
+    // SAFETY: as in `load`.
+    unsafe { (address as *mut T).write_volatile(value) }
+}
+
 /// Read 64 bits of mapped RAM that nothing else uses.
 pub fn peek(address: u64) -> u64 {
     // SAFETY: as the caller says.
