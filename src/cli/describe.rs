@@ -2,10 +2,12 @@
 
 use super::filter::Filter;
 use super::output::{Table, human_bytes};
+use crate::control::{DiskStatus, Status};
 use crate::error::Result;
 use crate::instance::lifecycle::Change;
 use crate::instance::record::{Instance, Record};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Filter names of `ls`, tags aside.
 const FILTERS: [&str; 18] = [
@@ -134,16 +136,34 @@ pub fn list(records: &[Record]) -> Table {
     }
 }
 
-/// Everything about a few instances, a line each field.
-pub fn full(records: &[Record]) -> Table {
+/// Everything about a few instances and what their VMMs say of themselves, a line each field.
+pub fn full(records: &[Record], statuses: &[Option<Status>]) -> Table {
     let mut rows = Vec::new();
-    for record in records {
+    for (record, status) in records.iter().zip(statuses) {
         if !rows.is_empty() {
             rows.push(vec![String::new(), String::new()]);
         }
-        rows.extend(fields(record).into_iter().map(|(key, value)| vec![key.to_owned(), value]));
+        let live = status.iter().flat_map(live);
+        let fields = fields(record).into_iter().chain(live);
+        rows.extend(fields.map(|(key, value)| vec![key.to_owned(), value]));
     }
     Table { columns: vec!["FIELD", "VALUE"], rows, ..list(records) }
+}
+
+/// What a running VMM says.
+fn live(status: &Status) -> Vec<(&'static str, String)> {
+    let disk = |disk: &DiskStatus| {
+        let (read, written) = (human_bytes(disk.read_bytes), human_bytes(disk.write_bytes));
+        let (flushes, errors) = (disk.flushes, disk.errors);
+        ("DiskIo", format!("{read} read, {written} written, {flushes} flushes, {errors} errors"))
+    };
+    let mut fields = vec![
+        ("Uptime", format!("{:.1} s", Duration::from_millis(status.uptime_ms).as_secs_f64())),
+        ("Resets", status.resets.to_string()),
+        ("CpusOnline", status.cpus_online.to_string()),
+    ];
+    fields.extend(status.disks.iter().map(disk));
+    fields
 }
 
 fn fields(record: &Record) -> Vec<(&'static str, String)> {

@@ -2,14 +2,15 @@
 
 use super::args::{Console, Logs, Ls, Reboot, Start, Stop, Targets, Wait};
 use super::describe;
-use super::output::{Output, emit};
+use super::output::{Format, Output, emit};
 use super::progress::Progress;
 use crate::action::Until;
 use crate::error::{Error, Kind, Result};
+use crate::instance::client;
 use crate::instance::console::{self, Detached};
 use crate::instance::dir::InstanceDir;
 use crate::instance::lifecycle::Change;
-use crate::instance::record::Record;
+use crate::instance::record::{Record, State};
 use crate::plan::VmReport;
 use crate::service::{self, Waited};
 use crate::store::{Store, rfc3339};
@@ -38,8 +39,16 @@ pub fn ls(store: &Store, output: Output, args: &Ls) -> Result<ExitCode> {
 
 /// `show`.
 pub fn show(store: &Store, output: Output, args: &Targets) -> Result<ExitCode> {
-    let records = records(&service::resolve(store, &args.targets)?)?;
-    emit(output, &describe::full(&records))?;
+    let dirs = service::resolve(store, &args.targets)?;
+    let records = records(&dirs)?;
+    // Only the table tells; a VMM that does not answer is not worth an error here.
+    let ask = output.format == Format::Table && !output.quiet;
+    let status = |(dir, record): (&InstanceDir, &Record)| {
+        let running = ask && record.instance.state == State::Running;
+        running.then(|| client::status(dir).ok()).flatten()
+    };
+    let statuses: Vec<_> = dirs.iter().zip(&records).map(status).collect();
+    emit(output, &describe::full(&records, &statuses))?;
     Ok(ExitCode::SUCCESS)
 }
 
