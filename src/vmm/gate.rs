@@ -21,10 +21,8 @@ pub enum Stop {
 
 #[derive(Default)]
 struct State {
-    /// The first reason wins; those after it come from a machine that is stopping already.
+    /// The first reason; those after it come from a machine that is stopping already.
     stop: Option<Stop>,
-    /// Threads may run.
-    open: bool,
     /// Threads that wait at the gate.
     waiting: usize,
     kicks: Vec<Kick>,
@@ -74,16 +72,24 @@ impl Gate {
         let mut state = self.state();
         state.waiting += 1;
         self.changed.notify_all();
-        while !state.open {
+        while self.is_closed() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
     }
 
-    /// Write down why the machine stops, and stop it. A later reason than the first is ignored.
+    /// Write down why the machine stops, and stop it. The first reason counts, but an end counts more than a reset.
     pub fn stop(&self, stop: Stop) {
+        let mut state = self.state();
+        // Under the lock, so that no one who opens the gate overlooks it.
         self.closed.store(true, Ordering::Release);
-        self.state().stop.get_or_insert(stop);
+        // A guest that resets for ever must not drown the request that ends it.
+        if state.stop.is_none()
+            || matches!((&state.stop, &stop), (Some(Stop::Reset(_)), Stop::End(..)))
+        {
+            state.stop = Some(stop);
+        }
+        drop(state);
         // It fails only when the counter is full, and then the thread is woken already.
         let _ = self.stopped.write(1);
     }
@@ -99,7 +105,6 @@ impl Gate {
     pub fn close(&self, threads: usize) {
         self.closed.store(true, Ordering::Release);
         let mut state = self.state();
-        state.open = false;
         while state.waiting < threads {
             // A thread that has not yet joined comes to the gate by itself.
             state.kicks.iter().for_each(|kick| kick.kick());
@@ -109,12 +114,10 @@ impl Gate {
         }
     }
 
-    /// Let them go on.
+    /// Let them go on. A reason to stop that came meanwhile keeps the machine where it is.
     pub fn open(&self) {
-        let mut state = self.state();
-        // A reason that came while the gate was closed keeps the machine where it is.
+        let state = self.state();
         self.closed.store(state.stop.is_some(), Ordering::Release);
-        state.open = true;
         self.changed.notify_all();
     }
 }
@@ -137,13 +140,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_reason_wins_and_is_told_once() {
+    fn one_reason_counts_and_is_told_once() {
         let gate = Gate::new().unwrap();
         gate.request(PowerRequest::Off);
         gate.request(PowerRequest::Reset(ResetBy::I8042));
         assert!(gate.is_closed());
         assert!(matches!(gate.take_stop(), Some(Stop::End(EndReason::GuestPoweroff, _))));
         assert_eq!(gate.take_stop(), None);
+        gate.request(PowerRequest::Reset(ResetBy::I8042));
+        gate.request(PowerRequest::Off);
+        assert!(matches!(gate.take_stop(), Some(Stop::End(..))), "an end counts more than a reset");
+    }
+
+    #[test]
+    fn who_opens_the_gate_does_not_overlook_a_reason_to_stop() {
+        let gate = Gate::new().unwrap();
+        gate.close(0);
+        gate.request(PowerRequest::Off);
+        gate.open();
+        assert!(gate.is_closed());
+        gate.take_stop();
+        gate.open();
+        assert!(!gate.is_closed());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BootPlan, EndReason, PLAN_FD, PlanFd, Ready, VmPlan, VmReport};
-use crate::sys::{fds, kvm};
+use crate::sys::{fds, kvm, seccomp};
 use event::EventLoop;
 use machine::Machine;
 use report::Report;
@@ -64,6 +64,7 @@ pub fn main() -> ExitCode {
 
 /// Everything up to the moment at which the vCPUs run.
 fn start(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
+    seccomp::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     kvm::install_kick_handler()?;
     let control = plan.control.map(fds::take).transpose()?;

@@ -1,0 +1,282 @@
+//! One VMM process at a time, driven as the launcher drives it: a plan, descriptors, a socket. The guests are a few
+//! bytes of machine code each and run on any /dev/kvm.
+
+use sporevm::control::{Request, Response};
+use sporevm::plan::{
+    BootPlan, DiskFormat, DiskPlan, EndReason, Engine, LayerPlan, PLAN_FD, PlanFd, Ready, ResetBy,
+    VmPlan, VmReport,
+};
+use sporevm::sys::{fds, process};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Descriptors in the VMM.
+const KERNEL: i32 = 10;
+const CONSOLE: i32 = 11;
+const CONTROL: i32 = 12;
+const REPORT: i32 = 13;
+const READY: i32 = 14;
+const FIRST_IO: i32 = 15;
+const DISK: i32 = 16;
+const LOCK: i32 = 17;
+
+fn has_kvm() -> bool {
+    let there = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !there {
+        eprintln!("skipped: no usable /dev/kvm");
+    }
+    there
+}
+
+/// A static ELF with one page-aligned segment at 1 MiB that holds `code`.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    let number = |file: &mut Vec<u8>, value: u64| file.extend(value.to_le_bytes());
+    for value in [0x10_0000, 64, 0] {
+        number(&mut file, value);
+    }
+    file.extend(*b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0");
+    file.extend(*b"\x01\0\0\0\x07\0\0\0");
+    for value in [4096, 0x10_0000, 0x10_0000, code.len() as u64, code.len() as u64, 4096] {
+        number(&mut file, value);
+    }
+    file.resize(4096, 0);
+    file.extend(code);
+    file
+}
+
+/// `mov dx, port; mov al, value; out dx, al`
+fn out(port: u16, value: u8) -> Vec<u8> {
+    let [low, high] = port.to_le_bytes();
+    vec![0x66, 0xba, low, high, 0xb0, value, 0xee]
+}
+
+fn print(text: &[u8]) -> Vec<u8> {
+    text.iter().flat_map(|&byte| out(0x3f8, byte)).collect()
+}
+
+/// `jmp` to itself.
+const SPIN: [u8; 2] = [0xeb, 0xfe];
+
+struct Vm {
+    socket: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+    console: File,
+    report: File,
+    ready: BufReader<File>,
+    first_io: File,
+    lock: File,
+}
+
+fn memfd(content: &[u8]) -> File {
+    let mut file = fds::memfd("test").unwrap();
+    file.write_all(content).unwrap();
+    file
+}
+
+fn plan(disk: bool, first_io: bool) -> VmPlan {
+    let volume_id = "vol-0123456789abcdef0".parse().unwrap();
+    let layers = vec![LayerPlan { fd: PlanFd(DISK), format: DiskFormat::Raw }];
+    let disk = disk.then_some(DiskPlan {
+        volume_id,
+        read_only: false,
+        layers,
+        engine: Engine::Auto,
+        queues: 1,
+    });
+    VmPlan {
+        instance_id: "i-0123456789abcdef0".parse().unwrap(),
+        launch_index: 3,
+        cpus: 2,
+        memory: 32 << 20,
+        boot: BootPlan::Direct { kernel: PlanFd(KERNEL), initrd: None, cmdline: String::new() },
+        disks: disk.into_iter().collect(),
+        uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
+        console: PlanFd(CONSOLE),
+        control: Some(PlanFd(CONTROL)),
+        report: PlanFd(REPORT),
+        ready: Some(PlanFd(READY)),
+        lock: Some(PlanFd(LOCK)),
+        first_io: first_io.then_some(PlanFd(FIRST_IO)),
+        sandbox: true,
+    }
+}
+
+fn launch(kernel: &[u8], plan: &VmPlan) -> Vm {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let open = |name: &str| {
+        let options = File::options().read(true).append(true).create(true).to_owned();
+        options.open(dir.path().join(name)).unwrap()
+    };
+    let (console, report, lock) = (open("console"), open("report"), open("lock"));
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (ready, ready_end) = fds::pipe().unwrap();
+    let (first_io, first_io_end) = fds::pipe().unwrap();
+    let text = memfd(&serde_json::to_vec(plan).unwrap());
+    let (kernel, disk) = (memfd(kernel), memfd(&vec![0; sporevm::demo::ROOT_SIZE]));
+    let map: [(BorrowedFd, i32); 9] = [
+        (text.as_fd(), PLAN_FD),
+        (kernel.as_fd(), KERNEL),
+        (console.as_fd(), CONSOLE),
+        (listener.as_fd(), CONTROL),
+        (report.as_fd(), REPORT),
+        (ready_end.as_fd(), READY),
+        (first_io_end.as_fd(), FIRST_IO),
+        (disk.as_fd(), DISK),
+        (lock.as_fd(), LOCK),
+    ];
+    process::spawn(env!("CARGO_BIN_EXE_spore"), &["spore", "__vmm"], &map).unwrap();
+    drop(lock);
+    let lock = File::open(dir.path().join("lock")).unwrap();
+    let ready = BufReader::new(ready);
+    Vm { socket, _dir: dir, console, report, ready, first_io, lock }
+}
+
+impl Vm {
+    fn ready(&mut self) -> Ready {
+        let mut line = String::new();
+        self.ready.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn ask(&self, request: &Request) -> Response {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        let mut line = serde_json::to_vec(request).unwrap();
+        line.push(b'\n');
+        stream.write_all(&line).unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Wait for the VMM to release its lock; then what it reported.
+    fn end(&mut self) -> Vec<VmReport> {
+        rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::LockShared).unwrap();
+        self.report.rewind().unwrap();
+        let mut text = String::new();
+        self.report.read_to_string(&mut text).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn reason(&mut self) -> (EndReason, String) {
+        match self.end().pop() {
+            Some(VmReport::Ended { reason, message, .. }) => (reason, message),
+            other => panic!("the last report is {other:?}"),
+        }
+    }
+
+    fn console(&mut self) -> String {
+        self.console.rewind().unwrap();
+        let mut text = Vec::new();
+        self.console.read_to_end(&mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+#[test]
+fn a_guest_prints_and_switches_itself_off() {
+    if !has_kvm() {
+        return;
+    }
+    let code = [print(b"hello\n"), out(0x600, 5 << 2 | 1 << 5), SPIN.into()].concat();
+    let mut vm = launch(&elf(&code), &plan(true, false));
+    assert!(matches!(vm.ready(), Ready::Running { engines } if engines.len() == 1));
+    assert_eq!(vm.reason().0, EndReason::GuestPoweroff);
+    assert_eq!(vm.console(), "hello\n");
+}
+
+#[test]
+fn the_demo_guest_runs_confined() {
+    if !has_kvm() {
+        return;
+    }
+    let mut vm = launch(sporevm::demo::KERNEL, &plan(true, false));
+    let (reason, message) = vm.reason();
+    assert_eq!(reason, EndReason::GuestPoweroff, "{message}\n{}", vm.console());
+    assert!(vm.console().contains("identity: written, flushed, read back"), "{}", vm.console());
+}
+
+#[test]
+fn a_reset_happens_in_the_same_process_and_terminate_ends_it() {
+    if !has_kvm() {
+        return;
+    }
+    // The first writes 0xcf9 for ever: each time the machine starts over with fresh memory.
+    let code = [print(b"."), out(0xcf9, 6), print(b"never"), SPIN.into()].concat();
+    let mut vm = launch(&elf(&code), &plan(false, false));
+    vm.ready();
+    while vm.console().len() < 3 {
+        std::thread::yield_now();
+    }
+    let Response::Status(status) = vm.ask(&Request::Status {}) else { panic!("no status") };
+    assert!(status.resets >= 2);
+    assert_eq!(vm.ask(&Request::Terminate {}), Response::Ok {});
+    let reports = vm.end();
+    let by = |r: &VmReport| matches!(r, VmReport::Reset { by: ResetBy::Port0xcf9, .. });
+    assert!(reports.iter().filter(|r| by(r)).count() >= 2);
+    assert!(matches!(reports.last(), Some(VmReport::Ended { reason: EndReason::Terminated, .. })));
+    assert!(!vm.console().contains("never"), "no instruction runs after the reset register");
+}
+
+#[test]
+fn a_triple_fault_and_a_panic_are_told_apart() {
+    if !has_kvm() {
+        return;
+    }
+    // ud2 with an empty IDT.
+    let fault = [print(b"x"), vec![0x0f, 0x0b]].concat();
+    assert_eq!(launch(&elf(&fault), &plan(false, false)).reason().0, EndReason::TripleFault);
+    let banner = print(b"Kernel panic - not syncing: test\n");
+    let panic = [banner.clone(), vec![0x0f, 0x0b]].concat();
+    assert_eq!(launch(&elf(&panic), &plan(false, false)).reason().0, EndReason::GuestPanic);
+    let reset = [banner, out(0x602, 1), SPIN.into()].concat();
+    assert_eq!(launch(&elf(&reset), &plan(false, false)).reason().0, EndReason::GuestPanic);
+    let pvpanic = [out(0x505, 1), SPIN.into()].concat();
+    assert_eq!(launch(&elf(&pvpanic), &plan(false, false)).reason().0, EndReason::GuestPanic);
+}
+
+#[test]
+fn a_guest_that_touches_every_port_is_survived() {
+    if !has_kvm() {
+        return;
+    }
+    // For each port but those that end the machine: in and out of 1, 2 and 4 bytes.
+    let mut code = Vec::new();
+    for port in (0..=0xffffu16).step_by(1) {
+        let ends = [0x64, 0x505, 0x600, 0x602, 0xcf9];
+        let near = |end: &u16| (end.saturating_sub(3)..=*end).contains(&port);
+        if !ends.iter().any(near) && (port < 0x800 || port % 61 == 0) {
+            let [low, high] = port.to_le_bytes();
+            code.extend([0x66, 0xba, low, high, 0xec, 0x66, 0xed, 0xed, 0xee, 0x66, 0xef, 0xef]);
+        }
+    }
+    code.extend(out(0x600, 5 << 2 | 1 << 5));
+    code.extend(SPIN);
+    assert_eq!(launch(&elf(&code), &plan(true, false)).reason().0, EndReason::GuestPoweroff);
+}
+
+#[test]
+fn what_is_no_kernel_is_refused_in_one_line() {
+    if !has_kvm() {
+        return;
+    }
+    let mut vm = launch(b"#!/bin/sh\n", &plan(false, false));
+    let Ready::Failed { message } = vm.ready() else { panic!("it runs") };
+    assert!(message.contains("kernel") && !message.contains('\n'), "{message}");
+    assert_eq!(vm.reason(), (EndReason::VmmError, message));
+}
+
+#[test]
+fn the_first_io_of_a_benchmark_is_told() {
+    if !has_kvm() {
+        return;
+    }
+    let mut vm = launch(&elf(&[print(b"x"), SPIN.into()].concat()), &plan(false, true));
+    let mut byte = [0];
+    vm.first_io.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"!");
+}
