@@ -50,7 +50,12 @@ impl Error {
 
     /// An I/O error with what was being done to what: `cannot open /x: Permission denied (os error 13)`.
     pub fn io(doing: impl fmt::Display, cause: impl fmt::Display) -> Self {
-        Self::failure(format!("cannot {doing}: {cause}"))
+        let cause = cause.to_string();
+        // ENOSPC and EDQUOT, in the words of std::io::Error.
+        let full = ["(os error 28)", "(os error 122)"].iter().any(|code| cause.ends_with(code));
+        let remedy =
+            if full { "; free some, or set SPORE_HOME to a larger file system" } else { "" };
+        Self::failure(format!("cannot {doing}: {cause}{remedy}"))
     }
 
     /// Prefix the message with more context: `context: message`.

@@ -313,3 +313,25 @@ fn killed_anywhere_the_store_is_whole() {
         assert!(entries(&store.home().join("tmp")).is_empty(), "debris is swept");
     }
 }
+
+/// In a file system of its own, which takes a user namespace.
+#[test]
+fn no_space_is_said_and_nothing_left() {
+    let inside = "mount -t tmpfs -o size=3m none /mnt || exit 77
+        head -c 8000000 /dev/urandom | SPORE_HOME=/mnt/s \"$SPORE\" image import - --name full; code=$?
+        find /mnt/s/snapshots /mnt/s/images /mnt/s/tmp -mindepth 1; exit $code";
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", inside])
+        .env("SPORE", env!("CARGO_BIN_EXE_spore"))
+        .env("XDG_RUNTIME_DIR", "/mnt")
+        .output();
+    let skipped = |why: &str| eprintln!("SKIPPED no_space_is_said_and_nothing_left: {why}");
+    let Ok(output) = output else { return skipped("there is no unshare") };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || errors.contains("unshare failed") {
+        return skipped("user namespaces are not allowed here");
+    }
+    assert_eq!(output.status.code(), Some(125), "{errors}");
+    assert!(errors.contains("No space left") && errors.contains("SPORE_HOME"), "{errors}");
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+}

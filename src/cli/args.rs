@@ -81,6 +81,12 @@ pub enum Command {
         #[command(subcommand)]
         command: super::snapshot::SnapshotCommand,
     },
+    /// List, show and delete volumes
+    Volume {
+        /// What to do
+        #[command(subcommand)]
+        command: super::volume::VolumeCommand,
+    },
     /// Launch instances from an image
     Run(Box<Run>),
     /// List instances

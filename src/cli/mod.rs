@@ -12,6 +12,7 @@ pub mod progress;
 mod run;
 pub mod select;
 pub mod snapshot;
+pub mod volume;
 
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
@@ -51,6 +52,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Kernel { command } => kernel::run(command, cli.output),
         Command::Ramdisk { command } => kernel::run_ramdisk(command, cli.output),
         Command::Snapshot { command } => snapshot::run(command, cli.output),
+        Command::Volume { command } => volume::run(command, cli.output),
         Command::Completions { shell } => completions(*shell),
     }
 }
