@@ -152,9 +152,16 @@ impl Ring {
         }
     }
 
+    /// Take what the completion queue holds. What did not fit into it the kernel keeps until it is entered again
+    /// (io_uring_setup(2), IORING_FEAT_NODROP).
     fn reap(&mut self) {
-        let Self { ring, finished, .. } = self;
-        finished.extend(ring.completion().map(|c| (c.user_data() as usize, c.result())));
+        loop {
+            let Self { ring, finished, .. } = self;
+            finished.extend(ring.completion().map(|c| (c.user_data() as usize, c.result())));
+            if !ring.submission().cq_overflow() || ring.submit().is_err() {
+                return;
+            }
+        }
     }
 
     /// Hand over what has finished. Transfers cut short are continued.
