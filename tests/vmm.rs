@@ -185,7 +185,8 @@ fn a_guest_prints_and_switches_itself_off() {
     let code = [print(b"hello\n"), out(0x600, 5 << 2 | 1 << 5), SPIN.into()].concat();
     let mut vm = launch(&elf(&code), &plan(true, false));
     assert!(matches!(vm.ready(), Ready::Running { engines } if engines.len() == 1));
-    assert_eq!(vm.reason().0, EndReason::GuestPoweroff);
+    let (reason, message) = vm.reason();
+    assert_eq!(reason, EndReason::GuestPoweroff, "{message}");
     assert_eq!(vm.console(), "hello\n");
 }
 

@@ -2,6 +2,7 @@
 
 pub mod eventfd;
 pub mod fds;
+pub mod footprint;
 pub mod iobuf;
 pub mod kvm;
 pub mod mmap;

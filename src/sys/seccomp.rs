@@ -105,15 +105,8 @@ extern "C" fn on_trap(_signal: i32, info: *mut libc::siginfo_t, _context: *mut l
     }
 }
 
-/// Let all threads allocate from one arena: an arena a thread costs each clone memory and time, and no
-/// thread of a VMM allocates often. Call it before threads start.
-pub fn one_allocation_arena() {
-    // SAFETY: mallopt(3) takes two integers.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
-
-/// Not dumpable: no core file holds guest memory, and no other process of the user may attach. No core dumps,
-/// no new files larger than what a disk needs.
+/// Not dumpable: no core file holds guest memory, and no other process of the user may attach. No core
+/// dumps.
 pub fn harden_process() {
     // SAFETY: these prctl(2) and setrlimit(2) calls take no memory but the struct on this stack. They only
     // ever lower what the process may do; a failure leaves it as it was.

@@ -100,7 +100,7 @@ impl Machine {
         let mut ioapic = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
         vm.get_irqchip(&mut ioapic).or_fail(|| "read the I/O APIC")?;
 
-        let filters = plan.sandbox.then(Filters::compile).transpose()?.map(Arc::new);
+        let filters = plan.sandbox.then(Arc::<Filters>::default);
         let gate = Arc::new(Gate::new()?);
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
@@ -127,19 +127,21 @@ impl Machine {
         })
     }
 
-    /// Begin all threads. The guest runs when the gate opens.
+    /// Begin all threads, and let the guest run.
     ///
     /// # Errors
     /// The host has no threads for us.
-    pub fn start_threads(&self) -> Result<()> {
-        // Workers first: a driver that is ready must not make a vCPU's thread, confined by then, start them.
-        for transport in &self.transports {
-            transport.spawn_workers().or_fail(|| "start a device's worker thread")?;
-        }
+    pub fn run(&self) -> Result<()> {
+        // These first, since they have most to do before they can begin.
         for (index, vcpu) in (0..).zip(&self.vcpus) {
             let filters = self.filters.clone();
             vcpu::spawn(index, vcpu.clone(), self.shared.clone(), filters)?;
         }
+        // Before the guest runs: a driver that is ready must not make a vCPU's thread, confined by then, start them.
+        for transport in &self.transports {
+            transport.spawn_workers().or_fail(|| "start a device's worker thread")?;
+        }
+        self.gate.open();
         Ok(())
     }
 
@@ -148,7 +150,7 @@ impl Machine {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_event_thread(&self) -> Result<()> {
-        self.filters.as_ref().map_or(Ok(()), |filters| filters.event.apply())
+        self.filters.as_ref().map_or(Ok(()), |filters| filters.confine_event())
     }
 
     /// Bring all vCPUs to a halt at the gate.
@@ -278,7 +280,7 @@ fn virtio(
 ) -> Result<Virtio> {
     let filters = filters.cloned();
     let on_start: ThreadStart =
-        Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.worker.apply()));
+        Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker()));
     let notices = || {
         let report = report.clone();
         Notices::new(Arc::new(move |message: &str| report.notice(message)))

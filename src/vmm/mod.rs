@@ -13,7 +13,7 @@ pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BootPlan, EndReason, PLAN_FD, PlanFd, Ready, VmPlan, VmReport};
-use crate::sys::{fds, kvm, seccomp};
+use crate::sys::{fds, footprint, kvm};
 use event::EventLoop;
 use machine::Machine;
 use report::Report;
@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
             let engines = machine::engines(&events.machine);
             report::ready(ready, &Ready::Running { engines });
             report.tell(&VmReport::Started { at: report::now_ms() });
+            footprint::forget_code();
             let (reason, message) = events.run();
             events.finish(reason, &message)
         }
@@ -64,7 +65,7 @@ pub fn main() -> ExitCode {
 
 /// Everything up to the moment at which the vCPUs run.
 fn start(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
-    seccomp::one_allocation_arena();
+    footprint::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     kvm::install_kick_handler()?;
     let control = plan.control.map(fds::take).transpose()?;
@@ -75,9 +76,9 @@ fn start(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
     if sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    events.machine.start_threads()?;
+    events.machine.run()?;
+    // The guest need not wait for this: nothing of what it does is served before.
     events.machine.confine_event_thread()?;
-    events.machine.gate.open();
     Ok(events)
 }
 

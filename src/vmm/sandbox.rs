@@ -2,13 +2,12 @@
 //! call that the thread at hand has no use for.
 
 use crate::error::{OrFail, Result};
-use crate::sys::seccomp::{self, Allow, Allow::Call, Allow::Ioctl};
+use crate::sys::seccomp::{self, Allow, Allow::Call, Allow::Ioctl, Filter};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 use std::os::fd::RawFd;
-
-pub use crate::sys::seccomp::Filter;
+use std::sync::OnceLock;
 
 /// KVM's ioctl numbers, KVMIO being 0xae. (linux/kvm.h)
 mod kvm {
@@ -117,28 +116,48 @@ const EVENT: &[Allow] = &[
     Ioctl(0x5421),               // FIONBIO: control clients
 ];
 
-/// The filters of a VMM's threads, one a kind.
+/// The filters of a VMM's threads, one a kind. Each is compiled by the first thread that it is for, so that no
+/// thread waits for another's.
+#[derive(Default)]
 pub struct Filters {
-    /// vCPU threads.
-    pub vcpu: Filter,
-    /// virtio workers.
-    pub worker: Filter,
-    /// The event thread.
-    pub event: Filter,
+    vcpu: OnceLock<Filter>,
+    worker: OnceLock<Filter>,
+    event: OnceLock<Filter>,
 }
 
 impl Filters {
-    /// Compile them.
+    /// Confine the calling thread to what a vCPU's needs.
     ///
     /// # Errors
-    /// A list does not compile.
-    pub fn compile() -> Result<Self> {
-        Ok(Self {
-            vcpu: Filter::compile(&[COMMON, VCPU].concat())?,
-            worker: Filter::compile(&[COMMON, FILES, WORKER].concat())?,
-            event: Filter::compile(&[COMMON, FILES, EVENT].concat())?,
-        })
+    /// The kernel has no seccomp filters.
+    pub fn confine_vcpu(&self) -> Result<()> {
+        apply(&self.vcpu, &[COMMON, VCPU])
     }
+
+    /// Confine the calling thread to what a virtio worker needs.
+    ///
+    /// # Errors
+    /// The kernel has no seccomp filters.
+    pub fn confine_worker(&self) -> Result<()> {
+        apply(&self.worker, &[COMMON, FILES, WORKER])
+    }
+
+    /// Confine the calling thread to what the event thread needs.
+    ///
+    /// # Errors
+    /// The kernel has no seccomp filters.
+    pub fn confine_event(&self) -> Result<()> {
+        apply(&self.event, &[COMMON, FILES, EVENT])
+    }
+}
+
+fn apply(filter: &OnceLock<Filter>, lists: &[&[Allow]]) -> Result<()> {
+    if let Some(filter) = filter.get() {
+        return filter.apply();
+    }
+    // Two threads that come here at once both compile, and both get the same.
+    let compiled = Filter::compile(&lists.concat())?;
+    filter.get_or_init(|| compiled).apply()
 }
 
 /// Confine the process as far as that does not depend on the thread. Call it before threads start, since
@@ -147,6 +166,8 @@ impl Filters {
 /// # Errors
 /// The host refuses. A host without Landlock only lacks that layer.
 pub fn confine(report: RawFd) -> Result<()> {
+    // rustix asks the kernel for it once, by a call that no thread may make later.
+    rustix::param::page_size();
     seccomp::harden_process();
     seccomp::report_traps(report)?;
     let doing = || "confine the VMM with Landlock";
@@ -181,6 +202,8 @@ mod tests {
 
     #[test]
     fn the_filters_compile() {
-        Filters::compile().unwrap();
+        for lists in [[COMMON, VCPU].concat(), [COMMON, FILES, WORKER, EVENT].concat()] {
+            Filter::compile(&lists).unwrap();
+        }
     }
 }

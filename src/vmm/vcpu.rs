@@ -58,7 +58,7 @@ pub fn spawn(
     filters: Option<Arc<Filters>>,
 ) -> Result<()> {
     let main = move || {
-        let confined = filters.map_or(Ok(()), |filters| filters.vcpu.apply());
+        let confined = filters.map_or(Ok(()), |filters| filters.confine_vcpu());
         if let Err(error) = confined {
             shared.gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
         }
