@@ -3,6 +3,7 @@
 mod qcow2_support;
 
 use qcow2_support::*;
+use sporevm::block::overlay::repair;
 use sporevm::block::{Content, DiskFormat, Engine, Op, Reader, import_source};
 use std::fs::File;
 
@@ -244,6 +245,13 @@ fn kill_9_loses_nothing_that_was_flushed() {
         let check = check.unwrap();
         let report = String::from_utf8_lossy(&check.stdout);
         assert!(matches!(check.status.code(), Some(0 | 3)), "more than leaks: {report}");
+        let leaks: u64 = report
+            .lines()
+            .find_map(|line| line.split_once(" leaked clusters were found")?.0.parse().ok())
+            .unwrap_or(0);
+        let overlay = File::options().read(true).write(true).open(&path).unwrap();
+        assert_eq!(repair(&overlay).unwrap().clusters, leaks, "{report}");
+        qemu_img(&["check", "-f", "qcow2", path.to_str().unwrap()]);
         let open = |name| File::open(dir.path().join(name)).unwrap();
         let layers = vec![(open("top"), DiskFormat::Qcow2), (open("source.raw"), DiskFormat::Raw)];
         let mut bytes = vec![0; model.len()];

@@ -115,6 +115,9 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
     if !alive {
         let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
         let (state, reason) = settle(&locked.record, end);
+        if end.is_none() && state == State::Stopped {
+            supply::repair_volumes(dir.store(), &locked.record);
+        }
         return finish(dir, locked, state, reason);
     }
     // Its launcher did not wait, or died: it is up once it says so.

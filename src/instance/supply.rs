@@ -53,6 +53,8 @@ pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> R
 
 /// How long a volume may stay in use after the VMM that had it is gone.
 const LINGER: Duration = Duration::from_secs(10);
+/// How much of that a command waits that only looks at what became of an instance.
+const REPAIR_LINGER: Duration = Duration::from_millis(500);
 
 /// Open a volume's files for a VMM, top first.
 ///
@@ -67,9 +69,25 @@ pub fn open_volume(
     read_only: bool,
 ) -> Result<Vec<(File, DiskFormat)>> {
     let volume = store.volumes().get(id)?;
-    let deadline = Instant::now() + LINGER;
+    while_in_use(LINGER, || volume::open_layers(store, &volume, read_only))
+}
+
+/// Leave the overlays of an instance whose VMM was killed or crashed as a clean end would have. What can't
+/// be repaired now, because the kernel is slow to let go of it, is when it is next opened.
+pub fn repair_volumes(store: &Store, record: &Record) {
+    for mapping in &record.instance.block_device_mappings {
+        let Ok(volume) = store.volumes().get(&mapping.ebs.volume_id) else { continue };
+        match while_in_use(REPAIR_LINGER, || volume::repair(store, &volume)) {
+            Err(e) if e.code() != Some("VolumeInUse") => eprintln!("spore: warning: {e}"),
+            _ => {}
+        }
+    }
+}
+
+fn while_in_use<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + limit;
     loop {
-        match volume::open_layers(store, &volume, read_only) {
+        match attempt() {
             Err(e) if e.code() == Some("VolumeInUse") && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }

@@ -7,7 +7,7 @@
 
 pub mod record;
 
-use crate::block::overlay::{self, Backing};
+use crate::block::overlay::{self, Backing, Repaired};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::image::DATA;
@@ -197,6 +197,16 @@ pub fn open_layers(
     Ok(layers)
 }
 
+/// Give back the clusters that a killed VMM left counted and unused in the volume's overlay.
+///
+/// # Errors
+/// An instance uses the volume (`VolumeInUse`), it has gone, or its overlay is worse than leaking.
+pub fn repair(store: &Store, volume: &Volume) -> Result<Repaired> {
+    let layers = open_layers(store, volume, false)?;
+    let Some((overlay, _)) = layers.first() else { return Ok(Repaired::default()) };
+    overlay::repair(overlay).or_fail(|| format!("repair the overlay of {}", volume.volume_id))
+}
+
 fn hold(overlay: &File, volume: &Volume, shared: bool) -> Result<()> {
     let operation = if shared {
         FlockOperation::NonBlockingLockShared
@@ -282,7 +292,9 @@ mod tests {
             assert_eq!(error.code(), Some("VolumeInUse"));
         }
         assert_eq!(delete(&store, &volume.volume_id).unwrap_err().code(), Some("VolumeInUse"));
+        assert_eq!(repair(&store, &volume).unwrap_err().code(), Some("VolumeInUse"));
         drop(writer);
+        assert_eq!(repair(&store, &volume).unwrap().clusters, 0);
         let readers = [open_layers(&store, &volume, true), open_layers(&store, &volume, true)];
         assert!(readers.iter().all(Result::is_ok));
         assert!(open_layers(&store, &volume, false).is_err());

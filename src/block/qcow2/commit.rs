@@ -1,16 +1,18 @@
 //! Bringing metadata to disk in an order that a crash at any point leaves sound.
 //!
 //! 1. Data is in its clusters already when an entry in memory points there.
-//! 2. Refcounts are written; new refcount blocks are durable before the table points to them.
-//! 3. A sync: data, copies and counts are durable.
-//! 4. L2 entries and L1 entries are written. A new L2 table was zeroed before 3, so an L1 entry never
-//!    leads to garbage, whatever of 4 reaches the disk.
-//! 5. A sync: the flush is done.
-//! 6. Only now what was unmapped is punched, uncounted and reused, and only when no operation that
+//! 2. Before the first change since opening the header's "dirty bit" is set, durably; a clean end clears it.
+//! 3. Refcounts are written; new refcount blocks are durable before the table points to them.
+//! 4. A sync: data, copies and counts are durable.
+//! 5. L2 entries and L1 entries are written. A new L2 table was zeroed before 4, so an L1 entry never
+//!    leads to garbage, whatever of 5 reaches the disk.
+//! 6. A sync: the flush is done.
+//! 7. Only now what was unmapped is punched, uncounted and reused, and only when no operation that
 //!    may have seen the old mapping is in flight ([`crate::block::guard::Epochs`]).
 //!
 //! So at any point each pointer on disk leads to a counted cluster with the right bytes. A crash can
-//! leave clusters that are counted and not used: leaks, which `qemu-img check -r leaks` finds.
+//! leave clusters that are counted and not used: leaks, and then the dirty bit, which has
+//! [`super::repair`] give them back.
 
 use super::image::{Image, Slice};
 use super::refcount::Changes;
@@ -48,6 +50,14 @@ impl Meta {
         }
         let unmapped = std::mem::take(&mut self.unmapped);
         Snapshot { counts: self.refcounts.take(), slices, pieces, l1, unmapped }
+    }
+
+    /// Nothing waits to be written or given back.
+    fn is_settled(&self) -> bool {
+        self.slices.is_empty()
+            && self.l1.is_empty()
+            && self.unmapped.is_empty()
+            && self.refcounts.is_settled()
     }
 
     fn restore(&mut self, snapshot: Snapshot) {
@@ -96,6 +106,12 @@ impl Writer {
     }
 
     fn write_out(&self, image: &Image, snapshot: &Snapshot) -> io::Result<()> {
+        let changed = !snapshot.counts.pages.is_empty() || !snapshot.pieces.is_empty();
+        if changed && !self.marked.load(Ordering::SeqCst) {
+            image.set_dirty(true)?;
+            self.sync(image)?;
+            self.marked.store(true, Ordering::SeqCst);
+        }
         for (offset, bytes) in &snapshot.counts.pages {
             image.host.write_at(bytes, *offset)?;
         }
@@ -149,14 +165,17 @@ impl Writer {
         let image = top(chain)?;
         self.commit(chain)?; // unmaps on disk, and releases
         self.commit(chain)?; // writes the counts of what was released
+        let limbo = self.limbo.lock().unwrap();
         let mut meta = self.meta.lock().unwrap();
-        let len = image.host.len()?;
-        let end = meta.refcounts.end(&image.host, len)?;
-        if end < len && meta.unmapped.is_empty() {
-            image.host.set_len(end)?;
-            image.file_len.store(end, Ordering::Relaxed);
+        if limbo.is_empty() && meta.is_settled() {
+            let end = meta.refcounts.end(&image.host, image.host.len()?)?;
+            image.truncate(end)?;
+            if self.marked.load(Ordering::SeqCst) {
+                image.set_dirty(false)?;
+                self.marked.store(false, Ordering::SeqCst);
+            }
         }
-        drop(meta);
+        drop((limbo, meta));
         self.sync(image)
     }
 }

@@ -11,8 +11,12 @@ const MAX_L1_BYTES: u64 = 32 << 20;
 /// QEMU's QCOW_MAX_REFTABLE_SIZE, in bytes.
 const MAX_REFTABLE_BYTES: u64 = 8 << 20;
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
+const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
+const EXTENSION_END: u32 = 0;
 
-const INCOMPAT_DIRTY: u64 = 1 << 0;
+/// Offset of the incompatible features.
+pub(crate) const INCOMPATIBLE_FEATURES: u64 = 72;
+pub(crate) const INCOMPAT_DIRTY: u64 = 1 << 0;
 const INCOMPAT_CORRUPT: u64 = 1 << 1;
 const INCOMPAT_DATA_FILE: u64 = 1 << 2;
 const INCOMPAT_COMPRESSION: u64 = 1 << 3;
@@ -37,10 +41,13 @@ pub(crate) struct Header {
     pub reftable_clusters: u32,
     pub refcount_order: u32,
     pub snapshots: u32,
+    /// "Dirty bit": the refcounts are to be computed anew before the image is changed.
     pub dirty: bool,
     pub extended_l2: bool,
     pub compression: Compression,
     pub autoclear: u64,
+    /// There may be header extensions that own clusters which no table leads to, such as bitmaps.
+    pub foreign: bool,
     pub backing: Option<String>,
 }
 
@@ -93,6 +100,7 @@ impl Header {
             extended_l2: incompat & INCOMPAT_EXTENDED_L2 != 0,
             compression,
             autoclear: if v3 { be64(bytes, 88) } else { 0 },
+            foreign: !only_known_extensions(bytes, header_length as usize),
             backing: backing_name(bytes)?,
         };
         if be32(bytes, 32) != 0 {
@@ -211,6 +219,21 @@ impl Header {
         out.extend(name);
         out
     }
+}
+
+/// "Header extensions": whether none but those that own no clusters are there.
+fn only_known_extensions(bytes: &[u8], header_length: usize) -> bool {
+    let mut at = header_length;
+    while bytes.len() >= 8 && at <= bytes.len() - 8 {
+        match be32(bytes, at) {
+            EXTENSION_END => return true,
+            EXTENSION_BACKING_FORMAT | EXTENSION_FEATURE_NAMES => {}
+            _ => return false,
+        }
+        let len = be32(bytes, at + 4) as usize;
+        at = at.saturating_add(8).saturating_add(len.next_multiple_of(8));
+    }
+    false
 }
 
 /// "Backing file name": inside the first cluster, at most 1023 bytes.

@@ -3,6 +3,7 @@
 //! Tables are held in slices of at most 4 KiB of atomic words, so that a lookup takes no lock but the
 //! map's read lock and a 20 GiB disk never costs more than what is used of it.
 
+use super::header::{INCOMPAT_DIRTY, INCOMPATIBLE_FEATURES};
 use super::{COMPRESSED, COPIED, Header, OFFSET_MASK, ZERO, compressed, corrupt};
 use crate::block::host::HostFile;
 use std::collections::{HashMap, VecDeque};
@@ -85,6 +86,24 @@ impl Image {
     /// Guest bytes, rounded up to whole sectors.
     pub(crate) fn size(&self) -> u64 {
         self.header.size.next_multiple_of(512)
+    }
+
+    /// Set or clear the header's "dirty bit". The caller syncs.
+    pub(crate) fn set_dirty(&self, dirty: bool) -> io::Result<()> {
+        let mut features = [0; 8];
+        self.host.read_at(&mut features, INCOMPATIBLE_FEATURES)?;
+        let rest = u64::from_be_bytes(features) & !INCOMPAT_DIRTY;
+        let features = if dirty { rest | INCOMPAT_DIRTY } else { rest };
+        self.host.write_at(&features.to_be_bytes(), INCOMPATIBLE_FEATURES)
+    }
+
+    /// Cut off what the file has beyond `end`.
+    pub(crate) fn truncate(&self, end: u64) -> io::Result<()> {
+        if end < self.host.len()? {
+            self.host.set_len(end)?;
+            self.file_len.store(end, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Words of each slice.

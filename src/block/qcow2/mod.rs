@@ -7,6 +7,7 @@ mod compressed;
 mod header;
 mod image;
 mod refcount;
+pub(crate) mod repair;
 mod verify;
 pub(crate) mod writer;
 

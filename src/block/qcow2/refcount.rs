@@ -3,6 +3,7 @@
 //! A cluster is counted before anything points to it, and uncounted after nothing does. In memory that
 //! happens at once; on disk [`super::writer`] orders it.
 
+use super::verify::Claims;
 use super::{Header, corrupt};
 use crate::block::host::HostFile;
 use std::collections::{BTreeMap, BTreeSet};
@@ -198,6 +199,43 @@ impl Refcounts {
         changes
     }
 
+    /// Everything is as on disk, or taken to be written.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.new_blocks.is_empty()
+    }
+
+    /// Uncount what is counted and not among `used`, which gets the blocks of the table added.
+    /// Gives the clusters, ascending.
+    ///
+    /// # Errors
+    /// `InvalidData` if a cluster that is used is not counted; I/O errors.
+    pub(crate) fn reclaim(&mut self, host: &HostFile, used: &mut Claims) -> io::Result<Vec<u64>> {
+        for block in self.table.iter().filter(|block| **block != 0) {
+            used.claim(block >> self.cluster_bits, "a refcount block")?;
+        }
+        let (mut leaked, mut counted) = (Vec::new(), 0);
+        for n in 0..self.table.len() {
+            let first = n as u64 * self.per_block();
+            let Some(counts) = self.block(host, first, false)? else { continue };
+            for (cluster, _) in (first..).zip(counts.iter()).filter(|(_, count)| **count != 0) {
+                if used.has(cluster) {
+                    counted += 1;
+                } else {
+                    leaked.push(cluster);
+                }
+            }
+        }
+        if counted != used.count() {
+            return Err(corrupt(
+                "clusters in use are not counted; run qemu-img check -r all on it",
+            ));
+        }
+        for run in leaked.chunk_by(|a, b| a + 1 == *b) {
+            self.free(host, run[0], run.len() as u64)?;
+        }
+        Ok(leaked)
+    }
+
     /// Put back what could not be written.
     pub(crate) fn restore(&mut self, mut changes: Changes) {
         self.dirty.append(&mut changes.dirty);
@@ -206,7 +244,7 @@ impl Refcounts {
 
     /// The end of the last counted cluster in bytes.
     pub(crate) fn end(&mut self, host: &HostFile, file_len: u64) -> io::Result<u64> {
-        let mut cluster = file_len >> self.cluster_bits;
+        let mut cluster = file_len.div_ceil(1 << self.cluster_bits);
         while cluster > 0 {
             let at = ((cluster - 1) % self.per_block()) as usize;
             match self.block(host, cluster - 1, false)? {

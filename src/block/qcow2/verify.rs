@@ -7,11 +7,15 @@ use std::sync::atomic::Ordering;
 
 /// A sparse bitmap of host clusters: it costs what the tables reference, not what they claim to span.
 #[derive(Default)]
-struct Claims(HashMap<u64, Box<[u64; 64]>>);
+pub(super) struct Claims {
+    pages: HashMap<u64, Box<[u64; 64]>>,
+    /// There is compressed data, whose clusters are not claimed: neighbours share them.
+    pub compressed: bool,
+}
 
 impl Claims {
-    fn claim(&mut self, cluster: u64, what: &str) -> io::Result<()> {
-        let page = self.0.entry(cluster >> 12).or_insert_with(|| Box::new([0; 64]));
+    pub(super) fn claim(&mut self, cluster: u64, what: &str) -> io::Result<()> {
+        let page = self.pages.entry(cluster >> 12).or_insert_with(|| Box::new([0; 64]));
         let (word, bit) = (&mut page[(cluster >> 6 & 63) as usize], 1 << (cluster & 63));
         if *word & bit != 0 {
             return Err(corrupt(format!(
@@ -21,6 +25,19 @@ impl Claims {
         *word |= bit;
         Ok(())
     }
+
+    pub(super) fn has(&self, cluster: u64) -> bool {
+        let page = self.pages.get(&(cluster >> 12));
+        page.is_some_and(|page| page[(cluster >> 6 & 63) as usize] >> (cluster & 63) & 1 != 0)
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.pages
+            .values()
+            .flat_map(|page| page.iter())
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
 }
 
 impl Image {
@@ -29,6 +46,11 @@ impl Image {
     /// # Errors
     /// `InvalidData` naming the first thing wrong.
     pub(crate) fn verify(&self) -> io::Result<()> {
+        self.claims().map(drop)
+    }
+
+    /// [`Image::verify`], and what the tables lead to: all that is used but refcount blocks and compressed data.
+    pub(super) fn claims(&self) -> io::Result<Claims> {
         let bits = self.header.cluster_bits;
         let mut claims = Claims::default();
         claims.claim(0, "the header")?;
@@ -50,15 +72,16 @@ impl Image {
                 self.verify_slice(index, &mut claims)?;
             }
         }
-        Ok(())
+        Ok(claims)
     }
 
     fn verify_slice(&self, index: u64, claims: &mut Claims) -> io::Result<()> {
         let Some(slice) = self.slice(index)? else { return Ok(()) };
         for entry in slice.words.iter().step_by(self.header.words() as usize) {
             let entry = entry.load(Ordering::Relaxed);
-            // Compressed clusters share host clusters with their neighbours.
-            if entry & COMPRESSED == 0 && entry & OFFSET_MASK != 0 {
+            if entry & COMPRESSED != 0 {
+                claims.compressed = true;
+            } else if entry & OFFSET_MASK != 0 {
                 claims
                     .claim((entry & OFFSET_MASK) >> self.header.cluster_bits, "a data cluster")?;
             }

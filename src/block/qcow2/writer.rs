@@ -4,7 +4,7 @@
 //! [`Writer::commit`] (see `commit.rs`), which a flush waits for.
 
 use super::refcount::{Refcounts, Run};
-use super::{COMPRESSED, COPIED, Image, Mapping, OFFSET_MASK, ZERO, corrupt};
+use super::{COMPRESSED, COPIED, Header, Image, Mapping, OFFSET_MASK, ZERO, corrupt, repair};
 use crate::block::chain::{Chain, Layer};
 use crate::block::guard::{Epochs, RangeLock};
 use crate::sys::iobuf::IoBuf;
@@ -41,6 +41,8 @@ pub(crate) struct Writer {
     /// Changes of mappings made, and how many of them are on disk.
     pub(super) changes: AtomicU64,
     pub(super) committed: AtomicU64,
+    /// The header on disk says that the refcounts may be ahead of the tables.
+    pub(super) marked: AtomicBool,
     /// A sync failed: what was written before may be lost, and no later sync would tell.
     pub(super) failed: AtomicBool,
 }
@@ -53,20 +55,29 @@ pub(super) fn top(chain: &Chain) -> io::Result<&Image> {
     }
 }
 
+/// Whether the image is of the kind that a [`Writer`] knows to change.
+pub(super) fn check_kind(h: &Header) -> io::Result<()> {
+    let ours = h.version == 3 && h.refcount_order == 4 && h.cluster_bits >= 12;
+    if ours && !h.extended_l2 && h.snapshots == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the image is not writable: it must be qcow2 version 3 with clusters of 4 KiB to 2 MiB, \
+         16-bit refcounts, no extended L2 entries and no internal snapshots",
+    ))
+}
+
 impl Writer {
-    /// Make the image writable.
+    /// Make the image writable. If it was not closed after its last change, what leaked is given back first.
     ///
     /// # Errors
     /// `Unsupported` if it is not of the kind that [`crate::block::overlay::create`] makes.
     pub(crate) fn open(image: &Image) -> io::Result<Self> {
         let h = &image.header;
-        let ours = h.version == 3 && h.refcount_order == 4 && h.cluster_bits >= 12;
-        if !ours || h.extended_l2 || h.snapshots != 0 || h.dirty {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the image is not writable: it must be qcow2 version 3 with clusters of 4 KiB to 2 MiB, \
-                 16-bit refcounts, no extended L2 entries, no internal snapshots and no dirty bit",
-            ));
+        check_kind(h)?;
+        if h.dirty {
+            repair::reclaim(image)?;
         }
         if h.autoclear != 0 {
             // "Autoclear feature bits": who doesn't know them clears them, and bitmaps count as stale.
@@ -86,6 +97,7 @@ impl Writer {
             limbo_len: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
             committed: AtomicU64::new(0),
+            marked: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         })
     }
