@@ -277,7 +277,7 @@ mod tests {
         let wait = |ring: &mut Ring| {
             let mut users = Vec::new();
             while ring.in_flight() > 0 {
-                ring.submit().unwrap();
+                ring.wait().unwrap();
                 ring.completions(&mut |user, result| {
                     result.unwrap();
                     users.push(user);

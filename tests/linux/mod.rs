@@ -203,6 +203,7 @@ impl Shell {
         self.expect("login: ");
         self.send("root\n");
         self.expect("# ");
+        self.send("exec sh\n");
         self.send("stty -echo cols 1000; PS1=; dmesg -n 1; echo re''ady\n");
         self.expect("ready");
     }
@@ -236,16 +237,24 @@ impl Shell {
 
     /// Run a command line in the guest; its output. It must exit with 0.
     pub fn sh(&mut self, line: &str) -> String {
-        self.send(&format!("{line}; echo \"<e''nd $?>\"\n"));
+        self.send(&format!("{line}; echo \"<e\"\"nd $?>\"\n"));
         let output = self.expect("<end ");
         let status = self.expect(">");
         assert_eq!(status, "0", "{line}: {output}");
         output.replace('\r', "").trim().to_owned()
     }
 
-    /// Type a line that ends the guest; read until the console closes or falls silent.
+    /// Type a line that ends the guest; read until the console closes.
     pub fn last_words(mut self, line: &str) {
         self.send(&format!("{line}\n"));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => panic!("{line}: still there: {:?}", self.seen),
+            }
+        }
     }
 }
 
