@@ -11,6 +11,7 @@ pub fn one_allocation_arena() {
 /// every fault, so that after its start a process has nearly the whole program mapped, of which it will
 /// use a tenth.
 pub fn forget_code() {
+    // SAFETY: the linker defines both symbols as bytes of the program; only their addresses are taken.
     unsafe extern "C" {
         /// The program's first byte, and the first after its code: the linker's symbols. (ld(1), PROVIDE)
         static __executable_start: u8;

@@ -60,6 +60,15 @@ impl Gate {
     /// The calling thread runs a vCPU: [`Gate::close`] will kick it and wait for it.
     pub fn join(&self) {
         self.state().kicks.push(Kick::this_thread());
+        self.changed.notify_all();
+    }
+
+    /// Wait until so many vCPU threads have joined, or the machine stops.
+    pub fn wait_joined(&self, threads: usize) {
+        let mut state = self.state();
+        while state.kicks.len() < threads && state.stop.is_none() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// True if the calling thread has to wait at the gate before it runs the guest any further.
@@ -89,6 +98,7 @@ impl Gate {
         {
             state.stop = Some(stop);
         }
+        self.changed.notify_all();
         drop(state);
         // It fails only when the counter is full, and then the thread is woken already.
         let _ = self.stopped.write(1);

@@ -132,17 +132,19 @@ impl Machine {
     /// # Errors
     /// The host has no threads for us.
     pub fn run(&self) -> Result<()> {
-        // These first, since they have most to do before they can begin.
+        // The guest begins while its devices' threads do. Until they have, it waits at the registers: a driver that
+        // is ready must not make a vCPU's thread, confined by then, start them.
+        let held: Vec<_> = self.transports.iter().map(|transport| transport.hold()).collect();
         for (index, vcpu) in (0..).zip(&self.vcpus) {
             let filters = self.filters.clone();
             vcpu::spawn(index, vcpu.clone(), self.shared.clone(), filters)?;
         }
-        // Before the guest runs: a driver that is ready must not make a vCPU's thread, confined by then, start them.
-        for transport in &self.transports {
-            transport.spawn_workers().or_fail(|| "start a device's worker thread")?;
-        }
         self.gate.open();
-        Ok(())
+        // With as few host CPUs as guest CPUs, whatever this thread does next would delay the guest.
+        self.gate.wait_joined(self.vcpus.len());
+        held.into_iter()
+            .try_for_each(|transport| transport.spawn_workers())
+            .or_fail(|| "start a device's worker thread")
     }
 
     /// Confine the calling thread, which serves events from now on.

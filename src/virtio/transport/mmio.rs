@@ -100,6 +100,19 @@ struct Registers {
     queue_sel: u32,
 }
 
+/// A transport whose registers the guest can't reach yet.
+pub struct Held<'a>(MutexGuard<'a, Registers>);
+
+impl Held<'_> {
+    /// Begin the worker threads and let the guest in.
+    ///
+    /// # Errors
+    /// The host has no threads for us.
+    pub fn spawn_workers(mut self) -> io::Result<()> {
+        self.0.core.workers().iter_mut().try_for_each(|worker| worker.spawn())
+    }
+}
+
 /// A device behind a window of registers.
 pub struct MmioTransport {
     line: Arc<MmioLine>,
@@ -152,12 +165,10 @@ impl MmioTransport {
             .collect()
     }
 
-    /// Begin the worker threads now rather than when the driver is ready: before a sandbox that forbids it.
-    ///
-    /// # Errors
-    /// The host has no threads for us.
-    pub fn spawn_workers(&self) -> io::Result<()> {
-        self.registers().core.workers().iter_mut().try_for_each(|worker| worker.spawn())
+    /// Keep the guest from the registers until the worker threads have begun: now rather than when the driver is
+    /// ready, on a thread whose sandbox may forbid it.
+    pub fn hold(&self) -> Held<'_> {
+        Held(self.registers())
     }
 
     /// The machine's reset. Nothing is in flight when it returns.
