@@ -12,7 +12,6 @@ pub fn one_allocation_arena() {
 /// use a tenth.
 pub fn forget_code() {
     // SAFETY: the linker defines both symbols as bytes of the program; only their addresses are taken.
-    // SAFETY: the linker defines both symbols for every program (ld(1)); only their addresses are taken.
     unsafe extern "C" {
         /// The program's first byte, and the first after its code: the linker's symbols. (ld(1), PROVIDE)
         static __executable_start: u8;
