@@ -244,6 +244,12 @@ impl Shell {
         output.replace('\r', "").trim().to_owned()
     }
 
+    /// Leave; the line shows its login prompt again.
+    pub fn log_out(mut self) {
+        self.send("exit\n");
+        self.expect("login: ");
+    }
+
     /// Type a line that ends the guest; read until the console closes.
     pub fn last_words(mut self, line: &str) {
         self.send(&format!("{line}\n"));

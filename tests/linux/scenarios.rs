@@ -94,7 +94,7 @@ pub fn fio_verifies(lab: &Lab, mib: u32) {
     ));
     shell.sh("rm /root/again*; sync; fstrim -v /");
     shell.sh("touch /root/last; sync");
-    drop(shell);
+    shell.log_out();
     lab.ok(&["stop", &id]);
     assert_eq!(lab.state(&id), "stopped");
     for overlay in overlays(lab) {
@@ -113,14 +113,15 @@ pub fn life_of_one_instance(lab: &Lab) {
     assert_eq!(shell.sh("nproc"), "2");
     let boot = shell.sh("cat /proc/sys/kernel/random/boot_id");
     let pid = lab.pid(&id);
-    shell.send("reboot\n");
+    // `exec`, here and below: a shell that stays ignores SIGTERM, and systemd waits for it.
+    shell.send("exec reboot\n");
     shell.expect("login: ");
     drop(shell);
     assert_eq!(lab.pid(&id), pid, "a reboot stays in its process");
     let mut shell = lab.shell(&id);
     assert_ne!(shell.sh("cat /proc/sys/kernel/random/boot_id"), boot);
     assert_eq!(shell.sh("nproc"), "2");
-    shell.last_words("poweroff");
+    shell.last_words("exec poweroff");
     lab.wait(one, "stopped");
     assert!(lab.reason(&id).contains("Client.InstanceInitiatedShutdown"), "{}", lab.reason(&id));
     lab.ok(&["start", &id]);
