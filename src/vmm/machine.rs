@@ -27,7 +27,7 @@ use crate::virtio::rng::Rng;
 use crate::virtio::transport::mmio::MmioTransport;
 use crate::virtio::worker::ThreadStart;
 use crate::vmm::console::Console;
-use crate::vmm::cpuid::Model;
+use crate::vmm::cpuid::{Model, Supported};
 use crate::vmm::gate::Gate;
 use crate::vmm::regs;
 use crate::vmm::report::Report;
@@ -81,6 +81,7 @@ impl Machine {
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
     pub fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
+        let cpuid = Supported::ask()?;
         let kvm = kvm::open()?;
         let vm = create_vm(&kvm)?;
         let payload = take_payload(&plan)?;
@@ -96,7 +97,7 @@ impl Machine {
         let entry = payload.load(&plan, slots, &ram)?;
         kvm::set_memory(&vm, ram::regions(&ram).map(|r| (r.gpa, r.host, r.len)))?;
         vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
-        let vcpus = create_vcpus(&kvm, &vm, plan.cpus, &entry)?;
+        let vcpus = create_vcpus(&kvm, &vm, plan.cpus, cpuid, &entry)?;
         let mut ioapic = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
         vm.get_irqchip(&mut ioapic).or_fail(|| "read the I/O APIC")?;
 
@@ -227,7 +228,13 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd> {
     Ok(vm)
 }
 
-fn create_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, entry: &EntryState) -> Result<Vec<Arc<Vcpu>>> {
+fn create_vcpus(
+    kvm: &Kvm,
+    vm: &VmFd,
+    cpus: u8,
+    cpuid: Supported,
+    entry: &EntryState,
+) -> Result<Vec<Arc<Vcpu>>> {
     let most = kvm.get_max_vcpus();
     if cpus == 0 || usize::from(cpus) > most {
         return Err(Error::failure(format!(
@@ -236,7 +243,7 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, entry: &EntryState) -> Result<Ve
     }
     let fds = (0..cpus).map(|index| vm.create_vcpu(index.into()));
     let fds: Vec<_> = fds.collect::<Result<_, _>>().or_fail(|| "create a vCPU")?;
-    let model = Model::new(kvm, cpus, fds[0].get_tsc_khz().ok())?;
+    let model = Model::new(cpuid, cpus, fds[0].get_tsc_khz().ok())?;
     for (index, fd) in (0..).zip(&fds) {
         fd.set_cpuid2(&model.vcpu(index)?).or_fail(|| "set a vCPU's CPUID")?;
         regs::start(fd, index, (index == 0).then_some(entry))?;
