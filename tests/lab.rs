@@ -48,6 +48,12 @@ fn panic() {
     scenarios::guest_failures_are_told(&lab());
 }
 
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn reboot() {
+    scenarios::reboots_inside(&lab());
+}
+
 /// Ten Debian instances at once reach their login prompts.
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]
