@@ -200,16 +200,7 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ImageCommand::Show { images } => {
-            let mut found = Vec::new();
-            let code = select::each(images, |text| {
-                found.push(catalog::resolve(&store, text)?);
-                Ok(())
-            });
-            if !found.is_empty() {
-                let ids = found.iter().map(|i| i.image_id.to_string()).collect();
-                select::show(output, "Images", &found, ids)?;
-            }
-            Ok(code)
+            select::show(output, "Images", images, |text| catalog::resolve(&store, text))
         }
         ImageCommand::Deregister { images } => Ok(select::each(images, |text| {
             let image = catalog::resolve(&store, text)?;

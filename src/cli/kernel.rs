@@ -128,16 +128,7 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
             output::emit(output, &table)?;
         }
         KernelCommand::Show { kernels } => {
-            let mut found = Vec::new();
-            let code = select::each(kernels, |text| {
-                found.push(store.kernels().resolve(text)?);
-                Ok(())
-            });
-            let ids = found.iter().map(|k| k.kernel_id.to_string()).collect();
-            if !found.is_empty() {
-                select::show(output, "Kernels", &found, ids)?;
-            }
-            return Ok(code);
+            return select::show(output, "Kernels", kernels, |text| store.kernels().resolve(text));
         }
         KernelCommand::Deregister { kernels } => {
             return Ok(select::each(kernels, |text| {
@@ -202,16 +193,9 @@ pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode>
             output::emit(output, &table)?;
         }
         RamdiskCommand::Show { ramdisks } => {
-            let mut found = Vec::new();
-            let code = select::each(ramdisks, |text| {
-                found.push(store.ramdisks().resolve(text)?);
-                Ok(())
+            return select::show(output, "Ramdisks", ramdisks, |text| {
+                store.ramdisks().resolve(text)
             });
-            let ids = found.iter().map(|r| r.ramdisk_id.to_string()).collect();
-            if !found.is_empty() {
-                select::show(output, "Ramdisks", &found, ids)?;
-            }
-            return Ok(code);
         }
         RamdiskCommand::Deregister { ramdisks } => {
             return Ok(select::each(ramdisks, |text| {

@@ -3,6 +3,7 @@
 use super::filter::Filter;
 use super::output::{self, Format, Output, Table};
 use crate::error::Result;
+use crate::store::Record;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -105,16 +106,26 @@ pub fn made(output: Output, field: &'static str, id: &str) -> Result<()> {
     )
 }
 
-/// Print records in full: `{"Images": […]}`; as a table, a line for each field.
+/// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each field. One that
+/// is not found is told; the exit code is the first failure's.
 ///
 /// # Errors
 /// Stdout can't be written.
-pub fn show<R: Serialize>(
+pub fn show<R: Record + Serialize>(
     output: Output,
     field: &str,
-    records: &[R],
-    ids: Vec<String>,
-) -> Result<()> {
+    targets: &[String],
+    resolve: impl Fn(&str) -> Result<R>,
+) -> Result<ExitCode> {
+    let mut records = Vec::new();
+    let code = each(targets, |text| {
+        records.push(resolve(text)?);
+        Ok(())
+    });
+    if records.is_empty() {
+        return Ok(code);
+    }
+    let ids: Vec<String> = records.iter().map(|record| record.id().to_string()).collect();
     let values: Vec<Value> =
         records.iter().map(|r| serde_json::to_value(r).unwrap_or_default()).collect();
     let mut rows = Vec::new();
@@ -126,7 +137,8 @@ pub fn show<R: Serialize>(
     output::emit(
         output,
         &Table { columns: vec!["ID", "FIELD", "VALUE"], rows, ids, json: json!({ field: values }) },
-    )
+    )?;
+    Ok(code)
 }
 
 fn flatten(value: &Value, path: String, line: &mut dyn FnMut(String, String)) {

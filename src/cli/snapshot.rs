@@ -91,16 +91,7 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         SnapshotCommand::Show { snapshots } => {
-            let mut found = Vec::new();
-            let code = select::each(snapshots, |text| {
-                found.push(store.snapshots().resolve(text)?);
-                Ok(())
-            });
-            let ids = found.iter().map(|s| s.snapshot_id.to_string()).collect();
-            if !found.is_empty() {
-                select::show(output, "Snapshots", &found, ids)?;
-            }
-            Ok(code)
+            select::show(output, "Snapshots", snapshots, |text| store.snapshots().resolve(text))
         }
         SnapshotCommand::Verify { snapshots } => Ok(select::each(snapshots, |text| {
             let found = store.snapshots().resolve(text)?;

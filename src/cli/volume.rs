@@ -62,16 +62,7 @@ pub fn run(command: &VolumeCommand, output: Output) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Show { volumes } => {
-            let mut found = Vec::new();
-            let code = select::each(volumes, |text| {
-                found.push(store.volumes().resolve(text)?);
-                Ok(())
-            });
-            let ids = found.iter().map(|v| v.volume_id.to_string()).collect();
-            if !found.is_empty() {
-                select::show(output, "Volumes", &found, ids)?;
-            }
-            Ok(code)
+            select::show(output, "Volumes", volumes, |text| store.volumes().resolve(text))
         }
         VolumeCommand::Delete { volumes } => Ok(select::each(volumes, |text| {
             let found = store.volumes().resolve(text)?;
