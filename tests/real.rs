@@ -1,12 +1,8 @@
 //! Debian's stock kernel and userland on a KVM that can run them: hardware, or the box.
 //!
-//! `scenarios::reboots_inside` is not among them yet: Debian's stock kernel does not use the reset register that the FADT
-//! offers and ends in a triple fault instead; the lab kernel reboots. (README, Limits)
-//!
 //! Ignored by a plain `cargo test`; `scripts/test` prepares the images and runs them, one at a time.
 
 mod linux;
-#[allow(dead_code)] // see above
 #[path = "linux/scenarios.rs"]
 mod scenarios;
 
@@ -32,6 +28,12 @@ fn kill_9() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn fio() {
     scenarios::fio_verifies(&stock(), 24);
+}
+
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
+fn reboot() {
+    scenarios::reboots_inside(&stock());
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod elf;
 pub mod entry;
 pub mod mptable;
 pub mod params;
+pub mod reset;
 pub mod smbios;
 pub mod source;
 pub mod unpack;
@@ -16,7 +17,7 @@ pub use entry::EntryState;
 pub use unpack::{UnpackedKernel, unpack};
 
 use crate::error::{Error, OrFail, Result};
-use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, SMBIOS, ZERO_PAGE};
+use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, RESET_VECTOR, SMBIOS, ZERO_PAGE};
 use crate::mem::{GuestRam, ram};
 use crate::plan::VmPlan;
 use elf::Elf;
@@ -60,6 +61,7 @@ pub fn load(
     put(params.as_bytes(), ZERO_PAGE)?;
     put(&acpi::build(plan.cpus, virtio_slots), ACPI)?;
     put(&smbios::build(plan)?, SMBIOS)?;
+    put(&reset::vector(), RESET_VECTOR)?;
     Ok(EntryState::new(entry, BOOT_STACK, ZERO_PAGE))
 }
 

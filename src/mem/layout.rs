@@ -26,7 +26,9 @@ pub const ACPI_END: u64 = 0xf_0000;
 /// SMBIOS 3 entry point and structures (SMBIOS 3.6 section 5.2.2: searched in 0xf0000-0xfffff).
 pub const SMBIOS: u64 = 0xf_0000;
 /// End of the room for SMBIOS.
-pub const SMBIOS_END: u64 = 0x10_0000;
+pub const SMBIOS_END: u64 = RESET_VECTOR;
+/// F000:FFF0, where a CPU starts in real mode and where kernels jump to restart through the BIOS.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Extended memory begins.
 pub const HIGH_RAM: u64 = 0x10_0000;
 
