@@ -94,6 +94,7 @@ fn ensure_kernel(store: &Store, id: &KernelId, digest: &str) -> Result<()> {
         version: Some(env!("CARGO_PKG_VERSION").into()),
         digest: digest.to_owned(),
         size_bytes: demo::KERNEL.len() as u64,
+        tags: Vec::new(),
     };
     staging.publish(store, &record, Durability::Durable)
 }

@@ -1,13 +1,13 @@
 //! Registering, finding and deregistering images.
 
 use super::record::{
-    Architecture, BlockDeviceMapping, EbsBlockDevice, Image, ImageState, RootDeviceType, Tag,
-    VirtualizationType,
+    Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
+    RootDeviceType, Tag, VirtualizationType,
 };
 use super::{builtin, names};
 use crate::boot;
 use crate::error::{Error, Result};
-use crate::id::{ImageId, KernelId, RamdiskId, SnapshotId};
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::store::{Durability, Staging, Store, now};
 use crate::volume::owner_id;
 use serde::Deserialize;
@@ -51,6 +51,18 @@ pub struct Manifest {
     pub root_device_name: Option<String>,
     /// The volumes. A `VolumeSize` that is absent is the snapshot's.
     pub block_device_mappings: Vec<BlockDeviceMapping>,
+    /// The firmware interface that the image needs.
+    #[serde(default)]
+    pub boot_mode: Option<BootMode>,
+    /// `windows`, or nothing.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// What `image create` made it of; no manifest can say so.
+    #[serde(skip)]
+    pub source_instance_id: Option<InstanceId>,
+    /// What `image copy` or `image create` made it of; no manifest can say so.
+    #[serde(skip)]
+    pub source_image_id: Option<ImageId>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -89,7 +101,12 @@ impl Manifest {
                 device_name: ROOT_DEVICE.to_owned(),
                 ebs: Some(ebs),
                 virtual_name: None,
+                no_device: None,
             }],
+            boot_mode: None,
+            platform: None,
+            source_instance_id: None,
+            source_image_id: None,
             tags: Vec::new(),
         }
     }
@@ -123,9 +140,12 @@ pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
 /// The image that a manifest describes, if all of it holds.
 pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -> Result<Image> {
     names::check_tags(&manifest.tags)?;
-    if manifest.description.as_ref().is_some_and(|text| text.chars().count() > 255) {
-        return Err(invalid("the description is longer than 255 characters; shorten it"));
-    }
+    check_description(manifest.description.as_deref())?;
+    let platform_details = match manifest.platform.as_deref() {
+        None => LINUX,
+        Some("windows") => "Windows",
+        Some(_) => return Err(invalid("a Platform is windows, or is not given")),
+    };
     if let Some(kernel) = &manifest.kernel_id {
         store.kernels().get(kernel)?;
     }
@@ -168,8 +188,27 @@ pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -
         root_device_name,
         block_device_mappings: mappings,
         public: false,
+        launch_permissions: Vec::new(),
+        product_codes: Vec::new(),
+        hourly_rate: None,
+        platform: manifest.platform,
+        platform_details: platform_details.to_owned(),
+        boot_mode: manifest.boot_mode,
+        source_instance_id: manifest.source_instance_id,
+        source_image_id: manifest.source_image_id,
+        deprecation_time: None,
+        state_reason: None,
         tags: manifest.tags,
     })
+}
+
+/// # Errors
+/// `InvalidParameterValue`: it is longer than EC2 allows.
+pub fn check_description(text: Option<&str>) -> Result<()> {
+    if text.is_some_and(|text| text.chars().count() > 255) {
+        return Err(invalid("the description is longer than 255 characters; shorten it"));
+    }
+    Ok(())
 }
 
 fn invalid(why: impl Into<String>) -> Error {
@@ -200,18 +239,7 @@ fn resolve_mappings(
         if before.iter().any(|other| other.device_name == name) {
             return Err(invalid(format!("the device {shown} is mapped twice; map it once")));
         }
-        if let Some(virtual_name) = &mapping.virtual_name {
-            return Err(invalid(format!(
-                "the device {shown} is mapped to '{}': there are no ephemeral disks; give it an Ebs volume",
-                virtual_name.escape_debug()
-            )));
-        }
-        match &mut mapping.ebs {
-            Some(ebs) => {
-                resolve_ebs(store, ebs).map_err(|e| e.context(format!("device {shown}")))?
-            }
-            None => return Err(invalid(format!("the device {shown} lacks Ebs; say what it is"))),
-        }
+        resolve_mapping(store, mapping).map_err(|e| e.context(format!("device {shown}")))?;
     }
     let root_has_content = mappings.iter().any(|mapping| {
         mapping.device_name == root
@@ -224,6 +252,30 @@ fn resolve_mappings(
         )));
     }
     Ok(mappings)
+}
+
+/// A device is a volume, or `ephemeralN`, or none: one of the three.
+fn resolve_mapping(store: &Store, mapping: &mut BlockDeviceMapping) -> Result<()> {
+    match (&mut mapping.ebs, &mapping.virtual_name, &mapping.no_device) {
+        (Some(ebs), None, None) => resolve_ebs(store, ebs),
+        (None, Some(name), None) => check_virtual_name(name),
+        (None, None, Some(text)) if text.is_empty() => Ok(()),
+        (None, None, None) => Err(invalid("it lacks Ebs; say what it is")),
+        _ => Err(invalid("it is Ebs, VirtualName or an empty NoDevice; give one of them")),
+    }
+}
+
+/// # Errors
+/// `InvalidParameterValue`: it is not one of EC2's, `ephemeral0` to `ephemeral23`.
+pub fn check_virtual_name(name: &str) -> Result<()> {
+    let number = name.strip_prefix("ephemeral").and_then(|n| n.parse::<u8>().ok());
+    match number.filter(|n| *n < 24 && name == format!("ephemeral{n}")) {
+        Some(_) => Ok(()),
+        None => Err(invalid(format!(
+            "'{}' is not a virtual name; there are ephemeral0 to ephemeral23",
+            name.escape_debug()
+        ))),
+    }
 }
 
 fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {

@@ -58,6 +58,7 @@ pub fn register(store: &Store, path: &Path, name: Option<&str>) -> Result<Regist
         version: unpacked.version,
         digest,
         size_bytes: unpacked.elf.len() as u64,
+        tags: Vec::new(),
     };
     publish(store, &lock, staging, kernel)
 }
@@ -93,6 +94,7 @@ pub fn register_ramdisk(
         creation_date: now(),
         digest,
         size_bytes,
+        tags: Vec::new(),
     };
     publish(store, &lock, staging, ramdisk)
 }

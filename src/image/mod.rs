@@ -5,7 +5,7 @@ pub mod catalog;
 pub mod digest;
 pub mod import;
 pub mod kernel;
-mod names;
+pub mod names;
 pub mod record;
 pub mod snapshot;
 

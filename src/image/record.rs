@@ -2,7 +2,7 @@
 //!
 //! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
 
-use crate::id::{ImageId, KernelId, RamdiskId, SnapshotId};
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::DiskFormat;
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +55,96 @@ pub struct Image {
     /// Everybody may launch it.
     #[serde(default)]
     pub public: bool,
+    /// Who else may launch it (EC2 attribute launchPermission); "everybody" is [`Image::public`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launch_permissions: Vec<LaunchPermission>,
+    /// What must be accepted before it launches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub product_codes: Vec<ProductCode>,
+    /// What its owner charges for an hour of an instance: a decimal number, in whatever money they agree on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly_rate: Option<String>,
+    /// `windows`, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Operating system and how it is charged, e.g. `Linux/UNIX`.
+    #[serde(default = "linux")]
+    pub platform_details: String,
+    /// The firmware interface that it was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_mode: Option<BootMode>,
+    /// The instance that it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_instance_id: Option<InstanceId>,
+    /// The image that it was copied from, or that its instance was launched from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_image_id: Option<ImageId>,
+    /// RFC 3339: from then on others don't find it unless they ask for deprecated ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecation_time: Option<String>,
+    /// Why its state is what it is, if that needs saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<StateReason>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
+}
+
+/// What an image is if nobody says otherwise.
+pub const LINUX: &str = "Linux/UNIX";
+
+fn linux() -> String {
+    LINUX.to_owned()
+}
+
+/// EC2 LaunchPermission: one account, or one group of accounts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum LaunchPermission {
+    /// A user's uid in decimal.
+    UserId(String),
+    /// A Unix group's gid in decimal.
+    Group(String),
+}
+
+/// EC2 ProductCode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ProductCode {
+    /// 1 to 64 letters, digits and dashes.
+    pub product_code_id: String,
+    /// Always `marketplace`.
+    pub product_code_type: String,
+}
+
+/// EC2 StateReason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct StateReason {
+    /// e.g. `Client.UserInitiatedShutdown`.
+    pub code: String,
+    /// `Code: sentence`.
+    pub message: String,
+}
+
+impl StateReason {
+    /// `code`, and `code: detail` as the message, in one line.
+    pub fn new(code: &str, detail: &str) -> Self {
+        let line = detail.lines().next().unwrap_or_default();
+        Self { code: code.to_owned(), message: format!("{code}: {line}") }
+    }
+}
+
+/// EC2 boot modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootMode {
+    /// A BIOS.
+    LegacyBios,
+    /// UEFI.
+    Uefi,
+    /// UEFI where there is one.
+    UefiPreferred,
 }
 
 /// EC2 image states.
@@ -118,9 +205,12 @@ pub struct BlockDeviceMapping {
     /// The volume made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebs: Option<EbsBlockDevice>,
-    /// `ephemeralN`.
+    /// `ephemeralN`: an empty disk that is gone when the instance stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_name: Option<String>,
+    /// There is no such device, whatever the image maps to it. Always empty, as in EC2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_device: Option<String>,
 }
 
 /// EC2 EbsBlockDevice.
@@ -192,6 +282,9 @@ pub struct Kernel {
     pub digest: String,
     /// Bytes of the unpacked kernel.
     pub size_bytes: u64,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
 }
 
 /// A registered initial ramdisk: `ramdisk` beside the record, byte for byte as registered.
@@ -210,4 +303,7 @@ pub struct Ramdisk {
     pub digest: String,
     /// Bytes.
     pub size_bytes: u64,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
 }

@@ -26,6 +26,7 @@ fn mapping(device: &str, snapshot: Option<&str>) -> BlockDeviceMapping {
             read_only: false,
         }),
         virtual_name: None,
+        no_device: None,
     }
 }
 
@@ -49,6 +50,16 @@ fn image() -> Image {
             mapping("/dev/vda", Some("snap-00000000000000001")),
         ],
         public: false,
+        launch_permissions: vec![],
+        product_codes: vec![],
+        hourly_rate: None,
+        platform: None,
+        platform_details: "Linux/UNIX".into(),
+        boot_mode: None,
+        source_instance_id: None,
+        source_image_id: None,
+        deprecation_time: None,
+        state_reason: None,
         tags: vec![],
     }
 }

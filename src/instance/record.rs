@@ -1,6 +1,7 @@
 //! The record of an instance, in the shapes of EC2's API (DescribeInstances).
 
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
+pub use crate::image::record::StateReason;
 use crate::image::record::{Architecture, RootDeviceType, Tag, VirtualizationType};
 use crate::plan::Engine;
 use serde::{Deserialize, Serialize};
@@ -127,24 +128,6 @@ pub struct CpuOptions {
     pub core_count: u8,
     /// Threads of each; always 1.
     pub threads_per_core: u8,
-}
-
-/// EC2 StateReason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct StateReason {
-    /// e.g. `Client.UserInitiatedShutdown`.
-    pub code: String,
-    /// `Code: sentence`.
-    pub message: String,
-}
-
-impl StateReason {
-    /// `code`, and `code: detail` as the message, in one line.
-    pub fn new(code: &str, detail: &str) -> Self {
-        let line = detail.lines().next().unwrap_or_default();
-        Self { code: code.to_owned(), message: format!("{code}: {line}") }
-    }
 }
 
 /// What the guest's own power-off does (EC2 InstanceInitiatedShutdownBehavior).
