@@ -67,9 +67,21 @@ impl FromStr for Count {
 /// # Errors
 /// Not such a size, or beyond 2^63.
 pub fn parse_memory(text: &str) -> Result<u64> {
+    parse_bytes(text, 20, "MiB")
+}
+
+/// Bytes: as [`parse_memory`], but a plain number counts GiB, EC2's unit of volumes.
+///
+/// # Errors
+/// Not such a size, or beyond 2^63.
+pub fn parse_size(text: &str) -> Result<u64> {
+    parse_bytes(text, 30, "GiB")
+}
+
+fn parse_bytes(text: &str, plain: u32, unit_of_plain: &str) -> Result<u64> {
     let bad = || {
         Error::usage(format!(
-            "'{}' is not a size such as 512M, 1.5G or 64MiB (a plain number counts MiB)",
+            "'{}' is not a size such as 512M, 1.5G or 64MiB (a plain number counts {unit_of_plain})",
             text.escape_debug()
         ))
     };
@@ -78,7 +90,8 @@ pub fn parse_memory(text: &str) -> Result<u64> {
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
         "b" => 0,
         "k" | "kb" | "kib" => 10,
-        "" | "m" | "mb" | "mib" => 20,
+        "" => plain,
+        "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
         _ => return Err(bad()),

@@ -81,6 +81,9 @@ pub struct DiskPlan {
     pub read_only: bool,
     /// Layers from the top (the volume's own overlay) down to the base. At least one.
     pub layers: Vec<LayerPlan>,
+    /// Held open for the life of the VMM: it carries the flock that keeps others from using the volume.
+    #[serde(default)]
+    pub hold: Option<PlanFd>,
     /// How the host does the I/O.
     pub engine: Engine,
     /// Request queues, 1 to 64; usually one a vCPU, at most 4.

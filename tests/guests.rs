@@ -200,7 +200,10 @@ fn flushed_sectors_survive_kill_9() {
 /// The root volume of a stopped instance, checked and read by qemu-img.
 fn overlay_content(store: &Store, id: &str) -> Vec<u8> {
     let volume = store.describe(id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
-    let overlay = find(store.home(), volume.as_str().unwrap()).join("overlay.qcow2");
+    let dir = find(store.home(), volume.as_str().unwrap());
+    let record = std::fs::read(dir.join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let overlay = dir.join(record["Layers"][0]["File"].as_str().unwrap());
     let raw = store.home().join(format!("{id}.raw"));
     let qemu_img = |args: &[&str], files: &[&Path]| {
         let output = Command::new("qemu-img").args(args).args(files).output();

@@ -35,17 +35,8 @@ fn make_snapshot(store: &Store) -> Snapshot {
     let snapshot_id = SnapshotId::generate().unwrap();
     let make = |dir: &Path| {
         fs::write(dir.join(DATA), vec![7; 1 << 20]).unwrap();
-        Ok(Snapshot {
-            snapshot_id,
-            owner_id: owner_id(),
-            start_time: now(),
-            volume_size: 1,
-            size_bytes: 1 << 20,
-            format: DiskFormat::Raw,
-            digest: String::new(),
-            description: String::new(),
-            tags: Vec::new(),
-        })
+        let content = (DiskFormat::Raw, String::new());
+        Ok(Snapshot::flat(snapshot_id, (owner_id(), now()), 1 << 20, content))
     };
     store.snapshots().create(Durability::Volatile, make).unwrap()
 }

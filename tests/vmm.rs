@@ -83,6 +83,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         volume_id,
         read_only: false,
         layers,
+        hold: None,
         engine: Engine::Auto,
         queues: 1,
     });

@@ -5,6 +5,7 @@ use super::host::HostFile;
 use super::qcow2::{Compression, Header, Image, repair as qcow2_repair};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::Ordering;
 
 /// 64 KiB clusters: QEMU's default, and one 4 KiB piece of an L2 table maps 32 MiB.
 const CLUSTER_BITS: u32 = 16;
@@ -46,6 +47,23 @@ pub fn repair(file: &File) -> io::Result<Repaired> {
     let image = Image::open(HostFile::new(file.try_clone()?))?;
     let clusters = if image.header.dirty { qcow2_repair::reclaim(&image)? } else { 0 };
     Ok(Repaired { clusters })
+}
+
+/// Whether the overlay was not closed after its last change, by what its header says.
+///
+/// # Errors
+/// `InvalidData` if it is no qcow2 image; I/O errors.
+pub fn is_dirty(file: &File) -> io::Result<bool> {
+    Ok(Image::open(HostFile::new(file.try_clone()?))?.header.dirty)
+}
+
+/// Whether nothing was ever written to the overlay.
+///
+/// # Errors
+/// `InvalidData` if it is no qcow2 image; I/O errors.
+pub fn is_empty(file: &File) -> io::Result<bool> {
+    let image = Image::open(HostFile::new(file.try_clone()?))?;
+    Ok(image.l1.iter().all(|entry| entry.load(Ordering::Relaxed) == 0))
 }
 
 /// [`create`] with clusters of another size.

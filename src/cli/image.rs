@@ -210,7 +210,7 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
 }
 
 /// The exit code of a command that ^C ended: 128 + SIGINT, as shells have it.
-const CANCELLED: u8 = 130;
+pub const CANCELLED: u8 = 130;
 
 /// Run something long that ^C undoes. `None` if it was.
 ///

@@ -1,15 +1,17 @@
 //! `spore snapshot …`.
 
 use super::filter::Filter;
-use super::image::{FormatArg, cancellable, tag};
+use super::image::{CANCELLED, FormatArg, cancellable, tag};
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::Result;
+use crate::id::SnapshotId;
 use crate::image::import::{Options, Source};
-use crate::image::record::{Snapshot, Tag};
-use crate::image::snapshot;
+use crate::image::record::{Snapshot, SnapshotState, Tag};
+use crate::image::snapshot::{self, Wanted};
+use crate::instance::snapshots;
 use crate::store::Store;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +19,24 @@ use std::process::ExitCode;
 /// Verbs on snapshots.
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
+    /// Make a snapshot of a volume as it is now; prints its id
+    ///
+    /// Nothing is copied: what the volume has becomes the snapshot, and the volume goes on in a new overlay. It may
+    /// be attached and its instance may run; then what was written last counts only as far as the guest's own file
+    /// system has it on disk (as after a power failure).
+    Create {
+        /// The volume: an id, a unique prefix of one, or a name
+        volume: String,
+        #[command(flatten)]
+        wanted: WantedArgs,
+    },
+    /// Copy snapshots; the content is shared. Prints the copy's id
+    Copy {
+        /// The snapshot: an id, a unique prefix of one, or a name
+        snapshot: String,
+        #[command(flatten)]
+        wanted: WantedArgs,
+    },
     /// Import a disk as a snapshot, without an image; prints its id
     ///
     /// As 'spore image import' does it. ^C cancels and leaves nothing behind.
@@ -61,12 +81,35 @@ pub enum SnapshotCommand {
     },
 }
 
+/// What is said of a new snapshot.
+#[derive(Debug, Args)]
+pub struct WantedArgs {
+    /// Free text
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    description: String,
+    /// A tag (may be repeated); Name=… gives it a name
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<Tag>,
+}
+
+impl WantedArgs {
+    fn wanted(&self) -> Result<Wanted> {
+        Ok(Wanted {
+            snapshot_id: SnapshotId::generate()?,
+            description: self.description.clone(),
+            tags: self.tags.clone(),
+        })
+    }
+}
+
 /// EC2's filters of DescribeSnapshots.
 const FILTERS: Filters = &[
     ("description", "Description"),
     ("owner-id", "OwnerId"),
     ("snapshot-id", "SnapshotId"),
     ("start-time", "StartTime"),
+    ("status", "State"),
+    ("volume-id", "VolumeId"),
     ("volume-size", "VolumeSize"),
 ];
 
@@ -81,20 +124,27 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
             let source = Source::from_argument(disk.clone());
             let options = Options { format: format.format, progress: true };
             let work = || snapshot::import(&store, &source, &options, description, tags.clone());
-            let Some(snapshot) = cancellable(work)? else { return Ok(ExitCode::from(130)) };
-            select::made(output, "SnapshotId", snapshot.snapshot_id.as_str())?;
-            Ok(ExitCode::SUCCESS)
+            told(output, cancellable(work)?)
+        }
+        SnapshotCommand::Create { volume, wanted } => {
+            let (volume, wanted) = (store.volumes().resolve(volume)?.volume_id, wanted.wanted()?);
+            told(output, cancellable(|| snapshots::create(&store, &volume, wanted))?)
+        }
+        SnapshotCommand::Copy { snapshot, wanted } => {
+            let found = snapshot::resolve(&store, snapshot)?;
+            told(output, Some(snapshot::copy(&store, &found, wanted.wanted()?)?))
         }
         SnapshotCommand::Ls { filters } => {
-            let snapshots = store.snapshots().list()?.or_warn();
+            let snapshots = store.snapshots().list()?.or_warn().into_iter();
+            let snapshots = snapshots.map(|found| snapshot::settled(&store, found)).collect();
             list(output, select::select(snapshots, filters, FILTERS)?)?;
             Ok(ExitCode::SUCCESS)
         }
         SnapshotCommand::Show { snapshots } => {
-            select::show(output, "Snapshots", snapshots, |text| store.snapshots().resolve(text))
+            select::show(output, "Snapshots", snapshots, |text| snapshot::resolve(&store, text))
         }
         SnapshotCommand::Verify { snapshots } => Ok(select::each(snapshots, |text| {
-            let found = store.snapshots().resolve(text)?;
+            let found = snapshot::resolve(&store, text)?;
             snapshot::verify(&store, &found)?;
             output::write_stdout(format!("{}: OK\n", found.snapshot_id).as_bytes())
         })),
@@ -104,20 +154,37 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
     }
 }
 
+/// Print a new snapshot's id.
+fn told(output: Output, snapshot: Option<Snapshot>) -> Result<ExitCode> {
+    let Some(snapshot) = snapshot else { return Ok(ExitCode::from(CANCELLED)) };
+    select::made(output, "SnapshotId", snapshot.snapshot_id.as_str())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn list(output: Output, snapshots: Vec<Snapshot>) -> Result<()> {
     let row = |snapshot: &Snapshot| {
         vec![
             snapshot.snapshot_id.to_string(),
             human_bytes(snapshot.size_bytes),
+            state(snapshot).to_owned(),
+            snapshot.volume_id.as_ref().map_or("-".into(), ToString::to_string),
             snapshot.start_time.clone(),
             snapshot.description.clone(),
         ]
     };
     let table = Table {
-        columns: vec!["ID", "SIZE", "STARTED", "DESCRIPTION"],
+        columns: vec!["ID", "SIZE", "STATE", "VOLUME", "STARTED", "DESCRIPTION"],
         rows: snapshots.iter().map(row).collect(),
         ids: snapshots.iter().map(|s| s.snapshot_id.to_string()).collect(),
         json: json!({ "Snapshots": snapshots }),
     };
     output::emit(output, &table)
+}
+
+fn state(snapshot: &Snapshot) -> &'static str {
+    match snapshot.state {
+        SnapshotState::Pending => "pending",
+        SnapshotState::Completed => "completed",
+        SnapshotState::Error => "error",
+    }
 }

@@ -113,17 +113,10 @@ fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
     }
     let staging = Staging::new(store)?;
     kernel::write(&staging.path().join(DATA), &mut &root[..])?;
-    let record = Snapshot {
-        snapshot_id: id.clone(),
-        owner_id: owner_id(),
-        start_time: now(),
-        volume_size: 1,
-        size_bytes: root.len() as u64,
-        format: DiskFormat::Raw,
-        digest,
-        description: "Root volume of the built-in image demo".into(),
-        tags: Vec::new(),
-    };
+    let size = root.len() as u64;
+    let mut record =
+        Snapshot::flat(id.clone(), (owner_id(), now()), size, (DiskFormat::Raw, digest));
+    record.description = "Root volume of the built-in image demo".into();
     staging.publish(store, &record, Durability::Durable)?;
     Ok(id)
 }

@@ -231,11 +231,7 @@ fn resolve_mappings(
         let Some(mapping) = rest.first_mut() else { break };
         let name = mapping.device_name.clone();
         let shown = name.escape_debug();
-        let stem = name.strip_prefix("/dev/").unwrap_or(&name);
-        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if !(1..=32).contains(&stem.len()) || !stem.chars().all(fine) {
-            return Err(invalid(format!("'{shown}' is not a device name such as {ROOT_DEVICE}")));
-        }
+        check_device_name(&name)?;
         if before.iter().any(|other| other.device_name == name) {
             return Err(invalid(format!("the device {shown} is mapped twice; map it once")));
         }
@@ -276,6 +272,18 @@ pub fn check_virtual_name(name: &str) -> Result<()> {
             name.escape_debug()
         ))),
     }
+}
+
+/// # Errors
+/// `InvalidParameterValue`: it is no device name.
+pub fn check_device_name(name: &str) -> Result<()> {
+    let stem = name.strip_prefix("/dev/").unwrap_or(name);
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if (1..=32).contains(&stem.len()) && stem.chars().all(fine) {
+        return Ok(());
+    }
+    let shown = name.escape_debug();
+    Err(invalid(format!("'{shown}' is not a device name such as {ROOT_DEVICE}")))
 }
 
 fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {

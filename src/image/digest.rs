@@ -48,11 +48,22 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// I/O errors and bad metadata.
 pub fn file(file: &File, format: DiskFormat) -> Result<String> {
     let file = file.try_clone().or_fail(|| "duplicate a descriptor")?;
-    let disk = Reader::open(vec![(file, format)]).or_fail(|| "open the disk for its digest")?;
+    disk(
+        &Reader::open(vec![(file, format)]).or_fail(|| "open the disk for its digest")?,
+        &mut |_| Ok(()),
+    )
+}
+
+/// The digest of a disk's content. `at_byte` is told how far it is, and may end it.
+///
+/// # Errors
+/// I/O errors and bad metadata; as `at_byte`'s.
+pub fn disk(disk: &Reader, at_byte: &mut dyn FnMut(u64) -> Result<()>) -> Result<String> {
     let mut chunks = BTreeMap::new();
     let mut bytes = vec![0; CHUNK];
     let mut at = 0;
     while at < disk.size() {
+        at_byte(at)?;
         let extent = disk.extent_at(at).or_fail(|| "read the disk for its digest")?;
         let Some(extent) = extent else { break };
         let start = at / CHUNK as u64 * CHUNK as u64;

@@ -11,3 +11,4 @@ pub mod snapshot;
 
 /// The content's file name in a snapshot's directory.
 pub use import::DATA;
+pub use names::check_tags;

@@ -2,8 +2,9 @@
 //!
 //! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
 
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
 use crate::plan::DiskFormat;
+use crate::volume::record::Layer;
 use serde::{Deserialize, Serialize};
 
 /// A key and a value (EC2 Tag).
@@ -251,14 +252,65 @@ pub struct Snapshot {
     pub size_bytes: u64,
     /// Format of the file, declared here and never sniffed.
     pub format: DiskFormat,
-    /// Digest of the disk's content as the guest sees it, hexadecimal ([`super::digest`] says how).
+    /// What is below `data`, top first: files that it shares with other snapshots and volumes. None if it is whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
+    /// Digest of the disk's content as the guest sees it, hexadecimal ([`super::digest`] says how); empty until completed.
     pub digest: String,
+    /// pending, completed or error.
+    #[serde(default)]
+    pub state: SnapshotState,
+    /// Why it is in error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_message: Option<String>,
+    /// The volume that it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_id: Option<VolumeId>,
     /// Free text.
     #[serde(default)]
     pub description: String,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
+}
+
+impl Snapshot {
+    /// The record of a completed snapshot whose `data` is all of it, without description or tags.
+    pub fn flat(
+        snapshot_id: SnapshotId,
+        (owner_id, start_time): (String, String),
+        size_bytes: u64,
+        (format, digest): (DiskFormat, String),
+    ) -> Self {
+        Self {
+            snapshot_id,
+            owner_id,
+            start_time,
+            volume_size: size_bytes.div_ceil(1 << 30),
+            size_bytes,
+            format,
+            layers: Vec::new(),
+            digest,
+            state: SnapshotState::Completed,
+            state_message: None,
+            volume_id: None,
+            description: String::new(),
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// EC2 snapshot states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotState {
+    /// Its content is fixed and not yet sealed: its maker holds its lock until it is.
+    Pending,
+    /// It is whole and its digest is known.
+    #[default]
+    Completed,
+    /// It never became whole.
+    Error,
 }
 
 /// A registered kernel: an ELF vmlinux in `kernel` beside the record, unpacked once, page-aligned.

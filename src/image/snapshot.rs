@@ -1,17 +1,18 @@
 //! Snapshots: content that never changes.
 
-use super::import::{self, DATA, Options, Source};
-use super::record::{Snapshot, Tag};
+use super::import::progress::Progress;
+use super::import::{self, DATA, Options, Source, cancel};
+use super::record::{Snapshot, SnapshotState, Tag};
 use super::{digest, kernel, names};
+use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
-use crate::store::{Durability, Staging, Store, now};
-use crate::volume::{self, owner_id};
+use crate::plan::DiskFormat;
+use crate::store::{Durability, Locked, Staging, Store, now};
+use crate::volume::record::Layer;
+use crate::volume::{self, MAX_LAYERS, owner_id};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-
-/// Bytes of a GiB, EC2's unit of volume sizes.
-const GIB: u64 = 1 << 30;
 
 /// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
 ///
@@ -31,20 +32,231 @@ pub fn import(
     // Nobody writes a snapshot, by whichever of its hard links.
     fs::set_permissions(&data, Permissions::from_mode(0o400))
         .or_fail(|| format!("protect {}", data.display()))?;
-    let snapshot = Snapshot {
-        snapshot_id: SnapshotId::generate()?,
-        owner_id: owner_id(),
-        start_time: now(),
-        volume_size: imported.size_bytes.div_ceil(GIB),
-        size_bytes: imported.size_bytes,
-        format: imported.format,
-        digest: imported.digest,
-        description: description.to_owned(),
-        tags,
-    };
+    let content = (imported.format, imported.digest);
+    let made = (owner_id(), now());
+    let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
+    snapshot.description = description.to_owned();
+    snapshot.tags = tags;
     import::cancel::check()?;
     staging.publish(store, &snapshot, Durability::Durable)?;
     Ok(snapshot)
+}
+
+/// What a new snapshot is said to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its id, if others refer to it already.
+    pub snapshot_id: SnapshotId,
+    /// Free text.
+    pub description: String,
+    /// Tags.
+    pub tags: Vec<Tag>,
+}
+
+/// The content of a volume at one moment: files that nobody writes any more.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The volume, as it was then.
+    pub volume: crate::volume::record::Volume,
+    /// Its files, top first, as they are called in its directory.
+    pub layers: Vec<Layer>,
+    /// The same, open for reading.
+    pub files: Vec<(File, DiskFormat)>,
+}
+
+/// A snapshot in the making: it is in the store as pending while this is held.
+#[derive(Debug)]
+pub struct Pending {
+    locked: Locked<Snapshot>,
+    files: Vec<(File, DiskFormat)>,
+    /// The content must be copied: it is too deep, or has no hard links.
+    flatten: bool,
+}
+
+/// Make the frozen content of a volume a pending snapshot. Constant time. The caller holds the volume's lock.
+///
+/// # Errors
+/// No space; the description or a tag is malformed.
+pub fn begin(store: &Store, frozen: Frozen, wanted: Wanted) -> Result<Pending> {
+    check(&wanted)?;
+    let volume = &frozen.volume;
+    let from = store.volumes().dir(&volume.volume_id);
+    let mut linked = false;
+    let locked = store.snapshots().create_locked(Durability::Durable, |dir| {
+        let (top, below) = frozen.layers.split_first().ok_or_else(|| {
+            Error::failure(format!("the record of {} names no file", volume.volume_id))
+        })?;
+        linked = volume::link_chain(&from, &frozen.layers, dir).is_ok();
+        let content = (top.format, String::new());
+        let made = (owner_id(), now());
+        let mut snapshot = Snapshot::flat(wanted.snapshot_id, made, volume.size_bytes, content);
+        snapshot.state = SnapshotState::Pending;
+        snapshot.volume_id = Some(volume.volume_id.clone());
+        snapshot.layers = below.to_vec();
+        snapshot.description = wanted.description;
+        snapshot.tags = wanted.tags;
+        Ok(snapshot)
+    })?;
+    let flatten = !linked || frozen.layers.len() > MAX_LAYERS;
+    Ok(Pending { locked, files: frozen.files, flatten })
+}
+
+/// # Errors
+/// The description is longer than EC2's 255 characters, or a tag malformed.
+pub fn check(wanted: &Wanted) -> Result<()> {
+    names::check_tags(&wanted.tags)?;
+    if wanted.description.chars().count() > 255 {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            "the description is longer than 255 characters; shorten it",
+        ));
+    }
+    Ok(())
+}
+
+impl Pending {
+    /// The record so far.
+    pub fn record(&self) -> &Snapshot {
+        &self.locked.record
+    }
+
+    /// Whether [`Pending::complete`] copies the content.
+    pub fn is_copied(&self) -> bool {
+        self.flatten
+    }
+
+    /// Seal it: the digest is computed, and a chain that is too deep is copied into one file. Its files are durable
+    /// and nobody writes them. If that fails the snapshot is in error, and nothing else has changed.
+    ///
+    /// # Errors
+    /// I/O errors, no space, or cancelled.
+    pub fn complete(mut self) -> Result<Snapshot> {
+        match self.seal() {
+            Ok(()) => Ok(self.locked.record.clone()),
+            Err(error) => {
+                self.fail(error.message());
+                Err(error)
+            }
+        }
+    }
+
+    /// It will never be whole.
+    pub fn fail(&mut self, why: &str) {
+        let record = &mut self.locked.record;
+        (record.state, record.state_message) = (SnapshotState::Error, Some(why.to_owned()));
+        // If even that can't be written, the next command finds it pending and without a holder.
+        let _ = self.locked.save(Durability::Durable);
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        let id = self.locked.record.snapshot_id.clone();
+        let (dir, below) = (self.locked.dir(), self.locked.record.layers.clone());
+        let files = std::mem::take(&mut self.files);
+        if let Some((top, _)) = files.first() {
+            // What a killed VMM wrote may be in the page cache alone.
+            top.sync_all().or_fail(|| format!("sync the content of {id}"))?;
+        }
+        let disk = Reader::open(files);
+        let disk = disk.or_fail(|| format!("read the content of {id}"))?;
+        let progress = Progress::new(Some(disk.size()), true);
+        let data = dir.join(DATA);
+        let protect = |path: &std::path::Path| {
+            // Nobody writes a snapshot, by whichever of its hard links.
+            fs::set_permissions(path, Permissions::from_mode(0o400))
+                .or_fail(|| format!("protect {}", path.display()))
+        };
+        if self.flatten {
+            let new = dir.join("data.new");
+            let doing = || format!("write {}", new.display());
+            let out = File::options().read(true).write(true).create_new(true).open(&new);
+            self.locked.record.digest =
+                import::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
+            protect(&new)?;
+            fs::rename(&new, &data).or_fail(doing)?;
+            self.locked.record.format = DiskFormat::Raw;
+            self.locked.record.layers.clear();
+        } else {
+            self.locked.record.digest = digest::disk(&disk, &mut |at| {
+                progress.at(at);
+                cancel::check()
+            })?;
+            protect(&data)?;
+        }
+        self.locked.record.state = SnapshotState::Completed;
+        self.locked.save(Durability::Durable)?;
+        for layer in below.iter().filter(|_| self.flatten) {
+            // What stays only costs space.
+            let _ = fs::remove_file(dir.join(&layer.file));
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot as it truly is: one whose maker died before it was whole is in error.
+pub fn settled(store: &Store, mut snapshot: Snapshot) -> Snapshot {
+    let id = &snapshot.snapshot_id;
+    if snapshot.state == SnapshotState::Pending
+        && matches!(store.snapshots().is_locked(id), Ok(false))
+    {
+        // It may have been completed between the two looks.
+        if let Ok(again) = store.snapshots().get(id) {
+            snapshot = again;
+        }
+        if snapshot.state == SnapshotState::Pending {
+            snapshot.state = SnapshotState::Error;
+            let why = "the command that made it was killed; delete it and make it again";
+            snapshot.state_message = Some(why.to_owned());
+        }
+    }
+    snapshot
+}
+
+/// The snapshot that `text` addresses, as it truly is.
+///
+/// # Errors
+/// `InvalidSnapshot.NotFound`; several match.
+pub fn resolve(store: &Store, text: &str) -> Result<Snapshot> {
+    Ok(settled(store, store.snapshots().resolve(text)?))
+}
+
+/// Open a snapshot's files, top first, for [`Reader::open`].
+///
+/// # Errors
+/// One can't be opened.
+pub fn open_layers(store: &Store, snapshot: &Snapshot) -> Result<Vec<(File, DiskFormat)>> {
+    let data = Layer { file: DATA.to_owned(), format: snapshot.format };
+    let layers: Vec<Layer> = std::iter::once(data).chain(snapshot.layers.iter().cloned()).collect();
+    volume::open_chain(&store.snapshots().dir(&snapshot.snapshot_id), &layers, false)
+}
+
+/// Make another snapshot of the same content (EC2 CopySnapshot). The content is shared.
+///
+/// # Errors
+/// It is not completed (`IncorrectState`), has gone, or the copy is malformed.
+pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapshot> {
+    check(&wanted)?;
+    let id = &snapshot.snapshot_id;
+    if snapshot.state != SnapshotState::Completed {
+        return Err(Error::refused("IncorrectState", format!("{id} is not completed")));
+    }
+    let from = store.snapshots().dir(id);
+    let mut copy = snapshot.clone();
+    copy.snapshot_id = wanted.snapshot_id;
+    copy.owner_id = owner_id();
+    copy.start_time = now();
+    copy.description = wanted.description;
+    copy.tags = wanted.tags;
+    store.snapshots().create(Durability::Durable, |dir| {
+        let files = std::iter::once(DATA).chain(snapshot.layers.iter().map(|l| &*l.file));
+        for name in files {
+            let doing = || format!("copy {name} of {id}");
+            if fs::hard_link(from.join(name), dir.join(name)).is_err() {
+                fs::copy(from.join(name), dir.join(name)).or_fail(doing)?;
+                File::open(dir.join(name)).and_then(|file| file.sync_all()).or_fail(doing)?;
+            }
+        }
+        Ok(copy)
+    })
 }
 
 /// Delete a snapshot. Volumes made from it keep its content.
@@ -54,6 +266,12 @@ pub fn import(
 /// them), or it does not exist.
 pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
     let _lock = store.lock()?;
+    if store.snapshots().is_locked(id)? {
+        return Err(Error::refused(
+            "IncorrectState",
+            format!("{id} is being made; delete it once it is completed"),
+        ));
+    }
     kernel::refuse_in_use(store, "InvalidSnapshot.InUse", id.as_str(), |image| {
         let mappings = image.block_device_mappings.iter();
         mappings.filter_map(|m| m.ebs.as_ref()).any(|ebs| ebs.snapshot_id.as_ref() == Some(id))
@@ -74,9 +292,9 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
 /// # Errors
 /// They differ, or the content can't be read.
 pub fn verify(store: &Store, snapshot: &Snapshot) -> Result<()> {
-    let path = store.snapshots().dir(&snapshot.snapshot_id).join(DATA);
-    let file = File::open(&path).or_fail(|| format!("open {}", path.display()))?;
-    let found = digest::file(&file, snapshot.format)?;
+    let layers = open_layers(store, snapshot)?;
+    let disk = Reader::open(layers).or_fail(|| format!("read {}", snapshot.snapshot_id))?;
+    let found = digest::disk(&disk, &mut |_| cancel::check())?;
     if found == snapshot.digest {
         return Ok(());
     }

@@ -112,6 +112,13 @@ pub fn start(dir: &InstanceDir, wait: bool) -> Result<Change> {
         State::Stopped => {}
         _ => return Err(incorrect_state(&locked, "started; it must be stopped")),
     }
+    let root = &locked.record.instance.root_device_name;
+    if locked.record.instance.block_device_mappings.first().is_none_or(|m| m.device_name != *root) {
+        return Err(Error::refused(
+            "IncorrectInstanceState",
+            format!("{} has no volume attached as its root {root}; attach one", dir.id()),
+        ));
+    }
     locked.record.instance.state = State::Pending;
     locked.record.instance.state_reason = None;
     locked.record.instance.launch_time = store::now();
@@ -227,6 +234,18 @@ pub fn terminate(dir: &InstanceDir) -> Result<Change> {
     end_vmm(dir)?;
     reap::finish(dir, &mut locked, State::Terminated, reap::user_initiated())?;
     Ok(change(previous, &locked))
+}
+
+/// A stopped instance, locked, to be changed.
+///
+/// # Errors
+/// `IncorrectInstanceState`: it is not stopped, and `cannot` be …
+pub fn stopped(dir: &InstanceDir, cannot: &str) -> Result<Locked<Record>> {
+    let locked = current(dir)?;
+    match locked.record.instance.state {
+        State::Stopped => Ok(locked),
+        _ => Err(incorrect_state(&locked, &format!("{cannot}; it must be stopped"))),
+    }
 }
 
 /// The instance as it truly is, locked.

@@ -12,6 +12,7 @@
 //! | `vmm.log`, `report.jsonl` | what the VMM has to say |
 //! | `user-data` | as given to `run` |
 
+pub mod attach;
 pub mod client;
 pub mod cmdline;
 pub mod console;
@@ -23,6 +24,7 @@ pub mod pool;
 pub mod prepare;
 pub mod reap;
 pub mod record;
+pub mod snapshots;
 pub mod spawn;
 pub mod supply;
 pub mod types;

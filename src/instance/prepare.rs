@@ -55,7 +55,8 @@ pub fn make(
     user_data: Option<&[u8]>,
 ) -> Result<(InstanceDir, Locked<Record>)> {
     // Not synced: what a power failure takes now has never run. It is saved durably when it is up.
-    let mut locked = dir::instances(store).create_locked(Durability::Volatile, record(plan))?;
+    let mut locked =
+        dir::instances(store).create_locked(Durability::Volatile, |_| Ok(record(plan)))?;
     let dir = InstanceDir::new(store, &plan.instance_id);
     match furnish(&dir, &mut locked, plan, user_data) {
         Ok(()) => Ok((dir, locked)),
@@ -198,8 +199,9 @@ fn open_disk(
     instance: &Instance,
 ) -> Result<DiskPlan> {
     let volume = &mapping.ebs;
-    let layers = supply::open_volume(store, &volume.volume_id, volume.read_only)?;
-    let layers = layers
+    let opened = supply::open_volume(store, &volume.volume_id, volume.read_only)?;
+    let layers = opened
+        .layers
         .into_iter()
         .map(|(file, format): (File, DiskFormat)| LayerPlan { fd: fds.add(file), format })
         .collect();
@@ -207,6 +209,7 @@ fn open_disk(
         volume_id: volume.volume_id.clone(),
         read_only: volume.read_only,
         layers,
+        hold: Some(fds.add(opened.hold)),
         engine: instance.spore.engine,
         queues: u16::from(instance.cpu_options.core_count).clamp(1, MAX_QUEUES),
     })

@@ -6,10 +6,9 @@ use crate::error::{OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
 use crate::image::kernel::{KERNEL, RAMDISK};
 use crate::image::record::RootDeviceType;
-use crate::plan::DiskFormat;
 use crate::store::{Durability, Store};
 use crate::volume::record::{Attachment, Volume};
-use crate::volume::{self, NewVolume};
+use crate::volume::{self, NewVolume, Opened};
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ const GIB: u64 = 1 << 30;
 pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> Result<VolumeId> {
     let mut new = NewVolume {
         size_bytes: None,
+        volume_type: None,
         attachment: Some(Attachment {
             instance_id: plan.instance_id.clone(),
             device: wanted.device_name.clone(),
@@ -52,7 +52,7 @@ pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> R
 }
 
 /// How long a volume may stay in use after the VMM that had it is gone.
-const LINGER: Duration = Duration::from_secs(10);
+pub(super) const LINGER: Duration = Duration::from_secs(10);
 /// How much of that a command waits that only looks at what became of an instance.
 const REPAIR_LINGER: Duration = Duration::from_millis(500);
 
@@ -63,11 +63,7 @@ const REPAIR_LINGER: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Another VMM writes it; it is gone.
-pub fn open_volume(
-    store: &Store,
-    id: &VolumeId,
-    read_only: bool,
-) -> Result<Vec<(File, DiskFormat)>> {
+pub fn open_volume(store: &Store, id: &VolumeId, read_only: bool) -> Result<Opened> {
     let volume = store.volumes().get(id)?;
     while_in_use(LINGER, || volume::open_layers(store, &volume, read_only))
 }
@@ -84,7 +80,10 @@ pub fn repair_volumes(store: &Store, record: &Record) {
     }
 }
 
-fn while_in_use<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub(super) fn while_in_use<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         match attempt() {

@@ -69,8 +69,13 @@ impl<R: Record> Collection<R> {
     ///
     /// # Errors
     /// As [`Collection::create`].
-    pub fn create_locked(&self, durability: Durability, record: R) -> Result<Locked<R>> {
+    pub fn create_locked(
+        &self,
+        durability: Durability,
+        make: impl FnOnce(&Path) -> Result<R>,
+    ) -> Result<Locked<R>> {
         let staging = Staging::new(&self.store)?;
+        let record = make(staging.path())?;
         let path = staging.path().join("lock");
         let lock = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
         wait_lock(&lock).or_fail(|| format!("lock {}", path.display()))?;
@@ -154,6 +159,23 @@ impl<R: Record> Collection<R> {
                 }
                 _ => continue,
             }
+        }
+    }
+
+    /// True if somebody holds the object's lock: what is not at rest yet is still being worked on.
+    ///
+    /// # Errors
+    /// The lock can't be probed.
+    pub fn is_locked(&self, id: &R::Id) -> Result<bool> {
+        let path = self.dir(id).join("lock");
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            file => file.or_fail(|| format!("open {}", path.display()))?,
+        };
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(e) => Err(Error::io(format!("probe {}", path.display()), e)),
         }
     }
 

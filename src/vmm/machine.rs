@@ -36,6 +36,7 @@ use crate::vmm::vcpu::{self, Vcpu};
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -50,6 +51,8 @@ struct Payload {
 struct MachineDisk {
     disk: Arc<dyn Disk>,
     device: Arc<Blk>,
+    /// Keeps others from using the volume.
+    _hold: Option<OwnedFd>,
 }
 
 /// A machine.
@@ -301,7 +304,8 @@ fn virtio(
         let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
         let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
         devices.push((device.clone(), handlers, notices));
-        disks.push(MachineDisk { disk, device });
+        let _hold = plan.hold.map(fds::take).transpose()?;
+        disks.push(MachineDisk { disk, device, _hold });
     }
     let (rng, handlers) = Rng::create();
     devices.push((rng, handlers, notices()));

@@ -102,8 +102,9 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let BootPlan::Direct { kernel, initrd, cmdline: _ } = &plan.boot;
     let single = [Some(plan.console), plan.control, Some(plan.report), plan.ready, plan.lock];
     let layers = plan.disks.iter().flat_map(|disk| disk.layers.iter().map(|layer| layer.fd));
+    let holds = plan.disks.iter().filter_map(|disk| disk.hold);
     let more = [plan.first_io, Some(*kernel), *initrd];
-    single.into_iter().chain(more).flatten().chain(layers).map(i32::from).collect()
+    single.into_iter().chain(more).flatten().chain(layers).chain(holds).map(i32::from).collect()
 }
 
 /// A panic anywhere is the end, and is told.

@@ -1,30 +1,39 @@
 //! Writable disks: qcow2 overlays over snapshots.
 //!
-//! A volume's directory has its record, `overlay.qcow2` and, unless it began empty, `base`: a hard link to
-//! the snapshot's content, so that deleting the snapshot's name takes nothing from under a volume. Where the
-//! file system has no hard links `base` is a symbolic link, and the snapshot can't be deleted before the volume.
-//! The overlay names its base as `base`, so qemu-img can read a volume in its directory at any time.
+//! A volume's directory has its record and the files of its chain, which the record names, top first. The top
+//! is the volume's own overlay; what is below is never written, and shared by hard links with the snapshots and
+//! volumes that have it too, so that deleting a snapshot's name takes nothing from under a volume. Where the file
+//! system has no hard links they are symbolic links, and the snapshot can't be deleted before the volume.
+//!
+//! Taking a snapshot costs no copy: [`push_layer`] makes a new overlay over the one there is, and what was the top
+//! is fixed. The one atomic step is the record's rename: before it the chain is the old one, after it the new
+//! one, and both read the same, because the new top is empty until somebody opens the new chain for writing.
+//!
+//! An overlay names what is below it by its file's name in this directory, so qemu-img can read a volume at any
+//! time. `in-use` carries the flock of whoever has the volume open.
 
+mod chain;
 pub mod record;
 
 use crate::block::overlay::{self, Backing, Repaired};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
-use crate::image::DATA;
-use crate::image::record::{Snapshot, Tag};
+use crate::image::record::{Snapshot, SnapshotState, Tag};
 use crate::plan::DiskFormat;
-use crate::store::{Durability, Store, StoreLock, now};
-use record::{Attachment, Volume};
+use crate::store::{Durability, Locked, Store, now};
+use record::{Attachment, Layer, Volume};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The overlay's file name in a volume's directory.
-pub const OVERLAY: &str = "overlay.qcow2";
-/// The base's file name in a volume's directory.
-pub const BASE: &str = "base";
+pub use chain::{BASE, link_chain, open_chain, repair_held};
+
+/// The file in a volume's directory whose flock its user holds.
+const IN_USE: &str = "in-use";
+/// Most files of a chain. A snapshot of a volume with more is flattened.
+pub const MAX_LAYERS: usize = 16;
 /// Bytes of a GiB, EC2's unit of volume sizes.
 const GIB: u64 = 1 << 30;
 
@@ -33,31 +42,45 @@ const GIB: u64 = 1 << 30;
 pub struct NewVolume {
     /// Bytes, rounded up to a multiple of 512; `None` for the snapshot's.
     pub size_bytes: Option<u64>,
+    /// EC2's volume type; `None` for its default.
+    pub volume_type: Option<String>,
     /// What it is attached to.
     pub attachment: Option<Attachment>,
     /// Its tags.
     pub tags: Vec<Tag>,
 }
 
-/// Make a volume that begins as `snapshot`. Constant time: a link, an overlay of a few KiB, a record.
+/// A volume's files, open for its one user.
+#[derive(Debug)]
+pub struct Opened {
+    /// The chain, top first, each with its recorded format. The top is writable unless the volume was opened for reading.
+    pub layers: Vec<(File, DiskFormat)>,
+    /// Carries the flock. It lasts as long as any duplicate of this descriptor, so a VMM that has one in hand
+    /// keeps everybody else out until it is gone.
+    pub hold: File,
+}
+
+/// Make a volume that begins as `snapshot`. Constant time: links, an overlay of a few KiB, a record.
 ///
 /// # Errors
-/// The snapshot has gone (`InvalidSnapshot.NotFound`), `new` asks for less than its size
-/// (`InvalidParameterValue`), or there is no space.
+/// The snapshot has gone (`InvalidSnapshot.NotFound`) or is not completed (`IncorrectState`), `new` asks for less
+/// than its size (`InvalidParameterValue`), or there is no space.
 pub fn create_from_snapshot(
     store: &Store,
     snapshot: &Snapshot,
     new: NewVolume,
     durability: Durability,
 ) -> Result<Volume> {
+    let id = &snapshot.snapshot_id;
+    if snapshot.state != SnapshotState::Completed {
+        let why = snapshot.state_message.as_deref().unwrap_or("it is pending");
+        return Err(Error::refused("IncorrectState", format!("{id} is not completed: {why}")));
+    }
     let size = new.size_bytes.unwrap_or(snapshot.size_bytes);
     if size < snapshot.size_bytes {
         return Err(Error::refused(
             "InvalidParameterValue",
-            format!(
-                "a volume of {size} bytes can't hold {} of {} bytes",
-                snapshot.snapshot_id, snapshot.size_bytes
-            ),
+            format!("a volume of {size} bytes can't hold {id} of {} bytes", snapshot.size_bytes),
         ));
     }
     create(store, Some(snapshot), size, new, durability)
@@ -71,6 +94,16 @@ pub fn create_empty(store: &Store, new: NewVolume, durability: Durability) -> Re
     create(store, None, new.size_bytes.unwrap_or(0), new, durability)
 }
 
+fn check_size(size: u64) -> Result<u64> {
+    if size == 0 || size > crate::image::import::MAX_SIZE {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            format!("a volume of {size} bytes can't be made: it may have 1 byte to 16 TiB"),
+        ));
+    }
+    Ok(size.next_multiple_of(512))
+}
+
 fn create(
     store: &Store,
     snapshot: Option<&Snapshot>,
@@ -78,75 +111,117 @@ fn create(
     new: NewVolume,
     durability: Durability,
 ) -> Result<Volume> {
-    if size == 0 || size > crate::image::import::MAX_SIZE {
-        return Err(Error::refused(
-            "InvalidParameterValue",
-            format!("a volume of {size} bytes can't be made: it may have 1 byte to 16 TiB"),
-        ));
-    }
-    let size_bytes = size.next_multiple_of(512);
-    let volume = Volume {
+    let size_bytes = check_size(size)?;
+    let mut volume = Volume {
         volume_id: VolumeId::generate()?,
         owner_id: owner_id(),
         create_time: now(),
         size: size_bytes.div_ceil(GIB),
         size_bytes,
         snapshot_id: snapshot.map(|s| s.snapshot_id.clone()),
-        base_format: snapshot.map(|s| s.format),
+        volume_type: new.volume_type.unwrap_or_else(record::default_volume_type),
+        layers: Vec::new(),
         attachment: new.attachment,
         tags: new.tags,
     };
     let mut _until_made = None;
     store.volumes().create(durability, |dir| {
         if let Some(snapshot) = snapshot {
-            _until_made = link_base(store, &snapshot.snapshot_id, dir)?;
+            volume.layers = chain::below(snapshot);
+            _until_made = chain::link_snapshot(store, snapshot, &volume.layers, dir)?;
         }
-        let backing = snapshot.map(|s| Backing { name: BASE, format: s.format });
-        let path = dir.join(OVERLAY);
-        let make = || -> io::Result<()> {
-            let file =
-                File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-            overlay::create(&file, size_bytes, backing)?;
-            if durability == Durability::Durable { file.sync_all() } else { Ok(()) }
-        };
-        make().or_fail(|| format!("make the overlay of {}", volume.volume_id))?;
+        let (top, _) = new_overlay(dir, size_bytes, volume.layers.first(), durability)
+            .map_err(|e| e.context(&volume.volume_id))?;
+        volume.layers.insert(0, top);
         Ok(volume)
     })
 }
 
-/// Link `base`. What it gives must be held until the volume is in the store.
-fn link_base(store: &Store, snapshot: &SnapshotId, dir: &Path) -> Result<Option<StoreLock>> {
-    let data = store.snapshots().dir(snapshot).join(DATA);
-    let base = dir.join(BASE);
-    let gone = || {
-        let message = format!("the snapshot {snapshot} has no content any more");
-        Error::refused("InvalidSnapshot.NotFound", message)
-    };
-    match fs::hard_link(&data, &base) {
-        Ok(()) => Ok(None),
-        Err(e) if e.kind() == ErrorKind::NotFound => Err(gone()),
-        // EMLINK, EXDEV, EPERM, EOPNOTSUPP: link(2). A snapshot is deleted under the store's lock, if no volume needs it.
-        Err(_) => {
-            let lock = store.lock()?;
-            if !data.is_file() {
-                return Err(gone());
-            }
-            std::os::unix::fs::symlink(&data, &base)
-                .or_fail(|| format!("link {}", base.display()))?;
-            Ok(Some(lock))
+/// Make an empty overlay in `dir` over `below`.
+fn new_overlay(
+    dir: &Path,
+    size: u64,
+    below: Option<&Layer>,
+    durability: Durability,
+) -> Result<(Layer, File)> {
+    // Never the name of another overlay: frozen, it may be linked beside any of them.
+    let name = format!("overlay-{}.qcow2", crate::id::random_hex(16)?);
+    let path = dir.join(&name);
+    let make = || -> io::Result<File> {
+        let file =
+            File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let backing = below.map(|below| Backing { name: &below.file, format: below.format });
+        overlay::create(&file, size, backing)?;
+        if durability == Durability::Durable {
+            file.sync_all()?;
         }
-    }
+        Ok(file)
+    };
+    let file = make().or_fail(|| format!("make the overlay {}", path.display()))?;
+    Ok((Layer { file: name, format: DiskFormat::Qcow2 }, file))
 }
 
-/// The volumes that need `snapshot` to stay, because they have no hard link to its content.
+/// Put a new, empty overlay of `size` bytes on top of the volume's chain, durably: what was the top is not to be
+/// written any more once the new chain is in use. Gives the new top, open for reading and writing.
+///
+/// # Errors
+/// No space; the chain stays as it was then. `IncorrectState`: it has far too many layers.
+pub fn push_layer(locked: &mut Locked<Volume>, size: u64) -> Result<File> {
+    let size = check_size(size)?;
+    if locked.record.layers.len() >= 4 * MAX_LAYERS {
+        return Err(Error::refused(
+            "IncorrectState",
+            format!(
+                "{} has a chain of {} files, because no snapshot of it was ever finished; let one finish",
+                locked.record.volume_id,
+                locked.record.layers.len()
+            ),
+        ));
+    }
+    let dir = locked.dir();
+    let (top, file) = new_overlay(&dir, size, locked.record.layers.first(), Durability::Durable)?;
+    let path = dir.join(&top.file);
+    let before = locked.record.clone();
+    locked.record.layers.insert(0, top);
+    locked.record.size_bytes = size;
+    locked.record.size = size.div_ceil(GIB);
+    if let Err(error) = locked.save(Durability::Durable) {
+        locked.record = before;
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Make a volume that nobody uses larger. The guest sees it at its next start.
+///
+/// # Errors
+/// `InvalidParameterValue` if that is smaller or too large, `VolumeInUse`, or no space.
+pub fn resize(locked: &mut Locked<Volume>, size: u64) -> Result<()> {
+    let (id, before) = (&locked.record.volume_id, locked.record.size_bytes);
+    if size < before {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            format!("{id} has {before} bytes and can't shrink to {size}; a volume only grows"),
+        ));
+    }
+    let _hold = hold(&locked.dir(), &locked.record, false)?;
+    if check_size(size)? > before {
+        push_layer(locked, size)?;
+    }
+    Ok(())
+}
+
+/// The volumes that need `snapshot` to stay, because they have no hard links to its content.
 ///
 /// # Errors
 /// The volumes can't be listed.
 pub fn needing(store: &Store, snapshot: &SnapshotId) -> Result<Vec<VolumeId>> {
     let volumes = store.volumes();
     let needs = |volume: &Volume| {
+        let dir = volumes.dir(&volume.volume_id);
         volume.snapshot_id.as_ref() == Some(snapshot)
-            && volumes.dir(&volume.volume_id).join(BASE).is_symlink()
+            && volume.layers.iter().any(|layer| dir.join(&layer.file).is_symlink())
     };
     Ok(volumes.list()?.records.into_iter().filter(needs).map(|v| v.volume_id).collect())
 }
@@ -157,11 +232,7 @@ pub fn needing(store: &Store, snapshot: &SnapshotId) -> Result<Vec<VolumeId>> {
 /// An instance uses it (`VolumeInUse`), or it does not exist.
 pub fn delete(store: &Store, id: &VolumeId) -> Result<()> {
     let locked = store.volumes().lock(id)?;
-    let path = locked.dir().join(OVERLAY);
-    // Without an overlay there is nothing that anybody could use.
-    if let Ok(overlay) = File::open(&path) {
-        hold(&overlay, &locked.record, false)?;
-    }
+    let _hold = hold(&locked.dir(), &locked.record, false)?;
     locked.remove()
 }
 
@@ -170,67 +241,60 @@ pub fn owner_id() -> String {
     rustix::process::geteuid().as_raw().to_string()
 }
 
-/// Open a volume's files for a VMM, top first, each with its recorded format.
-///
-/// The first one carries a flock: shared if `read_only`, else exclusive. It lasts as long as any
-/// duplicate of that descriptor, so a VMM that has it in hand keeps everybody else out until it is gone.
+/// Open a volume's files for a VMM.
 ///
 /// # Errors
 /// An instance uses the volume (`VolumeInUse`), it has gone, or a file can't be opened.
-pub fn open_layers(
-    store: &Store,
-    volume: &Volume,
-    read_only: bool,
-) -> Result<Vec<(File, DiskFormat)>> {
+pub fn open_layers(store: &Store, volume: &Volume, read_only: bool) -> Result<Opened> {
     let dir = store.volumes().dir(&volume.volume_id);
-    let open = |name: &str, write: bool| {
-        let path = dir.join(name);
-        let opened = File::options().read(true).write(write).open(&path);
-        opened.or_fail(|| format!("open {}", path.display()))
-    };
-    let top = open(OVERLAY, !read_only)?;
-    hold(&top, volume, read_only)?;
-    let mut layers = vec![(top, DiskFormat::Qcow2)];
-    if volume.snapshot_id.is_some() {
-        layers.push((open(BASE, false)?, volume.base_format.unwrap_or(DiskFormat::Raw)));
-    }
-    Ok(layers)
+    let hold = hold(&dir, volume, read_only)?;
+    Ok(Opened { layers: open_chain(&dir, &volume.layers, !read_only)?, hold })
 }
 
-/// Give back the clusters that a killed VMM left counted and unused in the volume's overlay.
+/// Give back the clusters that a killed VMM left counted and unused in the volume's overlays.
 ///
 /// # Errors
-/// An instance uses the volume (`VolumeInUse`), it has gone, or its overlay is worse than leaking.
+/// An instance uses the volume (`VolumeInUse`), it has gone, or an overlay is worse than leaking.
 pub fn repair(store: &Store, volume: &Volume) -> Result<Repaired> {
-    let layers = open_layers(store, volume, false)?;
-    let Some((overlay, _)) = layers.first() else { return Ok(Repaired::default()) };
-    overlay::repair(overlay).or_fail(|| format!("repair the overlay of {}", volume.volume_id))
+    let dir = store.volumes().dir(&volume.volume_id);
+    let _hold = hold(&dir, volume, false)?;
+    repair_held(&dir, volume)
 }
 
-fn hold(overlay: &File, volume: &Volume, shared: bool) -> Result<()> {
+/// Keep everybody else from using the volume, until what this gives is dropped.
+///
+/// # Errors
+/// `VolumeInUse`: somebody does.
+pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
+    let path = dir.join(IN_USE);
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).or_fail(|| format!("open {}", path.display()))?;
     let operation = if shared {
         FlockOperation::NonBlockingLockShared
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    flock(overlay, operation).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => {
+    match flock(&file, operation) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
             let user = match &volume.attachment {
                 Some(attachment) => format!("instance {}", attachment.instance_id),
                 None => "another instance".to_owned(),
             };
-            Error::refused(
+            Err(Error::refused(
                 "VolumeInUse",
                 format!("{} is in use by {user}; stop it first", volume.volume_id),
-            )
+            ))
         }
-        errno => Error::io(format!("lock {}", volume.volume_id), errno),
-    })
+        Err(errno) => Err(Error::io(format!("lock {}", volume.volume_id), errno)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::DATA;
     use std::os::unix::fs::MetadataExt;
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -243,17 +307,8 @@ mod tests {
         let id = SnapshotId::generate().unwrap();
         let make = |dir: &Path| {
             fs::write(dir.join(DATA), vec![7; 1 << 20]).unwrap();
-            Ok(Snapshot {
-                snapshot_id: id,
-                owner_id: owner_id(),
-                start_time: now(),
-                volume_size: 1,
-                size_bytes: 1 << 20,
-                format: DiskFormat::Raw,
-                digest: String::new(),
-                description: String::new(),
-                tags: Vec::new(),
-            })
+            let content = (DiskFormat::Raw, String::new());
+            Ok(Snapshot::flat(id, (owner_id(), now()), 1 << 20, content))
         };
         store.snapshots().create(Durability::Volatile, make).unwrap()
     }
@@ -266,11 +321,12 @@ mod tests {
             create_from_snapshot(&store, &snapshot, NewVolume::default(), Durability::Durable)
                 .unwrap();
         assert_eq!(volume.size_bytes, 1 << 20);
-        let overlay = store.volumes().dir(&volume.volume_id).join(OVERLAY).metadata().unwrap();
+        let dir = store.volumes().dir(&volume.volume_id);
+        let overlay = dir.join(&volume.layers[0].file).metadata().unwrap();
         assert!(overlay.blocks() * 512 <= 256 << 10, "{} blocks", overlay.blocks());
         store.snapshots().remove(&snapshot.snapshot_id).unwrap();
         let layers = open_layers(&store, &volume, false).unwrap();
-        let disk = crate::block::Reader::open(layers).unwrap();
+        let disk = crate::block::Reader::open(layers.layers).unwrap();
         let mut bytes = [0; 512];
         disk.read_exact_at(&mut bytes, 512).unwrap();
         assert_eq!(bytes, [7; 512]);

@@ -5,7 +5,17 @@ use crate::image::record::Tag;
 use crate::plan::DiskFormat;
 use serde::{Deserialize, Serialize};
 
-/// EC2 Volume: a qcow2 overlay in `overlay.qcow2` beside the record, and `base`, a hard link to the snapshot's file.
+/// One file of a chain, beside the record of the volume or snapshot that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Layer {
+    /// Its name in the object's directory.
+    pub file: String,
+    /// Its format, declared here and never sniffed.
+    pub format: DiskFormat,
+}
+
+/// EC2 Volume: qcow2 overlays beside the record, and below them hard links to the snapshot's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Volume {
@@ -22,15 +32,22 @@ pub struct Volume {
     /// What it began as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<SnapshotId>,
-    /// The format of `base`, if there is one; it outlives the snapshot's own record.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base_format: Option<DiskFormat>,
+    /// EC2's name of what it is stored on. Recorded; every type is the same here.
+    #[serde(default = "default_volume_type")]
+    pub volume_type: String,
+    /// Its files, top first. The first is the volume's own overlay, which alone is written.
+    pub layers: Vec<Layer>,
     /// The instance it is attached to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
+}
+
+/// What a volume is if nobody says otherwise: EC2's default.
+pub fn default_volume_type() -> String {
+    "gp3".to_owned()
 }
 
 /// EC2 VolumeAttachment.

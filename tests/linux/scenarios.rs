@@ -20,7 +20,7 @@ pub fn snapshot_digests(lab: &Lab) -> String {
 /// Files of the guest's own volume: (overlays on disk).
 pub fn overlays(lab: &Lab) -> Vec<PathBuf> {
     let output = Command::new("find")
-        .args([lab.home().to_str().unwrap(), "-name", "overlay.qcow2"])
+        .args([lab.home().to_str().unwrap(), "-name", "overlay-*.qcow2"])
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()

@@ -4,10 +4,10 @@
 //! sparse as its content.
 
 pub mod cancel;
-mod copy;
+pub(super) mod copy;
 pub mod external;
 mod format;
-mod progress;
+pub(super) mod progress;
 mod stream;
 
 pub use format::SourceFormat;
@@ -183,9 +183,19 @@ fn copy_disk(file: File, format: DiskFormat, out: File, options: &Options) -> Re
     let disk = block::import_source(file, format).map_err(|cause| {
         Error::refused("InvalidParameterValue", format!("it can't be imported: {cause}"))
     })?;
-    let size = disk.size();
-    check_size(size)?;
-    let (progress, copy) = (Progress::new(Some(size), options.progress), Copy::new(out));
+    check_size(disk.size())?;
+    let progress = Progress::new(Some(disk.size()), options.progress);
+    let digest = copy_extents(&*disk, out, &progress)?;
+    Ok(Imported { format: DiskFormat::Raw, size_bytes: disk.size(), digest })
+}
+
+/// Copy the data extents of a disk into an empty file, which is durable then. Gives the digest.
+pub(super) fn copy_extents(
+    disk: &dyn block::ImportSource,
+    out: File,
+    progress: &Progress,
+) -> Result<String> {
+    let (size, copy) = (disk.size(), Copy::new(out));
     let mut at = 0;
     while let Some(extent) = disk.extent_at(at).or_fail(|| "read its metadata")? {
         cancel::check()?;
@@ -200,7 +210,7 @@ fn copy_disk(file: File, format: DiskFormat, out: File, options: &Options) -> Re
         at = start + bytes.len() as u64;
         copy.chunk(start, bytes)?;
     }
-    Ok(Imported { format: DiskFormat::Raw, size_bytes: size, digest: copy.finish(size)? })
+    copy.finish(size)
 }
 
 fn copy_stream(

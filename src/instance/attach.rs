@@ -1,0 +1,137 @@
+//! Attaching volumes to instances and taking them off.
+//!
+//! Two records tell: the volume's names the instance, the instance's maps the volume. Both must, for the volume to be
+//! attached; a command that was killed between the two leaves a volume that is free.
+
+use super::dir::{self, InstanceDir};
+use super::lifecycle;
+use super::record::{Instance, MappedVolume, Mapping, State};
+use crate::error::{Error, Result};
+use crate::id::{InstanceId, VolumeId};
+use crate::image::record::RootDeviceType;
+use crate::store::{Durability, Store};
+use crate::volume::record::{Attachment, Volume};
+
+/// Most volumes of an instance; each takes a device slot of the machine.
+const MAX_VOLUMES: usize = 16;
+
+/// The instance that a volume is attached to.
+pub fn attached_to(store: &Store, volume: &Volume) -> Option<InstanceId> {
+    let id = &volume.attachment.as_ref()?.instance_id;
+    let record = dir::instances(store).get(id).ok()?;
+    let instance = &record.instance;
+    // One that never came up may not map its volumes yet.
+    let maps = instance.state == State::Pending || mapping(instance, &volume.volume_id).is_some();
+    (instance.state != State::Terminated && maps).then(|| id.clone())
+}
+
+fn mapping<'a>(instance: &'a Instance, volume: &VolumeId) -> Option<&'a Mapping> {
+    instance.block_device_mappings.iter().find(|m| m.ebs.volume_id == *volume)
+}
+
+/// Attach a volume to a stopped instance as `device`. It stays when the instance is terminated.
+///
+/// # Errors
+/// `VolumeInUse`, `IncorrectInstanceState` if it is not stopped, `InvalidParameterValue` if the device's name is
+/// malformed or taken, `AttachmentLimitExceeded`.
+pub fn attach(
+    store: &Store,
+    volume: &VolumeId,
+    instance: &InstanceDir,
+    device: &str,
+) -> Result<Attachment> {
+    let mut locked = lifecycle::stopped(instance, "given a volume")?;
+    let mut volume = store.volumes().lock(volume)?;
+    let id = volume.record.volume_id.clone();
+    if let Some(user) = attached_to(store, &volume.record) {
+        return Err(Error::refused(
+            "VolumeInUse",
+            format!("{id} is attached to {user}; detach it first"),
+        ));
+    }
+    let it = &mut locked.record.instance;
+    if it.root_device_type == RootDeviceType::InstanceStore {
+        return Err(Error::refused(
+            "UnsupportedOperation",
+            format!("{} has an instance-store root and can't be changed", it.instance_id),
+        ));
+    }
+    crate::image::catalog::check_device_name(device)?;
+    if it.block_device_mappings.iter().any(|m| m.device_name == device) {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            format!("{device} of {} is taken; choose another device name", it.instance_id),
+        ));
+    }
+    if it.block_device_mappings.len() >= MAX_VOLUMES {
+        return Err(Error::refused(
+            "AttachmentLimitExceeded",
+            format!("{} has {MAX_VOLUMES} volumes, which is the most", it.instance_id),
+        ));
+    }
+    let attachment = Attachment {
+        instance_id: it.instance_id.clone(),
+        device: device.to_owned(),
+        // EC2's default for what is attached later.
+        delete_on_termination: false,
+    };
+    volume.record.attachment = Some(attachment.clone());
+    volume.save(Durability::Durable)?;
+    let ebs = MappedVolume { volume_id: id, delete_on_termination: false, read_only: false };
+    let mapping = Mapping { device_name: device.to_owned(), ebs };
+    // The guest boots from its first disk.
+    let at = if device == it.root_device_name { 0 } else { it.block_device_mappings.len() };
+    it.block_device_mappings.insert(at, mapping);
+    dir::save(&mut locked)?;
+    Ok(attachment)
+}
+
+/// Take a volume off the stopped instance that it is attached to.
+///
+/// # Errors
+/// `IncorrectState` if it is attached to none, `IncorrectInstanceState` if that is not stopped.
+pub fn detach(store: &Store, volume: &VolumeId) -> Result<Attachment> {
+    let record = store.volumes().get(volume)?;
+    let (Some(attachment), Some(user)) = (record.attachment.clone(), attached_to(store, &record))
+    else {
+        return Err(Error::refused(
+            "IncorrectState",
+            format!("{volume} is attached to no instance"),
+        ));
+    };
+    let mut locked = lifecycle::stopped(&InstanceDir::new(store, &user), "deprived of a volume")?;
+    locked.record.instance.block_device_mappings.retain(|m| m.ebs.volume_id != *volume);
+    dir::save(&mut locked)?;
+    store.volumes().update(volume, Durability::Durable, |volume| {
+        volume.attachment = None;
+        Ok(())
+    })?;
+    Ok(attachment)
+}
+
+/// Delete a volume that is attached to nothing.
+///
+/// # Errors
+/// `VolumeInUse`: a stopped instance needs its volumes too.
+pub fn delete(store: &Store, volume: &Volume) -> Result<()> {
+    if let Some(user) = attached_to(store, volume) {
+        return Err(Error::refused(
+            "VolumeInUse",
+            format!(
+                "{} is attached to {user}; detach it or terminate that first",
+                volume.volume_id
+            ),
+        ));
+    }
+    crate::volume::delete(store, &volume.volume_id)
+}
+
+/// Make a volume larger, to `size` bytes. The guest sees it at its next start.
+///
+/// # Errors
+/// `InvalidParameterValue` if that is smaller or beyond 16 TiB; `VolumeInUse` if an instance runs on it.
+pub fn resize(store: &Store, id: &VolumeId, size: u64) -> Result<Volume> {
+    let mut locked = store.volumes().lock(id)?;
+    crate::volume::resize(&mut locked, size)?;
+    Ok(locked.record.clone())
+}
