@@ -1,6 +1,7 @@
 //! Identifiers: EC2's prefixes and 17 lower-case hexadecimal digits.
 
 use crate::error::{Error, Result};
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +18,9 @@ pub trait Id: Clone + Ord + fmt::Debug + fmt::Display + FromStr<Err = Error> + A
 /// `count` random lower-case hexadecimal digits from the kernel's generator.
 pub(crate) fn random_hex(count: usize) -> Result<String> {
     let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes).map_err(|e| Error::io("read random bytes", e))?;
+    // getrandom(2) never cuts 256 bytes or fewer short.
+    getrandom(&mut bytes[..], GetRandomFlags::empty())
+        .map_err(|e| Error::io("read random bytes", e))?;
     let mut hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     hex.truncate(count);
     Ok(hex)

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before it counts as stuck. The box runs some 20 times slower than hardware.
-pub const PATIENCE: Duration = Duration::from_secs(900);
+pub const PATIENCE: Duration = Duration::from_secs(400);
 
 /// A store with a Debian image in it; its instances are terminated on drop.
 pub struct Lab {
@@ -203,7 +203,9 @@ impl Shell {
         self.expect("login: ");
         self.send("root\n");
         self.expect("# ");
+        // What is typed ahead of a prompt is read by the shell before, which throws it away.
         self.send("exec sh\n");
+        self.expect("# ");
         self.send("stty -echo cols 1000; PS1=; dmesg -n 1; echo re''ady\n");
         self.expect("ready");
     }
