@@ -133,6 +133,7 @@ Examples:
   spore run debian -n 5:20 -q                   as many as fit, at least five; print their ids
   spore run debian --kernel ./bzImage --append 'quiet systemd.unit=rescue.target'
   spore run debian --rm --wait --timeout 60     gone when the guest powers off
+  spore run debian --block-device-mappings '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
 
 Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1 refused, or a guest failed before its
 prompt; 124 no prompt within --timeout (the instances go on); 125 failure.")]
@@ -166,6 +167,9 @@ pub struct Run {
     /// Append to the kernel command line
     #[arg(long, value_name = "STR", default_value = "", hide_default_value = true)]
     pub append: String,
+    /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub block_device_mappings: Option<String>,
     /// Root device type in place of the image's: instance-store leaves no trace of the root
     #[arg(long, value_name = "TYPE", value_parser = ["ebs", "instance-store"])]
     pub root_device_type: Option<String>,

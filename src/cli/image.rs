@@ -204,7 +204,7 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
         }
         ImageCommand::Deregister { images } => Ok(select::each(images, |text| {
             let image = catalog::resolve(&store, text)?;
-            catalog::deregister(&store, &image.image_id)
+            catalog::deregister(&store, &image.image_id).map(drop)
         })),
     }
 }

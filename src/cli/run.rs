@@ -7,7 +7,7 @@ use super::output::{Format, Output, emit, write_stdout};
 use super::progress::Progress;
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, OrFail, Result};
-use crate::image::record::Tag;
+use crate::image::record::{BlockDeviceMapping, Tag};
 use crate::instance::console;
 use crate::instance::dir::InstanceDir;
 use crate::instance::launch;
@@ -73,11 +73,26 @@ fn action(args: &Run) -> Result<RunInstances> {
             append: args.append.clone(),
             root_device_type: args.root_device_type(),
             terminate_on_shutdown: args.rm,
+            block_device_mappings: mappings(args.block_device_mappings.as_deref())?,
             engine: args.engine.into(),
             tags,
         },
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         wait_running: !args.no_wait,
+    })
+}
+
+/// EC2's BlockDeviceMappings: JSON, or a file of it.
+fn mappings(text: Option<&str>) -> Result<Vec<BlockDeviceMapping>> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let text = match user_data_file(text) {
+        Some(path) => {
+            std::fs::read_to_string(&path).or_fail(|| format!("read {}", path.display()))?
+        }
+        None => text.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(|e| {
+        Error::refused("InvalidBlockDeviceMapping", format!("the mapping is malformed: {e}"))
     })
 }
 

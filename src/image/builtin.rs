@@ -5,7 +5,7 @@ use super::catalog::{self, Manifest};
 use super::digest;
 use super::import::DATA;
 use super::kernel::{self, KERNEL};
-use super::record::{Architecture, Image, Kernel, RootDeviceType, Snapshot, Tag};
+use super::record::{Architecture, Image, ImageState, Kernel, RootDeviceType, Snapshot, Tag};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId};
@@ -35,6 +35,14 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     if let Some(image) = current(store, &id, &kernel_id) {
         return Ok(Some(image));
     }
+    if store.administrator().is_some_and(|uid| uid.to_string() != owner_id()) {
+        return Err(Error::refused(
+            "InvalidAMIID.NotFound",
+            format!(
+                "this shared store lacks the image '{DEMO}' of this version; its administrator runs 'spore store share' again"
+            ),
+        ));
+    }
     let _lock = store.lock()?;
     if let Some(image) = current(store, &id, &kernel_id) {
         return Ok(Some(image));
@@ -56,6 +64,11 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     Ok(Some(image))
 }
 
+/// True for the image that the program brings along.
+pub fn is(id: &ImageId) -> bool {
+    id.as_str() == DEMO_ID
+}
+
 /// # Errors
 /// `InvalidAMIName.Duplicate`: the name is a built-in image's.
 pub fn refuse_name(name: &str) -> Result<()> {
@@ -72,7 +85,10 @@ pub fn refuse_name(name: &str) -> Result<()> {
 fn current(store: &Store, id: &ImageId, kernel: &KernelId) -> Option<Image> {
     let image = store.images().get(id).ok()?;
     let snapshot = image.block_device_mappings.first()?.ebs.as_ref()?.snapshot_id.as_ref()?;
-    let whole = image.kernel_id.as_ref() == Some(kernel)
+    let administrators = |uid: u32| uid.to_string() == image.owner_id;
+    let whole = store.administrator().is_none_or(administrators)
+        && image.state == ImageState::Available
+        && image.kernel_id.as_ref() == Some(kernel)
         && store.kernels().exists(kernel)
         && store.snapshots().exists(snapshot);
     whole.then_some(image)

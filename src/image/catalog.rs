@@ -8,7 +8,7 @@ use super::{builtin, names};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::store::{Durability, Staging, Store, now};
+use crate::store::{Durability, Record, Staging, Store, not_owned, now};
 use crate::volume::owner_id;
 use serde::Deserialize;
 
@@ -288,7 +288,9 @@ pub fn check_device_name(name: &str) -> Result<()> {
 
 fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {
     if let Some(id) = &ebs.snapshot_id {
-        let least = store.snapshots().get(id)?.volume_size;
+        let snapshot = store.snapshots().get(id)?;
+        check_owner(&snapshot)?;
+        let least = snapshot.volume_size;
         if ebs.volume_size == 0 {
             ebs.volume_size = least;
         }
@@ -311,19 +313,63 @@ fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {
 /// The image that `text` addresses: built in, by id, by name or by a unique prefix of its id.
 ///
 /// # Errors
-/// `InvalidAMIID.NotFound`; several match; a built-in image can't be put into the store.
+/// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; a built-in image can't be
+/// put into the store.
 pub fn resolve(store: &Store, text: &str) -> Result<Image> {
-    match builtin::ensure(store, text)? {
-        Some(image) => Ok(image),
-        None => store.images().resolve(text),
-    }
+    let image = match builtin::ensure(store, text)? {
+        Some(image) => image,
+        None => store.images().resolve(text)?,
+    };
+    check_registered(&image)?;
+    Ok(image)
 }
 
-/// Deregister an image: nothing new can be launched from it. Its snapshots, its kernel and its instances stay.
+/// As [`resolve`], for changing it.
 ///
 /// # Errors
-/// It does not exist or can't be removed.
-pub fn deregister(store: &Store, id: &ImageId) -> Result<()> {
+/// As [`resolve`]; `AuthFailure`: it is another's.
+pub fn resolve_own(store: &Store, text: &str) -> Result<Image> {
+    let image = resolve(store, text)?;
+    check_owner(&image)?;
+    Ok(image)
+}
+
+/// # Errors
+/// `AuthFailure`: the object is another's.
+pub fn check_owner<R: Record>(record: &R) -> Result<()> {
+    if record.owner() == owner_id() { Ok(()) } else { Err(not_owned(record)) }
+}
+
+/// # Errors
+/// `InvalidAMIID.Unavailable`.
+fn check_registered(image: &Image) -> Result<()> {
+    if image.state != ImageState::Deregistered {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "InvalidAMIID.Unavailable",
+        format!("image {} ('{}') is deregistered", image.image_id, image.name),
+    ))
+}
+
+/// Deregister an image: nothing new can be launched from it. Its snapshots, its kernel and its instances stay, and so
+/// does its record, so that its instances can be told what they came from. A built-in one comes back when it is next
+/// asked for.
+///
+/// # Errors
+/// It does not exist, is deregistered or another's.
+pub fn deregister(store: &Store, id: &ImageId) -> Result<Image> {
     let _lock = store.lock()?;
-    store.images().remove(id)
+    if builtin::is(id) {
+        let image = store.images().get(id)?;
+        check_owner(&image)?;
+        store.images().remove(id)?;
+        return Ok(image);
+    }
+    store.images().update(id, Durability::Durable, |image| {
+        check_registered(image)?;
+        check_owner(image)?;
+        image.state = ImageState::Deregistered;
+        Ok(image.clone())
+    })
 }

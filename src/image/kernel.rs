@@ -5,7 +5,7 @@
 
 use super::digest::hex;
 use super::names;
-use super::record::{Architecture, Image, Kernel, Ramdisk};
+use super::record::{Architecture, Image, ImageState, Kernel, Ramdisk};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -40,8 +40,7 @@ pub struct Registered<R> {
 /// It is no kernel, the name is malformed or taken, or it can't be read or kept.
 pub fn register(store: &Store, path: &Path, name: Option<&str>) -> Result<Registered<Kernel>> {
     let (mut file, digest, _) = open(path, "kernel")?;
-    let id = KernelId::from_digest(&digest)?;
-    if let Ok(record) = store.kernels().get(&id) {
+    if let Some(record) = registered(store, |kernel: &Kernel| kernel.digest == digest)? {
         return Ok(Registered { record, new: false });
     }
     file.rewind().or_fail(|| format!("read {}", path.display()))?;
@@ -50,7 +49,10 @@ pub fn register(store: &Store, path: &Path, name: Option<&str>) -> Result<Regist
     write(&staging.path().join(KERNEL), &mut &unpacked.elf[..])?;
     let lock = store.lock()?;
     let kernel = Kernel {
-        kernel_id: id,
+        kernel_id: match store.administrator() {
+            None => KernelId::from_digest(&digest)?,
+            Some(_) => KernelId::generate()?,
+        },
         name: choose_name::<Kernel>(store, &lock, path, &digest, name)?,
         owner_id: owner_id(),
         creation_date: now(),
@@ -73,10 +75,13 @@ pub fn register_ramdisk(
     name: Option<&str>,
 ) -> Result<Registered<Ramdisk>> {
     let (mut file, digest, size_bytes) = open(path, "initial ramdisk")?;
-    let ramdisk_id = RamdiskId::from_digest(&digest)?;
-    if let Ok(record) = store.ramdisks().get(&ramdisk_id) {
+    if let Some(record) = registered(store, |ramdisk: &Ramdisk| ramdisk.digest == digest)? {
         return Ok(Registered { record, new: false });
     }
+    let ramdisk_id = match store.administrator() {
+        None => RamdiskId::from_digest(&digest)?,
+        Some(_) => RamdiskId::generate()?,
+    };
     file.rewind().or_fail(|| format!("read {}", path.display()))?;
     let staging = Staging::new(store)?;
     let written = write(&staging.path().join(RAMDISK), &mut file)?;
@@ -97,6 +102,13 @@ pub fn register_ramdisk(
         tags: Vec::new(),
     };
     publish(store, &lock, staging, ramdisk)
+}
+
+/// The user's own object that is the `same`. Another's is not taken for it, and in a shared store the id does not
+/// follow from the content: it could be guessed and taken.
+fn registered<R: Record>(store: &Store, same: impl Fn(&R) -> bool) -> Result<Option<R>> {
+    let listing = store.collection::<R>().list()?;
+    Ok(listing.records.into_iter().find(|record| record.owner() == owner_id() && same(record)))
 }
 
 /// Let the object appear, unless somebody else was faster.
@@ -214,7 +226,7 @@ pub(super) fn refuse_in_use(
     let users: Vec<String> = listing
         .records
         .iter()
-        .filter(|image| uses(image))
+        .filter(|image| image.state != ImageState::Deregistered && uses(image))
         .map(|image| format!("{} ('{}')", image.image_id, image.name))
         .collect();
     if !users.is_empty() {

@@ -3,6 +3,7 @@
 use super::record::Tag;
 use crate::error::{Error, Result};
 use crate::store::{Record, Store, StoreLock};
+use crate::volume::owner_id;
 
 /// Fewest characters of a name.
 const MIN: usize = 3;
@@ -40,10 +41,12 @@ pub fn from_file(file_name: &str) -> String {
 }
 
 /// # Errors
-/// `InvalidAMIName.Duplicate`: an object of this kind has the name. It stays free while the store's lock is held.
+/// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free while the store's lock is held.
 pub fn check_free<R: Record>(store: &Store, _lock: &StoreLock, name: &str) -> Result<()> {
     let listing = store.collection::<R>().list()?;
-    match listing.records.iter().find(|record| record.name() == Some(name)) {
+    let me = owner_id();
+    let taken = |record: &&R| record.name() == Some(name) && record.owner() == me;
+    match listing.records.iter().find(taken) {
         None => Ok(()),
         Some(holder) => Err(Error::refused(
             "InvalidAMIName.Duplicate",

@@ -91,6 +91,14 @@ pub struct Image {
     pub tags: Vec<Tag>,
 }
 
+impl Image {
+    /// The snapshots that its volumes begin as.
+    pub fn snapshots(&self) -> impl Iterator<Item = &SnapshotId> {
+        let ebs = self.block_device_mappings.iter().filter_map(|m| m.ebs.as_ref());
+        ebs.filter_map(|ebs| ebs.snapshot_id.as_ref())
+    }
+}
+
 /// What an image is if nobody says otherwise.
 pub const LINUX: &str = "Linux/UNIX";
 

@@ -3,7 +3,7 @@
 use super::import::progress::Progress;
 use super::import::{self, DATA, Options, Source, cancel};
 use super::record::{Snapshot, SnapshotState, Tag};
-use super::{digest, kernel, names};
+use super::{catalog, digest, kernel, names};
 use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
@@ -265,6 +265,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
 /// An image refers to it, or a volume that has no hard link to its content (`InvalidSnapshot.InUse`, naming
 /// them), or it does not exist.
 pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
+    catalog::check_owner(&store.snapshots().get(id)?)?;
     let _lock = store.lock()?;
     if store.snapshots().is_locked(id)? {
         return Err(Error::refused(
@@ -273,10 +274,11 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
         ));
     }
     kernel::refuse_in_use(store, "InvalidSnapshot.InUse", id.as_str(), |image| {
-        let mappings = image.block_device_mappings.iter();
-        mappings.filter_map(|m| m.ebs.as_ref()).any(|ebs| ebs.snapshot_id.as_ref() == Some(id))
+        image.snapshots().any(|snapshot| snapshot == id)
     })?;
-    let volumes = volume::needing(store, id)?;
+    let (others, _held) = volume::users::others(store, id)?;
+    let mut volumes = volume::needing(store, id)?;
+    volumes.extend(others);
     if !volumes.is_empty() {
         let ids: Vec<&str> = volumes.iter().map(|v| v.as_str()).collect();
         return Err(Error::refused(

@@ -7,6 +7,7 @@ use crate::image::record::RootDeviceType;
 use crate::plan::VmReport;
 use crate::store::{self, Collection, Durability, Locked, Store};
 use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -27,6 +28,21 @@ impl store::Record for Record {
     /// A terminated instance has lost its name to whoever takes it next.
     fn name(&self) -> Option<&str> {
         self.instance.name().filter(|_| self.instance.state != State::Terminated)
+    }
+    fn owner(&self) -> &str {
+        &self.owner_id
+    }
+    fn essence(&self) -> Value {
+        let instance = &self.instance;
+        json!({
+            "State": instance.state.name(),
+            "ImageId": instance.image_id,
+            "InstanceType": instance.instance_type,
+            "ProductCodes": instance.product_codes,
+            "HourlyRate": instance.spore.hourly_rate,
+            "EndedAt": instance.spore.ended_at,
+            "Tags": instance.tags,
+        })
     }
 }
 

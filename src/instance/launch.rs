@@ -1,12 +1,14 @@
 //! From what was asked for to N exact plans, without touching anything.
 
 use super::cmdline;
-use super::record::ShutdownBehavior;
+use super::mapping;
+use super::record::{Ephemeral, ShutdownBehavior};
 use super::types::{self, InstanceType};
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId};
 use crate::image::record::{
-    Architecture, Image, ImageState, RootDeviceType, Tag, VirtualizationType,
+    Architecture, BlockDeviceMapping, Image, ImageState, ProductCode, RootDeviceType, Tag,
+    VirtualizationType,
 };
 use crate::mem::layout::{MIN_MEMORY, PAGE};
 use crate::plan::Engine;
@@ -43,6 +45,8 @@ pub struct Request {
     pub root_device_type: Option<RootDeviceType>,
     /// The guest's power-off terminates the instance.
     pub terminate_on_shutdown: bool,
+    /// Over the image's block device mapping.
+    pub block_device_mappings: Vec<BlockDeviceMapping>,
     /// How the host does disk I/O.
     pub engine: Engine,
     /// Tags of every instance.
@@ -85,6 +89,9 @@ pub struct LaunchPlan {
     pub uuid: String,
     /// Volumes to make, the root first.
     pub volumes: Vec<VolumePlan>,
+    /// Empty disks that last as long as the VM, after the volumes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ephemeral: Vec<Ephemeral>,
     /// ebs or instance-store.
     pub root_device_type: RootDeviceType,
     /// What the guest's own power-off does.
@@ -93,6 +100,12 @@ pub struct LaunchPlan {
     pub engine: Engine,
     /// Tags.
     pub tags: Vec<Tag>,
+    /// The image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub product_codes: Vec<ProductCode>,
+    /// The image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hourly_rate: Option<String>,
 }
 
 /// A volume to be made.
@@ -165,7 +178,8 @@ pub fn resolve(
         (None, Some(_)) => None,
         (None, None) => image.ramdisk_id.clone(),
     };
-    let volumes = volumes(image)?;
+    let mappings = mapping::merged(image, &request.block_device_mappings)?;
+    let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
     let base = request.command_line.as_ref().or(image.command_line.as_ref());
     let base = base.map_or("", String::as_str);
     let reservation_id = ids.reservation()?;
@@ -187,6 +201,7 @@ pub fn resolve(
             kernel: kernel.clone(),
             ramdisk: ramdisk.clone(),
             volumes: volumes.clone(),
+            ephemeral: ephemeral.clone(),
             root_device_type: request.root_device_type.unwrap_or(image.root_device_type),
             shutdown_behavior: if request.terminate_on_shutdown {
                 ShutdownBehavior::Terminate
@@ -195,6 +210,8 @@ pub fn resolve(
             },
             engine: request.engine,
             tags: request.tags.clone(),
+            product_codes: image.product_codes.clone(),
+            hourly_rate: image.hourly_rate.clone(),
         })
     };
     (0..count).map(plan).collect()
@@ -278,35 +295,6 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
         ));
     }
     Ok(max.min(fit))
-}
-
-fn volumes(image: &Image) -> Result<Vec<VolumePlan>> {
-    // A mapping without `Ebs` is an instance-store volume, which EC2 too leaves out where the type has none.
-    let mut volumes: Vec<VolumePlan> = image
-        .block_device_mappings
-        .iter()
-        .filter_map(|mapping| mapping.ebs.as_ref().map(|ebs| (mapping, ebs)))
-        .map(|(mapping, ebs)| VolumePlan {
-            device_name: mapping.device_name.clone(),
-            snapshot_id: ebs.snapshot_id.clone(),
-            size: ebs.volume_size,
-            delete_on_termination: ebs.delete_on_termination,
-            read_only: ebs.read_only,
-        })
-        .collect();
-    let root = volumes.iter().position(|volume| volume.device_name == image.root_device_name);
-    let Some(root) = root else {
-        return Err(Error::refused(
-            "InvalidBlockDeviceMapping",
-            format!(
-                "image '{}' maps no volume to its root device {}",
-                image.name, image.root_device_name
-            ),
-        ));
-    };
-    // The guest numbers its disks in our order: the root must be /dev/vda.
-    volumes[..=root].rotate_right(1);
-    Ok(volumes)
 }
 
 /// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and follows from the id.

@@ -20,6 +20,7 @@ pub mod dir;
 pub mod host;
 pub mod launch;
 pub mod lifecycle;
+pub mod mapping;
 pub mod pool;
 pub mod prepare;
 pub mod reap;

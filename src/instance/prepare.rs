@@ -5,6 +5,7 @@ use super::launch::{LaunchPlan, VolumePlan};
 use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
 use super::supply;
 use crate::error::{Error, OrFail, Result};
+use crate::id::VolumeId;
 use crate::image::record::{Architecture, RootDeviceType};
 use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, VmPlan};
 use crate::store::{self, Durability, Locked, Store};
@@ -126,15 +127,19 @@ fn record(plan: &LaunchPlan) -> Record {
             cpu_options: CpuOptions { core_count: plan.cpus, threads_per_core: 1 },
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
+            product_codes: plan.product_codes.clone(),
             spore: Spore {
                 memory: plan.memory,
                 command_line: plan.command_line.clone(),
                 uuid: plan.uuid.clone(),
                 engine: plan.engine,
                 engines: Vec::new(),
+                ephemeral: plan.ephemeral.clone(),
                 pid: None,
                 starts: 0,
                 console_start: 0,
+                hourly_rate: plan.hourly_rate.clone(),
+                ended_at: None,
                 terminated_at: None,
             },
         },
@@ -165,6 +170,10 @@ pub fn open(dir: &InstanceDir, record: &mut Record, wait: bool) -> Result<Prepar
     let mut disks = Vec::new();
     for mapping in &instance.block_device_mappings {
         disks.push(open_disk(dir.store(), &mut fds, mapping, &instance)?);
+    }
+    for ephemeral in &instance.spore.ephemeral {
+        let file = supply::ephemeral(dir, ephemeral)?;
+        disks.push(ephemeral_disk(&mut fds, file, &instance)?);
     }
     if instance.root_device_type == RootDeviceType::InstanceStore {
         // The open descriptors are all that keeps it: it leaves no trace however the VMM ends.
@@ -211,8 +220,24 @@ fn open_disk(
         layers,
         hold: Some(fds.add(opened.hold)),
         engine: instance.spore.engine,
-        queues: u16::from(instance.cpu_options.core_count).clamp(1, MAX_QUEUES),
+        queues: queues(instance),
     })
+}
+
+fn ephemeral_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<DiskPlan> {
+    Ok(DiskPlan {
+        // The guest sees it as the disk's serial number; no volume has it.
+        volume_id: VolumeId::generate()?,
+        read_only: false,
+        layers: vec![LayerPlan { fd: fds.add(file), format: DiskFormat::Qcow2 }],
+        hold: None,
+        engine: instance.spore.engine,
+        queues: queues(instance),
+    })
+}
+
+fn queues(instance: &Instance) -> u16 {
+    u16::from(instance.cpu_options.core_count).clamp(1, MAX_QUEUES)
 }
 
 /// The listening control socket, 0600 in the instance's 0700 directory.

@@ -7,6 +7,7 @@ use super::dir::{self, InstanceDir};
 use super::record::{Record, ShutdownBehavior, State, StateReason};
 use super::supply;
 use crate::error::Result;
+use crate::id::VolumeId;
 use crate::image::record::RootDeviceType;
 use crate::plan::{EndReason, Engine, VmReport};
 use crate::store::Locked;
@@ -139,6 +140,24 @@ pub fn came_up(record: &mut Record, pid: Option<u32>, engines: Vec<Engine>) {
     instance.spore.starts = instance.spore.starts.saturating_add(1);
 }
 
+/// When the VMM ended, in milliseconds since the epoch: as it said; if it was killed, when it last wrote anything.
+fn last_sign_of_life(dir: &InstanceDir, record: &Record) -> u64 {
+    if let Some(VmReport::Ended { at, .. }) = dir.reports().ok().and_then(|mut r| r.pop()) {
+        return at;
+    }
+    let overlay = |id: &VolumeId| {
+        let top = dir.store().volumes().get(id).ok()?.layers.into_iter().next()?;
+        Some(dir.store().volumes().dir(id).join(top.file))
+    };
+    let mapped = record.instance.block_device_mappings.iter();
+    let volumes = mapped.filter_map(|mapping| overlay(&mapping.ebs.volume_id));
+    let files = [dir.console(), dir.file("report.jsonl")].into_iter().chain(volumes);
+    let written = files.filter_map(|path| path.metadata().ok()?.modified().ok()).max();
+    written
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or_else(now_ms, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Write the final state and remove what it has no use for. The VMM is gone.
 ///
 /// # Errors
@@ -149,7 +168,9 @@ pub fn finish(
     state: State,
     reason: StateReason,
 ) -> Result<()> {
+    let ended_at = last_sign_of_life(dir, &locked.record);
     let instance = &mut locked.record.instance;
+    instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
     instance.spore.engines.clear();
     instance.state_reason = Some(reason);

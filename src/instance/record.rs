@@ -2,7 +2,7 @@
 
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 pub use crate::image::record::StateReason;
-use crate::image::record::{Architecture, RootDeviceType, Tag, VirtualizationType};
+use crate::image::record::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
 use crate::plan::Engine;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,9 @@ pub struct Instance {
     pub instance_initiated_shutdown_behavior: ShutdownBehavior,
     /// Tags; `Name` is the instance's name.
     pub tags: Vec<Tag>,
+    /// Its image's, when it was launched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub product_codes: Vec<ProductCode>,
     /// What EC2 has no word for.
     pub spore: Spore,
 }
@@ -78,6 +81,9 @@ pub struct Spore {
     /// The engine in use by each volume while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,
+    /// Empty disks, new at every start, after the volumes in the guest's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ephemeral: Vec<Ephemeral>,
     /// The VMM's process id while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -85,9 +91,27 @@ pub struct Spore {
     pub starts: u32,
     /// Where in the console log its current (or last) run begins, in bytes.
     pub console_start: u64,
+    /// What the image's owner charges for an hour, when it was launched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly_rate: Option<String>,
+    /// Milliseconds since the epoch: when its last run ended, or the last sign of life of one that was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<u64>,
     /// Milliseconds since the epoch of its termination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated_at: Option<u64>,
+}
+
+/// An instance-store disk beside the root: `ephemeralN` of an image's mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Ephemeral {
+    /// e.g. `/dev/vdb`.
+    pub device_name: String,
+    /// `ephemeralN`.
+    pub virtual_name: String,
+    /// GiB.
+    pub size: u64,
 }
 
 impl Instance {

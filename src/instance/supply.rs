@@ -1,16 +1,18 @@
 //! What instances take from kernels and volumes, and give back.
 
+use super::dir::InstanceDir;
 use super::launch::{LaunchPlan, VolumePlan};
-use super::record::Record;
+use super::record::{Ephemeral, Record};
+use crate::block::overlay;
 use crate::error::{OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
 use crate::image::kernel::{KERNEL, RAMDISK};
 use crate::image::record::RootDeviceType;
+use crate::store::shared::open_file;
 use crate::store::{Durability, Store};
 use crate::volume::record::{Attachment, Volume};
 use crate::volume::{self, NewVolume, Opened};
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Bytes of a GiB.
@@ -49,6 +51,20 @@ pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> R
         }
     };
     made.map(|volume| volume.volume_id)
+}
+
+/// An empty disk that lasts as long as somebody has it open: it has no name, so nothing of it can be left behind.
+///
+/// # Errors
+/// No space; the store's file system has no O_TMPFILE.
+pub fn ephemeral(dir: &InstanceDir, wanted: &Ephemeral) -> Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let doing = || format!("make the disk {} of {}", wanted.virtual_name, dir.id());
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(dir.file(""), flags, Mode::RUSR | Mode::WUSR).or_fail(doing)?;
+    let file = File::from(file);
+    overlay::create(&file, wanted.size.saturating_mul(GIB), None).or_fail(doing)?;
+    Ok(file)
 }
 
 /// How long a volume may stay in use after the VMM that had it is gone.
@@ -141,7 +157,7 @@ fn volumes_of(store: &Store, record: &Record) -> Result<Vec<Volume>> {
 /// It is not registered any more.
 pub fn open_kernel(store: &Store, id: &KernelId) -> Result<File> {
     store.kernels().get(id)?;
-    open(&store.kernels().dir(id).join(KERNEL))
+    open_file(&store.kernels().dir(id), KERNEL)
 }
 
 /// Open a registered ramdisk.
@@ -150,9 +166,5 @@ pub fn open_kernel(store: &Store, id: &KernelId) -> Result<File> {
 /// It is not registered any more.
 pub fn open_ramdisk(store: &Store, id: &RamdiskId) -> Result<File> {
     store.ramdisks().get(id)?;
-    open(&store.ramdisks().dir(id).join(RAMDISK))
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).or_fail(|| format!("open {}", path.display()))
+    open_file(&store.ramdisks().dir(id), RAMDISK)
 }

@@ -1,10 +1,12 @@
 //! All objects of one kind.
 
+use super::journal::Event;
 use super::record::{self, Record};
 use super::staging::{self, Staging};
 use super::{Durability, Store, open_lock, wait_lock};
 use crate::error::{Error, OrFail, Result};
 use crate::id::Id;
+use serde_json::Value;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::marker::PhantomData;
@@ -80,7 +82,8 @@ impl<R: Record> Collection<R> {
         let lock = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
         wait_lock(&lock).or_fail(|| format!("lock {}", path.display()))?;
         staging.publish(&self.store, &record, durability)?;
-        Ok(Locked { collection: self.clone(), record, _lock: lock })
+        let essence = record.essence();
+        Ok(Locked { collection: self.clone(), record, essence, _lock: lock })
     }
 
     /// The object's record.
@@ -88,7 +91,9 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// It does not exist, or its record is corrupt.
     pub fn get(&self, id: &R::Id) -> Result<R> {
-        record::read(&self.dir(id))?.ok_or_else(|| not_found::<R>(id.as_ref()))
+        let found = record::read::<R>(&self.dir(id))?;
+        let trusted = |record: &R| record.id() == id && self.is_owners(record);
+        found.filter(trusted).ok_or_else(|| not_found::<R>(id.as_ref()))
     }
 
     /// True if it exists.
@@ -104,6 +109,7 @@ impl<R: Record> Collection<R> {
         let mut listing = Listing { records: Vec::new(), broken: Vec::new() };
         for id in self.ids()? {
             match record::read::<R>(&self.dir(&id)) {
+                Ok(Some(record)) if !self.is_owners(&record) => {}
                 Ok(Some(record)) if *record.id() == id => listing.records.push(record),
                 Ok(Some(record)) => listing.broken.push(Error::failure(format!(
                     "the record in {} is that of {}; remove the directory",
@@ -115,6 +121,15 @@ impl<R: Record> Collection<R> {
             }
         }
         Ok(listing)
+    }
+
+    /// False if somebody made a record in another's name: in a shared store everybody can make directories.
+    fn is_owners(&self, record: &R) -> bool {
+        self.store.administrator().is_none()
+            || self
+                .dir(record.id())
+                .symlink_metadata()
+                .is_ok_and(|m| m.is_dir() && m.uid().to_string() == record.owner())
     }
 
     /// The ids of all objects, sorted.
@@ -147,6 +162,9 @@ impl<R: Record> Collection<R> {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     return Err(not_found::<R>(id.as_ref()));
                 }
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                    return Err(not_owned(&self.get(id)?));
+                }
                 opened => opened.or_fail(|| format!("open {}", path.display()))?,
             };
             wait_lock(&file).or_fail(|| format!("lock {}", path.display()))?;
@@ -155,7 +173,8 @@ impl<R: Record> Collection<R> {
             match path.metadata() {
                 Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => {
                     let record = self.get(id)?;
-                    return Ok(Locked { collection: self.clone(), record, _lock: file });
+                    let essence = record.essence();
+                    return Ok(Locked { collection: self.clone(), record, essence, _lock: file });
                 }
                 _ => continue,
             }
@@ -200,6 +219,9 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// It does not exist or can't be removed. A corrupt one can be removed.
     pub fn remove(&self, id: &R::Id) -> Result<()> {
+        if self.exists(id) {
+            self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null);
+        }
         if staging::discard(&self.store, &self.dir(id))? {
             Ok(())
         } else {
@@ -217,6 +239,15 @@ impl<R: Record> Collection<R> {
         }
         let listing = self.list()?;
         let named: Vec<&R> = listing.records.iter().filter(|r| r.name() == Some(text)).collect();
+        // One's own come first, then the administrator's, then what others share.
+        let me = rustix::process::geteuid().as_raw();
+        let ranks =
+            [Some(me), self.store.administrator()].map(|uid| uid.map(|uid| uid.to_string()));
+        let of = |rank: &Option<String>| -> Vec<&R> {
+            let is = |r: &&&R| rank.as_deref() == Some(r.owner());
+            named.iter().filter(is).copied().collect()
+        };
+        let named = ranks.iter().map(of).find(|of| !of.is_empty()).unwrap_or(named.clone());
         let found = if named.is_empty() && text.len() > R::Id::PREFIX.len() {
             listing.records.iter().filter(|r| r.id().as_ref().starts_with(text)).collect()
         } else {
@@ -244,6 +275,8 @@ pub struct Locked<R> {
     collection: Collection<R>,
     /// The record, as it is on disk until changed here.
     pub record: R,
+    /// What the journal last said of it.
+    essence: Value,
     _lock: File,
 }
 
@@ -258,7 +291,14 @@ impl<R: Record> Locked<R> {
     /// # Errors
     /// It can't be written; the old record stays.
     pub fn save(&mut self, durability: Durability) -> Result<()> {
-        record::write(&self.dir(), &self.record, durability)
+        record::write(&self.dir(), &self.record, durability)?;
+        let essence = self.record.essence();
+        if essence != self.essence {
+            let id = self.record.id().as_ref();
+            self.collection.store.note::<R>(Event::Modified, id, essence.clone());
+            self.essence = essence;
+        }
+        Ok(())
     }
 
     /// Remove the object.
@@ -268,6 +308,14 @@ impl<R: Record> Locked<R> {
     pub fn remove(self) -> Result<()> {
         self.collection.remove(self.record.id())
     }
+}
+
+/// The error for changing what another owns.
+pub fn not_owned<R: Record>(record: &R) -> Error {
+    Error::refused(
+        "AuthFailure",
+        format!("{} belongs to account {}; only that one may do this", record.id(), record.owner()),
+    )
 }
 
 fn not_found<R: Record>(text: &str) -> Error {

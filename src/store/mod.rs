@@ -11,14 +11,19 @@
 //! Any number of commands work on one store at the same time. Listing is readdir; an object that goes
 //! while being listed was not there.
 
+pub mod acl;
 mod collection;
+pub mod journal;
 mod paths;
 mod record;
+pub mod shared;
 pub mod staging;
+pub mod time;
 
-pub use collection::{Collection, Listing, Locked};
-pub use record::{RECORD, Record, now, rfc3339};
+pub use collection::{Collection, Listing, Locked, not_owned};
+pub use record::{RECORD, Record};
 pub use staging::Staging;
+pub use time::{now, rfc3339};
 
 use crate::error::{OrFail, Result};
 use crate::image::record::{Image, Kernel, Ramdisk, Snapshot};
@@ -26,6 +31,7 @@ use crate::volume::record::Volume;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What must survive a power failure (a killed process never loses what was done, whichever it is).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +50,23 @@ pub enum Durability {
 pub struct Store {
     home: PathBuf,
     runtime: PathBuf,
+    /// The uid of whoever shares it with others.
+    administrator: Option<u32>,
+    journal: Arc<journal::Journal>,
 }
 
 /// Directories of objects, and those beside them.
-const DIRECTORIES: [&str; 8] =
-    ["images", "snapshots", "volumes", "kernels", "ramdisks", "instances", "cache", "tmp"];
+const DIRECTORIES: [&str; 9] = [
+    "images",
+    "snapshots",
+    "volumes",
+    "kernels",
+    "ramdisks",
+    "instances",
+    "accounts",
+    "cache",
+    "tmp",
+];
 
 impl Store {
     /// Open the user's store, making it if there is none, and sweep what killed commands left.
@@ -70,7 +88,14 @@ impl Store {
     /// They can't be made or belong to another user; `runtime` is too long for a Unix socket's path.
     pub fn open_at(home: &Path, runtime: &Path) -> Result<Self> {
         let home = std::path::absolute(home).or_fail(|| format!("open {}", home.display()))?;
-        let store = Self { home, runtime: paths::runtime(runtime)? };
+        let runtime = paths::runtime(runtime)?;
+        let administrator = shared::administrator(&home)?;
+        let journal = Arc::new(journal::Journal::new(&home));
+        let store = Self { home, runtime, administrator, journal };
+        if administrator.is_some() {
+            staging::sweep(&store);
+            return Ok(store);
+        }
         // The last one tells that all are there: one system call on every later run.
         if !store.tmp().is_dir() {
             for name in DIRECTORIES {
@@ -96,6 +121,16 @@ impl Store {
     /// Unix socket address.
     pub fn runtime(&self) -> &Path {
         &self.runtime
+    }
+
+    /// The uid of the administrator, if several users share this store.
+    pub fn administrator(&self) -> Option<u32> {
+        self.administrator
+    }
+
+    /// The directory of what the user's account has to itself in this store; it need not exist.
+    pub fn account_dir(&self) -> PathBuf {
+        journal::account_dir(&self.home)
     }
 
     /// What can be made again and may be deleted at any time, such as downloaded or built images.
@@ -137,13 +172,19 @@ impl Store {
         self.collection()
     }
 
-    /// Wait for the store-wide lock: whoever checks several objects and then changes one holds it
+    /// Wait for the lock of all that the user has in this store: whoever checks several objects and then changes one holds it
     /// (names are unique; a kernel that an image refers to stays). Hold it briefly, take it before any object's lock.
     ///
     /// # Errors
     /// The lock file can't be made.
     pub fn lock(&self) -> Result<StoreLock> {
-        let path = self.home.join("lock");
+        // Nobody can change another's objects, so users of a shared store need not wait for each other.
+        let path = if self.administrator.is_some() {
+            journal::make_account_dir(&self.account_dir())?;
+            self.account_dir().join("lock")
+        } else {
+            self.home.join("lock")
+        };
         let file = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
         wait_lock(&file).or_fail(|| format!("lock {}", path.display()))?;
         Ok(StoreLock { _file: file })

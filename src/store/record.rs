@@ -2,15 +2,15 @@
 
 use crate::error::{Error, OrFail, Result};
 use crate::id::Id;
-use crate::image::record::{Image, Kernel, Ramdisk, Snapshot};
+use crate::image::record::{Image, ImageState, Kernel, Ramdisk, Snapshot};
 use crate::volume::record::Volume;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use super::Durability;
 
@@ -33,6 +33,10 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     fn id(&self) -> &Self::Id;
     /// What else it may be addressed by.
     fn name(&self) -> Option<&str>;
+    /// The uid in decimal of whom it belongs to.
+    fn owner(&self) -> &str;
+    /// What the journal says of it; a change of anything else is not worth a line.
+    fn essence(&self) -> Value;
 }
 
 /// The value of the tag `Name`.
@@ -41,7 +45,8 @@ fn name_tag(tags: &[crate::image::record::Tag]) -> Option<&str> {
 }
 
 macro_rules! record {
-    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal, $name:expr) => {
+    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal,
+     $name:expr, $essence:expr) => {
         impl Record for $record {
             type Id = $type;
             const DIRECTORY: &'static str = $directory;
@@ -54,20 +59,47 @@ macro_rules! record {
                 let name: fn(&$record) -> Option<&str> = $name;
                 name(self)
             }
+            fn owner(&self) -> &str {
+                &self.owner_id
+            }
+            fn essence(&self) -> Value {
+                let essence: fn(&$record) -> Value = $essence;
+                essence(self)
+            }
         }
     };
 }
 
 record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.NotFound",
-    |image| Some(&image.name));
+// Whoever comes next may have a deregistered one's name.
+|image| Some(image.name.as_str()).filter(|_| image.state != ImageState::Deregistered),
+|image| json!({
+    "Name": image.name,
+    "State": image.state,
+    "Description": image.description,
+    "Public": image.public,
+    "LaunchPermissions": image.launch_permissions,
+    "ProductCodes": image.product_codes,
+    "HourlyRate": image.hourly_rate,
+    "DeprecationTime": image.deprecation_time,
+    "Snapshots": image.snapshots().collect::<Vec<_>>(),
+    "Tags": image.tags,
+}));
 record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", "InvalidAKIID.NotFound",
-    |kernel| Some(&kernel.name));
+    |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags }));
 record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "InvalidARIID.NotFound",
-    |ramdisk| Some(&ramdisk.name));
+    |ramdisk| Some(&ramdisk.name), |ramdisk| json!({ "Name": ramdisk.name, "Tags": ramdisk.tags }));
 record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", "InvalidSnapshot.NotFound",
-    |snapshot| name_tag(&snapshot.tags));
+    |snapshot| name_tag(&snapshot.tags),
+    |snapshot| json!({ "VolumeSize": snapshot.volume_size, "Tags": snapshot.tags }));
 record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVolume.NotFound",
-    |volume| name_tag(&volume.tags));
+|volume| name_tag(&volume.tags),
+|volume| json!({
+    "Size": volume.size,
+    "SnapshotId": volume.snapshot_id,
+    "InstanceId": volume.attachment.as_ref().map(|a| &a.instance_id),
+    "Tags": volume.tags,
+}));
 
 /// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure took it
 /// before anything of it was on the medium.
@@ -77,8 +109,11 @@ record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVol
 pub(super) fn read<R: Record>(dir: &Path) -> Result<Option<R>> {
     let path = dir.join(RECORD);
     let mut text = Vec::new();
-    match File::open(&path).and_then(|f| f.take(MAX_RECORD + 1).read_to_end(&mut text)) {
+    let open = || File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    match open().and_then(|f| f.take(MAX_RECORD + 1).read_to_end(&mut text)) {
         Ok(_) => {}
+        // Another's, that is not shared with this user: for them it does not exist.
+        Err(e) if e.kind() == ErrorKind::PermissionDenied && !is_ours(dir) => return Ok(None),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
@@ -101,6 +136,10 @@ pub(super) fn read<R: Record>(dir: &Path) -> Result<Option<R>> {
     serde_json::from_slice(&text).map(Some).map_err(|e| corrupt(e.to_string()))
 }
 
+fn is_ours(dir: &Path) -> bool {
+    dir.symlink_metadata().is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw())
+}
+
 /// What an unsynced file may be after a power failure: without data, or zeros.
 pub(super) fn is_void(text: &[u8]) -> bool {
     text.iter().all(|&byte| byte == 0)
@@ -116,6 +155,10 @@ pub(super) fn write<R: Record>(dir: &Path, record: &R, durability: Durability) -
         let mut file =
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
+        // Whoever may read the old one may read the new one.
+        if let Ok(old) = path.symlink_metadata() {
+            file.set_permissions(old.permissions())?;
+        }
         if durability == Durability::Durable {
             file.sync_all()?;
         }
@@ -126,44 +169,4 @@ pub(super) fn write<R: Record>(dir: &Path, record: &R, durability: Durability) -
         super::sync_dir(dir)?;
     }
     Ok(())
-}
-
-/// The time as EC2 writes it: RFC 3339, UTC, milliseconds.
-pub fn now() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    rfc3339(since.unwrap_or(Duration::ZERO))
-}
-
-/// Time since the epoch as RFC 3339 in UTC with milliseconds.
-pub fn rfc3339(since: Duration) -> String {
-    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days: eras of 400 years that begin on 1 March.
-    let z = day + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let date = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_rfc3339() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00.007Z"),
-            (951_782_400, "2000-02-29T00:00:00.007Z"),
-            (1_704_067_199, "2023-12-31T23:59:59.007Z"),
-            (1_709_251_200, "2024-03-01T00:00:00.007Z"),
-        ] {
-            assert_eq!(rfc3339(Duration::from_millis(seconds * 1000 + 7)), text);
-        }
-    }
 }

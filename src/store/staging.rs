@@ -3,13 +3,16 @@
 //! Everything under the store's `tmp/` is a directory whose maker holds its flock. Without a holder it is
 //! debris: of a killed command, or of an object being deleted.
 
+use super::journal::Event;
 use super::{Durability, Record, Store, record, sync_dir};
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
+use crate::image::record::Snapshot;
 use rustix::fs::{FlockOperation, flock};
+use serde_json::Value;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A directory in the making. Dropped without [`Staging::publish`], it is removed with all that is in it; if its
@@ -67,11 +70,23 @@ impl Staging {
         // A directory can be renamed over an empty one: an object is never empty, so this refuses existing ids.
         fs::rename(&self.path, &target).or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
         self.published = true;
+        store.note::<R>(Event::Created, new.id().as_ref(), with_size(new, &target));
         if durability == Durability::Durable {
             sync_dir(&parent)?;
         }
         Ok(())
     }
+}
+
+/// A snapshot never changes, so what it takes on the medium is what it is charged for.
+fn with_size<R: Record>(record: &R, dir: &Path) -> Value {
+    let mut essence = record.essence();
+    if R::DIRECTORY == Snapshot::DIRECTORY {
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
+        let blocks: u64 = files.filter_map(|f| f.metadata().ok()).map(|m| m.blocks()).sum();
+        essence["StoredBytes"] = (blocks * 512).into();
+    }
+    essence
 }
 
 impl Drop for Staging {
@@ -94,7 +109,7 @@ pub(super) fn discard(store: &Store, path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Remove what nobody holds. Several commands may sweep at once; what one can't remove stays for the next.
+/// Remove what nobody holds; another's can't be opened or removed. Several commands may sweep at once; what one can't remove stays for the next.
 pub(super) fn sweep(store: &Store) {
     let Ok(entries) = fs::read_dir(store.tmp()) else { return };
     for entry in entries.flatten() {

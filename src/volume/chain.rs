@@ -1,11 +1,13 @@
 //! The files of a chain: named, linked from one object to another, opened, repaired.
 
 use super::record::{Layer, Volume};
+use super::users;
 use crate::block::overlay::{self, Repaired};
 use crate::error::{Error, OrFail, Result};
 use crate::image::DATA;
 use crate::image::record::Snapshot;
 use crate::plan::DiskFormat;
+use crate::store::shared::open_file;
 use crate::store::{Store, StoreLock};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -28,13 +30,22 @@ fn source(n: usize, layer: &Layer) -> &str {
     if n == 0 { DATA } else { &layer.file }
 }
 
-/// Link a snapshot's files as the `layers` of a volume. What it gives must be held until the volume is in the store.
+/// What keeps a snapshot until a volume that needs it is in the store.
+pub(super) enum Held {
+    /// Nobody deletes one's own.
+    Lock { _lock: StoreLock },
+    /// Its owner waits.
+    Data { _data: File },
+}
+
+/// Link a snapshot's files as the layers of a volume. What it gives must be held until the volume is in the store.
 pub(super) fn link_snapshot(
     store: &Store,
     snapshot: &Snapshot,
-    layers: &[Layer],
+    volume: &Volume,
     dir: &Path,
-) -> Result<Option<StoreLock>> {
+) -> Result<Option<Held>> {
+    let layers = &volume.layers;
     let id = &snapshot.snapshot_id;
     let from = store.snapshots().dir(id);
     let gone = || {
@@ -47,7 +58,11 @@ pub(super) fn link_snapshot(
         Err(e) if e.kind() == ErrorKind::NotFound => Err(gone()),
         // EMLINK, EXDEV, EPERM, EOPNOTSUPP: link(2). A snapshot is deleted under the store's lock, if no volume needs it.
         Err(_) => {
-            let lock = store.lock()?;
+            let held = if snapshot.owner_id == super::owner_id() {
+                Held::Lock { _lock: store.lock()? }
+            } else {
+                Held::Data { _data: users::enter(store, id, &volume.volume_id)? }
+            };
             for (source, name) in names() {
                 let (data, link) = (from.join(source), dir.join(name));
                 if !data.is_file() {
@@ -57,7 +72,7 @@ pub(super) fn link_snapshot(
                 std::os::unix::fs::symlink(&data, &link)
                     .or_fail(|| format!("link {}", link.display()))?;
             }
-            Ok(Some(lock))
+            Ok(Some(held))
         }
     }
 }
@@ -93,6 +108,11 @@ pub fn link_chain(from: &Path, layers: &[Layer], to: &Path) -> io::Result<()> {
 pub fn open_chain(dir: &Path, layers: &[Layer], write: bool) -> Result<Vec<(File, DiskFormat)>> {
     let open = |(n, layer): (usize, &Layer)| {
         let path = dir.join(&layer.file);
+        // A symbolic link leads to what may be another's.
+        if let Ok(target) = fs::read_link(&path) {
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            return Ok((open_file(target.parent().unwrap_or(dir), &name)?, layer.format));
+        }
         let opened = File::options().read(true).write(write && n == 0).open(&path);
         Ok((opened.or_fail(|| format!("open {}", path.display()))?, layer.format))
     };
@@ -108,6 +128,9 @@ pub fn repair_held(dir: &Path, volume: &Volume) -> Result<Repaired> {
     let mut repaired = Repaired::default();
     for layer in volume.layers.iter().filter(|layer| layer.file.starts_with("overlay-")) {
         let path = dir.join(&layer.file);
+        if path.is_symlink() {
+            continue;
+        }
         let doing = || format!("repair the overlay {}", path.display());
         let file = File::open(&path).or_fail(doing)?;
         if overlay::is_dirty(&file).or_fail(doing)? {

@@ -14,6 +14,7 @@
 
 mod chain;
 pub mod record;
+pub mod users;
 
 use crate::block::overlay::{self, Backing, Repaired};
 use crate::error::{Error, OrFail, Result};
@@ -128,7 +129,7 @@ fn create(
     store.volumes().create(durability, |dir| {
         if let Some(snapshot) = snapshot {
             volume.layers = chain::below(snapshot);
-            _until_made = chain::link_snapshot(store, snapshot, &volume.layers, dir)?;
+            _until_made = chain::link_snapshot(store, snapshot, &volume, dir)?;
         }
         let (top, _) = new_overlay(dir, size_bytes, volume.layers.first(), durability)
             .map_err(|e| e.context(&volume.volume_id))?;

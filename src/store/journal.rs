@@ -1,0 +1,259 @@
+//! What happened to the objects: one line of JSON each, appended, never changed.
+//!
+//! Every object that appears, goes or changes in what matters passes through the store, so no verb can forget its
+//! line. `spore events` prints them, `spore usage` adds them up. An account has a journal of its own,
+//! `accounts/UID/journal.jsonl`, which only it can write.
+//!
+//! A line is one write(2) with O_APPEND: lines of many processes never mix. A crash may tear the last one; the next
+//! writer begins a new line after it, and readers leave out what is no line.
+
+use super::{Record, Store, now};
+use crate::error::{Error, OrFail, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The journal's name in an account's directory.
+const JOURNAL: &str = "journal.jsonl";
+/// Longest line that is read.
+const MAX_LINE: u64 = 1 << 16;
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// It is there.
+    Created,
+    /// Something of it that matters is otherwise.
+    Modified,
+    /// It is going: the line is written first.
+    Removed,
+}
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Entry {
+    /// RFC 3339, UTC, by the wall clock.
+    pub event_time: String,
+    /// Milliseconds since the host booted, sleep included: no clock that jumps can change the difference of two.
+    pub boot_ms: u64,
+    /// Which boot that was.
+    pub boot_id: String,
+    /// Who, a uid in decimal.
+    pub account_id: String,
+    /// By which verb, e.g. `image deregister`.
+    pub command: String,
+    /// What.
+    pub event: Event,
+    /// To which kind of object.
+    pub kind: String,
+    /// And which one.
+    pub id: String,
+    /// What matters of it, as it is now.
+    pub record: Value,
+}
+
+/// The verb that this process carries out.
+static COMMAND: OnceLock<String> = OnceLock::new();
+
+/// Say which verb this process carries out. The first call counts.
+pub fn set_command(verb: String) {
+    let _ = COMMAND.set(verb);
+}
+
+/// An account's journal, opened when it is first written to.
+#[derive(Debug)]
+pub(super) struct Journal {
+    dir: PathBuf,
+    file: OnceLock<File>,
+}
+
+impl Journal {
+    /// The journal of the user that this process is.
+    pub(super) fn new(home: &Path) -> Self {
+        Self { dir: account_dir(home), file: OnceLock::new() }
+    }
+
+    fn file(&self) -> Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = open(&self.dir)?;
+        Ok(self.file.get_or_init(|| file))
+    }
+}
+
+/// The directory of what the user's account has to itself.
+pub(super) fn account_dir(home: &Path) -> PathBuf {
+    home.join("accounts").join(rustix::process::geteuid().as_raw().to_string())
+}
+
+/// Make the account's directory, and see that nobody else made it.
+///
+/// # Errors
+/// No space; somebody else did.
+pub(super) fn make_account_dir(dir: &Path) -> Result<()> {
+    if !dir.is_dir() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.or_fail(|| format!("make {}", dir.display()))?;
+    }
+    super::paths::check_owner(dir)
+}
+
+fn open(dir: &Path) -> Result<File> {
+    make_account_dir(dir)?;
+    let path = dir.join(JOURNAL);
+    let attempt = || -> io::Result<File> {
+        let mut file =
+            File::options().read(true).append(true).create(true).mode(0o600).open(&path)?;
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            file.write_all(b"\n")?;
+        }
+        Ok(file)
+    };
+    attempt().or_fail(|| format!("open the journal {}", path.display()))
+}
+
+/// Milliseconds since the host booted.
+pub fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
+    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000).saturating_add(millis)
+}
+
+/// The kernel's id of this boot; empty if it has none.
+pub fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        text.map(|t| t.trim().to_owned()).unwrap_or_default()
+    })
+}
+
+impl Store {
+    /// Append a line about a record. What was done is done, so failing at it is a warning.
+    pub(super) fn note<R: Record>(&self, event: Event, id: &str, record: Value) {
+        self.note_of(event, R::KIND, id, record);
+    }
+
+    /// Append a line about what is no object of the store, such as a product.
+    pub fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
+        let entry = Entry {
+            event_time: now(),
+            boot_ms: boot_ms(),
+            boot_id: boot_id().to_owned(),
+            account_id: rustix::process::geteuid().as_raw().to_string(),
+            command: COMMAND.get().cloned().unwrap_or_default(),
+            event,
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            record,
+        };
+        let write = || -> Result<()> {
+            let mut line = serde_json::to_vec(&entry).or_fail(|| "write the journal")?;
+            line.push(b'\n');
+            let mut file = self.journal.file()?;
+            file.write_all(&line).or_fail(|| "write the journal")
+        };
+        if let Err(error) = write() {
+            eprintln!("spore: warning: {error}; {id} was {event:?} without a trace");
+        }
+    }
+
+    /// All that this user may read of the journals, in the order of time. Lines that are none are left out.
+    ///
+    /// # Errors
+    /// A journal can't be read.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for account in fs::read_dir(self.home().join("accounts")).into_iter().flatten().flatten() {
+            let path = account.path().join(JOURNAL);
+            let file = match File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+                Err(e) if hidden(&e) => continue,
+                file => file.or_fail(|| format!("open the journal {}", path.display()))?,
+            };
+            let meta = file.metadata().or_fail(|| format!("read {}", path.display()))?;
+            // A journal says only what its own account did.
+            if account.file_name().to_str() != Some(&meta.uid().to_string()) {
+                continue;
+            }
+            read(file, &mut entries)
+                .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+        }
+        entries.sort_by(|a, b| a.event_time.cmp(&b.event_time));
+        Ok(entries)
+    }
+}
+
+/// Another's, or not there.
+fn hidden(e: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(e.kind(), NotFound | NotADirectory | PermissionDenied)
+}
+
+fn read(file: File, entries: &mut Vec<Entry>) -> io::Result<()> {
+    let mut lines = BufReader::new(file);
+    loop {
+        let mut line = Vec::new();
+        if (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        entries.extend(serde_json::from_slice::<Entry>(&line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn a_torn_line_costs_itself_only() {
+        let (dir, store) = store();
+        store.note_of(Event::Created, "product", "a", Value::Null);
+        let path = account_dir(store.home()).join(JOURNAL);
+        let whole = fs::read(&path).unwrap();
+        for cut in [1, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
+            let again = Store::open_at(store.home(), &dir.path().join("r")).unwrap();
+            again.note_of(Event::Created, "product", "b", Value::Null);
+            let ids: Vec<String> = again.entries().unwrap().into_iter().map(|e| e.id).collect();
+            let complete = cut == whole.len() - 1;
+            assert_eq!(ids.first().unwrap(), "a");
+            assert_eq!(ids.last().unwrap(), "b");
+            assert_eq!(ids.len(), if complete { 3 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn lines_of_many_writers_do_not_mix() {
+        let (dir, store) = store();
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let store = Store::open_at(store.home(), &dir.path().join("r")).unwrap();
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        let id = format!("{writer}-{n}");
+                        store.note_of(Event::Created, "product", &id, "x".repeat(n * 20).into());
+                    }
+                });
+            }
+        });
+        let entries = store.entries().unwrap();
+        assert_eq!(entries.len(), 400);
+    }
+}

@@ -1,0 +1,88 @@
+//! A store that several Unix users share: a region.
+//!
+//! Its directories are its administrator's, and sticky like /tmp: everybody may put objects in, nobody may move or
+//! remove another's. An object is a directory of its owner's with mode 0700, so it is private until an access control
+//! list says otherwise ([`super::acl`]). The file `shared` in the store says that it is one.
+
+use super::{DIRECTORIES, Store, sync_dir};
+use crate::error::{Error, OrFail, Result};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// What marks a shared store.
+const MARKER: &str = "shared";
+
+/// The administrator's uid if the store at `home` is a shared one.
+///
+/// # Errors
+/// It says it is, but others than its administrator could have said so.
+pub(super) fn administrator(home: &Path) -> Result<Option<u32>> {
+    let Ok(marker) = home.join(MARKER).symlink_metadata() else { return Ok(None) };
+    let meta = home.metadata().or_fail(|| format!("read {}", home.display()))?;
+    if marker.is_file() && marker.uid() == meta.uid() && meta.mode() & 0o022 == 0 {
+        return Ok(Some(meta.uid()));
+    }
+    Err(Error::failure(format!(
+        "the shared store {} could be anybody's: it must be a directory that only its owner can write",
+        home.display()
+    )))
+}
+
+/// Share a store of one's own. What is in it stays private until it is shared by itself.
+///
+/// # Errors
+/// It is another's, or its modes can't be changed.
+pub fn share(store: &Store) -> Result<()> {
+    if store.administrator.is_some_and(|uid| uid != rustix::process::geteuid().as_raw()) {
+        return Err(Error::refused(
+            "AuthFailure",
+            format!("{} belongs to another user", store.home.display()),
+        ));
+    }
+    let mode = |path: &Path, mode: u32| {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .or_fail(|| format!("share {}", path.display()))
+    };
+    for name in DIRECTORIES {
+        let path = store.home.join(name);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.or_fail(|| format!("make {}", path.display()))?;
+        // Others must not prepare what everybody would take from the cache.
+        mode(&path, if name == "cache" { 0o755 } else { 0o1777 })?;
+    }
+    let path = store.home.join(MARKER);
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(&path)
+        .or_fail(|| format!("make {}", path.display()))?;
+    mode(&store.home, 0o755)?;
+    sync_dir(&store.home)
+}
+
+/// Open a file of an object, whoever's it is: a plain file that the owner of the object's directory owns. What another
+/// account made may lead anywhere, and must not make this user open a file of their own.
+///
+/// # Errors
+/// There is none, or it is none of that kind.
+pub fn open_file(dir: &Path, name: &str) -> Result<File> {
+    let path = dir.join(name);
+    let doing = || format!("open {}", path.display());
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(&path)
+        .or_fail(doing)?;
+    let meta = file.metadata().or_fail(doing)?;
+    let owner = dir.symlink_metadata().or_fail(doing)?.uid();
+    if meta.is_file() && meta.uid() == owner {
+        return Ok(file);
+    }
+    Err(Error::failure(format!(
+        "{} is not a file of its owner's; it is not opened",
+        path.display()
+    )))
+}

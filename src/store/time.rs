@@ -1,0 +1,103 @@
+//! Times as EC2 writes them.
+
+use std::time::{Duration, SystemTime};
+
+/// The time as EC2 writes it: RFC 3339, UTC, milliseconds.
+pub fn now() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    rfc3339(since.unwrap_or(Duration::ZERO))
+}
+
+/// Time since the epoch as RFC 3339 in UTC with milliseconds.
+pub fn rfc3339(since: Duration) -> String {
+    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's civil_from_days: eras of 400 years that begin on 1 March.
+    let z = day + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let date = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = yoe + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Time since the epoch of a date, or of a date and a time in UTC: `2030-01-31`, `2030-01-31T12:30Z`,
+/// `2030-01-31T12:30:00.000Z`.
+pub fn parse(text: &str) -> Option<Duration> {
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00"),
+    };
+    let number = |text: &str, digits: usize| -> Option<u64> {
+        let fine = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+        fine.then(|| text.parse().ok()).flatten()
+    };
+    let [year, month, day] = date.split('-').collect::<Vec<_>>()[..] else { return None };
+    let (year, month, day) = (number(year, 4)?, number(month, 2)?, number(day, 2)?);
+    let (time, millis) = match time.split_once('.') {
+        Some((time, millis)) => (time, number(millis, 3)?),
+        None => (time, 0),
+    };
+    let (hour, minute, second) = match time.split(':').collect::<Vec<_>>()[..] {
+        [hour, minute] => (number(hour, 2)?, number(minute, 2)?, 0),
+        [hour, minute, second] => (number(hour, 2)?, number(minute, 2)?, number(second, 2)?),
+        _ => return None,
+    };
+    if !(1970..=9999).contains(&year) || month == 0 || day == 0 {
+        return None;
+    }
+    // Howard Hinnant's days_from_civil, the inverse of the above.
+    let y = year - u64::from(month <= 2);
+    let (era, yoe) = (y / 400, y % 400);
+    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = (era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy).checked_sub(719_468)?;
+    let since =
+        Duration::from_millis((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis);
+    // What is no date (31 February, 25 o'clock) comes out as another.
+    let normal =
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z");
+    (rfc3339(since) == normal).then_some(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc3339() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.007Z"),
+            (951_782_400, "2000-02-29T00:00:00.007Z"),
+            (1_704_067_199, "2023-12-31T23:59:59.007Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.007Z"),
+        ] {
+            let time = Duration::from_millis(seconds * 1000 + 7);
+            assert_eq!(rfc3339(time), text);
+            assert_eq!(parse(text), Some(time));
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_not_taken() {
+        assert_eq!(parse("2030-01-01"), parse("2030-01-01T00:00:00.000Z"));
+        for bad in [
+            "",
+            "2030",
+            "2030-02-30",
+            "2030-13-01",
+            "2030-1-1",
+            "1969-12-31",
+            "2030-01-01T24:00Z",
+            "2030-01-01T00:00",
+            "2030-01-01T00:00:61Z",
+            "+030-01-01",
+            "99999-01-01",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
