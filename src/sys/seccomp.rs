@@ -1,10 +1,6 @@
 //! seccomp(2) filters, and a last word from a thread that one of them stops.
 
 use crate::error::{Error, OrFail, Result};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -17,37 +13,55 @@ pub enum Allow {
     Ioctl(u64),
 }
 
-/// A compiled allow-list.
-pub struct Filter(BpfProgram);
+/// AUDIT_ARCH_X86_64. (linux/audit.h)
+const ARCH_X86_64: u32 = 0xc000_003e;
+/// Offsets in struct seccomp_data: number, architecture, low half of the second argument. (linux/seccomp.h)
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENT_1: u32 = 24;
+
+/// An allow-list as a BPF program.
+///
+/// The program is a binary search. The kernel runs a new filter once for each system call there is, to remember
+/// those that it always allows (linux/seccomp.c, seccomp_cache_prepare), and a guest's start waits for that.
+pub struct Filter(Vec<libc::sock_filter>);
 
 impl Filter {
     /// Compile `list`; a call that is not on it is trapped (see [`report_traps`]).
     ///
     /// # Errors
-    /// The list does not compile, which no list of ours does.
+    /// The list is too long for BPF's jumps or names an impossible number, which no list of ours does.
     pub fn compile(list: &[Allow]) -> Result<Self> {
-        let failed = |e: &dyn std::fmt::Display| Error::io("compile a seccomp filter", e);
-        let mut rules = std::collections::BTreeMap::<i64, Vec<SeccompRule>>::new();
+        let mut calls = std::collections::BTreeSet::new();
+        let mut requests = Vec::new();
         for allow in list {
-            match *allow {
-                Allow::Call(number) => drop(rules.entry(number).or_default()),
+            calls.insert(match *allow {
+                Allow::Call(number) => number,
                 Allow::Ioctl(request) => {
-                    let same = SeccompCondition::new(
-                        1,
-                        SeccompCmpArgLen::Dword,
-                        SeccompCmpOp::Eq,
-                        request,
-                    );
-                    let rule = same.and_then(|same| SeccompRule::new(vec![same]));
-                    let rule = rule.map_err(|e| failed(&e))?;
-                    rules.entry(libc::SYS_ioctl).or_default().push(rule);
+                    requests.push(request);
+                    libc::SYS_ioctl
                 }
-            }
+            });
         }
-        SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)
-            .and_then(BpfProgram::try_from)
-            .map(Self)
-            .map_err(|e| failed(&e))
+        // From each number on until the next: what to do.
+        let mut steps = vec![(0, vec![give(libc::SECCOMP_RET_TRAP)])];
+        for number in calls {
+            let from = u32::try_from(number).or_fail(|| "compile a seccomp filter")?;
+            let restricted = number == libc::SYS_ioctl && !requests.is_empty();
+            let verdict =
+                if restricted { ioctl(&requests)? } else { vec![give(libc::SECCOMP_RET_ALLOW)] };
+            steps.retain(|&(start, _)| start != from);
+            steps.push((from, verdict));
+            steps.push((from + 1, vec![give(libc::SECCOMP_RET_TRAP)]));
+        }
+        let mut program = vec![
+            load(ARCH),
+            jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0),
+            give(libc::SECCOMP_RET_KILL_PROCESS),
+            load(NUMBER),
+        ];
+        program.extend(search(&steps)?);
+        Ok(Self(program))
     }
 
     /// Confine the calling thread, and those it starts, for good.
@@ -55,7 +69,67 @@ impl Filter {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn apply(&self) -> Result<()> {
-        seccompiler::apply_filter(&self.0).or_fail(|| "confine a thread with seccomp")
+        let doing = || "confine a thread with seccomp";
+        let len = u16::try_from(self.0.len()).or_fail(doing)?;
+        let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
+        // SAFETY: prctl(2) takes no memory here; seccomp(2) reads the program, which outlives the call.
+        let done = unsafe {
+            match libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) {
+                0 => libc::syscall(
+                    libc::SYS_seccomp,
+                    libc::SECCOMP_SET_MODE_FILTER,
+                    0,
+                    &raw const program,
+                ),
+                failed => failed.into(),
+            }
+        };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).or_fail(doing) }
+    }
+}
+
+fn load(offset: u32) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn give(verdict: u32) -> libc::sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, verdict, 0, 0)
+}
+
+/// Compare the accumulator with `k`; skip `jt` instructions if it is so, else `jf`.
+fn jump(compare: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    statement(libc::BPF_JMP | compare | libc::BPF_K, k, jt, jf)
+}
+
+fn statement(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// Allow these requests. The kernel looks at the low half only (fs/ioctl.c takes an unsigned int).
+fn ioctl(requests: &[u64]) -> Result<Vec<libc::sock_filter>> {
+    let mut code = vec![load(ARGUMENT_1)];
+    for &request in requests {
+        let request = u32::try_from(request).or_fail(|| "compile a seccomp filter")?;
+        code.extend([jump(libc::BPF_JEQ, request, 0, 1), give(libc::SECCOMP_RET_ALLOW)]);
+    }
+    code.push(give(libc::SECCOMP_RET_TRAP));
+    Ok(code)
+}
+
+/// Find the last step whose number is not above the accumulator.
+fn search(steps: &[(u32, Vec<libc::sock_filter>)]) -> Result<Vec<libc::sock_filter>> {
+    let (low, high) = steps.split_at(steps.len() / 2);
+    match (low, high) {
+        ([], [(_, verdict)]) => Ok(verdict.clone()),
+        (_, [(from, _), ..]) => {
+            let low = search(low)?;
+            let skip = u8::try_from(low.len()).or_fail(|| "compile a seccomp filter")?;
+            let mut code = vec![jump(libc::BPF_JGE, *from, skip, 0)];
+            code.extend(low);
+            code.extend(search(high)?);
+            Ok(code)
+        }
+        (_, []) => Ok(vec![give(libc::SECCOMP_RET_TRAP)]),
     }
 }
 
@@ -114,5 +188,61 @@ pub fn harden_process() {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &none);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the program answers to a system call.
+    fn ask(filter: &Filter, number: u32, arch: u32, argument: u32) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let step = filter.0[at];
+            let code = u32::from(step.code);
+            let holds = match code {
+                c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    accumulator = match step.k {
+                        NUMBER => number,
+                        ARCH => arch,
+                        _ => argument,
+                    };
+                    at += 1;
+                    continue;
+                }
+                c if c == libc::BPF_RET | libc::BPF_K => return step.k,
+                c if c & 0xf0 == libc::BPF_JEQ => accumulator == step.k,
+                _ => accumulator >= step.k,
+            };
+            at += 1 + usize::from(if holds { step.jt } else { step.jf });
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_allowed_and_nothing_else() {
+        let listed = [0, 1, 3, 16, 231, 232];
+        let mut list: Vec<_> =
+            listed.iter().filter(|&&n| n != 16).map(|&n| Allow::Call(n)).collect();
+        list.extend([Allow::Ioctl(0xae80), Allow::Ioctl(0x8208_ae63)]);
+        let filter = Filter::compile(&list).unwrap();
+        for number in 0..600 {
+            let listed = listed.contains(&i64::from(number));
+            let verdict = ask(&filter, number, ARCH_X86_64, 0xae80);
+            assert_eq!(verdict == libc::SECCOMP_RET_ALLOW, listed, "{number}");
+            // The x32 ABI's numbers.
+            let verdict = ask(&filter, number | 0x4000_0000, ARCH_X86_64, 0xae80);
+            assert_eq!(verdict, libc::SECCOMP_RET_TRAP);
+        }
+        assert_eq!(ask(&filter, 16, ARCH_X86_64, 0x8208_ae63), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(ask(&filter, 16, ARCH_X86_64, 0x5401), libc::SECCOMP_RET_TRAP);
+        // AUDIT_ARCH_I386: its call 3 is another.
+        assert_eq!(ask(&filter, 3, 0x4000_0003, 0), libc::SECCOMP_RET_KILL_PROCESS);
+    }
+
+    #[test]
+    fn an_empty_list_allows_nothing() {
+        let filter = Filter::compile(&[]).unwrap();
+        assert_eq!(ask(&filter, 0, ARCH_X86_64, 0), libc::SECCOMP_RET_TRAP);
     }
 }
