@@ -46,7 +46,7 @@ fn shared(dir: &Path, name: &str) -> Shared {
     let Layer::Qcow2(image) = &mut chain.layers[0] else { panic!("the top is qcow2") };
     image.host.log = Some(Mutex::default());
     let writer = Some(Writer::open(image).unwrap());
-    Shared { chain, writer, read_only: false }
+    Shared { chain, writer, read_only: false, committer: Default::default() }
 }
 
 fn events(shared: &Shared) -> Vec<Event> {

@@ -3,7 +3,7 @@
 use super::chain::{Chain, Layer};
 use super::qcow2::writer::Writer;
 use super::queue::DiskQueue;
-use super::{Disk, DiskFormat, Engine, Queue};
+use super::{Begin, Disk, DiskFormat, Engine, Queue};
 use crate::error::{OrFail, Result};
 use crate::sys::iobuf::IoBuf;
 use crate::sys::pio::Part;
@@ -11,11 +11,13 @@ use crate::sys::uring::Ring;
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Submissions that fit a ring at once: virtio-blk's queue size.
 const RING_ENTRIES: u32 = 256;
+/// Address space for the stack of the thread that writes metadata out.
+const COMMIT_STACK: usize = 128 << 10;
 
 /// Open a disk from its layers, the top first, each in its declared format.
 ///
@@ -32,8 +34,8 @@ pub fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Arc<dyn 
         }
         _ => None,
     };
-    let shared = Arc::new(Shared { chain, writer, read_only });
-    Ok(Arc::new(FileDisk { shared, committer: Mutex::default() }))
+    let shared = Arc::new(Shared { chain, writer, read_only, committer: OnceLock::new() });
+    Ok(Arc::new(FileDisk { shared }))
 }
 
 /// What all queues of a disk use.
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     /// The changer of a qcow2 top; none for raw and for reading.
     pub writer: Option<Writer>,
     pub read_only: bool,
+    /// The way to the thread that writes metadata out, if it was begun.
+    pub committer: OnceLock<Sender<CommitRequest>>,
 }
 
 /// A flush that a queue waits for.
@@ -58,32 +62,12 @@ pub(crate) struct Answers {
 
 struct FileDisk {
     shared: Arc<Shared>,
-    committer: Mutex<Option<Sender<CommitRequest>>>,
 }
 
-impl FileDisk {
-    /// The way to the thread that writes metadata out while queues go on; started once a disk.
-    fn committer(&self) -> io::Result<Option<Sender<CommitRequest>>> {
-        if self.shared.writer.is_none() {
-            return Ok(None);
-        }
-        let mut committer = self.committer.lock().unwrap();
-        if committer.is_none() {
-            let (sender, receiver) = channel();
-            let shared = self.shared.clone();
-            // It ends when the disk and all of its queues are gone.
-            std::thread::Builder::new()
-                .name("block-commit".into())
-                .stack_size(128 << 10)
-                .spawn(move || commit_loop(&shared, &receiver))?;
-            *committer = Some(sender);
-        }
-        Ok(committer.clone())
-    }
-}
-
-fn commit_loop(shared: &Shared, requests: &Receiver<CommitRequest>) {
+/// Serve flushes until the disk and all of its queues are gone.
+fn commit_loop(shared: &Weak<Shared>, requests: &Receiver<CommitRequest>) {
     while let Ok(first) = requests.recv() {
+        let Some(shared) = shared.upgrade() else { return };
         // One commit answers all that had asked before it began.
         let batch: Vec<_> = std::iter::once(first).chain(requests.try_iter()).collect();
         let result = shared.flush();
@@ -126,8 +110,25 @@ impl Disk for FileDisk {
             Engine::Uring => Some(Ring::new(RING_ENTRIES)?),
             Engine::Auto => Ring::new(RING_ENTRIES).ok(),
         };
-        let committer = if ring.is_some() { self.committer()? } else { None };
-        Ok(Box::new(DiskQueue::new(self.shared.clone(), ring, committer)?))
+        Ok(Box::new(DiskQueue::new(self.shared.clone(), ring)?))
+    }
+
+    fn flush_aside(&self, begin: Begin) -> io::Result<()> {
+        if self.shared.writer.is_none() {
+            return Ok(());
+        }
+        let (sender, requests) = channel();
+        if self.shared.committer.set(sender).is_err() {
+            return Ok(());
+        }
+        let shared = Arc::downgrade(&self.shared);
+        let main = move || {
+            if begin().is_ok() {
+                commit_loop(&shared, &requests);
+            }
+        };
+        let thread = std::thread::Builder::new().name("block-commit".into());
+        thread.stack_size(COMMIT_STACK).spawn(main).map(drop)
     }
 
     fn close(&self) -> io::Result<()> {

@@ -26,6 +26,9 @@ pub use disk::open;
 pub use import::{ImportSource, import_source};
 pub use reader::{Content, Extent, Reader};
 
+/// What a new thread does first: the place to put it into its sandbox. It ends at once if that fails.
+pub type Begin = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;
+
 /// A disk: raw file, qcow2 image or qcow2 overlay over a chain of them.
 pub trait Disk: Send + Sync {
     /// Size in bytes; a multiple of 512.
@@ -39,6 +42,15 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// [`Engine::Uring`] was demanded and the host has or allows no io_uring.
     fn queue(&self, engine: Engine) -> io::Result<Box<dyn Queue>>;
+    /// Begin the thread that makes flushes durable while queues go on; `begin` comes first in it. Without it, a flush
+    /// is done where it is submitted, and its queue waits.
+    ///
+    /// # Errors
+    /// The host has no thread for us.
+    fn flush_aside(&self, begin: Begin) -> io::Result<()> {
+        drop(begin);
+        Ok(())
+    }
     /// Write metadata out and sync everything: what a clean end of the VM does.
     fn close(&self) -> io::Result<()>;
 }

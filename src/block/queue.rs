@@ -11,7 +11,6 @@ use rustix::event::epoll;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -29,7 +28,6 @@ struct Async {
     /// Readable if the ring or the answers' event is.
     epoll: OwnedFd,
     answers: Arc<Answers>,
-    committer: Option<Sender<CommitRequest>>,
     commits: usize,
     /// The event was set for completions that no one else announces.
     announced: bool,
@@ -47,12 +45,8 @@ pub(crate) struct DiskQueue {
 }
 
 impl DiskQueue {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        ring: Option<Ring>,
-        committer: Option<Sender<CommitRequest>>,
-    ) -> io::Result<Self> {
-        let host = ring.map(|ring| Async::new(ring, committer)).transpose()?;
+    pub(crate) fn new(shared: Arc<Shared>, ring: Option<Ring>) -> io::Result<Self> {
+        let host = ring.map(Async::new).transpose()?;
         Ok(Self {
             shared,
             host,
@@ -190,11 +184,11 @@ impl DiskQueue {
             let result = self.shared.flush();
             return self.done.push_back((token, result));
         };
-        if let (true, Some(committer)) = (commit, &host.committer) {
-            let answers = host.answers.clone();
-            match committer.send(CommitRequest { token, answers }) {
-                Ok(()) => host.commits += 1,
-                Err(_) => self.done.push_back((token, self.shared.flush())),
+        if commit {
+            let (committer, answers) = (self.shared.committer.get(), host.answers.clone());
+            match committer.map(|committer| committer.send(CommitRequest { token, answers })) {
+                Some(Ok(())) => host.commits += 1,
+                _ => self.done.push_back((token, self.shared.flush())),
             }
             return;
         }
@@ -291,13 +285,13 @@ impl Drop for DiskQueue {
 }
 
 impl Async {
-    fn new(ring: Ring, committer: Option<Sender<CommitRequest>>) -> io::Result<Self> {
+    fn new(ring: Ring) -> io::Result<Self> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for fd in [ring.as_fd(), crate::sys::eventfd::as_fd(&event)] {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
         }
         let answers = Arc::new(Answers { done: Mutex::default(), event });
-        Ok(Self { ring, epoll, answers, committer, commits: 0, announced: false })
+        Ok(Self { ring, epoll, answers, commits: 0, announced: false })
     }
 }

@@ -1,13 +1,11 @@
 //! What CPUID tells the guest: what KVM supports, with the topology of this machine: one package, one
 //! thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
 
-use crate::error::{Error, OrFail, Result};
-use crate::sys::kvm;
+use crate::error::{OrFail, Result};
 use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
-use kvm_ioctls::Cap;
-use std::thread::JoinHandle;
+use kvm_ioctls::{Cap, Kvm};
 
 /// KVM's signature leaf. (Documentation/virt/kvm/x86/cpuid.rst)
 const KVM_SIGNATURE: u32 = 0x4000_0000;
@@ -16,47 +14,36 @@ const TIMING: u32 = 0x4000_0010;
 /// KVM's local APIC timer counts nanoseconds unless told otherwise.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
-/// Address space for the asking thread's stack.
-const STACK: usize = 128 << 10;
-
 /// CPUID of one machine, from which each vCPU's own follows.
 pub struct Model {
     entries: Vec<kvm_cpuid_entry2>,
     cpus: u32,
 }
 
-/// What KVM supports, being asked by a thread of its own: where the host is a virtual machine itself, each CPUID
-/// that KVM executes for the answer is an exit, and all of them take as long as making a VM.
-pub struct Supported(JoinHandle<Result<(CpuId, bool)>>);
+/// What this host's KVM supports.
+pub struct Supported {
+    cpuid: CpuId,
+    tsc_deadline: bool,
+}
 
 impl Supported {
-    /// Begin to ask.
+    /// Ask KVM. Where the host is a virtual machine itself, each CPUID that KVM executes for the answer is an exit,
+    /// and all of them take as long as making a VM.
     ///
     /// # Errors
-    /// The host has no thread for us.
-    pub fn ask() -> Result<Self> {
-        let ask = || {
-            let kvm = kvm::open()?;
-            let supported = kvm
-                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                .or_fail(|| "ask KVM for the CPUID that it supports")?;
-            Ok((supported, kvm.check_extension(Cap::TscDeadlineTimer)))
-        };
-        let thread = std::thread::Builder::new().name("cpuid".into()).stack_size(STACK);
-        thread.spawn(ask).map(Self).or_fail(|| "start a thread")
+    /// KVM does not say.
+    pub fn ask(kvm: &Kvm) -> Result<Self> {
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .or_fail(|| "ask KVM for the CPUID that it supports")?;
+        Ok(Self { cpuid, tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) })
     }
 }
 
 impl Model {
     /// What KVM supports, fitted to a machine with this many CPUs.
-    ///
-    /// # Errors
-    /// KVM does not say.
-    pub fn new(supported: Supported, cpus: u8, tsc_khz: Option<u32>) -> Result<Self> {
-        let answer = supported.0.join();
-        let (supported, deadline) =
-            answer.map_err(|_| Error::failure("the thread that asks for KVM's CPUID died"))??;
-        Ok(Self::fit(supported.as_slice(), cpus.into(), tsc_khz, deadline))
+    pub fn new(supported: &Supported, cpus: u8, tsc_khz: Option<u32>) -> Self {
+        Self::fit(supported.cpuid.as_slice(), cpus.into(), tsc_khz, supported.tsc_deadline)
     }
 
     fn fit(

@@ -4,6 +4,10 @@
 //! ioeventfd is registered waits out an RCU grace period, several milliseconds long. So: the VM, the addresses
 //! that KVM needs for itself, ALL memory slots; then interrupt controllers, vCPUs, ioeventfds, irqfds. KVM's
 //! default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
+//!
+//! What does not need the VM is done beside it by a second thread: KVM's CPUID is asked for, disks are opened.
+//! Not more than one: KVM has kernel threads work for it when memory slots change. When that thread has ended,
+//! the vCPUs' threads begin, and are confined while the rest is made.
 
 use crate::block::{self, Disk};
 use crate::boot::{self, EntryState};
@@ -32,13 +36,16 @@ use crate::vmm::gate::Gate;
 use crate::vmm::regs;
 use crate::vmm::report::Report;
 use crate::vmm::sandbox::Filters;
-use crate::vmm::vcpu::{self, Vcpu};
+use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
-use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
+
+/// Address space for the stack of the thread that assembles beside.
+const STACK: usize = 512 << 10;
 
 /// What the machine executes first, kept for its resets.
 struct Payload {
@@ -61,6 +68,7 @@ pub struct Machine {
     payload: Payload,
     ram: GuestRam,
     vm: VmFd,
+    seats: Vec<Seat>,
     vcpus: Vec<Arc<Vcpu>>,
     /// The I/O APIC as KVM made it.
     ioapic: kvm_irqchip,
@@ -79,38 +87,34 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Assemble the machine. Its vCPUs do not run yet.
+    /// Assemble the machine. Its vCPUs have threads, which do not run the guest yet.
     ///
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
-    pub fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
-        let cpuid = Supported::ask()?;
-        let kvm = kvm::open()?;
-        let vm = create_vm(&kvm)?;
+    pub fn assemble(kvm: &Kvm, plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
+        check(kvm, &plan)?;
         let payload = take_payload(&plan)?;
-        let ram = ram::create(plan.memory)?;
-        let slots = plan.disks.len() + 1;
-        if slots > VIRTIO_SLOTS {
-            let most = VIRTIO_SLOTS - 1;
-            return Err(Error::failure(format!(
-                "the plan has {} disks; a machine has room for {most}",
-                plan.disks.len()
-            )));
-        }
-        let entry = payload.load(&plan, slots, &ram)?;
-        kvm::set_memory(&vm, ram::regions(&ram).map(|r| (r.gpa, r.host, r.len)))?;
-        vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
-        let vcpus = create_vcpus(&kvm, &vm, plan.cpus, cpuid, &entry)?;
-        let mut ioapic = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
-        vm.get_irqchip(&mut ioapic).or_fail(|| "read the I/O APIC")?;
-
+        let (board, (cpuid, disks)) = std::thread::scope(|scope| {
+            let aside = std::thread::Builder::new().name("assemble".into()).stack_size(STACK);
+            let aside = aside
+                .spawn_scoped(scope, || Ok((Supported::ask(kvm)?, open_disks(&plan, report)?)));
+            let aside = aside.or_fail(|| "start a thread")?;
+            let board = Board::create(kvm, &plan, &payload)?;
+            let died = |_| Error::failure("the thread that opens the disks died");
+            Ok((board, aside.join().map_err(died)??))
+        })?;
+        let Board { vm, ram, ioapic, vcpus, entry } = board;
         let filters = plan.sandbox.then(Arc::<Filters>::default);
         let gate = Arc::new(Gate::new()?);
+        let seats = (0..plan.cpus).map(|n| vcpu::spawn(n, gate.clone(), filters.clone()));
+        let seats = seats.collect::<Result<Vec<_>>>()?;
+        let vcpus = start_vcpus(vcpus, &cpuid, &entry)?;
+
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
         let pio = port_bus(&serial, &power, &gate)?;
-        let (disks, transports, mmio) = virtio(&plan, &vm, &ram, report, filters.as_ref())?;
+        let (disks, transports, mmio) = virtio(disks, &vm, &ram, report, filters.as_ref())?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
         Ok(Self {
@@ -118,6 +122,7 @@ impl Machine {
             payload,
             ram,
             vm,
+            seats,
             vcpus,
             ioapic,
             shared,
@@ -131,24 +136,27 @@ impl Machine {
         })
     }
 
-    /// Begin all threads, and let the guest run.
+    /// Let the guest run, and begin the threads of its devices.
     ///
     /// # Errors
     /// The host has no threads for us.
     pub fn run(&self) -> Result<()> {
         // The guest begins while its devices' threads do. Until they have, it waits at the registers: a driver that
-        // is ready must not make a vCPU's thread, confined by then, start them.
+        // is ready must not make a vCPU's thread, which is confined, start them.
         let held: Vec<_> = self.transports.iter().map(|transport| transport.hold()).collect();
-        for (index, vcpu) in (0..).zip(&self.vcpus) {
-            let filters = self.filters.clone();
-            vcpu::spawn(index, vcpu.clone(), self.shared.clone(), filters)?;
-        }
         self.gate.open();
+        for (seat, vcpu) in self.seats.iter().zip(&self.vcpus) {
+            seat.run(vcpu.clone(), self.shared.clone())?;
+        }
         // With as few host CPUs as guest CPUs, whatever this thread does next would delay the guest.
         self.gate.wait_joined(self.vcpus.len());
-        held.into_iter()
-            .try_for_each(|transport| transport.spawn_workers())
-            .or_fail(|| "start a device's worker thread")
+        let start = || "start a device's thread";
+        for disk in &self.disks {
+            let filters = self.filters.clone();
+            let confine = move || filters.map_or(Ok(()), |filters| filters.confine_worker());
+            disk.disk.flush_aside(Box::new(confine)).or_fail(start)?;
+        }
+        held.into_iter().try_for_each(|transport| transport.spawn_workers()).or_fail(start)
     }
 
     /// Confine the calling thread, which serves events from now on.
@@ -231,22 +239,52 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd> {
     Ok(vm)
 }
 
-fn create_vcpus(
-    kvm: &Kvm,
-    vm: &VmFd,
-    cpus: u8,
-    cpuid: Supported,
-    entry: &EntryState,
-) -> Result<Vec<Arc<Vcpu>>> {
-    let most = kvm.get_max_vcpus();
+/// Refuse what no machine can have.
+fn check(kvm: &Kvm, plan: &VmPlan) -> Result<()> {
+    let (cpus, most) = (plan.cpus, kvm.get_max_vcpus());
     if cpus == 0 || usize::from(cpus) > most {
         return Err(Error::failure(format!(
             "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"
         )));
     }
-    let fds = (0..cpus).map(|index| vm.create_vcpu(index.into()));
-    let fds: Vec<_> = fds.collect::<Result<_, _>>().or_fail(|| "create a vCPU")?;
-    let model = Model::new(cpuid, cpus, fds[0].get_tsc_khz().ok())?;
+    let (disks, most) = (plan.disks.len(), VIRTIO_SLOTS - 1);
+    if disks > most {
+        return Err(Error::failure(format!(
+            "the plan has {disks} disks; a machine has room for {most}"
+        )));
+    }
+    Ok(())
+}
+
+/// The VM and what it consists of before it has devices.
+struct Board {
+    vm: VmFd,
+    ram: GuestRam,
+    /// The I/O APIC as KVM made it.
+    ioapic: kvm_irqchip,
+    vcpus: Vec<VcpuFd>,
+    entry: EntryState,
+}
+
+impl Board {
+    fn create(kvm: &Kvm, plan: &VmPlan, payload: &Payload) -> Result<Self> {
+        let vm = create_vm(kvm)?;
+        let ram = ram::create(plan.memory)?;
+        let entry = payload.load(plan, plan.disks.len() + 1, &ram)?;
+        kvm::set_memory(&vm, ram::regions(&ram).map(|r| (r.gpa, r.host, r.len)))?;
+        vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
+        let vcpus = (0..plan.cpus).map(|index| vm.create_vcpu(index.into()));
+        let vcpus = vcpus.collect::<Result<_, _>>().or_fail(|| "create a vCPU")?;
+        let mut ioapic = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
+        vm.get_irqchip(&mut ioapic).or_fail(|| "read the I/O APIC")?;
+        Ok(Self { vm, ram, ioapic, vcpus, entry })
+    }
+}
+
+/// Set new vCPUs up for the machine's start.
+fn start_vcpus(fds: Vec<VcpuFd>, cpuid: &Supported, entry: &EntryState) -> Result<Vec<Arc<Vcpu>>> {
+    let tsc_khz = fds.first().and_then(|fd| fd.get_tsc_khz().ok());
+    let model = Model::new(cpuid, fds.len() as u8, tsc_khz);
     for (index, fd) in (0..).zip(&fds) {
         fd.set_cpuid2(&model.vcpu(index)?).or_fail(|| "set a vCPU's CPUID")?;
         regs::start(fd, index, (index == 0).then_some(entry))?;
@@ -280,11 +318,35 @@ fn open_disk(plan: &DiskPlan) -> Result<Arc<dyn Disk>> {
     block::open(layers, plan.read_only).or_fail(|| format!("open disk {}", plan.volume_id))
 }
 
+/// A disk that is open, and what the guest's device for it needs.
+struct OpenDisk {
+    disk: MachineDisk,
+    handlers: Handlers,
+    notices: Notices,
+}
+
+fn notices(report: &Arc<Report>) -> Notices {
+    let report = report.clone();
+    Notices::new(Arc::new(move |message: &str| report.notice(message)))
+}
+
+/// Open the plan's disks, with their engines.
+fn open_disks(plan: &VmPlan, report: &Arc<Report>) -> Result<Vec<OpenDisk>> {
+    let open = |plan: &DiskPlan| {
+        let (disk, notices) = (open_disk(plan)?, notices(report));
+        let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
+        let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
+        let _hold = plan.hold.map(fds::take).transpose()?;
+        Ok(OpenDisk { disk: MachineDisk { disk, device, _hold }, handlers, notices })
+    };
+    plan.disks.iter().map(open).collect()
+}
+
 type Virtio = (Vec<MachineDisk>, Vec<Arc<MmioTransport>>, Bus);
 
 /// The virtio devices in their slots: disks in the plan's order, then entropy.
 fn virtio(
-    plan: &VmPlan,
+    disks: Vec<OpenDisk>,
     vm: &VmFd,
     ram: &GuestRam,
     report: &Arc<Report>,
@@ -293,22 +355,14 @@ fn virtio(
     let filters = filters.cloned();
     let on_start: ThreadStart =
         Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker()));
-    let notices = || {
-        let report = report.clone();
-        Notices::new(Arc::new(move |message: &str| report.notice(message)))
-    };
-    let mut disks = Vec::with_capacity(plan.disks.len());
+    let mut machine_disks = Vec::with_capacity(disks.len());
     let mut devices: Vec<(Arc<dyn Device>, Handlers, Notices)> = Vec::new();
-    for plan in &plan.disks {
-        let (disk, notices) = (open_disk(plan)?, notices());
-        let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
-        let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
-        devices.push((device.clone(), handlers, notices));
-        let _hold = plan.hold.map(fds::take).transpose()?;
-        disks.push(MachineDisk { disk, device, _hold });
+    for OpenDisk { disk, handlers, notices } in disks {
+        devices.push((disk.device.clone(), handlers, notices));
+        machine_disks.push(disk);
     }
     let (rng, handlers) = Rng::create();
-    devices.push((rng, handlers, notices()));
+    devices.push((rng, handlers, notices(report)));
 
     let (mut transports, mut bus) = (Vec::new(), Bus::default());
     for (slot, (device, handlers, notices)) in devices.into_iter().enumerate() {
@@ -324,7 +378,7 @@ fn virtio(
         bus.insert(base, VIRTIO_STRIDE, transport.clone())?;
         transports.push(transport);
     }
-    Ok((disks, transports, bus))
+    Ok((machine_disks, transports, bus))
 }
 
 /// The engines in use, in the order of the disks.

@@ -70,12 +70,13 @@ fn start(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
     kvm::install_kick_handler()?;
     let control = plan.control.map(fds::take).transpose()?;
     let lock = plan.lock.map(fds::take).transpose()?;
-    let sandbox = plan.sandbox;
-    let machine = Machine::assemble(plan, report)?;
-    let events = EventLoop::new(machine, report.clone(), control, lock, signals)?;
-    if sandbox {
+    // The last file that this process opens by its name.
+    let kvm = kvm::open()?;
+    if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
+    let machine = Machine::assemble(&kvm, plan, report)?;
+    let events = EventLoop::new(machine, report.clone(), control, lock, signals)?;
     events.machine.run()?;
     // The guest need not wait for this: nothing of what it does is served before.
     events.machine.confine_event_thread()?;

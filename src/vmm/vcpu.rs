@@ -10,6 +10,7 @@ use crate::vmm::sandbox::Filters;
 use kvm_ioctls::VcpuFd;
 use std::fs::File;
 use std::io::Write;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Address space for a thread's stack; only what it touches costs memory.
@@ -47,25 +48,38 @@ impl Vcpu {
     }
 }
 
-/// Begin a vCPU's thread. It runs the guest as soon as the gate is open.
+/// A vCPU's thread, which waits for its vCPU.
+pub struct Seat(Sender<(Arc<Vcpu>, Arc<Shared>)>);
+
+/// Begin a vCPU's thread. It confines itself while the machine is being made.
 ///
 /// # Errors
 /// The host has no thread for us.
-pub fn spawn(
-    index: u32,
-    vcpu: Arc<Vcpu>,
-    shared: Arc<Shared>,
-    filters: Option<Arc<Filters>>,
-) -> Result<()> {
+pub fn spawn(index: u8, gate: Arc<Gate>, filters: Option<Arc<Filters>>) -> Result<Seat> {
+    let (seat, given) = channel::<(Arc<Vcpu>, Arc<Shared>)>();
     let main = move || {
         let confined = filters.map_or(Ok(()), |filters| filters.confine_vcpu());
         if let Err(error) = confined {
-            shared.gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
+            gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
         }
-        run(&vcpu, &shared);
+        // Nothing is given where the machine could not be made.
+        if let Ok((vcpu, shared)) = given.recv() {
+            run(&vcpu, &shared);
+        }
     };
     let thread = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(STACK);
-    thread.spawn(main).map(drop).or_fail(|| format!("start the thread of vCPU {index}"))
+    thread.spawn(main).or_fail(|| format!("start the thread of vCPU {index}"))?;
+    Ok(Seat(seat))
+}
+
+impl Seat {
+    /// Have the thread run `vcpu` as soon as the gate is open.
+    ///
+    /// # Errors
+    /// The thread has died, which was reported.
+    pub fn run(&self, vcpu: Arc<Vcpu>, shared: Arc<Shared>) -> Result<()> {
+        self.0.send((vcpu, shared)).or_fail(|| "run a vCPU")
+    }
 }
 
 /// Run the guest for the rest of the process's life.

@@ -102,6 +102,7 @@ impl Driver {
     /// A queue of `disk`.
     pub fn new(disk: &dyn Disk, engine: Engine) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MAX_LEN as usize)]).unwrap();
+        disk.flush_aside(Box::new(|| Ok(()))).unwrap();
         Self { queue: disk.queue(engine).unwrap(), ram: Arc::new(ram) }
     }
 
