@@ -1,6 +1,7 @@
 //! A stack of layers as one sequence of bytes.
 
 use super::host::HostFile;
+use super::merged::Merged;
 use super::qcow2::{Image, Mapping};
 use super::{Content, DiskFormat};
 use crate::sys::iobuf::IoBuf;
@@ -15,7 +16,7 @@ pub(crate) enum Layer {
 }
 
 impl Layer {
-    fn open(file: File, format: DiskFormat) -> io::Result<Self> {
+    pub(crate) fn open(file: File, format: DiskFormat) -> io::Result<Self> {
         let host = HostFile::new(file);
         match format {
             DiskFormat::Raw => {
@@ -66,8 +67,10 @@ pub(crate) enum Source {
 
 /// Layers from the top to the base.
 pub(crate) struct Chain {
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Arc<Layer>>,
     size: u64,
+    /// Of what is below the top, if that is more than one file.
+    merged: Option<Merged>,
 }
 
 impl Chain {
@@ -77,13 +80,19 @@ impl Chain {
         for (n, (file, format)) in files.into_iter().enumerate() {
             let layer = Layer::open(file, format)
                 .map_err(|e| io::Error::new(e.kind(), format!("layer {n}: {e}")))?;
-            layers.push(layer);
+            layers.push(Arc::new(layer));
         }
+        Self::new(layers)
+    }
+
+    /// The chain of these layers, the first being the top.
+    pub(crate) fn new(layers: Vec<Arc<Layer>>) -> io::Result<Self> {
         let Some(top) = layers.first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a disk needs a layer"));
         };
         let size = top.size();
-        Ok(Self { layers, size })
+        let merged = (layers.len() > 2).then(Merged::default);
+        Ok(Self { layers, size, merged })
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -114,25 +123,46 @@ impl Chain {
 
     /// As [`Chain::map`] for the layers from `from` on, without joining.
     pub(crate) fn map_once(&self, from: usize, offset: u64, len: u64) -> io::Result<(Source, u64)> {
+        let Some(merged) = self.merged.as_ref().filter(|_| from <= 1) else {
+            return self.walk(from, offset, len);
+        };
+        let mut len = len;
+        if from == 0 {
+            match self.walk_one(0, offset, len)? {
+                (None, have) => len = have,
+                (Some(found), have) => return Ok((found, have)),
+            }
+        }
+        merged.map((offset, len), self.size, |offset, len| self.walk(1, offset, len))
+    }
+
+    /// Ask the layers from `from` on, one after the other.
+    fn walk(&self, from: usize, offset: u64, len: u64) -> io::Result<(Source, u64)> {
         let mut len = len;
         for (n, layer) in self.layers.iter().enumerate().skip(from) {
             // A layer that is smaller than the one above it reads as zeros beyond its end.
             if offset >= layer.size() {
                 break;
             }
-            let inside = len.min(layer.size() - offset);
-            let (mapping, have) = layer.map(offset, inside)?;
-            len = have;
-            match mapping {
-                Mapping::Unallocated => {}
-                Mapping::Zero => return Ok((Source::Zero, len)),
-                Mapping::Data { host, copied } => {
-                    return Ok((Source::Host { layer: n, offset: host, copied }, len));
-                }
-                Mapping::Compressed => return Ok((Source::Compressed { layer: n }, len)),
+            match self.walk_one(n, offset, len)? {
+                (None, have) => len = have,
+                (Some(found), have) => return Ok((found, have)),
             }
         }
         Ok((Source::Zero, len))
+    }
+
+    /// What layer `n` has of the range; `None` if the layers below decide. `offset` is inside the layer.
+    fn walk_one(&self, n: usize, offset: u64, len: u64) -> io::Result<(Option<Source>, u64)> {
+        let layer = &self.layers[n];
+        let (mapping, have) = layer.map(offset, len.min(layer.size() - offset))?;
+        let source = match mapping {
+            Mapping::Unallocated => None,
+            Mapping::Zero => Some(Source::Zero),
+            Mapping::Data { host, copied } => Some(Source::Host { layer: n, offset: host, copied }),
+            Mapping::Compressed => Some(Source::Compressed { layer: n }),
+        };
+        Ok((source, have))
     }
 
     /// Whether the layers from `from` on have nothing but known zeros in the range.
@@ -149,7 +179,7 @@ impl Chain {
 
     /// Copy a piece of the compressed cluster around `offset` out: the bytes from there to its end.
     pub(crate) fn unpack(&self, layer: usize, offset: u64) -> io::Result<(Arc<[u8]>, usize)> {
-        match &self.layers[layer] {
+        match &*self.layers[layer] {
             Layer::Qcow2(image) => {
                 let within = offset % image.header.cluster_size();
                 Ok((image.unpack(offset)?, within as usize))

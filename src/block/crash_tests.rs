@@ -4,7 +4,6 @@
 use super::chain::{Chain, Layer};
 use super::disk::Shared;
 use super::host::Event;
-use super::qcow2::writer::Writer;
 use super::{DiskFormat, Reader, overlay};
 use crate::sys::iobuf::IoBuf;
 use crate::sys::pio::Part;
@@ -43,10 +42,10 @@ fn shared(dir: &Path, name: &str) -> Shared {
     let base = File::open(dir.join("base")).unwrap();
     let layers = vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)];
     let mut chain = Chain::open(layers).unwrap();
-    let Layer::Qcow2(image) = &mut chain.layers[0] else { panic!("the top is qcow2") };
+    let top = std::sync::Arc::get_mut(&mut chain.layers[0]).unwrap();
+    let Layer::Qcow2(image) = top else { panic!("the top is qcow2") };
     image.host.log = Some(Mutex::default());
-    let writer = Some(Writer::open(image).unwrap());
-    Shared { chain, writer, read_only: false, committer: Default::default() }
+    Shared::new(chain, false).unwrap()
 }
 
 fn events(shared: &Shared) -> Vec<Event> {

@@ -3,15 +3,18 @@
 use super::chain::{Chain, Layer};
 use super::qcow2::writer::Writer;
 use super::queue::DiskQueue;
-use super::{Begin, Disk, DiskFormat, Engine, Queue};
+use super::swap::Swap;
+use super::{Begin, Disk, DiskFormat, Engine, LayersStatus, Queue};
 use crate::error::{OrFail, Result};
 use crate::sys::iobuf::IoBuf;
 use crate::sys::pio::Part;
 use crate::sys::uring::Ring;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak};
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Submissions that fit a ring at once: virtio-blk's queue size.
@@ -28,24 +31,46 @@ const COMMIT_STACK: usize = 128 << 10;
 /// A layer that can't be believed, or a first layer that can't be written.
 pub fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Arc<dyn Disk>> {
     let chain = Chain::open(layers).or_fail(|| "open the disk")?;
-    let writer = match chain.layers.first() {
-        Some(Layer::Qcow2(image)) if !read_only => {
-            Some(Writer::open(image).or_fail(|| "open the disk for writing")?)
-        }
-        _ => None,
-    };
-    let shared = Arc::new(Shared { chain, writer, read_only, committer: OnceLock::new() });
-    Ok(Arc::new(FileDisk { shared }))
+    let shared = Shared::new(chain, read_only).or_fail(|| "open the disk for writing")?;
+    let shared = RwLock::new(Arc::new(shared));
+    Ok(Arc::new(FileDisk { current: Arc::new(Current { shared, committer: OnceLock::new() }) }))
 }
 
-/// What all queues of a disk use.
+/// A disk's layers, and what changes the top one. Replaced as a whole when the layers change.
 pub(crate) struct Shared {
     pub chain: Chain,
     /// The changer of a qcow2 top; none for raw and for reading.
-    pub writer: Option<Writer>,
+    pub writer: Option<Arc<Writer>>,
     pub read_only: bool,
+    /// What the disk was before its top was swapped, until that is whole on its own; and why it can't be.
+    pub previous: Mutex<Option<(Arc<Shared>, Option<String>)>>,
+}
+
+/// The disk's state at present.
+///
+/// Who changes the disk holds this for reading while doing so; who replaces it holds it for writing. So a
+/// change is wholly in the old layers or wholly in the new.
+pub(crate) struct Current {
+    pub(super) shared: RwLock<Arc<Shared>>,
     /// The way to the thread that writes metadata out, if it was begun.
-    pub committer: OnceLock<Sender<CommitRequest>>,
+    pub(super) committer: OnceLock<Sender<Work>>,
+}
+
+impl Current {
+    /// The state, for what does not change the disk.
+    pub(crate) fn get(&self) -> Arc<Shared> {
+        self.hold().clone()
+    }
+
+    /// The state, which stays while this is held.
+    pub(crate) fn hold(&self) -> RwLockReadGuard<'_, Arc<Shared>> {
+        self.shared.read().unwrap()
+    }
+
+    /// Have the committing thread do it; false if there is none.
+    pub(crate) fn commit_aside(&self, work: Work) -> bool {
+        self.committer.get().is_some_and(|committer| committer.send(work).is_ok())
+    }
 }
 
 /// A flush that a queue waits for.
@@ -60,23 +85,37 @@ pub(crate) struct Answers {
     pub event: EventFd,
 }
 
-struct FileDisk {
-    shared: Arc<Shared>,
+/// What the committing thread is for.
+pub(crate) enum Work {
+    /// Answer a flush.
+    Flush(CommitRequest),
+    /// Bring what was the top before the last swap to its end.
+    Seal,
+}
+
+pub(super) struct FileDisk {
+    pub(super) current: Arc<Current>,
 }
 
 /// Serve flushes until the disk and all of its queues are gone.
-fn commit_loop(shared: &Weak<Shared>, requests: &Receiver<CommitRequest>) {
-    while let Ok(first) = requests.recv() {
-        let Some(shared) = shared.upgrade() else { return };
+fn commit_loop(current: &Weak<Current>, work: &Receiver<Work>) {
+    while let Ok(first) = work.recv() {
+        let Some(current) = current.upgrade() else { return };
         // One commit answers all that had asked before it began.
-        let batch: Vec<_> = std::iter::once(first).chain(requests.try_iter()).collect();
-        let result = shared.flush();
-        for CommitRequest { token, answers } in batch {
-            let mut done = answers.done.lock().unwrap();
-            done.push((token, copy(&result)));
-            // The counter can't overflow: it is read whenever the queue's thread wakes.
-            let _ = answers.event.write(1);
+        let batch: Vec<_> = std::iter::once(first).chain(work.try_iter()).collect();
+        let shared = current.get();
+        if batch.iter().any(|work| matches!(work, Work::Flush(_))) {
+            let result = shared.flush();
+            for work in batch {
+                let Work::Flush(CommitRequest { token, answers }) = work else { continue };
+                let mut done = answers.done.lock().unwrap();
+                done.push((token, copy(&result)));
+                // The counter can't overflow: it is read whenever the queue's thread wakes.
+                let _ = answers.event.write(1);
+            }
         }
+        // What failed before is tried again with each flush.
+        shared.seal_previous();
     }
 }
 
@@ -90,15 +129,15 @@ fn copy(result: &io::Result<()>) -> io::Result<()> {
 
 impl Disk for FileDisk {
     fn size(&self) -> u64 {
-        self.shared.chain.size()
+        self.current.hold().chain.size()
     }
 
     fn read_only(&self) -> bool {
-        self.shared.read_only
+        self.current.hold().read_only
     }
 
     fn discard_granularity(&self) -> u32 {
-        match &self.shared.chain.layers[0] {
+        match &*self.current.hold().chain.layers[0] {
             Layer::Raw { .. } => 4096,
             Layer::Qcow2(image) => image.header.cluster_size() as u32,
         }
@@ -110,21 +149,21 @@ impl Disk for FileDisk {
             Engine::Uring => Some(Ring::new(RING_ENTRIES)?),
             Engine::Auto => Ring::new(RING_ENTRIES).ok(),
         };
-        Ok(Box::new(DiskQueue::new(self.shared.clone(), ring)?))
+        Ok(Box::new(DiskQueue::new(self.current.clone(), ring)?))
     }
 
     fn flush_aside(&self, begin: Begin) -> io::Result<()> {
-        if self.shared.writer.is_none() {
+        if self.current.hold().writer.is_none() {
             return Ok(());
         }
-        let (sender, requests) = channel();
-        if self.shared.committer.set(sender).is_err() {
+        let (sender, work) = channel();
+        if self.current.committer.set(sender).is_err() {
             return Ok(());
         }
-        let shared = Arc::downgrade(&self.shared);
+        let current = Arc::downgrade(&self.current);
         let main = move || {
             if begin().is_ok() {
-                commit_loop(&shared, &requests);
+                commit_loop(&current, &work);
             }
         };
         let thread = std::thread::Builder::new().name("block-commit".into());
@@ -132,21 +171,88 @@ impl Disk for FileDisk {
     }
 
     fn close(&self) -> io::Result<()> {
-        match &self.shared.writer {
-            _ if self.shared.read_only => Ok(()),
-            Some(writer) => writer.close(&self.shared.chain),
-            None => self.shared.chain.layers[0].host().sync(),
-        }
+        let shared = self.current.get();
+        shared.seal_previous();
+        let left = shared.previous.lock().unwrap().as_ref().and_then(|(_, why)| why.clone());
+        shared.close()?;
+        left.map_or(Ok(()), |why| Err(io::Error::other(why)))
+    }
+
+    fn layers(&self) -> io::Result<LayersStatus> {
+        let shared = self.current.get();
+        let top = shared.chain.layers[0].host().file().metadata()?.ino();
+        let sealed = match &*shared.previous.lock().unwrap() {
+            None => Ok(true),
+            Some((_, None)) => Ok(false),
+            Some((_, Some(why))) => Err(why.clone()),
+        };
+        Ok(LayersStatus { top, layers: shared.chain.layers.len(), sealed })
+    }
+
+    fn prepare_swap(&self, top: File) -> io::Result<Swap<'_>> {
+        Swap::prepare(self, top)
+    }
+
+    fn rebase(&self, base: File, format: DiskFormat) -> io::Result<()> {
+        super::swap::rebase(self, base, format)
     }
 }
 
 impl Shared {
+    pub(super) fn new(chain: Chain, read_only: bool) -> io::Result<Self> {
+        let writer = match chain.layers.first().map(|layer| &**layer) {
+            Some(Layer::Qcow2(image)) if !read_only => Some(Arc::new(Writer::open(image)?)),
+            _ => None,
+        };
+        Ok(Self { chain, writer, read_only, previous: Mutex::default() })
+    }
+
+    /// A flush needs more than a sync of the top's file.
+    pub(crate) fn needs_commit(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.needs_commit())
+            || self.previous.lock().unwrap().is_some()
+    }
+
     /// Make everything durable that was completed before.
     pub(crate) fn flush(&self) -> io::Result<()> {
+        let previous = self.previous.lock().unwrap().as_ref().map(|(shared, _)| shared.clone());
+        if let Some(previous) = previous {
+            // First what is below: a crash between the two leaves what a crash before this would.
+            previous.flush()?;
+        }
         match &self.writer {
             _ if self.read_only => Ok(()),
             Some(writer) if writer.needs_commit() => writer.commit(&self.chain),
             _ => self.chain.layers[0].host().sync(),
+        }
+    }
+
+    /// Bring the state before the last swap to its end, as a clean end of the VM does.
+    pub(super) fn seal_previous(&self) {
+        let previous = self.previous.lock().unwrap().as_ref().map(|(shared, _)| shared.clone());
+        let Some(previous) = previous else { return };
+        let mut outcome = previous.close();
+        while let Ok(false) = outcome {
+            // Operations from before the swap are still in flight.
+            std::thread::sleep(Duration::from_millis(1));
+            outcome = previous.close();
+        }
+        *self.previous.lock().unwrap() = outcome.err().map(|e| (previous, Some(e.to_string())));
+    }
+
+    /// True if nothing is left to do.
+    fn close(&self) -> io::Result<bool> {
+        match &self.writer {
+            _ if self.read_only => Ok(true),
+            Some(writer) => writer.close(&self.chain),
+            None => self.chain.layers[0].host().sync().map(|()| true),
+        }
+    }
+
+    /// Write metadata out if much of it waits.
+    pub(crate) fn relieve(&self) {
+        if let Some(writer) = &self.writer {
+            writer.relieve(&self.chain);
         }
     }
 

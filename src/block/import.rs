@@ -43,7 +43,7 @@ impl ImportSource for Reader {
 /// `InvalidData` for bad metadata; `PermissionDenied` if the image names a backing file.
 pub fn import_source(file: File, format: DiskFormat) -> io::Result<Box<dyn ImportSource>> {
     let chain = Chain::open(vec![(file, format)])?;
-    if let Some(Layer::Qcow2(image)) = chain.layers.first() {
+    if let Some(Layer::Qcow2(image)) = chain.layers.first().map(|layer| &**layer) {
         if let Some(name) = &image.header.backing {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,

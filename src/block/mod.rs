@@ -12,12 +12,17 @@ mod host;
 #[cfg(test)]
 mod hostile_tests;
 mod import;
+mod merged;
 pub mod overlay;
 mod qcow2;
 mod queue;
 mod reader;
+mod swap;
+#[cfg(test)]
+mod swap_tests;
 
 use crate::sys::iobuf::IoBuf;
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -25,6 +30,7 @@ pub use crate::plan::{DiskFormat, Engine};
 pub use disk::open;
 pub use import::{ImportSource, import_source};
 pub use reader::{Content, Extent, Reader};
+pub use swap::{Swap, swap_all};
 
 /// What a new thread does first: the place to put it into its sandbox. It ends at once if that fails.
 pub type Begin = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;
@@ -53,6 +59,39 @@ pub trait Disk: Send + Sync {
     }
     /// Write metadata out and sync everything: what a clean end of the VM does.
     fn close(&self) -> io::Result<()>;
+    /// What its files are now.
+    ///
+    /// # Errors
+    /// The host can't tell.
+    fn layers(&self) -> io::Result<LayersStatus> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Prepare to have all writes go to `top` from some moment on: an empty overlay of the disk's size. What is
+    /// the top now becomes a layer that nobody writes. [`swap_all`] does it.
+    ///
+    /// # Errors
+    /// The disk has no overlay to write to, the one before is not sealed yet, or `top` is not one.
+    fn prepare_swap(&self, _top: File) -> io::Result<Swap<'_>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Read all that is below the top from `base` from now on, which reads the same.
+    ///
+    /// # Errors
+    /// The disk has no overlay, what was the top before is not sealed yet, or `base` can't be opened.
+    fn rebase(&self, _base: File, _format: DiskFormat) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// What a disk's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayersStatus {
+    /// Inode number of the top.
+    pub top: u64,
+    /// How many there are.
+    pub layers: usize,
+    /// What was the top before the last swap is whole on its own, durably. If it can't be, why.
+    pub sealed: Result<bool, String>,
 }
 
 /// One operation. Offsets and lengths are in bytes and multiples of 512, inside the disk (checked again).

@@ -5,7 +5,6 @@ use super::host::HostFile;
 use super::qcow2::{Compression, Header, Image, repair as qcow2_repair};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering;
 
 /// 64 KiB clusters: QEMU's default, and one 4 KiB piece of an L2 table maps 32 MiB.
 const CLUSTER_BITS: u32 = 16;
@@ -49,6 +48,35 @@ pub fn repair(file: &File) -> io::Result<Repaired> {
     Ok(Repaired { clusters })
 }
 
+/// Have the header of an overlay name another base, for qemu-img's sake, while it may be in use: nothing else of the
+/// header is written.
+///
+/// # Errors
+/// `InvalidInput` if the name is not one; I/O errors.
+pub fn name_base(file: &File, backing: &Backing<'_>) -> io::Result<()> {
+    if !(1..=1023).contains(&backing.name.len()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a base's file name has 1 to 1023 bytes",
+        ));
+    }
+    let host = HostFile::new(file.try_clone()?);
+    let mut header = Image::open(HostFile::new(file.try_clone()?))?.header;
+    header.backing = Some(backing.name.to_owned());
+    let bytes = header.to_bytes(format_name(backing.format));
+    // "Header": extensions and name from byte 112 on; before them, where the name is.
+    host.write_at(&bytes[112..], 112)?;
+    host.write_at(&bytes[8..20], 8)?;
+    host.sync()
+}
+
+fn format_name(format: DiskFormat) -> &'static str {
+    match format {
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+    }
+}
+
 /// Whether the overlay was not closed after its last change, by what its header says.
 ///
 /// # Errors
@@ -62,8 +90,7 @@ pub fn is_dirty(file: &File) -> io::Result<bool> {
 /// # Errors
 /// `InvalidData` if it is no qcow2 image; I/O errors.
 pub fn is_empty(file: &File) -> io::Result<bool> {
-    let image = Image::open(HostFile::new(file.try_clone()?))?;
-    Ok(image.l1.iter().all(|entry| entry.load(Ordering::Relaxed) == 0))
+    Ok(Image::open(HostFile::new(file.try_clone()?))?.is_empty())
 }
 
 /// [`create`] with clusters of another size.
@@ -105,10 +132,7 @@ pub(crate) fn create_with(
         foreign: false,
         backing: backing.as_ref().map(|b| b.name.to_string()),
     };
-    let format = match backing.map(|b| b.format) {
-        Some(DiskFormat::Qcow2) => "qcow2",
-        _ => "raw",
-    };
+    let format = format_name(backing.map_or(DiskFormat::Raw, |b| b.format));
     let clusters = 2 + reftable_clusters + l1_clusters;
     let counts: Vec<u8> = (0..clusters).flat_map(|_| 1u16.to_be_bytes()).collect();
     let host = HostFile::new(file.try_clone()?);

@@ -1,7 +1,7 @@
 //! One queue of a disk: requests taken apart into transfers, and put together again.
 
 use super::chain::{Layer, Source};
-use super::disk::{Answers, CommitRequest, Shared};
+use super::disk::{Answers, CommitRequest, Current, Shared, Work};
 use super::qcow2::Mapping;
 use super::{Engine, Op, Queue};
 use crate::sys::iobuf::IoBuf;
@@ -17,6 +17,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 /// An operation with transfers in flight.
 struct Operation {
     token: u64,
+    /// The layers that it works on, and its epoch there.
+    shared: Arc<Shared>,
     epoch: Option<u64>,
     transfers: usize,
     result: io::Result<()>,
@@ -35,7 +37,7 @@ struct Async {
 
 /// A [`Queue`] over files.
 pub(crate) struct DiskQueue {
-    shared: Arc<Shared>,
+    disk: Arc<Current>,
     host: Option<Async>,
     operations: Vec<Option<Operation>>,
     free: Vec<usize>,
@@ -45,10 +47,10 @@ pub(crate) struct DiskQueue {
 }
 
 impl DiskQueue {
-    pub(crate) fn new(shared: Arc<Shared>, ring: Option<Ring>) -> io::Result<Self> {
+    pub(crate) fn new(disk: Arc<Current>, ring: Option<Ring>) -> io::Result<Self> {
         let host = ring.map(Async::new).transpose()?;
         Ok(Self {
-            shared,
+            disk,
             host,
             operations: Vec::new(),
             free: Vec::new(),
@@ -58,7 +60,7 @@ impl DiskQueue {
     }
 
     /// Refuse what is not inside the disk, in whole sectors, or writes to a read-only one.
-    fn check(&self, op: &Op) -> io::Result<()> {
+    fn check(&self, shared: &Shared, op: &Op) -> io::Result<()> {
         let (offset, len, writes) = match op {
             Op::Read { offset, buf } => (*offset, buf.len() as u64, false),
             Op::Write { offset, buf } => (*offset, buf.len() as u64, true),
@@ -67,10 +69,10 @@ impl DiskQueue {
             }
             Op::Flush => return Ok(()),
         };
-        if writes && self.shared.read_only {
+        if writes && shared.read_only {
             return Err(rustix::io::Errno::ROFS.into());
         }
-        let inside = offset.checked_add(len).is_some_and(|end| end <= self.shared.chain.size());
+        let inside = offset.checked_add(len).is_some_and(|end| end <= shared.chain.size());
         if inside && offset % 512 == 0 && len % 512 == 0 {
             return Ok(());
         }
@@ -80,13 +82,15 @@ impl DiskQueue {
         ))
     }
 
-    fn begin(&mut self, token: u64) -> usize {
+    fn begin(&mut self, token: u64, shared: &Arc<Shared>) -> usize {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.operations.push(None);
             self.operations.len() - 1
         });
-        let epoch = self.shared.writer.as_ref().map(|w| w.epochs.enter());
-        self.operations[slot] = Some(Operation { token, epoch, transfers: 1, result: Ok(()) });
+        let epoch = shared.writer.as_ref().map(|w| w.epochs.enter());
+        let shared = shared.clone();
+        self.operations[slot] =
+            Some(Operation { token, shared, epoch, transfers: 1, result: Ok(()) });
         slot
     }
 
@@ -100,8 +104,8 @@ impl DiskQueue {
         if operation.transfers > 0 {
             return;
         }
-        if let Some(Operation { token, epoch, result, .. }) = self.operations[slot].take() {
-            if let (Some(writer), Some(epoch)) = (&self.shared.writer, epoch) {
+        if let Some(Operation { token, shared, epoch, result, .. }) = self.operations[slot].take() {
+            if let (Some(writer), Some(epoch)) = (&shared.writer, epoch) {
                 writer.epochs.exit(epoch);
             }
             self.free.push(slot);
@@ -114,7 +118,7 @@ impl DiskQueue {
     /// Writes are done at once with either engine: they end in the page cache, and where the file system
     /// has no non-blocking buffered writes (ext4), io_uring hands each to a worker thread, at half the rate.
     fn transfer(&mut self, slot: usize, transfer: Transfer, at: At<'_>) -> io::Result<()> {
-        let host = self.shared.chain.layers[at.layer].host();
+        let host = at.shared.chain.layers[at.layer].host();
         if let (Some(Async { ring, .. }), Transfer::Read | Transfer::Sync) =
             (&mut self.host, transfer)
         {
@@ -135,8 +139,13 @@ impl DiskQueue {
         }
     }
 
-    fn read(&mut self, slot: usize, offset: u64, buf: &Arc<IoBuf>) -> io::Result<()> {
-        let shared = self.shared.clone();
+    fn read(
+        &mut self,
+        shared: &Shared,
+        slot: usize,
+        offset: u64,
+        buf: &Arc<IoBuf>,
+    ) -> io::Result<()> {
         let mut start = 0;
         while start < buf.len() {
             let from = offset + start as u64;
@@ -148,7 +157,11 @@ impl DiskQueue {
                 }
                 Source::Compressed { layer } => shared.unpack(layer, from, buf, start, len)?,
                 Source::Host { layer, offset, .. } => {
-                    self.transfer(slot, Transfer::Read, At { layer, offset, buf, start, len })?;
+                    self.transfer(
+                        slot,
+                        Transfer::Read,
+                        At { shared, layer, offset, buf, start, len },
+                    )?;
                 }
             }
             start += len;
@@ -156,12 +169,17 @@ impl DiskQueue {
         Ok(())
     }
 
-    fn write(&mut self, slot: usize, offset: u64, buf: &Arc<IoBuf>) -> io::Result<()> {
-        let shared = self.shared.clone();
+    fn write(
+        &mut self,
+        shared: &Shared,
+        slot: usize,
+        offset: u64,
+        buf: &Arc<IoBuf>,
+    ) -> io::Result<()> {
         let mut start = 0;
         while start < buf.len() {
             let (at, rest) = (offset + start as u64, buf.len() - start);
-            let mapped = match &shared.chain.layers[0] {
+            let mapped = match &*shared.chain.layers[0] {
                 Layer::Raw { .. } => Some((at, rest)),
                 Layer::Qcow2(image) => match image.map(at, rest as u64)? {
                     (Mapping::Data { host, copied: true }, have) => Some((host, have as usize)),
@@ -172,36 +190,57 @@ impl DiskQueue {
             let Some((offset, len)) = mapped else {
                 return shared.write(at, Part { buf, start, len: rest });
             };
-            self.transfer(slot, Transfer::Write, At { layer: 0, offset, buf, start, len })?;
+            self.transfer(slot, Transfer::Write, At { shared, layer: 0, offset, buf, start, len })?;
             start += len;
         }
         Ok(())
     }
 
     fn flush(&mut self, token: u64) {
-        let commit = self.shared.writer.as_ref().is_some_and(|w| w.needs_commit());
-        let Some(host) = self.host.as_mut().filter(|_| !self.shared.read_only) else {
-            let result = self.shared.flush();
+        let shared = self.disk.get();
+        let commit = shared.needs_commit();
+        let Some(host) = self.host.as_mut().filter(|_| !shared.read_only) else {
+            let result = shared.flush();
             return self.done.push_back((token, result));
         };
         if commit {
-            let (committer, answers) = (self.shared.committer.get(), host.answers.clone());
-            match committer.map(|committer| committer.send(CommitRequest { token, answers })) {
-                Some(Ok(())) => host.commits += 1,
-                _ => self.done.push_back((token, self.shared.flush())),
+            let answers = host.answers.clone();
+            if self.disk.commit_aside(Work::Flush(CommitRequest { token, answers })) {
+                host.commits += 1;
+            } else {
+                self.done.push_back((token, shared.flush()));
             }
             return;
         }
-        let slot = self.begin(token);
+        let slot = self.begin(token, &shared);
         let nothing = self.nothing.clone();
-        let at = At { layer: 0, offset: 0, buf: &nothing, start: 0, len: 0 };
+        let at = At { shared: &shared, layer: 0, offset: 0, buf: &nothing, start: 0, len: 0 };
         let result = self.transfer(slot, Transfer::Sync, at);
+        self.end(slot, result);
+    }
+}
+
+impl DiskQueue {
+    /// Begin anything but a flush.
+    fn start(&mut self, shared: &Arc<Shared>, token: u64, op: Op) {
+        if let Err(e) = self.check(shared, &op) {
+            return self.done.push_back((token, Err(e)));
+        }
+        let slot = self.begin(token, shared);
+        let result = match op {
+            Op::Read { offset, buf } => self.read(shared, slot, offset, &Arc::new(buf)),
+            Op::Write { offset, buf } => self.write(shared, slot, offset, &Arc::new(buf)),
+            Op::Discard { len: 0, .. } | Op::WriteZeroes { len: 0, .. } | Op::Flush => Ok(()),
+            Op::Discard { offset, len } => shared.discard(offset, len),
+            Op::WriteZeroes { offset, len, unmap } => shared.zero(offset, len, unmap),
+        };
         self.end(slot, result);
     }
 }
 
 /// One transfer's place: bytes of a layer's file, and of a buffer.
 struct At<'a> {
+    shared: &'a Shared,
     layer: usize,
     offset: u64,
     buf: &'a Arc<IoBuf>,
@@ -215,21 +254,20 @@ impl Queue for DiskQueue {
     }
 
     fn submit(&mut self, token: u64, op: Op) {
-        if let Err(e) = self.check(&op) {
-            return self.done.push_back((token, Err(e)));
-        }
         if matches!(op, Op::Flush) {
             return self.flush(token);
         }
-        let slot = self.begin(token);
-        let result = match op {
-            Op::Read { offset, buf } => self.read(slot, offset, &Arc::new(buf)),
-            Op::Write { offset, buf } => self.write(slot, offset, &Arc::new(buf)),
-            Op::Discard { len: 0, .. } | Op::WriteZeroes { len: 0, .. } | Op::Flush => Ok(()),
-            Op::Discard { offset, len } => self.shared.discard(offset, len),
-            Op::WriteZeroes { offset, len, unmap } => self.shared.zero(offset, len, unmap),
-        };
-        self.end(slot, result);
+        let disk = self.disk.clone();
+        if let Op::Read { .. } = op {
+            // Layers that are replaced meanwhile still read the same.
+            return self.start(&disk.get(), token, op);
+        }
+        // The layers are not replaced until the change is made. Its metadata may be written out when they could be.
+        let held = disk.hold();
+        let shared = held.clone();
+        self.start(&shared, token, op);
+        drop(held);
+        shared.relieve();
     }
 
     fn kick(&mut self) -> io::Result<()> {

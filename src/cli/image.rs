@@ -44,6 +44,17 @@ pub enum ImageCommand {
         spore image show debian -o json | jq '.Images[0] | {Name: \"copy\", KernelId, BlockDeviceMappings}' \\\n    \
         | spore image register --manifest -")]
     Register(RegisterArgs),
+    /// Make an image of an instance, with what was changed in it; prints the image's id
+    ///
+    /// All its volumes are taken at one instant and nothing is copied: what they have becomes the image's snapshots,
+    /// and the volumes go on in new overlays. A running instance is shut down by its power button for that and started
+    /// again. With --no-reboot it goes on: the image then has what the guest had on its disks at that moment, as
+    /// after a power failure, and its file systems replay their journals when it boots.
+    #[command(after_long_help = "Examples:\n  \
+        spore image create web-1 --name web-golden --description 'nginx installed'\n  \
+        spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
+        spore image create web-1 --name small-data --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
+    Create(super::create::CreateArgs),
     /// List images
     #[command(visible_alias = "list")]
     Ls {
@@ -193,9 +204,11 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
         ImageCommand::Register(args) => {
             cancellable(|| register(&store, args)).and_then(|image| told(output, image))
         }
+        ImageCommand::Create(args) => super::create::create(&store, output, args),
         ImageCommand::Ls { filters } => {
             builtin::ensure(&store, builtin::DEMO)?;
-            let images = store.images().list()?.or_warn();
+            let images = store.images().list()?.or_warn().into_iter();
+            let images = images.map(|image| catalog::settled(&store, image)).collect();
             list(&store, output, select::select(images, filters, FILTERS)?)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one call of the service, a table or JSON out.
 
 pub mod args;
+mod create;
 mod describe;
 mod doctor;
 pub mod filter;

@@ -2,22 +2,23 @@
 
 use super::record::{
     Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
-    RootDeviceType, Tag, VirtualizationType,
+    RootDeviceType, StateReason, Tag, VirtualizationType,
 };
 use super::{builtin, names};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::store::{Durability, Record, Staging, Store, not_owned, now};
+use crate::store::{Durability, Locked, Record, Staging, Store, not_owned, now};
 use crate::volume::owner_id;
+use crate::volume::record::default_volume_type;
 use serde::Deserialize;
 
 /// Largest volume in GiB: EC2's.
-const MAX_GIB: u64 = super::import::MAX_SIZE >> 30;
+pub const MAX_GIB: u64 = super::import::MAX_SIZE >> 30;
 /// The root's device name if none is given: what the guest calls its first virtio disk.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 /// Most block devices of an image; each takes a device slot of the machine.
-const MAX_MAPPINGS: usize = 16;
+pub const MAX_MAPPINGS: usize = 16;
 
 /// What `register` is told, in the shape and with the names of EC2's RegisterImage. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -85,6 +86,7 @@ impl Manifest {
             snapshot_id: Some(snapshot),
             volume_size: 0,
             delete_on_termination: true,
+            volume_type: default_volume_type(),
             read_only: false,
         };
         Self {
@@ -310,6 +312,37 @@ fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {
     Ok(())
 }
 
+/// Put an image into the store whose snapshots are yet to be made: it is pending while what this gives is held.
+///
+/// # Errors
+/// The name, the description or a tag is malformed, or the name is taken.
+pub fn begin(store: &Store, image: Image) -> Result<Locked<Image>> {
+    names::check(&image.name)?;
+    builtin::refuse_name(&image.name)?;
+    names::check_tags(&image.tags)?;
+    check_description(image.description.as_deref())?;
+    let lock = store.lock()?;
+    names::check_free::<Image>(store, &lock, &image.name)?;
+    store.images().create_locked(Durability::Durable, |_| Ok(image))
+}
+
+/// An image as it truly is: one whose maker died before it was available has failed.
+pub fn settled(store: &Store, mut image: Image) -> Image {
+    let id = &image.image_id;
+    if image.state == ImageState::Pending && matches!(store.images().is_locked(id), Ok(false)) {
+        // It may have become available between the two looks.
+        if let Ok(again) = store.images().get(id) {
+            image = again;
+        }
+        if image.state == ImageState::Pending {
+            image.state = ImageState::Failed;
+            let why = "the command that made it was killed; deregister it and make it again";
+            image.state_reason = Some(StateReason::new("Server.InternalError", why));
+        }
+    }
+    image
+}
+
 /// The image that `text` addresses: built in, by id, by name or by a unique prefix of its id.
 ///
 /// # Errors
@@ -318,7 +351,7 @@ fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {
 pub fn resolve(store: &Store, text: &str) -> Result<Image> {
     let image = match builtin::ensure(store, text)? {
         Some(image) => image,
-        None => store.images().resolve(text)?,
+        None => settled(store, store.images().resolve(text)?),
     };
     check_registered(&image)?;
     Ok(image)

@@ -4,7 +4,7 @@
 
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
 use crate::plan::DiskFormat;
-use crate::volume::record::Layer;
+use crate::volume::record::{Layer, default_volume_type};
 use serde::{Deserialize, Serialize};
 
 /// A key and a value (EC2 Tag).
@@ -235,6 +235,9 @@ pub struct EbsBlockDevice {
     /// The volume goes with its instance: EC2's default for an image's volumes.
     #[serde(default = "yes")]
     pub delete_on_termination: bool,
+    /// EC2's name of what it is stored on. Recorded; every type is the same here.
+    #[serde(default = "default_volume_type")]
+    pub volume_type: String,
     /// The guest may only read it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,

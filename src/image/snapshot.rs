@@ -114,6 +114,15 @@ pub fn check(wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
+impl Drop for Pending {
+    /// What nobody completes is in error.
+    fn drop(&mut self) {
+        if self.locked.record.state == SnapshotState::Pending {
+            self.fail("it was not finished; make it again");
+        }
+    }
+}
+
 impl Pending {
     /// The record so far.
     pub fn record(&self) -> &Snapshot {

@@ -3,7 +3,10 @@
 use super::dir::InstanceDir;
 use crate::control::{MAX_LINE, Request, Response, Status};
 use crate::error::{Error, OrFail, Result};
-use std::io::{BufRead, BufReader, Read, Write};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -15,6 +18,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// No VMM listens, it does not answer in time, or it refuses.
 pub fn ask(dir: &InstanceDir, request: &Request) -> Result<(Response, UnixStream)> {
+    talk(dir, request, &[])
+}
+
+/// Send one request with descriptors, and give the answer.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_with(dir: &InstanceDir, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Response> {
+    talk(dir, request, fds).map(|(response, _)| response)
+}
+
+fn talk(
+    dir: &InstanceDir,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(Response, UnixStream)> {
     let (path, _dir) = dir.control_path()?;
     let doing = || format!("talk to the VMM of {}", dir.id());
     let mut stream = UnixStream::connect(&path).or_fail(doing)?;
@@ -22,7 +41,7 @@ pub fn ask(dir: &InstanceDir, request: &Request) -> Result<(Response, UnixStream
     stream.set_write_timeout(Some(PATIENCE)).or_fail(doing)?;
     let mut line = serde_json::to_vec(request).or_fail(doing)?;
     line.push(b'\n');
-    stream.write_all(&line).or_fail(doing)?;
+    send(&mut stream, &line, fds).or_fail(doing)?;
     let response = match request {
         // What follows the line belongs to the console: read not one byte more.
         Request::Console {} => byte_by_byte(&mut stream),
@@ -35,6 +54,21 @@ pub fn ask(dir: &InstanceDir, request: &Request) -> Result<(Response, UnixStream
         Response::Error { message } => Err(Error::failure(format!("{}: {message}", dir.id()))),
         response => Ok((response, stream)),
     }
+}
+
+/// The descriptors go with the first byte.
+fn send(stream: &mut UnixStream, line: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+    if fds.is_empty() {
+        return stream.write_all(line);
+    }
+    let rights = SendAncillaryMessage::ScmRights(fds);
+    let mut space = vec![MaybeUninit::uninit(); rights.size()];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(rights) {
+        return Err(std::io::Error::other("too many descriptors"));
+    }
+    let sent = sendmsg(&*stream, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)?;
+    stream.write_all(&line[sent..])
 }
 
 /// The state of a running VMM.

@@ -85,6 +85,8 @@ pub struct LaunchPlan {
     pub ramdisk: Option<RamdiskId>,
     /// The whole kernel command line.
     pub command_line: String,
+    /// What it was made of: the image's, or what the request gave in its place.
+    pub image_command_line: Option<String>,
     /// SMBIOS UUID.
     pub uuid: String,
     /// Volumes to make, the root first.
@@ -119,6 +121,8 @@ pub struct VolumePlan {
     pub size: u64,
     /// The volume goes with the instance.
     pub delete_on_termination: bool,
+    /// EC2's volume type.
+    pub volume_type: String,
     /// The guest may only read it.
     pub read_only: bool,
 }
@@ -180,8 +184,8 @@ pub fn resolve(
     };
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
-    let base = request.command_line.as_ref().or(image.command_line.as_ref());
-    let base = base.map_or("", String::as_str);
+    let given = request.command_line.as_ref().or(image.command_line.as_ref());
+    let base = given.map_or("", String::as_str);
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
@@ -190,6 +194,7 @@ pub fn resolve(
         Ok(LaunchPlan {
             uuid: uuid(&instance_id),
             command_line,
+            image_command_line: given.cloned(),
             instance_id,
             reservation_id: reservation_id.clone(),
             image_id: image.image_id.clone(),

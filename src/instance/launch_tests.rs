@@ -23,6 +23,7 @@ fn mapping(device: &str, snapshot: Option<&str>) -> BlockDeviceMapping {
             snapshot_id: snapshot.map(|s| s.parse().unwrap()),
             volume_size: 2,
             delete_on_termination: true,
+            volume_type: "gp3".into(),
             read_only: false,
         }),
         virtual_name: None,
@@ -87,12 +88,13 @@ fn a_plan_in_full() {
         "kernel": "aki-00000000000000001",
         "ramdisk": "ari-00000000000000001",
         "command_line": "quiet console=ttyS0 root=/dev/vda rw panic=-1 spore.instance=i-00000000000000001 spore.index=0",
+        "image_command_line": "quiet",
         "uuid": plans[0].uuid,
         "volumes": [
             {"device_name": "/dev/vda", "snapshot_id": "snap-00000000000000001", "size": 2,
-             "delete_on_termination": true, "read_only": false},
+             "delete_on_termination": true, "volume_type": "gp3", "read_only": false},
             {"device_name": "/dev/vdb", "snapshot_id": null, "size": 2,
-             "delete_on_termination": true, "read_only": false}
+             "delete_on_termination": true, "volume_type": "gp3", "read_only": false}
         ],
         "root_device_type": "ebs",
         "shutdown_behavior": "stop",

@@ -249,7 +249,10 @@ pub fn stopped(dir: &InstanceDir, cannot: &str) -> Result<Locked<Record>> {
 }
 
 /// The instance as it truly is, locked.
-fn current(dir: &InstanceDir) -> Result<Locked<Record>> {
+///
+/// # Errors
+/// It does not exist, or its record can't be brought up to date.
+pub(super) fn current(dir: &InstanceDir) -> Result<Locked<Record>> {
     let Some(mut locked) = dir.lock()? else { return Err(not_found(dir.id().as_str())) };
     reap::settle_locked(dir, &mut locked)?;
     Ok(locked)
@@ -267,7 +270,7 @@ pub fn not_found(id: &str) -> Error {
     )
 }
 
-fn incorrect_state(locked: &Locked<Record>, cannot: &str) -> Error {
+pub(super) fn incorrect_state(locked: &Locked<Record>, cannot: &str) -> Error {
     let instance = &locked.record.instance;
     let (id, state) = (&instance.instance_id, instance.state.name());
     Error::refused("IncorrectInstanceState", format!("{id} is {state} and cannot be {cannot}"))

@@ -90,6 +90,7 @@ pub fn disks(
             snapshot_id: ebs.snapshot_id.clone(),
             size: ebs.volume_size,
             delete_on_termination: ebs.delete_on_termination,
+            volume_type: ebs.volume_type.clone(),
             read_only: ebs.read_only,
         })
         .collect();

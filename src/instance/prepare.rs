@@ -131,6 +131,7 @@ fn record(plan: &LaunchPlan) -> Record {
             spore: Spore {
                 memory: plan.memory,
                 command_line: plan.command_line.clone(),
+                image_command_line: plan.image_command_line.clone(),
                 uuid: plan.uuid.clone(),
                 engine: plan.engine,
                 engines: Vec::new(),

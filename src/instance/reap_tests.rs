@@ -35,6 +35,7 @@ pub fn record(
             spore: Spore {
                 memory: 1 << 30,
                 command_line: String::new(),
+                image_command_line: None,
                 uuid: String::new(),
                 engine: Engine::Auto,
                 engines: vec![],

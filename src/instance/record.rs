@@ -74,6 +74,9 @@ pub struct Spore {
     pub memory: u64,
     /// The whole kernel command line.
     pub command_line: String,
+    /// What that was made of: its image's, for images made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_command_line: Option<String>,
     /// SMBIOS UUID.
     pub uuid: String,
     /// The engine asked for.

@@ -25,7 +25,7 @@ const GIB: u64 = 1 << 30;
 pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> Result<VolumeId> {
     let mut new = NewVolume {
         size_bytes: None,
-        volume_type: None,
+        volume_type: Some(wanted.volume_type.clone()),
         attachment: Some(Attachment {
             instance_id: plan.instance_id.clone(),
             device: wanted.device_name.clone(),

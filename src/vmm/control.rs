@@ -2,15 +2,23 @@
 
 use crate::control::{MAX_LINE, Request, Response};
 use rustix::event::PollFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 /// Most connections at a time; more wait in the listener's queue.
 const MAX_CLIENTS: usize = 64;
 /// Output that waits for a client. One that reads slower than the guest writes is disconnected.
 const MAX_BACKLOG: usize = 256 << 10;
+
+/// Most descriptors that may come with a request: one for each disk.
+const MAX_FDS: usize = 32;
+
+/// What answers a request and takes the descriptors that came with it.
+pub type Answer<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Response + 'a;
 
 /// What a connection is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +36,8 @@ struct Client {
     mode: Mode,
     /// Received and not yet used: an unfinished line, or input that the guest has no room for.
     input: Vec<u8>,
+    /// Came with the input; the next line's.
+    fds: Vec<OwnedFd>,
     output: VecDeque<u8>,
     /// It is to be dropped, once `output` is sent.
     closing: bool,
@@ -86,7 +96,7 @@ impl Client {
         if room == 0 {
             return;
         }
-        match self.stream.read(&mut bytes[..room]) {
+        match self.read(&mut bytes[..room]) {
             Ok(0) => self.gone = true,
             // Who waits has nothing more to say.
             Ok(_) if self.mode == Mode::Waiting => {}
@@ -95,6 +105,24 @@ impl Client {
                 if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.gone = true,
         }
+    }
+
+    /// Bytes, and descriptors that came with them. Too many descriptors are an error.
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let mut parts = [IoSliceMut::new(bytes)];
+        let received = rustix::net::recvmsg(&self.stream, &mut parts, &mut control, flags)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        if self.fds.len() > MAX_FDS {
+            return Err(io::Error::other("too many descriptors"));
+        }
+        Ok(received.bytes)
     }
 
     /// The next whole line, without its end.
@@ -144,7 +172,7 @@ impl Control {
     }
 
     /// Do what can be done after a poll: accept, send, receive, and have `answer` answer each request.
-    pub fn serve(&mut self, ready: &[PollFlags], answer: &mut dyn FnMut(&Request) -> Response) {
+    pub fn serve(&mut self, ready: &[PollFlags], answer: &mut Answer<'_>) {
         let (listener, clients) =
             ready.split_at(usize::from(self.listener.is_some()).min(ready.len()));
         for (client, ready) in self.clients.iter_mut().zip(clients) {
@@ -170,12 +198,13 @@ impl Control {
     fn accept(&mut self) {
         while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
             if stream.set_nonblocking(true).is_ok() {
-                let (input, output) = (Vec::new(), VecDeque::new());
+                let (input, fds, output) = (Vec::new(), Vec::new(), VecDeque::new());
                 let mode = Mode::Requests;
                 self.clients.push(Client {
                     stream,
                     mode,
                     input,
+                    fds,
                     output,
                     closing: false,
                     gone: false,
@@ -214,10 +243,10 @@ impl Control {
     }
 }
 
-fn take_request(client: &mut Client, line: &[u8], answer: &mut dyn FnMut(&Request) -> Response) {
+fn take_request(client: &mut Client, line: &[u8], answer: &mut Answer<'_>) {
     let response = match serde_json::from_slice::<Request>(line) {
         Ok(request) => {
-            let response = answer(&request);
+            let response = answer(&request, std::mem::take(&mut client.fds));
             match (&request, &response) {
                 (Request::Console {}, Response::Ok {}) => client.mode = Mode::Console,
                 (Request::Wait {}, Response::Ok {}) => client.mode = Mode::Waiting,
@@ -234,7 +263,7 @@ fn take_request(client: &mut Client, line: &[u8], answer: &mut dyn FnMut(&Reques
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Read};
 
     struct Fixture {
         control: Control,
@@ -247,13 +276,13 @@ mod tests {
         let path = dir.path().join("control");
         let mut control = Control::new(Some(UnixListener::bind(&path).unwrap())).unwrap();
         let client = UnixStream::connect(&path).unwrap();
-        control.serve(&[PollFlags::IN], &mut |_| unreachable!());
+        control.serve(&[PollFlags::IN], &mut |_, _| unreachable!());
         Fixture { control, client, _dir: dir }
     }
 
     fn serve(control: &mut Control) {
         let everything = PollFlags::IN | PollFlags::OUT;
-        control.serve(&[PollFlags::empty(), everything], &mut |request| match request {
+        control.serve(&[PollFlags::empty(), everything], &mut |request, _| match request {
             Request::Reset {} => Response::Error { message: "no".to_owned() },
             _ => Response::Ok {},
         });

@@ -6,6 +6,7 @@ use crate::plan::{EndReason, ResetBy, VmReport};
 use crate::sys::{eventfd, fds};
 use crate::vmm::control::Control;
 use crate::vmm::gate::Stop;
+use crate::vmm::layers;
 use crate::vmm::machine::Machine;
 use crate::vmm::report::{Report, now_ms};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -147,7 +148,12 @@ impl EventLoop {
 
     fn serve_control(&mut self, ready: &[PollFlags]) {
         let (machine, started, resets) = (&self.machine, self.started, self.resets);
-        let answer = &mut |request: &Request| answer(machine, started, resets, request);
+        let answer = &mut |request: &Request, fds: Vec<OwnedFd>| match request {
+            Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
+                layers::answer(machine, request, fds)
+            }
+            _ => answer(machine, started, resets, request),
+        };
         self.control.serve(ready, answer);
         // Newly typed: offer it in the next turn. What the guest has no room for waits for it to ask.
         self.console_due |= self.control.has_input() && ready.iter().any(|r| !r.is_empty());
@@ -188,6 +194,7 @@ impl EventLoop {
         self.machine.pause();
         self.serve_console();
         self.machine.close(&self.report);
+        self.machine.release();
         self.report.ended(reason, message);
         drop(self.lock.take());
         let failed = matches!(reason, EndReason::KvmError | EndReason::VmmError);
@@ -214,6 +221,8 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
         }
         // The connection changes its nature once this is answered.
         Request::Console {} | Request::Wait {} => {}
+        // Answered by `layers`.
+        Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {}
     }
     Response::Ok {}
 }

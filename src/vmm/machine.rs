@@ -59,7 +59,7 @@ struct MachineDisk {
     disk: Arc<dyn Disk>,
     device: Arc<Blk>,
     /// Keeps others from using the volume.
-    _hold: Option<OwnedFd>,
+    hold: Option<OwnedFd>,
 }
 
 /// A machine.
@@ -200,9 +200,19 @@ impl Machine {
         online
     }
 
+    /// What the block devices are of, in order.
+    pub fn media(&self) -> impl Iterator<Item = &dyn Disk> {
+        self.disks.iter().map(|disk| &*disk.disk)
+    }
+
     /// The block devices, in order.
     pub fn disks(&self) -> impl Iterator<Item = &Blk> {
         self.disks.iter().map(|disk| &*disk.device)
+    }
+
+    /// Let others use the volumes. Nothing is written to them any more.
+    pub fn release(&mut self) {
+        self.disks.iter_mut().for_each(|disk| drop(disk.hold.take()));
     }
 
     /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are paused.
@@ -336,8 +346,8 @@ fn open_disks(plan: &VmPlan, report: &Arc<Report>) -> Result<Vec<OpenDisk>> {
         let (disk, notices) = (open_disk(plan)?, notices(report));
         let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
         let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
-        let _hold = plan.hold.map(fds::take).transpose()?;
-        Ok(OpenDisk { disk: MachineDisk { disk, device, _hold }, handlers, notices })
+        let hold = plan.hold.map(fds::take).transpose()?;
+        Ok(OpenDisk { disk: MachineDisk { disk, device, hold }, handlers, notices })
     };
     plan.disks.iter().map(open).collect()
 }

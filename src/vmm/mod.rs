@@ -5,6 +5,7 @@ pub mod control;
 pub mod cpuid;
 pub mod event;
 pub mod gate;
+mod layers;
 pub mod machine;
 pub mod regs;
 pub mod report;

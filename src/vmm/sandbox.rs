@@ -93,12 +93,14 @@ const FILES: &[Allow] = &[
 ];
 
 const WORKER: &[Allow] = &[
-    Call(libc::SYS_getrandom), // virtio-rng
+    Call(libc::SYS_getrandom),       // virtio-rng
+    Call(libc::SYS_clock_nanosleep), // a snapshot waits for operations from before it
 ];
 
 const EVENT: &[Allow] = &[
     Call(libc::SYS_accept4),     // control socket
     Call(libc::SYS_recvfrom),    // control clients
+    Call(libc::SYS_recvmsg),     // control clients that pass descriptors
     Call(libc::SYS_sendto),      // control clients, without SIGPIPE
     Call(libc::SYS_shutdown),    // control clients
     Call(libc::SYS_getrandom),   // std's hash maps

@@ -160,8 +160,9 @@ impl Writer {
         Ok(())
     }
 
-    /// A clean end: everything durable, nothing leaked, the file no longer than it must be.
-    pub(crate) fn close(&self, chain: &Chain) -> io::Result<()> {
+    /// A clean end: everything durable, nothing leaked, the file no longer than it must be. False if operations in
+    /// flight have kept something from being given back; the header says so then.
+    pub(crate) fn close(&self, chain: &Chain) -> io::Result<bool> {
         let image = top(chain)?;
         self.commit(chain)?; // unmaps on disk, and releases
         self.commit(chain)?; // writes the counts of what was released
@@ -175,7 +176,9 @@ impl Writer {
                 self.marked.store(false, Ordering::SeqCst);
             }
         }
+        let clean = limbo.is_empty() && meta.is_settled();
         drop((limbo, meta));
-        self.sync(image)
+        self.sync(image)?;
+        Ok(clean)
     }
 }

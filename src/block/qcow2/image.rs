@@ -88,6 +88,11 @@ impl Image {
         self.header.size.next_multiple_of(512)
     }
 
+    /// Nothing was ever written to it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.l1.iter().all(|entry| entry.load(Ordering::Relaxed) == 0)
+    }
+
     /// Set or clear the header's "dirty bit". The caller syncs.
     pub(crate) fn set_dirty(&self, dirty: bool) -> io::Result<()> {
         let mut features = [0; 8];

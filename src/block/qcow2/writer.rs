@@ -49,7 +49,7 @@ pub(crate) struct Writer {
 
 /// The image that a writer changes.
 pub(super) fn top(chain: &Chain) -> io::Result<&Image> {
-    match chain.layers.first() {
+    match chain.layers.first().map(|layer| &**layer) {
         Some(Layer::Qcow2(image)) => Ok(image),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
@@ -109,7 +109,6 @@ impl Writer {
             let rest = Part { buf: part.buf, start: part.start + done, len: part.len - done };
             done += self.write_some(chain, offset + done as u64, rest)? as usize;
         }
-        self.relieve(chain);
         Ok(())
     }
 
@@ -311,7 +310,6 @@ impl Writer {
             self.zero_slice(chain, image, cluster..next, exact, unmap)?;
             cluster = next;
         }
-        self.relieve(chain);
         Ok(())
     }
 
@@ -364,8 +362,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Write metadata out if much of it waits. What fails here stays, and the next flush tells.
-    fn relieve(&self, chain: &Chain) {
+    /// Write metadata out if much of it waits. What fails here stays, and the next flush tells. To be called after
+    /// changes, when nobody waits for the caller.
+    pub(crate) fn relieve(&self, chain: &Chain) {
         let meta = self.meta.lock().unwrap();
         let much = meta.slices.len() > PRESSURE || meta.unmapped.len() > PRESSURE;
         drop(meta);

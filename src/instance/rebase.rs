@@ -1,0 +1,72 @@
+//! Putting a volume with a long chain on the flat content of a snapshot that was made of it.
+//!
+//! Both chains read the same, so it does not matter at which moment record and VMM change from the one to the other.
+
+use super::client;
+use super::dir::InstanceDir;
+use super::lifecycle;
+use super::record::State;
+use super::supply::{LINGER, while_in_use};
+use crate::block::overlay::{self, Backing};
+use crate::control::{DiskTop, Request};
+use crate::error::{OrFail, Result};
+use crate::id::VolumeId;
+use crate::image::DATA;
+use crate::image::record::Snapshot;
+use crate::store::{Durability, Store};
+use crate::volume;
+use crate::volume::record::Layer;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+/// Replace `frozen`, what is below the volume's top, by the snapshot's content. Nothing happens if the volume has
+/// changed its layers meanwhile: the next snapshot will do it.
+///
+/// # Errors
+/// No hard links, the volume is in use by somebody unknown, or its VMM can't.
+pub fn rebase(
+    store: &Store,
+    dir: Option<&InstanceDir>,
+    id: &VolumeId,
+    frozen: &[Layer],
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let instance = dir.map(lifecycle::current).transpose()?;
+    let mut locked = store.volumes().lock(id)?;
+    let Some((top, below)) = locked.record.layers.split_first() else { return Ok(()) };
+    if below != frozen {
+        return Ok(());
+    }
+    let running = instance.as_ref().filter(|i| i.record.instance.state == State::Running);
+    let volume = locked.dir();
+    let _hold = match running {
+        Some(_) => None,
+        None => Some(while_in_use(LINGER, || volume::hold(&volume, &locked.record, false))?),
+    };
+    let top = top.clone();
+    let base = Layer { file: snapshot.snapshot_id.to_string(), format: snapshot.format };
+    let (data, link) =
+        (store.snapshots().dir(&snapshot.snapshot_id).join(DATA), volume.join(&base.file));
+    fs::hard_link(&data, &link).or_fail(|| format!("link {}", link.display()))?;
+    locked.record.layers = vec![top.clone(), base.clone()];
+    if let Err(error) = locked.save(Durability::Durable) {
+        let _ = fs::remove_file(&link);
+        return Err(error);
+    }
+    let path = volume.join(&top.file);
+    let doing = || format!("change {}", path.display());
+    let file = File::options().read(true).write(true).open(&path).or_fail(doing)?;
+    overlay::name_base(&file, &Backing { name: &base.file, format: base.format }).or_fail(doing)?;
+    for layer in frozen {
+        // Who has it open keeps it; a name that stays only costs space.
+        let _ = fs::remove_file(volume.join(&layer.file));
+    }
+    let (Some(instance), Some(dir)) = (running, dir) else { return Ok(()) };
+    let mut mappings = instance.record.instance.block_device_mappings.iter();
+    let Some(disk) = mappings.position(|m| m.ebs.volume_id == *id) else { return Ok(()) };
+    let ino = file.metadata().or_fail(doing)?.ino();
+    let base_file = File::open(&link).or_fail(|| format!("open {}", link.display()))?;
+    let request = Request::Rebase { disk: DiskTop { disk, top: ino }, format: base.format };
+    client::ask_with(dir, &request, &[base_file.as_fd()]).map(|_| ())
+}
