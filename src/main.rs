@@ -1,6 +1,7 @@
 //! Thin entry point: everything is in the library.
 
 use sporevm::image::import::external;
+use sporevm::image::secrets;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,6 +12,9 @@ fn main() -> ExitCode {
     }
     if arguments.next_if(|first| first == external::SUBCOMMAND).is_some() {
         return external::main(arguments);
+    }
+    if arguments.next_if(|first| first == secrets::SUBCOMMAND).is_some() {
+        return secrets::main(arguments);
     }
     sporevm::cli::main()
 }

@@ -1,10 +1,12 @@
 //! What executes the actions of [`crate::action`] on a store.
 
+pub mod usage;
+
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::record::{Kernel, Ramdisk, RootDeviceType};
-use crate::image::{catalog, kernel};
+use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType};
+use crate::image::{attribute, catalog, kernel, product};
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::launch::{self, Host, RandomIds};
@@ -22,6 +24,8 @@ const LAB: &str = "lab";
 /// What a launch came to.
 #[derive(Debug)]
 pub struct Launched {
+    /// What they were launched from.
+    pub image: Image,
     /// Those that are up, by launch index.
     pub records: Vec<Record>,
     /// Why others are not.
@@ -41,13 +45,15 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     if let Some(ramdisk) = &action.ramdisk {
         request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
     }
+    product::check(store, &image)?;
     crate::instance::host::check_kvm()?;
     let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();
     let (records, failures) =
         lifecycle::launch(store, &plans, request.min_count, user_data, action.wait_running)?;
-    Ok(Launched { records, failures })
+    attribute::launched(store, &image);
+    Ok(Launched { image, records, failures })
 }
 
 /// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,

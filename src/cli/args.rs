@@ -107,6 +107,28 @@ pub enum Command {
     Terminate(Targets),
     /// Wait until instances are in a state
     Wait(Wait),
+    /// Tag images, instances, volumes, snapshots, kernels and ramdisks
+    Tag(super::tag::TagArgs),
+    /// Remove tags
+    Untag(super::tag::UntagArgs),
+    /// Accept products, which images may carry the codes of
+    Product {
+        /// What to do
+        #[command(subcommand)]
+        command: super::account::ProductCommand,
+    },
+    /// Report what was used: instance-seconds, GiB-hours of volumes and snapshots, by image and product
+    ///
+    /// It is a report, not a bill. The administrator of a shared store sees everybody's, others their own.
+    Usage,
+    /// Print who did what to which object, and when
+    Events(super::account::EventsArgs),
+    /// Share the store with other users
+    Store {
+        /// What to do
+        #[command(subcommand)]
+        command: super::account::StoreCommand,
+    },
     /// Check whether this machine can run instances
     ///
     /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the

@@ -17,16 +17,29 @@ impl FromStr for Filter {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.split_once('=') {
-            Some((name, values)) if !name.is_empty() => Ok(Self {
-                name: name.to_owned(),
-                values: values.split(',').map(str::to_owned).collect(),
-            }),
+            Some((name, values)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), values: split(values) })
+            }
             _ => Err(Error::usage(format!(
                 "'{}' is not a filter of the form name=value[,value...]",
                 text.escape_debug()
             ))),
         }
     }
+}
+
+/// The values between commas; one after a `\` separates nothing.
+fn split(text: &str) -> Vec<String> {
+    let mut values = vec![String::new()];
+    let mut literal = false;
+    for c in text.chars() {
+        match values.last_mut() {
+            Some(value) if c != ',' || literal => value.push(c),
+            _ => values.push(String::new()),
+        }
+        literal = c == '\\' && !literal;
+    }
+    values
 }
 
 impl Filter {
@@ -120,6 +133,8 @@ mod tests {
     fn values_are_alternatives() {
         let filter: Filter = "tag:Name=web,db*".parse().unwrap();
         assert_eq!(filter.name, "tag:Name");
+        let comma: Filter = r"name=a\,b,c\\,d".parse().unwrap();
+        assert!(comma.matches(["a,b"]) && comma.matches([r"c\"]) && comma.matches(["d"]));
         assert!(filter.matches(["x", "db7"]));
         assert!(!filter.matches(["x"]));
         assert!("novalue".parse::<Filter>().is_err());

@@ -1,18 +1,18 @@
 //! `spore image …`.
 
-use super::filter::Filter;
-use super::output::{self, Output, Table, human_bytes};
-use super::select::{self, Filters};
+use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
+use super::find::{self, FindArgs};
+use super::output::Output;
+use super::select;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog::{self, Manifest};
 use crate::image::import::{Options, Source, SourceFormat, cancel};
 use crate::image::kernel::{self, Registered};
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType, Tag};
-use crate::image::{builtin, snapshot};
+use crate::image::snapshot;
 use crate::store::Store;
 use clap::{Args, Subcommand};
-use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,15 +55,30 @@ pub enum ImageCommand {
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
         spore image create web-1 --name small-data --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
     Create(super::create::CreateArgs),
-    /// List images
+    /// Find images
     #[command(visible_alias = "list")]
-    Ls {
-        /// Only those that match, e.g. name='debian*' or tag:Env=test (EC2's filter names; may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
-        filters: Vec<Filter>,
-    },
+    Ls(Box<FindArgs>),
     /// Show images in full
     Show {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Change what may be changed of an image: description, product codes, rate, launch permission
+    Modify(ModifyArgs),
+    /// Say from when on others should not use an image any more; they don't find it then
+    Deprecate(DeprecateArgs),
+    /// Say who may launch an image; without a change, print who may
+    ///
+    /// The kernel enforces it where several users share a store ('spore store share'). Before an image becomes public,
+    /// its file systems are searched for what looks like secrets.
+    #[command(
+        after_long_help = "Examples:\n  spore image share web --add user:alice --add group:dev\n  \
+        spore image share web --launch-permission 'Add=[{UserId=1001},{Group=all}]'"
+    )]
+    Share(ShareArgs),
+    /// List what was made of images: instances, volumes, other images
+    References {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
@@ -73,11 +88,7 @@ pub enum ImageCommand {
     /// Their instances go on, and may be stopped and started. Their snapshots and kernels stay: see
     /// 'spore snapshot delete' and 'spore kernel deregister'.
     #[command(visible_alias = "rm")]
-    Deregister {
-        /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "IMAGE")]
-        images: Vec<String>,
-    },
+    Deregister(DeregisterArgs),
 }
 
 /// What says how an image boots and what it is.
@@ -168,27 +179,6 @@ fn root_device_type(text: &str) -> Result<RootDeviceType> {
     }
 }
 
-/// EC2's filters of DescribeImages.
-const FILTERS: Filters = &[
-    ("architecture", "Architecture"),
-    ("block-device-mapping.delete-on-termination", "BlockDeviceMappings.Ebs.DeleteOnTermination"),
-    ("block-device-mapping.device-name", "BlockDeviceMappings.DeviceName"),
-    ("block-device-mapping.snapshot-id", "BlockDeviceMappings.Ebs.SnapshotId"),
-    ("block-device-mapping.volume-size", "BlockDeviceMappings.Ebs.VolumeSize"),
-    ("creation-date", "CreationDate"),
-    ("description", "Description"),
-    ("image-id", "ImageId"),
-    ("is-public", "Public"),
-    ("kernel-id", "KernelId"),
-    ("name", "Name"),
-    ("owner-id", "OwnerId"),
-    ("ramdisk-id", "RamdiskId"),
-    ("root-device-name", "RootDeviceName"),
-    ("root-device-type", "RootDeviceType"),
-    ("state", "State"),
-    ("virtualization-type", "VirtualizationType"),
-];
-
 /// Do an image command.
 ///
 /// # Errors
@@ -205,20 +195,19 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
             cancellable(|| register(&store, args)).and_then(|image| told(output, image))
         }
         ImageCommand::Create(args) => super::create::create(&store, output, args),
-        ImageCommand::Ls { filters } => {
-            builtin::ensure(&store, builtin::DEMO)?;
-            let images = store.images().list()?.or_warn().into_iter();
-            let images = images.map(|image| catalog::settled(&store, image)).collect();
-            list(&store, output, select::select(images, filters, FILTERS)?)?;
+        ImageCommand::Ls(args) => {
+            find::ls(&store, output, args)?;
             Ok(ExitCode::SUCCESS)
         }
-        ImageCommand::Show { images } => {
-            select::show(output, "Images", images, |text| catalog::resolve(&store, text))
-        }
-        ImageCommand::Deregister { images } => Ok(select::each(images, |text| {
+        ImageCommand::Show { images } => select::show_values(output, "Images", images, |text| {
             let image = catalog::resolve(&store, text)?;
-            catalog::deregister(&store, &image.image_id).map(drop)
-        })),
+            Ok((image.image_id.to_string(), find::view(&store, &image)))
+        }),
+        ImageCommand::Modify(args) => attribute::modify(&store, args),
+        ImageCommand::Deprecate(args) => attribute::deprecate(&store, args),
+        ImageCommand::Share(args) => attribute::share(&store, output, args),
+        ImageCommand::References { images } => attribute::references(&store, output, images),
+        ImageCommand::Deregister(args) => Ok(attribute::deregister(&store, args)),
     }
 }
 
@@ -352,37 +341,4 @@ fn read_manifest(path: &Path) -> Result<Vec<u8>> {
     };
     result.or_fail(|| format!("read the manifest {}", path.display()))?;
     Ok(text)
-}
-
-/// The exact size of an image's root volume, if its snapshot is there.
-fn root_size(store: &Store, image: &Image) -> Option<u64> {
-    let mut mappings = image.block_device_mappings.iter();
-    let root = mappings.find(|m| m.device_name == image.root_device_name)?;
-    let id = root.ebs.as_ref()?.snapshot_id.as_ref()?;
-    Some(store.snapshots().get(id).ok()?.size_bytes)
-}
-
-fn list(store: &Store, output: Output, mut images: Vec<Image>) -> Result<()> {
-    images.sort_by(|a, b| a.name.cmp(&b.name));
-    let row = |image: &Image| {
-        let text = |value: serde_json::Result<serde_json::Value>| {
-            value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-        };
-        vec![
-            image.image_id.to_string(),
-            image.name.clone(),
-            text(serde_json::to_value(image.state)),
-            text(serde_json::to_value(image.root_device_type)),
-            image.kernel_id.as_ref().map_or("firmware".to_owned(), ToString::to_string),
-            root_size(store, image).map_or("-".to_owned(), human_bytes),
-            image.creation_date.clone(),
-        ]
-    };
-    let table = Table {
-        columns: vec!["ID", "NAME", "STATE", "ROOT", "BOOTS", "SIZE", "CREATED"],
-        rows: images.iter().map(row).collect(),
-        ids: images.iter().map(|image| image.image_id.to_string()).collect(),
-        json: json!({ "Images": images }),
-    };
-    output::emit(output, &table)
 }

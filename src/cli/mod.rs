@@ -1,10 +1,13 @@
 //! The command line: arguments in, one call of the service, a table or JSON out.
 
+mod account;
 pub mod args;
+mod attribute;
 mod create;
 mod describe;
 mod doctor;
 pub mod filter;
+mod find;
 pub mod image;
 mod instance;
 pub mod kernel;
@@ -13,18 +16,21 @@ pub mod progress;
 mod run;
 pub mod select;
 pub mod snapshot;
+mod tag;
 pub mod volume;
 
 use crate::error::{Error, Kind, Result};
-use crate::store::Store;
+use crate::store::{Store, journal};
 use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use std::io::Write;
 use std::process::ExitCode;
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    journal::set_command(verb(&matches));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -32,6 +38,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The names of the command and its subcommand, e.g. `image deregister`.
+fn verb(matches: &ArgMatches) -> String {
+    let mut verb = String::new();
+    let mut at = matches.subcommand();
+    while let Some((name, below)) = at {
+        verb = format!("{verb} {name}");
+        at = below.subcommand();
+    }
+    verb.trim_start().to_owned()
 }
 
 /// Every command ends here; what it returns is the process's exit code.
@@ -54,6 +71,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Ramdisk { command } => kernel::run_ramdisk(command, cli.output),
         Command::Snapshot { command } => snapshot::run(command, cli.output),
         Command::Volume { command } => volume::run(command, cli.output),
+        Command::Tag(args) => tag::add(&Store::open()?, args),
+        Command::Untag(args) => tag::remove(&Store::open()?, args),
+        Command::Product { command } => account::product(&Store::open()?, output, command),
+        Command::Usage => account::usage(&Store::open()?, output),
+        Command::Events(args) => account::events(&Store::open()?, output, args),
+        Command::Store { command } => account::store(&Store::open()?, command),
         Command::Completions { shell } => completions(*shell),
     }
 }

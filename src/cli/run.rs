@@ -14,6 +14,7 @@ use crate::instance::launch;
 use crate::instance::record::{Record, State};
 use crate::service::{self, Waited};
 use crate::store::Store;
+use crate::volume::owner_id;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -29,6 +30,14 @@ pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
         let _progress = Progress::spinner("launching");
         service::run(store, &action)?
     };
+    let image = &launched.image;
+    let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
+    if !provided && image.owner_id != owner_id() {
+        eprintln!(
+            "spore: note: image {} is account {}'s: nobody vouches for what is in it",
+            image.image_id, image.owner_id
+        );
+    }
     let mut errors = launched.failures;
     let mut records = launched.records;
     if args.wait {

@@ -117,17 +117,31 @@ pub fn show<R: Record + Serialize>(
     targets: &[String],
     resolve: impl Fn(&str) -> Result<R>,
 ) -> Result<ExitCode> {
-    let mut records = Vec::new();
+    show_values(output, field, targets, |text| {
+        let record = resolve(text)?;
+        Ok((record.id().to_string(), serde_json::to_value(&record).unwrap_or_default()))
+    })
+}
+
+/// [`show`] of what `resolve` makes of a target: its id and its JSON.
+///
+/// # Errors
+/// Stdout can't be written.
+pub fn show_values(
+    output: Output,
+    field: &str,
+    targets: &[String],
+    resolve: impl Fn(&str) -> Result<(String, Value)>,
+) -> Result<ExitCode> {
+    let mut found = Vec::new();
     let code = each(targets, |text| {
-        records.push(resolve(text)?);
+        found.push(resolve(text)?);
         Ok(())
     });
-    if records.is_empty() {
+    if found.is_empty() {
         return Ok(code);
     }
-    let ids: Vec<String> = records.iter().map(|record| record.id().to_string()).collect();
-    let values: Vec<Value> =
-        records.iter().map(|r| serde_json::to_value(r).unwrap_or_default()).collect();
+    let (ids, values): (Vec<String>, Vec<Value>) = found.into_iter().unzip();
     let mut rows = Vec::new();
     for (value, id) in values.iter().zip(&ids) {
         flatten(value, String::new(), &mut |name, text| {

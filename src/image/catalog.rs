@@ -374,6 +374,13 @@ pub fn check_owner<R: Record>(record: &R) -> Result<()> {
 }
 
 /// # Errors
+/// `InvalidAMIID.Unavailable`: it is deregistered. `AuthFailure`: it is another's.
+pub fn check_own(image: &Image) -> Result<()> {
+    check_registered(image)?;
+    check_owner(image)
+}
+
+/// # Errors
 /// `InvalidAMIID.Unavailable`.
 fn check_registered(image: &Image) -> Result<()> {
     if image.state != ImageState::Deregistered {
@@ -400,8 +407,7 @@ pub fn deregister(store: &Store, id: &ImageId) -> Result<Image> {
         return Ok(image);
     }
     store.images().update(id, Durability::Durable, |image| {
-        check_registered(image)?;
-        check_owner(image)?;
+        check_own(image)?;
         image.state = ImageState::Deregistered;
         Ok(image.clone())
     })

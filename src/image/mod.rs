@@ -1,12 +1,17 @@
 //! Images, their kernels and their snapshots.
 
+pub mod accounts;
+pub mod attribute;
 pub mod builtin;
 pub mod catalog;
 pub mod digest;
 pub mod import;
 pub mod kernel;
 pub mod names;
+pub mod permission;
+pub mod product;
 pub mod record;
+pub mod secrets;
 pub mod snapshot;
 
 /// The content's file name in a snapshot's directory.

@@ -9,6 +9,7 @@
 
 use super::{Record, Store, now};
 use crate::error::{Error, OrFail, Result};
+use crate::image::record::Snapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, DirBuilder, File};
@@ -141,7 +142,15 @@ pub fn boot_id() -> &'static str {
 
 impl Store {
     /// Append a line about a record. What was done is done, so failing at it is a warning.
-    pub(super) fn note<R: Record>(&self, event: Event, id: &str, record: Value) {
+    pub(super) fn note<R: Record>(&self, event: Event, id: &str, mut record: Value) {
+        // A snapshot never changes, so what its own file takes on the medium is what it costs.
+        let data = || self.home.join(R::DIRECTORY).join(id).join("data");
+        if R::DIRECTORY == Snapshot::DIRECTORY
+            && event != Event::Removed
+            && let Ok(meta) = data().symlink_metadata()
+        {
+            record["StoredBytes"] = (meta.blocks() * 512).into();
+        }
         self.note_of(event, R::KIND, id, record);
     }
 
@@ -169,7 +178,8 @@ impl Store {
         }
     }
 
-    /// All that this user may read of the journals, in the order of time. Lines that are none are left out.
+    /// All that this user may read of the journals: each account's in the order in which it happened, whatever the
+    /// clock did. Lines that are none are left out.
     ///
     /// # Errors
     /// A journal can't be read.
@@ -189,7 +199,6 @@ impl Store {
             read(file, &mut entries)
                 .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
         }
-        entries.sort_by(|a, b| a.event_time.cmp(&b.event_time));
         Ok(entries)
     }
 }

@@ -91,7 +91,7 @@ record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "Inval
     |ramdisk| Some(&ramdisk.name), |ramdisk| json!({ "Name": ramdisk.name, "Tags": ramdisk.tags }));
 record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", "InvalidSnapshot.NotFound",
     |snapshot| name_tag(&snapshot.tags),
-    |snapshot| json!({ "VolumeSize": snapshot.volume_size, "Tags": snapshot.tags }));
+    |snapshot| json!({ "VolumeSize": snapshot.volume_size, "State": snapshot.state, "Tags": snapshot.tags }));
 record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVolume.NotFound",
 |volume| name_tag(&volume.tags),
 |volume| json!({

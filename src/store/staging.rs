@@ -7,12 +7,10 @@ use super::journal::Event;
 use super::{Durability, Record, Store, record, sync_dir};
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
-use crate::image::record::Snapshot;
 use rustix::fs::{FlockOperation, flock};
-use serde_json::Value;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// A directory in the making. Dropped without [`Staging::publish`], it is removed with all that is in it; if its
@@ -70,23 +68,12 @@ impl Staging {
         // A directory can be renamed over an empty one: an object is never empty, so this refuses existing ids.
         fs::rename(&self.path, &target).or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
         self.published = true;
-        store.note::<R>(Event::Created, new.id().as_ref(), with_size(new, &target));
+        store.note::<R>(Event::Created, new.id().as_ref(), new.essence());
         if durability == Durability::Durable {
             sync_dir(&parent)?;
         }
         Ok(())
     }
-}
-
-/// A snapshot never changes, so what it takes on the medium is what it is charged for.
-fn with_size<R: Record>(record: &R, dir: &Path) -> Value {
-    let mut essence = record.essence();
-    if R::DIRECTORY == Snapshot::DIRECTORY {
-        let files = fs::read_dir(dir).into_iter().flatten().flatten();
-        let blocks: u64 = files.filter_map(|f| f.metadata().ok()).map(|m| m.blocks()).sum();
-        essence["StoredBytes"] = (blocks * 512).into();
-    }
-    essence
 }
 
 impl Drop for Staging {

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::store::shared::open_file;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 
 /// The directory's name in that of a snapshot.
 const USERS: &str = "users";
@@ -75,4 +75,16 @@ pub fn others(store: &Store, snapshot: &SnapshotId) -> Result<(Vec<VolumeId>, Op
         }
     }
     Ok((volumes, Some(data)))
+}
+
+/// The accounts that have a volume which needs the snapshot, by uid.
+pub fn accounts(store: &Store, snapshot: &SnapshotId) -> Vec<u32> {
+    let entries = fs::read_dir(store.snapshots().dir(snapshot).join(USERS));
+    let markers = entries.into_iter().flatten().flatten();
+    let lives = |name: &str| name.parse().is_ok_and(|id: VolumeId| store.volumes().exists(&id));
+    let alive = markers.filter(|marker| marker.file_name().to_str().is_some_and(lives));
+    let mut uids: Vec<u32> = alive.filter_map(|m| Some(m.metadata().ok()?.uid())).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    uids
 }

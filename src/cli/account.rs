@@ -1,0 +1,174 @@
+//! `spore product`, `usage`, `events` and `store`: what concerns an account rather than an object.
+
+use super::output::{self, Output, Table};
+use super::select;
+use crate::error::Result;
+use crate::image::{permission, product};
+use crate::service::usage::{self, Usage};
+use crate::store::Store;
+use crate::store::journal::Entry;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::process::ExitCode;
+
+/// Verbs on products.
+#[derive(Debug, Subcommand)]
+pub enum ProductCommand {
+    /// Agree to the terms of products, so that images which carry their codes can be launched
+    Accept {
+        /// Product codes: 'spore image show' names an image's
+        #[arg(required = true, value_name = "CODE")]
+        codes: Vec<String>,
+    },
+    /// Take an acceptance back; instances go on
+    Cancel {
+        /// Product codes
+        #[arg(required = true, value_name = "CODE")]
+        codes: Vec<String>,
+    },
+    /// List accepted products
+    #[command(visible_alias = "list")]
+    Ls,
+}
+
+/// Verbs on the store itself.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Share the store with all users of this machine
+    ///
+    /// Everybody may then use it through SPORE_HOME, and sees what is shared with them: 'spore image share'. What
+    /// belongs to whom is held by the kernel: sticky directories and access control lists. What is in the store
+    /// already stays as private as it was; the built-in image is everybody's. Run it again after an update.
+    #[command(after_long_help = "Example:\n  sudo SPORE_HOME=/var/lib/spore spore store share\n  \
+        SPORE_HOME=/var/lib/spore spore image ls --quick-start")]
+    Share,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only those about these objects: ids
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+}
+
+/// Do a product command.
+///
+/// # Errors
+/// A code is malformed or not accepted.
+pub fn product(store: &Store, output: Output, command: &ProductCommand) -> Result<ExitCode> {
+    match command {
+        ProductCommand::Accept { codes } => {
+            Ok(select::each(codes, |code| product::accept(store, code)))
+        }
+        ProductCommand::Cancel { codes } => {
+            Ok(select::each(codes, |code| product::cancel(store, code)))
+        }
+        ProductCommand::Ls => {
+            let codes = product::accepted(store);
+            let table = Table {
+                columns: vec!["PRODUCT"],
+                rows: codes.iter().map(|code| vec![code.clone()]).collect(),
+                json: json!({ "ProductCodes": codes }),
+                ids: codes,
+            };
+            output::emit(output, &table)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Do a store command.
+///
+/// # Errors
+/// As [`permission::share_store`].
+pub fn store(store: &Store, command: &StoreCommand) -> Result<ExitCode> {
+    match command {
+        StoreCommand::Share => permission::share_store(store)?,
+    };
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What happened to objects, in the order of time.
+///
+/// # Errors
+/// A journal can't be read.
+pub fn events(store: &Store, output: Output, args: &EventsArgs) -> Result<ExitCode> {
+    let mut entries = store.entries()?;
+    entries.retain(|entry| args.ids.is_empty() || args.ids.contains(&entry.id));
+    // One account's stay in their own order even if its clock jumped.
+    if entries.iter().any(|entry| entry.account_id != entries[0].account_id) {
+        entries.sort_by(|a, b| a.event_time.cmp(&b.event_time));
+    }
+    let event = |entry: &Entry| json!(entry.event).as_str().map(str::to_owned).unwrap_or_default();
+    let detail = |entry: &Entry| {
+        let text = |field: &str| entry.record[field].as_str().unwrap_or_default().to_owned();
+        [text("State"), text("Name")].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>()
+    };
+    let row = |entry: &Entry| {
+        vec![
+            entry.event_time.clone(),
+            entry.account_id.clone(),
+            entry.command.clone(),
+            event(entry),
+            entry.kind.clone(),
+            entry.id.clone(),
+            detail(entry).join(" "),
+        ]
+    };
+    let table = Table {
+        columns: vec!["TIME", "ACCOUNT", "COMMAND", "EVENT", "KIND", "ID", "DETAIL"],
+        rows: entries.iter().map(row).collect(),
+        ids: entries.iter().map(|entry| entry.id.clone()).collect(),
+        json: json!({ "Events": entries }),
+    };
+    output::emit(output, &table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was used, and what the owners of images charge for it. A report, not a bill.
+///
+/// # Errors
+/// The journal or the store can't be read.
+pub fn usage(store: &Store, output: Output) -> Result<ExitCode> {
+    let rows = usage::report(store)?;
+    let row = |usage: &Usage| {
+        vec![
+            usage.account_id.clone(),
+            usage.image_id.clone().unwrap_or("-".into()),
+            usage.product_codes.join(","),
+            format!("{:.3}", usage.instance_seconds()),
+            usage.charge().unwrap_or("-".into()),
+            format!("{:.6}", usage.volume_gib_hours()),
+            format!("{:.6}", usage.snapshot_gib_hours()),
+        ]
+    };
+    let object = |usage: &Usage| {
+        json!({
+            "AccountId": usage.account_id,
+            "ImageId": usage.image_id,
+            "ProductCodes": usage.product_codes,
+            "InstanceSeconds": usage.instance_seconds(),
+            "HourlyRate": usage.hourly_rate,
+            "Charge": usage.charge(),
+            "VolumeGibHours": usage.volume_gib_hours(),
+            "SnapshotGibHours": usage.snapshot_gib_hours(),
+        })
+    };
+    let table = Table {
+        columns: vec![
+            "ACCOUNT",
+            "IMAGE",
+            "PRODUCTS",
+            "INSTANCE-SECONDS",
+            "CHARGE",
+            "VOLUME-GIB-HOURS",
+            "SNAPSHOT-GIB-HOURS",
+        ],
+        rows: rows.iter().map(row).collect(),
+        ids: rows.iter().filter_map(|usage| usage.image_id.clone()).collect(),
+        json: json!({ "Usage": rows.iter().map(object).collect::<Vec<_>>() }),
+    };
+    output::emit(output, &table)?;
+    Ok(ExitCode::SUCCESS)
+}
