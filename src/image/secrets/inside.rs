@@ -31,6 +31,8 @@ const CALLS: &[Allow] = &[
     Call(libc::SYS_pread64),        // the disk
     Call(libc::SYS_preadv),         // the disk
     Call(libc::SYS_lseek),          // holes of the disk
+    Call(libc::SYS_statx),          // size of the disk
+    Call(libc::SYS_fstat),          // the same
     Call(libc::SYS_write),          // the answer
     Call(libc::SYS_mmap),           // allocator
     Call(libc::SYS_munmap),         // allocator
@@ -39,6 +41,7 @@ const CALLS: &[Allow] = &[
     Call(libc::SYS_brk),            // allocator
     Call(libc::SYS_futex),          // locks
     Call(libc::SYS_close),          // the disk
+    Call(libc::SYS_fcntl),          // std looks at what it closes
     Call(libc::SYS_sigaltstack),    // the end
     Call(libc::SYS_rt_sigprocmask), // the end
     Call(libc::SYS_exit_group),     // the end
@@ -91,8 +94,7 @@ fn confine() -> Result<()> {
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
     };
     use rustix::process::{Resource, Rlimit, setrlimit};
-    let limits =
-        [(Resource::As, MEMORY), (Resource::Cpu, TIME), (Resource::Core, 0), (Resource::Fsize, 0)];
+    let limits = [(Resource::As, MEMORY), (Resource::Cpu, TIME), (Resource::Core, 0)];
     for (resource, value) in limits {
         let limit = Rlimit { current: Some(value), maximum: Some(value) };
         setrlimit(resource, limit).or_fail(|| "limit a process")?;

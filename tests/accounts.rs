@@ -1,0 +1,290 @@
+//! Several Unix users and one shared store: who sees, launches and changes what is the kernel's to say.
+//!
+//! Needs root, to make the users. With CI=true it has to be there.
+
+mod common;
+
+use common::has_kvm;
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    assert!(root || std::env::var_os("CI").is_none(), "these tests need root");
+    if !root {
+        let thread = std::thread::current();
+        eprintln!("skipped: {}: making users needs root", thread.name().unwrap_or("a test"));
+    }
+    root
+}
+
+fn done(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {err}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A Unix user, or the superuser, who goes with the test.
+struct User {
+    name: String,
+    uid: String,
+    gid: String,
+}
+
+impl User {
+    fn new(role: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("spore{}{role}{number}", std::process::id());
+        done(Command::new("useradd").args(["-M", "-U", "-s", "/bin/sh", &name]));
+        let id = |flag: &str| done(Command::new("id").args([flag, &name]));
+        Self { uid: id("-u"), gid: id("-g"), name }
+    }
+
+    fn root() -> Self {
+        Self { name: "root".into(), uid: "0".into(), gid: "0".into() }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if self.uid != "0" {
+            let _ = Command::new("userdel").arg(&self.name).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// A shared store, and a copy of the program where everybody can run it.
+struct Region {
+    dir: tempfile::TempDir,
+    users: Vec<User>,
+}
+
+impl Region {
+    fn new(roles: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        mode(dir.path());
+        std::fs::copy(env!("CARGO_BIN_EXE_spore"), dir.path().join("spore")).unwrap();
+        mode(&dir.path().join("spore"));
+        let kvm = dir.path().join("kvm");
+        done(Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]));
+        let mut users = vec![User::root()];
+        users.extend(roles.iter().map(|role| User::new(role)));
+        let region = Self { dir, users };
+        region.ok(0, &["store", "share"]);
+        region
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("region")
+    }
+
+    /// `program ARGS` as the user of that number; 0 is root.
+    fn as_user(&self, user: usize, program: &Path, args: &[&str]) -> Command {
+        let user = &self.users[user];
+        // /dev/kvm may be the superuser's alone: where they run, it is everybody's.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /dev/kvm; exec setpriv \"$@\""]);
+        command.arg(self.dir.path().join("kvm"));
+        command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)]);
+        command.args(["--clear-groups", "--"]).arg(program).args(args);
+        command.env("SPORE_HOME", self.store()).env_remove("XDG_RUNTIME_DIR").env("HOME", "/");
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    fn spore(&self, user: usize, args: &[&str]) -> Output {
+        self.as_user(user, &self.dir.path().join("spore"), args).output().unwrap()
+    }
+
+    fn ok(&self, user: usize, args: &[&str]) -> String {
+        done(&mut self.as_user(user, &self.dir.path().join("spore"), args))
+    }
+
+    fn refused(&self, user: usize, args: &[&str], code: &str) {
+        let output = self.spore(user, args);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {err}");
+        assert!(err.contains(code), "{args:?}: {err}");
+    }
+
+    /// A shell command that must fail, and change nothing.
+    fn cannot(&self, user: usize, script: &str) {
+        let output = self.as_user(user, Path::new("/bin/sh"), &["-c", script]).output().unwrap();
+        assert!(!output.status.success(), "{script}");
+    }
+
+    fn images(&self, user: usize, args: &[&str]) -> Vec<String> {
+        let out = self.ok(user, &[&["image", "ls", "-q"], args].concat());
+        out.lines().map(str::to_owned).filter(|id| !id.ends_with("de0")).collect()
+    }
+
+    /// An image of the built-in guest that is this user's own.
+    fn import(&self, user: usize, name: &str) -> String {
+        let (kernel, root) = (self.dir.path().join("kernel"), self.dir.path().join("root"));
+        std::fs::write(&kernel, sporevm::demo::KERNEL).unwrap();
+        std::fs::write(&root, sporevm::demo::root()).unwrap();
+        let (kernel, root) = (kernel.to_str().unwrap(), root.to_str().unwrap());
+        self.ok(user, &["image", "import", root, "--name", name, "--kernel", kernel])
+    }
+
+    fn snapshot_of(&self, user: usize, image: &str) -> String {
+        let json: Value =
+            serde_json::from_str(&self.ok(user, &["image", "show", image, "-o", "json"])).unwrap();
+        let ebs = &json["Images"][0]["BlockDeviceMappings"][0]["Ebs"];
+        ebs["SnapshotId"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        for user in 0..self.users.len() {
+            let ids = self.spore(user, &["ls", "-q"]).stdout;
+            let ids = String::from_utf8_lossy(&ids).into_owned();
+            let args: Vec<&str> = ["terminate"].into_iter().chain(ids.lines()).collect();
+            if args.len() > 1 {
+                self.spore(user, &args);
+            }
+        }
+    }
+}
+
+const ALICE: usize = 1;
+const BOB: usize = 2;
+const CAROL: usize = 3;
+
+#[test]
+fn an_account_sees_exactly_what_is_shared_with_it() {
+    if !is_root() {
+        return;
+    }
+    let region = Region::new(&["a", "b", "c"]);
+    let web = region.import(ALICE, "web");
+    assert_eq!(region.images(ALICE, &["--mine"]), [web.as_str()]);
+    assert!(region.images(BOB, &[]).is_empty());
+    for target in [web.as_str(), "web"] {
+        region.refused(BOB, &["image", "show", target], "InvalidAMIID.NotFound");
+        region.refused(BOB, &["run", target], "InvalidAMIID.NotFound");
+    }
+    // Explicit, by name; and who may is told to the owner.
+    let bob = format!("user:{}", region.users[BOB].name);
+    region.ok(ALICE, &["image", "share", "web", "--add", &bob]);
+    assert_eq!(region.images(BOB, &["--executable-by", "self"]), [web.as_str()]);
+    let alice = region.users[ALICE].uid.clone();
+    assert_eq!(region.images(BOB, &["--owner", &alice]), [web.as_str()]);
+    assert!(region.images(BOB, &["--mine"]).is_empty());
+    assert!(region.images(CAROL, &[]).is_empty());
+    assert!(region.ok(ALICE, &["image", "share", "web"]).contains(&region.users[BOB].uid));
+    // By group, in EC2's spelling.
+    let group = format!("Add=[{{Group={}}}]", region.users[CAROL].name);
+    region.ok(ALICE, &["image", "share", "web", "--launch-permission", &group]);
+    assert_eq!(region.images(CAROL, &["--executable-by", "self"]), [web.as_str()]);
+    // A changed record keeps its readers.
+    region.ok(ALICE, &["image", "modify", "web", "--description", "new"]);
+    assert_eq!(region.images(BOB, &["--filter", "description=new"]), [web.as_str()]);
+    // Implicit again.
+    region.ok(ALICE, &["image", "share", "web", "--reset"]);
+    for other in [BOB, CAROL] {
+        region.refused(other, &["image", "show", &web], "InvalidAMIID.NotFound");
+    }
+    // Public.
+    region.ok(ALICE, &["image", "share", "web", "--add", "all"]);
+    assert_eq!(region.images(CAROL, &["--community"]), [web.as_str()]);
+    assert_eq!(region.images(CAROL, &["--executable-by", "all"]), [web.as_str()]);
+    assert!(region.images(CAROL, &["--executable-by", "self"]).is_empty());
+    assert!(region.images(CAROL, &["--quick-start"]).is_empty());
+}
+
+#[test]
+fn nobody_changes_what_is_anothers_with_or_without_spore() {
+    if !is_root() {
+        return;
+    }
+    let region = Region::new(&["a", "b"]);
+    let web = region.import(ALICE, "web");
+    region.ok(ALICE, &["image", "share", "web", "--add", "all"]);
+    let snapshot = region.snapshot_of(ALICE, &web);
+    for args in [
+        &["image", "deregister", &web][..],
+        &["image", "modify", &web, "--description", "mine"],
+        &["image", "deprecate", &web, "--at", "2030-01-01"],
+        &["image", "share", &web, "--reset"],
+        &["tag", &web, "a=b"],
+        &["snapshot", "delete", &snapshot],
+        &["image", "register", "other", "--snapshot", &snapshot],
+    ] {
+        region.refused(BOB, args, "AuthFailure");
+    }
+    let store = region.store();
+    let store = store.to_str().unwrap();
+    for script in [
+        format!("rm -r {store}/images/{web}"),
+        format!("mv {store}/images/{web} {store}/images/ami-00000000000000001"),
+        format!("echo x > {store}/images/{web}/record.json"),
+        format!("touch {store}/images/{web}/new"),
+        format!("chmod 777 {store}/snapshots/{snapshot}/data"),
+        format!("echo x >> {store}/snapshots/{snapshot}/data"),
+        format!(
+            "ln {store}/snapshots/{snapshot}/data {store}/tmp/mine && echo x >> {store}/tmp/mine"
+        ),
+        format!("setfattr -x system.posix_acl_access {store}/images/{web}"),
+        format!("rm {store}/shared"),
+        format!("mv {store}/images {store}/other"),
+    ] {
+        region.cannot(BOB, &script);
+    }
+    // A record in another's name is nobody's.
+    let forged = format!(
+        "mkdir {store}/images/ami-00000000000000001 && \
+         cp {store}/images/{web}/record.json {store}/images/ami-00000000000000001 && \
+         sed -i 's/{web}/ami-00000000000000001/' {store}/images/ami-00000000000000001/record.json"
+    );
+    done(&mut region.as_user(BOB, Path::new("/bin/sh"), &["-c", &forged]));
+    assert_eq!(region.images(ALICE, &[]), [web.as_str()]);
+    region.refused(ALICE, &["image", "show", "ami-00000000000000001"], "InvalidAMIID.NotFound");
+    region.ok(ALICE, &["image", "deregister", &web]);
+    region.refused(BOB, &["image", "show", &web], "InvalidAMIID.Unavailable");
+    // Names are each owner's.
+    region.import(ALICE, "name");
+    region.import(BOB, "name");
+    region.refused(BOB, &["image", "register", "name", "--snapshot", &snapshot], "Duplicate");
+}
+
+#[test]
+fn what_others_launched_outlives_permission_and_image() {
+    if !is_root() || !has_kvm() {
+        return;
+    }
+    let region = Region::new(&["a", "b"]);
+    let web = region.import(ALICE, "web");
+    let snapshot = region.snapshot_of(ALICE, &web);
+    region.ok(ALICE, &["image", "modify", "web", "--product-code", "code-1"]);
+    region
+        .ok(ALICE, &["image", "share", "web", "--add", &format!("user:{}", region.users[BOB].uid)]);
+    let run = ["run", web.as_str(), "-q", "-t", "spore.tiny", "--wait", "--timeout", "300"];
+    region.refused(BOB, &run, "OptInRequired");
+    region.ok(BOB, &["product", "accept", "code-1"]);
+    let id = region.ok(BOB, &run);
+    // Bob's instance is private to him.
+    assert_eq!(region.ok(ALICE, &["ls", "-q"]), "");
+    region.ok(ALICE, &["image", "share", "web", "--reset"]);
+    region.refused(BOB, &["run", &web], "InvalidAMIID.NotFound");
+    region.ok(ALICE, &["image", "deregister", "web", "--delete-associated-snapshots"]);
+    region.refused(ALICE, &["snapshot", "delete", &snapshot], "InvalidSnapshot.InUse");
+    region.ok(BOB, &["start", &id]);
+    region.ok(BOB, &["wait", &id, "--timeout", "300"]);
+    assert!(region.ok(BOB, &["logs", &id]).contains("identity: boot 2"));
+    region.ok(BOB, &["terminate", &id]);
+    region.ok(ALICE, &["snapshot", "delete", &snapshot]);
+    // The administrator sees what was used by whom; the others see their own.
+    let usage = region.ok(0, &["usage", "-o", "csv"]);
+    assert!(usage.lines().any(|l| l.starts_with(&region.users[BOB].uid) && l.contains("code-1")));
+    assert!(!region.ok(ALICE, &["usage", "-o", "csv"]).contains("code-1"));
+}
