@@ -1,0 +1,395 @@
+//! Images as EC2 has them: their records, finding them, tags, deregistering, products, usage and events.
+
+mod common;
+
+use common::{Store, has_kvm};
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn refused(store: &Store, args: &[&str], code: &str) {
+    let output = store.spore(args);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {err}");
+    assert!(err.contains(code), "{args:?}: {err}");
+    assert_eq!(err.trim_end().lines().count(), 1, "{err}");
+}
+
+/// An image with the built-in guest's kernel and root.
+fn import(store: &Store, name: &str) -> String {
+    let (kernel, root) = (store.home().join("demo.elf"), store.home().join("demo.raw"));
+    fs::write(&kernel, sporevm::demo::KERNEL).unwrap();
+    fs::write(&root, sporevm::demo::root()).unwrap();
+    let (kernel, root) = (kernel.to_str().unwrap(), root.to_str().unwrap());
+    let args = ["image", "import", root, "--name", name, "--kernel", kernel];
+    let id = store.ok(&[&args[..], &["--tag", "spore:instance-type=spore.tiny"]].concat());
+    id.trim().to_owned()
+}
+
+fn image(store: &Store, id: &str) -> Value {
+    json(&store.ok(&["image", "show", id, "-o", "json"]))["Images"][0].clone()
+}
+
+fn found(store: &Store, args: &[&str]) -> Vec<String> {
+    let out = store.ok(&[&["image", "ls", "-o", "json"], args].concat());
+    let images = json(&out)["Images"].as_array().unwrap().clone();
+    images.iter().map(|image| image["Name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn snapshot_of(image: &Value) -> String {
+    image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_record_has_what_ec2_says_of_an_image() {
+    let store = Store::new();
+    let id = import(&store, "web");
+    let snapshot = snapshot_of(&image(&store, &id));
+    let manifest = format!(
+        r#"{{"Name": "whole", "Description": "d", "Architecture": "i386", "BootMode": "legacy-bios",
+            "Platform": "windows", "RootDeviceName": "/dev/sda1", "Tags": [{{"Key": "K", "Value": "v"}}],
+            "BlockDeviceMappings": [
+              {{"DeviceName": "/dev/sda1", "Ebs": {{"SnapshotId": "{snapshot}", "VolumeSize": 3}}}},
+              {{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}},
+              {{"DeviceName": "/dev/sdc", "NoDevice": ""}},
+              {{"DeviceName": "/dev/sdd", "Ebs": {{"VolumeSize": 1, "DeleteOnTermination": false}}}}]}}"#
+    );
+    let path = store.home().join("manifest.json");
+    fs::write(&path, &manifest).unwrap();
+    let path = path.to_str().unwrap();
+    let id = store.ok(&["image", "register", "--manifest", path]);
+    let whole = image(&store, id.trim());
+    for (field, value) in [
+        ("Name", "whole"),
+        ("Description", "d"),
+        ("State", "available"),
+        ("Architecture", "i386"),
+        ("BootMode", "legacy-bios"),
+        ("Platform", "windows"),
+        ("PlatformDetails", "Windows"),
+        ("VirtualizationType", "hvm"),
+        ("RootDeviceType", "ebs"),
+        ("RootDeviceName", "/dev/sda1"),
+        ("ImageType", "machine"),
+        ("Hypervisor", "kvm"),
+    ] {
+        assert_eq!(whole[field], value, "{field}");
+    }
+    let mappings = &whole["BlockDeviceMappings"];
+    assert_eq!(mappings[0]["Ebs"]["VolumeSize"], 3);
+    assert_eq!(mappings[1]["VirtualName"], "ephemeral0");
+    assert_eq!(mappings[2]["NoDevice"], "");
+    assert_eq!(mappings[3]["Ebs"]["DeleteOnTermination"], false);
+    assert_eq!(whole["Public"], false);
+    assert!(whole.get("LaunchPermissions").is_none());
+    // The name stays: registering it again, malformed ones, impossible devices.
+    refused(&store, &["image", "register", "--manifest", path], "InvalidAMIName.Duplicate");
+    for (from, to, code) in [
+        ("whole", "a:b", "InvalidAMIName.Malformed"),
+        ("whole", "ab", "InvalidAMIName.Malformed"),
+        ("ephemeral0", "ephemeral99", "InvalidParameterValue"),
+        ("\"NoDevice\": \"\"", "\"NoDevice\": \"x\"", "InvalidParameterValue"),
+        ("\"VolumeSize\": 3", "\"VolumeSize\": 16385", "InvalidParameterValue"),
+        ("/dev/sdb", "/dev/../b", "InvalidParameterValue"),
+    ] {
+        let bad = manifest.replacen(from, to, 1).replacen("\"whole\"", "\"another\"", 1);
+        fs::write(path, bad).unwrap();
+        refused(&store, &["image", "register", "--manifest", path], code);
+    }
+}
+
+#[test]
+fn images_are_found_as_ec2_finds_them() {
+    let store = Store::new();
+    for name in ["web-1", "web-2", "db-1"] {
+        import(&store, name);
+    }
+    store.ok(&["image", "modify", "db-1", "--description", "a,b*c"]);
+    store.ok(&["image", "modify", "web-2", "--product-code", "code-1", "--hourly-rate", "0.5"]);
+    store.ok(&[
+        "image",
+        "share",
+        "web-1",
+        "--launch-permission",
+        "Add=[{Group=all},{UserId=4242}]",
+    ]);
+    store.ok(&["tag", &import(&store, "tagged"), "Env=prod", "Owner=alice"]);
+    let me = rustix::process::geteuid().as_raw().to_string();
+    for (args, names) in [
+        (&["--mine"][..], &["db-1", "demo", "tagged", "web-1", "web-2"][..]),
+        (&["--owner", &me], &["db-1", "demo", "tagged", "web-1", "web-2"]),
+        (&["--owner", "1234567"], &[]),
+        (&["--quick-start"], &["demo"]),
+        (&["--owner", "amazon,aws-marketplace"], &["demo", "web-2"]),
+        (&["--marketplace"], &["web-2"]),
+        (&["--community"], &[]),
+        (&["--executable-by", "all"], &["web-1"]),
+        (&["--executable-by", "4242"], &["web-1"]),
+        (&["--executable-by", "self"], &[]),
+        (&["--filter", "name=web-?"], &["web-1", "web-2"]),
+        (&["--filter", r"name=web-\?"], &[]),
+        (&["--filter", "name=web-1,db*"], &["db-1", "web-1"]),
+        (&["--filter", r"description=a\,b\*c"], &["db-1"]),
+        (&["--filter", "name=web*", "--filter", "is-public=true"], &["web-1"]),
+        (&["--filter", "product-code=code-1"], &["web-2"]),
+        (&["--filter", "product-code.type=marketplace"], &["web-2"]),
+        (&["--filter", "owner-alias=amazon"], &["demo"]),
+        (&["--filter", "tag:Env=pr*"], &["tagged"]),
+        (&["--filter", "tag-key=Owner"], &["tagged"]),
+        (&["--filter", "root-device-type=instance-store"], &["demo"]),
+        (&["--filter", "state=deregistered"], &[]),
+    ] {
+        assert_eq!(found(&store, args), names, "{args:?}");
+    }
+    refused(&store, &["image", "ls", "--filter", "colour=red"], "InvalidParameterValue");
+    refused(&store, &["image", "ls", "--owner", "nobody!"], "InvalidUserID.Malformed");
+}
+
+#[test]
+fn a_deprecated_image_is_hidden_from_others() {
+    let store = Store::new();
+    let id = import(&store, "old");
+    refused(&store, &["image", "deprecate", "old", "--at", "2001-01-01"], "InvalidParameterValue");
+    refused(&store, &["image", "deprecate", "old", "--at", "soon"], "InvalidParameterValue");
+    store.ok(&["image", "deprecate", "old", "--at", "2031-01-31T12:00Z"]);
+    assert_eq!(image(&store, &id)["DeprecationTime"], "2031-01-31T12:00:00.000Z");
+    // Years later, to the owner and to somebody else.
+    let path = store.home().join("images").join(&id).join("record.json");
+    let record = fs::read_to_string(&path).unwrap();
+    fs::write(&path, record.replace("2031-01-31", "2001-01-31")).unwrap();
+    assert_eq!(found(&store, &["--mine", "--filter", "name=old"]), ["old"]);
+    let foreign = fs::read_to_string(&path).unwrap();
+    let me = format!("\"OwnerId\": \"{}\"", rustix::process::geteuid().as_raw());
+    fs::write(&path, foreign.replace(&me, "\"OwnerId\": \"4242\"")).unwrap();
+    assert!(found(&store, &["--filter", "name=old"]).is_empty());
+    assert_eq!(found(&store, &["--filter", "name=old", "--include-deprecated"]), ["old"]);
+    fs::write(&path, record).unwrap();
+    store.ok(&["image", "deprecate", "old", "--cancel"]);
+    assert!(image(&store, &id).get("DeprecationTime").is_none());
+}
+
+#[test]
+fn tags_are_for_every_kind_and_have_ec2s_limits() {
+    let store = Store::new();
+    let id = import(&store, "web");
+    let web = image(&store, &id);
+    let snapshot = snapshot_of(&web);
+    let kernel = web["KernelId"].as_str().unwrap();
+    store.ok(&["tag", &id, &snapshot, kernel, "Env=test", "Empty="]);
+    for (kind, id) in [("image", id.as_str()), ("snapshot", &snapshot), ("kernel", kernel)] {
+        let shown = store.ok(&[kind, "show", id, "-o", "json"]);
+        assert!(shown.contains("\"Env\"") && shown.contains("\"Empty\""), "{shown}");
+    }
+    store.ok(&["tag", &id, "Env=prod"]);
+    store.ok(&["untag", &id, "Empty", "Env=other", "missing"]);
+    let tags = image(&store, &id)["Tags"].as_array().unwrap().clone();
+    let env = tags.iter().find(|tag| tag["Key"] == "Env").unwrap();
+    assert_eq!(env["Value"], "prod");
+    assert!(tags.iter().all(|tag| tag["Key"] != "Empty"));
+    let long = format!("{}=x", "k".repeat(10_000));
+    refused(&store, &["tag", &id, &long], "InvalidParameterValue");
+    refused(&store, &["tag", &id, "aws:x=y"], "InvalidParameterValue");
+    let many: Vec<String> = (0..50).map(|n| format!("t{n}=")).collect();
+    let many: Vec<&str> = ["tag", &id].into_iter().chain(many.iter().map(|t| t.as_str())).collect();
+    refused(&store, &many, "TagLimitExceeded");
+    for bad in ["web", "ami-../../../etc", "x-0123456789abcdef0"] {
+        assert!(!store.spore(&["tag", bad, "a=b"]).status.success(), "{bad}");
+    }
+}
+
+#[test]
+fn a_deregistered_image_launches_nothing_and_takes_nothing_along() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = import(&store, "web");
+    let snapshot = snapshot_of(&image(&store, &id));
+    let run = ["run", &id, "-q", "--wait", "--timeout", "300"];
+    let instance = store.ok(&run).trim().to_owned();
+    assert!(image(&store, &id)["LastLaunchedTime"].is_string());
+    let references = store.ok(&["image", "references", &id]);
+    assert!(references.contains(&instance) && references.contains("vol-"), "{references}");
+    store.ok(&["image", "deregister", "web"]);
+    for args in [&["run", &id][..], &["image", "show", &id], &["image", "deregister", &id]] {
+        refused(&store, args, "InvalidAMIID.Unavailable");
+    }
+    refused(&store, &["run", "web"], "InvalidAMIID.NotFound");
+    assert_eq!(found(&store, &[]), ["demo"]);
+    assert_eq!(found(&store, &["--filter", "state=deregistered"]), ["web"]);
+    // The instance goes on, on its own volume, and still says where it came from.
+    store.ok(&["start", &instance]);
+    store.wait(&instance, "exit");
+    assert!(store.logs(&instance).contains("identity: boot 2"));
+    assert_eq!(store.describe(&instance)["ImageId"], id.as_str());
+    assert!(store.ok(&["image", "references", &id]).contains(&instance));
+    // So does the snapshot; and the name is free.
+    store.ok(&["snapshot", "verify", &snapshot]);
+    let again = store.ok(&["image", "register", "web", "--snapshot", &snapshot]);
+    let other = store.ok(&["image", "register", "web-2", "--snapshot", &snapshot]);
+    store.ok(&["image", "deregister", again.trim(), "--delete-associated-snapshots"]);
+    store.ok(&["snapshot", "verify", &snapshot]);
+    store.ok(&["image", "deregister", other.trim(), "--delete-associated-snapshots"]);
+    refused(&store, &["snapshot", "show", &snapshot], "InvalidSnapshot.NotFound");
+    store.ok(&["start", &instance]);
+    store.wait(&instance, "exit");
+    assert!(store.logs(&instance).contains("identity: boot 3"));
+}
+
+#[test]
+fn an_arm_image_is_recorded_and_not_launched() {
+    let store = Store::new();
+    let id = import(&store, "web");
+    let path = store.home().join("m.json");
+    let mut manifest = image(&store, &id);
+    let keep = ["KernelId", "BlockDeviceMappings"].map(|f| (f, manifest[f].take()));
+    let mut manifest = Value::Object(keep.map(|(f, v)| (f.to_owned(), v)).into_iter().collect());
+    (manifest["Name"], manifest["Architecture"]) = ("arm".into(), "arm64".into());
+    fs::write(&path, manifest.to_string()).unwrap();
+    store.ok(&["image", "register", "--manifest", path.to_str().unwrap()]);
+    assert_eq!(found(&store, &["--filter", "architecture=arm64"]), ["arm"]);
+    if has_kvm() {
+        refused(&store, &["run", "arm"], "arm64");
+    }
+}
+
+#[test]
+fn the_mapping_decides_which_disks_an_instance_has() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = import(&store, "web");
+    let mapping = r#"[{"DeviceName": "/dev/vda", "Ebs": {"VolumeSize": 2}},
+        {"DeviceName": "/dev/vdb", "VirtualName": "ephemeral0"},
+        {"DeviceName": "/dev/vdc", "Ebs": {"VolumeSize": 1, "DeleteOnTermination": false}}]"#;
+    let run = [
+        "run",
+        &id,
+        "-q",
+        "--append",
+        "demo.mode=poweroff-on-button",
+        "--block-device-mappings",
+        mapping,
+    ];
+    let instance = store.ok(&run).trim().to_owned();
+    let shown = store.describe(&instance);
+    assert_eq!(shown["BlockDeviceMappings"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["Spore"]["Ephemeral"][0]["VirtualName"], "ephemeral0");
+    // The guest has three disks, of which only two are volumes.
+    assert_eq!(store.ok(&["show", &instance]).matches("DiskIo").count(), 3);
+    store.ok(&["terminate", &instance]);
+    let volumes = json(&store.ok(&["volume", "ls", "-o", "json"]));
+    assert_eq!(volumes["Volumes"].as_array().unwrap().len(), 1);
+    assert_eq!(volumes["Volumes"][0]["Size"], 1);
+    for (bad, code) in [
+        (r#"[{"DeviceName": "/dev/vda", "NoDevice": ""}]"#, "InvalidBlockDeviceMapping"),
+        (r#"[{"DeviceName": "/dev/vdb", "VirtualName": "x"}]"#, "InvalidParameterValue"),
+        (r#"[{"DeviceName": "/dev/vdb"}]"#, "InvalidBlockDeviceMapping"),
+        (r#"[{"DeviceName": "/dev/vdb", "Ebs": {}}]"#, "InvalidBlockDeviceMapping"),
+        ("nonsense", "InvalidBlockDeviceMapping"),
+    ] {
+        refused(&store, &["run", &id, "--block-device-mappings", bad], code);
+    }
+}
+
+#[test]
+fn what_happened_and_what_was_used_is_written_down() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = import(&store, "web");
+    store.ok(&["image", "modify", "web", "--product-code", "code-1", "--hourly-rate", "3600"]);
+    let instance = store.ok(&["run", &id, "-q", "--wait", "--timeout", "300"]).trim().to_owned();
+    store.ok(&["terminate", &instance]);
+    store.ok(&["image", "deregister", "web"]);
+    let events = json(&store.ok(&["events", "-o", "json"]));
+    let events = events["Events"].as_array().unwrap();
+    let said = |command: &str, event: &str, id: &str| {
+        let is = |e: &&Value| e["Command"] == command && e["Event"] == event && e["Id"] == id;
+        events.iter().any(|e| is(&e))
+    };
+    assert!(said("image import", "created", &id));
+    assert!(said("image modify", "modified", &id));
+    assert!(said("run", "created", &instance));
+    assert!(said("terminate", "modified", &instance));
+    assert!(said("image deregister", "modified", &id));
+    let me = rustix::process::geteuid().as_raw().to_string();
+    assert!(events.iter().all(|e| e["AccountId"] == me.as_str()));
+    let of = |store: &Store| {
+        let usage = json(&store.ok(&["usage", "-o", "json"]));
+        let rows = usage["Usage"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["ProductCodes"][0] == "code-1").unwrap()
+    };
+    let usage = of(&store);
+    assert_eq!(usage["ImageId"], id.as_str());
+    let seconds = usage["InstanceSeconds"].as_f64().unwrap();
+    let charge: f64 = usage["Charge"].as_str().unwrap().parse().unwrap();
+    assert!(seconds > 0.0 && (charge - seconds).abs() < 1e-6, "{usage}");
+    // A torn last line takes nothing else along.
+    let journal = store.home().join("accounts").join(&me).join("journal.jsonl");
+    let mut text = fs::read(&journal).unwrap();
+    text.extend_from_slice(b"{\"EventTime\":\"2026");
+    fs::write(&journal, text).unwrap();
+    assert_eq!(of(&store), usage);
+    import(&store, "after");
+    assert!(store.ok(&["events"]).contains("after"));
+}
+
+#[test]
+fn secrets_are_named_before_an_image_is_public() {
+    if Command::new("mke2fs").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "mke2fs (e2fsprogs) is missing");
+        eprintln!("skipped: secrets_are_named_before_an_image_is_public: mke2fs is missing");
+        return;
+    }
+    let store = Store::new();
+    let root = store.home().join("root");
+    for (path, text) in [
+        ("etc/ssh/ssh_host_rsa_key", "k"),
+        ("etc/ssh/ssh_host_rsa_key.pub", "k"),
+        ("root/.aws/credentials", "k"),
+        ("root/.bash_history", ""),
+        ("srv/app/.env", "k"),
+    ] {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let disk = store.home().join("disk");
+    let made = Command::new("mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-d"])
+        .arg(&root)
+        .arg(&disk)
+        .arg("16M")
+        .status()
+        .unwrap();
+    assert!(made.success());
+    // The same in a partition.
+    let mut partitioned = vec![0u8; 1 << 20];
+    partitioned[446 + 4] = 0x83;
+    partitioned[446 + 8..446 + 12].copy_from_slice(&2048u32.to_le_bytes());
+    partitioned[510..512].copy_from_slice(&[0x55, 0xaa]);
+    partitioned.extend(fs::read(&disk).unwrap());
+    let other = store.home().join("partitioned");
+    fs::write(&other, partitioned).unwrap();
+    for (path, name) in [(disk, "plain"), (other, "partitioned")] {
+        store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "--format", "raw"]);
+        let shared = store.spore(&["image", "share", name, "--add", "all"]);
+        let err = String::from_utf8_lossy(&shared.stderr).into_owned();
+        assert!(shared.status.success(), "{err}");
+        for secret in ["/etc/ssh/ssh_host_rsa_key", "/root/.aws/credentials", "/srv/app/.env"] {
+            assert_eq!(err.matches(secret).count(), 1, "{name}: {secret}: {err}");
+        }
+        assert!(!err.contains("history") && !err.contains(".pub"), "{err}");
+    }
+    // What can't be looked into is said.
+    import(&store, "opaque");
+    let shared = store.spore(&["image", "share", "opaque", "--add", "all"]);
+    assert!(String::from_utf8_lossy(&shared.stderr).contains("not looked into"));
+}
