@@ -64,6 +64,12 @@ pub struct Manifest {
     /// What `image copy` or `image create` made it of; no manifest can say so.
     #[serde(skip)]
     pub source_image_id: Option<ImageId>,
+    /// Where `image copy` found that; no manifest can say so.
+    #[serde(skip)]
+    pub source_image_region: Option<String>,
+    /// The bundle's manifest, for one that is registered from a bundle; no other manifest can say so.
+    #[serde(skip)]
+    pub image_location: Option<String>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -109,6 +115,8 @@ impl Manifest {
             platform: None,
             source_instance_id: None,
             source_image_id: None,
+            source_image_region: None,
+            image_location: None,
             tags: Vec::new(),
         }
     }
@@ -198,6 +206,8 @@ pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -
         boot_mode: manifest.boot_mode,
         source_instance_id: manifest.source_instance_id,
         source_image_id: manifest.source_image_id,
+        source_image_region: manifest.source_image_region,
+        image_location: manifest.image_location,
         deprecation_time: None,
         state_reason: None,
         tags: manifest.tags,

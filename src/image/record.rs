@@ -80,6 +80,12 @@ pub struct Image {
     /// The image that it was copied from, or that its instance was launched from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_image_id: Option<ImageId>,
+    /// The region that it was copied from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_image_region: Option<String>,
+    /// The manifest of the bundle that it was registered from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_location: Option<String>,
     /// RFC 3339: from then on others don't find it unless they ask for deprecated ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecation_time: Option<String>,

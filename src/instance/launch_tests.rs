@@ -59,6 +59,8 @@ fn image() -> Image {
         boot_mode: None,
         source_instance_id: None,
         source_image_id: None,
+        source_image_region: None,
+        image_location: None,
         deprecation_time: None,
         state_reason: None,
         tags: vec![],
