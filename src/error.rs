@@ -64,6 +64,12 @@ impl Error {
         self
     }
 
+    /// Append what to do about it: `message; remedy`.
+    pub fn remedy(mut self, remedy: impl fmt::Display) -> Self {
+        self.message = format!("{}; {remedy}", self.message);
+        self
+    }
+
     /// The kind, which decides the exit code.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -87,6 +87,12 @@ pub enum Command {
         #[command(subcommand)]
         command: super::volume::VolumeCommand,
     },
+    /// Name the stores that images are copied to and from
+    Region {
+        /// What to do
+        #[command(subcommand)]
+        command: super::region::RegionCommand,
+    },
     /// Launch instances from an image
     Run(Box<Run>),
     /// List instances

@@ -55,6 +55,15 @@ pub enum ImageCommand {
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
         spore image create web-1 --name small-data --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
     Create(super::create::CreateArgs),
+    /// Copy an image within its region, or to or from another; prints the copy's id
+    ///
+    /// The copy is yours, whoever's the image is; permissions are not copied. It is pending until all of its content
+    /// is there and verified. A copy that was interrupted goes on when it is run again. ^C takes it back.
+    #[command(after_long_help = "Examples:\n  \
+        spore image copy debian --name debian-2 --copy-tags\n  \
+        spore image copy debian --to usb --name debian\n  \
+        spore image copy debian --from usb --name debian")]
+    Copy(super::copy::CopyArgs),
     /// Find images
     #[command(visible_alias = "list")]
     Ls(Box<FindArgs>),
@@ -195,6 +204,9 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
             cancellable(|| register(&store, args)).and_then(|image| told(output, image))
         }
         ImageCommand::Create(args) => super::create::create(&store, output, args),
+        ImageCommand::Copy(args) => {
+            super::copy::image(&store, args).and_then(|image| told(output, image))
+        }
         ImageCommand::Ls(args) => {
             find::ls(&store, output, args)?;
             Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 mod account;
 pub mod args;
 mod attribute;
+pub mod copy;
 mod create;
 mod describe;
 mod doctor;
@@ -13,6 +14,7 @@ mod instance;
 pub mod kernel;
 pub mod output;
 pub mod progress;
+pub mod region;
 mod run;
 pub mod select;
 pub mod snapshot;
@@ -70,6 +72,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Kernel { command } => kernel::run(command, cli.output),
         Command::Ramdisk { command } => kernel::run_ramdisk(command, cli.output),
         Command::Snapshot { command } => snapshot::run(command, cli.output),
+        Command::Region { command } => region::run(command, cli.output),
         Command::Volume { command } => volume::run(command, cli.output),
         Command::Tag(args) => tag::add(&Store::open()?, args),
         Command::Untag(args) => tag::remove(&Store::open()?, args),

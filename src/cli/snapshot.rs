@@ -1,5 +1,6 @@
 //! `spore snapshot …`.
 
+use super::copy::RegionArgs;
 use super::filter::Filter;
 use super::image::{CANCELLED, FormatArg, cancellable, tag};
 use super::output::{self, Output, Table, human_bytes};
@@ -30,10 +31,12 @@ pub enum SnapshotCommand {
         #[command(flatten)]
         wanted: WantedArgs,
     },
-    /// Copy snapshots; the content is shared. Prints the copy's id
+    /// Copy a snapshot within its region, where the content is shared, or to or from another; prints the copy's id
     Copy {
         /// The snapshot: an id, a unique prefix of one, or a name
         snapshot: String,
+        #[command(flatten)]
+        regions: RegionArgs,
         #[command(flatten)]
         wanted: WantedArgs,
     },
@@ -130,9 +133,8 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
             let (volume, wanted) = (store.volumes().resolve(volume)?.volume_id, wanted.wanted()?);
             told(output, cancellable(|| snapshots::create(&store, &volume, wanted))?)
         }
-        SnapshotCommand::Copy { snapshot, wanted } => {
-            let found = snapshot::resolve(&store, snapshot)?;
-            told(output, Some(snapshot::copy(&store, &found, wanted.wanted()?)?))
+        SnapshotCommand::Copy { snapshot, regions, wanted } => {
+            told(output, super::copy::snapshot(&store, regions, snapshot, wanted.wanted()?)?)
         }
         SnapshotCommand::Ls { filters } => {
             let snapshots = store.snapshots().list()?.or_warn().into_iter();

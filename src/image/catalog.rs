@@ -149,6 +149,23 @@ pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
 
 /// The image that a manifest describes, if all of it holds.
 pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -> Result<Image> {
+    resolve_with(store, manifest, id, &|id| {
+        let snapshot = store.snapshots().get(id)?;
+        check_owner(&snapshot)?;
+        Ok(snapshot.volume_size)
+    })
+}
+
+/// How many GiB a snapshot needs, if it may be used.
+type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
+
+/// As [`resolve_manifest`], for snapshots that need not be in the store yet.
+pub(super) fn resolve_with(
+    store: &Store,
+    manifest: Manifest,
+    id: ImageId,
+    gib: Gib<'_>,
+) -> Result<Image> {
     names::check_tags(&manifest.tags)?;
     check_description(manifest.description.as_deref())?;
     let platform_details = match manifest.platform.as_deref() {
@@ -181,7 +198,7 @@ pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -
         (None, None) => VirtualizationType::Hvm,
     };
     let root_device_name = manifest.root_device_name.unwrap_or_else(|| ROOT_DEVICE.to_owned());
-    let mappings = resolve_mappings(store, manifest.block_device_mappings, &root_device_name)?;
+    let mappings = resolve_mappings(gib, manifest.block_device_mappings, &root_device_name)?;
     Ok(Image {
         image_id: id,
         name: manifest.name,
@@ -228,7 +245,7 @@ fn invalid(why: impl Into<String>) -> Error {
 }
 
 fn resolve_mappings(
-    store: &Store,
+    gib: Gib<'_>,
     mut mappings: Vec<BlockDeviceMapping>,
     root: &str,
 ) -> Result<Vec<BlockDeviceMapping>> {
@@ -247,7 +264,7 @@ fn resolve_mappings(
         if before.iter().any(|other| other.device_name == name) {
             return Err(invalid(format!("the device {shown} is mapped twice; map it once")));
         }
-        resolve_mapping(store, mapping).map_err(|e| e.context(format!("device {shown}")))?;
+        resolve_mapping(gib, mapping).map_err(|e| e.context(format!("device {shown}")))?;
     }
     let root_has_content = mappings.iter().any(|mapping| {
         mapping.device_name == root
@@ -263,9 +280,9 @@ fn resolve_mappings(
 }
 
 /// A device is a volume, or `ephemeralN`, or none: one of the three.
-fn resolve_mapping(store: &Store, mapping: &mut BlockDeviceMapping) -> Result<()> {
+fn resolve_mapping(gib: Gib<'_>, mapping: &mut BlockDeviceMapping) -> Result<()> {
     match (&mut mapping.ebs, &mapping.virtual_name, &mapping.no_device) {
-        (Some(ebs), None, None) => resolve_ebs(store, ebs),
+        (Some(ebs), None, None) => resolve_ebs(gib, ebs),
         (None, Some(name), None) => check_virtual_name(name),
         (None, None, Some(text)) if text.is_empty() => Ok(()),
         (None, None, None) => Err(invalid("it lacks Ebs; say what it is")),
@@ -298,11 +315,9 @@ pub fn check_device_name(name: &str) -> Result<()> {
     Err(invalid(format!("'{shown}' is not a device name such as {ROOT_DEVICE}")))
 }
 
-fn resolve_ebs(store: &Store, ebs: &mut EbsBlockDevice) -> Result<()> {
+fn resolve_ebs(gib: Gib<'_>, ebs: &mut EbsBlockDevice) -> Result<()> {
     if let Some(id) = &ebs.snapshot_id {
-        let snapshot = store.snapshots().get(id)?;
-        check_owner(&snapshot)?;
-        let least = snapshot.volume_size;
+        let least = gib(id)?;
         if ebs.volume_size == 0 {
             ebs.volume_size = least;
         }
@@ -346,7 +361,10 @@ pub fn settled(store: &Store, mut image: Image) -> Image {
         }
         if image.state == ImageState::Pending {
             image.state = ImageState::Failed;
-            let why = "the command that made it was killed; deregister it and make it again";
+            let why = match image.source_image_region {
+                Some(_) => "its copy was killed; run the same copy again to go on with it",
+                None => "the command that made it was killed; deregister it and make it again",
+            };
             image.state_reason = Some(StateReason::new("Server.InternalError", why));
         }
     }

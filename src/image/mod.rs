@@ -4,13 +4,18 @@ pub mod accounts;
 pub mod attribute;
 pub mod builtin;
 pub mod catalog;
+pub mod copy;
 pub mod digest;
 pub mod import;
+pub mod incoming;
 pub mod kernel;
 pub mod names;
+pub mod package;
 pub mod permission;
+pub mod place;
 pub mod product;
 pub mod record;
+pub mod region;
 pub mod secrets;
 pub mod snapshot;
 

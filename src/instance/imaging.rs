@@ -245,19 +245,7 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
             mappings.extend(added(store, change)?);
         }
     }
-    let names = mappings.iter().map(|m| &m.device_name);
-    if names.clone().enumerate().any(|(n, name)| names.clone().take(n).any(|other| other == name)) {
-        return Err(mapping_error("a device is mapped twice; map it once"));
-    }
-    if mappings.len() > MAX_MAPPINGS {
-        return Err(mapping_error(format!("an image has at most {MAX_MAPPINGS} block devices")));
-    }
-    if !mappings.iter().any(|m| m.device_name == instance.root_device_name && m.ebs.is_some()) {
-        return Err(mapping_error(format!(
-            "the image has to have its root device {}",
-            instance.root_device_name
-        )));
-    }
+    check_mappings(&mappings, &instance.root_device_name)?;
     let source = store.images().get(&instance.image_id).ok();
     Ok(Image {
         image_id: ImageId::generate()?,
@@ -286,10 +274,28 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
         boot_mode: source.as_ref().and_then(|image| image.boot_mode),
         source_instance_id: Some(instance.instance_id.clone()),
         source_image_id: Some(instance.image_id.clone()),
+        source_image_region: None,
+        image_location: None,
         deprecation_time: None,
         state_reason: None,
         tags: request.tags.clone(),
     })
+}
+
+/// # Errors
+/// `InvalidBlockDeviceMapping`: a device twice, too many, or no root.
+fn check_mappings(mappings: &[BlockDeviceMapping], root: &str) -> Result<()> {
+    let names = mappings.iter().map(|m| &m.device_name);
+    if names.clone().enumerate().any(|(n, name)| names.clone().take(n).any(|other| other == name)) {
+        return Err(mapping_error("a device is mapped twice; map it once"));
+    }
+    if mappings.len() > MAX_MAPPINGS {
+        return Err(mapping_error(format!("an image has at most {MAX_MAPPINGS} block devices")));
+    }
+    if !mappings.iter().any(|m| m.device_name == root && m.ebs.is_some()) {
+        return Err(mapping_error(format!("the image has to have its root device {}", root)));
+    }
+    Ok(())
 }
 
 fn mapping_error(why: impl Into<String>) -> Error {

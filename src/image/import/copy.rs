@@ -33,6 +33,15 @@ fn lock(results: &Mutex<Results>) -> MutexGuard<'_, Results> {
 impl Copy {
     /// Copy into `out`, an empty file.
     pub fn new(out: File) -> Self {
+        Self::start(out, false)
+    }
+
+    /// Copy into `out`, which may have some of it: that is left.
+    pub fn resume(out: File) -> Self {
+        Self::start(out, true)
+    }
+
+    fn start(out: File, resumed: bool) -> Self {
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
         let (send, receive) = sync_channel(2 * count);
         let (out, receive) = (Arc::new(out), Arc::new(Mutex::new(receive)));
@@ -40,7 +49,7 @@ impl Copy {
         let workers = (0..count)
             .map(|_| {
                 let (out, receive, results) = (out.clone(), receive.clone(), results.clone());
-                std::thread::spawn(move || work(&out, &receive, &results))
+                std::thread::spawn(move || work((&out, resumed), &receive, &results))
             })
             .collect();
         Self { out, send: Some(send), workers, results }
@@ -91,7 +100,7 @@ impl Drop for Copy {
 
 type Chunks = Mutex<Receiver<(u64, Vec<u8>)>>;
 
-fn work(out: &File, receive: &Chunks, results: &Mutex<Results>) {
+fn work((out, resumed): (&File, bool), receive: &Chunks, results: &Mutex<Results>) {
     loop {
         let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((index, bytes)) = next else { return };
@@ -99,7 +108,9 @@ fn work(out: &File, receive: &Chunks, results: &Mutex<Results>) {
             continue;
         }
         let digest = digest::chunk(&bytes);
-        let written = write_sparse(out, index * CHUNK as u64, &bytes);
+        let at = index * CHUNK as u64;
+        let written =
+            if resumed && has(out, at, &bytes) { Ok(()) } else { write_sparse(out, at, &bytes) };
         let mut results = lock(results);
         match written {
             Ok(()) => drop(results.chunks.insert(index, digest)),
@@ -108,6 +119,12 @@ fn work(out: &File, receive: &Chunks, results: &Mutex<Results>) {
             }
         }
     }
+}
+
+/// Whether the file has these bytes there.
+fn has(out: &File, at: u64, bytes: &[u8]) -> bool {
+    let mut there = vec![0; bytes.len()];
+    out.read_exact_at(&mut there, at).is_ok() && there == bytes
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

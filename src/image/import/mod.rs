@@ -195,8 +195,16 @@ pub(super) fn copy_extents(
     out: File,
     progress: &Progress,
 ) -> Result<String> {
-    let (size, copy) = (disk.size(), Copy::new(out));
-    let mut at = 0;
+    copy_extents_with(disk, Copy::new(out), progress)
+}
+
+/// As [`copy_extents`], by a [`Copy`] of the caller's.
+pub(super) fn copy_extents_with(
+    disk: &dyn block::ImportSource,
+    copy: Copy,
+    progress: &Progress,
+) -> Result<String> {
+    let (size, mut at) = (disk.size(), 0);
     while let Some(extent) = disk.extent_at(at).or_fail(|| "read its metadata")? {
         cancel::check()?;
         progress.at(at);

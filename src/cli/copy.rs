@@ -1,0 +1,81 @@
+//! `spore image copy` and `spore snapshot copy`.
+
+use super::image::{cancellable, tag};
+use crate::error::Result;
+use crate::image::package::NewImage;
+use crate::image::place::{self, Place};
+use crate::image::record::{Image, Snapshot, Tag};
+use crate::image::snapshot::Wanted;
+use crate::store::Store;
+use clap::Args;
+
+/// Arguments of `image copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// The image: an id, a unique prefix of one, or a name
+    image: String,
+    #[command(flatten)]
+    pub regions: RegionArgs,
+    /// The copy's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken in its region
+    #[arg(long)]
+    name: String,
+    /// The copy's description [default: the image's]
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Copy the image's tags, too
+    #[arg(long)]
+    copy_tags: bool,
+    /// A tag of the copy (may be repeated)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<Tag>,
+}
+
+/// Between which regions.
+#[derive(Debug, Args)]
+pub struct RegionArgs {
+    /// The region that it is in [default: the store at hand]
+    #[arg(long, visible_alias = "source-region", value_name = "REGION")]
+    from: Option<String>,
+    /// The region that the copy goes to [default: the store at hand]
+    #[arg(long, value_name = "REGION")]
+    to: Option<String>,
+}
+
+/// Copy an image. `None` if ^C ended that.
+///
+/// # Errors
+/// A region is unknown or has gone, the image is not there, as the copy's.
+pub fn image(store: &Store, args: &CopyArgs) -> Result<Option<Image>> {
+    let (from, to) = places(store, &args.regions)?;
+    let new = NewImage {
+        name: args.name.clone(),
+        description: args.description.clone(),
+        copy_tags: args.copy_tags,
+        tags: args.tags.clone(),
+        source_region: args
+            .regions
+            .from
+            .clone()
+            .unwrap_or_else(|| store.home().display().to_string()),
+    };
+    cancellable(|| place::copy_image(&from, &args.image, &to, &new))
+}
+
+fn places(store: &Store, regions: &RegionArgs) -> Result<(Place, Place)> {
+    let place = |name: &Option<String>| place::find(store, name.as_deref());
+    Ok((place(&regions.from)?, place(&regions.to)?))
+}
+
+/// Copy a snapshot. `None` if ^C ended that.
+///
+/// # Errors
+/// As [`image`]'s.
+pub fn snapshot(
+    store: &Store,
+    regions: &RegionArgs,
+    text: &str,
+    wanted: Wanted,
+) -> Result<Option<Snapshot>> {
+    let (from, to) = places(store, regions)?;
+    cancellable(|| place::copy_snapshot(&from, text, &to, wanted))
+}
