@@ -22,6 +22,21 @@ pub struct RunInstances {
     pub wait_running: bool,
 }
 
+/// Change a stopped instance (EC2 ModifyInstanceAttribute). What is `None` or empty stays.
+#[derive(Clone, Debug, Default)]
+pub struct ModifyInstance {
+    /// Preset name.
+    pub instance_type: Option<String>,
+    /// A kernel's id or name, or a file to register.
+    pub kernel: Option<String>,
+    /// A ramdisk's id or name, a file to register, or `none`.
+    pub ramdisk: Option<String>,
+    /// Kept with the instance; empty for none.
+    pub user_data: Option<Vec<u8>>,
+    /// Device names, and whether their volumes go with the instance.
+    pub delete_on_termination: Vec<(String, bool)>,
+}
+
 /// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {

@@ -2,7 +2,7 @@
 
 pub mod usage;
 
-use crate::action::{RunInstances, Until};
+use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType};
@@ -11,6 +11,7 @@ use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::launch::{self, Host, RandomIds};
 use crate::instance::lifecycle::{self, Change};
+use crate::instance::modify::{self, Changes};
 use crate::instance::pool::parallel;
 use crate::instance::reap;
 use crate::instance::record::{Record, State};
@@ -54,6 +55,26 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
         lifecycle::launch(store, &plans, request.min_count, user_data, action.wait_running)?;
     attribute::launched(store, &image);
     Ok(Launched { image, records, failures })
+}
+
+/// Change a stopped instance.
+///
+/// # Errors
+/// As [`modify::modify`]'s; a kernel or ramdisk is unknown.
+pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Result<Record> {
+    let ramdisk = match action.ramdisk.as_deref() {
+        Some("none") => Some(None),
+        Some(text) => Some(Some(find_ramdisk(store, text)?)),
+        None => None,
+    };
+    let changes = Changes {
+        instance_type: action.instance_type.clone(),
+        kernel: action.kernel.as_deref().map(|text| find_kernel(store, text)).transpose()?,
+        ramdisk,
+        user_data: action.user_data.clone(),
+        delete_on_termination: action.delete_on_termination.clone(),
+    };
+    modify::modify(store, dir, &changes, host()?.memory)
 }
 
 /// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,

@@ -135,6 +135,13 @@ pub enum Command {
         #[command(subcommand)]
         command: super::account::StoreCommand,
     },
+    /// Change a stopped instance: its type, kernel, ramdisk, user data, what goes with it
+    Modify(super::modify::Modify),
+    /// Show what images, snapshots, volumes and instances take on the disk
+    ///
+    /// SIZE is what a guest sees; SHARED is on the disk once, for this and for others; OWN is what deleting it would
+    /// give back. Only what was changed takes space of its own.
+    Df,
     /// Check whether this machine can run instances
     ///
     /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the

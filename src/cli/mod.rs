@@ -6,12 +6,14 @@ mod attribute;
 pub mod copy;
 mod create;
 mod describe;
+mod df;
 mod doctor;
 pub mod filter;
 mod find;
 pub mod image;
 mod instance;
 pub mod kernel;
+mod modify;
 pub mod output;
 pub mod progress;
 pub mod region;
@@ -67,6 +69,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Reboot(args) => instance::reboot(&Store::open()?, output, args),
         Command::Terminate(args) => instance::terminate(&Store::open()?, output, args),
         Command::Wait(args) => instance::wait(&Store::open()?, args),
+        Command::Modify(args) => modify::modify(&Store::open()?, output, args),
+        Command::Df => df::df(&Store::open()?, output),
         Command::Doctor => doctor::doctor(output),
         Command::Image { command } => image::run(command, cli.output),
         Command::Kernel { command } => kernel::run(command, cli.output),

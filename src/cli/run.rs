@@ -105,7 +105,11 @@ fn mappings(text: Option<&str>) -> Result<Vec<BlockDeviceMapping>> {
     })
 }
 
-fn user_data(text: &str) -> Result<Vec<u8>> {
+/// The bytes that `--user-data` means.
+///
+/// # Errors
+/// They can't be read, or are more than EC2 takes.
+pub fn user_data(text: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match (text, user_data_file(text)) {
         ("-", _) => {

@@ -1,0 +1,67 @@
+//! `spore modify`.
+
+use super::describe;
+use super::output::{Output, emit};
+use super::run::user_data;
+use crate::error::{Error, Result};
+use crate::service;
+use crate::store::Store;
+use clap::Args;
+use std::process::ExitCode;
+
+/// Change a stopped instance.
+///
+/// What is not given stays. An instance with an instance-store root can't be changed.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
+    .args(["instance_type", "kernel", "initrd", "user_data", "delete_on_termination"]))]
+#[command(after_long_help = "\
+Examples:
+  spore modify web -t t3.large
+  spore modify web --kernel ./bzImage --initrd none
+  spore modify web --delete-on-termination /dev/vdb=true")]
+pub struct Modify {
+    /// The instance, which must be stopped: an id, a unique prefix or a name
+    #[arg(value_name = "INSTANCE")]
+    target: String,
+    /// Instance type, a preset of vCPUs and memory
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    instance_type: Option<String>,
+    /// Kernel: a registered one (id or name) or a file, which is registered
+    #[arg(long, value_name = "AKI|NAME|FILE")]
+    kernel: Option<String>,
+    /// Initial ramdisk: a registered one, a file, or none
+    #[arg(long, visible_alias = "ramdisk", value_name = "ARI|NAME|FILE|none")]
+    initrd: Option<String>,
+    /// User data: text, @FILE, or - for standard input; empty for none
+    #[arg(long, value_name = "TEXT|@FILE|-")]
+    user_data: Option<String>,
+    /// Whether a device's volume goes with the instance (may be repeated)
+    #[arg(long, value_name = "DEVICE=true|false", value_parser = device_flag)]
+    delete_on_termination: Vec<(String, bool)>,
+}
+
+fn device_flag(text: &str) -> Result<(String, bool)> {
+    let pair = text.split_once('=').and_then(|(device, flag)| Some((device, flag.parse().ok()?)));
+    let (device, flag) =
+        pair.ok_or_else(|| Error::usage("it is DEVICE=true or DEVICE=false, e.g. /dev/vdb=true"))?;
+    Ok((device.to_owned(), flag))
+}
+
+/// `modify`.
+///
+/// # Errors
+/// As [`service::modify`]'s.
+pub fn modify(store: &Store, output: Output, args: &Modify) -> Result<ExitCode> {
+    let dir = service::resolve(store, std::slice::from_ref(&args.target))?.remove(0);
+    let action = crate::action::ModifyInstance {
+        instance_type: args.instance_type.clone(),
+        kernel: args.kernel.clone(),
+        ramdisk: args.initrd.clone(),
+        user_data: args.user_data.as_deref().map(user_data).transpose()?,
+        delete_on_termination: args.delete_on_termination.clone(),
+    };
+    let record = service::modify(store, &dir, &action)?;
+    emit(output, &describe::list(&[record]))?;
+    Ok(ExitCode::SUCCESS)
+}

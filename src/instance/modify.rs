@@ -1,0 +1,114 @@
+//! Changing a stopped instance (EC2 ModifyInstanceAttribute).
+
+use super::dir::{self, InstanceDir};
+use super::lifecycle;
+use super::record::Record;
+use super::types;
+use crate::error::{Error, OrFail, Result};
+use crate::id::{KernelId, RamdiskId};
+use crate::image::record::RootDeviceType;
+use crate::store::{Durability, Store};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// What is to be changed; what is `None` or empty stays.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Preset name: its CPUs and its memory.
+    pub instance_type: Option<String>,
+    /// What boots.
+    pub kernel: Option<KernelId>,
+    /// Its ramdisk, or that it has none.
+    pub ramdisk: Option<Option<RamdiskId>>,
+    /// Kept with the instance; empty for none.
+    pub user_data: Option<Vec<u8>>,
+    /// Device names, and whether their volumes go with the instance.
+    pub delete_on_termination: Vec<(String, bool)>,
+}
+
+/// Change an instance that is stopped: all of it, or nothing if something is refused.
+///
+/// # Errors
+/// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`, `InvalidParameterValue` for an
+/// unknown type, `InvalidInstanceAttributeValue` for an unknown device.
+pub fn modify(
+    store: &Store,
+    dir: &InstanceDir,
+    changes: &Changes,
+    host_memory: u64,
+) -> Result<Record> {
+    let record = dir.record()?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
+    if record.instance.root_device_type == RootDeviceType::InstanceStore {
+        return Err(Error::refused(
+            "UnsupportedOperation",
+            format!("{} has an instance-store root and can't be changed", dir.id()),
+        ));
+    }
+    let mut locked = lifecycle::stopped(dir, "changed")?;
+    let instance = &mut locked.record.instance;
+    if let Some(name) = &changes.instance_type {
+        let preset = types::find(name)?;
+        let memory = preset.memory_mib << 20;
+        if memory > host_memory {
+            return Err(Error::refused(
+                "InsufficientInstanceCapacity",
+                format!(
+                    "{name} has {} MiB, this host {}; choose a smaller type",
+                    preset.memory_mib,
+                    host_memory >> 20
+                ),
+            ));
+        }
+        instance.instance_type = preset.name.to_owned();
+        instance.cpu_options.core_count = preset.cpus;
+        instance.spore.memory = memory;
+    }
+    instance.kernel_id = changes.kernel.clone().or(instance.kernel_id.take());
+    if let Some(ramdisk) = &changes.ramdisk {
+        instance.ramdisk_id.clone_from(ramdisk);
+    }
+    let mut volumes = Vec::new();
+    for (device, delete) in &changes.delete_on_termination {
+        let found = instance.block_device_mappings.iter_mut().find(|m| m.device_name == *device);
+        let Some(mapping) = found else {
+            return Err(Error::refused(
+                "InvalidInstanceAttributeValue",
+                format!("{} has no volume at {}", instance.instance_id, device.escape_debug()),
+            ));
+        };
+        mapping.ebs.delete_on_termination = *delete;
+        volumes.push((mapping.ebs.volume_id.clone(), *delete));
+    }
+    if let Some(bytes) = &changes.user_data {
+        replace_user_data(dir, bytes)?;
+    }
+    // The volume's record is what counts at the end, the instance's is what is shown: the former first.
+    for (volume, delete) in volumes {
+        store.volumes().update(&volume, Durability::Durable, |volume| {
+            if let Some(attachment) = &mut volume.attachment {
+                attachment.delete_on_termination = delete;
+            }
+            Ok(())
+        })?;
+    }
+    dir::save(&mut locked)?;
+    Ok(locked.record.clone())
+}
+
+/// The new content, whole or not at all.
+fn replace_user_data(dir: &InstanceDir, bytes: &[u8]) -> Result<()> {
+    let (path, new) = (dir.file("user-data"), dir.file("user-data.new"));
+    let doing = || format!("write {}", path.display());
+    if bytes.is_empty() {
+        return match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).or_fail(doing),
+            _ => Ok(()),
+        };
+    }
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new).or_fail(doing)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).or_fail(doing)?;
+    fs::rename(&new, &path).or_fail(doing)
+}

@@ -1,0 +1,172 @@
+//! What objects take on the disk, and what of it they share.
+//!
+//! A file counts with the blocks that are allocated for it, once, however many names it has. What belongs to an object
+//! alone is what deleting it would give back.
+
+use super::dir;
+use crate::error::Result;
+use crate::image::DATA;
+use crate::image::record::{Image, ImageState};
+use crate::store::Store;
+use crate::volume::record::Layer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// One object's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// image, snapshot, volume or instance.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: String,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Bytes of the disks as a guest sees them.
+    pub size: u64,
+    /// Bytes on the disk that others have, too.
+    pub shared: u64,
+    /// Bytes on the disk that it alone has.
+    pub own: u64,
+}
+
+/// Of the whole store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usages {
+    /// Each object's, by kind.
+    pub objects: Vec<Usage>,
+    /// Bytes that all disks take together, each counted once.
+    pub total: u64,
+}
+
+/// A file, wherever its names are.
+type File = (u64, u64);
+
+/// Who has which files.
+#[derive(Default)]
+struct Files {
+    /// Allocated bytes and holders of each.
+    files: BTreeMap<File, (u64, BTreeSet<String>)>,
+    /// Each holder's files, and its disk's size.
+    holders: BTreeMap<String, (Vec<File>, u64)>,
+}
+
+impl Files {
+    fn add<'a>(
+        &mut self,
+        holder: &str,
+        size: u64,
+        dir: &Path,
+        names: impl Iterator<Item = &'a str>,
+    ) {
+        let entry = self.holders.entry(holder.to_owned()).or_default();
+        entry.1 = size;
+        for name in names {
+            // What has gone meanwhile takes nothing.
+            let Ok(metadata) = dir.join(name).metadata() else { continue };
+            let file = (metadata.dev(), metadata.ino());
+            entry.0.push(file);
+            let known = self.files.entry(file).or_default();
+            known.0 = metadata.blocks() * 512;
+            known.1.insert(holder.to_owned());
+        }
+    }
+
+    /// The share of an object that consists of these holders.
+    fn usage(&self, kind: &'static str, id: &str, name: Option<&str>, of: &[String]) -> Usage {
+        let (mut size, mut files) = (0, BTreeSet::new());
+        for (held, bytes) in of.iter().filter_map(|holder| self.holders.get(holder)) {
+            size += bytes;
+            files.extend(held);
+        }
+        let (mut shared, mut own) = (0, 0);
+        for (bytes, holders) in files.into_iter().filter_map(|file| self.files.get(file)) {
+            let alone = holders.iter().all(|holder| of.contains(holder));
+            *(if alone { &mut own } else { &mut shared }) += bytes;
+        }
+        Usage { kind, id: id.to_owned(), name: name.map(str::to_owned), size, shared, own }
+    }
+}
+
+fn names(layers: &[Layer]) -> impl Iterator<Item = &str> {
+    layers.iter().map(|layer| layer.file.as_str())
+}
+
+/// Look at every object. What can't be read is told on stderr.
+///
+/// # Errors
+/// The store can't be read.
+pub fn usages(store: &Store) -> Result<Usages> {
+    let (snapshots, volumes) =
+        (store.snapshots().list()?.or_warn(), store.volumes().list()?.or_warn());
+    let mut files = Files::default();
+    for snapshot in &snapshots {
+        let id = snapshot.snapshot_id.as_str();
+        let all = std::iter::once(DATA).chain(names(&snapshot.layers));
+        files.add(id, snapshot.size_bytes, &store.snapshots().dir(&snapshot.snapshot_id), all);
+    }
+    for volume in &volumes {
+        let dir = store.volumes().dir(&volume.volume_id);
+        files.add(volume.volume_id.as_str(), volume.size_bytes, &dir, names(&volume.layers));
+    }
+    let mut objects = Vec::new();
+    for image in store.images().list()?.or_warn() {
+        if image.state != ImageState::Deregistered {
+            let (id, of) = (image.image_id.as_str(), snapshots_of(&image));
+            objects.push(files.usage("image", id, Some(&image.name), &of));
+        }
+    }
+    let tag = |tags: &[crate::image::record::Tag]| {
+        tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.clone())
+    };
+    for snapshot in &snapshots {
+        let id = snapshot.snapshot_id.as_str();
+        objects.push(files.usage("snapshot", id, tag(&snapshot.tags).as_deref(), &[id.to_owned()]));
+    }
+    for volume in &volumes {
+        let id = volume.volume_id.as_str();
+        objects.push(files.usage("volume", id, tag(&volume.tags).as_deref(), &[id.to_owned()]));
+    }
+    for record in dir::instances(store).list()?.or_warn() {
+        let instance = &record.instance;
+        let mapped = instance.block_device_mappings.iter();
+        let of: Vec<String> = mapped.map(|m| m.ebs.volume_id.to_string()).collect();
+        objects.push(files.usage("instance", instance.instance_id.as_str(), instance.name(), &of));
+    }
+    Ok(Usages { objects, total: files.files.values().map(|(bytes, _)| bytes).sum() })
+}
+
+fn snapshots_of(image: &Image) -> Vec<String> {
+    let mappings = image.block_device_mappings.iter().filter_map(|m| m.ebs.as_ref());
+    mappings.filter_map(|ebs| ebs.snapshot_id.as_ref().map(ToString::to_string)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_alone_has_is_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, blocks: usize| {
+            std::fs::write(dir.path().join(name), vec![1; blocks * 4096]).unwrap();
+        };
+        file("base", 10);
+        file("a", 3);
+        file("b", 5);
+        std::fs::hard_link(dir.path().join("base"), dir.path().join("link")).unwrap();
+        let mut files = Files::default();
+        files.add("A", 1 << 20, dir.path(), ["a", "base"].into_iter());
+        files.add("B", 2 << 20, dir.path(), ["b", "link"].into_iter());
+        files.add("C", 0, dir.path(), ["gone"].into_iter());
+        let share = |of: &[&str]| {
+            let of: Vec<String> = of.iter().map(ToString::to_string).collect();
+            let usage = files.usage("volume", "x", None, &of);
+            (usage.size >> 20, usage.shared / 4096, usage.own / 4096)
+        };
+        assert_eq!(share(&["A"]), (1, 10, 3));
+        assert_eq!(share(&["B"]), (2, 10, 5));
+        assert_eq!(share(&["C"]), (0, 0, 0));
+        assert_eq!(share(&["A", "B"]), (3, 0, 18), "together they share it with nobody");
+    }
+}
