@@ -76,6 +76,11 @@ impl HostFile {
         pio::read_full(&self.file, part, offset)
     }
 
+    /// Fill as much of a piece of a buffer as the page cache has, from its beginning; the bytes.
+    pub(crate) fn read_cached(&self, part: Part<'_>, offset: u64) -> usize {
+        pio::read_cached(&self.file, part, offset)
+    }
+
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         #[cfg(test)]
         self.take_room()?;

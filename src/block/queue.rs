@@ -31,8 +31,6 @@ struct Async {
     epoll: OwnedFd,
     answers: Arc<Answers>,
     commits: usize,
-    /// The event was set for completions that no one else announces.
-    announced: bool,
 }
 
 /// A [`Queue`] over files.
@@ -113,30 +111,31 @@ impl DiskQueue {
         }
     }
 
-    /// Start a transfer of the operation, or do it.
-    ///
-    /// Writes are done at once with either engine: they end in the page cache, and where the file system
-    /// has no non-blocking buffered writes (ext4), io_uring hands each to a worker thread, at half the rate.
+    /// Start a transfer of the operation, or do it: with either engine at once if it is a read of what the page cache
+    /// has, to which io_uring's way is longer than the system call's.
     fn transfer(&mut self, slot: usize, transfer: Transfer, at: At<'_>) -> io::Result<()> {
         let host = at.shared.chain.layers[at.layer].host();
-        if let (Some(Async { ring, .. }), Transfer::Read | Transfer::Sync) =
-            (&mut self.host, transfer)
-        {
-            let file = host.file().clone();
-            let (offset, buf) = (at.offset, at.buf.clone());
-            let user = slot as u64;
-            ring.push(Request { user, transfer, file, offset, buf, start: at.start, len: at.len })?;
-            if let Some(operation) = &mut self.operations[slot] {
-                operation.transfers += 1;
+        let At { mut offset, buf, mut start, mut len, .. } = at;
+        let Some(Async { ring, .. }) = &mut self.host else {
+            return match transfer {
+                Transfer::Read => host.read_part(Part { buf, start, len }, offset),
+                Transfer::Write => host.write_parts(&[Part { buf, start, len }], offset),
+                Transfer::Sync => host.sync(),
+            };
+        };
+        if transfer == Transfer::Read {
+            let done = host.read_cached(Part { buf, start, len }, offset);
+            (offset, start, len) = (offset + done as u64, start + done, len - done);
+            if len == 0 {
+                return Ok(());
             }
-            return Ok(());
         }
-        let part = Part { buf: at.buf, start: at.start, len: at.len };
-        match transfer {
-            Transfer::Read => host.read_part(part, at.offset),
-            Transfer::Write => host.write_parts(&[part], at.offset),
-            Transfer::Sync => host.sync(),
+        let (file, buf, user) = (host.file().clone(), buf.clone(), slot as u64);
+        ring.push(Request { user, transfer, file, offset, buf, start, len })?;
+        if let Some(operation) = &mut self.operations[slot] {
+            operation.transfers += 1;
         }
+        Ok(())
     }
 
     fn read(
@@ -164,33 +163,6 @@ impl DiskQueue {
                     )?;
                 }
             }
-            start += len;
-        }
-        Ok(())
-    }
-
-    fn write(
-        &mut self,
-        shared: &Shared,
-        slot: usize,
-        offset: u64,
-        buf: &Arc<IoBuf>,
-    ) -> io::Result<()> {
-        let mut start = 0;
-        while start < buf.len() {
-            let (at, rest) = (offset + start as u64, buf.len() - start);
-            let mapped = match &*shared.chain.layers[0] {
-                Layer::Raw { .. } => Some((at, rest)),
-                Layer::Qcow2(image) => match image.map(at, rest as u64)? {
-                    (Mapping::Data { host, copied: true }, have) => Some((host, have as usize)),
-                    _ => None,
-                },
-            };
-            // Allocation is done at once: most of it is copying into the page cache.
-            let Some((offset, len)) = mapped else {
-                return shared.write(at, Part { buf, start, len: rest });
-            };
-            self.transfer(slot, Transfer::Write, At { shared, layer: 0, offset, buf, start, len })?;
             start += len;
         }
         Ok(())
@@ -226,16 +198,54 @@ impl DiskQueue {
         if let Err(e) = self.check(shared, &op) {
             return self.done.push_back((token, Err(e)));
         }
+        if let Op::Write { offset, buf } = &op {
+            return self.done.push_back((token, write(shared, *offset, buf)));
+        }
         let slot = self.begin(token, shared);
         let result = match op {
             Op::Read { offset, buf } => self.read(shared, slot, offset, &Arc::new(buf)),
-            Op::Write { offset, buf } => self.write(shared, slot, offset, &Arc::new(buf)),
-            Op::Discard { len: 0, .. } | Op::WriteZeroes { len: 0, .. } | Op::Flush => Ok(()),
+            Op::Discard { len: 0, .. }
+            | Op::WriteZeroes { len: 0, .. }
+            | Op::Write { .. }
+            | Op::Flush => Ok(()),
             Op::Discard { offset, len } => shared.discard(offset, len),
             Op::WriteZeroes { offset, len, unmap } => shared.zero(offset, len, unmap),
         };
         self.end(slot, result);
     }
+}
+
+/// Write, at once with either engine: writes end in the page cache, and where the file system has no non-blocking
+/// buffered writes (ext4), io_uring hands each to a worker thread, at half the rate.
+fn write(shared: &Shared, offset: u64, buf: &IoBuf) -> io::Result<()> {
+    let writer = shared.writer.as_ref();
+    let epoch = writer.map(|writer| writer.epochs.enter());
+    let result = write_mapped(shared, offset, buf);
+    if let (Some(writer), Some(epoch)) = (writer, epoch) {
+        writer.epochs.exit(epoch);
+    }
+    result
+}
+
+fn write_mapped(shared: &Shared, offset: u64, buf: &IoBuf) -> io::Result<()> {
+    let top = &*shared.chain.layers[0];
+    let mut start = 0;
+    while start < buf.len() {
+        let (at, rest) = (offset + start as u64, buf.len() - start);
+        let mapped = match top {
+            Layer::Raw { .. } => Some((at, rest)),
+            Layer::Qcow2(image) => match image.map(at, rest as u64)? {
+                (Mapping::Data { host, copied: true }, have) => Some((host, have as usize)),
+                _ => None,
+            },
+        };
+        let Some((offset, len)) = mapped else {
+            return shared.write(at, Part { buf, start, len: rest });
+        };
+        top.host().write_parts(&[Part { buf, start, len }], offset)?;
+        start += len;
+    }
+    Ok(())
 }
 
 /// One transfer's place: bytes of a layer's file, and of a buffer.
@@ -272,10 +282,6 @@ impl Queue for DiskQueue {
 
     fn kick(&mut self) -> io::Result<()> {
         let Some(host) = &mut self.host else { return Ok(()) };
-        if !self.done.is_empty() && !host.announced {
-            host.announced = true;
-            host.answers.event.write(1)?;
-        }
         host.ring.submit()
     }
 
@@ -287,12 +293,11 @@ impl Queue for DiskQueue {
         if let Some(host) = &mut self.host {
             let mut ended = smallvec::SmallVec::<[(u64, io::Result<()>); 32]>::new();
             host.ring.completions(&mut |slot, result| ended.push((slot, result)));
-            if host.commits > 0 || host.announced {
+            if host.commits > 0 {
                 // Event and answers change together under the lock: the event is never left set for an
                 // answer that was taken, which would make the queue's thread spin.
                 let mut done = host.answers.done.lock().unwrap();
                 let _ = host.answers.event.read();
-                host.announced = false;
                 let answers = std::mem::take(&mut *done);
                 drop(done);
                 host.commits -= answers.len();
@@ -330,6 +335,6 @@ impl Async {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
         }
         let answers = Arc::new(Answers { done: Mutex::default(), event });
-        Ok(Self { ring, epoll, answers, commits: 0, announced: false })
+        Ok(Self { ring, epoll, answers, commits: 0 })
     }
 }

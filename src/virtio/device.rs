@@ -98,7 +98,8 @@ pub trait QueueHandler: Send {
     fn kick(&mut self) -> io::Result<()> {
         Ok(())
     }
-    /// Readable when deferred requests have finished. `None`: they finish before `kick` returns.
+    /// Readable when deferred requests have finished since `completions` was last called. `None`: they finish before
+    /// `kick` returns.
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -75,10 +75,10 @@ const FILES: &[Allow] = &[
     Call(libc::SYS_io_uring_enter), // engine uring
     Call(libc::SYS_preadv),         // engine sync
     Call(libc::SYS_pwritev),        // engine sync
-    Call(libc::SYS_preadv2),        // engine sync
+    Call(libc::SYS_preadv2),        // what the page cache has
     Call(libc::SYS_pwritev2),       // engine sync
     Call(libc::SYS_pread64),        // metadata
-    Call(libc::SYS_pwrite64),       // metadata
+    Call(libc::SYS_pwrite64),       // data in one piece, metadata
     Call(libc::SYS_readv),          // kernel and ramdisk
     Call(libc::SYS_writev),         // std's writers
     Call(libc::SYS_fdatasync),      // flush
