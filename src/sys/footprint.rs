@@ -1,10 +1,18 @@
 //! Keeping a process small that is one of many clones.
 
+/// musl's own allocator asks the kernel for nearly every page, and a VMM's start would wait for that.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Let all threads allocate from one arena: an arena a thread costs each clone memory and time, and no
 /// thread of a VMM allocates often. Call it before threads start.
 pub fn one_allocation_arena() {
-    // SAFETY: mallopt(3) takes two integers.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    // SAFETY: mallopt(3) takes two integers. Other C libraries have one arena anyway.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 /// Unmap the program's code; what runs on comes back from the page cache by itself. The kernel maps around

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Descriptors are first copied above this number, so that placing one never overwrites another's source.
 const STAGING: RawFd = 512;
+/// The first descriptor after the standard streams.
+const FIRST: RawFd = 3;
 
 /// Start `program` in a session of its own with default signal handling and an empty environment.
 ///
@@ -92,16 +94,20 @@ impl Actions {
 
     /// Close what we ourselves inherited (a shell's `3<file`, a caller's pipe) and would pass on.
     fn close_others(&mut self, placed: &[(BorrowedFd<'_>, RawFd)]) -> Result<()> {
-        let last = placed.iter().map(|&(_, number)| number).max().unwrap_or(-1);
-        for number in (0..last).filter(|n| placed.iter().all(|&(_, placed)| placed != *n)) {
-            // SAFETY: initialised in `new`; closing what is not open is no error here (glibc's spawni.c).
+        for number in (0..FIRST).filter(|n| placed.iter().all(|&(_, placed)| placed != *n)) {
+            // SAFETY: initialised in `new`; closing what is not open is no error here (posix_spawn(3)).
             let status = unsafe { libc::posix_spawn_file_actions_addclose(&mut self.0, number) };
             check(status, "prepare a process")?;
         }
-        // SAFETY: initialised in `new`.
-        let status =
-            unsafe { libc::posix_spawn_file_actions_addclosefrom_np(&mut self.0, last + 1) };
-        check(status, "prepare a process")
+        // Not a file action, which not every C library has. What is placed is a copy, made later than this takes effect.
+        // SAFETY: close_range(2) with this flag closes nothing and takes no memory.
+        let done = unsafe {
+            libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        };
+        if done == 0 {
+            return Ok(());
+        }
+        Err(Error::io("prepare a process", io::Error::last_os_error()))
     }
 }
 
