@@ -7,8 +7,10 @@ use super::select;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog::{self, Manifest};
+use crate::image::export::{self, read::Input};
 use crate::image::import::{Options, Source, SourceFormat, cancel};
 use crate::image::kernel::{self, Registered};
+use crate::image::package::NewImage;
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType, Tag};
 use crate::image::snapshot;
 use crate::store::Store;
@@ -29,10 +31,13 @@ pub enum ImageCommand {
     /// copied into the store as a snapshot: sparse, checksummed, never modified afterwards. An image that refers to
     /// other files (a backing file, extents) is refused. vmdk, vhdx and dynamic vhd need qemu-img.
     ///
+    /// What 'spore image export' wrote is taken in with all that belongs to it: its kernel, its description, its tags.
+    ///
     /// ^C cancels and leaves nothing behind.
     #[command(after_long_help = "Examples:\n  \
         spore image import debian.qcow2 --name debian-12 --kernel vmlinuz --initrd initrd.img\n  \
-        curl -L https://example.org/disk.raw.xz | spore image import - --name disk")]
+        curl -L https://example.org/disk.raw.xz | spore image import - --name disk\n  \
+        ssh host spore image export debian -o - | spore image import -")]
     Import(ImportArgs),
     /// Register an image of a disk, of a snapshot or of a manifest; prints the image's id
     ///
@@ -55,6 +60,20 @@ pub enum ImageCommand {
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
         spore image create web-1 --name small-data --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
     Create(super::create::CreateArgs),
+    /// Write an image to a file or to standard output, for 'spore image import' here or on another machine
+    ///
+    /// The file has the image's record, its kernel and ramdisk and the content of its snapshots, compressed by zstd and
+    /// with digests, in a tar archive. Who may launch the image is not in it.
+    #[command(after_long_help = "Examples:\n  \
+        spore image export debian -o debian.spore\n  \
+        spore image export debian -o - | ssh host spore image import -")]
+    Export {
+        /// The image: an id, a unique prefix of one, or a name
+        image: String,
+        /// The file (-o FILE does it, too); '-' is standard output
+        #[arg(short = 'O', long, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Copy an image within its region, or to or from another; prints the copy's id
     ///
     /// The copy is yours, whoever's the image is; permissions are not copied. It is pending until all of its content
@@ -129,9 +148,9 @@ pub struct ImportArgs {
     /// The disk; '-' is standard input
     #[arg(value_name = "FILE")]
     disk: PathBuf,
-    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken
+    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken. An exported image has one
     #[arg(long)]
-    name: String,
+    name: Option<String>,
     #[command(flatten)]
     format: FormatArg,
     #[command(flatten)]
@@ -196,14 +215,17 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
     let store = Store::open()?;
     match command {
         ImageCommand::Import(args) => {
-            let source = Source::from_argument(args.disk.clone());
-            cancellable(|| import(&store, &source, &args.name, args.format.format, &args.boot))
-                .and_then(|image| told(output, image))
+            cancellable(|| import_any(&store, args)).and_then(|image| told(output, image))
         }
         ImageCommand::Register(args) => {
             cancellable(|| register(&store, args)).and_then(|image| told(output, image))
         }
         ImageCommand::Create(args) => super::create::create(&store, output, args),
+        ImageCommand::Export { image, file } => {
+            let image = catalog::resolve(&store, image)?;
+            let done = cancellable(|| export::to(&store, &image, file))?;
+            Ok(done.map_or(ExitCode::from(CANCELLED), |()| ExitCode::SUCCESS))
+        }
         ImageCommand::Copy(args) => {
             super::copy::image(&store, args).and_then(|image| told(output, image))
         }
@@ -298,6 +320,30 @@ impl<'a> Undo<'a> {
             }
         }
         result
+    }
+}
+
+/// Import a disk or an exported image, whichever it is.
+fn import_any(store: &Store, args: &ImportArgs) -> Result<Image> {
+    match export::read::sniff(Source::from_argument(args.disk.clone()))? {
+        Input::Exported(_) if args.boot.kernel.is_some() || args.boot.cmdline.is_some() => {
+            Err(Error::usage("an exported image brings its own kernel and command line"))
+        }
+        Input::Exported(stream) => {
+            let new = NewImage {
+                name: args.name.clone().unwrap_or_default(),
+                description: args.boot.description.clone(),
+                copy_tags: true,
+                tags: args.boot.tags.clone(),
+                source_region: String::new(),
+            };
+            export::read::import(store, stream, new)
+        }
+        Input::Disk(source) => {
+            let name = args.name.as_deref();
+            let name = name.ok_or_else(|| Error::usage("a disk has no name: give --name"))?;
+            import(store, &source, name, args.format.format, &args.boot)
+        }
     }
 }
 

@@ -27,12 +27,13 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Store, journal};
 use args::{Cli, Command};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = Cli::command().get_matches_from(arguments(std::env::args_os().collect()));
     journal::set_command(verb(&matches));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     match dispatch(cli) {
@@ -53,6 +54,16 @@ fn verb(matches: &ArgMatches) -> String {
         at = below.subcommand();
     }
     verb.trim_start().to_owned()
+}
+
+/// `image export` writes a file where other commands print in a format: its `-o` means that file.
+fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.windows(2).any(|two| two[0] == "image" && two[1] == "export") {
+        for argument in arguments.iter_mut().filter(|a| *a == "-o" || *a == "--output") {
+            *argument = "--file".into();
+        }
+    }
+    arguments
 }
 
 /// Every command ends here; what it returns is the process's exit code.

@@ -6,6 +6,7 @@ pub mod builtin;
 pub mod catalog;
 pub mod copy;
 pub mod digest;
+pub mod export;
 pub mod import;
 pub mod incoming;
 pub mod kernel;

@@ -8,7 +8,7 @@ pub(super) mod copy;
 pub mod external;
 mod format;
 pub(super) mod progress;
-mod stream;
+pub(super) mod stream;
 
 pub use format::SourceFormat;
 
@@ -33,14 +33,14 @@ pub const DATA: &str = "data";
 pub enum Source {
     /// A file or block device.
     Path(PathBuf),
-    /// Standard input.
-    Stdin,
+    /// Standard input; what has been read of it already.
+    Stdin(Vec<u8>),
 }
 
 impl Source {
     /// `-` is standard input.
     pub fn from_argument(path: PathBuf) -> Self {
-        if path.as_os_str() == "-" { Self::Stdin } else { Self::Path(path) }
+        if path.as_os_str() == "-" { Self::Stdin(Vec::new()) } else { Self::Path(path) }
     }
 }
 
@@ -75,15 +75,17 @@ pub fn import(source: &Source, target_dir: &Path, options: &Options) -> Result<I
         // A reader may have hidden the cancellation behind an error of its own.
         cancel::check().err().unwrap_or_else(|| match source {
             Source::Path(path) => error.context(path.display()),
-            Source::Stdin => error.context("standard input"),
+            Source::Stdin(_) => error.context("standard input"),
         })
     })
 }
 
 fn import_from(source: &Source, target_dir: &Path, options: &Options) -> Result<Imported> {
-    let Source::Path(path) = source else {
-        let input = rustix::io::dup(std::io::stdin().as_fd()).or_fail(|| "use standard input")?;
-        return import_stream(Stream::new(input.into()), target_dir, options);
+    let path = match source {
+        Source::Path(path) => path,
+        Source::Stdin(seen) => {
+            return import_stream(Stream::after(seen.clone(), stdin()?), target_dir, options);
+        }
     };
     let mut file = File::open(path).map_err(|cause| {
         Error::refused("InvalidParameterValue", format!("cannot open it: {cause}"))
@@ -101,6 +103,12 @@ fn import_from(source: &Source, target_dir: &Path, options: &Options) -> Result<
         return import_stream(Stream::new(file), target_dir, options);
     }
     import_file(path, file, target_dir, options)
+}
+
+/// Standard input, as a descriptor of its own.
+pub(super) fn stdin() -> Result<File> {
+    let input = rustix::io::dup(std::io::stdin().as_fd()).or_fail(|| "use standard input")?;
+    Ok(input.into())
 }
 
 /// A disk that can be read at any place.

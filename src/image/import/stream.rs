@@ -40,7 +40,12 @@ pub struct Stream {
 impl Stream {
     /// The bytes of `file` from where it stands.
     pub fn new(file: File) -> Self {
-        Self { seen: Vec::new(), at: 0, rest: Box::new(Cancellable(file)) }
+        Self::after(Vec::new(), file)
+    }
+
+    /// What of `file` has been read already, and the rest of it.
+    pub fn after(seen: Vec<u8>, file: File) -> Self {
+        Self { seen, at: 0, rest: Box::new(Cancellable(file)) }
     }
 
     /// The first `count` bytes, or all if there are fewer, without taking them.
