@@ -103,6 +103,24 @@ fn a_record_has_what_ec2_says_of_an_image() {
 }
 
 #[test]
+fn an_instance_store_root_has_at_most_10_gib() {
+    let store = Store::new();
+    let snapshot = snapshot_of(&image(&store, &import(&store, "web")));
+    let manifest = |name: &str, gib: u64| {
+        let path = store.home().join(name);
+        let text = format!(
+            r#"{{"Name": "{name}", "RootDeviceType": "instance-store", "BlockDeviceMappings":
+                [{{"DeviceName": "/dev/vda", "Ebs": {{"SnapshotId": "{snapshot}", "VolumeSize": {gib}}}}}]}}"#
+        );
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    store.ok(&["image", "register", "--manifest", &manifest("ten", 10)]);
+    let eleven = manifest("eleven", 11);
+    refused(&store, &["image", "register", "--manifest", &eleven], "InvalidManifest");
+}
+
+#[test]
 fn images_are_found_as_ec2_finds_them() {
     let store = Store::new();
     for name in ["web-1", "web-2", "db-1"] {

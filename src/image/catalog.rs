@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 /// Largest volume in GiB: EC2's.
 pub const MAX_GIB: u64 = super::import::MAX_SIZE >> 30;
+/// Largest root of an instance-store image in GiB: EC2's.
+const MAX_INSTANCE_STORE_GIB: u64 = 10;
 /// The root's device name if none is given: what the guest calls its first virtio disk.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 /// Most block devices of an image; each takes a device slot of the machine.
@@ -199,6 +201,10 @@ pub(super) fn resolve_with(
     };
     let root_device_name = manifest.root_device_name.unwrap_or_else(|| ROOT_DEVICE.to_owned());
     let mappings = resolve_mappings(gib, manifest.block_device_mappings, &root_device_name)?;
+    let root_device_type = manifest.root_device_type.unwrap_or(RootDeviceType::Ebs);
+    if root_device_type == RootDeviceType::InstanceStore {
+        check_instance_store(&mappings, &root_device_name)?;
+    }
     Ok(Image {
         image_id: id,
         name: manifest.name,
@@ -211,7 +217,7 @@ pub(super) fn resolve_with(
         kernel_id: manifest.kernel_id,
         ramdisk_id: manifest.ramdisk_id,
         command_line: manifest.command_line,
-        root_device_type: manifest.root_device_type.unwrap_or(RootDeviceType::Ebs),
+        root_device_type,
         root_device_name,
         block_device_mappings: mappings,
         public: false,
@@ -229,6 +235,22 @@ pub(super) fn resolve_with(
         state_reason: None,
         tags: manifest.tags,
     })
+}
+
+/// # Errors
+/// `InvalidManifest`: the root has more than EC2 allows of an instance-store one.
+fn check_instance_store(mappings: &[BlockDeviceMapping], root: &str) -> Result<()> {
+    let root = mappings.iter().find(|mapping| mapping.device_name == root);
+    match root.and_then(|root| root.ebs.as_ref()) {
+        Some(ebs) if ebs.volume_size > MAX_INSTANCE_STORE_GIB => Err(Error::refused(
+            "InvalidManifest",
+            format!(
+                "an instance-store root of {} GiB is too large: it may have {MAX_INSTANCE_STORE_GIB}",
+                ebs.volume_size
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// # Errors
