@@ -170,11 +170,7 @@ pub(super) fn resolve_with(
 ) -> Result<Image> {
     names::check_tags(&manifest.tags)?;
     check_description(manifest.description.as_deref())?;
-    let platform_details = match manifest.platform.as_deref() {
-        None => LINUX,
-        Some("windows") => "Windows",
-        Some(_) => return Err(invalid("a Platform is windows, or is not given")),
-    };
+    let platform_details = platform_details(manifest.platform.as_deref())?;
     if let Some(kernel) = &manifest.kernel_id {
         store.kernels().get(kernel)?;
     }
@@ -235,6 +231,15 @@ pub(super) fn resolve_with(
         state_reason: None,
         tags: manifest.tags,
     })
+}
+
+/// EC2's PlatformDetails.
+fn platform_details(platform: Option<&str>) -> Result<&'static str> {
+    match platform {
+        None => Ok(LINUX),
+        Some("windows") => Ok("Windows"),
+        Some(_) => Err(invalid("a Platform is windows, or is not given")),
+    }
 }
 
 /// # Errors
