@@ -143,6 +143,10 @@ fn volumes_come_and_go_while_their_instance_is_stopped() {
     assert_eq!(mapped[1]["Ebs"]["DeleteOnTermination"], Value::Bool(false));
     assert_eq!(mapped[1]["DeviceName"], "/dev/vdb");
     store.ok(&["start", &id]);
+    let both = store.ok(&["snapshot", "create", &id, "-o", "json"]);
+    let both: Value = serde_json::from_str(&both).unwrap();
+    assert_eq!(both["Snapshots"].as_array().unwrap().len(), 2, "all its volumes at one instant");
+    assert_eq!(both["Snapshots"][1]["VolumeId"], vol.as_str());
     store.ok(&["terminate", &id]);
     // Attached later: it stays.
     let left: Value = serde_json::from_str(&store.ok(&["volume", "ls", "-o", "json"])).unwrap();

@@ -6,11 +6,12 @@ use super::image::{CANCELLED, FormatArg, cancellable, tag};
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::Result;
-use crate::id::SnapshotId;
+use crate::id::{InstanceId, SnapshotId};
 use crate::image::import::{Options, Source};
 use crate::image::record::{Snapshot, SnapshotState, Tag};
 use crate::image::snapshot::{self, Wanted};
 use crate::instance::snapshots;
+use crate::service;
 use crate::store::Store;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -26,7 +27,7 @@ pub enum SnapshotCommand {
     /// be attached and its instance may run; then what was written last counts only as far as the guest's own file
     /// system has it on disk (as after a power failure).
     Create {
-        /// The volume: an id, a unique prefix of one, or a name
+        /// The volume: an id, a unique prefix of one, or a name; or an instance's id for all its volumes at one instant
         volume: String,
         #[command(flatten)]
         wanted: WantedArgs,
@@ -130,7 +131,15 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
             told(output, cancellable(work)?)
         }
         SnapshotCommand::Create { volume, wanted } => {
-            let (volume, wanted) = (store.volumes().resolve(volume)?.volume_id, wanted.wanted()?);
+            let wanted = wanted.wanted()?;
+            if volume.starts_with(InstanceId::PREFIX) {
+                let dir = service::resolve(&store, std::slice::from_ref(volume))?.remove(0);
+                let made = cancellable(|| snapshots::create_all(&store, &dir, &wanted))?;
+                let Some(made) = made else { return Ok(ExitCode::from(CANCELLED)) };
+                list(output, made)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let volume = store.volumes().resolve(volume)?.volume_id;
             told(output, cancellable(|| snapshots::create(&store, &volume, wanted))?)
         }
         SnapshotCommand::Copy { snapshot, regions, wanted } => {

@@ -198,9 +198,9 @@ pub(super) fn resolve_with(
     let root_device_name = manifest.root_device_name.unwrap_or_else(|| ROOT_DEVICE.to_owned());
     let mappings = resolve_mappings(gib, manifest.block_device_mappings, &root_device_name)?;
     let root_device_type = manifest.root_device_type.unwrap_or(RootDeviceType::Ebs);
-    if root_device_type == RootDeviceType::InstanceStore {
-        check_instance_store(&mappings, &root_device_name)?;
-    }
+    let root = mappings.iter().find(|m| m.device_name == root_device_name);
+    let size = root.and_then(|m| m.ebs.as_ref()).map_or(0, |ebs| ebs.volume_size);
+    check_root_size(root_device_type, size)?;
     Ok(Image {
         image_id: id,
         name: manifest.name,
@@ -239,22 +239,6 @@ fn platform_details(platform: Option<&str>) -> Result<&'static str> {
         None => Ok(LINUX),
         Some("windows") => Ok("Windows"),
         Some(_) => Err(invalid("a Platform is windows, or is not given")),
-    }
-}
-
-/// # Errors
-/// `InvalidManifest`: the root has more than EC2 allows of an instance-store one.
-fn check_instance_store(mappings: &[BlockDeviceMapping], root: &str) -> Result<()> {
-    let root = mappings.iter().find(|mapping| mapping.device_name == root);
-    match root.and_then(|root| root.ebs.as_ref()) {
-        Some(ebs) if ebs.volume_size > MAX_INSTANCE_STORE_GIB => Err(Error::refused(
-            "InvalidManifest",
-            format!(
-                "an instance-store root of {} GiB is too large: it may have {MAX_INSTANCE_STORE_GIB}",
-                ebs.volume_size
-            ),
-        )),
-        _ => Ok(()),
     }
 }
 
@@ -328,6 +312,20 @@ pub fn check_virtual_name(name: &str) -> Result<()> {
             name.escape_debug()
         ))),
     }
+}
+
+/// # Errors
+/// `InvalidManifest`: an instance-store root is larger than EC2's limit.
+pub fn check_root_size(root_device_type: RootDeviceType, gib: u64) -> Result<()> {
+    if root_device_type == RootDeviceType::InstanceStore && gib > MAX_INSTANCE_STORE_GIB {
+        return Err(Error::refused(
+            "InvalidManifest",
+            format!(
+                "the root has {gib} GiB; with an instance-store root it may have {MAX_INSTANCE_STORE_GIB}, else use ebs"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// # Errors

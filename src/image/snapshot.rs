@@ -274,9 +274,10 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
 /// An image refers to it, or a volume that has no hard link to its content (`InvalidSnapshot.InUse`, naming
 /// them), or it does not exist.
 pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
-    catalog::check_owner(&store.snapshots().get(id)?)?;
+    let record = store.snapshots().get(id)?;
+    catalog::check_owner(&record)?;
     let _lock = store.lock()?;
-    if store.snapshots().is_locked(id)? {
+    if record.state == SnapshotState::Pending && store.snapshots().is_locked(id)? {
         return Err(Error::refused(
             "IncorrectState",
             format!("{id} is being made; delete it once it is completed"),

@@ -6,6 +6,7 @@ use super::record::{Ephemeral, ShutdownBehavior};
 use super::types::{self, InstanceType};
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId};
+use crate::image::catalog::check_root_size;
 use crate::image::record::{
     Architecture, BlockDeviceMapping, Image, ImageState, ProductCode, RootDeviceType, Tag,
     VirtualizationType,
@@ -184,6 +185,8 @@ pub fn resolve(
     };
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
+    let root_device_type = request.root_device_type.unwrap_or(image.root_device_type);
+    check_root_size(root_device_type, volumes.first().map_or(0, |root| root.size))?;
     let given = request.command_line.as_ref().or(image.command_line.as_ref());
     let base = given.map_or("", String::as_str);
     let reservation_id = ids.reservation()?;
@@ -207,7 +210,7 @@ pub fn resolve(
             ramdisk: ramdisk.clone(),
             volumes: volumes.clone(),
             ephemeral: ephemeral.clone(),
-            root_device_type: request.root_device_type.unwrap_or(image.root_device_type),
+            root_device_type,
             shutdown_behavior: if request.terminate_on_shutdown {
                 ShutdownBehavior::Terminate
             } else {

@@ -181,3 +181,16 @@ fn what_cannot_be_is_refused_by_name() {
     let rootless = Image { root_device_name: "/dev/sda1".into(), ..image() };
     assert_eq!(kind(&request(1, 1), &rootless).code(), Some("InvalidBlockDeviceMapping"));
 }
+
+#[test]
+fn an_instance_store_root_has_ec2s_limit() {
+    let mut image = image();
+    let ebs = image.block_device_mappings[1].ebs.as_mut().unwrap();
+    ebs.volume_size = 11;
+    assert!(go(&request(1, 1), &image).is_ok());
+    let request =
+        Request { root_device_type: Some(RootDeviceType::InstanceStore), ..request(1, 1) };
+    assert_eq!(go(&request, &image).unwrap_err().code(), Some("InvalidManifest"));
+    image.block_device_mappings[1].ebs.as_mut().unwrap().volume_size = 10;
+    assert!(go(&request, &image).is_ok());
+}

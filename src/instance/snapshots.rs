@@ -12,7 +12,7 @@ use super::supply::{LINGER, while_in_use};
 use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::error::{Error, OrFail, Result};
-use crate::id::VolumeId;
+use crate::id::{SnapshotId, VolumeId};
 use crate::image::import::cancel;
 use crate::image::record::Snapshot;
 use crate::image::snapshot::{self, Frozen, Pending, Wanted};
@@ -69,6 +69,20 @@ pub fn create(store: &Store, id: &VolumeId, wanted: Wanted) -> Result<Snapshot> 
         Error::refused("IncorrectState", format!("{id} was just taken off {user}; try again"))
     })?;
     complete(store, Some(&dir), begun)
+}
+
+/// Make snapshots of all of an instance's volumes as they are at one instant (EC2 CreateSnapshots).
+///
+/// # Errors
+/// As [`create`]'s, and `IncorrectInstanceState`. What was begun is in error then.
+pub fn create_all(store: &Store, dir: &InstanceDir, wanted: &Wanted) -> Result<Vec<Snapshot>> {
+    snapshot::check(wanted)?;
+    let each = |_: &Mapping| {
+        let snapshot_id = SnapshotId::generate().ok()?;
+        Some(Wanted { snapshot_id, ..wanted.clone() })
+    };
+    let (begun, _) = freeze(store, dir, each)?;
+    begun.into_iter().map(|begun| complete(store, Some(dir), begun)).collect()
 }
 
 /// Fix those volumes of an instance for which something is wanted, all at one instant, and begin their snapshots. If

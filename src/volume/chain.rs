@@ -140,3 +140,15 @@ pub fn repair_held(dir: &Path, volume: &Volume) -> Result<Repaired> {
     }
     Ok(repaired)
 }
+
+/// Remove the files of a chain that the volume's record does not name: what a killed command left. Failing only costs
+/// space. The caller holds the volume's lock.
+pub(super) fn sweep(dir: &Path, volume: &Volume) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let of_a_chain = name == BASE || name.starts_with("overlay-") || name.starts_with("snap-");
+        if of_a_chain && volume.layers.iter().all(|layer| layer.file != name) {
+            let _ = fs::remove_file(dir.join(name));
+        }
+    }
+}

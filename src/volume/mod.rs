@@ -180,6 +180,7 @@ pub fn push_layer(locked: &mut Locked<Volume>, size: u64) -> Result<File> {
         ));
     }
     let dir = locked.dir();
+    chain::sweep(&dir, &locked.record);
     let (top, file) = new_overlay(&dir, size, locked.record.layers.first(), Durability::Durable)?;
     let path = dir.join(&top.file);
     let before = locked.record.clone();
