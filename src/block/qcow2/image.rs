@@ -133,6 +133,9 @@ impl Image {
 
     /// Slice `index`; `None` if no L2 table is there.
     pub(crate) fn slice(&self, index: u64) -> io::Result<Option<Arc<Slice>>> {
+        if self.slice_offset(index).is_none() {
+            return Ok(None);
+        }
         if let Some(slice) = self.slices.read().unwrap().get(&index) {
             return Ok(Some(slice.clone()));
         }
