@@ -2,6 +2,8 @@
 //!
 //! Ignored by a plain `cargo test`; `scripts/test` runs them where it has a lab kernel.
 
+#[path = "linux/imaging.rs"]
+mod imaging;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
@@ -64,4 +66,10 @@ fn ten_at_once() {
     for id in &ids {
         assert_eq!(lab.state(id), "running");
     }
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn images() {
+    imaging::images_of_a_writing_guest(&lab());
 }
