@@ -29,3 +29,21 @@ pub mod store;
 pub mod volume;
 
 pub use error::{Error, Result};
+
+use std::process::ExitCode;
+
+/// What the program does: the parts of it that it starts itself, or the command line.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    // Before anything else looks at the arguments: how soon an instance runs depends on it.
+    if arguments.next_if(|first| first == "__vmm").is_some() {
+        return vmm::main();
+    }
+    if arguments.next_if(|first| first == image::import::external::SUBCOMMAND).is_some() {
+        return image::import::external::main(arguments);
+    }
+    if arguments.next_if(|first| first == image::secrets::SUBCOMMAND).is_some() {
+        return image::secrets::main(arguments);
+    }
+    cli::main()
+}

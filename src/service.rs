@@ -6,7 +6,7 @@ use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType};
-use crate::image::{attribute, catalog, kernel, product};
+use crate::image::{attribute, bundle, catalog, kernel, product};
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::launch::{self, Host, RandomIds};
@@ -39,6 +39,7 @@ pub struct Launched {
 /// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is left then.
 pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     let image = catalog::resolve(store, &action.image)?;
+    bundle::intact::check(store, &image)?;
     let mut request = action.request.clone();
     if let Some(kernel) = &action.kernel {
         request.kernel = Some(find_kernel(store, kernel)?);

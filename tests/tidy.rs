@@ -104,7 +104,7 @@ fn below(path: &str, prefixes: &[&str]) -> bool {
 
 fn edges(source: &Source) -> Vec<String> {
     let Some(module) = source.module() else { return vec![] };
-    if matches!(module, "lib" | "main") {
+    if matches!(module, "lib" | "main" | "bin") {
         return vec![];
     }
     let of = |table: &[(&str, &'static [&'static str])]| {

@@ -6,6 +6,7 @@ use super::output::Output;
 use super::select;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
+use crate::image::bundle::{self, RegisterBundle};
 use crate::image::catalog::{self, Manifest};
 use crate::image::export::{self, read::Input};
 use crate::image::import::{Options, Source, SourceFormat, cancel};
@@ -74,6 +75,16 @@ pub enum ImageCommand {
         #[arg(short = 'O', long, value_name = "FILE")]
         file: PathBuf,
     },
+    /// Bundle an image's root, or a snapshot, as EC2 has instance-store images; prints the manifest's location
+    ///
+    /// A bundle is a manifest (XML) and parts of 10 MiB, encrypted for you and for EC2 (here: this store) and signed
+    /// by you, in a directory or a bucket. 'spore image register' takes the manifest's location. ec2-ami-tools and
+    /// euca2ools read the same format.
+    #[command(after_long_help = "Examples:\n  \
+        spore image bundle web --to /srv/bundles\n  \
+        spore image bundle web --to 's3://images/web?endpoint=https://minio.example.org' --key pk.pem --cert cert.pem\n  \
+        spore image register /srv/bundles/web.manifest.xml --name web-2")]
+    Bundle(super::bundle::BundleArgs),
     /// Copy an image within its region, or to or from another; prints the copy's id
     ///
     /// The copy is yours, whoever's the image is; permissions are not copied. It is pending until all of its content
@@ -168,9 +179,18 @@ pub struct FormatArg {
 /// Arguments of `image register`.
 #[derive(Debug, Args)]
 pub struct RegisterArgs {
-    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken
-    #[arg(required_unless_present = "manifest", conflicts_with = "manifest")]
+    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken; or a bundle's manifest
+    #[arg(
+        required_unless_present = "manifest",
+        conflicts_with = "manifest",
+        value_name = "NAME|BUNDLE.manifest.xml"
+    )]
     name: Option<String>,
+    /// The name of an image that is registered from a bundle [default: the bundle's]
+    #[arg(long = "name", value_name = "NAME")]
+    bundle_name: Option<String>,
+    #[command(flatten)]
+    keys: super::bundle::KeyArgs,
     /// A disk, imported as by 'spore image import'; '-' is standard input
     #[arg(long, value_name = "FILE", group = "root")]
     disk: Option<PathBuf>,
@@ -225,6 +245,12 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
             let image = catalog::resolve(&store, image)?;
             let done = cancellable(|| export::to(&store, &image, file))?;
             Ok(done.map_or(ExitCode::from(CANCELLED), |()| ExitCode::SUCCESS))
+        }
+        ImageCommand::Bundle(args) => {
+            let made = cancellable(|| super::bundle::bundle(&store, args))?;
+            let Some(location) = made else { return Ok(ExitCode::from(CANCELLED)) };
+            select::made(output, "ImageLocation", &location)?;
+            Ok(ExitCode::SUCCESS)
         }
         ImageCommand::Copy(args) => {
             super::copy::image(&store, args).and_then(|image| told(output, image))
@@ -374,6 +400,9 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
         return catalog::register(store, Manifest::parse(&read_manifest(path)?)?);
     }
     let name = args.name.as_deref().unwrap_or_default();
+    if name.split('?').next().is_some_and(|path| path.ends_with(bundle::SUFFIX)) {
+        return register_bundle(store, name, args);
+    }
     if let Some(disk) = &args.disk {
         let source = Source::from_argument(disk.clone());
         return import(store, &source, name, args.format.format, &args.boot);
@@ -387,6 +416,26 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
     let root = store.snapshots().resolve(text)?.snapshot_id;
     let mut undo = Undo::new(store);
     let result = undo.boot(&args.boot).and_then(|()| undo.register(root, name, &args.boot));
+    undo.settle(result)
+}
+
+fn register_bundle(store: &Store, location: &str, args: &RegisterArgs) -> Result<Image> {
+    bundle::prepare()?;
+    let mut undo = Undo::new(store);
+    let mut work = || {
+        undo.boot(&args.boot)?;
+        let request = RegisterBundle {
+            location: location.to_owned(),
+            name: args.bundle_name.clone(),
+            description: args.boot.description.clone(),
+            kernel: undo.kernel.as_ref().map(|kernel| kernel.record.kernel_id.clone()),
+            command_line: args.boot.cmdline.clone(),
+            tags: args.boot.tags.clone(),
+            keys: args.keys.files(),
+        };
+        bundle::register(store, &request)
+    };
+    let result = work();
     undo.settle(result)
 }
 

@@ -3,6 +3,8 @@
 use super::output::{self, Output, Table};
 use super::select;
 use crate::error::Result;
+use crate::image::place;
+use crate::image::record::Image;
 use crate::image::region::{self, Location};
 use crate::store::Store;
 use clap::Subcommand;
@@ -14,9 +16,14 @@ use std::process::ExitCode;
 pub enum RegionCommand {
     /// Name a region: another store that images are copied to and from
     ///
-    /// LOCATION is a directory (made if it is not there). The name is yours alone.
+    /// LOCATION is a directory (made if it is not there), a bucket of an S3-compatible service
+    /// (s3://bucket/prefix?endpoint=https://host&region=NAME; credentials are in AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY) or a repository of an OCI registry (oci://host/repository; credentials are those of
+    /// 'docker login'; a registry on this machine is spoken to in plain HTTP). The name is yours alone.
     #[command(after_long_help = "Examples:\n  \
         spore region add usb /media/usb/spore\n  \
+        spore region add bucket 's3://images/spore?endpoint=https://minio.example.org'\n  \
+        spore region add hub oci://ghcr.io/team/images\n  \
         spore image copy debian --to usb --name debian\n  \
         SPORE_HOME=/media/usb/spore spore image ls")]
     Add {
@@ -29,6 +36,11 @@ pub enum RegionCommand {
     /// List regions
     #[command(visible_alias = "list")]
     Ls,
+    /// Show a region and the images in it
+    Show {
+        /// Its name
+        region: String,
+    },
     /// Forget regions; what is in them stays
     #[command(visible_alias = "remove")]
     Rm {
@@ -46,6 +58,7 @@ pub fn run(command: &RegionCommand, output: Output) -> Result<ExitCode> {
     let store = Store::open()?;
     match command {
         RegionCommand::Add { name, location } => {
+            place::probe(name, location)?;
             let region = region::add(&store, name, location.clone())?;
             select::made(output, "RegionName", &region.region_name)?;
             Ok(ExitCode::SUCCESS)
@@ -62,8 +75,31 @@ pub fn run(command: &RegionCommand, output: Output) -> Result<ExitCode> {
             output::emit(output, &table)?;
             Ok(ExitCode::SUCCESS)
         }
+        RegionCommand::Show { region } => {
+            show(&store, region, output)?;
+            Ok(ExitCode::SUCCESS)
+        }
         RegionCommand::Rm { regions } => {
             Ok(select::each(regions, |name| region::remove(&store, name)))
         }
     }
+}
+
+fn show(store: &Store, name: &str, output: Output) -> Result<()> {
+    let region = region::find(store, name)?;
+    let mut images = place::images(&place::find(store, Some(name))?)?;
+    images.sort_by(|a, b| a.name.cmp(&b.name));
+    let row = |image: &Image| {
+        let (id, name) = (image.image_id.to_string(), image.name.clone());
+        vec![id, name, image.owner_id.clone(), image.creation_date.clone()]
+    };
+    let table = Table {
+        columns: vec!["ID", "NAME", "OWNER", "CREATED"],
+        rows: images.iter().map(row).collect(),
+        ids: images.iter().map(|image| image.image_id.to_string()).collect(),
+        json: json!({ "Regions": [{
+            "RegionName": region.region_name, "Endpoint": region.endpoint, "Images": images,
+        }] }),
+    };
+    output::emit(output, &table)
 }

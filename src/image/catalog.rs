@@ -139,13 +139,27 @@ pub fn check_name(store: &Store, name: &str) -> Result<()> {
 /// # Errors
 /// The name is malformed or taken, or something else of the manifest is wrong or does not exist.
 pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
+    register_with(store, manifest, |_, _| Ok(()))
+}
+
+/// As [`register`]; `finish` is given the record and the directory before the image appears.
+///
+/// # Errors
+/// As [`register`]'s and as those of `finish`.
+pub(super) fn register_with(
+    store: &Store,
+    manifest: Manifest,
+    finish: impl FnOnce(&mut Image, &std::path::Path) -> Result<()>,
+) -> Result<Image> {
     names::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;
     names::check_free::<Image>(store, &lock, &manifest.name)?;
-    let image = resolve_manifest(store, manifest, ImageId::generate()?)?;
-    Staging::new(store)?.publish(store, &image, Durability::Durable)?;
+    let mut image = resolve_manifest(store, manifest, ImageId::generate()?)?;
+    let staging = Staging::new(store)?;
+    finish(&mut image, staging.path())?;
+    staging.publish(store, &image, Durability::Durable)?;
     Ok(image)
 }
 

@@ -303,7 +303,14 @@ pub(super) fn seal(
 }
 
 /// What an earlier copy left: of the same source, under the same name.
-fn unfinished(store: &Store, package: &Package, new: &NewImage) -> Result<Option<Locked<Image>>> {
+///
+/// # Errors
+/// It is still running (`IncorrectState`).
+pub(super) fn unfinished(
+    store: &Store,
+    package: &Package,
+    new: &NewImage,
+) -> Result<Option<Locked<Image>>> {
     let region = Some(&new.source_region).filter(|region| !region.is_empty());
     let left = |image: &Image| {
         image.name == new.name

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod attribute;
 pub mod builtin;
+pub mod bundle;
 pub mod catalog;
 pub mod copy;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod place;
 pub mod product;
 pub mod record;
 pub mod region;
+pub mod remote;
 pub mod secrets;
 pub mod snapshot;
 

@@ -2,17 +2,19 @@
 
 use super::package::NewImage;
 use super::record::{Image, Snapshot};
-use super::region::{self, Location};
+use super::region::{self, Location, Region};
+use super::remote::{Remote, pull, push};
 use super::snapshot::{self, Wanted};
 use super::{catalog, copy};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
 /// Where an image is, or goes to.
-#[derive(Debug)]
 pub enum Place {
     /// A store in a directory.
     Store(Store),
+    /// A bucket or a registry.
+    Remote(Box<Remote>),
 }
 
 /// The region of that name; the store at hand without one.
@@ -26,19 +28,53 @@ pub fn find(store: &Store, name: Option<&str>) -> Result<Place> {
     let found = region::find(store, name)?;
     match &found.endpoint {
         Location::Directory(path) => found.open(store, path).map(Place::Store),
-        _ => Err(Error::refused("InvalidRegion", "only a directory can be a region")),
+        _ => Remote::open(&found).map(|remote| Place::Remote(Box::new(remote))),
+    }
+}
+
+/// See that a remote region answers, before it gets a name.
+///
+/// # Errors
+/// It does not.
+pub fn probe(name: &str, location: &Location) -> Result<()> {
+    if matches!(location, Location::Directory(_)) {
+        return Ok(());
+    }
+    let region = Region { region_name: name.to_owned(), endpoint: location.clone() };
+    Remote::open(&region)?.probe()
+}
+
+/// The images in a region that the user can see.
+///
+/// # Errors
+/// It can't be read.
+pub fn images(place: &Place) -> Result<Vec<Image>> {
+    match place {
+        Place::Store(store) => {
+            let images = store.images().list()?.or_warn().into_iter();
+            Ok(images.map(|image| catalog::settled(store, image)).collect())
+        }
+        Place::Remote(remote) => Ok(remote.images()?.into_iter().map(|p| p.image).collect()),
     }
 }
 
 /// Copy an image (EC2 CopyImage).
 ///
 /// # Errors
-/// There is no such image in `from`; as [`copy::image`]'s.
+/// There is no such image in `from`; as [`copy::image`]'s, [`push::image`]'s and [`pull::image`]'s.
 pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Result<Image> {
     match (from, to) {
         (Place::Store(from), Place::Store(to)) => {
             copy::image(from, &catalog::resolve(from, text)?, to, new)
         }
+        (Place::Store(from), Place::Remote(to)) => {
+            push::image(from, &catalog::resolve(from, text)?, to, new)
+        }
+        (Place::Remote(from), Place::Store(to)) => pull::image(from, text, to, new),
+        (Place::Remote(_), Place::Remote(_)) => Err(Error::refused(
+            "InvalidParameterValue",
+            "an image is not copied from one remote region to another; copy it here first",
+        )),
     }
 }
 
@@ -47,7 +83,12 @@ pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Resul
 /// # Errors
 /// There is no such snapshot in `from`; as [`copy::snapshot`]'s.
 pub fn copy_snapshot(from: &Place, text: &str, to: &Place, wanted: Wanted) -> Result<Snapshot> {
-    let (Place::Store(from), Place::Store(to)) = (from, to);
+    let (Place::Store(from), Place::Store(to)) = (from, to) else {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            "a remote region has images only; register the snapshot as an image and copy that",
+        ));
+    };
     let found = snapshot::resolve(from, text)?;
     // One's own content is shared: it never changes.
     if from.home() == to.home() && catalog::check_owner(&found).is_ok() {

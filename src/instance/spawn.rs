@@ -3,6 +3,7 @@
 use super::dir::InstanceDir;
 use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
+use crate::image::remote::helper::launcher;
 use crate::plan::{Engine, PLAN_FD, Ready, VmReport};
 use crate::sys::process;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -62,7 +63,8 @@ pub fn start(
     let mut all =
         vec![(null.as_fd(), 0), (null.as_fd(), 1), (log.as_fd(), 2), (memfd.as_fd(), PLAN_FD)];
     all.extend_from_slice(fds);
-    process::spawn("/proc/self/exe", &["spore", SUBCOMMAND, label], &all)
+    let program = launcher()?;
+    process::spawn(&program.to_string_lossy(), &["spore", SUBCOMMAND, label], &all)
 }
 
 impl Spawned {

@@ -1,0 +1,216 @@
+//! Regions in an OCI registry and in an S3-compatible bucket: real servers, on loopback.
+
+mod common;
+mod servers;
+
+use common::Store;
+use serde_json::Value;
+use servers::{Proxy, Server, blobs, registry, request, s3};
+use std::path::PathBuf;
+use std::process::Output;
+
+const MIB: usize = 1 << 20;
+
+/// 20 MiB in chunks of 4: random, zeros, random, random, and one at the end that is half zeros.
+fn content(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut bytes = vec![0; 20 * MIB];
+    for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
+        // Knuth's MMIX generator.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if !(MIB / 2..MIB).contains(&at) && at < 18 * MIB / 8 {
+            word.copy_from_slice(&state.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+fn import(store: &Store, name: &str, bytes: &[u8]) {
+    let path = store.home().join("disk.raw");
+    std::fs::write(&path, bytes).unwrap();
+    store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "--tag", "Env=prod"]);
+}
+
+fn show(store: &Store, image: &str) -> Value {
+    let all: Value =
+        serde_json::from_str(&store.ok(&["image", "show", image, "-o", "json"])).unwrap();
+    all["Images"][0].clone()
+}
+
+fn data(store: &Store, image: &str) -> PathBuf {
+    let image = show(store, image);
+    let id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"].as_str().unwrap();
+    store.ok(&["snapshot", "verify", id]);
+    store.home().join("snapshots").join(id).join("data")
+}
+
+/// `spore` with what a bucket's owner has in the environment.
+fn spore(store: &Store, args: &[&str]) -> Output {
+    let mut command = store.command(args);
+    command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
+    command.env("DOCKER_CONFIG", store.home()).output().unwrap()
+}
+
+#[track_caller]
+fn ok(store: &Store, args: &[&str]) -> String {
+    let output = spore(store, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[track_caller]
+fn refused(store: &Store, args: &[&str], code: &str) -> String {
+    let output = spore(store, args);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.starts_with(&format!("spore: {code}: ")), "{args:?}: {error:?}");
+    assert_eq!(error.lines().count(), 1, "{error:?}");
+    error
+}
+
+/// What holds for every kind of region: `west`, known to both.
+fn there_and_back(here: &Store, away: &Store) {
+    let bytes = content(1);
+    import(here, "one", &bytes);
+    assert_eq!(ok(here, &["region", "show", "west", "-q"]), "");
+    let there = ok(here, &["image", "copy", "one", "--to", "west", "--name", "one", "--copy-tags"]);
+    assert_eq!(ok(away, &["region", "show", "west", "-q"]), there);
+    let all: Value =
+        serde_json::from_str(&ok(away, &["region", "show", "west", "-o", "json"])).unwrap();
+    let image = &all["Regions"][0]["Images"][0];
+    assert_eq!((&image["Name"], &image["Tags"][0]["Value"]), (&"one".into(), &"prod".into()));
+    assert_eq!(image["SourceImageId"], show(here, "one")["ImageId"]);
+    for (text, name) in [("one", "first"), (&*there, "second"), (&there[..9], "third")] {
+        let id = ok(away, &["image", "copy", text, "--from", "west", "--name", name]);
+        let copy = show(away, &id);
+        assert_eq!(
+            (&copy["State"], &copy["SourceImageId"]),
+            (&"available".into(), &(*there).into())
+        );
+        assert_eq!(copy["SourceImageRegion"], "west");
+        assert!(std::fs::read(data(away, &id)).unwrap() == bytes);
+    }
+    // A kernel goes with its image.
+    ok(here, &["image", "copy", "demo", "--to", "west", "--name", "demo-copy"]);
+    ok(away, &["image", "copy", "demo-copy", "--from", "west", "--name", "demo-copy"]);
+    assert!(show(away, "demo-copy")["KernelId"].is_string());
+    if common::has_kvm() {
+        assert!(away.ok(&["run", "demo-copy", "-m", "128M", "--wait"]).contains("i-"));
+    }
+    refused(
+        here,
+        &["image", "copy", "one", "--to", "west", "--name", "one"],
+        "InvalidAMIName.Duplicate",
+    );
+    refused(
+        away,
+        &["image", "copy", "none", "--from", "west", "--name", "abc"],
+        "InvalidAMIID.NotFound",
+    );
+    let unknown = ["image", "copy", "ami-0123456789abcdef0", "--from", "west", "--name", "abc"];
+    refused(away, &unknown, "InvalidAMIID.NotFound");
+    refused(
+        away,
+        &["image", "copy", "one", "--from", "west", "--name", "first"],
+        "InvalidAMIName.Duplicate",
+    );
+}
+
+fn add(store: &Store, location: &str) {
+    ok(store, &["region", "add", "west", location]);
+}
+
+fn oci(port: u16) -> String {
+    format!("oci://127.0.0.1:{port}/team/images")
+}
+
+#[test]
+fn a_registry_is_a_region_and_is_sent_only_what_changed() {
+    let Some(server) = registry() else { return };
+    let (here, away) = (Store::new(), Store::new());
+    add(&here, &oci(server.port));
+    add(&away, &oci(server.port));
+    there_and_back(&here, &away);
+    let large = || blobs(&server, MIB as u64);
+    let before = large();
+    let mut bytes = content(1);
+    bytes[9 * MIB] ^= 1;
+    import(&here, "changed", &bytes);
+    ok(&here, &["image", "copy", "changed", "--to", "west", "--name", "changed"]);
+    assert_eq!(large(), before + 1);
+    ok(&away, &["image", "copy", "changed", "--from", "west", "--name", "changed"]);
+    assert!(std::fs::read(data(&away, "changed")).unwrap() == bytes);
+}
+
+#[test]
+fn a_registry_that_dies_is_gone_on_with() {
+    let Some(server) = registry() else { return };
+    let proxy = Proxy::to(server.port);
+    let (here, away) = (Store::new(), Store::new());
+    add(&here, &oci(proxy.port));
+    add(&away, &oci(proxy.port));
+    let bytes = content(2);
+    import(&here, "big", &bytes);
+    let push = ["image", "copy", "big", "--to", "west", "--name", "big"];
+    // One chunk at most can have come through whole when the first is known to have.
+    proxy.allow(11 << 20);
+    let error = refused(&here, &push, "Unavailable");
+    assert!(error.contains("west") && error.contains("not sent again"), "{error}");
+    refused(&here, &["region", "show", "west"], "Unavailable");
+    proxy.allow(1 << 40);
+    assert_eq!(ok(&here, &["region", "show", "west", "-q"]), "");
+    let sent = blobs(&server, MIB as u64);
+    assert!(sent >= 1, "nothing had arrived");
+    ok(&here, &push);
+    let passed = (1 << 40) - proxy.left();
+    assert!(passed < (16 << 20), "{passed} bytes, though {sent} chunks had been sent");
+    // The other way.
+    let pull = ["image", "copy", "big", "--from", "west", "--name", "big"];
+    proxy.allow(11 << 20);
+    let error = refused(&away, &pull, "Unavailable");
+    assert!(error.contains("run the same copy again"), "{error}");
+    let failed = show(&away, "big");
+    assert_eq!(failed["State"], "failed");
+    proxy.allow(1 << 40);
+    assert_eq!(ok(&away, &pull), failed["ImageId"]);
+    let passed = (1 << 40) - proxy.left();
+    assert!(passed < (16 << 20), "{passed} bytes again");
+    assert!(std::fs::read(data(&away, "big")).unwrap() == bytes);
+    drop(server);
+    refused(&away, &["region", "show", "west"], "Unavailable");
+}
+
+fn bucket(server: &Server) -> String {
+    format!("s3://images/spore?endpoint=http://127.0.0.1:{}", server.port)
+}
+
+#[test]
+fn a_bucket_is_a_region() {
+    let Some(server) = s3() else { return };
+    let (here, away) = (Store::new(), Store::new());
+    add(&here, &bucket(&server));
+    add(&away, &bucket(&server));
+    there_and_back(&here, &away);
+    let missing = bucket(&server).replace("//images", "//nothing");
+    refused(&here, &["region", "add", "east", &missing], "Unavailable");
+    // What somebody else put there is not believed.
+    let list = request(server.port, "GET", "/images?list-type=2&prefix=spore/blobs", b"");
+    let key = list.split("<Key>").nth(1).unwrap().split("</Key>").next().unwrap().to_owned();
+    let keys: Vec<&str> =
+        list.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap()).collect();
+    assert!(keys.contains(&&*key));
+    for key in keys {
+        request(server.port, "PUT", &format!("/images/{key}"), b"not a chunk");
+    }
+    let pull = ["image", "copy", "one", "--from", "west", "--name", "bad"];
+    refused(&away, &pull, "InvalidManifest");
+    assert_eq!(show(&away, "bad")["State"], "failed");
+    let id = show(&away, "first")["SourceImageId"].as_str().unwrap().to_owned();
+    for package in [&b"{"[..], b"{\"Format\":\"spore-image-1\"}", &[b' '; 17 * MIB]] {
+        request(server.port, "PUT", &format!("/images/spore/images/{id}.json"), package);
+        let output = spore(&away, &["image", "copy", &id, "--from", "west", "--name", "worse"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    }
+    assert!(spore(&away, &["image", "show", "worse"]).stdout.is_empty());
+}
