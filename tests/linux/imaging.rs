@@ -11,7 +11,7 @@ e2fsck -fn /dev/vda >/dev/null 2>&1; echo "check: fsck $?"
 echo "check: mark $(cat /root/mark)"
 echo "check: package $(dpkg-query -W -f '${Status} ${Version}' spore-note), $(cat /usr/share/spore-note)"
 echo "check: log $(awk '$1 != NR { bad = 1 } END { print NR, bad ? "torn" : "whole" }' /root/log)"
-mount -o remount,rw / && echo "mark $(cat /root/mark)" >/root/again && sync && echo "check: writable"
+mount -o remount,rw /dev/vda / && echo "mark $(cat /root/mark)" >/root/again && sync && echo "check: writable"
 poweroff -ff
 "#;
 
@@ -34,10 +34,11 @@ pub fn images_of_a_writing_guest(lab: &Lab) {
     shell.sh("sync");
     // Each line is on the disk before the next is begun.
     shell.sh(
-        "(i=0; while :; do i=$((i+1)); echo $i >> /root/log; sync /root/log; done) >/dev/null 2>&1 &",
+        "{ (i=0; while :; do i=$((i+1)); echo $i >> /root/log; sync /root/log; done) >/dev/null 2>&1 & }",
     );
     let lines =
         |shell: &mut super::linux::Shell| -> u64 { shell.sh("wc -l < /root/log").parse().unwrap() };
+    shell.sh("sleep 2");
     let acknowledged = lines(&mut shell);
     let pid = lab.pid(&id);
     let live = lab.ok(&["image", "create", &id, "--name", "live", "--no-reboot", "-q"]);
@@ -57,7 +58,7 @@ pub fn images_of_a_writing_guest(lab: &Lab) {
 /// Three instances that found everything, and are stopped.
 fn launch_and_check(lab: &Lab, image: &str, at_least: u64) -> Vec<String> {
     let run =
-        ["run", image, "-n", "3", "-q", "-c", "1", "-m", "256M", "--append", "init=/root/check"];
+        ["run", image, "-n", "3", "-q", "-c", "1", "-m", "256M", "--append", "ro init=/root/check"];
     let ids: Vec<String> = lab.ok(&run).lines().map(str::to_owned).collect();
     assert_eq!(ids.len(), 3);
     lab.wait(&ids, "stopped");
