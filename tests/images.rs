@@ -284,7 +284,7 @@ fn the_mapping_decides_which_disks_an_instance_has() {
     let id = import(&store, "web");
     let mapping = r#"[{"DeviceName": "/dev/vda", "Ebs": {"VolumeSize": 2}},
         {"DeviceName": "/dev/vdb", "VirtualName": "ephemeral0"},
-        {"DeviceName": "/dev/vdc", "Ebs": {"VolumeSize": 1, "DeleteOnTermination": false}}]"#;
+        {"DeviceName": "/dev/vdc", "Ebs": {"VolumeSize": 1}}]"#;
     let run = [
         "run",
         &id,

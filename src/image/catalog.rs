@@ -93,7 +93,7 @@ impl Manifest {
         let ebs = EbsBlockDevice {
             snapshot_id: Some(snapshot),
             volume_size: 0,
-            delete_on_termination: true,
+            delete_on_termination: None,
             volume_type: default_volume_type(),
             read_only: false,
         };
@@ -290,6 +290,9 @@ fn resolve_mappings(
             return Err(invalid(format!("the device {shown} is mapped twice; map it once")));
         }
         resolve_mapping(gib, mapping).map_err(|e| e.context(format!("device {shown}")))?;
+        if let Some(ebs) = &mut mapping.ebs {
+            ebs.delete_on_termination.get_or_insert(name == root);
+        }
     }
     let root_has_content = mappings.iter().any(|mapping| {
         mapping.device_name == root

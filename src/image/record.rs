@@ -238,19 +238,15 @@ pub struct EbsBlockDevice {
     /// GiB, rounded up; at least the snapshot's, and that if absent in a manifest.
     #[serde(default)]
     pub volume_size: u64,
-    /// The volume goes with its instance: EC2's default for an image's volumes.
-    #[serde(default = "yes")]
-    pub delete_on_termination: bool,
+    /// The volume goes with its instance. Absent in a manifest: the root does, others don't, as on EC2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_on_termination: Option<bool>,
     /// EC2's name of what it is stored on. Recorded; every type is the same here.
     #[serde(default = "default_volume_type")]
     pub volume_type: String,
     /// The guest may only read it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// EC2 Snapshot: immutable content of one volume, in `data` beside the record.

@@ -333,7 +333,7 @@ fn mapped(
         volume_size: size,
         delete_on_termination: change
             .delete_on_termination
-            .unwrap_or(mapping.ebs.delete_on_termination),
+            .or(Some(mapping.ebs.delete_on_termination)),
         volume_type: change.volume_type.unwrap_or_else(|| volume.volume_type.clone()),
         read_only: mapping.ebs.read_only,
     };
@@ -370,7 +370,7 @@ fn added(store: &Store, change: &DeviceChange) -> Result<Option<BlockDeviceMappi
             mapping.ebs = Some(EbsBlockDevice {
                 snapshot_id: ebs.snapshot_id.clone(),
                 volume_size: size,
-                delete_on_termination: ebs.delete_on_termination.unwrap_or(true),
+                delete_on_termination: Some(ebs.delete_on_termination.unwrap_or(false)),
                 volume_type: ebs.volume_type.clone().unwrap_or_else(default_volume_type),
                 read_only: false,
             });

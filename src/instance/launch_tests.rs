@@ -22,7 +22,7 @@ fn mapping(device: &str, snapshot: Option<&str>) -> BlockDeviceMapping {
         ebs: Some(EbsBlockDevice {
             snapshot_id: snapshot.map(|s| s.parse().unwrap()),
             volume_size: 2,
-            delete_on_termination: true,
+            delete_on_termination: Some(true),
             volume_type: "gp3".into(),
             read_only: false,
         }),

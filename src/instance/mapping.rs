@@ -48,6 +48,8 @@ fn changed(
         (None, None, Some(text)) if text.is_empty() => {}
         (None, Some(name), None) => check_virtual_name(name)?,
         (Some(ebs), None, None) => {
+            let deleted = old.and_then(|old| old.delete_on_termination);
+            ebs.delete_on_termination = ebs.delete_on_termination.or(deleted);
             if let Some(old) = old.filter(|_| ebs.snapshot_id.is_none()) {
                 ebs.snapshot_id.clone_from(&old.snapshot_id);
                 if ebs.volume_size == 0 {
@@ -89,7 +91,9 @@ pub fn disks(
             device_name: mapping.device_name.clone(),
             snapshot_id: ebs.snapshot_id.clone(),
             size: ebs.volume_size,
-            delete_on_termination: ebs.delete_on_termination,
+            delete_on_termination: ebs
+                .delete_on_termination
+                .unwrap_or(mapping.device_name == image.root_device_name),
             volume_type: ebs.volume_type.clone(),
             read_only: ebs.read_only,
         })
