@@ -26,6 +26,7 @@ pub fn accept(store: &Store, code: &str) -> Result<()> {
     let dir = dir(store);
     let doing = || format!("accept the product {code}");
     DirBuilder::new().recursive(true).mode(0o700).create(&dir).or_fail(doing)?;
+    crate::store::fault::point("acceptance of a product");
     File::create(dir.join(code)).or_fail(doing)?;
     sync_dir(&dir)
 }

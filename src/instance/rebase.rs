@@ -13,7 +13,7 @@ use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
 use crate::image::DATA;
 use crate::image::record::Snapshot;
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, fault};
 use crate::volume;
 use crate::volume::record::Layer;
 use std::fs::{self, File};
@@ -48,12 +48,14 @@ pub fn rebase(
     let base = Layer { file: snapshot.snapshot_id.to_string(), format: snapshot.format };
     let (data, link) =
         (store.snapshots().dir(&snapshot.snapshot_id).join(DATA), volume.join(&base.file));
+    fault::point("link of a flat base");
     fs::hard_link(&data, &link).or_fail(|| format!("link {}", link.display()))?;
     locked.record.layers = vec![top.clone(), base.clone()];
     if let Err(error) = locked.save(Durability::Durable) {
         let _ = fs::remove_file(&link);
         return Err(error);
     }
+    fault::point("naming of a flat base");
     let path = volume.join(&top.file);
     let doing = || format!("change {}", path.display());
     let file = File::options().read(true).write(true).open(&path).or_fail(doing)?;

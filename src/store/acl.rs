@@ -95,6 +95,7 @@ pub fn grant(dir: &Path, readers: &Readers) -> Result<()> {
             }
         }
     }
+    super::fault::point("change of an access control list");
     let list = readers.encode(READ | WRITE | SEARCH, READ | SEARCH);
     match setxattr(dir, ATTRIBUTE, &list, XattrFlags::empty()) {
         Ok(()) => Ok(()),

@@ -7,7 +7,7 @@
 //! A line is one write(2) with O_APPEND: lines of many processes never mix. A crash may tear the last one; the next
 //! writer begins a new line after it, and readers leave out what is no line.
 
-use super::{Record, Store, now};
+use super::{Record, Store, fault, now};
 use crate::error::{Error, OrFail, Result};
 use crate::image::record::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -170,6 +170,7 @@ impl Store {
         let write = || -> Result<()> {
             let mut line = serde_json::to_vec(&entry).or_fail(|| "write the journal")?;
             line.push(b'\n');
+            fault::point("a line of the journal");
             let mut file = self.journal.file()?;
             file.write_all(&line).or_fail(|| "write the journal")
         };

@@ -13,6 +13,7 @@
 
 pub mod acl;
 mod collection;
+pub mod fault;
 pub mod journal;
 mod paths;
 mod record;
@@ -211,5 +212,6 @@ fn wait_lock(file: &File) -> std::io::Result<()> {
 
 /// fsync a directory, so that the names in it are on the medium.
 pub fn sync_dir(path: &Path) -> Result<()> {
+    fault::point("sync of a directory");
     File::open(path).and_then(|d| d.sync_all()).or_fail(|| format!("sync {}", path.display()))
 }

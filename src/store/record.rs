@@ -12,7 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::Durability;
+use super::{Durability, fault};
 
 /// The record's file name in an object's directory.
 pub const RECORD: &str = "record.json";
@@ -154,14 +154,17 @@ pub(super) fn write<R: Record>(dir: &Path, record: &R, durability: Durability) -
     let replace = || -> std::io::Result<()> {
         let mut file =
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        fault::point("writing of a record");
         file.write_all(&text)?;
         // Whoever may read the old one may read the new one.
         if let Ok(old) = path.symlink_metadata() {
             file.set_permissions(old.permissions())?;
         }
         if durability == Durability::Durable {
+            fault::point("sync of a record");
             file.sync_all()?;
         }
+        fault::point("replacement of a record");
         std::fs::rename(&new, &path)
     };
     replace().or_fail(|| format!("write {}", path.display()))?;

@@ -4,7 +4,7 @@
 //! debris: of a killed command, or of an object being deleted.
 
 use super::journal::Event;
-use super::{Durability, Record, Store, record, sync_dir};
+use super::{Durability, Record, Store, fault, record, sync_dir};
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
 use rustix::fs::{FlockOperation, flock};
@@ -31,9 +31,11 @@ impl Staging {
     pub fn new(store: &Store) -> Result<Self> {
         // A sweep may strike between making and locking: then the name is gone, and we try again.
         for _ in 0..16 {
+            fault::point("making of a staging directory");
             let path = store.tmp().join(random_hex(16)?);
             let doing = || format!("make {}", path.display());
             DirBuilder::new().mode(0o700).create(&path).or_fail(doing)?;
+            fault::point("locking of a staging directory");
             let lock = match File::open(&path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 opened => opened.or_fail(doing)?,
@@ -66,6 +68,7 @@ impl Staging {
         let parent = store.home().join(R::DIRECTORY);
         let target = parent.join(new.id().as_ref());
         // A directory can be renamed over an empty one: an object is never empty, so this refuses existing ids.
+        fault::point("appearance of an object");
         fs::rename(&self.path, &target).or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
         self.published = true;
         store.note::<R>(Event::Created, new.id().as_ref(), new.essence());
@@ -87,11 +90,13 @@ impl Drop for Staging {
 /// Make the object's directory `path` disappear at once, then remove it. `false` if it was not there.
 pub(super) fn discard(store: &Store, path: &Path) -> Result<bool> {
     let gone = store.tmp().join(random_hex(16)?);
+    fault::point("disappearance of an object");
     match fs::rename(path, &gone) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(Error::io(format!("remove {}", path.display()), e)),
     }
+    fault::point("removal of an object's files");
     remove(&gone);
     Ok(true)
 }

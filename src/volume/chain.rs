@@ -8,7 +8,7 @@ use crate::image::DATA;
 use crate::image::record::Snapshot;
 use crate::plan::DiskFormat;
 use crate::store::shared::open_file;
-use crate::store::{Store, StoreLock};
+use crate::store::{Store, StoreLock, fault};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -68,6 +68,7 @@ pub(super) fn link_snapshot(
                 if !data.is_file() {
                     return Err(gone());
                 }
+                fault::point("symbolic link of a layer");
                 let _ = fs::remove_file(&link);
                 std::os::unix::fs::symlink(&data, &link)
                     .or_fail(|| format!("link {}", link.display()))?;
@@ -83,6 +84,7 @@ fn link_all<'a>(
     names: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> io::Result<()> {
     for (source, name) in names {
+        fault::point("link of a layer");
         fs::hard_link(from.join(source), to.join(name))?;
     }
     Ok(())

@@ -25,6 +25,7 @@ pub fn allow(store: &Store, snapshot: &SnapshotId) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    crate::store::fault::point("place for a snapshot's users");
     let made = DirBuilder::new().mode(0o700).create(&path);
     made.and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o1733)))
         .or_fail(|| format!("make {}", path.display()))
@@ -46,6 +47,7 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
     if !dir.join(DATA).exists() {
         return Err(gone());
     }
+    crate::store::fault::point("mark of a snapshot's user");
     let marker = dir.join(USERS).join(volume.as_str());
     std::os::unix::fs::symlink(store.volumes().dir(volume), &marker)
         .or_fail(|| format!("say in {} who uses it", marker.display()))?;
