@@ -6,11 +6,13 @@
 use super::dir::{self, InstanceDir};
 use super::lifecycle;
 use super::record::{Instance, MappedVolume, Mapping, State};
+use super::supply::{LINGER, while_in_use};
 use crate::error::{Error, Result};
 use crate::id::{InstanceId, VolumeId};
 use crate::image::record::RootDeviceType;
 use crate::store::{Durability, Store};
 use crate::volume::record::{Attachment, Volume};
+use std::time::Duration;
 
 /// Most volumes of an instance; each takes a device slot of the machine.
 const MAX_VOLUMES: usize = 16;
@@ -123,7 +125,8 @@ pub fn delete(store: &Store, volume: &Volume) -> Result<()> {
             ),
         ));
     }
-    crate::volume::delete(store, &volume.volume_id)
+    // The kernel may take a while to let go of it for the VMM that it was last attached to.
+    while_in_use(LINGER, || crate::volume::delete(store, &volume.volume_id))
 }
 
 /// Make a volume larger, to `size` bytes. The guest sees it at its next start.
@@ -131,7 +134,11 @@ pub fn delete(store: &Store, volume: &Volume) -> Result<()> {
 /// # Errors
 /// `InvalidParameterValue` if that is smaller or beyond 16 TiB; `VolumeInUse` if an instance runs on it.
 pub fn resize(store: &Store, id: &VolumeId, size: u64) -> Result<Volume> {
+    let volume = store.volumes().get(id)?;
+    let user = attached_to(store, &volume).and_then(|id| dir::instances(store).get(&id).ok());
+    let runs = user.is_some_and(|record| record.instance.state.is_active());
+    let limit = if runs { Duration::ZERO } else { LINGER };
     let mut locked = store.volumes().lock(id)?;
-    crate::volume::resize(&mut locked, size)?;
+    while_in_use(limit, || crate::volume::resize(&mut locked, size))?;
     Ok(locked.record.clone())
 }
