@@ -150,6 +150,7 @@ pub fn run(command: &VolumeCommand, output: Output) -> Result<ExitCode> {
 fn create(store: &Store, args: &CreateArgs) -> Result<Volume> {
     crate::image::check_tags(&args.tags)?;
     let new = NewVolume {
+        volume_id: None,
         size_bytes: args.size,
         volume_type: Some(args.volume_type.clone()),
         attachment: None,

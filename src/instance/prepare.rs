@@ -56,10 +56,18 @@ pub fn make(
     user_data: Option<&[u8]>,
 ) -> Result<(InstanceDir, Locked<Record>)> {
     // Not synced: what a power failure takes now has never run. It is saved durably when it is up.
-    let mut locked =
-        dir::instances(store).create_locked(Durability::Volatile, |_| Ok(record(plan)))?;
+    let mappings = mappings(plan)?;
+    let mut locked = dir::instances(store).create_locked(Durability::Volatile, |_| {
+        let mut record = record(plan);
+        if plan.root_device_type == RootDeviceType::Ebs {
+            // Before there are any: whoever finds the VMM running and its launcher dead knows them by this.
+            record.instance.block_device_mappings.clone_from(&mappings);
+        }
+        Ok(record)
+    })?;
+    locked.record.instance.block_device_mappings = mappings;
     let dir = InstanceDir::new(store, &plan.instance_id);
-    match furnish(&dir, &mut locked, plan, user_data) {
+    match furnish(&dir, &locked, plan, user_data) {
         Ok(()) => Ok((dir, locked)),
         Err(error) => {
             undo(store, locked);
@@ -70,7 +78,7 @@ pub fn make(
 
 fn furnish(
     dir: &InstanceDir,
-    locked: &mut Locked<Record>,
+    locked: &Locked<Record>,
     plan: &LaunchPlan,
     user_data: Option<&[u8]>,
 ) -> Result<()> {
@@ -79,18 +87,26 @@ fn furnish(
         let mut file = dir.open_log(&path)?;
         file.write_all(bytes).or_fail(|| format!("write {}", path.display()))?;
     }
-    for volume in &plan.volumes {
-        let volume_id = supply::create_volume(dir.store(), volume, plan)?;
-        locked.record.instance.block_device_mappings.push(Mapping {
+    for (volume, mapping) in plan.volumes.iter().zip(&locked.record.instance.block_device_mappings)
+    {
+        supply::create_volume(dir.store(), &mapping.ebs.volume_id, volume, plan)?;
+    }
+    Ok(())
+}
+
+/// The plan's volumes, which are yet to be made.
+fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
+    let mapping = |volume: &VolumePlan| {
+        Ok(Mapping {
             device_name: volume.device_name.clone(),
             ebs: MappedVolume {
-                volume_id,
+                volume_id: VolumeId::generate()?,
                 delete_on_termination: volume.delete_on_termination,
                 read_only: volume.read_only,
             },
-        });
-    }
-    Ok(())
+        })
+    };
+    plan.volumes.iter().map(mapping).collect()
 }
 
 /// Remove an instance that never came up. What fails here, the next command does again: the record is

@@ -18,12 +18,18 @@ use std::time::{Duration, Instant};
 /// Bytes of a GiB.
 const GIB: u64 = 1 << 30;
 
-/// Make one of an instance's volumes.
+/// Make one of an instance's volumes, with the id that its record maps.
 ///
 /// # Errors
 /// Its snapshot is gone; no space.
-pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> Result<VolumeId> {
+pub fn create_volume(
+    store: &Store,
+    id: &VolumeId,
+    wanted: &VolumePlan,
+    plan: &LaunchPlan,
+) -> Result<()> {
     let mut new = NewVolume {
+        volume_id: Some(id.clone()),
         size_bytes: None,
         volume_type: Some(wanted.volume_type.clone()),
         attachment: Some(Attachment {
@@ -50,7 +56,7 @@ pub fn create_volume(store: &Store, wanted: &VolumePlan, plan: &LaunchPlan) -> R
             volume::create_empty(store, new, durability)
         }
     };
-    made.map(|volume| volume.volume_id)
+    made.map(|_| ())
 }
 
 /// An empty disk that lasts as long as somebody has it open: it has no name, so nothing of it can be left behind.

@@ -21,7 +21,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::image::record::{Snapshot, SnapshotState, Tag};
 use crate::plan::DiskFormat;
-use crate::store::{Durability, Locked, Store, now};
+use crate::store::{Durability, Locked, Store, fault, now};
 use record::{Attachment, Layer, Volume};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -41,6 +41,8 @@ const GIB: u64 = 1 << 30;
 /// What a new volume is to be.
 #[derive(Clone, Debug, Default)]
 pub struct NewVolume {
+    /// Its id, if others refer to it already.
+    pub volume_id: Option<VolumeId>,
     /// Bytes, rounded up to a multiple of 512; `None` for the snapshot's.
     pub size_bytes: Option<u64>,
     /// EC2's volume type; `None` for its default.
@@ -114,7 +116,7 @@ fn create(
 ) -> Result<Volume> {
     let size_bytes = check_size(size)?;
     let mut volume = Volume {
-        volume_id: VolumeId::generate()?,
+        volume_id: new.volume_id.map_or_else(VolumeId::generate, Ok)?,
         owner_id: owner_id(),
         create_time: now(),
         size: size_bytes.div_ceil(GIB),
@@ -148,6 +150,7 @@ fn new_overlay(
     // Never the name of another overlay: frozen, it may be linked beside any of them.
     let name = format!("overlay-{}.qcow2", crate::id::random_hex(16)?);
     let path = dir.join(&name);
+    fault::point("making of an overlay");
     let make = || -> io::Result<File> {
         let file =
             File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
