@@ -291,8 +291,7 @@ pub(super) fn seal(
     digest: &str,
 ) -> Result<()> {
     let data = snapshot.dir().join(DATA);
-    fs::set_permissions(&data, Permissions::from_mode(0o400))
-        .or_fail(|| format!("protect {}", data.display()))?;
+    super::snapshot::protect(&data)?;
     crate::store::sync_dir(&snapshot.dir())?;
     let record = &mut snapshot.record;
     (record.format, record.layers) = (format, layers);

@@ -8,11 +8,12 @@ use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::plan::DiskFormat;
-use crate::store::{Durability, Locked, Staging, Store, now};
+use crate::store::{Durability, Locked, Staging, Store, fault, now};
 use crate::volume::record::Layer;
 use crate::volume::{self, MAX_LAYERS, owner_id};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
 ///
@@ -29,9 +30,7 @@ pub fn import(
     let staging = Staging::new(store)?;
     let imported = import::import(source, staging.path(), options)?;
     let data = staging.path().join(DATA);
-    // Nobody writes a snapshot, by whichever of its hard links.
-    fs::set_permissions(&data, Permissions::from_mode(0o400))
-        .or_fail(|| format!("protect {}", data.display()))?;
+    protect(&data)?;
     let content = (imported.format, imported.digest);
     let made = (owner_id(), now());
     let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
@@ -40,6 +39,17 @@ pub fn import(
     import::cancel::check()?;
     staging.publish(store, &snapshot, Durability::Durable)?;
     Ok(snapshot)
+}
+
+/// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another link still may: the
+/// directories are the gates.
+///
+/// # Errors
+/// It is not there, or another's.
+pub(super) fn protect(path: &Path) -> Result<()> {
+    let doing = || format!("protect {}", path.display());
+    let readers = path.metadata().or_fail(doing)?.permissions().mode() & 0o444;
+    fs::set_permissions(path, Permissions::from_mode(readers | 0o400)).or_fail(doing)
 }
 
 /// What a new snapshot is said to be.
@@ -169,11 +179,6 @@ impl Pending {
         let disk = disk.or_fail(|| format!("read the content of {id}"))?;
         let progress = Progress::new(Some(disk.size()), true);
         let data = dir.join(DATA);
-        let protect = |path: &std::path::Path| {
-            // Nobody writes a snapshot, by whichever of its hard links.
-            fs::set_permissions(path, Permissions::from_mode(0o400))
-                .or_fail(|| format!("protect {}", path.display()))
-        };
         if self.flatten {
             let new = dir.join("data.new");
             let doing = || format!("write {}", new.display());
@@ -181,6 +186,7 @@ impl Pending {
             self.locked.record.digest =
                 import::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
             protect(&new)?;
+            fault::point("the flat content of a snapshot");
             fs::rename(&new, &data).or_fail(doing)?;
             self.locked.record.format = DiskFormat::Raw;
             self.locked.record.layers.clear();
@@ -191,6 +197,7 @@ impl Pending {
             })?;
             protect(&data)?;
         }
+        fault::point("completion of a snapshot");
         self.locked.record.state = SnapshotState::Completed;
         self.locked.save(Durability::Durable)?;
         for layer in below.iter().filter(|_| self.flatten) {
@@ -258,6 +265,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     store.snapshots().create(Durability::Durable, |dir| {
         let files = std::iter::once(DATA).chain(snapshot.layers.iter().map(|l| &*l.file));
         for name in files {
+            fault::point("copy of a layer");
             let doing = || format!("copy {name} of {id}");
             if fs::hard_link(from.join(name), dir.join(name)).is_err() {
                 fs::copy(from.join(name), dir.join(name)).or_fail(doing)?;
