@@ -1,0 +1,158 @@
+//! Two accounts, which are two Unix users, and a store that they share.
+
+use super::world::Bytes;
+use sporevm::block::{self, Engine, Op};
+use sporevm::store::Store;
+use sporevm::sys::iobuf::IoBuf;
+use sporevm::volume;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// No real user has these numbers; the kernel asks for no more than a number.
+pub const USERS: [u32; 2] = [61_701, 61_702];
+
+/// What a command came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// What it printed.
+    Done(String),
+    /// EC2's error code, and all that it said.
+    Refused(String, String),
+    /// It was killed where it was told to.
+    Killed(String),
+}
+
+/// The store, and a copy of the program where everybody can run it.
+pub struct Region {
+    dir: tempfile::TempDir,
+    pub store: Store,
+    /// What every import begins as.
+    pub root: Bytes,
+}
+
+impl Region {
+    pub fn new() -> Self {
+        // Nothing here is to survive a power failure, and thousands of steps sync thousands of times.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let mode = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        mode(dir.path());
+        let program = dir.path().join("spore");
+        std::fs::copy(env!("CARGO_BIN_EXE_spore"), &program).unwrap();
+        mode(&program);
+        let kvm = dir.path().join("kvm");
+        let made =
+            Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]).status();
+        assert!(made.unwrap().success());
+        let root = sporevm::demo::root();
+        std::fs::write(dir.path().join("kernel"), sporevm::demo::KERNEL).unwrap();
+        std::fs::write(dir.path().join("root"), &root).unwrap();
+        let home = dir.path().join("region");
+        let shared = Command::new(&program)
+            .args(["store", "share"])
+            .env("SPORE_HOME", &home)
+            .env_remove("XDG_RUNTIME_DIR")
+            .status();
+        assert!(shared.unwrap().success());
+        let store = Store::open_at(&home, &dir.path().join("run")).unwrap();
+        Self { dir, store, root: Bytes::new(root) }
+    }
+
+    /// A file beside the store.
+    pub fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn program(&self) -> PathBuf {
+        self.dir.path().join("spore")
+    }
+
+    fn command(&self, user: u32, args: &[String]) -> Command {
+        // What starts a guest needs /dev/kvm, which may be the superuser's alone: where it runs, it is everybody's.
+        let starts = matches!(args[0].as_str(), "run" | "start")
+            || args[0] == "image" && args[1] == "create";
+        let mut command = if starts {
+            let mut command = Command::new("unshare");
+            let script = "mount --bind \"$0\" /dev/kvm; exec setpriv \"$@\"";
+            command.args(["--mount", "sh", "-c", script]).arg(self.dir.path().join("kvm"));
+            command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+            command.args(["--clear-groups", "--"]).arg(self.program());
+            command
+        } else {
+            let mut command = Command::new(self.program());
+            command.uid(user).gid(user);
+            command
+        };
+        command.args(args).current_dir("/").stdin(Stdio::null());
+        command.env("SPORE_HOME", self.store.home()).env("HOME", "/").env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// `spore ARGS` as a user; with `fault`, killed when it comes to that many points.
+    pub fn spore(&self, user: u32, args: &[String], fault: Option<u64>) -> Outcome {
+        let mut command = self.command(user, args);
+        if let Some(n) = fault {
+            command.env("SPORE_FAULT", n.to_string());
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.signal() == Some(9) {
+            return Outcome::Killed(said);
+        }
+        if output.status.success() {
+            return Outcome::Done(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+        }
+        let told = |line: &&str| !line.starts_with("note: ") && !line.starts_with("warning: ");
+        let lines = said.lines().filter_map(|line| line.strip_prefix("spore: "));
+        let code = lines.filter(told).find_map(|line| Some(line.split_once(": ")?.0.to_owned()));
+        Outcome::Refused(code.unwrap_or_default(), said)
+    }
+
+    /// Write to a volume that nobody uses, as a VMM of its owner's does.
+    pub fn write(&self, id: &str, offset: u64, bytes: &[u8]) {
+        let record = self.store.volumes().resolve(id).unwrap();
+        let dir = self.store.volumes().dir(&record.volume_id);
+        let open = || volume::open_layers(&self.store, &record, false);
+        // The kernel lets go of a volume some time after its VMM is gone.
+        let in_time = std::iter::repeat_with(|| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            open().ok()
+        });
+        let opened = open().ok().or_else(|| in_time.take(10_000).flatten().next());
+        let opened = opened.expect("a volume that nobody uses");
+        let owner = record.owner_id.parse().unwrap();
+        chown(dir.join("in-use"), Some(owner), Some(owner)).unwrap();
+        let disk = block::open(opened.layers, false).unwrap();
+        let mut queue = disk.queue(Engine::Sync).unwrap();
+        let buf = IoBuf::from_bytes(bytes.to_vec().into_boxed_slice());
+        queue.submit(1, Op::Write { offset, buf });
+        queue.kick().unwrap();
+        queue.completions(&mut |_, done| done.unwrap());
+        drop(queue);
+        disk.close().unwrap();
+    }
+
+    /// What is being made or removed.
+    pub fn debris(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.store.home().join("tmp")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        for user in USERS {
+            let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+            let Outcome::Done(ids) = self.spore(user, &words(&["ls", "-q"]), None) else {
+                continue;
+            };
+            let args: Vec<&str> = ["terminate"].into_iter().chain(ids.lines()).collect();
+            if args.len() > 1 {
+                self.spore(user, &words(&args), None);
+            }
+        }
+    }
+}
