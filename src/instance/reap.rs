@@ -81,7 +81,9 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
         // Whoever launches, starts or terminates it holds the lock and will say how it went.
         _ if dir.is_locked()? => return Ok(Some(record)),
         State::Pending => {}
-        State::Running | State::Stopping | State::ShuttingDown => {
+        // Whoever was terminating it is dead: what was begun is brought to its end.
+        State::ShuttingDown => return super::lifecycle::terminate(dir).map(|c| Some(c.record)),
+        State::Running | State::Stopping => {
             if dir.vmm_alive()? {
                 return Ok(Some(record));
             }
