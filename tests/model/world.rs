@@ -197,7 +197,7 @@ impl Eyes {
             let devices = record.block_device_mappings.iter().map(|m| Device {
                 name: m.device_name.clone(),
                 snapshot: m.ebs.as_ref().and_then(|e| Some(e.snapshot_id.as_ref()?.to_string())),
-                delete: m.ebs.as_ref().is_some_and(|e| e.delete_on_termination),
+                delete: m.ebs.as_ref().is_some_and(|e| e.delete_on_termination == Some(true)),
             });
             let shared = record.launch_permissions.iter().map(|entry| match entry {
                 LaunchPermission::UserId(id) | LaunchPermission::Group(id) => uid(id),
