@@ -413,7 +413,7 @@ fn a_killed_command_leaves_a_consistent_store() {
     if !possible() {
         return;
     }
-    let (seed, steps) = (number("SEED", 1), number("KILLS", 400));
+    let (seed, steps) = (number("SEED", 1), number("KILLS", 300));
     let killed = AtomicUsize::new(0);
     in_stores(steps.div_ceil(STEPS_OF_A_STORE), |n| {
         let mut run = Run::new(1000 + seed + n);

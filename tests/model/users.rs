@@ -7,7 +7,7 @@ use sporevm::sys::iobuf::IoBuf;
 use sporevm::volume;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// No real user has these numbers; the kernel asks for no more than a number.
@@ -36,13 +36,13 @@ impl Region {
     pub fn new() -> Self {
         // Nothing here is to survive a power failure, and thousands of steps sync thousands of times.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let mode = |path: &Path| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        };
-        mode(dir.path());
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), mode).unwrap();
         let program = dir.path().join("spore");
-        std::fs::copy(env!("CARGO_BIN_EXE_spore"), &program).unwrap();
-        mode(&program);
+        // By a process of its own: what another thread starts meanwhile would hold it open for writing (ETXTBSY).
+        let from = env!("CARGO_BIN_EXE_spore");
+        let copied = Command::new("install").args(["-m", "755", from]).arg(&program).status();
+        assert!(copied.unwrap().success());
         let kvm = dir.path().join("kvm");
         let made =
             Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]).status();
