@@ -2,8 +2,6 @@
 //!
 //! Ignored by a plain `cargo test`; `scripts/test` prepares the images and runs them, one at a time.
 
-#[path = "linux/imaging.rs"]
-mod imaging;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
@@ -54,10 +52,4 @@ fn memory_above_4_gib() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn panic() {
     scenarios::guest_failures_are_told(&stock());
-}
-
-#[test]
-#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
-fn images() {
-    imaging::images_of_a_writing_guest(&stock());
 }
