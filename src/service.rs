@@ -4,7 +4,7 @@ pub mod usage;
 
 use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
-use crate::id::{KernelId, RamdiskId};
+use crate::id::{KernelId, RamdiskId, ReservationId};
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType};
 use crate::image::{attribute, bundle, catalog, kernel, product};
 use crate::instance::console::PromptWatch;
@@ -16,6 +16,7 @@ use crate::instance::pool::parallel;
 use crate::instance::reap;
 use crate::instance::record::{Record, State};
 use crate::store::{Record as _, Store};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -152,12 +153,25 @@ pub fn describe(store: &Store) -> Result<Vec<Record>> {
             Err(error) => eprintln!("spore: warning: {error}"),
         }
     }
-    records.sort_by(|a, b| {
-        let key = |r: &Record| (r.instance.launch_time.clone(), r.reservation_id.clone());
-        let index = |r: &Record| r.instance.ami_launch_index;
-        key(a).cmp(&key(b)).then(index(a).cmp(&index(b)))
-    });
+    in_order(&mut records);
     Ok(records)
+}
+
+/// By reservation, the oldest first, and by launch index in it: clones come up in any order, and are started again at
+/// any time.
+fn in_order(records: &mut [Record]) {
+    let mut begun: HashMap<ReservationId, String> = HashMap::new();
+    for record in records.iter() {
+        let time = &record.instance.launch_time;
+        let first = begun.entry(record.reservation_id.clone()).or_insert_with(|| time.clone());
+        if time < first {
+            first.clone_from(time);
+        }
+    }
+    records.sort_by_cached_key(|r| {
+        let begun = begun.get(&r.reservation_id).cloned();
+        (begun, r.reservation_id.clone(), r.instance.ami_launch_index)
+    });
 }
 
 /// The instances that `targets` (ids, unique prefixes, names) address, each once, in that order.
@@ -342,5 +356,32 @@ fn poll_until(deadline: Option<Instant>, mut is_true: impl FnMut() -> bool) {
             (begin.elapsed() / 16).clamp(Duration::from_millis(2), Duration::from_millis(50));
         let left = deadline.map_or(pause, |d| d.saturating_duration_since(Instant::now()));
         std::thread::sleep(pause.min(left));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::reap::tests::record;
+    use crate::instance::record::ShutdownBehavior::Stop;
+
+    #[test]
+    fn instances_are_told_by_reservation_and_launch_index() {
+        let first = ReservationId::generate().unwrap();
+        let clone = |index: u32, second: &str| {
+            let mut clone = record(State::Running, RootDeviceType::Ebs, Stop, 1);
+            clone.reservation_id = first.clone();
+            clone.instance.ami_launch_index = index;
+            clone.instance.launch_time = format!("2025-01-01T00:00:{second}.000Z");
+            clone
+        };
+        let mut later = record(State::Running, RootDeviceType::Ebs, Stop, 1);
+        later.instance.launch_time = "2025-01-01T00:00:05.000Z".into();
+        // The second clone has been started again since, and the third was up before the first.
+        let mut all = [later.clone(), clone(2, "01"), clone(0, "02"), clone(1, "09")];
+        in_order(&mut all);
+        let told = all.each_ref().map(|r| (r.reservation_id.clone(), r.instance.ami_launch_index));
+        let of = |n| (first.clone(), n);
+        assert_eq!(told, [of(0), of(1), of(2), (later.reservation_id, 0)]);
     }
 }

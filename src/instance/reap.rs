@@ -193,4 +193,4 @@ pub fn finish(
 
 #[cfg(test)]
 #[path = "reap_tests.rs"]
-mod tests;
+pub(crate) mod tests;
