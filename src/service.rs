@@ -80,7 +80,7 @@ pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Resu
 }
 
 /// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,
-/// which is registered. The same file is registered once.
+/// which is registered. The same file is registered once; another's kernel is copied.
 fn find_kernel(store: &Store, text: &str) -> Result<KernelId> {
     match store.kernels().resolve(text) {
         Err(e) if e.code() == Some(Kernel::NOT_FOUND) => {
@@ -91,7 +91,7 @@ fn find_kernel(store: &Store, text: &str) -> Result<KernelId> {
             };
             Ok(kernel::register(store, &path, None)?.record.kernel_id)
         }
-        found => found.map(|kernel| kernel.kernel_id),
+        found => kernel::own(store, &found?.kernel_id),
     }
 }
 
@@ -101,7 +101,7 @@ fn find_ramdisk(store: &Store, text: &str) -> Result<RamdiskId> {
         Err(e) if e.code() == Some(Ramdisk::NOT_FOUND) => {
             Ok(kernel::register_ramdisk(store, &existing(text, &e)?, None)?.record.ramdisk_id)
         }
-        found => found.map(|ramdisk| ramdisk.ramdisk_id),
+        found => kernel::own_ramdisk(store, &found?.ramdisk_id),
     }
 }
 

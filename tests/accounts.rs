@@ -135,10 +135,13 @@ impl Region {
         self.ok(user, &["image", "import", root, "--name", name, "--kernel", kernel])
     }
 
+    fn show(&self, user: usize, image: &str) -> Value {
+        let json = self.ok(user, &["image", "show", image, "-o", "json"]);
+        serde_json::from_str::<Value>(&json).unwrap()["Images"][0].clone()
+    }
+
     fn snapshot_of(&self, user: usize, image: &str) -> String {
-        let json: Value =
-            serde_json::from_str(&self.ok(user, &["image", "show", image, "-o", "json"])).unwrap();
-        let ebs = &json["Images"][0]["BlockDeviceMappings"][0]["Ebs"];
+        let ebs = &self.show(user, image)["BlockDeviceMappings"][0]["Ebs"];
         ebs["SnapshotId"].as_str().unwrap().to_owned()
     }
 }
@@ -272,17 +275,33 @@ fn what_others_launched_outlives_permission_and_image() {
     region.refused(BOB, &run, "OptInRequired");
     region.ok(BOB, &["product", "accept", "code-1"]);
     let id = region.ok(BOB, &run);
+    let mine = region.ok(BOB, &["image", "create", &id, "--name", "mine"]);
+    let kernel = region.show(ALICE, &web)["KernelId"].clone();
+    let copied = region.show(BOB, &mine)["KernelId"].clone();
+    assert!(copied.is_string() && copied != kernel, "one's own image boots one's own kernel");
     // Bob's instance is private to him.
     assert_eq!(region.ok(ALICE, &["ls", "-q"]), "");
     region.ok(ALICE, &["image", "share", "web", "--reset"]);
     region.refused(BOB, &["run", &web], "InvalidAMIID.NotFound");
     region.ok(ALICE, &["image", "deregister", "web", "--delete-associated-snapshots"]);
     region.refused(ALICE, &["snapshot", "delete", &snapshot], "InvalidSnapshot.InUse");
+    // Another image of the same kernel comes and goes.
+    let other = region.import(ALICE, "other");
+    assert_eq!(region.show(ALICE, &other)["KernelId"], kernel);
+    region.ok(ALICE, &["image", "share", "other", "--add", "all"]);
+    region.ok(ALICE, &["image", "share", "other", "--reset"]);
+    region.ok(ALICE, &["image", "deregister", "other"]);
+    let kernel = kernel.as_str().unwrap();
+    region.refused(ALICE, &["kernel", "deregister", kernel], "InvalidAKIID.InUse");
+    region.refused(BOB, &["kernel", "deregister", kernel], "AuthFailure");
     region.ok(BOB, &["start", &id]);
     region.ok(BOB, &["wait", &id, "--timeout", "300"]);
     assert!(region.ok(BOB, &["logs", &id]).contains("identity: boot 2"));
     region.ok(BOB, &["terminate", &id]);
     region.ok(ALICE, &["snapshot", "delete", &snapshot]);
+    region.ok(ALICE, &["kernel", "deregister", kernel]);
+    let run = ["run", "mine", "-q", "-t", "spore.tiny", "--wait", "--timeout", "300"];
+    region.ok(BOB, &run);
     // The administrator sees what was used by whom; the others see their own.
     let usage = region.ok(0, &["usage", "-o", "csv"]);
     assert!(usage.lines().any(|l| l.starts_with(&region.users[BOB].uid) && l.contains("code-1")));

@@ -4,7 +4,7 @@ use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::{Error, Result};
-use crate::image::kernel;
+use crate::image::{catalog, kernel};
 use crate::instance::dir::instances;
 use crate::instance::record::{Instance, State};
 use crate::store::Store;
@@ -132,7 +132,9 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
         }
         KernelCommand::Deregister { kernels } => {
             return Ok(select::each(kernels, |text| {
-                let id = store.kernels().resolve(text)?.kernel_id;
+                let kernel = store.kernels().resolve(text)?;
+                catalog::check_owner(&kernel)?;
+                let id = kernel.kernel_id;
                 refuse_booted(&store, "InvalidAKIID.InUse", id.as_str(), |instance| {
                     instance.kernel_id.as_ref() == Some(&id)
                 })?;
@@ -199,7 +201,9 @@ pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode>
         }
         RamdiskCommand::Deregister { ramdisks } => {
             return Ok(select::each(ramdisks, |text| {
-                let id = store.ramdisks().resolve(text)?.ramdisk_id;
+                let ramdisk = store.ramdisks().resolve(text)?;
+                catalog::check_owner(&ramdisk)?;
+                let id = ramdisk.ramdisk_id;
                 refuse_booted(&store, "InvalidARIID.InUse", id.as_str(), |instance| {
                     instance.ramdisk_id.as_ref() == Some(&id)
                 })?;

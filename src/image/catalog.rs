@@ -2,9 +2,9 @@
 
 use super::record::{
     Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
-    RootDeviceType, StateReason, Tag, VirtualizationType,
+    RootDeviceType, SnapshotState, StateReason, Tag, VirtualizationType,
 };
-use super::{builtin, names};
+use super::{builtin, kernel, names, snapshot};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
@@ -148,11 +148,14 @@ pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
 /// As [`register`]'s and as those of `finish`.
 pub(super) fn register_with(
     store: &Store,
-    manifest: Manifest,
+    mut manifest: Manifest,
     finish: impl FnOnce(&mut Image, &std::path::Path) -> Result<()>,
 ) -> Result<Image> {
     names::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
+    manifest.kernel_id = manifest.kernel_id.map(|id| kernel::own(store, &id)).transpose()?;
+    let ramdisk = manifest.ramdisk_id.map(|id| kernel::own_ramdisk(store, &id));
+    manifest.ramdisk_id = ramdisk.transpose()?;
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;
     names::check_free::<Image>(store, &lock, &manifest.name)?;
@@ -165,11 +168,21 @@ pub(super) fn register_with(
 
 /// The image that a manifest describes, if all of it holds.
 pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -> Result<Image> {
-    resolve_with(store, manifest, id, &|id| {
-        let snapshot = store.snapshots().get(id)?;
-        check_owner(&snapshot)?;
-        Ok(snapshot.volume_size)
-    })
+    resolve_with(store, manifest, id, &|id| snapshot_gib(store, id))
+}
+
+/// How many GiB a snapshot needs that an image may be made of.
+///
+/// # Errors
+/// It does not exist, is another's (`AuthFailure`) or not whole (`IncorrectState`).
+pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
+    let snapshot = snapshot::settled(store, store.snapshots().get(id)?);
+    check_owner(&snapshot)?;
+    if snapshot.state != SnapshotState::Completed {
+        let why = snapshot.state_message.as_deref().unwrap_or("it is still being made");
+        return Err(Error::refused("IncorrectState", format!("{id} is not completed: {why}")));
+    }
+    Ok(snapshot.volume_size)
 }
 
 /// How many GiB a snapshot needs, if it may be used.

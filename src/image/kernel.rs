@@ -4,13 +4,14 @@
 //! concurrent commands is first.
 
 use super::digest::hex;
-use super::names;
 use super::record::{Architecture, Image, ImageState, Kernel, Ramdisk};
+use super::{catalog, names};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
+use crate::store::shared::open_file;
 use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
-use crate::volume::owner_id;
+use crate::volume::{owner_id, users};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -39,7 +40,17 @@ pub struct Registered<R> {
 /// # Errors
 /// It is no kernel, the name is malformed or taken, or it can't be read or kept.
 pub fn register(store: &Store, path: &Path, name: Option<&str>) -> Result<Registered<Kernel>> {
-    let (mut file, digest, _) = open(path, "kernel")?;
+    register_file(store, open(path, "kernel")?, path, name)
+}
+
+/// As [`register`], of an open file that `path` tells of.
+fn register_file(
+    store: &Store,
+    file: File,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<Registered<Kernel>> {
+    let (mut file, digest, _) = examine(file, path, "kernel")?;
     if let Some(record) = registered(store, |kernel: &Kernel| kernel.digest == digest)? {
         return Ok(Registered { record, new: false });
     }
@@ -74,7 +85,17 @@ pub fn register_ramdisk(
     path: &Path,
     name: Option<&str>,
 ) -> Result<Registered<Ramdisk>> {
-    let (mut file, digest, size_bytes) = open(path, "initial ramdisk")?;
+    register_ramdisk_file(store, open(path, "initial ramdisk")?, path, name)
+}
+
+/// As [`register_ramdisk`], of an open file that `path` tells of.
+fn register_ramdisk_file(
+    store: &Store,
+    file: File,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<Registered<Ramdisk>> {
+    let (mut file, digest, size_bytes) = examine(file, path, "initial ramdisk")?;
     if let Some(record) = registered(store, |ramdisk: &Ramdisk| ramdisk.digest == digest)? {
         return Ok(Registered { record, new: false });
     }
@@ -146,12 +167,15 @@ fn choose_name<R: Record>(
     Ok(format!("{name}-{}", &digest[..8]))
 }
 
-/// Open a file that is to be registered. Gives its SHA-256 in hexadecimal and its size too.
-fn open(path: &Path, what: &str) -> Result<(File, String, u64)> {
+fn open(path: &Path, what: &str) -> Result<File> {
+    File::open(path).or_fail(|| format!("open the {what} {}", path.display()))
+}
+
+/// Look at a file that is to be registered. Gives its SHA-256 in hexadecimal and its size too.
+fn examine(mut file: File, path: &Path, what: &str) -> Result<(File, String, u64)> {
     let refuse = |why: String| {
         Error::refused("InvalidParameterValue", format!("{} is no {what}: {why}", path.display()))
     };
-    let mut file = File::open(path).or_fail(|| format!("open the {what} {}", path.display()))?;
     let metadata = file.metadata().or_fail(|| format!("read {}", path.display()))?;
     if !metadata.is_file() {
         return Err(refuse("it is not a regular file".into()));
@@ -190,13 +214,44 @@ pub(super) fn write(path: &Path, from: &mut dyn Read) -> Result<String> {
     write().or_fail(|| format!("write {}", path.display()))
 }
 
+/// The kernel for an image of one's own: another's can go or be closed at any time, so that is copied.
+///
+/// # Errors
+/// It does not exist, or can't be kept.
+pub fn own(store: &Store, id: &KernelId) -> Result<KernelId> {
+    let record = store.kernels().get(id)?;
+    if record.owner_id == owner_id() {
+        return Ok(record.kernel_id);
+    }
+    let file = open_file(&store.kernels().dir(id), KERNEL)?;
+    Ok(register_file(store, file, Path::new(&record.name), None)?.record.kernel_id)
+}
+
+/// The initial ramdisk for an image of one's own, likewise.
+///
+/// # Errors
+/// As [`own`]'s.
+pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<RamdiskId> {
+    let record = store.ramdisks().get(id)?;
+    if record.owner_id == owner_id() {
+        return Ok(record.ramdisk_id);
+    }
+    let file = open_file(&store.ramdisks().dir(id), RAMDISK)?;
+    let path = Path::new(&record.name);
+    Ok(register_ramdisk_file(store, file, path, None)?.record.ramdisk_id)
+}
+
 /// Deregister a kernel.
 ///
 /// # Errors
-/// An image refers to it (the line names it), or it does not exist.
+/// An image refers to it (the line names it), it is another's, or it does not exist.
 pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
+    catalog::check_owner(&store.kernels().get(id)?)?;
     let _lock = store.lock()?;
     refuse_in_use(store, "InvalidAKIID.InUse", id.as_str(), |image| {
+        image.kernel_id.as_ref() == Some(id)
+    })?;
+    refuse_needed(store, "InvalidAKIID.InUse", id.as_str(), |image| {
         image.kernel_id.as_ref() == Some(id)
     })?;
     store.kernels().remove(id)
@@ -205,13 +260,37 @@ pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
 /// Deregister an initial ramdisk.
 ///
 /// # Errors
-/// An image refers to it (the line names it), or it does not exist.
+/// As [`deregister`]'s.
 pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
+    catalog::check_owner(&store.ramdisks().get(id)?)?;
     let _lock = store.lock()?;
     refuse_in_use(store, "InvalidARIID.InUse", id.as_str(), |image| {
         image.ramdisk_id.as_ref() == Some(id)
     })?;
+    refuse_needed(store, "InvalidARIID.InUse", id.as_str(), |image| {
+        image.ramdisk_id.as_ref() == Some(id)
+    })?;
     store.ramdisks().remove(id)
+}
+
+/// # Errors
+/// Another account has a volume of an image that boots it: its instance needs it to start again, and can't be seen.
+fn refuse_needed(
+    store: &Store,
+    code: &'static str,
+    object: &str,
+    boots: impl Fn(&Image) -> bool,
+) -> Result<()> {
+    let images = store.images().list()?.records;
+    let ours = images.iter().filter(|image| image.owner_id == owner_id() && boots(image));
+    let holders = ours.flat_map(Image::snapshots).flat_map(|id| users::accounts(store, id));
+    match holders.into_iter().next() {
+        None => Ok(()),
+        Some(uid) => Err(Error::refused(
+            code,
+            format!("{object} is what an instance of account {uid} boots; it has to be terminated"),
+        )),
+    }
 }
 
 /// # Errors

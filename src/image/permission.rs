@@ -164,7 +164,9 @@ pub fn change(store: &Store, id: &ImageId, change: &Change) -> Result<Image> {
 /// As [`change`].
 pub fn enforce_all(store: &Store) -> Result<()> {
     let _lock = store.lock()?;
-    for image in own_images(store)? {
+    let mut images = own_images(store)?;
+    images.retain(|image| image.state == ImageState::Available);
+    for image in images {
         let mut locked = store.images().lock(&image.image_id)?;
         let same = locked.record.clone();
         apply(store, &mut locked, same)?;
@@ -199,13 +201,15 @@ fn readers(image: &Image) -> Readers {
     readers
 }
 
+/// Those of this user that others may launch, or may have launched before they were deregistered.
 fn own_images(store: &Store) -> Result<Vec<Image>> {
     let (listing, me) = (store.images().list()?, owner_id());
-    let mine = |i: &Image| i.owner_id == me && i.state == ImageState::Available;
+    let launched = [ImageState::Available, ImageState::Deregistered];
+    let mine = |i: &Image| i.owner_id == me && launched.contains(&i.state);
     Ok(listing.records.into_iter().filter(mine).collect())
 }
 
-/// Open what `image` is made of to all that may launch one of one's images of it, and to `more`.
+/// Open what `image` is made of to all that may launch one of one's images of it or have a volume of one, and to `more`.
 fn grant_parts(store: &Store, image: &Image, more: &Readers) -> Result<()> {
     let mut images = own_images(store)?;
     images.retain(|other| other.image_id != image.image_id);
@@ -216,7 +220,9 @@ fn grant_parts(store: &Store, image: &Image, more: &Readers) -> Result<()> {
     let of = |uses: &dyn Fn(&Image) -> bool| {
         let mut all = more.clone();
         for image in images.iter().filter(|image| uses(image)) {
-            all.join(readers(image));
+            if image.state == ImageState::Available {
+                all.join(readers(image));
+            }
             all.users.extend(holders(image));
         }
         all

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_GIB, MAX_MAPPINGS};
 use crate::image::import::cancel;
+use crate::image::kernel;
 use crate::image::record::{
     BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason, Tag,
 };
@@ -96,6 +97,7 @@ pub struct Created {
 pub fn create(store: &Store, dir: &InstanceDir, request: CreateImage) -> Result<Created> {
     let record = reap::refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     check_state(&record.instance)?;
+    catalog::check_name(store, &request.name)?;
     let image = image(store, &record.instance, &request)?;
     let tags = request.snapshot_tags.clone();
     crate::image::check_tags(&tags)?;
@@ -247,6 +249,9 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
     }
     check_mappings(&mappings, &instance.root_device_name)?;
     let source = store.images().get(&instance.image_id).ok();
+    let kernel_id = instance.kernel_id.as_ref().map(|id| kernel::own(store, id)).transpose()?;
+    let ramdisk = instance.ramdisk_id.as_ref().map(|id| kernel::own_ramdisk(store, id));
+    let ramdisk_id = ramdisk.transpose()?;
     Ok(Image {
         image_id: ImageId::generate()?,
         name: request.name.clone(),
@@ -256,8 +261,8 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
         state: ImageState::Pending,
         architecture: instance.architecture,
         virtualization_type: instance.virtualization_type,
-        kernel_id: instance.kernel_id.clone(),
-        ramdisk_id: instance.ramdisk_id.clone(),
+        kernel_id,
+        ramdisk_id,
         command_line: instance.spore.image_command_line.clone(),
         root_device_type: RootDeviceType::Ebs,
         root_device_name: instance.root_device_name.clone(),
@@ -358,7 +363,7 @@ fn added(store: &Store, change: &DeviceChange) -> Result<Option<BlockDeviceMappi
     match (&change.ebs, &change.virtual_name, change.no_device.as_deref()) {
         (Some(ebs), None, None) => {
             let least = match &ebs.snapshot_id {
-                Some(id) => store.snapshots().get(id)?.volume_size,
+                Some(id) => catalog::snapshot_gib(store, id)?,
                 None => 1,
             };
             let size = ebs.volume_size.or(ebs.snapshot_id.as_ref().map(|_| least)).unwrap_or(0);
