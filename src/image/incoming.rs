@@ -12,7 +12,7 @@ use super::record::{Image, ImageState, Kernel, Ramdisk, Snapshot, SnapshotState,
 use crate::error::{Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::plan::DiskFormat;
-use crate::store::{Durability, Locked, Store, now};
+use crate::store::{Durability, Locked, Store, StoreLock, now};
 use crate::volume::owner_id;
 use crate::volume::record::Layer;
 use std::fs::{self, File, Permissions};
@@ -95,19 +95,19 @@ impl<'a> Incoming<'a> {
     /// The name is malformed or taken, the earlier copy is still running (`IncorrectState`), or anything of what
     /// the package says can't be.
     pub fn begin(store: &'a Store, package: &Package, new: &NewImage, boot: Boot) -> Result<Self> {
-        let image = match unfinished(store, package, new)? {
+        let lock = store.lock()?;
+        let image = match unfinished(store, package, new, &lock)? {
             Some(mut image) => {
                 (image.record.state, image.record.state_reason) = (ImageState::Pending, None);
                 image.save(Durability::Durable)?;
+                drop(lock);
                 image
             }
-            None => match pending(store, package, new, &boot) {
-                Ok(image) => image,
-                Err(error) => {
-                    boot.undo(store);
-                    return Err(error);
-                }
-            },
+            None => {
+                drop(lock);
+                let begun = pending(store, package, new, &boot);
+                begun.inspect_err(|_| boot.undo(store))?
+            }
         };
         let mut incoming = Self { store, image, disks: Vec::new(), boot };
         for disk in &package.disks {
@@ -304,11 +304,12 @@ pub(super) fn seal(
 /// What an earlier copy left: of the same source, under the same name.
 ///
 /// # Errors
-/// It is still running (`IncorrectState`).
+/// It is still running (`IncorrectState`), or the name, which was free since it failed, has been taken.
 pub(super) fn unfinished(
     store: &Store,
     package: &Package,
     new: &NewImage,
+    lock: &StoreLock,
 ) -> Result<Option<Locked<Image>>> {
     let region = Some(&new.source_region).filter(|region| !region.is_empty());
     let left = |image: &Image| {
@@ -330,6 +331,7 @@ pub(super) fn unfinished(
             format!("{id} ('{}') is being copied by another command", new.name),
         ));
     }
+    names::check_free::<Image>(store, lock, &new.name)?;
     let locked = store.images().lock(&id)?;
     Ok(left(&locked.record).then_some(locked))
 }

@@ -43,9 +43,10 @@ pub fn from_file(file_name: &str) -> String {
 /// # Errors
 /// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free while the store's lock is held.
 pub fn check_free<R: Record>(store: &Store, _lock: &StoreLock, name: &str) -> Result<()> {
-    let listing = store.collection::<R>().list()?;
-    let me = owner_id();
-    let taken = |record: &&R| record.name() == Some(name) && record.owner() == me;
+    let (all, me) = (store.collection::<R>(), owner_id());
+    let listing = all.list()?;
+    let taken =
+        |record: &&R| record.name() == Some(name) && record.owner() == me && all.holds_name(record);
     match listing.records.iter().find(taken) {
         None => Ok(()),
         Some(holder) => Err(Error::refused(

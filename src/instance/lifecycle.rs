@@ -140,23 +140,37 @@ pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
     let mut locked = current(dir)?;
     let previous = locked.record.instance.state;
     match previous {
-        State::Stopped | State::Stopping => return Ok(change(previous, &locked)),
-        State::Running => {}
+        State::Stopped => return Ok(change(previous, &locked)),
+        State::Stopping if locked.record.instance.state_reason.is_some() => {
+            return Ok(change(previous, &locked));
+        }
+        State::Stopping | State::Running => {}
         _ => return Err(incorrect_state(&locked, "stopped; it must be running")),
     }
     keeps_root(dir, &locked)?;
     locked.record.instance.state = State::Stopping;
+    locked.record.instance.state_reason = None;
     dir::save(&mut locked)?;
-    if let Err(error) = ask(dir, &Request::PowerButton {}) {
-        // It may have ended in this moment; otherwise it is deaf, and only force will do.
-        reap::settle_locked(dir, &mut locked)?;
-        if locked.record.instance.state == State::Stopping {
-            locked.record.instance.state = State::Running;
-            dir::save(&mut locked)?;
-            return Err(error.context(format!("{} can only be stopped with --force", dir.id())));
-        }
-    }
+    press(dir, &mut locked)?;
     Ok(change(previous, &locked))
+}
+
+/// Press the power button of an instance that is stopping, and then give the reason of that in its record: one that
+/// is stopping for no reason has not been told, because whoever was about to was killed.
+fn press(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<()> {
+    store::fault::point("press of a power button");
+    let Err(error) = ask(dir, &Request::PowerButton {}) else {
+        locked.record.instance.state_reason = Some(reap::user_initiated());
+        return dir::save(locked);
+    };
+    // It may have ended in this moment; otherwise it is deaf, and only force will do.
+    reap::settle_locked(dir, locked)?;
+    if locked.record.instance.state == State::Stopping {
+        locked.record.instance.state = State::Running;
+        dir::save(locked)?;
+        return Err(error.context(format!("{} can only be stopped with --force", dir.id())));
+    }
+    Ok(())
 }
 
 /// Stop an instance without asking the guest; one that is stopped stays so.

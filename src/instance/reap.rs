@@ -85,7 +85,12 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
         State::ShuttingDown => return super::lifecycle::terminate(dir).map(|c| Some(c.record)),
         State::Running | State::Stopping => {
             if dir.vmm_alive()? {
-                return Ok(Some(record));
+                let told = record.instance.state == State::Running
+                    || record.instance.state_reason.is_some();
+                if told {
+                    return Ok(Some(record));
+                }
+                return super::lifecycle::ask_to_stop(dir).map(|c| Some(c.record));
             }
         }
     }

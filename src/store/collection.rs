@@ -198,6 +198,11 @@ impl<R: Record> Collection<R> {
         }
     }
 
+    /// True if nobody else of its owner may have the object's name.
+    pub fn holds_name(&self, record: &R) -> bool {
+        record.holds_name(self.is_locked(record.id()).unwrap_or(true))
+    }
+
     /// Change the object's record under its lock and give what `change` gives. If that fails nothing is changed.
     ///
     /// # Errors
@@ -248,6 +253,8 @@ impl<R: Record> Collection<R> {
             named.iter().filter(is).copied().collect()
         };
         let named = ranks.iter().map(of).find(|of| !of.is_empty()).unwrap_or(named.clone());
+        let holds: Vec<&R> = named.iter().copied().filter(|r| self.holds_name(r)).collect();
+        let named = if holds.is_empty() { named } else { holds };
         let found = if named.is_empty() && text.len() > R::Id::PREFIX.len() {
             listing.records.iter().filter(|r| r.id().as_ref().starts_with(text)).collect()
         } else {

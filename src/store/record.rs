@@ -33,6 +33,11 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     fn id(&self) -> &Self::Id;
     /// What else it may be addressed by.
     fn name(&self) -> Option<&str>;
+    /// Whether nobody else of its owner may have its name. `made` is whether its maker is at work.
+    fn holds_name(&self, made: bool) -> bool {
+        let _ = made;
+        true
+    }
     /// The uid in decimal of whom it belongs to.
     fn owner(&self) -> &str;
     /// What the journal says of it; a change of anything else is not worth a line.
@@ -46,7 +51,7 @@ fn name_tag(tags: &[crate::image::record::Tag]) -> Option<&str> {
 
 macro_rules! record {
     ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal,
-     $name:expr, $essence:expr) => {
+     $name:expr, $essence:expr $(, $holds:expr)?) => {
         impl Record for $record {
             type Id = $type;
             const DIRECTORY: &'static str = $directory;
@@ -59,6 +64,10 @@ macro_rules! record {
                 let name: fn(&$record) -> Option<&str> = $name;
                 name(self)
             }
+            $(fn holds_name(&self, made: bool) -> bool {
+                let holds: fn(&$record, bool) -> bool = $holds;
+                holds(self, made)
+            })?
             fn owner(&self) -> &str {
                 &self.owner_id
             }
@@ -84,7 +93,13 @@ record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.No
     "DeprecationTime": image.deprecation_time,
     "Snapshots": image.snapshots().collect::<Vec<_>>(),
     "Tags": image.tags,
-}));
+}),
+// EC2: the name of one that failed can be given again.
+|image, made| match image.state {
+    ImageState::Available => true,
+    ImageState::Pending => made,
+    ImageState::Failed | ImageState::Deregistered => false,
+});
 record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", "InvalidAKIID.NotFound",
     |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags }));
 record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "InvalidARIID.NotFound",

@@ -182,9 +182,7 @@ impl Draw<'_> {
                 && i.instance.is_none()
         };
         let left = self.world.images.values().find(left).cloned();
-        if left.is_none() {
-            self.check_name(name)?;
-        }
+        self.check_name(name)?;
         let copy = left.unwrap_or_else(|| Image {
             description: source.description.clone(),
             codes: source.codes.clone(),

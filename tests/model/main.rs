@@ -222,9 +222,9 @@ impl Run {
             let next = self.region.spore(step.user, &words, None);
             assert!(matches!(next, Outcome::Done(_)), "{next:?}");
         }
-        // A guest that was to be asked to stop, and may not have been, is cut off.
+        // A guest that was to be asked to stop, and had not been, is asked by now.
         for (id, _) in self.look().instances.iter().filter(|(_, i)| i.state == State::Stopping) {
-            let words = ["stop", "--force", id].map(str::to_owned);
+            let words = ["wait", "--for", "stopped", "--timeout", "60s", id].map(str::to_owned);
             let stopped = self.region.spore(step.user, &words, None);
             assert!(matches!(stopped, Outcome::Done(_)), "{stopped:?}");
         }

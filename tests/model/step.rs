@@ -158,7 +158,7 @@ impl Draw<'_> {
         }
         let mut images = self.world.images.values();
         let taken = images.any(|image| {
-            let registered = image.state != ImageState::Deregistered;
+            let registered = image.state == ImageState::Available;
             registered && image.owner == self.user && image.name == name
         });
         if taken || name == "demo" { Err("InvalidAMIName.Duplicate") } else { Ok(()) }

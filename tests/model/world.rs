@@ -303,7 +303,7 @@ fn all<R>(listing: sporevm::Result<sporevm::store::Listing<R>>) -> Vec<R> {
 impl World {
     fn check_names(&self) {
         let mut names = BTreeSet::new();
-        for image in self.images.values().filter(|i| i.state != ImageState::Deregistered) {
+        for image in self.images.values().filter(|i| i.state == ImageState::Available) {
             assert!(names.insert((image.owner, &image.name)), "two are called {}", image.name);
         }
     }

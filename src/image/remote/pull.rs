@@ -27,7 +27,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// copied by then stays for the next attempt.
 pub fn image(from: &Remote, text: &str, to: &Store, new: &NewImage) -> Result<Image> {
     let package = from.resolve(text)?;
-    if unfinished(to, &package, new)?.is_none() {
+    let left = unfinished(to, &package, new, &to.lock()?)?.is_some();
+    if !left {
         catalog::check_name(to, &new.name)?;
     }
     let boot = boot(from, to, &package)?;
