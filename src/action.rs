@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::instance::launch;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -27,10 +28,12 @@ pub struct RunInstances {
 pub struct ModifyInstance {
     /// Preset name.
     pub instance_type: Option<String>,
-    /// A kernel's id or name, or a file to register.
+    /// A kernel's id or name, a file to register, or `none`: firmware boots the root device.
     pub kernel: Option<String>,
     /// A ramdisk's id or name, a file to register, or `none`.
     pub ramdisk: Option<String>,
+    /// Firmware that boots the root device.
+    pub firmware: Option<PathBuf>,
     /// Kept with the instance; empty for none.
     pub user_data: Option<Vec<u8>>,
     /// Device names, and whether their volumes go with the instance.

@@ -69,6 +69,22 @@ pub enum BootPlan {
         /// The whole kernel command line.
         cmdline: String,
     },
+    /// Firmware runs the boot record of the first disk that has one.
+    Firmware {
+        /// SeaBIOS for a machine without PCI: at most 256 KiB, which end at 4 GiB.
+        image: PlanFd,
+    },
+}
+
+impl BootPlan {
+    /// The descriptors that it names.
+    pub fn fds(&self) -> impl Iterator<Item = PlanFd> {
+        let fds = match self {
+            Self::Direct { kernel, initrd, .. } => [Some(*kernel), *initrd],
+            Self::Firmware { image } => [Some(*image), None],
+        };
+        fds.into_iter().flatten()
+    }
 }
 
 /// One block device.
@@ -184,6 +200,8 @@ pub enum ResetBy {
     Port0xcf9,
     /// The keyboard controller's pulse of its reset line (0xfe to port 0x64).
     I8042,
+    /// Bit 0 of port 0x92.
+    SystemControl,
     /// `spore reboot --force`.
     Control,
 }

@@ -50,6 +50,7 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     }
     product::check(store, &image)?;
     crate::instance::host::check_kvm()?;
+    request.firmware = request.firmware.as_deref().map(firmware).transpose()?;
     let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();
@@ -69,14 +70,26 @@ pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Resu
         Some(text) => Some(Some(find_ramdisk(store, text)?)),
         None => None,
     };
+    let kernel = match action.kernel.as_deref() {
+        Some("none") => Some(None),
+        Some(text) => Some(Some(find_kernel(store, text)?)),
+        None => None,
+    };
     let changes = Changes {
         instance_type: action.instance_type.clone(),
-        kernel: action.kernel.as_deref().map(|text| find_kernel(store, text)).transpose()?,
+        kernel,
+        firmware: action.firmware.as_deref().map(firmware).transpose()?,
         ramdisk,
         user_data: action.user_data.clone(),
         delete_on_termination: action.delete_on_termination.clone(),
     };
     modify::modify(store, dir, &changes, host()?.memory)
+}
+
+/// The firmware of that name, where it will be found again.
+fn firmware(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).or_fail(|| format!("find {}", path.display()))?;
+    crate::instance::firmware::find(Some(&path))
 }
 
 /// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,

@@ -16,6 +16,7 @@ use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
 use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
+use std::ops::Range;
 
 const OEM: [u8; 6] = *b"SPORE ";
 const TABLE: [u8; 8] = *b"INSTANCE";
@@ -23,29 +24,72 @@ const REVISION: u32 = 1;
 /// Bytes of the RSDP, rounded up: the tables follow, each on an 8-byte boundary.
 const RSDP_ROOM: usize = 40;
 
-/// All tables, the RSDP first, to be written at [`ACPI`]. vCPU n has APIC id n.
-/// `virtio_slots` of the [`VIRTIO_SLOTS`] are in use, from slot 0 on.
-pub fn build(cpus: u8, virtio_slots: usize) -> Vec<u8> {
-    let mut bytes = vec![0; RSDP_ROOM];
-    let dsdt = append(&mut bytes, &dsdt(cpus, virtio_slots.min(VIRTIO_SLOTS)));
-    let fadt = append(&mut bytes, &fadt(dsdt));
-    let madt = append(&mut bytes, &madt(cpus));
-    let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
-    xsdt.add_entry(fadt);
-    xsdt.add_entry(madt);
-    let xsdt = append(&mut bytes, &xsdt);
-    let mut rsdp = Vec::new();
-    Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
-    bytes[..rsdp.len()].copy_from_slice(&rsdp);
-    bytes
+/// Offset of the XSDT's address in the RSDP. (5.2.5.3)
+pub const RSDP_XSDT: usize = 24;
+/// Offsets of the DSDT's address in the FADT, with 32 and with 64 bits. (5.2.9)
+const DSDT: usize = 40;
+const X_DSDT: usize = 140;
+/// Bytes of a table's header: in the XSDT, addresses follow. (5.2.6)
+const HEADER: usize = 36;
+
+/// All tables but the RSDP in one piece, and what whoever moves them has to know.
+pub struct Tables {
+    /// The tables, each on an 8-byte boundary.
+    pub bytes: Vec<u8>,
+    /// Where in `bytes` each table is.
+    pub each: Vec<Range<usize>>,
+    /// Where in `bytes` the address of another table is.
+    pub pointers: Vec<Range<usize>>,
+    /// The root pointer, with the address of the XSDT.
+    pub rsdp: Vec<u8>,
+    /// Physical address of `bytes`.
+    base: u64,
 }
 
-/// Append a table; its physical address.
-fn append(bytes: &mut Vec<u8>, table: &dyn Aml) -> u64 {
-    bytes.resize(bytes.len().next_multiple_of(8), 0);
-    let address = ACPI + bytes.len() as u64;
-    table.to_aml_bytes(bytes);
-    address
+impl Tables {
+    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. `virtio_slots` of the
+    /// [`VIRTIO_SLOTS`] are in use, from slot 0 on.
+    pub fn new(cpus: u8, virtio_slots: usize, base: u64) -> Self {
+        let (bytes, each, pointers, rsdp) = Default::default();
+        let mut tables = Self { bytes, each, pointers, rsdp, base };
+        let dsdt = tables.append(&dsdt(cpus, virtio_slots.min(VIRTIO_SLOTS)));
+        let fadt = tables.append(&fadt(dsdt));
+        let fields = (fadt - base) as usize;
+        for (offset, size) in [(DSDT, size_of::<u32>()), (X_DSDT, size_of::<u64>())] {
+            tables.pointers.push(fields + offset..fields + offset + size);
+        }
+        let madt = tables.append(&madt(cpus));
+        tables.root(&[fadt, madt]);
+        tables
+    }
+
+    /// Append a table; its physical address.
+    fn append(&mut self, table: &dyn Aml) -> u64 {
+        let start = self.bytes.len().next_multiple_of(8);
+        self.bytes.resize(start, 0);
+        table.to_aml_bytes(&mut self.bytes);
+        self.each.push(start..self.bytes.len());
+        self.base + start as u64
+    }
+
+    /// The XSDT of these tables, and the RSDP.
+    fn root(&mut self, tables: &[u64]) {
+        let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
+        tables.iter().for_each(|&table| xsdt.add_entry(table));
+        let xsdt = self.append(&xsdt);
+        let entries = (xsdt - self.base) as usize + HEADER..self.bytes.len();
+        self.pointers.extend(entries.step_by(8).map(|entry| entry..entry + 8));
+        Rsdp::new(OEM, xsdt).to_aml_bytes(&mut self.rsdp);
+    }
+}
+
+/// All tables, the RSDP first, to be written at [`ACPI`].
+pub fn build(cpus: u8, virtio_slots: usize) -> Vec<u8> {
+    let Tables { bytes, rsdp, .. } = Tables::new(cpus, virtio_slots, ACPI + RSDP_ROOM as u64);
+    let mut all = rsdp;
+    all.resize(RSDP_ROOM, 0);
+    all.extend(bytes);
+    all
 }
 
 /// Fixed ACPI description table (5.2.9): no fixed hardware but the registers of 4.8.3.6 and 4.8.3.7.
@@ -62,6 +106,8 @@ fn fadt(dsdt: u64) -> impl Aml {
         .flag(Flags::SlpButton) // and there is no sleep button
         .flag(Flags::ResetRegSup)
         .flag(Flags::HwReducedAcpi);
+    // SeaBIOS knows no other.
+    fadt.dsdt = (dsdt as u32).into();
     fadt.iapc_boot_arch = (VGA_NOT_PRESENT | CMOS_RTC_NOT_PRESENT).into();
     fadt.reset_reg = port(ACPI_RESET);
     fadt.reset_value = ACPI_RESET_VALUE;

@@ -17,6 +17,15 @@ pub const BOOT_TR: u16 = 0x20;
 const GDT: [u64; 6] =
     [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_ffff, 0];
 
+/// How the boot processor begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// In a kernel, in 64-bit mode.
+    Kernel(EntryState),
+    /// In firmware, as a CPU comes out of reset: real mode, 16 bytes below 4 GiB. (Intel SDM vol. 3, 11.1.4)
+    Reset,
+}
+
 /// What the boot processor's registers are at its first instruction. All other general registers are
 /// 0, rflags is 2 (interrupts off), the IDT is empty (base 0, limit 0). The machine is in 64-bit mode:
 /// cr0 = PE | MP | ET | NE | WP | PG, cr4 = PAE, efer = LME | LMA (and SCE may be off); the segments are

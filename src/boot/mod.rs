@@ -6,6 +6,8 @@ pub mod cmdline;
 pub mod decompress;
 pub mod elf;
 pub mod entry;
+pub mod firmware;
+pub mod fw_cfg;
 pub mod mptable;
 pub mod params;
 pub mod reset;
@@ -13,7 +15,7 @@ pub mod smbios;
 pub mod source;
 pub mod unpack;
 
-pub use entry::EntryState;
+pub use entry::{Entry, EntryState};
 pub use unpack::{UnpackedKernel, unpack};
 
 use crate::error::{Error, OrFail, Result};

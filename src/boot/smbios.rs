@@ -23,6 +23,22 @@ const MEMORY_ARRAY: u16 = 0x1000;
 /// # Errors
 /// `plan.uuid` is not a UUID.
 pub fn build(plan: &VmPlan) -> Result<Vec<u8>> {
+    let table = structures(plan)?;
+    let mut bytes = entry_point(table.len() as u32);
+    // Its structures begin on a boundary of 16 bytes.
+    bytes.resize(ENTRY as usize, 0);
+    bytes.extend(table);
+    if SMBIOS + bytes.len() as u64 > SMBIOS_END {
+        return Err(Error::failure(format!("SMBIOS tables of {} bytes do not fit", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// The structures alone, for firmware that puts them where it likes, with an [`entry_point`].
+///
+/// # Errors
+/// As [`build`].
+pub fn structures(plan: &VmPlan) -> Result<Vec<u8>> {
     let uuid = parse_uuid(&plan.uuid)
         .ok_or_else(|| Error::failure(format!("'{}' is not a UUID", plan.uuid.escape_default())))?;
     let mut table = Table::default();
@@ -31,13 +47,7 @@ pub fn build(plan: &VmPlan) -> Result<Vec<u8>> {
     // System boot information: no error. (7.33)
     table.add(32, 0x2000, &[0; 7], &[]);
     table.add(127, 0x7f00, &[], &[]);
-
-    let mut bytes = entry_point(table.bytes.len() as u32);
-    bytes.extend(table.bytes);
-    if SMBIOS + bytes.len() as u64 > SMBIOS_END {
-        return Err(Error::failure(format!("SMBIOS tables of {} bytes do not fit", bytes.len())));
-    }
-    Ok(bytes)
+    Ok(table.bytes)
 }
 
 fn describe_system(table: &mut Table, plan: &VmPlan, uuid: [u8; 16]) {
@@ -137,13 +147,12 @@ impl Table {
     }
 }
 
-/// The 64-bit entry point (5.2.2), padded to [`ENTRY`].
-fn entry_point(len: u32) -> Vec<u8> {
+/// The 64-bit entry point (5.2.2) to `len` bytes of structures that follow it.
+pub fn entry_point(len: u32) -> Vec<u8> {
     let mut entry = b"_SM3_\0\x18\x03\x03\x00\x01\x00".to_vec(); // checksum, length, version 3.3, revision 1
     entry.extend(len.to_le_bytes());
     entry.extend((SMBIOS + ENTRY).to_le_bytes());
     entry[5] = entry.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
-    entry.resize(ENTRY as usize, 0);
     entry
 }
 

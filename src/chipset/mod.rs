@@ -1,5 +1,7 @@
 //! The few devices of a PC that are not virtio, and the bus that all devices hang on.
 
 pub mod bus;
+pub mod fw_cfg;
 pub mod power;
+pub mod rtc;
 pub mod serial;

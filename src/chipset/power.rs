@@ -133,6 +133,29 @@ impl BusDevice for I8042 {
     }
 }
 
+/// System control port A of the PS/2: bit 1 is the A20 gate, which is always open here, whatever is written; bit 0
+/// resets.
+pub struct SystemControl(pub Arc<dyn PowerSink>);
+
+impl SystemControl {
+    const A20: u8 = 2;
+    const FAST_RESET: u8 = 1;
+}
+
+impl BusDevice for SystemControl {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(Self::A20);
+    }
+
+    fn write(&self, _offset: u64, data: &[u8]) {
+        if let &[byte] = data
+            && byte & Self::FAST_RESET != 0
+        {
+            self.0.request(PowerRequest::Reset(ResetBy::SystemControl));
+        }
+    }
+}
+
 /// QEMU's pvpanic port. (docs/specs/pvpanic.rst in QEMU)
 pub struct PvPanic(pub Arc<dyn PowerSink>);
 
@@ -197,9 +220,11 @@ mod tests {
         ResetControl(sink.clone()).write(0, &[6]);
         I8042(sink.clone()).write(0, &[0xd1]);
         I8042(sink.clone()).write(0, &[0xfe]);
+        SystemControl(sink.clone()).write(0, &[2]);
+        SystemControl(sink.clone()).write(0, &[3]);
         PvPanic(sink.clone()).write(0, &[2]);
         PvPanic(sink.clone()).write(0, &[1]);
-        let by = [ResetBy::Acpi, ResetBy::Port0xcf9, ResetBy::I8042];
+        let by = [ResetBy::Acpi, ResetBy::Port0xcf9, ResetBy::I8042, ResetBy::SystemControl];
         let mut expected: Vec<_> = by.map(PowerRequest::Reset).into();
         expected.push(PowerRequest::Panic);
         assert_eq!(asked(&sink), expected);
@@ -220,8 +245,13 @@ mod tests {
     #[test]
     fn odd_sizes_are_harmless() {
         let (acpi, sink, _irq) = acpi();
-        let devices: [&dyn BusDevice; 4] =
-            [&acpi, &ResetControl(sink.clone()), &I8042(sink.clone()), &PvPanic(sink.clone())];
+        let devices: [&dyn BusDevice; 5] = [
+            &acpi,
+            &ResetControl(sink.clone()),
+            &I8042(sink.clone()),
+            &SystemControl(sink.clone()),
+            &PvPanic(sink.clone()),
+        ];
         for device in devices {
             for offset in 0..ACPI_POWER_LEN.into() {
                 for size in [1, 2, 4, 8] {

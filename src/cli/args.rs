@@ -196,6 +196,10 @@ pub struct Run {
     /// Initial ramdisk over the image's: a registered one or a file
     #[arg(long, value_name = "ARI|NAME|FILE")]
     pub initrd: Option<String>,
+    /// Boot the root device by its boot record, with this firmware [default for images without a kernel: SeaBIOS's
+    /// bios-microvm.bin]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    pub firmware: Option<std::path::PathBuf>,
     /// Kernel command line in place of the image's
     #[arg(long, value_name = "STR")]
     pub cmdline: Option<String>,

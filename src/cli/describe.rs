@@ -187,7 +187,12 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
         ("LaunchTime", instance.launch_time.clone()),
         ("RootDeviceType", text(json!(instance.root_device_type))),
     ]);
-    fields.extend(instance.kernel_id.iter().map(|id| ("KernelId", id.to_string())));
+    let firmware = || {
+        let given = instance.spore.firmware.as_ref().map(|path| path.display().to_string());
+        ("Firmware", given.unwrap_or_else(|| "SeaBIOS".to_owned()))
+    };
+    fields
+        .push(instance.kernel_id.as_ref().map_or_else(firmware, |id| ("KernelId", id.to_string())));
     fields.extend(instance.ramdisk_id.iter().map(|id| ("RamdiskId", id.to_string())));
     for (index, mapping) in instance.block_device_mappings.iter().enumerate() {
         let engine = instance.spore.engines.get(index).map(|engine| text(json!(engine)));
@@ -196,7 +201,9 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
         let volume = &mapping.ebs.volume_id;
         fields.push(("Volume", format!("{} {volume}{engine}{read_only}", mapping.device_name)));
     }
-    fields.push(("CommandLine", instance.spore.command_line.clone()));
+    if instance.kernel_id.is_some() {
+        fields.push(("CommandLine", instance.spore.command_line.clone()));
+    }
     fields.push(("Uuid", instance.spore.uuid.clone()));
     fields.extend(instance.spore.pid.iter().map(|pid| ("Pid", pid.to_string())));
     let tags = instance.tags.iter().filter(|tag| tag.key != "Name");

@@ -4,6 +4,7 @@ use super::output::{Output, Table, emit, human_bytes};
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, Result};
 use crate::instance::dir::InstanceDir;
+use crate::instance::firmware;
 use crate::instance::launch::Request;
 use crate::service::{self, Waited};
 use crate::store::Store;
@@ -59,7 +60,7 @@ fn fail(what: &'static str, detail: impl Into<String>) -> Check {
 pub fn doctor(output: Output) -> Result<ExitCode> {
     let (kvm, usable) = kvm();
     let mut checks = kvm;
-    checks.extend([virtualization(), io_uring(), user_namespaces(), qemu_img()]);
+    checks.extend([virtualization(), io_uring(), user_namespaces(), qemu_img(), firmware_image()]);
     match Store::open() {
         Ok(store) => {
             checks.push(ok("store", store.home().display().to_string()));
@@ -181,6 +182,17 @@ fn qemu_img() -> Check {
         None => {
             warn("qemu-img", "not found: vmdk, vhd and vhdx can't be imported (package qemu-utils)")
         }
+    }
+}
+
+fn firmware_image() -> Check {
+    let what = "firmware";
+    match firmware::find(None) {
+        Ok(path) => {
+            let version = firmware::version(&path).unwrap_or_else(|| "of unknown version".into());
+            ok(what, format!("SeaBIOS {version}: {}", path.display()))
+        }
+        Err(error) => warn(what, error.message()),
     }
 }
 

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// What is not given stays. An instance with an instance-store root can't be changed.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "kernel", "initrd", "user_data", "delete_on_termination"]))]
+    .args(["instance_type", "kernel", "firmware", "initrd", "user_data", "delete_on_termination"]))]
 #[command(after_long_help = "\
 Examples:
   spore modify web -t t3.large
@@ -27,9 +27,12 @@ pub struct Modify {
     /// Instance type, a preset of vCPUs and memory
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     instance_type: Option<String>,
-    /// Kernel: a registered one (id or name) or a file, which is registered
-    #[arg(long, value_name = "AKI|NAME|FILE")]
+    /// Kernel: a registered one (id or name) or a file, which is registered; none boots from disk
+    #[arg(long, value_name = "AKI|NAME|FILE|none")]
     kernel: Option<String>,
+    /// Boot from disk with this firmware
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+    firmware: Option<std::path::PathBuf>,
     /// Initial ramdisk: a registered one, a file, or none
     #[arg(long, visible_alias = "ramdisk", value_name = "ARI|NAME|FILE|none")]
     initrd: Option<String>,
@@ -57,6 +60,7 @@ pub fn modify(store: &Store, output: Output, args: &Modify) -> Result<ExitCode> 
     let action = crate::action::ModifyInstance {
         instance_type: args.instance_type.clone(),
         kernel: args.kernel.clone(),
+        firmware: args.firmware.clone(),
         ramdisk: args.initrd.clone(),
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         delete_on_termination: args.delete_on_termination.clone(),

@@ -78,6 +78,7 @@ fn action(args: &Run) -> Result<RunInstances> {
             memory: args.memory,
             kernel: None,
             ramdisk: None,
+            firmware: args.firmware.clone(),
             command_line: args.cmdline.clone(),
             append: args.append.clone(),
             root_device_type: args.root_device_type(),

@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId};
 use crate::image::catalog::check_root_size;
 use crate::image::record::{
-    Architecture, BlockDeviceMapping, Image, ImageState, ProductCode, RootDeviceType, Tag,
-    VirtualizationType,
+    Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
+    Tag, VirtualizationType,
 };
 use crate::mem::layout::{MIN_MEMORY, PAGE};
 use crate::plan::Engine;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::path::PathBuf;
 
 /// Most instances of one request.
 pub const MAX_COUNT: u32 = 1000;
@@ -38,6 +39,8 @@ pub struct Request {
     pub kernel: Option<KernelId>,
     /// A ramdisk over the image's.
     pub ramdisk: Option<RamdiskId>,
+    /// Boot the root device with this firmware.
+    pub firmware: Option<PathBuf>,
     /// A kernel command line in place of the image's.
     pub command_line: Option<String>,
     /// Appended to the command line.
@@ -80,11 +83,15 @@ pub struct LaunchPlan {
     pub memory: u64,
     /// hvm or paravirtual.
     pub virtualization_type: VirtualizationType,
-    /// What boots.
-    pub kernel: KernelId,
+    /// What boots; without one, firmware boots the root device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelId>,
     /// Its ramdisk.
     pub ramdisk: Option<RamdiskId>,
-    /// The whole kernel command line.
+    /// The firmware, in place of the host's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<PathBuf>,
+    /// The whole kernel command line; empty where firmware boots.
     pub command_line: String,
     /// What it was made of: the image's, or what the request gave in its place.
     pub image_command_line: Option<String>,
@@ -168,21 +175,7 @@ pub fn resolve(
     check_image(image)?;
     let (preset, cpus, memory) = size(request, image)?;
     let count = count(request, memory, host)?;
-    let Some(kernel) = request.kernel.clone().or_else(|| image.kernel_id.clone()) else {
-        return Err(Error::refused(
-            "InvalidParameterCombination",
-            format!(
-                "image '{}' has no kernel to boot directly; give one with --kernel AKI|FILE",
-                image.name
-            ),
-        ));
-    };
-    // A ramdisk belongs to its kernel: with another kernel the image's is not used.
-    let ramdisk = match (&request.ramdisk, &request.kernel) {
-        (Some(own), _) => Some(own.clone()),
-        (None, Some(_)) => None,
-        (None, None) => image.ramdisk_id.clone(),
-    };
+    let Boots { kernel, ramdisk } = boots(request, image)?;
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
     let root_device_type = request.root_device_type.unwrap_or(image.root_device_type);
@@ -192,8 +185,12 @@ pub fn resolve(
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
-        let command_line =
-            cmdline::assemble(base, &request.append, "/dev/vda", &instance_id, launch_index)?;
+        let command_line = match kernel {
+            Some(_) => {
+                cmdline::assemble(base, &request.append, "/dev/vda", &instance_id, launch_index)?
+            }
+            None => String::new(),
+        };
         Ok(LaunchPlan {
             uuid: uuid(&instance_id),
             command_line,
@@ -208,6 +205,7 @@ pub fn resolve(
             virtualization_type: image.virtualization_type,
             kernel: kernel.clone(),
             ramdisk: ramdisk.clone(),
+            firmware: request.firmware.clone(),
             volumes: volumes.clone(),
             ephemeral: ephemeral.clone(),
             root_device_type,
@@ -223,6 +221,53 @@ pub fn resolve(
         })
     };
     (0..count).map(plan).collect()
+}
+
+/// What boots directly.
+struct Boots {
+    kernel: Option<KernelId>,
+    ramdisk: Option<RamdiskId>,
+}
+
+/// A kernel, or else firmware boots the root device.
+fn boots(request: &Request, image: &Image) -> Result<Boots> {
+    let wrong = |message: String| Err(Error::refused("InvalidParameterCombination", message));
+    if request.firmware.is_some() && request.kernel.is_some() {
+        return wrong("--firmware boots from disk and --kernel does not; give one of them".into());
+    }
+    let kernel = match request.firmware {
+        Some(_) => None,
+        None => request.kernel.as_ref().or(image.kernel_id.as_ref()),
+    };
+    if kernel.is_none() {
+        let name = &image.name;
+        if request.firmware.is_none()
+            && image.virtualization_type == VirtualizationType::Paravirtual
+        {
+            return wrong(format!(
+                "image '{name}' is paravirtual and has no kernel; give one with --kernel AKI|FILE"
+            ));
+        }
+        if image.boot_mode == Some(BootMode::Uefi) {
+            return wrong(format!(
+                "image '{name}' boots by UEFI only, and Spore's firmware is a BIOS; give a kernel with --kernel AKI|FILE"
+            ));
+        }
+        if request.ramdisk.is_some() || request.command_line.is_some() || !request.append.is_empty()
+        {
+            return wrong(format!(
+                "image '{name}' boots from its disk: a ramdisk or a kernel command line needs --kernel AKI|FILE"
+            ));
+        }
+        return Ok(Boots { kernel: None, ramdisk: None });
+    }
+    // A ramdisk belongs to its kernel: with another kernel the image's is not used.
+    let ramdisk = match (&request.ramdisk, &request.kernel) {
+        (Some(own), _) => Some(own.clone()),
+        (None, Some(_)) => None,
+        (None, None) => image.ramdisk_id.clone(),
+    };
+    Ok(Boots { kernel: kernel.cloned(), ramdisk })
 }
 
 fn check_image(image: &Image) -> Result<()> {

@@ -177,7 +177,14 @@ fn what_cannot_be_is_refused_by_name() {
     let gone = Image { state: ImageState::Deregistered, ..image() };
     assert_eq!(kind(&request(1, 1), &gone).code(), Some("InvalidAMIID.Unavailable"));
     let bare = Image { kernel_id: None, ..image() };
-    assert!(kind(&request(1, 1), &bare).message().contains("--kernel"));
+    let mut appended = request(1, 1);
+    appended.append = "quiet".into();
+    assert!(kind(&appended, &bare).message().contains("--kernel"));
+    let paravirtual =
+        Image { virtualization_type: VirtualizationType::Paravirtual, ..bare.clone() };
+    assert!(kind(&request(1, 1), &paravirtual).message().contains("--kernel"));
+    let uefi = Image { boot_mode: Some(BootMode::Uefi), ..bare };
+    assert!(kind(&request(1, 1), &uefi).message().contains("UEFI"));
     let rootless = Image { root_device_name: "/dev/sda1".into(), ..image() };
     assert_eq!(kind(&request(1, 1), &rootless).code(), Some("InvalidBlockDeviceMapping"));
 }

@@ -17,6 +17,7 @@ pub mod client;
 pub mod cmdline;
 pub mod console;
 pub mod dir;
+pub mod firmware;
 pub mod host;
 pub mod imaging;
 pub mod launch;

@@ -2,7 +2,7 @@
 
 use super::dir::{self, InstanceDir};
 use super::lifecycle;
-use super::record::Record;
+use super::record::{Instance, Record};
 use super::types;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -11,14 +11,17 @@ use crate::store::{Durability, Store};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 /// What is to be changed; what is `None` or empty stays.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Preset name: its CPUs and its memory.
     pub instance_type: Option<String>,
-    /// What boots.
-    pub kernel: Option<KernelId>,
+    /// What boots: a kernel, or the firmware.
+    pub kernel: Option<Option<KernelId>>,
+    /// The firmware, in place of the host's own; the instance has no kernel then.
+    pub firmware: Option<PathBuf>,
     /// Its ramdisk, or that it has none.
     pub ramdisk: Option<Option<RamdiskId>>,
     /// Kept with the instance; empty for none.
@@ -64,7 +67,7 @@ pub fn modify(
         instance.cpu_options.core_count = preset.cpus;
         instance.spore.memory = memory;
     }
-    instance.kernel_id = changes.kernel.clone().or(instance.kernel_id.take());
+    boots(instance, changes);
     if let Some(ramdisk) = &changes.ramdisk {
         instance.ramdisk_id.clone_from(ramdisk);
     }
@@ -94,6 +97,21 @@ pub fn modify(
     }
     dir::save(&mut locked)?;
     Ok(locked.record.clone())
+}
+
+/// A kernel's command line stays in the record while firmware boots, for the next kernel.
+fn boots(instance: &mut Instance, changes: &Changes) {
+    if let Some(kernel) = &changes.kernel {
+        instance.kernel_id.clone_from(kernel);
+        instance.spore.firmware = None;
+    }
+    if let Some(firmware) = &changes.firmware {
+        instance.kernel_id = None;
+        instance.spore.firmware = Some(firmware.clone());
+    }
+    if instance.kernel_id.is_none() {
+        instance.ramdisk_id = None;
+    }
 }
 
 /// The new content, whole or not at all.

@@ -1,10 +1,11 @@
 //! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
 
 use super::dir::{self, InstanceDir};
+use super::firmware;
 use super::launch::{LaunchPlan, VolumePlan};
 use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
 use super::supply;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
 use crate::image::record::{Architecture, RootDeviceType};
 use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, VmPlan};
@@ -132,7 +133,7 @@ fn record(plan: &LaunchPlan) -> Record {
             launch_time: store::now(),
             architecture: Architecture::X86_64,
             virtualization_type: plan.virtualization_type,
-            kernel_id: Some(plan.kernel.clone()),
+            kernel_id: plan.kernel.clone(),
             ramdisk_id: plan.ramdisk.clone(),
             root_device_name: plan
                 .volumes
@@ -146,6 +147,7 @@ fn record(plan: &LaunchPlan) -> Record {
             product_codes: plan.product_codes.clone(),
             spore: Spore {
                 memory: plan.memory,
+                firmware: plan.firmware.clone(),
                 command_line: plan.command_line.clone(),
                 image_command_line: plan.image_command_line.clone(),
                 uuid: plan.uuid.clone(),
@@ -173,17 +175,7 @@ pub fn open(dir: &InstanceDir, record: &mut Record, wait: bool) -> Result<Prepar
     record.instance.spore.console_start =
         console.metadata().or_fail(|| format!("read {}", dir.console().display()))?.len();
     let instance = record.instance.clone();
-    let kernel = instance.kernel_id.as_ref().ok_or_else(|| {
-        Error::failure(format!("the record of {} names no kernel", instance.instance_id))
-    })?;
-    let boot = BootPlan::Direct {
-        kernel: fds.add(supply::open_kernel(dir.store(), kernel)?),
-        initrd: match &instance.ramdisk_id {
-            Some(id) => Some(fds.add(supply::open_ramdisk(dir.store(), id)?)),
-            None => None,
-        },
-        cmdline: instance.spore.command_line.clone(),
-    };
+    let boot = open_boot(dir.store(), &mut fds, &instance)?;
     let mut disks = Vec::new();
     for mapping in &instance.block_device_mappings {
         disks.push(open_disk(dir.store(), &mut fds, mapping, &instance)?);
@@ -216,6 +208,22 @@ pub fn open(dir: &InstanceDir, record: &mut Record, wait: bool) -> Result<Prepar
         sandbox: true,
     };
     Ok(Prepared { plan, fds, ready: ready.into() })
+}
+
+/// A kernel, or else the firmware that boots the root device.
+fn open_boot(store: &Store, fds: &mut Fds, instance: &Instance) -> Result<BootPlan> {
+    let Some(kernel) = &instance.kernel_id else {
+        let image = firmware::open(instance.spore.firmware.as_deref())?;
+        return Ok(BootPlan::Firmware { image: fds.add(image) });
+    };
+    Ok(BootPlan::Direct {
+        kernel: fds.add(supply::open_kernel(store, kernel)?),
+        initrd: match &instance.ramdisk_id {
+            Some(id) => Some(fds.add(supply::open_ramdisk(store, id)?)),
+            None => None,
+        },
+        cmdline: instance.spore.command_line.clone(),
+    })
 }
 
 fn open_disk(

@@ -34,6 +34,7 @@ pub fn record(
             product_codes: vec![],
             spore: Spore {
                 memory: 1 << 30,
+                firmware: None,
                 command_line: String::new(),
                 image_command_line: None,
                 uuid: String::new(),

@@ -5,6 +5,7 @@ pub use crate::image::record::StateReason;
 use crate::image::record::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
 use crate::plan::Engine;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// An instance and what EC2 says of its reservation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +73,10 @@ pub struct Instance {
 pub struct Spore {
     /// Bytes of RAM.
     pub memory: u64,
-    /// The whole kernel command line.
+    /// The firmware, in place of the host's own, where there is no kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<PathBuf>,
+    /// The whole kernel command line; empty where firmware boots.
     pub command_line: String,
     /// What that was made of: its image's, for images made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,9 +54,21 @@ pub const LAPIC: u64 = 0xfee0_0000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
 /// KVM's three TSS pages (KVM_SET_TSS_ADDR), reserved in e820.
 pub const KVM_TSS: u64 = 0xfeff_d000;
-/// Firmware ends at 4 GiB and takes no more than this.
+/// Firmware begins here at the lowest, and ends at [`FIRMWARE_END`]. SeaBIOS reserves all of this, whatever its size.
 pub const FIRMWARE: u64 = 0xfffc_0000;
+/// Firmware ends here: the CPU starts 16 bytes before.
+pub const FIRMWARE_END: u64 = 1 << 32;
+/// The firmware's last 128 KiB again, as RAM: its 16-bit code runs here.
+pub const FIRMWARE_SHADOW: u64 = 0xe_0000;
 
+/// Index and data of the CMOS RAM with the real-time clock.
+pub const RTC_PORT: u16 = 0x70;
+/// System control port A of the PS/2: the A20 gate.
+pub const SYSTEM_CONTROL_PORT: u16 = 0x92;
+/// QEMU's firmware configuration device: selector, data, and its DMA address register 4 bytes on.
+pub const FW_CFG_PORT: u16 = 0x510;
+/// Ports of the firmware configuration device.
+pub const FW_CFG_LEN: u16 = 12;
 /// COM1.
 pub const COM1_PORT: u16 = 0x3f8;
 /// COM1's interrupt.
@@ -78,6 +90,11 @@ pub const S5_SLEEP_TYPE: u8 = 5;
 /// The guest's way to say that its kernel panicked is the serial console; this port (QEMU's pvpanic) says it for certain.
 pub const PVPANIC_PORT: u16 = 0x505;
 
+/// Whether a firmware image may have `len` bytes.
+pub const fn firmware_fits(len: u64) -> bool {
+    len > 0 && len <= FIRMWARE_END - FIRMWARE && len.is_multiple_of(PAGE)
+}
+
 const _: () = {
     assert!(BOOT_GDT + 64 <= ZERO_PAGE);
     assert!(BOOT_PML4 + 6 * PAGE <= CMDLINE);
@@ -86,4 +103,6 @@ const _: () = {
     assert!(VIRTIO_BASE + VIRTIO_SLOTS as u64 * VIRTIO_STRIDE <= IOAPIC);
     assert!(LAPIC < KVM_IDENTITY_MAP && KVM_IDENTITY_MAP + PAGE == KVM_TSS);
     assert!(KVM_TSS + 3 * PAGE <= FIRMWARE);
+    assert!(FIRMWARE_SHADOW < HIGH_RAM && FIRMWARE_END <= RAM_ABOVE_4G);
+    assert!(PVPANIC_PORT < FW_CFG_PORT && FW_CFG_PORT + FW_CFG_LEN <= ACPI_SLEEP_CONTROL);
 };

@@ -4,8 +4,8 @@
 use crate::error::{Error, OrFail, Result};
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, kvm_run,
-    kvm_userspace_memory_region,
+    KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_MEM_READONLY,
+    kvm_run, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::cell::Cell;
@@ -40,20 +40,33 @@ pub fn open() -> Result<Kvm> {
     })
 }
 
-/// Make these (guest-physical address, host address, bytes) pieces the guest's memory, slots numbered from 0.
+/// A piece of guest memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Guest-physical address.
+    pub gpa: u64,
+    /// Where this process has it mapped.
+    pub host: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What the guest writes there is an exit, and lost.
+    pub read_only: bool,
+}
+
+/// Make these pieces the guest's memory, slots numbered from 0.
 ///
 /// # Errors
 /// KVM refuses a slot.
-pub fn set_memory(vm: &VmFd, ram: impl Iterator<Item = (u64, u64, u64)>) -> Result<()> {
-    for (slot, (gpa, host, len)) in ram.enumerate() {
+pub fn set_memory(vm: &VmFd, pieces: impl Iterator<Item = Memory>) -> Result<()> {
+    for (slot, Memory { gpa, host, len, read_only }) in pieces.enumerate() {
         let slot = kvm_userspace_memory_region {
             slot: slot as u32,
-            flags: 0,
+            flags: if read_only { KVM_MEM_READONLY } else { 0 },
             guest_phys_addr: gpa,
             memory_size: len,
             userspace_addr: host,
         };
-        // SAFETY: guest RAM stays mapped for the life of the process (crate::sys::mmap::anonymous), and
+        // SAFETY: guest RAM and firmware stay mapped for the life of the process (crate::sys::mmap::anonymous), and
         // nothing in it is ever the target of a Rust reference.
         unsafe { vm.set_user_memory_region(slot) }
             .or_fail(|| format!("give the guest its RAM at {:#x}", gpa))?;

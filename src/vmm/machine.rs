@@ -10,7 +10,7 @@
 //! the vCPUs' threads begin, and are confined while the rest is made.
 
 use crate::block::{self, Disk};
-use crate::boot::{self, EntryState};
+use crate::boot::Entry;
 use crate::chipset::bus::Bus;
 use crate::chipset::power::{
     ACPI_POWER_BASE, ACPI_POWER_LEN, AcpiPower, I8042, PowerSink, PvPanic, ResetControl,
@@ -22,7 +22,7 @@ use crate::mem::layout::{
     VIRTIO_GSIS, VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
 use crate::mem::{GuestRam, ram};
-use crate::plan::{BootPlan, DiskPlan, Engine, VmPlan};
+use crate::plan::{DiskPlan, Engine, VmPlan};
 use crate::sys::{fds, kvm};
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
@@ -33,26 +33,20 @@ use crate::virtio::worker::ThreadStart;
 use crate::vmm::console::Console;
 use crate::vmm::cpuid::{Model, Supported};
 use crate::vmm::gate::Gate;
+use crate::vmm::payload::Payload;
+use crate::vmm::pc::Pc;
 use crate::vmm::regs;
 use crate::vmm::report::Report;
 use crate::vmm::sandbox::Filters;
 use crate::vmm::vcpu::{self, Seat, Vcpu};
-use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
+use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Address space for the stack of the thread that assembles beside.
 const STACK: usize = 512 << 10;
-
-/// What the machine executes first, kept for its resets.
-struct Payload {
-    kernel: File,
-    initrd: Option<File>,
-    cmdline: String,
-}
 
 /// A disk with the device in front of it.
 struct MachineDisk {
@@ -70,8 +64,9 @@ pub struct Machine {
     vm: VmFd,
     seats: Vec<Seat>,
     vcpus: Vec<Arc<Vcpu>>,
-    /// The I/O APIC as KVM made it.
-    ioapic: kvm_irqchip,
+    /// The interrupt controllers as KVM made them.
+    irqchips: Vec<kvm_irqchip>,
+    pc: Option<Pc>,
     shared: Arc<vcpu::Shared>,
     disks: Vec<MachineDisk>,
     transports: Vec<Arc<MmioTransport>>,
@@ -93,7 +88,7 @@ impl Machine {
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
     pub fn assemble(kvm: &Kvm, plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
         check(kvm, &plan)?;
-        let payload = take_payload(&plan)?;
+        let payload = Payload::take(&plan.boot)?;
         let (board, (cpuid, disks)) = std::thread::scope(|scope| {
             let aside = std::thread::Builder::new().name("assemble".into()).stack_size(STACK);
             let aside = aside
@@ -103,7 +98,7 @@ impl Machine {
             let died = |_| Error::failure("the thread that opens the disks died");
             Ok((board, aside.join().map_err(died)??))
         })?;
-        let Board { vm, ram, ioapic, vcpus, entry } = board;
+        let Board { vm, ram, irqchips, vcpus, entry } = board;
         let filters = plan.sandbox.then(Arc::<Filters>::default);
         let gate = Arc::new(Gate::new()?);
         let seats = (0..plan.cpus).map(|n| vcpu::spawn(n, gate.clone(), filters.clone()));
@@ -113,7 +108,11 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
-        let pio = port_bus(&serial, &power, &gate)?;
+        let mut pio = port_bus(&serial, &power, &gate)?;
+        let pc = match &payload {
+            Payload::Kernel { .. } => None,
+            Payload::Firmware(_) => Some(Pc::create(&plan, &vm, &ram, &mut pio, &gate)?),
+        };
         let (disks, transports, mmio) = virtio(disks, &vm, &ram, report, filters.as_ref())?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
@@ -124,7 +123,8 @@ impl Machine {
             vm,
             seats,
             vcpus,
-            ioapic,
+            irqchips,
+            pc,
             shared,
             disks,
             transports,
@@ -181,7 +181,10 @@ impl Machine {
         self.power.reset();
         ram::clear(&self.ram)?;
         let entry = self.payload.load(&self.plan, self.transports.len(), &self.ram)?;
-        self.vm.set_irqchip(&self.ioapic).or_fail(|| "reset the I/O APIC")?;
+        for chip in &self.irqchips {
+            self.vm.set_irqchip(chip).or_fail(|| "reset an interrupt controller")?;
+        }
+        self.pc.as_ref().map_or(Ok(()), |pc| pc.reset(&self.vm))?;
         for (index, vcpu) in (0..).zip(&self.vcpus) {
             regs::reset(&vcpu.lock(), index, (index == 0).then_some(&entry))?;
         }
@@ -227,21 +230,6 @@ impl Machine {
     }
 }
 
-impl Payload {
-    fn load(&self, plan: &VmPlan, slots: usize, ram: &GuestRam) -> Result<EntryState> {
-        boot::load(&self.kernel, self.initrd.as_ref(), &self.cmdline, plan, slots, ram)
-    }
-}
-
-fn take_payload(plan: &VmPlan) -> Result<Payload> {
-    let BootPlan::Direct { kernel, initrd, cmdline } = &plan.boot;
-    Ok(Payload {
-        kernel: fds::take_file(*kernel)?,
-        initrd: initrd.map(fds::take_file).transpose()?,
-        cmdline: cmdline.clone(),
-    })
-}
-
 fn create_vm(kvm: &Kvm) -> Result<VmFd> {
     let vm = kvm.create_vm().or_fail(|| "create a VM (KVM_CREATE_VM)")?;
     vm.set_tss_address(KVM_TSS as usize).or_fail(|| "set KVM's TSS address")?;
@@ -270,10 +258,10 @@ fn check(kvm: &Kvm, plan: &VmPlan) -> Result<()> {
 struct Board {
     vm: VmFd,
     ram: GuestRam,
-    /// The I/O APIC as KVM made it.
-    ioapic: kvm_irqchip,
+    /// The interrupt controllers as KVM made them.
+    irqchips: Vec<kvm_irqchip>,
     vcpus: Vec<VcpuFd>,
-    entry: EntryState,
+    entry: Entry,
 }
 
 impl Board {
@@ -281,18 +269,22 @@ impl Board {
         let vm = create_vm(kvm)?;
         let ram = ram::create(plan.memory)?;
         let entry = payload.load(plan, plan.disks.len() + 1, &ram)?;
-        kvm::set_memory(&vm, ram::regions(&ram).map(|r| (r.gpa, r.host, r.len)))?;
+        kvm::set_memory(&vm, payload.memory(&ram))?;
         vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
         let vcpus = (0..plan.cpus).map(|index| vm.create_vcpu(index.into()));
         let vcpus = vcpus.collect::<Result<_, _>>().or_fail(|| "create a vCPU")?;
-        let mut ioapic = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
-        vm.get_irqchip(&mut ioapic).or_fail(|| "read the I/O APIC")?;
-        Ok(Self { vm, ram, ioapic, vcpus, entry })
+        let irqchips = payload.irqchips().iter().map(|&chip_id| {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            vm.get_irqchip(&mut chip).or_fail(|| "read an interrupt controller")?;
+            Ok(chip)
+        });
+        let irqchips = irqchips.collect::<Result<_>>()?;
+        Ok(Self { vm, ram, irqchips, vcpus, entry })
     }
 }
 
 /// Set new vCPUs up for the machine's start.
-fn start_vcpus(fds: Vec<VcpuFd>, cpuid: &Supported, entry: &EntryState) -> Result<Vec<Arc<Vcpu>>> {
+fn start_vcpus(fds: Vec<VcpuFd>, cpuid: &Supported, entry: &Entry) -> Result<Vec<Arc<Vcpu>>> {
     let tsc_khz = fds.first().and_then(|fd| fd.get_tsc_khz().ok());
     let model = Model::new(cpuid, fds.len() as u8, tsc_khz);
     for (index, fd) in (0..).zip(&fds) {

@@ -7,13 +7,15 @@ pub mod event;
 pub mod gate;
 mod layers;
 pub mod machine;
+pub mod payload;
+pub mod pc;
 pub mod regs;
 pub mod report;
 pub mod sandbox;
 pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{BootPlan, EndReason, PLAN_FD, PlanFd, Ready, VmPlan, VmReport};
+use crate::plan::{EndReason, PLAN_FD, PlanFd, Ready, VmPlan, VmReport};
 use crate::sys::{fds, footprint, kvm};
 use event::EventLoop;
 use machine::Machine;
@@ -101,12 +103,11 @@ fn read_plan() -> Result<VmPlan> {
 
 /// Every descriptor that the plan names.
 fn plan_fds(plan: &VmPlan) -> Vec<i32> {
-    let BootPlan::Direct { kernel, initrd, cmdline: _ } = &plan.boot;
     let single = [Some(plan.console), plan.control, Some(plan.report), plan.ready, plan.lock];
     let layers = plan.disks.iter().flat_map(|disk| disk.layers.iter().map(|layer| layer.fd));
     let holds = plan.disks.iter().filter_map(|disk| disk.hold);
-    let more = [plan.first_io, Some(*kernel), *initrd];
-    single.into_iter().chain(more).flatten().chain(layers).chain(holds).map(i32::from).collect()
+    let single = single.into_iter().chain([plan.first_io]).flatten();
+    single.chain(plan.boot.fds()).chain(layers).chain(holds).map(i32::from).collect()
 }
 
 /// A panic anywhere is the end, and is told.

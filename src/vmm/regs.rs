@@ -1,7 +1,7 @@
 //! A vCPU's registers at the machine's start and at each reset.
 
-use crate::boot::EntryState;
 use crate::boot::entry::{BOOT_CS, BOOT_DS, BOOT_TR};
+use crate::boot::{Entry, EntryState};
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::LAPIC;
 use kvm_bindings::{
@@ -58,28 +58,28 @@ const MSRS_AT_START: usize = 2;
 ///
 /// # Errors
 /// An ioctl fails.
-pub fn start(vcpu: &VcpuFd, index: u32, entry: Option<&EntryState>) -> Result<()> {
+pub fn start(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     set_msrs(vcpu, &MSRS[..MSRS_AT_START])?;
-    let state = if entry.is_some() { KVM_MP_STATE_RUNNABLE } else { KVM_MP_STATE_UNINITIALIZED };
-    let mut sregs = vcpu.get_sregs().or_fail(|| "read a vCPU's system registers")?;
     match entry {
-        Some(entry) => {
+        Some(Entry::Kernel(entry)) => {
+            let mut sregs = vcpu.get_sregs().or_fail(|| "read a vCPU's system registers")?;
             set_long_mode(&mut sregs, entry);
             vcpu.set_sregs(&sregs).or_fail(|| "set the boot vCPU's system registers")?;
             set_entry(vcpu, entry)?;
             // After the system registers, which hold the APIC's base address.
-            set_lapic(vcpu, index)?;
+            set_lapic(vcpu, index, MASKED)
         }
-        None => set_mp_state(vcpu, state)?,
+        // KVM has made it so.
+        Some(Entry::Reset) => Ok(()),
+        None => set_mp_state(vcpu, KVM_MP_STATE_UNINITIALIZED),
     }
-    Ok(())
 }
 
 /// Bring a used vCPU back into the state of [`start`].
 ///
 /// # Errors
 /// An ioctl fails.
-pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&EntryState>) -> Result<()> {
+pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     // Whatever was pending, of an instruction half done included, is gone.
     vcpu.set_vcpu_events(&kvm_vcpu_events::default()).or_fail(|| "clear a vCPU's events")?;
     let mut sregs = kvm_sregs {
@@ -87,11 +87,13 @@ pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&EntryState>) -> Result<()
         cr0: CR0_RESET,
         ..real_mode()
     };
-    if let Some(entry) = entry {
+    if let Some(Entry::Kernel(entry)) = entry {
         set_long_mode(&mut sregs, entry);
     }
     vcpu.set_sregs(&sregs).or_fail(|| "reset a vCPU's system registers")?;
-    set_lapic(vcpu, index)?;
+    // Before firmware sets its local APIC up, the boot processor hears the 8259, as KVM starts it too.
+    let lint0 = if let Some(Entry::Reset) = entry { EXTINT } else { MASKED };
+    set_lapic(vcpu, index, lint0)?;
     for &msr in &MSRS {
         // One that this KVM does not have needs no reset.
         let _ = set_msrs(vcpu, &[msr]);
@@ -101,8 +103,13 @@ pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&EntryState>) -> Result<()
     // A host without XSAVE has none to reset.
     let _ = vcpu.set_xcrs(&xcrs);
     match entry {
-        Some(entry) => {
+        Some(Entry::Kernel(entry)) => {
             set_entry(vcpu, entry)?;
+            set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE)
+        }
+        Some(Entry::Reset) => {
+            let regs = kvm_regs { rip: 0xfff0, rflags: 2, ..Default::default() };
+            set_regs(vcpu, &regs)?;
             set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE)
         }
         None => set_mp_state(vcpu, KVM_MP_STATE_UNINITIALIZED),
@@ -134,7 +141,11 @@ fn set_entry(vcpu: &VcpuFd, entry: &EntryState) -> Result<()> {
         rflags: 2,
         ..Default::default()
     };
-    vcpu.set_regs(&regs).or_fail(|| "set the boot vCPU's registers")?;
+    set_regs(vcpu, &regs)
+}
+
+fn set_regs(vcpu: &VcpuFd, regs: &kvm_regs) -> Result<()> {
+    vcpu.set_regs(regs).or_fail(|| "set the boot vCPU's registers")?;
     let fpu = kvm_fpu { fcw: FCW, mxcsr: MXCSR, ..Default::default() };
     vcpu.set_fpu(&fpu).or_fail(|| "set the boot vCPU's FPU")
 }
@@ -189,10 +200,13 @@ fn real_mode() -> kvm_sregs {
     }
 }
 
-/// The local APIC after reset (Intel SDM vol. 3, 11.4.7.1), all of its local interrupts masked: there is no
-/// 8259 that LINT0 could bring, and an ACPI guest sets LINT1 up from the MADT.
-fn set_lapic(vcpu: &VcpuFd, index: u32) -> Result<()> {
-    const MASKED: u32 = 1 << 16;
+/// Local vector table entries: a masked one, and one that brings the 8259's interrupts.
+const MASKED: u32 = 1 << 16;
+const EXTINT: u32 = 7 << 8;
+
+/// The local APIC after reset (Intel SDM vol. 3, 11.4.7.1), all of its local interrupts but `lint0` masked: an
+/// ACPI guest has no 8259 that it could bring, and sets LINT1 up from the MADT.
+fn set_lapic(vcpu: &VcpuFd, index: u32, lint0: u32) -> Result<()> {
     let mut lapic = kvm_lapic_state::default();
     let mut set = |offset: usize, value: u32| {
         for (byte, to) in value.to_le_bytes().into_iter().zip(&mut lapic.regs[offset..]) {
@@ -206,5 +220,6 @@ fn set_lapic(vcpu: &VcpuFd, index: u32) -> Result<()> {
     for local in [0x320, 0x330, 0x340, 0x350, 0x360, 0x370] {
         set(local, MASKED);
     }
+    set(0x350, lint0);
     vcpu.set_lapic(&lapic).or_fail(|| "set a vCPU's local APIC")
 }

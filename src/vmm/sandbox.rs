@@ -31,6 +31,7 @@ mod kvm {
     pub const SET_MP_STATE: u64 = write(0x99, 4);
     pub const SET_VCPU_EVENTS: u64 = write(0xa0, 0x40);
     pub const SET_XCRS: u64 = write(0xa7, 0x188);
+    pub const SET_PIT2: u64 = write(0xa0, 0x70);
     /// KVM_SET_IRQCHIP is _IOR in the header.
     pub const SET_IRQCHIP: u64 = read(0x63, 0x208);
 }
@@ -114,6 +115,7 @@ const EVENT: &[Allow] = &[
     Ioctl(kvm::SET_VCPU_EVENTS), // reset
     Ioctl(kvm::SET_XCRS),        // reset
     Ioctl(kvm::SET_IRQCHIP),     // reset
+    Ioctl(kvm::SET_PIT2),        // reset
     Ioctl(kvm::GET_MP_STATE),    // status: CPUs online
     Ioctl(0x5421),               // FIONBIO: control clients
 ];
@@ -200,6 +202,7 @@ mod tests {
         assert_eq!(kvm::SET_SREGS, 0x4138_ae84);
         assert_eq!(kvm::SET_IRQCHIP, 0x8208_ae63);
         assert_eq!(kvm::SET_LAPIC, 0x4400_ae8f);
+        assert_eq!(kvm::SET_PIT2, 0x4070_aea0);
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! Firmware: the image of a PC's BIOS, where the CPU starts.
+
+use crate::error::{Error, OrFail, Result};
+use crate::mem::layout::{FIRMWARE_END, FIRMWARE_SHADOW, HIGH_RAM, firmware_fits};
+use crate::mem::ram::Region;
+use crate::mem::{GuestRam, ram};
+use crate::sys::mmap::{self, HugePages};
+use std::fs::File;
+
+/// A firmware image, mapped: clones share the host's page cache.
+pub struct Firmware {
+    image: File,
+    len: u64,
+    /// Where it is mapped.
+    host: u64,
+}
+
+impl Firmware {
+    /// Map a firmware image.
+    ///
+    /// # Errors
+    /// Its size is not possible, or the host refuses the mapping.
+    pub fn map(image: File) -> Result<Self> {
+        let len = image.metadata().or_fail(|| "read the firmware's size")?.len();
+        if !firmware_fits(len) {
+            return Err(Error::failure(format!("firmware of {len} bytes is not possible")));
+        }
+        let doing = || "map the firmware";
+        let mut mapped =
+            mmap::anonymous(&[len as usize], HugePages::Refused).or_fail(doing)?.into_iter();
+        let mapped = mapped.next().ok_or("it has no pages").or_fail(doing)?;
+        mmap::map_file(&mapped, 0, &image, 0, len as usize).or_fail(doing)?;
+        Ok(Self { image, len, host: mapped.as_ptr() as u64 })
+    }
+
+    /// Where the machine has it: up to 4 GiB. Read-only, so it is what it was at every reset.
+    pub fn region(&self) -> Region {
+        Region { gpa: FIRMWARE_END - self.len, host: self.host, len: self.len }
+    }
+
+    /// Lay the firmware's last 128 KiB over the RAM below 1 MiB, which is all zero (fresh, or [`ram::clear`]ed).
+    /// A PC's chipset shows its ROM there and SeaBIOS would copy it; this machine's chipset has nothing to switch.
+    ///
+    /// # Errors
+    /// The host refuses the mapping.
+    pub fn shadow(&self, ram: &GuestRam) -> Result<()> {
+        let len = self.len.min(HIGH_RAM - FIRMWARE_SHADOW);
+        ram::map_file(ram, HIGH_RAM - len, &self.image, self.len - len, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::layout::MIN_MEMORY;
+    use std::io::Write;
+    use vm_memory::{Bytes, GuestAddress};
+
+    fn image(len: usize) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..len).map(|n| (n / 4096) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_image_ends_at_4_gib_and_its_last_128_kib_also_at_1_mib() {
+        let ram = ram::create(MIN_MEMORY).unwrap();
+        for kib in [64u64, 128, 256] {
+            let firmware = Firmware::map(image((kib as usize) << 10)).unwrap();
+            let region = firmware.region();
+            assert_eq!((region.gpa + region.len, region.len), (1 << 32, kib << 10));
+            ram::clear(&ram).unwrap();
+            firmware.shadow(&ram).unwrap();
+            let page = |address| ram.read_obj::<u8>(GuestAddress(address)).unwrap();
+            assert_eq!(u64::from(page(0xf_ffff)), kib / 4 - 1);
+            assert_eq!(u64::from(page(0xf_0000)), kib / 4 - 16);
+            assert_eq!(u64::from(page(0xe_0000)), (kib / 4).saturating_sub(32));
+            assert_eq!(page(0xd_ffff), 0);
+        }
+    }
+
+    #[test]
+    fn after_a_reset_the_copy_is_pristine() {
+        let ram = ram::create(MIN_MEMORY).unwrap();
+        let firmware = Firmware::map(image(128 << 10)).unwrap();
+        firmware.shadow(&ram).unwrap();
+        ram.write_obj(0xaau8, GuestAddress(0xf_fff0)).unwrap();
+        ram::clear(&ram).unwrap();
+        firmware.shadow(&ram).unwrap();
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(0xf_fff0)).unwrap(), 31);
+    }
+
+    #[test]
+    fn what_cannot_be_an_image_is_refused() {
+        for len in [0, 1, 4095, (256 << 10) + 4096] {
+            assert!(Firmware::map(image(len)).is_err(), "{len}");
+        }
+    }
+}

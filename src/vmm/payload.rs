@@ -1,0 +1,77 @@
+//! What a machine executes first, kept for its resets.
+
+use crate::boot::firmware::Firmware;
+use crate::boot::{self, Entry};
+use crate::error::Result;
+use crate::mem::{GuestRam, ram};
+use crate::plan::{BootPlan, VmPlan};
+use crate::sys::{fds, kvm};
+use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE};
+use std::fs::File;
+
+/// A kernel, or firmware.
+pub enum Payload {
+    /// Entered directly.
+    Kernel {
+        /// An ELF vmlinux or a bzImage.
+        kernel: File,
+        /// The initial ramdisk.
+        initrd: Option<File>,
+        /// The kernel's command line.
+        cmdline: String,
+    },
+    /// A PC's BIOS.
+    Firmware(Firmware),
+}
+
+impl Payload {
+    /// Take the descriptors of a plan.
+    ///
+    /// # Errors
+    /// One is missing, or the firmware is none.
+    pub fn take(boot: &BootPlan) -> Result<Self> {
+        Ok(match boot {
+            BootPlan::Direct { kernel, initrd, cmdline } => Self::Kernel {
+                kernel: fds::take_file(*kernel)?,
+                initrd: initrd.map(fds::take_file).transpose()?,
+                cmdline: cmdline.clone(),
+            },
+            BootPlan::Firmware { image } => Self::Firmware(Firmware::map(fds::take_file(*image)?)?),
+        })
+    }
+
+    /// Put it into RAM that is all zero, for a machine with `slots` virtio devices.
+    ///
+    /// # Errors
+    /// It is not loadable, or the host refuses.
+    pub fn load(&self, plan: &VmPlan, slots: usize, ram: &GuestRam) -> Result<Entry> {
+        match self {
+            Self::Kernel { kernel, initrd, cmdline } => {
+                let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, slots, ram)?;
+                Ok(Entry::Kernel(state))
+            }
+            Self::Firmware(firmware) => firmware.shadow(ram).map(|()| Entry::Reset),
+        }
+    }
+
+    /// The machine's memory: RAM, and the firmware.
+    pub fn memory(&self, ram: &GuestRam) -> impl Iterator<Item = kvm::Memory> {
+        let rom = match self {
+            Self::Kernel { .. } => None,
+            Self::Firmware(firmware) => Some((firmware.region(), true)),
+        };
+        ram::regions(ram).map(|region| (region, false)).chain(rom).map(|(region, read_only)| {
+            kvm::Memory { gpa: region.gpa, host: region.host, len: region.len, read_only }
+        })
+    }
+
+    /// The interrupt controllers that it uses. (KVM_GET_IRQCHIP)
+    pub fn irqchips(&self) -> &'static [u32] {
+        match self {
+            Self::Kernel { .. } => &[KVM_IRQCHIP_IOAPIC],
+            Self::Firmware(_) => {
+                &[KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE]
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a machine has besides if it starts as a PC does, in firmware.
+
+use crate::boot::fw_cfg;
+use crate::chipset::bus::Bus;
+use crate::chipset::fw_cfg::FwCfg;
+use crate::chipset::power::SystemControl;
+use crate::chipset::rtc::Rtc;
+use crate::error::{OrFail, Result};
+use crate::mem::GuestRam;
+use crate::mem::layout::{FW_CFG_LEN, FW_CFG_PORT, RTC_PORT, SYSTEM_CONTROL_PORT};
+use crate::plan::VmPlan;
+use crate::vmm::gate::Gate;
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_pit_state2};
+use kvm_ioctls::VmFd;
+use std::sync::Arc;
+
+/// The devices of a PC that firmware and boot loaders need. The interval timer with port 0x61 is KVM's own: its
+/// accesses are no exits.
+pub struct Pc {
+    fw_cfg: Arc<FwCfg>,
+    rtc: Arc<Rtc>,
+    /// The timer as KVM made it.
+    pit: kvm_pit_state2,
+}
+
+impl Pc {
+    /// Give them to the machine of `plan`.
+    ///
+    /// # Errors
+    /// KVM has no timer, or the plan's identity is none.
+    pub fn create(
+        plan: &VmPlan,
+        vm: &VmFd,
+        ram: &GuestRam,
+        ports: &mut Bus,
+        gate: &Arc<Gate>,
+    ) -> Result<Self> {
+        // The entropy device comes after the disks.
+        let items = fw_cfg::items(plan, plan.disks.len() + 1)?;
+        let fw_cfg = Arc::new(FwCfg::new(items, ram.clone()));
+        let rtc = Arc::new(Rtc::new(plan.cpus));
+        ports.insert(FW_CFG_PORT.into(), FW_CFG_LEN.into(), fw_cfg.clone())?;
+        ports.insert(RTC_PORT.into(), 2, rtc.clone())?;
+        ports.insert(SYSTEM_CONTROL_PORT.into(), 1, Arc::new(SystemControl(gate.clone())))?;
+        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        vm.create_pit2(config).or_fail(|| "create the interval timer (KVM_CREATE_PIT2)")?;
+        let pit = vm.get_pit2().or_fail(|| "read the interval timer")?;
+        Ok(Self { fw_cfg, rtc, pit })
+    }
+
+    /// The machine's reset.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn reset(&self, vm: &VmFd) -> Result<()> {
+        self.fw_cfg.reset();
+        self.rtc.reset();
+        vm.set_pit2(&self.pit).or_fail(|| "reset the interval timer")
+    }
+}
