@@ -1,0 +1,203 @@
+//! A machine that boots from disk as a PC does: SeaBIOS, a boot record that this test writes, BIOS services and the
+//! virtio disks below them. It takes any /dev/kvm, and the distribution's SeaBIOS.
+
+mod common;
+
+use common::{Store, has_kvm};
+use sporevm::instance::firmware;
+
+/// Where a boot record runs, and where it loads what comes after it.
+const RECORD: u16 = 0x7c00;
+const STAGE: u16 = 0x8000;
+/// The byte that counts the boots, in the third sector.
+const COUNT: u16 = STAGE + 512;
+
+/// With CI=true what is needed has to be there.
+fn can_run() -> bool {
+    let seabios = firmware::find(None);
+    if let Err(error) = &seabios {
+        assert!(std::env::var_os("CI").is_none(), "{error}");
+        eprintln!("skipped: {error}");
+    }
+    has_kvm() && seabios.is_ok()
+}
+
+/// Real-mode code.
+struct Code(Vec<u8>);
+
+impl Code {
+    fn then(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    /// An opcode with a 16-bit operand.
+    fn with(self, opcode: &[u8], operand: u16) -> Self {
+        self.then(opcode).then(&operand.to_le_bytes())
+    }
+
+    /// INT 13h: extended read (0x42) or write (0x43) by the packet at `packet`; forever here if it fails.
+    fn disk(self, function: u8, packet: u16) -> Self {
+        // mov si, packet; mov ax, function << 8; int 0x13; 1: jc 1b
+        self.with(&[0xbe], packet).then(&[0xb8, 0, function, 0xcd, 0x13, 0x72, 0xfe])
+    }
+
+    /// INT 10h: print what is in al.
+    fn print_al(self) -> Self {
+        // mov ah, 0x0e; mov bx, 7; int 0x10
+        self.then(&[0xb4, 0x0e, 0xbb, 7, 0, 0xcd, 0x10])
+    }
+
+    /// mov dx, port; mov al, value; out dx, al
+    fn out(self, port: u16, value: u8) -> Self {
+        self.with(&[0xba], port).then(&[0xb0, value, 0xee])
+    }
+
+    fn print(self, text: &str) -> Self {
+        // mov al, byte
+        text.bytes().fold(self, |code, byte| code.then(&[0xb0, byte]).print_al())
+    }
+
+    /// `jmp` to itself.
+    fn hang(self) -> Self {
+        self.then(&[0xeb, 0xfe])
+    }
+
+    /// A sector of it, ending with `end`.
+    fn sector(mut self, end: &[u8]) -> Vec<u8> {
+        assert!(self.0.len() + end.len() <= 512, "{} bytes", self.0.len());
+        self.0.resize(512 - end.len(), 0);
+        self.0.extend(end);
+        self.0
+    }
+}
+
+/// A disk address packet: `count` sectors from `lba` on, at address `to`.
+fn packet(count: u8, to: u16, lba: u8) -> [u8; 16] {
+    let [low, high] = to.to_le_bytes();
+    [16, 0, count, 0, low, high, 0, 0, lba, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// A disk whose boot record loads two sectors more, prints `name` and how often it has booted, and writes that to the
+/// disk. The first boot ends by `first`, the second switches off.
+fn disk(name: &str, first: (u16, u8)) -> Vec<u8> {
+    let read = packet(2, STAGE, 1);
+    let record = Code(Vec::new())
+        .then(&[0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0]) // xor ax, ax; mov ds, ax; mov ss, ax
+        .with(&[0xbc], RECORD) // mov sp, RECORD
+        .disk(0x42, RECORD + 512 - 2 - 16)
+        .with(&[0xea], STAGE) // jmp 0:STAGE
+        .then(&[0, 0]);
+    let [low, high] = COUNT.to_le_bytes();
+    let stage = Code(Vec::new())
+        .print(name)
+        .then(&[0xfe, 0x06, low, high]) // inc byte [COUNT]
+        .then(&[0xa0, low, high, 0x04, b'0']) // mov al, [COUNT]; add al, '0'
+        .print_al()
+        // SeaBIOS keeps the last character back for a while.
+        .print(". ")
+        .disk(0x43, STAGE + 512 - 16)
+        .then(&[0x80, 0x3e, low, high, 2, 0x73, 8]) // cmp byte [COUNT], 2; jae past the next two
+        .out(first.0, first.1)
+        .hang()
+        .out(0x600, 5 << 2 | 1 << 5) // ACPI's sleep control: S5
+        .hang();
+    let mut disk = record.sector(&[&read[..], &[0x55, 0xaa]].concat());
+    disk.extend(stage.sector(&packet(1, COUNT, 2)));
+    disk.resize(1 << 20, 0);
+    disk
+}
+
+/// Import a disk as image `name`; its root's snapshot.
+fn import(store: &Store, name: &str, disk: &[u8]) -> String {
+    let path = store.home().join(name);
+    std::fs::write(&path, disk).unwrap();
+    let imported =
+        store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "-o", "json"]);
+    let image = store.ok(&["image", "show", name, "-o", "json"]);
+    let image: serde_json::Value = serde_json::from_str(&image).unwrap();
+    let snapshot = &image["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"];
+    snapshot.as_str().unwrap_or_else(|| panic!("{imported} {image}")).to_owned()
+}
+
+fn run(store: &Store, args: &[&str]) -> String {
+    let base = ["run", "-q", "-m", "64M"];
+    store.ok(&[&base, args].concat()).trim().to_owned()
+}
+
+#[test]
+fn a_boot_record_runs_reads_writes_and_resets_through_the_firmware() {
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    // Each of a PC's ways to reset.
+    for (name, port, value) in [("cf9", 0xcf9, 6), ("i8042", 0x64, 0xfe), ("port92", 0x92, 1)] {
+        import(&store, name, &disk(&format!("{name} boot "), (port, value)));
+        let id = run(&store, &[name, "--cpus", "3"]);
+        store.wait(&id, "stopped");
+        let log = store.logs(&id);
+        assert_eq!(log.matches("SeaBIOS (version").count(), 2, "{log}");
+        assert!(log.contains(&format!("{name} boot 1.")), "{log}");
+        assert!(log.contains(&format!("{name} boot 2.")), "{log}");
+        // Started again, it finds what it wrote.
+        store.ok(&["start", &id]);
+        store.wait(&id, "stopped");
+        assert!(store.logs(&id).contains(&format!("{name} boot 3.")));
+    }
+}
+
+#[test]
+fn of_several_disks_the_root_boots() {
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    let other = import(&store, "other", &disk("other ", (0x600, 0x34)));
+    import(&store, "root", &disk("root ", (0x600, 0x34)));
+    let mapping = |device: &str| {
+        format!(r#"{{"DeviceName": "{device}", "Ebs": {{"SnapshotId": "{other}"}}}}"#)
+    };
+    let mappings = format!("[{}, {}]", mapping("/dev/vdb"), mapping("/dev/vdc"));
+    let id = run(&store, &["root", "--block-device-mappings", &mappings]);
+    store.wait(&id, "stopped");
+    let log = store.logs(&id);
+    assert!(log.contains("root 1.") && !log.contains("other"), "{log}");
+}
+
+#[test]
+fn firmware_can_be_given_and_taken_back() {
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "disk", &disk("boot ", (0x600, 0x34)));
+    let own = store.home().join("bios.bin");
+    std::fs::copy(firmware::find(None).unwrap(), &own).unwrap();
+    let path = own.to_str().unwrap();
+    let id = run(&store, &["disk", "--firmware", path]);
+    store.wait(&id, "stopped");
+    assert!(store.logs(&id).contains("boot 1."));
+    assert_eq!(store.describe(&id)["Spore"]["Firmware"], path);
+    // It is looked for at every start.
+    std::fs::remove_file(&own).unwrap();
+    let refused = store.spore(&["start", &id]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains(path), "{told}");
+    store.ok(&["modify", &id, "--kernel", "none"]);
+    store.ok(&["start", &id]);
+    store.wait(&id, "stopped");
+    assert!(store.logs(&id).contains("boot 2."));
+}
+
+#[test]
+fn a_disk_without_a_boot_record_is_told_on_the_console() {
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "empty", &[0; 1 << 20]);
+    let id = run(&store, &["empty"]);
+    store.wait_for_text(&id, "not a bootable disk");
+    assert_eq!(store.state(&id).0, "running");
+}
