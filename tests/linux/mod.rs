@@ -81,10 +81,23 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Launch `n` instances and return their ids at once.
+    /// Launch `n` instances of `debian` and return their ids at once.
     pub fn launch(&self, n: usize, more: &[&str]) -> Vec<String> {
+        self.launch_of("debian", n, more)
+    }
+
+    /// Have `image` in the store: its disk is IMAGE.img of the test images, and `boot` says how it boots.
+    pub fn have(&self, image: &str, boot: &[&str]) {
+        if !self.spore(&["image", "show", image]).status.success() {
+            let disk = images().join(format!("{image}.img"));
+            self.ok(&[&["image", "import", disk.to_str().unwrap(), "--name", image], boot].concat());
+        }
+    }
+
+    /// Launch `n` instances of `image` and return their ids at once.
+    pub fn launch_of(&self, image: &str, n: usize, more: &[&str]) -> Vec<String> {
         let count = n.to_string();
-        let mut args = vec!["run", "debian", "-n", &count, "-q"];
+        let mut args = vec!["run", image, "-n", &count, "-q"];
         args.extend(self.run_args.iter().map(String::as_str));
         args.extend(more);
         let ids: Vec<String> = self.ok(&args).lines().map(str::to_owned).collect();
