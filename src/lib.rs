@@ -19,6 +19,7 @@ pub mod block;
 pub mod boot;
 pub mod chipset;
 pub mod mem;
+pub mod pvgrub;
 pub mod virtio;
 pub mod vmm;
 
@@ -44,6 +45,9 @@ pub fn main() -> ExitCode {
     }
     if arguments.next_if(|first| first == image::secrets::SUBCOMMAND).is_some() {
         return image::secrets::main(arguments);
+    }
+    if arguments.next_if(|first| first == pvgrub::SUBCOMMAND).is_some() {
+        return pvgrub::main();
     }
     cli::main()
 }

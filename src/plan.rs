@@ -68,6 +68,9 @@ pub enum BootPlan {
         initrd: Option<PlanFd>,
         /// The whole kernel command line.
         cmdline: String,
+        /// Where these came from, if that is to be read again before each reset.
+        #[serde(default)]
+        menu: Option<MenuPlan>,
     },
     /// Firmware runs the boot record of the first disk that has one.
     Firmware {
@@ -85,6 +88,48 @@ impl BootPlan {
         };
         fds.into_iter().flatten()
     }
+}
+
+/// A boot menu on the first disk, which was read once for the kernel that the plan has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MenuPlan {
+    /// The socket of the process that reads it (`crate::pvgrub`).
+    pub reader: PlanFd,
+    /// What it is asked.
+    pub boot: PvBoot,
+    /// SHA-256 of the kernel file that the plan's kernel was made of, in hexadecimal.
+    pub kernel_digest: String,
+    /// The same of the initial ramdisk.
+    pub ramdisk_digest: Option<String>,
+}
+
+/// Which of PV-GRUB's kernels: where the menu is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PvGrub {
+    /// The root volume is one file system (`aki-pv-grub-hd0`).
+    Hd0,
+    /// It has partitions (`aki-pv-grub-hd00`): the first, then the others.
+    Hd00,
+    /// Whichever of the two it is.
+    Any,
+}
+
+/// What is to be booted from a menu.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PvBoot {
+    /// Where the menu is.
+    pub from: PvGrub,
+    /// The entry by index, id or title; what the menu says if absent.
+    pub entry: Option<String>,
+    /// Added to the entry's arguments.
+    pub append: String,
+    /// For the command line.
+    pub instance_id: InstanceId,
+    /// For the command line.
+    pub launch_index: u32,
 }
 
 /// One block device.

@@ -38,13 +38,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("chipset", &["mem"]),
     // The trait of what hangs on a bus is all that a transport knows of the chipset.
     ("virtio", &["block", "net", "mem", "chipset::bus"]),
-    ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem"]),
+    // Both halves hold its socket, one after the other.
+    ("pvgrub", &["block", "boot"]),
+    ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem", "pvgrub"]),
     // The control plane. Images and volumes are one layer.
     ("store", &[]),
     ("volume", &["image", "store", "block"]),
     // Registration unpacks kernels.
-    ("image", &["volume", "store", "block", "boot", "demo"]),
-    ("instance", &["image", "volume", "store", "block", "mem::layout"]),
+    ("image", &["volume", "store", "block", "boot", "demo", "pvgrub"]),
+    ("instance", &["image", "volume", "store", "block", "boot::cmdline", "mem::layout", "pvgrub"]),
     ("action", &["instance", "image", "volume", "store"]),
     ("service", &["action", "instance", "image", "volume", "store"]),
     ("cli", &["action", "service", "instance", "image", "volume", "store", "block"]),

@@ -14,6 +14,7 @@ mod hostile_tests;
 mod import;
 mod merged;
 pub mod overlay;
+pub mod partitions;
 mod qcow2;
 mod queue;
 mod reader;

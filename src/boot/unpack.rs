@@ -34,7 +34,33 @@ pub(super) struct Expanded {
 /// # Errors
 /// It is not a kernel that Spore can boot, or cannot be read; the message says what it is instead.
 pub fn unpack(file: &File) -> Result<UnpackedKernel> {
-    let image = expand(Source::file(file)?)?;
+    unpack_from(Source::file(file)?)
+}
+
+/// As [`unpack`], from memory.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_bytes(kernel: &[u8]) -> Result<UnpackedKernel> {
+    unpack_from(Source::Bytes(kernel))
+}
+
+/// Whether a kernel is one for this machine, as far as its headers say.
+///
+/// # Errors
+/// What it is instead, or why it can't be booted.
+pub fn check(kernel: &[u8]) -> Result<()> {
+    if kernel.starts_with(elf::MAGIC) {
+        return Elf::parse(Source::Bytes(kernel)).map(|_| ());
+    }
+    if bzimage::is_one(kernel) {
+        return bzimage::parse(kernel).map(|_| ());
+    }
+    Err(not_a_kernel(&kernel[..kernel.len().min(HEAD as usize)]))
+}
+
+fn unpack_from(source: Source<'_>) -> Result<UnpackedKernel> {
+    let image = expand(source)?;
     let elf = Elf::parse(Source::Bytes(&image.elf))?;
     let version = image.version.or_else(|| find_version(&image.elf));
     Ok(UnpackedKernel { elf: rewrite(&elf, &image.elf)?, format: image.format, version })

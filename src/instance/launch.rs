@@ -1,9 +1,9 @@
 //! From what was asked for to N exact plans, without touching anything.
 
-use super::cmdline;
 use super::mapping;
 use super::record::{Ephemeral, ShutdownBehavior};
 use super::types::{self, InstanceType};
+use crate::boot::cmdline;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId};
 use crate::image::catalog::check_root_size;

@@ -14,7 +14,6 @@
 
 pub mod attach;
 pub mod client;
-pub mod cmdline;
 pub mod console;
 pub mod dir;
 pub mod firmware;

@@ -1,5 +1,6 @@
 //! What only the operating system can do, wrapped so that the rest of the crate needs no `unsafe`.
 
+pub mod confine;
 pub mod eventfd;
 pub mod fds;
 pub mod footprint;

@@ -61,6 +61,46 @@ pub fn raise_open_files() {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Exit(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// Do `work` in a fork of this process, which has one thread, and wait for its end. What it gives is the exit code.
+///
+/// # Errors
+/// No more processes.
+pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
+    let doing = || "start a process";
+    // SAFETY: this process has one thread, so the child's memory is whole: no lock is held by a thread that it lacks.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error()).or_fail(doing);
+    }
+    if pid == 0 {
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
+        // SAFETY: no pointers. Nothing of the parent's is run at the end: no exit handler, no flush.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: the status outlives the call.
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error).or_fail(doing);
+        }
+    }
+    Ok(if libc::WIFEXITED(status) {
+        Ended::Exit(libc::WEXITSTATUS(status))
+    } else {
+        Ended::Signal(libc::WTERMSIG(status))
+    })
+}
+
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::failure("an argument of a process contains a NUL byte"))
 }

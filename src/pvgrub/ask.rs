@@ -1,0 +1,204 @@
+//! The other end of the socket: who has the disk, and wants to know what boots from it.
+
+use super::menu::Listed;
+use super::process::SUBCOMMAND;
+use super::volume::Bytes;
+use super::wire::{self, Answer, Found, Job, MAX_ANSWER, Order, PIECE, Range, Tag, Wanted};
+use crate::boot::decompress::LARGEST;
+use crate::error::{Error, OrFail, Result};
+use crate::plan::PvBoot;
+use crate::sys::{fds, process};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// The child has so much processor time for all of a job; between two packets it takes far less.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of the disk that a job may read in all.
+const MAX_READ: u64 = 16 << 30;
+/// Largest initial ramdisk.
+const MAX_RAMDISK: u64 = 512 << 20;
+
+/// A process that reads root volumes, and ends when this is dropped.
+#[derive(Debug)]
+pub struct Child(OwnedFd);
+
+/// Files that came.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// The kernel, a memory file.
+    pub kernel: Option<File>,
+    /// The initial ramdisk, a memory file.
+    pub ramdisk: Option<File>,
+}
+
+impl Child {
+    /// Start one; `program` is spore's.
+    ///
+    /// # Errors
+    /// No more processes or descriptors.
+    pub fn start(program: &Path) -> Result<Self> {
+        let doing = || "start a process that reads a root volume";
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).or_fail(doing)?;
+        for direction in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&ours, direction, Some(PATIENCE)).or_fail(doing)?;
+        }
+        let null = File::options().read(true).write(true).open("/dev/null").or_fail(doing)?;
+        let fds = [(theirs.as_fd(), 0), (null.as_fd(), 1), (null.as_fd(), 2)];
+        process::spawn(&program.to_string_lossy(), &["spore", SUBCOMMAND], &fds)?;
+        Ok(Self(ours))
+    }
+
+    /// The end of one that was started by another process.
+    pub fn from_socket(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// For another process.
+    pub fn into_socket(self) -> OwnedFd {
+        self.0
+    }
+
+    /// What boots from `disk`; and of its files those that `want` asks for.
+    ///
+    /// # Errors
+    /// Nothing boots from it, or finding out would cost too much: one line.
+    pub fn boot(
+        &self,
+        disk: &dyn Bytes,
+        boot: &PvBoot,
+        want: &mut dyn FnMut(&Found) -> Wanted,
+    ) -> Result<(Found, Files)> {
+        match self.ask(Job::Boot(boot.clone()), disk, want)? {
+            (Answer::Found(found), files) => Ok((found, files)),
+            _ => Err(wire::nonsense()),
+        }
+    }
+
+    /// The path of the disk's menu, and its entries.
+    ///
+    /// # Errors
+    /// As [`Child::boot`].
+    pub fn list(&self, disk: &dyn Bytes, boot: &PvBoot) -> Result<(String, Vec<Listed>)> {
+        match self.ask(Job::List(boot.clone()), disk, &mut |_| Wanted::default())? {
+            (Answer::Listed { menu, entries }, _) => Ok((menu, entries)),
+            _ => Err(wire::nonsense()),
+        }
+    }
+
+    /// Unpack a kernel file. It must be asked of a child that has read nothing else: what it says is taken for what is
+    /// in this file.
+    ///
+    /// # Errors
+    /// It is none that boots here.
+    pub fn unpack(self, kernel: &dyn Bytes) -> Result<File> {
+        match self.ask(Job::Unpack, kernel, &mut |_| Wanted::default())? {
+            (Answer::Unpacked, Files { kernel: Some(kernel), .. }) => Ok(kernel),
+            _ => Err(wire::nonsense()),
+        }
+    }
+
+    fn ask(
+        &self,
+        job: Job,
+        disk: &dyn Bytes,
+        want: &mut dyn FnMut(&Found) -> Wanted,
+    ) -> Result<(Answer, Files)> {
+        let socket = self.0.as_fd();
+        wire::put_json(socket, Tag::Job, &Order { job, size: disk.size() })?;
+        let mut talk = Talk::default();
+        let (mut buffer, mut piece) = (Vec::new(), vec![0; PIECE]);
+        loop {
+            let Some((tag, body)) = wire::get(socket, &mut buffer)? else {
+                return Err(Error::failure("the process that reads the root volume is gone"));
+            };
+            match tag {
+                Tag::Read => {
+                    let range: Range = serde_json::from_slice(body).map_err(|_| wire::nonsense())?;
+                    let bytes = piece.get_mut(..range.len as usize).ok_or_else(wire::nonsense)?;
+                    talk.count(bytes.len())?;
+                    match disk.read_exact_at(bytes, range.offset) {
+                        Ok(()) => wire::put(socket, Tag::Bytes, bytes)?,
+                        Err(why) => wire::put(socket, Tag::Fault, why.to_string().as_bytes())?,
+                    }
+                }
+                Tag::Answer => {
+                    if let Some(Answer::Found(found)) = talk.answered(body)? {
+                        wire::put_json(socket, Tag::Want, &want(found))?;
+                    }
+                }
+                Tag::Kernel => put(&mut talk.files.kernel, "kernel", body, LARGEST)?,
+                Tag::Ramdisk => put(&mut talk.files.ramdisk, "ramdisk", body, MAX_RAMDISK)?,
+                Tag::End => return talk.over(body),
+                Tag::Job | Tag::Bytes | Tag::Fault | Tag::Want => return Err(wire::nonsense()),
+            }
+        }
+    }
+}
+
+/// One job's conversation.
+#[derive(Default)]
+struct Talk {
+    read: u64,
+    text: Vec<u8>,
+    answer: Option<Answer>,
+    files: Files,
+}
+
+impl Talk {
+    fn count(&mut self, bytes: usize) -> Result<()> {
+        self.read += bytes as u64;
+        if self.read > MAX_READ {
+            let gib = MAX_READ >> 30;
+            return Err(Error::failure(format!(
+                "reading the root volume was given up: it would take more than {gib} GiB of it"
+            )));
+        }
+        Ok(())
+    }
+
+    /// A piece of the answer; the answer when it is whole.
+    fn answered(&mut self, piece: &[u8]) -> Result<Option<&Answer>> {
+        if !piece.is_empty() {
+            self.text.extend_from_slice(piece);
+            let fits = self.text.len() as u64 <= MAX_ANSWER;
+            return if fits { Ok(None) } else { Err(wire::nonsense()) };
+        }
+        let text = std::mem::take(&mut self.text);
+        let answer = serde_json::from_slice(&text).map_err(|_| wire::nonsense())?;
+        Ok(Some(self.answer.insert(answer)))
+    }
+
+    fn over(self, why: &[u8]) -> Result<(Answer, Files)> {
+        match self.answer {
+            Some(Answer::Failed(why)) => Err(Error::refused("InvalidBootMenu", clean(&why))),
+            _ if !why.is_empty() => {
+                Err(Error::failure(clean(&String::from_utf8_lossy(&why[..why.len().min(1000)]))))
+            }
+            Some(answer) => Ok((answer, self.files)),
+            None => Err(wire::nonsense()),
+        }
+    }
+}
+
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Add a piece to a file; it is made with the first.
+fn put(file: &mut Option<File>, name: &str, piece: &[u8], limit: u64) -> Result<()> {
+    let doing = || format!("keep the {name} of a root volume");
+    if file.is_none() {
+        *file = Some(fds::memfd(name)?);
+    }
+    let Some(file) = file else { return Err(wire::nonsense()) };
+    file.write_all(piece).or_fail(doing)?;
+    let len = file.metadata().or_fail(doing)?.len();
+    if len > limit { Err(wire::nonsense()) } else { Ok(()) }
+}

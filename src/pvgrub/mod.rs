@@ -1,0 +1,43 @@
+//! PV-GRUB: what boots is what the menu on the instance's own root volume says, read again at every boot.
+//!
+//! A root volume is the guest's, and may be made to hurt. So none of it is interpreted here: [`process`] is a child that
+//! has nothing but a socket, on which it asks for bytes of the disk and gives answers. [`ask`] is the other end, which a
+//! launcher holds first and a VMM afterwards, so that a reboot inside the guest reads the menu, too.
+//!
+//! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its three languages
+//! ([`legacy`], [`bls`], [`grubcfg`]), [`load`] chooses the entry as GRUB would and reads its kernel and initial ramdisk,
+//! [`cmdline`] makes its arguments right for this machine.
+
+pub mod ask;
+mod bls;
+mod cmdline;
+mod find;
+mod grubcfg;
+mod legacy;
+mod load;
+pub mod menu;
+mod process;
+mod script;
+#[cfg(test)]
+mod tests;
+mod volume;
+mod wire;
+
+pub use ask::Child;
+pub use menu::Listed;
+pub use process::{SUBCOMMAND, main};
+pub use volume::Bytes;
+pub use wire::{Answer, Found};
+
+/// Why an entry boots no Linux kernel, if it does not.
+fn not_linux(entry: &menu::Entry) -> Option<String> {
+    let Some(path) = &entry.kernel else { return Some("it has no kernel".into()) };
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is = |beginnings: &[&str]| beginnings.iter().any(|beginning| name.starts_with(beginning));
+    match () {
+        () if is(&["memtest"]) => Some("it is a memory test".into()),
+        () if is(&["xen-", "xen."]) || name == "xen" => Some("it boots Xen".into()),
+        () if is(&["memdisk", "ipxe", "grub"]) => Some("it is no kernel".into()),
+        () => None,
+    }
+}
