@@ -27,7 +27,7 @@ pub(crate) fn random_hex(count: usize) -> Result<String> {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal) => {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal $(, $built_in:literal)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -36,6 +36,8 @@ macro_rules! id {
         impl $name {
             /// The prefix with its dash.
             pub const PREFIX: &'static str = concat!($prefix, "-");
+            /// What is always there, under names that EC2 gave.
+            pub const BUILT_IN: &'static [&'static str] = &[$($built_in),*];
 
             /// A new random id.
             ///
@@ -80,7 +82,8 @@ macro_rules! id {
             fn from_str(text: &str) -> Result<Self> {
                 let digits = text.strip_prefix(Self::PREFIX).unwrap_or("");
                 let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-                if digits.len() == DIGITS && digits.chars().all(hex) {
+                let built_in = Self::BUILT_IN.contains(&text);
+                if built_in || digits.len() == DIGITS && digits.chars().all(hex) {
                     Ok(Self(text.to_owned()))
                 } else {
                     Err(Error::refused($malformed, format!(
@@ -109,8 +112,8 @@ id!(
     /// An image, `ami-…`.
     ImageId, "ami", "InvalidAMIID.Malformed");
 id!(
-    /// A registered kernel, `aki-…`.
-    KernelId, "aki", "InvalidAKIID.Malformed");
+    /// A registered kernel, `aki-…`, or one of PV-GRUB's.
+    KernelId, "aki", "InvalidAKIID.Malformed", "aki-pv-grub-hd0", "aki-pv-grub-hd00");
 id!(
     /// A registered initial ramdisk, `ari-…`.
     RamdiskId, "ari", "InvalidARIID.Malformed");

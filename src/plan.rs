@@ -3,7 +3,7 @@
 //! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
 //! already open in the VMM's process under that number.
 
-use crate::id::{InstanceId, VolumeId};
+use crate::id::{InstanceId, KernelId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// The descriptor on which a VMM finds its plan.
@@ -83,8 +83,10 @@ impl BootPlan {
     /// The descriptors that it names.
     pub fn fds(&self) -> impl Iterator<Item = PlanFd> {
         let fds = match self {
-            Self::Direct { kernel, initrd, .. } => [Some(*kernel), *initrd],
-            Self::Firmware { image } => [Some(*image), None],
+            Self::Direct { kernel, initrd, menu, .. } => {
+                [Some(*kernel), *initrd, menu.as_ref().map(|menu| menu.reader)]
+            }
+            Self::Firmware { image } => [Some(*image), None, None],
         };
         fds.into_iter().flatten()
     }
@@ -114,6 +116,17 @@ pub enum PvGrub {
     Hd00,
     /// Whichever of the two it is.
     Any,
+}
+
+impl PvGrub {
+    /// The one that a kernel's id means, if it means one.
+    pub fn of(kernel: &KernelId) -> Option<Self> {
+        match kernel.as_str() {
+            "aki-pv-grub-hd0" => Some(Self::Hd0),
+            "aki-pv-grub-hd00" => Some(Self::Hd00),
+            _ => None,
+        }
+    }
 }
 
 /// What is to be booted from a menu.

@@ -238,9 +238,9 @@ pub fn stop(
     changes
 }
 
-/// Start stopped instances.
-pub fn start(dirs: &[InstanceDir], wait: bool) -> Vec<Result<Change>> {
-    parallel(dirs, |dir| lifecycle::start(dir, wait))
+/// Start stopped instances; `entry` is that of their boot menus.
+pub fn start(dirs: &[InstanceDir], wait: bool, entry: Option<&str>) -> Vec<Result<Change>> {
+    parallel(dirs, |dir| lifecycle::start(dir, wait, entry))
 }
 
 /// Terminate instances.
@@ -259,7 +259,7 @@ pub fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Resul
     };
     let polite: Vec<InstanceDir> = dirs.iter().filter(polite).cloned().collect();
     let stopped = stop(&polite, timeout, false, true);
-    let started = parallel(&polite, |dir| lifecycle::start(dir, true));
+    let started = parallel(&polite, |dir| lifecycle::start(dir, true, None));
     let mut rebooted = stopped.into_iter().zip(started).map(|(stopped, started)| {
         Ok(Change { previous: stopped?.previous, record: started?.record })
     });

@@ -92,7 +92,12 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         launch_index: 3,
         cpus: 2,
         memory: 32 << 20,
-        boot: BootPlan::Direct { kernel: PlanFd(KERNEL), initrd: None, cmdline: String::new() },
+        boot: BootPlan::Direct {
+            kernel: PlanFd(KERNEL),
+            initrd: None,
+            cmdline: String::new(),
+            menu: None,
+        },
         disks: disk.into_iter().collect(),
         uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
         console: PlanFd(CONSOLE),

@@ -170,6 +170,14 @@ impl Disk for FileDisk {
         thread.stack_size(COMMIT_STACK).spawn(main).map(drop)
     }
 
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > self.size()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.current.get().chain.read_at(bytes, offset)
+    }
+
     fn close(&self) -> io::Result<()> {
         let shared = self.current.get();
         shared.seal_previous();

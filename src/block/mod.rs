@@ -58,6 +58,13 @@ pub trait Disk: Send + Sync {
         drop(begin);
         Ok(())
     }
+    /// Fill `bytes` from `offset`, where the caller stands and with what has been written until now.
+    ///
+    /// # Errors
+    /// The range is not inside the disk; I/O errors.
+    fn read_exact_at(&self, _bytes: &mut [u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Write metadata out and sync everything: what a clean end of the VM does.
     fn close(&self) -> io::Result<()>;
     /// What its files are now.

@@ -12,7 +12,12 @@ pub fn plan(memory: u64) -> VmPlan {
         launch_index: 2,
         cpus: 2,
         memory,
-        boot: BootPlan::Direct { kernel: PlanFd(4), initrd: None, cmdline: String::new() },
+        boot: BootPlan::Direct {
+            kernel: PlanFd(4),
+            initrd: None,
+            cmdline: String::new(),
+            menu: None,
+        },
         disks: Vec::new(),
         uuid: "ec2d1e7a-0000-4000-8000-0123456789ab".into(),
         console: PlanFd(5),
@@ -55,7 +60,7 @@ fn elf(entry: u64, loads: &[Load], len: usize) -> Vec<u8> {
 /// Two segments: one that begins and ends within a page and spans whole ones, one that is not congruent.
 const LOADS: [Load; 2] = [(0x1234, 0x10_0234, 0x3000, 0x3100), (0x5001, 0x10_4000, 0x1800, 0x4000)];
 
-fn small_elf() -> Vec<u8> {
+pub fn small_elf() -> Vec<u8> {
     elf(0x10_0300, &LOADS, 0x7000)
 }
 

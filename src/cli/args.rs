@@ -206,6 +206,9 @@ pub struct Run {
     /// Append to the kernel command line
     #[arg(long, value_name = "STR", default_value = "", hide_default_value = true)]
     pub append: String,
+    /// Boot this entry of the root volume's boot menu this time: its index, id or title ('spore image boot-entries')
+    #[arg(long, value_name = "ENTRY")]
+    pub boot_entry: Option<String>,
     /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     pub block_device_mappings: Option<String>,
@@ -350,6 +353,9 @@ pub struct Start {
     /// Instances.
     #[command(flatten)]
     pub targets: Targets,
+    /// Boot this entry of the root volume's boot menu this time: its index, id or title (PV-GRUB)
+    #[arg(long, value_name = "ENTRY")]
+    pub boot_entry: Option<String>,
     /// Return as soon as the processes are started
     #[arg(long)]
     pub no_wait: bool,

@@ -103,6 +103,14 @@ pub enum ImageCommand {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
+    /// List the entries of the boot menu on an image's root (PV-GRUB)
+    ///
+    /// menu.lst, Boot Loader Specification entries or grub.cfg, as aki-pv-grub-hd0 and aki-pv-grub-hd00 read them. The
+    /// index, the id or the title of an entry is what 'spore run --boot-entry' takes.
+    BootEntries {
+        /// The image: an id, a unique prefix of one, or a name
+        image: String,
+    },
     /// Change what may be changed of an image: description, product codes, rate, launch permission
     Modify(ModifyArgs),
     /// Say from when on others should not use an image any more; they don't find it then
@@ -266,6 +274,7 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
         ImageCommand::Modify(args) => attribute::modify(&store, args),
         ImageCommand::Deprecate(args) => attribute::deprecate(&store, args),
         ImageCommand::Share(args) => attribute::share(&store, output, args),
+        ImageCommand::BootEntries { image } => super::boot_entries::run(&store, output, image),
         ImageCommand::References { images } => attribute::references(&store, output, images),
         ImageCommand::Deregister(args) => Ok(attribute::deregister(&store, args)),
     }

@@ -176,7 +176,8 @@ pub fn stop(store: &Store, output: Output, args: &Stop) -> Result<ExitCode> {
 /// `start`.
 pub fn start(store: &Store, output: Output, args: &Start) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
-    print_changes(output, "StartingInstances", service::start(&dirs, !args.no_wait))
+    let started = service::start(&dirs, !args.no_wait, args.boot_entry.as_deref());
+    print_changes(output, "StartingInstances", started)
 }
 
 /// `reboot`.

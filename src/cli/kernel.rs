@@ -4,9 +4,11 @@ use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::{Error, Result};
+use crate::image::record::Kernel;
 use crate::image::{catalog, kernel};
 use crate::instance::dir::instances;
 use crate::instance::record::{Instance, State};
+use crate::plan::PvGrub;
 use crate::store::Store;
 use clap::Subcommand;
 use serde_json::json;
@@ -32,6 +34,10 @@ pub enum KernelCommand {
         name: Option<String>,
     },
     /// List kernels
+    ///
+    /// aki-pv-grub-hd0 and aki-pv-grub-hd00 are built in. They mean that the boot menu on an instance's own root volume
+    /// says what boots, read again at every boot: the first for a volume that is one file system, the second for one with
+    /// partitions.
     #[command(visible_alias = "list")]
     Ls {
         /// Only those that match: kernel-id, name, version, architecture (may be repeated)
@@ -108,15 +114,17 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
             select::made(output, "KernelId", kernel.kernel_id.as_str())?;
         }
         KernelCommand::Ls { filters } => {
-            let kernels = store.kernels().list()?.or_warn();
+            let mut kernels = store.kernels().list()?.or_warn();
+            kernels.extend(Kernel::pv_grub());
             let kernels = select::select(kernels, filters, KERNEL_FILTERS)?;
-            let row = |kernel: &crate::image::record::Kernel| {
+            let built_in = |kernel: &Kernel| PvGrub::of(&kernel.kernel_id).is_some();
+            let row = |kernel: &Kernel| {
                 vec![
                     kernel.kernel_id.to_string(),
                     kernel.name.clone(),
                     kernel.version.clone().unwrap_or_else(|| "-".into()),
-                    human_bytes(kernel.size_bytes),
-                    kernel.creation_date.clone(),
+                    if built_in(kernel) { "-".into() } else { human_bytes(kernel.size_bytes) },
+                    if built_in(kernel) { "-".into() } else { kernel.creation_date.clone() },
                 ]
             };
             let table = Table {

@@ -3,6 +3,7 @@
 mod account;
 pub mod args;
 mod attribute;
+mod boot_entries;
 pub mod bundle;
 pub mod copy;
 mod create;

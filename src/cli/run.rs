@@ -81,6 +81,7 @@ fn action(args: &Run) -> Result<RunInstances> {
             firmware: args.firmware.clone(),
             command_line: args.cmdline.clone(),
             append: args.append.clone(),
+            boot_entry: args.boot_entry.clone(),
             root_device_type: args.root_device_type(),
             terminate_on_shutdown: args.rm,
             block_device_mappings: mappings(args.block_device_mappings.as_deref())?,

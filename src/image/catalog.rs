@@ -8,6 +8,7 @@ use super::{builtin, kernel, names, snapshot};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
+use crate::plan::PvGrub;
 use crate::store::{Durability, Locked, Record, Staging, Store, not_owned, now};
 use crate::volume::owner_id;
 use crate::volume::record::default_volume_type;
@@ -188,6 +189,21 @@ pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
 /// How many GiB a snapshot needs, if it may be used.
 type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
 
+/// # Errors
+/// What PV-GRUB's kernels don't go with.
+fn check_pv_grub(manifest: &Manifest) -> Result<()> {
+    let pv_grub = manifest.kernel_id.as_ref().and_then(PvGrub::of).is_some();
+    if pv_grub && manifest.ramdisk_id.is_some() {
+        return Err(invalid(
+            "PV-GRUB loads the ramdisk that the root volume's menu names; give none",
+        ));
+    }
+    if pv_grub && manifest.virtualization_type == Some(VirtualizationType::Hvm) {
+        return Err(invalid("PV-GRUB's kernels are for virtualization type paravirtual"));
+    }
+    Ok(())
+}
+
 /// As [`resolve_manifest`], for snapshots that need not be in the store yet.
 pub(super) fn resolve_with(
     store: &Store,
@@ -209,6 +225,7 @@ pub(super) fn resolve_with(
             ));
         }
     }
+    check_pv_grub(&manifest)?;
     if let Some(command_line) = &manifest.command_line {
         boot::cmdline::check(command_line)?;
         if command_line.contains(char::is_control) {
@@ -217,10 +234,9 @@ pub(super) fn resolve_with(
             ));
         }
     }
-    let virtualization = match (manifest.virtualization_type, &manifest.kernel_id) {
-        (Some(given), _) => given,
-        (None, Some(_)) => VirtualizationType::Paravirtual,
-        (None, None) => VirtualizationType::Hvm,
+    let virtualization = match manifest.kernel_id {
+        Some(_) => VirtualizationType::Paravirtual,
+        None => VirtualizationType::Hvm,
     };
     let root_device_name = manifest.root_device_name.unwrap_or_else(|| ROOT_DEVICE.to_owned());
     let mappings = resolve_mappings(gib, manifest.block_device_mappings, &root_device_name)?;
@@ -236,7 +252,7 @@ pub(super) fn resolve_with(
         creation_date: now(),
         state: ImageState::Available,
         architecture: manifest.architecture.unwrap_or(Architecture::X86_64),
-        virtualization_type: virtualization,
+        virtualization_type: manifest.virtualization_type.unwrap_or(virtualization),
         kernel_id: manifest.kernel_id,
         ramdisk_id: manifest.ramdisk_id,
         command_line: manifest.command_line,

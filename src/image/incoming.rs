@@ -11,7 +11,7 @@ use super::package::{Content, NewImage, Package};
 use super::record::{Image, ImageState, Kernel, Ramdisk, Snapshot, SnapshotState, StateReason};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
-use crate::plan::DiskFormat;
+use crate::plan::{DiskFormat, PvGrub};
 use crate::store::{Durability, Locked, Store, StoreLock, now};
 use crate::volume::owner_id;
 use crate::volume::record::Layer;
@@ -339,7 +339,8 @@ pub(super) fn unfinished(
 /// The new image, pending, with new ids for its snapshots.
 fn pending(store: &Store, package: &Package, new: &NewImage, boot: &Boot) -> Result<Locked<Image>> {
     let mut manifest = package.manifest(new)?;
-    manifest.kernel_id = boot.kernel.as_ref().map(|k| k.record.kernel_id.clone());
+    let built_in = package.image.kernel_id.clone().filter(|id| PvGrub::of(id).is_some());
+    manifest.kernel_id = boot.kernel.as_ref().map(|k| k.record.kernel_id.clone()).or(built_in);
     manifest.ramdisk_id = boot.ramdisk.as_ref().map(|r| r.record.ramdisk_id.clone());
     if manifest.block_device_mappings.len() > MAX_MAPPINGS {
         return Err(super::package::malformed("it has too many block devices"));

@@ -9,6 +9,7 @@ use super::{catalog, names};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
+use crate::plan::PvGrub;
 use crate::store::shared::open_file;
 use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::{owner_id, users};
@@ -220,7 +221,7 @@ pub(super) fn write(path: &Path, from: &mut dyn Read) -> Result<String> {
 /// It does not exist, or can't be kept.
 pub fn own(store: &Store, id: &KernelId) -> Result<KernelId> {
     let record = store.kernels().get(id)?;
-    if record.owner_id == owner_id() {
+    if record.owner_id == owner_id() || PvGrub::of(id).is_some() {
         return Ok(record.kernel_id);
     }
     let file = open_file(&store.kernels().dir(id), KERNEL)?;

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod attribute;
+pub mod boot_entries;
 pub mod builtin;
 pub mod bundle;
 pub mod catalog;

@@ -11,6 +11,7 @@ use super::record::{Image, ImageState, Snapshot, SnapshotState, Tag};
 use super::snapshot;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
+use crate::plan::PvGrub;
 use crate::store::shared::open_file;
 use crate::store::{Record, Store, now};
 use crate::volume::owner_id;
@@ -323,7 +324,9 @@ pub fn available(store: &Store, id: &SnapshotId) -> Result<Snapshot> {
 /// # Errors
 /// It is not registered any more.
 pub fn open_kernel(store: &Store, image: &Image) -> Result<Option<File>> {
-    open_boot(&store.kernels(), image.kernel_id.as_ref(), KERNEL)
+    // Where the copy goes has PV-GRUB's, too.
+    let own = image.kernel_id.as_ref().filter(|id| PvGrub::of(id).is_none());
+    open_boot(&store.kernels(), own, KERNEL)
 }
 
 /// The image's initial ramdisk, if it has one.

@@ -352,6 +352,26 @@ pub struct Kernel {
     pub tags: Vec<Tag>,
 }
 
+impl Kernel {
+    /// PV-GRUB's kernels, which every store has: they mean that a menu on the root volume says what boots.
+    pub fn pv_grub() -> Vec<Self> {
+        let kernel = |id: &str| {
+            Some(Self {
+                kernel_id: id.parse().ok()?,
+                name: id.trim_start_matches(KernelId::PREFIX).to_owned(),
+                owner_id: "spore".into(),
+                creation_date: "1970-01-01T00:00:00.000Z".into(),
+                architecture: Architecture::X86_64,
+                version: None,
+                digest: String::new(),
+                size_bytes: 0,
+                tags: Vec::new(),
+            })
+        };
+        KernelId::BUILT_IN.iter().filter_map(|id| kernel(id)).collect()
+    }
+}
+
 /// A registered initial ramdisk: `ramdisk` beside the record, byte for byte as registered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]

@@ -12,7 +12,7 @@ use crate::image::record::{
     Tag, VirtualizationType,
 };
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::Engine;
+use crate::plan::{Engine, PvGrub};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ pub struct Request {
     pub command_line: Option<String>,
     /// Appended to the command line.
     pub append: String,
+    /// The entry of the root volume's boot menu, for the first boot: index, id or title.
+    pub boot_entry: Option<String>,
     /// In place of the image's.
     pub root_device_type: Option<RootDeviceType>,
     /// The guest's power-off terminates the instance.
@@ -95,6 +97,12 @@ pub struct LaunchPlan {
     pub command_line: String,
     /// What it was made of: the image's, or what the request gave in its place.
     pub image_command_line: Option<String>,
+    /// Added to what a boot menu says, if one does; the command line is empty then.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub append: String,
+    /// The menu's entry for the first boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_entry: Option<String>,
     /// SMBIOS UUID.
     pub uuid: String,
     /// Volumes to make, the root first.
@@ -182,19 +190,26 @@ pub fn resolve(
     check_root_size(root_device_type, volumes.first().map_or(0, |root| root.size))?;
     let given = request.command_line.as_ref().or(image.command_line.as_ref());
     let base = given.map_or("", String::as_str);
+    let menu = check_menu(request, kernel.as_ref())?;
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
         let command_line = match kernel {
-            Some(_) => {
+            Some(_) if !menu => {
                 cmdline::assemble(base, &request.append, "/dev/vda", &instance_id, launch_index)?
             }
-            None => String::new(),
+            _ => String::new(),
         };
         Ok(LaunchPlan {
             uuid: uuid(&instance_id),
             command_line,
             image_command_line: given.cloned(),
+            append: if menu {
+                [base, &request.append].join(" ").trim().into()
+            } else {
+                String::new()
+            },
+            boot_entry: request.boot_entry.clone(),
             instance_id,
             reservation_id: reservation_id.clone(),
             image_id: image.image_id.clone(),
@@ -268,6 +283,24 @@ fn boots(request: &Request, image: &Image) -> Result<Boots> {
         (None, None) => image.ramdisk_id.clone(),
     };
     Ok(Boots { kernel: kernel.cloned(), ramdisk })
+}
+
+/// Whether a boot menu says what boots.
+fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
+    let menu = kernel.and_then(PvGrub::of).is_some();
+    let refuse = |why: &str| Err(Error::refused("InvalidParameterCombination", why));
+    if menu && request.ramdisk.is_some() {
+        return refuse("PV-GRUB loads the ramdisk that the root volume's menu names; give none");
+    }
+    if menu && request.command_line.is_some() {
+        return refuse("the root volume's menu has the kernel's arguments; --append adds to them");
+    }
+    if !menu && request.boot_entry.is_some() {
+        return refuse(
+            "--boot-entry is for an image whose kernel is aki-pv-grub-hd0 or aki-pv-grub-hd00",
+        );
+    }
+    Ok(menu)
 }
 
 fn check_image(image: &Image) -> Result<()> {

@@ -75,7 +75,7 @@ fn launch_one(
     wait: bool,
 ) -> Result<Record> {
     let (dir, mut locked) = prepare::make(store, plan, user_data)?;
-    match bring_up(&dir, &mut locked, wait) {
+    match bring_up(&dir, &mut locked, wait, plan.boot_entry.as_deref()) {
         Ok(()) => Ok(locked.record.clone()),
         Err(error) => {
             end_vmm(&dir)?;
@@ -85,9 +85,14 @@ fn launch_one(
     }
 }
 
-/// Open, spawn and, with `wait`, hear that it runs; then save the record.
-fn bring_up(dir: &InstanceDir, locked: &mut Locked<Record>, wait: bool) -> Result<()> {
-    let prepared = prepare::open(dir, &mut locked.record, wait)?;
+/// Open, spawn and, with `wait`, hear that it runs; then save the record. `entry` is the boot menu's.
+fn bring_up(
+    dir: &InstanceDir,
+    locked: &mut Locked<Record>,
+    wait: bool,
+    entry: Option<&str>,
+) -> Result<()> {
+    let prepared = prepare::open(dir, &mut locked.record, wait, entry)?;
     if !wait {
         // Saved before there is a VMM that might outlive us.
         dir::save(locked)?;
@@ -100,11 +105,12 @@ fn bring_up(dir: &InstanceDir, locked: &mut Locked<Record>, wait: bool) -> Resul
     dir::save(locked)
 }
 
-/// Start a stopped instance on its own volumes. A running one stays as it is, as on EC2.
+/// Start a stopped instance on its own volumes. A running one stays as it is, as on EC2. `entry` is that of the boot menu,
+/// this time, where a menu says what boots.
 ///
 /// # Errors
 /// `IncorrectInstanceState`, or why the VMM can't start; the instance is stopped then.
-pub fn start(dir: &InstanceDir, wait: bool) -> Result<Change> {
+pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>) -> Result<Change> {
     let mut locked = current(dir)?;
     let previous = locked.record.instance.state;
     match previous {
@@ -123,7 +129,7 @@ pub fn start(dir: &InstanceDir, wait: bool) -> Result<Change> {
     locked.record.instance.state_reason = None;
     locked.record.instance.launch_time = store::now();
     dir::save(&mut locked)?;
-    if let Err(error) = bring_up(dir, &mut locked, wait) {
+    if let Err(error) = bring_up(dir, &mut locked, wait, entry) {
         end_vmm(dir)?;
         let reason = StateReason::new("Server.InternalError", error.message());
         reap::finish(dir, &mut locked, State::Stopped, reason)?;

@@ -25,6 +25,7 @@ pub mod mapping;
 pub mod modify;
 pub mod pool;
 pub mod prepare;
+mod pv;
 pub mod reap;
 mod rebase;
 pub mod record;

@@ -7,6 +7,7 @@ use super::types;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::record::RootDeviceType;
+use crate::plan::PvGrub;
 use crate::store::{Durability, Store};
 use std::fs::{self, File};
 use std::io::Write;
@@ -109,7 +110,8 @@ fn boots(instance: &mut Instance, changes: &Changes) {
         instance.kernel_id = None;
         instance.spore.firmware = Some(firmware.clone());
     }
-    if instance.kernel_id.is_none() {
+    // Firmware has none, and a boot menu names its own.
+    if instance.kernel_id.as_ref().is_none_or(|kernel| PvGrub::of(kernel).is_some()) {
         instance.ramdisk_id = None;
     }
 }

@@ -3,13 +3,15 @@
 use super::dir::{self, InstanceDir};
 use super::firmware;
 use super::launch::{LaunchPlan, VolumePlan};
+use super::pv::{self, Layers};
 use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
 use super::supply;
-use crate::error::{OrFail, Result};
+use crate::error::{Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::image::record::{Architecture, RootDeviceType};
-use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, VmPlan};
+use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, PvGrub, VmPlan};
 use crate::store::{self, Durability, Locked, Store};
+use crate::volume::Opened;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -150,6 +152,8 @@ fn record(plan: &LaunchPlan) -> Record {
                 firmware: plan.firmware.clone(),
                 command_line: plan.command_line.clone(),
                 image_command_line: plan.image_command_line.clone(),
+                append: plan.append.clone(),
+                boot_entry: None,
                 uuid: plan.uuid.clone(),
                 engine: plan.engine,
                 engines: Vec::new(),
@@ -165,25 +169,37 @@ fn record(plan: &LaunchPlan) -> Record {
     }
 }
 
-/// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock.
+/// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock. `entry` is that of the
+/// boot menu, where one says what boots.
 ///
 /// # Errors
-/// A file of the instance, its kernel or its volumes can't be opened.
-pub fn open(dir: &InstanceDir, record: &mut Record, wait: bool) -> Result<Prepared> {
+/// A file of the instance, its kernel or its volumes can't be opened; its boot menu has nothing that boots.
+pub fn open(
+    dir: &InstanceDir,
+    record: &mut Record,
+    wait: bool,
+    entry: Option<&str>,
+) -> Result<Prepared> {
     let mut fds = Fds::default();
     let console = dir.open_log(&dir.console())?;
     record.instance.spore.console_start =
         console.metadata().or_fail(|| format!("read {}", dir.console().display()))?.len();
     let instance = record.instance.clone();
-    let boot = open_boot(dir.store(), &mut fds, &instance)?;
     let mut disks = Vec::new();
+    let mut root = None;
     for mapping in &instance.block_device_mappings {
-        disks.push(open_disk(dir.store(), &mut fds, mapping, &instance)?);
+        let opened =
+            supply::open_volume(dir.store(), &mapping.ebs.volume_id, mapping.ebs.read_only)?;
+        if mapping.device_name == instance.root_device_name {
+            root = Some(pv::layers(&opened)?);
+        }
+        disks.push(open_disk(&mut fds, mapping, &instance, opened));
     }
     for ephemeral in &instance.spore.ephemeral {
         let file = supply::ephemeral(dir, ephemeral)?;
         disks.push(ephemeral_disk(&mut fds, file, &instance)?);
     }
+    let boot = boot(dir, &mut fds, record, root, entry)?;
     if instance.root_device_type == RootDeviceType::InstanceStore {
         // The open descriptors are all that keeps it: it leaves no trace however the VMM ends.
         supply::release_volumes(dir.store(), record)?;
@@ -210,43 +226,54 @@ pub fn open(dir: &InstanceDir, record: &mut Record, wait: bool) -> Result<Prepar
     Ok(Prepared { plan, fds, ready: ready.into() })
 }
 
-/// A kernel, or else the firmware that boots the root device.
-fn open_boot(store: &Store, fds: &mut Fds, instance: &Instance) -> Result<BootPlan> {
+/// What the VMM executes first: the firmware that boots the root device, a kernel, or what a boot menu says.
+fn boot(
+    dir: &InstanceDir,
+    fds: &mut Fds,
+    record: &mut Record,
+    root: Option<Layers>,
+    entry: Option<&str>,
+) -> Result<BootPlan> {
+    let instance = &mut record.instance;
+    if let Some(from) = instance.kernel_id.as_ref().and_then(PvGrub::of) {
+        return pv::boot(dir.store(), fds, instance, from, root, entry);
+    }
+    if entry.is_some() {
+        return Err(Error::refused(
+            "InvalidParameterCombination",
+            format!("{} does not boot by PV-GRUB: --boot-entry has no meaning", dir.id()),
+        ));
+    }
     let Some(kernel) = &instance.kernel_id else {
         let image = firmware::open(instance.spore.firmware.as_deref())?;
         return Ok(BootPlan::Firmware { image: fds.add(image) });
     };
     Ok(BootPlan::Direct {
-        kernel: fds.add(supply::open_kernel(store, kernel)?),
+        kernel: fds.add(supply::open_kernel(dir.store(), kernel)?),
         initrd: match &instance.ramdisk_id {
-            Some(id) => Some(fds.add(supply::open_ramdisk(store, id)?)),
+            Some(id) => Some(fds.add(supply::open_ramdisk(dir.store(), id)?)),
             None => None,
         },
         cmdline: instance.spore.command_line.clone(),
+        menu: None,
     })
 }
 
-fn open_disk(
-    store: &Store,
-    fds: &mut Fds,
-    mapping: &Mapping,
-    instance: &Instance,
-) -> Result<DiskPlan> {
+fn open_disk(fds: &mut Fds, mapping: &Mapping, instance: &Instance, opened: Opened) -> DiskPlan {
     let volume = &mapping.ebs;
-    let opened = supply::open_volume(store, &volume.volume_id, volume.read_only)?;
     let layers = opened
         .layers
         .into_iter()
         .map(|(file, format): (File, DiskFormat)| LayerPlan { fd: fds.add(file), format })
         .collect();
-    Ok(DiskPlan {
+    DiskPlan {
         volume_id: volume.volume_id.clone(),
         read_only: volume.read_only,
         layers,
         hold: Some(fds.add(opened.hold)),
         engine: instance.spore.engine,
         queues: queues(instance),
-    })
+    }
 }
 
 fn ephemeral_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<DiskPlan> {

@@ -37,6 +37,8 @@ pub fn record(
                 firmware: None,
                 command_line: String::new(),
                 image_command_line: None,
+                append: String::new(),
+                boot_entry: None,
                 uuid: String::new(),
                 engine: Engine::Auto,
                 engines: vec![],

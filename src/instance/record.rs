@@ -81,6 +81,12 @@ pub struct Spore {
     /// What that was made of: its image's, for images made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_command_line: Option<String>,
+    /// Added to the arguments of the boot menu's entry at every boot, if a menu says what boots.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub append: String,
+    /// The title of the boot menu's entry that its last launch or start booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_entry: Option<String>,
     /// SMBIOS UUID.
     pub uuid: String,
     /// The engine asked for.

@@ -120,7 +120,8 @@ impl Child {
             };
             match tag {
                 Tag::Read => {
-                    let range: Range = serde_json::from_slice(body).map_err(|_| wire::nonsense())?;
+                    let range: Range =
+                        serde_json::from_slice(body).map_err(|_| wire::nonsense())?;
                     let bytes = piece.get_mut(..range.len as usize).ok_or_else(wire::nonsense)?;
                     talk.count(bytes.len())?;
                     match disk.read_exact_at(bytes, range.offset) {

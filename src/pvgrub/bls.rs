@@ -56,7 +56,8 @@ pub fn parse(
     }
     let saved = ["next_entry", "saved_entry"].iter().find_map(|name| environment.get(*name));
     menu.default = saved.filter(|saved| !saved.is_empty()).cloned().or_else(|| {
-        let pattern = loader_conf.lines().find_map(|line| key(line).filter(|k| k.0 == "default"))?;
+        let pattern =
+            loader_conf.lines().find_map(|line| key(line).filter(|k| k.0 == "default"))?;
         let pattern = pattern.1.strip_suffix(".conf").unwrap_or(pattern.1);
         let found = menu.entries.iter().find(|e| matches(pattern, e.id.as_deref().unwrap_or("")));
         found.map(|entry| entry.index.clone())
@@ -155,7 +156,8 @@ pub fn compare_versions(a: &str, b: &str) -> Ordering {
 
 /// A shell pattern of `*` and `?`. In steps bounded by the product of both lengths.
 fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let mut row = vec![false; text.len() + 1];
     row[0] = true;
     for wanted in pattern {
@@ -192,10 +194,7 @@ mod tests {
         let environment = BTreeMap::from([("kernelopts".into(), "rhgb".into())]);
         let menu = parse(&files, &Place::Partition(2), &environment, "");
         let ids: Vec<_> = menu.entries.iter().map(|e| e.id.as_deref().unwrap()).collect();
-        assert_eq!(
-            ids,
-            ["0123-6.8.10-300.fc40", "0123-6.8.9-300.fc40", "0123-6.8.5-301.fc40"]
-        );
+        assert_eq!(ids, ["0123-6.8.10-300.fc40", "0123-6.8.9-300.fc40", "0123-6.8.5-301.fc40"]);
         let first = &menu.entries[0];
         assert_eq!(first.title, "Fedora Linux (6.8.10-300.fc40) 40");
         assert_eq!(first.kernel.as_deref(), Some("/vmlinuz-6.8.10-300.fc40"));

@@ -62,14 +62,14 @@ pub fn parse(
     let Run { mut found, .. } = run;
     let value = |name: &str| level.variables.get(name).filter(|value| !value.is_empty());
     found.menu.default = value("default").cloned();
-    found.menu.fallback =
-        value("fallback").map(|text| words_of_fallback(text)).unwrap_or_default();
+    found.menu.fallback = value("fallback").map(|text| words_of_fallback(text)).unwrap_or_default();
     Ok(found)
 }
 
 /// Numbers are separated by spaces; a title is one.
 fn words_of_fallback(text: &str) -> Vec<String> {
-    let numbers = text.split_whitespace().all(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let numbers =
+        text.split_whitespace().all(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     if numbers { text.split_whitespace().map(str::to_owned).collect() } else { vec![text.into()] }
 }
 
@@ -152,7 +152,9 @@ impl Run<'_> {
                 }
             }
             _ if name.contains('=') => assign(name, level),
-            _ => return Ok(entry.as_mut().is_some_and(|entry| load(entry, name, arguments, level))),
+            _ => {
+                return Ok(entry.as_mut().is_some_and(|entry| load(entry, name, arguments, level)));
+            }
         }
         Ok(true)
     }
@@ -274,15 +276,19 @@ fn search(command: &str, arguments: &[String], level: &mut Level) {
             // Its argument is optional, and no name of a file system is ever written there.
             "--set" | "-s" => {
                 let mut ahead = words.clone();
-                if ahead.next().is_some_and(|next| !next.starts_with('-')) && ahead.next().is_some() {
+                if ahead.next().is_some_and(|next| !next.starts_with('-')) && ahead.next().is_some()
+                {
                     variable = words.next().map_or("root", String::as_str);
                 }
             }
             word if word.starts_with("--set=") => variable = &word["--set=".len()..],
             word if word.starts_with('-') => {}
             word if name.is_none() => name = Some(word),
-            // search.fs_uuid NAME VARIABLE [HINT]
-            word if command.contains('.') => variable = word,
+            // search.fs_uuid NAME VARIABLE [HINT…]
+            word if command.contains('.') => {
+                variable = word;
+                break;
+            }
             _ => {}
         }
     }

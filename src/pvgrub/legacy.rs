@@ -17,8 +17,11 @@ pub fn parse(text: &str, saved: Option<&str>) -> Menu {
                 if let Some(entry) = current.take() {
                     menu.push(finished(entry));
                 }
-                current =
-                    Some(Entry { index: index.to_string(), title: rest.into(), ..Entry::default() });
+                current = Some(Entry {
+                    index: index.to_string(),
+                    title: rest.into(),
+                    ..Entry::default()
+                });
             }
             (command, Some(entry)) => within(entry, command, rest),
             ("default", None) => {

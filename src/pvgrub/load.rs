@@ -72,7 +72,8 @@ fn load_entry(
     let path = entry.kernel.as_deref().ok_or("it has no kernel")?;
     let (at, kernel) = read(volume, located, entry, path, MAX_KERNEL)
         .map_err(|why| format!("its kernel {path} can't be loaded: {why}"))?;
-    boot::unpack::check(&kernel).map_err(|why| format!("its kernel {path} is {}", why.message()))?;
+    boot::unpack::check(&kernel)
+        .map_err(|why| format!("its kernel {path} is {}", why.message()))?;
     let mut ramdisk: Vec<u8> = Vec::new();
     for initrd in &entry.initrds {
         let room = MAX_RAMDISK - ramdisk.len() as u64;
@@ -85,8 +86,9 @@ fn load_entry(
     let has_initrd = !entry.initrds.is_empty();
     let arguments = cmdline::rewrite(&entry.arguments, volume, at, has_initrd);
     let identity = (&boot.instance_id, boot.launch_index);
-    let line = boot::cmdline::assemble(&arguments, &boot.append, "/dev/vda", identity.0, identity.1)
-        .map_err(|error| error.message().to_owned())?;
+    let line =
+        boot::cmdline::assemble(&arguments, &boot.append, "/dev/vda", identity.0, identity.1)
+            .map_err(|error| error.message().to_owned())?;
     Ok((kernel, has_initrd.then_some(ramdisk), line))
 }
 
@@ -123,7 +125,9 @@ pub fn list(volume: &Volume, boot: &PvBoot) -> Result<(String, Vec<Listed>), Str
         }
         let path = entry.kernel.as_deref()?;
         match volume.find(&entry.place, located.system) {
-            Ok(at) => volume.systems[at].len(path).is_none().then(|| format!("{path} is not there")),
+            Ok(at) => {
+                volume.systems[at].len(path).is_none().then(|| format!("{path} is not there"))
+            }
             Err(why) => Some(why),
         }
     };

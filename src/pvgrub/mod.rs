@@ -27,7 +27,7 @@ pub use ask::Child;
 pub use menu::Listed;
 pub use process::{SUBCOMMAND, main};
 pub use volume::Bytes;
-pub use wire::{Answer, Found};
+pub use wire::{Found, Wanted};
 
 /// Why an entry boots no Linux kernel, if it does not.
 fn not_linux(entry: &menu::Entry) -> Option<String> {

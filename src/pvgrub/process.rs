@@ -13,7 +13,7 @@ use crate::sys::seccomp::{Allow, Allow::Call, Filter};
 use crate::sys::{confine, fds};
 use sha2::{Digest, Sha256};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -50,14 +50,10 @@ pub fn main() -> ExitCode {
     match confine_all().and_then(|()| serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = wire::put(socket().as_fd(), Tag::End, error.message().as_bytes());
+            let _ = wire::put(rustix::stdio::stdin(), Tag::End, error.message().as_bytes());
             ExitCode::from(125)
         }
     }
-}
-
-fn socket() -> std::io::Stdin {
-    std::io::stdin()
 }
 
 fn confine_all() -> Result<()> {
@@ -70,8 +66,7 @@ fn confine_all() -> Result<()> {
 
 /// Do one job after the other until nobody asks any more.
 fn serve() -> Result<()> {
-    let stdin = socket();
-    let socket = stdin.as_fd();
+    let socket = rustix::stdio::stdin();
     let mut buffer = Vec::new();
     while let Some((tag, body)) = wire::get(socket, &mut buffer)? {
         // What a job that died was still to be told is of no use any more.

@@ -85,7 +85,8 @@ impl Word {
 /// # Errors
 /// A quote or a block without an end, or too many blocks within blocks; with the line.
 pub fn parse(text: &str) -> Result<Vec<Statement>, String> {
-    let mut parser = Parser { lexer: Lexer { chars: text.chars().peekable(), line: 1 }, ahead: None };
+    let mut parser =
+        Parser { lexer: Lexer { chars: text.chars().peekable(), line: 1 }, ahead: None };
     let (statements, end) = parser.block(0, &[])?;
     match end {
         Stop::Text => Ok(statements),

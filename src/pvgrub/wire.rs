@@ -164,10 +164,7 @@ pub fn put_all(socket: BorrowedFd<'_>, tag: Tag, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// It is none that is known, or did not come in time.
-pub fn get<'a>(
-    socket: BorrowedFd<'_>,
-    buffer: &'a mut Vec<u8>,
-) -> Result<Option<(Tag, &'a [u8])>> {
+pub fn get<'a>(socket: BorrowedFd<'_>, buffer: &'a mut Vec<u8>) -> Result<Option<(Tag, &'a [u8])>> {
     buffer.resize(PIECE + 1, 0);
     let got = rustix::io::retry_on_intr(|| recv(socket, &mut buffer[..], RecvFlags::TRUNC));
     let (_, count) = got.or_fail(|| "hear from the process that reads a root volume")?;

@@ -29,6 +29,10 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     const KIND: &'static str;
     /// EC2's error code for an unknown one.
     const NOT_FOUND: &'static str;
+    /// What every store has without a directory for it.
+    fn built_in() -> Vec<Self> {
+        Vec::new()
+    }
     /// Its id.
     fn id(&self) -> &Self::Id;
     /// What else it may be addressed by.
@@ -51,9 +55,13 @@ fn name_tag(tags: &[crate::image::record::Tag]) -> Option<&str> {
 
 macro_rules! record {
     ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal,
-     $name:expr, $essence:expr $(, $holds:expr)?) => {
+     $name:expr, $essence:expr $(, $holds:expr)? $(; $built_in:expr)?) => {
         impl Record for $record {
             type Id = $type;
+            $(fn built_in() -> Vec<Self> {
+                let built_in: fn() -> Vec<Self> = $built_in;
+                built_in()
+            })?
             const DIRECTORY: &'static str = $directory;
             const KIND: &'static str = $kind;
             const NOT_FOUND: &'static str = $not_found;
@@ -101,7 +109,8 @@ record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.No
     ImageState::Failed | ImageState::Deregistered => false,
 });
 record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", "InvalidAKIID.NotFound",
-    |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags }));
+    |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags });
+    Kernel::pv_grub);
 record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "InvalidARIID.NotFound",
     |ramdisk| Some(&ramdisk.name), |ramdisk| json!({ "Name": ramdisk.name, "Tags": ramdisk.tags }));
 record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", "InvalidSnapshot.NotFound",

@@ -23,7 +23,8 @@ pub const MEMORY_AND_END: &[Allow] = &[
 /// # Errors
 /// The kernel refuses, which it does not.
 pub fn limit(memory: u64, seconds: Option<u64>) -> Result<()> {
-    let limits = [(Resource::As, Some(memory)), (Resource::Cpu, seconds), (Resource::Core, Some(0))];
+    let limits =
+        [(Resource::As, Some(memory)), (Resource::Cpu, seconds), (Resource::Core, Some(0))];
     for (resource, value) in limits {
         if value.is_some() {
             setrlimit(resource, Rlimit { current: value, maximum: value })

@@ -168,7 +168,9 @@ impl EventLoop {
         }
         self.report.tell(&VmReport::Reset { at: now_ms(), by });
         let failed = |error: crate::Error| (EndReason::VmmError, format!("cannot reset: {error}"));
-        self.machine.reset().map_err(failed)?;
+        if let Some(chosen) = self.machine.reset().map_err(failed)? {
+            self.report.notice(&chosen);
+        }
         self.resets += 1;
         self.panicked = false;
         self.machine.gate.open();

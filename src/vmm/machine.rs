@@ -42,7 +42,7 @@ use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Address space for the stack of the thread that assembles beside.
@@ -59,7 +59,7 @@ struct MachineDisk {
 /// A machine.
 pub struct Machine {
     plan: VmPlan,
-    payload: Payload,
+    payload: Mutex<Payload>,
     ram: GuestRam,
     vm: VmFd,
     seats: Vec<Seat>,
@@ -118,7 +118,7 @@ impl Machine {
         let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
         Ok(Self {
             plan,
-            payload,
+            payload: Mutex::new(payload),
             ram,
             vm,
             seats,
@@ -172,15 +172,18 @@ impl Machine {
         self.gate.close(self.vcpus.len());
     }
 
-    /// Bring the paused machine back to its beginning. The vCPUs run again when the gate opens.
+    /// Bring the paused machine back to its beginning. The vCPUs run again when the gate opens. With it comes what a boot
+    /// menu has chosen now, if one does.
     ///
     /// # Errors
-    /// The payload cannot be loaded again, or KVM refuses.
-    pub fn reset(&self) -> Result<()> {
+    /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
+    pub fn reset(&self) -> Result<Option<String>> {
         self.transports.iter().for_each(|transport| transport.reset());
+        let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = payload.choose(self.media().next())?;
         self.power.reset();
         ram::clear(&self.ram)?;
-        let entry = self.payload.load(&self.plan, self.transports.len(), &self.ram)?;
+        let entry = payload.load(&self.plan, self.transports.len(), &self.ram)?;
         for chip in &self.irqchips {
             self.vm.set_irqchip(chip).or_fail(|| "reset an interrupt controller")?;
         }
@@ -189,7 +192,7 @@ impl Machine {
             regs::reset(&vcpu.lock(), index, (index == 0).then_some(&entry))?;
         }
         self.serial.reset();
-        Ok(())
+        Ok(chosen)
     }
 
     /// vCPUs that the guest has brought up.

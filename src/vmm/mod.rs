@@ -7,6 +7,7 @@ pub mod event;
 pub mod gate;
 mod layers;
 pub mod machine;
+mod menu;
 pub mod payload;
 pub mod pc;
 pub mod regs;

@@ -1,5 +1,7 @@
 //! What a machine executes first, kept for its resets.
 
+use super::menu::Menu;
+use crate::block::Disk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
 use crate::error::Result;
@@ -19,6 +21,8 @@ pub enum Payload {
         initrd: Option<File>,
         /// The kernel's command line.
         cmdline: String,
+        /// Where these came from, if it is asked again before each reset.
+        menu: Option<Box<Menu>>,
     },
     /// A PC's BIOS.
     Firmware(Firmware),
@@ -31,13 +35,34 @@ impl Payload {
     /// One is missing, or the firmware is none.
     pub fn take(boot: &BootPlan) -> Result<Self> {
         Ok(match boot {
-            BootPlan::Direct { kernel, initrd, cmdline } => Self::Kernel {
+            BootPlan::Direct { kernel, initrd, cmdline, menu } => Self::Kernel {
                 kernel: fds::take_file(*kernel)?,
                 initrd: initrd.map(fds::take_file).transpose()?,
                 cmdline: cmdline.clone(),
+                menu: menu.as_ref().map(Menu::take).transpose()?.map(Box::new),
             },
             BootPlan::Firmware { image } => Self::Firmware(Firmware::map(fds::take_file(*image)?)?),
         })
+    }
+
+    /// Ask the boot menu on the disk `root` what is to be executed, if there is one. With it comes what it chose.
+    ///
+    /// # Errors
+    /// Nothing boots by it any more.
+    pub fn choose(&mut self, root: Option<&dyn Disk>) -> Result<Option<String>> {
+        let Self::Kernel { kernel, initrd, cmdline, menu: Some(menu) } = self else {
+            return Ok(None);
+        };
+        let Some(root) = root else { return Ok(None) };
+        let changes = menu.read(root)?;
+        if let Some(new) = changes.kernel {
+            *kernel = new;
+        }
+        if let Some(new) = changes.initrd {
+            *initrd = new;
+        }
+        *cmdline = changes.command_line;
+        Ok(Some(changes.message))
     }
 
     /// Put it into RAM that is all zero, for a machine with `slots` virtio devices.
@@ -46,7 +71,7 @@ impl Payload {
     /// It is not loadable, or the host refuses.
     pub fn load(&self, plan: &VmPlan, slots: usize, ram: &GuestRam) -> Result<Entry> {
         match self {
-            Self::Kernel { kernel, initrd, cmdline } => {
+            Self::Kernel { kernel, initrd, cmdline, .. } => {
                 let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, slots, ram)?;
                 Ok(Entry::Kernel(state))
             }

@@ -99,25 +99,26 @@ const WORKER: &[Allow] = &[
 ];
 
 const EVENT: &[Allow] = &[
-    Call(libc::SYS_accept4),     // control socket
-    Call(libc::SYS_recvfrom),    // control clients
-    Call(libc::SYS_recvmsg),     // control clients that pass descriptors
-    Call(libc::SYS_sendto),      // control clients, without SIGPIPE
-    Call(libc::SYS_shutdown),    // control clients
-    Call(libc::SYS_getrandom),   // std's hash maps
-    Ioctl(kvm::RUN),             // completes an access before a reset
-    Ioctl(kvm::SET_REGS),        // reset
-    Ioctl(kvm::SET_SREGS),       // reset
-    Ioctl(kvm::SET_MSRS),        // reset
-    Ioctl(kvm::SET_FPU),         // reset
-    Ioctl(kvm::SET_LAPIC),       // reset
-    Ioctl(kvm::SET_MP_STATE),    // reset
-    Ioctl(kvm::SET_VCPU_EVENTS), // reset
-    Ioctl(kvm::SET_XCRS),        // reset
-    Ioctl(kvm::SET_IRQCHIP),     // reset
-    Ioctl(kvm::SET_PIT2),        // reset
-    Ioctl(kvm::GET_MP_STATE),    // status: CPUs online
-    Ioctl(0x5421),               // FIONBIO: control clients
+    Call(libc::SYS_accept4),      // control socket
+    Call(libc::SYS_recvfrom),     // control clients
+    Call(libc::SYS_recvmsg),      // control clients that pass descriptors
+    Call(libc::SYS_sendto),       // control clients, without SIGPIPE
+    Call(libc::SYS_shutdown),     // control clients
+    Call(libc::SYS_memfd_create), // a kernel that a boot menu names
+    Call(libc::SYS_getrandom),    // std's hash maps
+    Ioctl(kvm::RUN),              // completes an access before a reset
+    Ioctl(kvm::SET_REGS),         // reset
+    Ioctl(kvm::SET_SREGS),        // reset
+    Ioctl(kvm::SET_MSRS),         // reset
+    Ioctl(kvm::SET_FPU),          // reset
+    Ioctl(kvm::SET_LAPIC),        // reset
+    Ioctl(kvm::SET_MP_STATE),     // reset
+    Ioctl(kvm::SET_VCPU_EVENTS),  // reset
+    Ioctl(kvm::SET_XCRS),         // reset
+    Ioctl(kvm::SET_IRQCHIP),      // reset
+    Ioctl(kvm::SET_PIT2),         // reset
+    Ioctl(kvm::GET_MP_STATE),     // status: CPUs online
+    Ioctl(0x5421),                // FIONBIO: control clients
 ];
 
 /// The filters of a VMM's threads, one a kind. Each is compiled by the first thread that it is for, so that no

@@ -3,8 +3,8 @@
 use super::{kind, parse_layer};
 use crate::block::{Reader, partitions};
 use crate::error::{Error, OrFail, Result};
-use crate::sys::{confine, fds};
 use crate::sys::seccomp::{Allow, Allow::Call, Filter};
+use crate::sys::{confine, fds};
 use ext4_view::{Ext4, Ext4Read, FileType, PathBuf};
 use std::ffi::OsString;
 use std::fs::File;
@@ -27,15 +27,15 @@ const SKIPPED: &[&str] = &["/usr", "/boot", "/proc", "/sys", "/dev", "/lib", "/l
 
 /// What reading takes. Anything else ends the process.
 const CALLS: &[Allow] = &[
-    Call(libc::SYS_read),           // the disk
-    Call(libc::SYS_pread64),        // the disk
-    Call(libc::SYS_preadv),         // the disk
-    Call(libc::SYS_lseek),          // holes of the disk
-    Call(libc::SYS_statx),          // size of the disk
-    Call(libc::SYS_fstat),          // the same
-    Call(libc::SYS_write),          // the answer
-    Call(libc::SYS_close),          // the disk
-    Call(libc::SYS_fcntl),          // std looks at what it closes
+    Call(libc::SYS_read),    // the disk
+    Call(libc::SYS_pread64), // the disk
+    Call(libc::SYS_preadv),  // the disk
+    Call(libc::SYS_lseek),   // holes of the disk
+    Call(libc::SYS_statx),   // size of the disk
+    Call(libc::SYS_fstat),   // the same
+    Call(libc::SYS_write),   // the answer
+    Call(libc::SYS_close),   // the disk
+    Call(libc::SYS_fcntl),   // std looks at what it closes
 ];
 
 /// `spore __secrets FD:FORMAT…`.

@@ -1,0 +1,39 @@
+//! What the boot menu on an image's root has.
+
+use super::record::Image;
+use super::remote::helper::launcher;
+use super::snapshot;
+use crate::block::Reader;
+use crate::error::{Error, OrFail, Result};
+use crate::id::InstanceId;
+use crate::plan::{PvBoot, PvGrub};
+use crate::pvgrub::Child;
+use crate::store::Store;
+
+pub use crate::pvgrub::Listed;
+
+/// The path of the menu on the image's root, and its entries.
+///
+/// # Errors
+/// The image has no root snapshot, or there is no menu on it that can be read.
+pub fn list(store: &Store, image: &Image) -> Result<(String, Vec<Listed>)> {
+    let root = image.block_device_mappings.iter().find(|m| m.device_name == image.root_device_name);
+    let id =
+        root.and_then(|mapping| mapping.ebs.as_ref()?.snapshot_id.as_ref()).ok_or_else(|| {
+            Error::refused(
+                "InvalidParameterValue",
+                format!("image '{}' has no snapshot as its root", image.name),
+            )
+        })?;
+    let layers = snapshot::open_layers(store, &store.snapshots().get(id)?)?;
+    let disk = Reader::open(layers).or_fail(|| format!("read {id}"))?;
+    let boot = PvBoot {
+        from: image.kernel_id.as_ref().and_then(PvGrub::of).unwrap_or(PvGrub::Any),
+        entry: None,
+        append: String::new(),
+        instance_id: InstanceId::generate()?,
+        launch_index: 0,
+    };
+    let listed = Child::start(&launcher()?)?.list(&disk, &boot);
+    listed.map_err(|error| error.context(format!("image '{}'", image.name)))
+}

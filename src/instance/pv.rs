@@ -1,0 +1,226 @@
+//! Booting as PV-GRUB: the menu on the instance's own root volume says what.
+//!
+//! The files that it names are kept in the store's cache under the digest of their content, the kernel unpacked: clones
+//! share their pages, and the next boot of the same kernel unpacks nothing. What is kept under a digest was digested here
+//! and unpacked by a process that had read nothing else, so that no image decides what another's digest stands for.
+
+use super::prepare::Fds;
+use super::record::Instance;
+use crate::block::Reader;
+use crate::error::{Error, OrFail, Result};
+use crate::image::remote::helper::launcher;
+use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
+use crate::pvgrub::{Bytes, Child, Wanted};
+use crate::store::Store;
+use crate::volume::Opened;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Files that are kept: some kernels and their ramdisks.
+const KEPT: usize = 24;
+
+/// A volume's files, top first.
+pub type Layers = Vec<(File, DiskFormat)>;
+
+/// An opened volume's files once more.
+///
+/// # Errors
+/// Too many open files.
+pub fn layers(opened: &Opened) -> Result<Layers> {
+    let copy = |(file, format): &(File, DiskFormat)| {
+        Ok((file.try_clone().or_fail(|| "read a root volume")?, *format))
+    };
+    opened.layers.iter().map(copy).collect()
+}
+
+/// What boots an instance, and the process that will read the menu again at its resets.
+///
+/// # Errors
+/// Nothing on the root volume boots: what was looked for, or why not.
+pub fn boot(
+    store: &Store,
+    fds: &mut Fds,
+    instance: &mut Instance,
+    from: PvGrub,
+    root: Option<Layers>,
+    entry: Option<&str>,
+) -> Result<BootPlan> {
+    let id = instance.instance_id.clone();
+    let layers = root.ok_or_else(|| Error::failure(format!("{id} has no root volume")))?;
+    let disk = Reader::open(layers).or_fail(|| format!("read the root volume of {id}"))?;
+    let mut boot = PvBoot {
+        from,
+        entry: entry.map(str::to_owned),
+        append: instance.spore.append.clone(),
+        instance_id: id.clone(),
+        launch_index: instance.ami_launch_index,
+    };
+    let cache = Cache::new(store);
+    let child = Child::start(&launcher()?)?;
+    let (mut kernel, mut ramdisk) = (None, None);
+    let (found, files) = child
+        .boot(&disk, &boot, &mut |found| {
+            kernel = cache.open(&found.kernel_digest, KERNEL);
+            ramdisk = found.ramdisk_digest.as_ref().and_then(|d| cache.open(d, RAMDISK));
+            Wanted {
+                kernel: kernel.is_none(),
+                unpacked: false,
+                ramdisk: ramdisk.is_none() && found.ramdisk_digest.is_some(),
+            }
+        })
+        .map_err(|error| error.context(format!("{id} can't boot from its root volume")))?;
+    if let Some(file) = files.kernel {
+        kernel = Some(cache.add_kernel(&found.kernel_digest, file)?);
+    }
+    if let (Some(file), Some(digest)) = (files.ramdisk, &found.ramdisk_digest) {
+        ramdisk = Some(cache.add(digest, RAMDISK, file)?);
+    }
+    let kernel = kernel.ok_or_else(|| Error::failure("a kernel was found and not read"))?;
+    // Whoever asks for an entry does so for this boot, as before GRUB's menu.
+    boot.entry = None;
+    instance.spore.command_line.clone_from(&found.command_line);
+    instance.spore.boot_entry = Some(found.title);
+    Ok(BootPlan::Direct {
+        kernel: fds.add(kernel),
+        initrd: ramdisk.map(|file| fds.add(file)),
+        cmdline: found.command_line,
+        menu: Some(MenuPlan {
+            reader: fds.add(child.into_socket()),
+            boot,
+            kernel_digest: found.kernel_digest,
+            ramdisk_digest: found.ramdisk_digest,
+        }),
+    })
+}
+
+const KERNEL: &str = "elf";
+const RAMDISK: &str = "ramdisk";
+
+/// Kernels and initial ramdisks by the digest of their files.
+struct Cache(PathBuf);
+
+/// One kernel is unpacked once, however many instances of one launch want it.
+static ADDING: Mutex<()> = Mutex::new(());
+
+impl Cache {
+    fn new(store: &Store) -> Self {
+        // In a shared store everybody has their own: what others wrote is not executed.
+        let base = match store.administrator() {
+            None => store.cache(),
+            Some(_) => store.account_dir().join("cache"),
+        };
+        Self(base.join("pv-grub"))
+    }
+
+    fn path(&self, digest: &str, kind: &str) -> Option<PathBuf> {
+        let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        hex.then(|| self.0.join(format!("{digest}.{kind}")))
+    }
+
+    fn open(&self, digest: &str, kind: &str) -> Option<File> {
+        let file = File::open(self.path(digest, kind)?).ok()?;
+        // What is used stays. A cache that can't be marked is none the worse.
+        let _ = file.set_modified(std::time::SystemTime::now());
+        Some(file)
+    }
+
+    /// Unpack the kernel file that has this digest, and keep it.
+    fn add_kernel(&self, digest: &str, file: File) -> Result<File> {
+        let _one = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = self.open(digest, KERNEL) {
+            return Ok(kernel);
+        }
+        verify(digest, &file)?;
+        let size = file.metadata().or_fail(|| "read a kernel")?.len();
+        let kernel = Child::start(&launcher()?)?.unpack(&Memory { file, size })?;
+        self.keep(digest, KERNEL, kernel)
+    }
+
+    fn add(&self, digest: &str, kind: &str, file: File) -> Result<File> {
+        let _one = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        verify(digest, &file)?;
+        self.keep(digest, kind, file)
+    }
+
+    /// Keep a file. One that can't be kept is used all the same.
+    fn keep(&self, digest: &str, kind: &str, file: File) -> Result<File> {
+        let Some(path) = self.path(digest, kind) else { return Ok(file) };
+        match self.write(&path, &file) {
+            Ok(kept) => {
+                self.trim();
+                Ok(kept)
+            }
+            Err(error) => {
+                eprintln!("spore: warning: {} can't be kept: {error}", path.display());
+                Ok(file)
+            }
+        }
+    }
+
+    fn write(&self, path: &Path, from: &File) -> io::Result<File> {
+        fs::DirBuilder::new().recursive(true).create(&self.0)?;
+        let temporary = path.with_extension(format!("new-{}", std::process::id()));
+        let write = || {
+            let mut options = File::options();
+            let mut to =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            (&*from).rewind()?;
+            io::copy(&mut &*from, &mut to)?;
+            // After a power failure the name must not stand for less.
+            to.sync_all()?;
+            fs::rename(&temporary, path)?;
+            File::open(path)
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+
+    /// Let go of what has not been used for longest. Who has it open keeps it.
+    fn trim(&self) {
+        let files = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut files: Vec<_> = files
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        files.sort();
+        for (_, path) in files.iter().rev().skip(KEPT) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// # Errors
+/// The file has another digest than was said.
+fn verify(digest: &str, file: &File) -> Result<()> {
+    let doing = || "read a file of a root volume";
+    let (mut sum, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    (&*file).rewind().or_fail(doing)?;
+    loop {
+        match (&*file).read(&mut buffer).or_fail(doing)? {
+            0 => break,
+            count => sum.update(&buffer[..count]),
+        }
+    }
+    let found: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if found == digest {
+        return Ok(());
+    }
+    Err(Error::failure("the process that reads a root volume gave a file another digest"))
+}
+
+/// A memory file as what is read.
+struct Memory {
+    file: File,
+    size: u64,
+}
+
+impl Bytes for Memory {
+    fn size(&self) -> u64 {
+        self.size
+    }
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+}

@@ -1,0 +1,91 @@
+//! A boot menu on the first disk: read again before each reset, so that a guest that installed a kernel reboots into it.
+//!
+//! The menu is read by the process that the launcher started for it (`crate::pvgrub`). It sees the disk as this one
+//! does, through the chain that the guest has just written.
+
+use crate::block::Disk;
+use crate::error::{Error, Result};
+use crate::plan::{MenuPlan, PvBoot};
+use crate::pvgrub::{Bytes, Child, Wanted};
+use crate::sys::fds;
+use std::fs::File;
+use std::io;
+
+/// What boots, and where it came from.
+pub struct Menu {
+    child: Child,
+    boot: PvBoot,
+    kernel_digest: String,
+    ramdisk_digest: Option<String>,
+}
+
+/// What the menu says now.
+pub struct Changes {
+    /// The kernel, if it is another.
+    pub kernel: Option<File>,
+    /// The initial ramdisk, if it is another.
+    pub initrd: Option<Option<File>>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// What boots, and what was skipped, for the report.
+    pub message: String,
+}
+
+impl Menu {
+    /// As the plan says.
+    ///
+    /// # Errors
+    /// Its descriptor is missing.
+    pub fn take(plan: &MenuPlan) -> Result<Self> {
+        Ok(Self {
+            child: Child::from_socket(fds::take(plan.reader)?),
+            boot: plan.boot.clone(),
+            kernel_digest: plan.kernel_digest.clone(),
+            ramdisk_digest: plan.ramdisk_digest.clone(),
+        })
+    }
+
+    /// Read it.
+    ///
+    /// # Errors
+    /// Nothing boots from the disk any more; one line.
+    pub fn read(&mut self, disk: &dyn Disk) -> Result<Changes> {
+        let (old_kernel, old_ramdisk) = (&self.kernel_digest, &self.ramdisk_digest);
+        let (found, files) = self.child.boot(&Root(disk), &self.boot, &mut |found| Wanted {
+            kernel: found.kernel_digest != *old_kernel,
+            unpacked: true,
+            ramdisk: found.ramdisk_digest != *old_ramdisk && found.ramdisk_digest.is_some(),
+        })?;
+        let missing = || Error::failure("the process that reads the root volume left a file out");
+        let new_kernel = found.kernel_digest != *old_kernel;
+        let new_ramdisk = found.ramdisk_digest != *old_ramdisk;
+        let kernel = if new_kernel { Some(files.kernel.ok_or_else(missing)?) } else { None };
+        let initrd = match (new_ramdisk, &found.ramdisk_digest) {
+            (false, _) => None,
+            (true, None) => Some(None),
+            (true, Some(_)) => Some(Some(files.ramdisk.ok_or_else(missing)?)),
+        };
+        crate::boot::cmdline::check(&found.command_line)?;
+        let mut message =
+            format!("boots entry {} '{}' of {}", found.index, found.title, found.menu);
+        for why in found.skipped {
+            message = format!("{message}; skipped {why}");
+        }
+        self.kernel_digest = found.kernel_digest;
+        self.ramdisk_digest = found.ramdisk_digest;
+        Ok(Changes { kernel, initrd, command_line: found.command_line, message })
+    }
+}
+
+/// A disk, for its bytes.
+struct Root<'a>(&'a dyn Disk);
+
+impl Bytes for Root<'_> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+}
