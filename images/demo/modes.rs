@@ -1,10 +1,11 @@
 //! Other things to do than the demonstration, for tests: `demo.mode=NAME`.
 
 use crate::identity::Identity;
-use crate::rt::blk::{Blk, SECTOR};
+use crate::rt::blk::{Blk, OUT, SECTOR, T_FLUSH};
 use crate::rt::cpu::{self, COM1, Serial, out8};
 use crate::rt::machine::Machine;
 use crate::rt::sha256::Sha256;
+use crate::rt::virtio::Part;
 use crate::{keep, say, stress, who};
 
 /// Do what `mode` names.
@@ -20,6 +21,7 @@ pub fn run(mode: &str, machine: &Machine) -> ! {
         "memory" => memory(machine),
         "stress" => stress::run(machine),
         "write-until-killed" => write_until_killed(machine),
+        "fill" => fill(machine),
         _ => panic!("no mode {mode}"),
     }
 }
@@ -139,4 +141,40 @@ fn write_until_killed(machine: &Machine) -> ! {
         say!("safe: {n} at {at}");
     }
     cpu::stop()
+}
+
+/// Write the whole volume, each 64 KiB with their number in them. Where the host has no room, look whether all that was
+/// written is still there, and try again until it has.
+fn fill(machine: &Machine) -> ! {
+    const BLOCK: usize = 64 << 10;
+    let mut root = machine.root();
+    let (mut block, mut tries) = (alloc::vec![0u8; BLOCK], 0);
+    let sector = |n: u64| n * (BLOCK / SECTOR) as u64;
+    let count = root.sectors / (BLOCK / SECTOR) as u64;
+    let pattern = |block: &mut [u8], n: u64| {
+        block.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&(n + 1).to_le_bytes()));
+    };
+    let look = |root: &mut Blk, block: &mut [u8], upto: u64| {
+        for n in 0..upto {
+            root.read(sector(n), block);
+            let whole = block.chunks_exact(8).all(|word| word == (n + 1).to_le_bytes());
+            assert!(whole, "block {n} is not what was written");
+        }
+    };
+    for n in 0..count {
+        pattern(&mut block, n);
+        while root.request(OUT, sector(n), &[Part::input(&block)]) != 0
+            || root.request(T_FLUSH, 0, &[]) != 0
+        {
+            if tries == 0 {
+                look(&mut root, &mut block, n);
+                say!("fill: no room for block {n}, those before are whole");
+                pattern(&mut block, n);
+            }
+            tries += 1;
+        }
+    }
+    look(&mut root, &mut block, count);
+    say!("fill: {count} blocks are whole, {}", if tries > 0 { "in the end" } else { "at once" });
+    machine.acpi.power_off()
 }

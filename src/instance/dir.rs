@@ -6,7 +6,8 @@ use crate::id::InstanceId;
 use crate::image::record::RootDeviceType;
 use crate::plan::VmReport;
 use crate::store::{self, Collection, Durability, Locked, Store};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Longest tail of a report file that is looked at.
 const REPORT_TAIL: u64 = 256 << 10;
+/// What is reserved of each log when a VMM starts: on a file system that fills up, it can still say so. Bytes.
+const LOG_ROOM: u64 = 16 << 10;
 
 impl store::Record for Record {
     type Id = InstanceId;
@@ -186,17 +189,24 @@ impl InstanceDir {
         Ok(file)
     }
 
-    /// Open a file for appending, made private to the owner if it is new.
+    /// Open a file for appending, made private to the owner if it is new, with room for [`LOG_ROOM`] more bytes.
     ///
     /// # Errors
     /// No space, no permission.
     pub fn open_log(&self, path: &Path) -> Result<File> {
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)
-            .or_fail(|| format!("open {}", path.display()))
+            .or_fail(|| format!("open {}", path.display()))?;
+        let end = file.metadata().map_or(0, |meta| meta.len());
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, end, LOG_ROOM) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(io::Error::from(error))
+                .or_fail(|| format!("reserve room for {}", path.display())),
+            // A file system that can't reserve.
+            _ => Ok(file),
+        }
     }
 
     /// An empty report file.
@@ -205,9 +215,12 @@ impl InstanceDir {
     /// No space, no permission.
     pub fn open_report(&self) -> Result<File> {
         let path = self.file("report.jsonl");
-        let file = self.open_log(&path)?;
-        file.set_len(0).or_fail(|| format!("empty {}", path.display()))?;
-        Ok(file)
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(e).or_fail(|| format!("remove {}", path.display()))
+            }
+            _ => self.open_log(&path),
+        }
     }
 
     /// What the VMM has reported, as far as it is whole lines of known form, oldest first.
