@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Store, has_kvm};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Set in the namespace where the store's file system is a small one.
@@ -27,6 +28,18 @@ fn free(store: &Store) -> u64 {
     stat.f_bavail * stat.f_frsize
 }
 
+/// A store on a file system of its own that holds the image `demo` and has `free` bytes left, and what takes the rest.
+fn small_store(bytes: u64) -> (Store, PathBuf) {
+    let store = Store::new();
+    let mount = ["-t", "tmpfs", "-o", "size=256m", "tmpfs"];
+    assert!(Command::new("mount").args(mount).arg(store.home()).status().unwrap().success());
+    // Once before, so that all that an image needs is there.
+    assert_eq!(store.launch(&["--rm", "--wait"]).len(), 1);
+    let filler = store.home().join("filler");
+    std::fs::write(&filler, vec![1; (free(&store) - bytes) as usize]).unwrap();
+    (store, filler)
+}
+
 #[test]
 fn a_guest_outlives_a_full_host() {
     if !has_kvm() {
@@ -35,14 +48,8 @@ fn a_guest_outlives_a_full_host() {
     if std::env::var_os(INSIDE).is_none() {
         return again_where_it_may_mount("a_guest_outlives_a_full_host");
     }
-    let store = Store::new();
-    let mount = ["-t", "tmpfs", "-o", "size=256m", "tmpfs"];
-    assert!(Command::new("mount").args(mount).arg(store.home()).status().unwrap().success());
-    // The volume has 1 MiB. Once before, so that all that an image needs is there.
-    let first = store.launch(&["--wait"]);
-    assert_eq!(first.len(), 1);
-    let filler = store.home().join("filler");
-    std::fs::write(&filler, vec![1; (free(&store) - (600 << 10)) as usize]).unwrap();
+    // The volume has 1 MiB.
+    let (store, filler) = small_store(600 << 10);
     let id = store.launch_mode("fill");
     store.wait_for_text(&id, "fill: no room for block");
     let notices = store.vmm_logs(&id);
@@ -54,4 +61,45 @@ fn a_guest_outlives_a_full_host() {
         "{}",
         store.logs(&id)
     );
+}
+
+#[test]
+fn a_launch_that_finds_no_room_leaves_the_minimum_or_nothing() {
+    const TEST: &str = "a_launch_that_finds_no_room_leaves_the_minimum_or_nothing";
+    if !has_kvm() {
+        return;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        return again_where_it_may_mount(TEST);
+    }
+    let (store, filler) = small_store(700 << 10);
+    let before = free(&store);
+    let run = |count: &str| {
+        let mode = "demo.mode=poweroff-on-button";
+        store.spore(&["run", "demo", "-q", "-m", "64M", "-n", count, "--append", mode])
+    };
+    let refused = run("50");
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    assert!(message.contains("No space left"), "{message}");
+    let errors = message.lines().filter(|line| !line.contains("warning: ")).count();
+    assert!(errors == 1 && message.lines().count() <= 2, "{message}");
+    assert_eq!(live(&store).len(), 0, "all or none");
+    assert!(free(&store) + (64 << 10) > before, "{} bytes of {before} are left", free(&store));
+
+    let some = run("2:50");
+    let message = String::from_utf8_lossy(&some.stderr).into_owned();
+    assert!(some.status.success(), "{message}");
+    let ids = String::from_utf8_lossy(&some.stdout).into_owned();
+    let up = ids.lines().count();
+    assert!((2..50).contains(&up), "{up}: {message}");
+    assert!(message.contains("No space left"), "why there are not 50: {message}");
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(live(&store).len(), up, "the rest is undone");
+}
+
+/// The ids of the instances that are not terminated.
+fn live(store: &Store) -> Vec<String> {
+    let states = "instance-state-name=pending,running,stopping,stopped,shutting-down";
+    store.ok(&["ls", "-q", "--filter", states]).lines().map(str::to_owned).collect()
 }

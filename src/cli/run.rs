@@ -38,8 +38,13 @@ pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
             image.image_id, image.owner_id
         );
     }
-    let mut errors = launched.failures;
     let mut records = launched.records;
+    if let Some(first) = launched.failures.first() {
+        // Not an error: at least as many came up as had to (RunInstances' MinCount).
+        let (up, all) = (records.len(), records.len() + launched.failures.len());
+        eprintln!("spore: warning: {up} of {all} instances came up; the next: {}", first.message());
+    }
+    let mut errors = Vec::new();
     if args.wait {
         let waited = wait(store, &records, args);
         records = refreshed(records, &waited);

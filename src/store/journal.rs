@@ -17,6 +17,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The journal's name in an account's directory.
 const JOURNAL: &str = "journal.jsonl";
@@ -175,7 +176,13 @@ impl Store {
             file.write_all(&line).or_fail(|| "write the journal")
         };
         if let Err(error) = write() {
-            eprintln!("spore: warning: {error}; {id} was {event:?} without a trace");
+            // Once is enough: a launch of a hundred has as many lines.
+            static TOLD: AtomicBool = AtomicBool::new(false);
+            if !TOLD.swap(true, Ordering::Relaxed) {
+                eprintln!(
+                    "spore: warning: {error}; 'spore events' and 'spore usage' will not know of {id} and what follows"
+                );
+            }
         }
     }
 
