@@ -16,13 +16,14 @@ const AREAS: &[&str] = &[
     "storage-table",
     "type",
     "permission",
+    "virtualization",
     "create",
     "bundle",
     "copy",
     "security",
 ];
 /// How many rows those areas have.
-const ROWS: usize = 103;
+const ROWS: usize = 107;
 
 struct Row {
     number: u32,

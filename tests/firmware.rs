@@ -191,6 +191,45 @@ fn firmware_can_be_given_and_taken_back() {
 }
 
 #[test]
+fn an_image_without_a_kernel_is_hvm() {
+    let store = Store::new();
+    import(&store, "disk", &disk("boot ", (0x600, 0x34)));
+    let image = store.ok(&["image", "show", "disk", "-o", "json"]);
+    let image: serde_json::Value = serde_json::from_str(&image).unwrap();
+    assert_eq!(image["Images"][0]["VirtualizationType"], "hvm");
+    if !can_run() {
+        return;
+    }
+    let id = run(&store, &["disk"]);
+    let instance = store.describe(&id);
+    assert_eq!(instance["VirtualizationType"], "hvm");
+    assert!(instance.get("KernelId").is_none(), "{instance}");
+    // A kernel's command line needs a kernel.
+    let refused = store.spore(&["run", "disk", "--append", "quiet"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("--kernel"), "{told}");
+    store.wait(&id, "stopped");
+}
+
+/// Debian's iPXE as a disk: its boot record is ISOLINUX's, which loads iPXE by BIOS services as a kernel.
+#[test]
+fn ipxe_reaches_its_first_screen() {
+    let Ok(disk) = std::fs::read("/usr/lib/ipxe/ipxe.iso") else {
+        assert!(std::env::var_os("CI").is_none(), "no iPXE: install package ipxe");
+        eprintln!("skipped: no iPXE: install package ipxe");
+        return;
+    };
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "ipxe", &disk);
+    let id = run(&store, &["ipxe", "--cpus", "1"]);
+    store.wait_for_text(&id, "ISOLINUX");
+    store.wait_for_text(&id, "Features: DNS HTTP");
+}
+
+#[test]
 fn a_disk_without_a_boot_record_is_told_on_the_console() {
     if !can_run() {
         return;
