@@ -52,6 +52,10 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     crate::instance::host::check_kvm()?;
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;
     let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
+    if plans.iter().any(|plan| plan.kernel.is_none()) {
+        // Before anything is made.
+        crate::instance::firmware::find(request.firmware.as_deref())?;
+    }
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();
     let (records, failures) =

@@ -209,6 +209,12 @@ fn an_image_without_a_kernel_is_hvm() {
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && told.contains("--kernel"), "{told}");
     store.wait(&id, "stopped");
+    // With one, it boots directly, and gets a command line as at a launch.
+    let kernel = store.home().join("kernel");
+    std::fs::write(&kernel, sporevm::demo::KERNEL).unwrap();
+    store.ok(&["modify", &id, "--kernel", kernel.to_str().unwrap()]);
+    let line = store.describe(&id)["Spore"]["CommandLine"].clone();
+    assert!(line.as_str().is_some_and(|line| line.contains(&id)), "{line}");
 }
 
 /// Debian's iPXE as a disk: its boot record is ISOLINUX's, which loads iPXE by BIOS services as a kernel.

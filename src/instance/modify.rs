@@ -4,6 +4,7 @@ use super::dir::{self, InstanceDir};
 use super::lifecycle;
 use super::record::{Instance, Record};
 use super::types;
+use crate::boot::cmdline;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::record::RootDeviceType;
@@ -68,7 +69,7 @@ pub fn modify(
         instance.cpu_options.core_count = preset.cpus;
         instance.spore.memory = memory;
     }
-    boots(instance, changes);
+    boots(instance, changes)?;
     if let Some(ramdisk) = &changes.ramdisk {
         instance.ramdisk_id.clone_from(ramdisk);
     }
@@ -100,11 +101,17 @@ pub fn modify(
     Ok(locked.record.clone())
 }
 
-/// A kernel's command line stays in the record while firmware boots, for the next kernel.
-fn boots(instance: &mut Instance, changes: &Changes) {
+/// A kernel's command line stays in the record while firmware boots, for the next kernel. An instance that firmware
+/// has booted from its first day gets one as at a launch.
+fn boots(instance: &mut Instance, changes: &Changes) -> Result<()> {
     if let Some(kernel) = &changes.kernel {
         instance.kernel_id.clone_from(kernel);
         instance.spore.firmware = None;
+        if kernel.is_some() && instance.spore.command_line.is_empty() {
+            let given = instance.spore.image_command_line.as_deref().unwrap_or_default();
+            let (id, index) = (&instance.instance_id, instance.ami_launch_index);
+            instance.spore.command_line = cmdline::assemble(given, "", "/dev/vda", id, index)?;
+        }
     }
     if let Some(firmware) = &changes.firmware {
         instance.kernel_id = None;
@@ -114,6 +121,7 @@ fn boots(instance: &mut Instance, changes: &Changes) {
     if instance.kernel_id.as_ref().is_none_or(|kernel| PvGrub::of(kernel).is_some()) {
         instance.ramdisk_id = None;
     }
+    Ok(())
 }
 
 /// The new content, whole or not at all.
