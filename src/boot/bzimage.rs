@@ -13,7 +13,6 @@ const HEADER: usize = 0x202;
 const VERSION: usize = 0x206;
 const KERNEL_VERSION: usize = 0x20e;
 const LOADFLAGS: usize = 0x211;
-const XLOADFLAGS: usize = 0x236;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 const INIT_SIZE: usize = 0x260;
@@ -21,7 +20,6 @@ const INIT_SIZE: usize = 0x260;
 /// Protocol 2.08 (Linux 2.6.26) is the first that says where the payload is.
 const OLDEST: u16 = 0x208;
 const LOADED_HIGH: u8 = 1;
-const XLF_KERNEL_64: u16 = 1;
 const SECTOR: usize = 512;
 const LONGEST_VERSION: usize = 128;
 
@@ -46,7 +44,7 @@ pub fn is_one(head: &[u8]) -> bool {
 /// Take it apart.
 ///
 /// # Errors
-/// Too old, for another mode than 64-bit, or truncated.
+/// Too old, or truncated. What it is compiled for its payload says.
 pub fn parse(image: &[u8]) -> Result<BzImage<'_>> {
     let word = |at| u16_at(image, at).ok_or_else(|| truncated(image));
     let long = |at| u32_at(image, at).ok_or_else(|| truncated(image));
@@ -63,11 +61,6 @@ pub fn parse(image: &[u8]) -> Result<BzImage<'_>> {
     }
     if image.get(LOADFLAGS).ok_or_else(|| truncated(image))? & LOADED_HIGH == 0 {
         return Err(refused("a zImage, which loads low; give a bzImage"));
-    }
-    if version >= 0x20c && word(XLOADFLAGS)? & XLF_KERNEL_64 == 0 {
-        return Err(refused(
-            "a 32-bit kernel (xloadflags has no XLF_KERNEL_64), which is not supported; give a 64-bit one",
-        ));
     }
     let sectors = match image[SETUP_SECTS] {
         0 => 4, // "for backwards compatibility"

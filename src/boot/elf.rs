@@ -1,6 +1,7 @@
 //! ELF executables: their program headers, and loading them at their physical addresses.
 //! (System V ABI, "Object Files" and "Program Loading")
 
+use super::Mode;
 use super::source::{Source, refused, u16_at, u32_at, u64_at};
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{HIGH_RAM, PAGE, RAM_ABOVE_4G};
@@ -10,10 +11,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 /// What an ELF file begins with.
 pub const MAGIC: &[u8] = b"\x7fELF";
-/// Bytes of an ELF64 header.
+/// Bytes of an ELF64 header, the longer of the two.
 pub const HEADER: usize = 64;
-/// Bytes of an ELF64 program header.
-pub const PROGRAM_HEADER: usize = 56;
 /// More program headers than any kernel has; 64 of them and the header fit one page.
 const MAX_SEGMENTS: u16 = 64;
 /// What is copied at a time where a segment can't be mapped.
@@ -22,6 +21,7 @@ const CHUNK: u64 = 1 << 20;
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
+const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 const EM_AARCH64: u16 = 183;
 
@@ -53,10 +53,67 @@ impl Segment {
     }
 }
 
-/// An ELF64 executable for x86-64 that can be entered at its physical address.
+/// Where the two classes of ELF have what.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Bytes of the header.
+    pub header: usize,
+    /// Bytes of a program header.
+    pub program_header: usize,
+    /// Bytes of an address, an offset or a size.
+    pub word: usize,
+    /// Offset of e_phoff, behind e_entry; e_shoff follows.
+    pub phoff: usize,
+    /// Offset of e_phentsize; e_phnum, e_shentsize, e_shnum and e_shstrndx follow.
+    pub phentsize: usize,
+    /// Offsets of p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align in a program header.
+    pub words: [usize; 6],
+    /// Offset of p_flags.
+    pub flags: usize,
+}
+
+impl Mode {
+    /// The class of the kernels that run in it.
+    pub fn layout(self) -> Layout {
+        match self {
+            Self::Long => Layout {
+                header: 64,
+                program_header: 56,
+                word: 8,
+                phoff: 0x20,
+                phentsize: 0x36,
+                words: [8, 16, 24, 32, 40, 48],
+                flags: 4,
+            },
+            Self::Protected => Layout {
+                header: 52,
+                program_header: 32,
+                word: 4,
+                phoff: 0x1c,
+                phentsize: 0x2a,
+                words: [4, 8, 12, 16, 20, 28],
+                flags: 24,
+            },
+        }
+    }
+}
+
+impl Layout {
+    /// An address, an offset or a size at `at`; 0 beyond the end.
+    fn word_at(&self, bytes: &[u8], at: usize) -> u64 {
+        match self.word {
+            4 => u32_at(bytes, at).unwrap_or(0).into(),
+            _ => u64_at(bytes, at).unwrap_or(0),
+        }
+    }
+}
+
+/// An executable for x86-64 (ELF64) or i386 (ELF32) that can be entered at its physical address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elf {
-    /// e_entry: the physical address of the 64-bit entry point.
+    /// What it is compiled for.
+    pub mode: Mode,
+    /// e_entry: the physical address of the entry point.
     pub entry: u64,
     /// PT_LOAD and PT_NOTE, in the file's order. No two PT_LOAD overlap.
     pub segments: Vec<Segment>,
@@ -66,21 +123,22 @@ impl Elf {
     /// Read and check the headers.
     ///
     /// # Errors
-    /// Not an ELF64 executable for x86-64, truncated, or with impossible segments.
+    /// Not an executable for x86-64 or i386, truncated, or with impossible segments.
     pub fn parse(source: Source) -> Result<Self> {
         let header = source.head(HEADER as u64)?;
-        let (entry, table, count) = parse_header(&header)?;
-        let mut headers = vec![0; usize::from(count) * PROGRAM_HEADER];
+        let (mode, entry, table, count) = parse_header(&header)?;
+        let size = mode.layout().program_header;
+        let mut headers = vec![0; usize::from(count) * size];
         let end = table.checked_add(headers.len() as u64);
         if end.is_none_or(|end| end > source.len()) {
             return Err(refused("the file is truncated in its program headers; fetch it again"));
         }
         source.read(table, &mut headers)?;
         let segments = headers
-            .chunks_exact(PROGRAM_HEADER)
-            .filter_map(|header| parse_segment(header, source.len()).transpose())
+            .chunks_exact(size)
+            .filter_map(|header| parse_segment(header, mode.layout(), source.len()).transpose())
             .collect::<Result<Vec<_>>>()?;
-        let elf = Self { entry, segments };
+        let elf = Self { mode, entry, segments };
         elf.check_placement()?;
         Ok(elf)
     }
@@ -145,13 +203,12 @@ impl Elf {
     }
 }
 
-/// (e_entry, e_phoff, e_phnum)
-fn parse_header(header: &[u8]) -> Result<(u64, u64, u16)> {
+/// (mode, e_entry, e_phoff, e_phnum)
+fn parse_header(header: &[u8]) -> Result<(Mode, u64, u64, u16)> {
     let whole: &[u8; HEADER] =
         header.first_chunk().ok_or_else(|| refused("the file is truncated in its ELF header"))?;
     let byte = |at: usize| whole[at];
     let half = |at| u16_at(whole, at).unwrap_or(0);
-    let word = |at| u64_at(whole, at).unwrap_or(0);
     let (class, data, kind, machine) = (byte(4), byte(5), half(0x10), half(0x12));
     if !whole.starts_with(MAGIC) {
         return Err(refused("no ELF file"));
@@ -159,41 +216,38 @@ fn parse_header(header: &[u8]) -> Result<(u64, u64, u16)> {
     if machine == EM_AARCH64 {
         return Err(refused("an aarch64 ELF, and instances are x86-64; give an x86-64 kernel"));
     }
-    if class == 1 {
-        return Err(refused("a 32-bit ELF, which is not supported; give a 64-bit kernel"));
-    }
-    if class != 2 || data != 1 || machine != EM_X86_64 {
-        return Err(refused(format_args!(
-            "an ELF of class {class}, byte order {data}, machine {machine}, not x86-64"
-        )));
-    }
+    let mode = match (class, data, machine) {
+        (2, 1, EM_X86_64) => Mode::Long,
+        (1, 1, EM_386) => Mode::Protected,
+        _ => {
+            return Err(refused(format_args!(
+                "an ELF of class {class}, byte order {data}, machine {machine}, not x86-64 or i386"
+            )));
+        }
+    };
     if !matches!(kind, 2 | 3) {
         return Err(refused(format_args!(
             "an ELF of type {kind}, not an executable (a module or an object file?); give the vmlinux"
         )));
     }
-    let (size, count) = (half(0x36), half(0x38));
-    if usize::from(size) != PROGRAM_HEADER || !(1..=MAX_SEGMENTS).contains(&count) {
+    let layout = mode.layout();
+    let (size, count) = (half(layout.phentsize), half(layout.phentsize + 2));
+    if usize::from(size) != layout.program_header || !(1..=MAX_SEGMENTS).contains(&count) {
         return Err(refused(format_args!("it has {count} program headers of {size} bytes")));
     }
-    Ok((word(0x18), word(0x20), count))
+    let word = |at| layout.word_at(whole, at);
+    Ok((mode, word(0x18), word(layout.phoff), count))
 }
 
 /// `None` for what is neither loaded nor a note.
-fn parse_segment(header: &[u8], file_len: u64) -> Result<Option<Segment>> {
+fn parse_segment(header: &[u8], layout: Layout, file_len: u64) -> Result<Option<Segment>> {
     let half = |at| u32_at(header, at).unwrap_or(0);
-    let word = |at| u64_at(header, at).unwrap_or(0);
     let kind = half(0);
-    let segment = Segment {
-        load: kind == PT_LOAD,
-        flags: half(4),
-        offset: word(8),
-        vaddr: word(16),
-        paddr: word(24),
-        filesz: word(32),
-        memsz: word(40),
-        align: word(48),
-    };
+    let [offset, vaddr, paddr, filesz, memsz, align] =
+        layout.words.map(|at| layout.word_at(header, at));
+    let flags = half(layout.flags);
+    let load = kind == PT_LOAD;
+    let segment = Segment { load, flags, offset, vaddr, paddr, filesz, memsz, align };
     if kind == PT_INTERP {
         return Err(refused(
             "an ordinary program (it names an interpreter); give a vmlinux or bzImage",

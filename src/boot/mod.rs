@@ -15,7 +15,7 @@ pub mod smbios;
 pub mod source;
 pub mod unpack;
 
-pub use entry::{Entry, EntryState};
+pub use entry::{Entry, EntryState, Mode};
 pub use unpack::{UnpackedKernel, unpack};
 
 use crate::error::{Error, OrFail, Result};
@@ -46,8 +46,8 @@ pub fn load(
     virtio_slots: usize,
     ram: &GuestRam,
 ) -> Result<EntryState> {
-    let (entry, extent, header) = load_kernel(Source::file(kernel)?, ram)?;
-    let mut params = BootParams::new(ram::size(ram), header.as_deref());
+    let (elf, extent, header) = load_kernel(Source::file(kernel)?, ram)?;
+    let mut params = BootParams::new(ram::size(ram), elf.mode, header.as_deref());
     if let Some(file) = initrd {
         let limit = ram::low_end(ram).min(params.initrd_addr_max() + 1);
         if let Some(range) = load_initrd(file, extent.end..limit, ram)? {
@@ -55,7 +55,7 @@ pub fn load(
         }
     }
     cmdline::write(cmdline, ram)?;
-    entry::write_tables(ram)?;
+    entry::write_tables(elf.mode, ram)?;
     mptable::write(plan.cpus, ram)?;
     let put = |bytes: &[u8], at| {
         ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the boot parameters")
@@ -64,19 +64,21 @@ pub fn load(
     put(&acpi::build(plan.cpus, virtio_slots), ACPI)?;
     put(&smbios::build(plan)?, SMBIOS)?;
     put(&reset::vector(), RESET_VECTOR)?;
-    Ok(EntryState::new(entry, BOOT_STACK, ZERO_PAGE))
+    Ok(EntryState::new(elf.mode, elf.entry, BOOT_STACK, ZERO_PAGE))
 }
 
-/// (entry point, addresses taken, a bzImage's setup header)
-fn load_kernel(source: Source, ram: &GuestRam) -> Result<(u64, Range<u64>, Option<Vec<u8>>)> {
+/// (the kernel, addresses taken, a bzImage's setup header)
+fn load_kernel(source: Source, ram: &GuestRam) -> Result<(Elf, Range<u64>, Option<Vec<u8>>)> {
     if source.head(elf::MAGIC.len() as u64)? == elf::MAGIC {
         let elf = Elf::parse(source)?;
-        return Ok((elf.entry, elf.load(source, ram)?, None));
+        let extent = elf.load(source, ram)?;
+        return Ok((elf, extent, None));
     }
     let image = unpack::expand(source)?;
     let source = Source::Bytes(&image.elf);
     let elf = Elf::parse(source)?;
-    Ok((elf.entry, elf.load(source, ram)?, image.setup_header))
+    let extent = elf.load(source, ram)?;
+    Ok((elf, extent, image.setup_header))
 }
 
 /// Map the initial ramdisk as high as it goes within `room`, where the kernel's own early allocations are

@@ -1,6 +1,7 @@
 //! Linux's boot_params, the "zero page".
 //! (Documentation/arch/x86/boot.rst and zero-page.rst; struct boot_params in arch/x86/include/uapi/asm/bootparam.h)
 
+use super::Mode;
 use crate::mem::layout::{
     ACPI, CMDLINE, HIGH_RAM, KVM_IDENTITY_MAP, LOW_RAM_END, MMIO_HOLE, PAGE, RAM_ABOVE_4G,
 };
@@ -39,14 +40,14 @@ pub struct BootParams(Box<[u8; PAGE as usize]>);
 impl BootParams {
     /// For a machine with `memory` bytes of RAM. `setup_header` is what a bzImage holds from
     /// [`SETUP_HEADER`] on; without one (an ELF vmlinux has none) it is made up as a stock bzImage's.
-    pub fn new(memory: u64, setup_header: Option<&[u8]>) -> Self {
+    pub fn new(memory: u64, mode: Mode, setup_header: Option<&[u8]>) -> Self {
         let mut page = Self(Box::new([0; PAGE as usize]));
         match setup_header {
             Some(header) => {
                 let len = header.len().min(SETUP_HEADER_END - SETUP_HEADER);
                 page.put(SETUP_HEADER, &header[..len]);
             }
-            None => page.default_header(),
+            None => page.default_header(mode),
         }
         page.put(TYPE_OF_LOADER, &[0xff]); // "undefined": no loader type is assigned to us
         page.put(CMD_LINE_PTR, &(CMDLINE as u32).to_le_bytes());
@@ -62,7 +63,7 @@ impl BootParams {
         page
     }
 
-    fn default_header(&mut self) {
+    fn default_header(&mut self, mode: Mode) {
         const ROOT_RDONLY: u16 = 1; // as every bzImage: the root is mounted read-only unless `rw` is given
         const LOADED_HIGH: u8 = 1;
         const XLF_KERNEL_64: u16 = 1;
@@ -71,9 +72,14 @@ impl BootParams {
         self.put(HEADER, b"HdrS");
         self.put(VERSION, &0x20cu16.to_le_bytes());
         self.put(LOADFLAGS, &[LOADED_HIGH]);
-        self.put(INITRD_ADDR_MAX, &0x7fff_ffffu32.to_le_bytes());
+        // A 32-bit kernel maps less than 1 GiB of RAM for itself.
+        let (initrd_max, xloadflags): (u32, u16) = match mode {
+            Mode::Long => (0x7fff_ffff, XLF_KERNEL_64),
+            Mode::Protected => (0x37ff_ffff, 0),
+        };
+        self.put(INITRD_ADDR_MAX, &initrd_max.to_le_bytes());
         self.put(KERNEL_ALIGNMENT, &0x20_0000u32.to_le_bytes());
-        self.put(XLOADFLAGS, &XLF_KERNEL_64.to_le_bytes());
+        self.put(XLOADFLAGS, &xloadflags.to_le_bytes());
         self.put(CMDLINE_SIZE, &(super::cmdline::MAX as u32).to_le_bytes());
     }
 
@@ -140,12 +146,12 @@ mod tests {
 
     #[test]
     fn an_elf_kernel_gets_a_header_and_a_bzimage_keeps_its_own() {
-        let page = BootParams::new(16 << 20, None);
+        let page = BootParams::new(16 << 20, Mode::Long, None);
         assert_eq!(&page.as_bytes()[HEADER..HEADER + 4], b"HdrS");
         assert_eq!(u64_at(page.as_bytes(), ACPI_RSDP_ADDR), Some(ACPI));
         let mut header = vec![0x5a; 0x7b];
         header[INITRD_ADDR_MAX - SETUP_HEADER..][..4].copy_from_slice(&[0xff, 0xff, 0xff, 0x37]);
-        let mut page = BootParams::new(16 << 20, Some(&header));
+        let mut page = BootParams::new(16 << 20, Mode::Long, Some(&header));
         page.set_ramdisk(0x10_0000..0x10_1234);
         assert_eq!(page.initrd_addr_max(), 0x37ff_ffff);
         assert_eq!(page.as_bytes()[HEADER], 0x5a);
@@ -155,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_overlong_header_does_not_spill() {
-        let page = BootParams::new(16 << 20, Some(&[0x5a; 4096]));
+        let page = BootParams::new(16 << 20, Mode::Long, Some(&[0x5a; 4096]));
         assert_eq!(page.as_bytes()[SETUP_HEADER_END], 0);
     }
 }

@@ -1,7 +1,7 @@
 //! What registration makes of a kernel: an ELF file whose segments can be mapped.
 
 use super::source::{Source, refused};
-use super::{bzimage, decompress, elf, elf::Elf};
+use super::{Mode, bzimage, decompress, elf, elf::Elf};
 use crate::error::{Error, Result};
 use crate::mem::layout::PAGE;
 use memchr::memmem;
@@ -17,6 +17,8 @@ pub struct UnpackedKernel {
     pub elf: Vec<u8>,
     /// What it came as: `ELF`, or `bzImage (xz)`.
     pub format: String,
+    /// What it is compiled for.
+    pub mode: Mode,
     /// The kernel's release, e.g. `6.1.0-56-cloud-amd64`, if it says.
     pub version: Option<String>,
 }
@@ -63,7 +65,8 @@ fn unpack_from(source: Source<'_>) -> Result<UnpackedKernel> {
     let image = expand(source)?;
     let elf = Elf::parse(Source::Bytes(&image.elf))?;
     let version = image.version.or_else(|| find_version(&image.elf));
-    Ok(UnpackedKernel { elf: rewrite(&elf, &image.elf)?, format: image.format, version })
+    let (mode, format) = (elf.mode, image.format);
+    Ok(UnpackedKernel { elf: rewrite(&elf, &image.elf)?, format, mode, version })
 }
 
 /// The whole kernel as an ELF file in memory.
@@ -102,18 +105,23 @@ pub(super) fn expand(source: Source) -> Result<Expanded> {
 /// The same program, with every PT_LOAD segment at a file offset equal to its physical address modulo
 /// a page, so that it can be mapped; the bytes around it in its first and last page are zero.
 fn rewrite(elf: &Elf, bytes: &[u8]) -> Result<Vec<u8>> {
-    let headers = elf::HEADER + elf.segments.len() * elf::PROGRAM_HEADER;
+    let layout = elf.mode.layout();
+    let headers = layout.header + elf.segments.len() * layout.program_header;
     let align = |len: usize| len.next_multiple_of(PAGE as usize);
     let total: u64 = elf.segments.iter().map(|segment| segment.filesz + 2 * PAGE).sum();
     if total > decompress::LARGEST {
         return Err(refused("its segments share bytes of the file, and are too large apart"));
     }
+    // Of an address, an offset or a size, as many bytes as it has.
+    let word = |out: &mut [u8], at: usize, value: u64| {
+        put(out, at, &value.to_le_bytes()[..layout.word]);
+    };
     let mut out = Vec::with_capacity(align(headers) + total as usize);
-    out.extend(&bytes[..elf::HEADER]);
-    put(&mut out, 0x20, &(elf::HEADER as u64).to_le_bytes()); // e_phoff
-    put(&mut out, 0x28, &[0; 8]); // e_shoff
-    put(&mut out, 0x38, &(elf.segments.len() as u16).to_le_bytes()); // e_phnum
-    put(&mut out, 0x3a, &[0; 6]); // e_shentsize, e_shnum, e_shstrndx
+    out.extend(&bytes[..layout.header]);
+    word(&mut out, layout.phoff, layout.header as u64);
+    word(&mut out, layout.phoff + layout.word, 0); // e_shoff
+    put(&mut out, layout.phentsize + 2, &(elf.segments.len() as u16).to_le_bytes()); // e_phnum
+    put(&mut out, layout.phentsize + 4, &[0; 6]); // e_shentsize, e_shnum, e_shstrndx
     out.resize(align(headers), 0);
     for (n, segment) in elf.segments.iter().enumerate() {
         if segment.load {
@@ -123,13 +131,13 @@ fn rewrite(elf: &Elf, bytes: &[u8]) -> Result<Vec<u8>> {
         }
         let offset = out.len() as u64;
         let kind: u32 = if segment.load { 1 } else { 4 };
-        let at = elf::HEADER + n * elf::PROGRAM_HEADER;
+        let at = layout.header + n * layout.program_header;
         put(&mut out, at, &kind.to_le_bytes());
-        put(&mut out, at + 4, &segment.flags.to_le_bytes());
+        put(&mut out, at + layout.flags, &segment.flags.to_le_bytes());
         let align = if segment.load { PAGE } else { segment.align };
         let words = [offset, segment.vaddr, segment.paddr, segment.filesz, segment.memsz, align];
-        for (n, word) in words.iter().enumerate() {
-            put(&mut out, at + 8 + n * 8, &word.to_le_bytes());
+        for (place, value) in layout.words.into_iter().zip(words) {
+            word(&mut out, at + place, value);
         }
         let (from, len) = (segment.offset as usize, segment.filesz as usize);
         out.extend(&bytes[from..from + len]);

@@ -214,9 +214,7 @@ pub(super) fn resolve_with(
     names::check_tags(&manifest.tags)?;
     check_description(manifest.description.as_deref())?;
     let platform_details = platform_details(manifest.platform.as_deref())?;
-    if let Some(kernel) = &manifest.kernel_id {
-        store.kernels().get(kernel)?;
-    }
+    let kernel = manifest.kernel_id.as_ref().map(|id| store.kernels().get(id)).transpose()?;
     if let Some(ramdisk) = &manifest.ramdisk_id {
         store.ramdisks().get(ramdisk)?;
         if manifest.kernel_id.is_none() {
@@ -251,7 +249,9 @@ pub(super) fn resolve_with(
         owner_id: owner_id(),
         creation_date: now(),
         state: ImageState::Available,
-        architecture: manifest.architecture.unwrap_or(Architecture::X86_64),
+        architecture: manifest
+            .architecture
+            .unwrap_or(kernel.map_or(Architecture::X86_64, |kernel| kernel.architecture)),
         virtualization_type: manifest.virtualization_type.unwrap_or(virtualization),
         kernel_id: manifest.kernel_id,
         ramdisk_id: manifest.ramdisk_id,

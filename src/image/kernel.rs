@@ -68,7 +68,10 @@ fn register_file(
         name: choose_name::<Kernel>(store, &lock, path, &digest, name)?,
         owner_id: owner_id(),
         creation_date: now(),
-        architecture: Architecture::X86_64,
+        architecture: match unpacked.mode {
+            boot::Mode::Long => Architecture::X86_64,
+            boot::Mode::Protected => Architecture::I386,
+        },
         version: unpacked.version,
         digest,
         size_bytes: unpacked.elf.len() as u64,

@@ -83,6 +83,8 @@ pub struct LaunchPlan {
     pub cpus: u8,
     /// Bytes of RAM.
     pub memory: u64,
+    /// The image's.
+    pub architecture: Architecture,
     /// hvm or paravirtual.
     pub virtualization_type: VirtualizationType,
     /// What boots; without one, firmware boots the root device.
@@ -217,6 +219,7 @@ pub fn resolve(
             instance_type: preset.name.to_owned(),
             cpus,
             memory,
+            architecture: image.architecture,
             virtualization_type: image.virtualization_type,
             kernel: kernel.clone(),
             ramdisk: ramdisk.clone(),

@@ -86,6 +86,7 @@ fn a_plan_in_full() {
         "instance_type": "t3.micro",
         "cpus": 2,
         "memory": 1u64 << 30,
+        "architecture": "x86_64",
         "virtualization_type": "hvm",
         "kernel": "aki-00000000000000001",
         "ramdisk": "ari-00000000000000001",

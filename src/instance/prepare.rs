@@ -8,7 +8,7 @@ use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, 
 use super::supply;
 use crate::error::{Error, OrFail, Result};
 use crate::id::VolumeId;
-use crate::image::record::{Architecture, RootDeviceType};
+use crate::image::record::RootDeviceType;
 use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, PvGrub, VmPlan};
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
@@ -133,7 +133,7 @@ fn record(plan: &LaunchPlan) -> Record {
             ami_launch_index: plan.launch_index,
             instance_type: plan.instance_type.clone(),
             launch_time: store::now(),
-            architecture: Architecture::X86_64,
+            architecture: plan.architecture,
             virtualization_type: plan.virtualization_type,
             kernel_id: plan.kernel.clone(),
             ramdisk_id: plan.ramdisk.clone(),

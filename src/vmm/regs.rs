@@ -1,7 +1,7 @@
 //! A vCPU's registers at the machine's start and at each reset.
 
 use crate::boot::entry::{BOOT_CS, BOOT_DS, BOOT_TR};
-use crate::boot::{Entry, EntryState};
+use crate::boot::{Entry, EntryState, Mode};
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::LAPIC;
 use kvm_bindings::{
@@ -17,6 +17,8 @@ const MXCSR: u32 = 0x1f80;
 
 /// CR0: PE, MP, ET, NE, WP, PG.
 const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
+/// CR0 without paging: PE, ET.
+const CR0_PROTECTED: u64 = 1 | 1 << 4;
 /// CR0 at reset: ET, NW, CD.
 const CR0_RESET: u64 = 1 << 4 | 1 << 29 | 1 << 30;
 /// CR4: PAE.
@@ -63,7 +65,7 @@ pub fn start(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     match entry {
         Some(Entry::Kernel(entry)) => {
             let mut sregs = vcpu.get_sregs().or_fail(|| "read a vCPU's system registers")?;
-            set_long_mode(&mut sregs, entry);
+            set_mode(&mut sregs, entry);
             vcpu.set_sregs(&sregs).or_fail(|| "set the boot vCPU's system registers")?;
             set_entry(vcpu, entry)?;
             // After the system registers, which hold the APIC's base address.
@@ -88,7 +90,7 @@ pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
         ..real_mode()
     };
     if let Some(Entry::Kernel(entry)) = entry {
-        set_long_mode(&mut sregs, entry);
+        set_mode(&mut sregs, entry);
     }
     vcpu.set_sregs(&sregs).or_fail(|| "reset a vCPU's system registers")?;
     // Before firmware sets its local APIC up, the boot processor hears the 8259, as KVM starts it too.
@@ -136,7 +138,8 @@ fn set_entry(vcpu: &VcpuFd, entry: &EntryState) -> Result<()> {
     let regs = kvm_regs {
         rip: entry.rip,
         rsp: entry.rsp,
-        rbp: entry.rsp,
+        // The 32-bit protocol wants 0 there, and nobody else anything.
+        rbp: if entry.mode == Mode::Long { entry.rsp } else { 0 },
         rsi: entry.rsi,
         rflags: 2,
         ..Default::default()
@@ -150,14 +153,17 @@ fn set_regs(vcpu: &VcpuFd, regs: &kvm_regs) -> Result<()> {
     vcpu.set_fpu(&fpu).or_fail(|| "set the boot vCPU's FPU")
 }
 
-fn set_long_mode(sregs: &mut kvm_sregs, entry: &EntryState) {
+/// Segments, tables and control registers of a kernel's entry.
+fn set_mode(sregs: &mut kvm_sregs, entry: &EntryState) {
+    let long = entry.mode == Mode::Long;
     let code = kvm_segment {
         selector: BOOT_CS,
         limit: u32::MAX,
         type_: 0xb,
         present: 1,
         s: 1,
-        l: 1,
+        l: long.into(),
+        db: (!long).into(),
         g: 1,
         ..Default::default()
     };
@@ -177,7 +183,10 @@ fn set_long_mode(sregs: &mut kvm_sregs, entry: &EntryState) {
     let limit = entry.gdt_limit;
     sregs.gdt = kvm_dtable { base: entry.gdt_base, limit, ..Default::default() };
     sregs.idt = kvm_dtable::default();
-    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, entry.cr3, CR4, EFER);
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = match entry.mode {
+        Mode::Long => (CR0, entry.cr3, CR4, EFER),
+        Mode::Protected => (CR0_PROTECTED, 0, 0, 0),
+    };
 }
 
 /// The segments of a CPU after reset. SIPI sets CS; this is only what it finds.
