@@ -2,6 +2,8 @@
 //!
 //! Ignored by a plain `cargo test`; `scripts/test` runs them where it has a lab kernel.
 
+#[path = "linux/booting.rs"]
+mod booting;
 #[path = "linux/imaging.rs"]
 mod imaging;
 mod linux;
@@ -72,4 +74,10 @@ fn ten_at_once() {
 #[ignore = "needs the lab kernel: scripts/test"]
 fn images() {
     imaging::images_of_a_writing_guest(&lab());
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn pv_grub() {
+    booting::the_root_volumes_own_kernel_boots(&lab(), "vmlinux-lab");
 }

@@ -2,6 +2,8 @@
 //!
 //! Ignored by a plain `cargo test`; `scripts/test` prepares the images and runs them, one at a time.
 
+#[path = "linux/booting.rs"]
+mod booting;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
@@ -52,4 +54,40 @@ fn memory_above_4_gib() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn panic() {
     scenarios::guest_failures_are_told(&stock());
+}
+
+/// SeaBIOS, a master boot record, GRUB and its menu.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
+fn hvm() {
+    let lab = stock();
+    lab.have("debian-hvm", &[]);
+    booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm", "/boot/grub/grub.cfg");
+}
+
+/// The same from a GUID partition table.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_hvm_gpt() {
+    let lab = stock();
+    lab.have("debian-hvm-gpt", &[]);
+    booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm-gpt", "/boot/grub/grub.cfg");
+}
+
+/// menu.lst on an unpartitioned root.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_pv_grub() {
+    let lab = stock();
+    lab.have("debian-pv", &["--kernel", "aki-pv-grub-hd0"]);
+    booting::boots_twice_and_then_another_kernel(&lab, "debian-pv", "/boot/grub/menu.lst");
+}
+
+/// The same for i386; and that image by direct boot of its kernel.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_i386() {
+    let lab = stock();
+    lab.have("debian-i386", &["--kernel", "aki-pv-grub-hd0"]);
+    booting::boots_twice_and_then_another_kernel(&lab, "debian-i386", "/boot/grub/menu.lst");
 }

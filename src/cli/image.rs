@@ -45,7 +45,11 @@ pub enum ImageCommand {
     /// A manifest is JSON with the names and the shape of EC2's RegisterImage (Name, Description, Architecture,
     /// VirtualizationType, KernelId, RamdiskId, CommandLine, RootDeviceType, RootDeviceName, BlockDeviceMappings,
     /// Tags). A field that it does not know is refused.
+    ///
+    /// Without --kernel the firmware boots the disk. What the disk itself has to be booted by is told by --dry-run, and
+    /// warned of where it is something else; what is done is what you say.
     #[command(after_long_help = "Examples:\n  \
+        spore image register web --disk web.img --dry-run\n  \
         spore image register web --snapshot snap-0123 --kernel aki-0123\n  \
         spore image show debian -o json | jq '.Images[0] | {Name: \"copy\", KernelId, BlockDeviceMappings}' \\\n    \
         | spore image register --manifest -")]
@@ -212,6 +216,9 @@ pub struct RegisterArgs {
     format: FormatArg,
     #[command(flatten)]
     boot: BootArgs,
+    /// Register nothing: look at the disk or the snapshot and propose how to boot it, and why
+    #[arg(long, conflicts_with_all = ["manifest", "bundle_name"])]
+    dry_run: bool,
 }
 
 /// `KEY=VALUE`.
@@ -244,6 +251,10 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
     match command {
         ImageCommand::Import(args) => {
             cancellable(|| import_any(&store, args)).and_then(|image| told(output, image))
+        }
+        ImageCommand::Register(args) if args.dry_run => {
+            let root = (args.disk.as_deref(), args.snapshot.as_deref());
+            super::detect::propose(&store, output, root, args.format.format)
         }
         ImageCommand::Register(args) => {
             cancellable(|| register(&store, args)).and_then(|image| told(output, image))
@@ -414,7 +425,9 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
     }
     if let Some(disk) = &args.disk {
         let source = Source::from_argument(disk.clone());
-        return import(store, &source, name, args.format.format, &args.boot);
+        let image = import(store, &source, name, args.format.format, &args.boot)?;
+        super::detect::warn(store, &image);
+        return Ok(image);
     }
     let Some(text) = &args.snapshot else {
         return Err(Error::usage(
@@ -425,7 +438,9 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
     let root = store.snapshots().resolve(text)?.snapshot_id;
     let mut undo = Undo::new(store);
     let result = undo.boot(&args.boot).and_then(|()| undo.register(root, name, &args.boot));
-    undo.settle(result)
+    let image = undo.settle(result)?;
+    super::detect::warn(store, &image);
+    Ok(image)
 }
 
 fn register_bundle(store: &Store, location: &str, args: &RegisterArgs) -> Result<Image> {

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod copy;
 mod create;
 mod describe;
+mod detect;
 mod df;
 mod doctor;
 pub mod filter;

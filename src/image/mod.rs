@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod attribute;
 pub mod boot_entries;
+pub mod boot_method;
 pub mod builtin;
 pub mod bundle;
 pub mod catalog;

@@ -1,5 +1,6 @@
 //! The other end of the socket: who has the disk, and wants to know what boots from it.
 
+use super::detect::Disk;
 use super::menu::Listed;
 use super::process::SUBCOMMAND;
 use super::volume::Bytes;
@@ -88,6 +89,17 @@ impl Child {
     pub fn list(&self, disk: &dyn Bytes, boot: &PvBoot) -> Result<(String, Vec<Listed>)> {
         match self.ask(Job::List(boot.clone()), disk, &mut |_| Wanted::default())? {
             (Answer::Listed { menu, entries }, _) => Ok((menu, entries)),
+            _ => Err(wire::nonsense()),
+        }
+    }
+
+    /// What of the disk matters for booting it.
+    ///
+    /// # Errors
+    /// Finding out would cost too much.
+    pub fn detect(&self, disk: &dyn Bytes) -> Result<Disk> {
+        match self.ask(Job::Detect, disk, &mut |_| Wanted::default())? {
+            (Answer::Detected(found), _) => Ok(found),
             _ => Err(wire::nonsense()),
         }
     }

@@ -6,11 +6,13 @@
 //!
 //! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its three languages
 //! ([`legacy`], [`bls`], [`grubcfg`]), [`load`] chooses the entry as GRUB would and reads its kernel and initial ramdisk,
-//! [`cmdline`] makes its arguments right for this machine.
+//! [`cmdline`] makes its arguments right for this machine. [`detect`] only tells what there is, before an image is
+//! registered.
 
 pub mod ask;
 mod bls;
 mod cmdline;
+mod detect;
 mod find;
 mod grubcfg;
 mod legacy;
@@ -24,6 +26,7 @@ mod volume;
 mod wire;
 
 pub use ask::Child;
+pub use detect::Disk;
 pub use menu::Listed;
 pub use process::{SUBCOMMAND, main};
 pub use volume::Bytes;

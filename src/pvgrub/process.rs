@@ -3,9 +3,9 @@
 //! It gives everything up before it is asked anything. Each job is done by a fork of it, which gives up even that, and has
 //! bounded memory and time: what a job does to its process ends with it. It lives as long as the socket's other end.
 
-use super::load;
 use super::volume::{Bytes, Volume};
 use super::wire::{self, Answer, Found, Job, Order, PIECE, Range, Tag, Wanted};
+use super::{detect, load};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
 use crate::sys::process::{Ended, in_fork};
@@ -116,6 +116,7 @@ fn work(socket: BorrowedFd<'static>, order: &Order) -> Result<()> {
                 Err(why) => Answer::Failed(one_line(&why)),
             },
         ),
+        Job::Detect => answer(socket, &Answer::Detected(detect::detect(&disk))),
         Job::Unpack => {
             let mut kernel = vec![0; usize::try_from(order.size).or_fail(|| "read a kernel")?];
             disk.read_exact_at(&mut kernel, 0).or_fail(|| "read a kernel")?;

@@ -3,6 +3,7 @@
 //! The socket keeps packets apart (SOCK_SEQPACKET, unix(7)). A packet's first byte says what it is. The child is not
 //! trusted: what it says is bounded, and a packet out of turn is the end of the conversation.
 
+use super::detect::Disk;
 use super::menu::Listed;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::PvBoot;
@@ -60,6 +61,8 @@ pub enum Job {
     Boot(PvBoot),
     /// List the entries of the disk's menu.
     List(PvBoot),
+    /// Tell what of the disk matters for booting it.
+    Detect,
     /// Unpack the kernel file that the "disk" is; `size` is its size in bytes.
     Unpack,
 }
@@ -105,6 +108,8 @@ pub enum Answer {
         /// Its entries.
         entries: Vec<Listed>,
     },
+    /// What there is.
+    Detected(Disk),
     /// The kernel comes.
     Unpacked,
     /// Nothing can be booted; one line.

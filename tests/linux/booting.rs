@@ -1,7 +1,10 @@
 //! Images that boot as EC2's do: what is on their own disk boots, and what is put there boots next.
+#![allow(dead_code)] // each of the two test binaries that share this uses its part
 
-use super::linux::{Lab, Shell};
+use super::linux::{Lab, Shell, images};
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 
 /// Two instances of one image at once; then, in one of them, a second kernel by `dpkg -i` alone, and a reboot into it.
 /// `menu` is the file that the kernel's package has to have changed.
@@ -15,38 +18,97 @@ pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     let id = &ids[0];
     let mut shell = lab.shell(id);
     let before = shell.sh("uname -r");
-    let after = second_kernel(&mut shell);
+    let after = shell.sh("dpkg-deb -f /root/linux-image-*.deb Package | sed s/linux-image-//");
     assert_ne!(before, after);
-    shell.sh("dpkg -i /root/linux-image-*.deb >/root/dpkg.log 2>&1 || { cat /root/dpkg.log; false; }");
+    shell.sh("dpkg -i /root/linux-image-*.deb >/root/log 2>&1 || { cat /root/log; false; }");
     shell.sh(&format!("grep -q {after} {menu}"));
-    let pid = lab.pid(id);
     let mut shell = reboot(lab, id, shell);
-    assert_eq!(lab.pid(id), pid, "a reboot stays in its process");
     assert_eq!(shell.sh("uname -r"), after);
     lab.ok(&["terminate", id]);
 }
 
-/// To the login prompt, and there once more after a reboot inside.
-pub fn boots_and_reboots(lab: &Lab, image: &str) {
-    let id = lab.launch_of(image, 1, &["-c", "1", "-m", "512M"]).remove(0);
-    lab.wait(std::slice::from_ref(&id), "login");
-    let mut shell = lab.shell(&id);
-    let boot = shell.sh("cat /proc/sys/kernel/random/boot_id");
-    let mut shell = reboot(lab, &id, shell);
-    assert_ne!(shell.sh("cat /proc/sys/kernel/random/boot_id"), boot);
-    lab.ok(&["terminate", &id]);
-}
-
-/// The version of the kernel whose package lies in the image.
-fn second_kernel(shell: &mut Shell) -> String {
-    shell.sh("dpkg-deb -f /root/linux-image-*.deb Package | sed s/linux-image-//")
-}
-
 /// Reboot inside; a shell after it.
 fn reboot(lab: &Lab, id: &str, mut shell: Shell) -> Shell {
+    let pid = lab.pid(id);
     shell.send("exec reboot\n");
     shell.expect("reboot: Restarting system");
     shell.expect("login: ");
     drop(shell);
+    assert_eq!(lab.pid(id), pid, "a reboot stays in its process");
     lab.shell(id)
+}
+
+/// Run in a guest that has a kernel as /root/vmlinux: a package of it under another version, which its `uname -r` tells,
+/// installed as Debian's kernels are: the menu is written by the package's script.
+const INSTALL: &str = r#"#!/bin/sh
+set -eu
+[ -e /root/release ] || uname -r >/root/release
+old=$(cat /root/release) new=${old%?}$1 version=9.$1.0-lab
+rm -rf /root/k
+mkdir -p /root/k/DEBIAN /root/k/boot
+sed "s/$old/$new/g" /root/vmlinux >/root/k/boot/vmlinuz-$version
+printf '%s\n' "Package: linux-image-$version" 'Version: 1' 'Architecture: amd64' 'Maintainer: none <none@localhost>' \
+	'Description: kernel' >/root/k/DEBIAN/control
+printf '#!/bin/sh\nexec run-parts --arg=%s --arg=/boot/vmlinuz-%s /etc/kernel/postinst.d\n' $version $version \
+	>/root/k/DEBIAN/postinst
+chmod 755 /root/k/DEBIAN/postinst
+dpkg-deb -Znone -b /root/k /root/k.deb
+dpkg -i /root/k.deb
+grep -q "/boot/vmlinuz-$version" /boot/grub/menu.lst
+sync
+"#;
+
+/// A root with PV-GRUB's menu boots the kernel that was installed into it, and after the next installation the next.
+/// `kernel` is one that boots here; it is what is installed, under other versions.
+pub fn the_root_volumes_own_kernel_boots(lab: &Lab, kernel: &str) {
+    let disk = lab.home().join("pv-lab.img");
+    let given = images().join(kernel);
+    add_to_root(&images().join("debian-pv.img"), &disk, &given);
+    let words = ["--kernel", given.to_str().unwrap()];
+    lab.ok(&[&["image", "import", disk.to_str().unwrap(), "--name", "pv-lab"], &words[..]].concat());
+    std::fs::remove_file(&disk).unwrap();
+
+    let id = lab.launch_of("pv-lab", 1, &["-c", "1", "-m", "512M"]).remove(0);
+    let one = std::slice::from_ref(&id);
+    lab.wait(one, "login");
+    let mut shell = lab.shell(&id);
+    for line in INSTALL.lines() {
+        shell.sh(&format!("printf '%s\\n' '{}' >>/root/install", line.replace('\'', r"'\''")));
+    }
+    // The lab kernel has no modules, and boots without an initial ramdisk: nothing is to make one.
+    shell.sh("rm /etc/kernel/postinst.d/initramfs-tools");
+    let first = install(&mut shell, 4);
+    shell.log_out();
+    lab.ok(&["stop", &id]);
+    lab.ok(&["modify", &id, "--kernel", "aki-pv-grub-hd0"]);
+    lab.ok(&["start", &id]);
+    lab.wait(one, "login");
+    let mut shell = lab.shell(&id);
+    assert_eq!(shell.sh("uname -r"), first);
+    let second = install(&mut shell, 5);
+    assert_ne!(first, second);
+    let mut shell = reboot(lab, &id, shell);
+    assert_eq!(shell.sh("uname -r"), second);
+    lab.ok(&["terminate", &id]);
+}
+
+/// Install a kernel whose version ends with `digit`; what its `uname -r` will be.
+fn install(shell: &mut Shell, digit: u32) -> String {
+    shell.sh(&format!("sh /root/install {digit} >/root/log 2>&1 || {{ cat /root/log; false; }}"));
+    shell.sh(&format!("old=$(uname -r); echo ${{old%?}}{digit}"))
+}
+
+/// A copy of the disk with a file more, /root/vmlinux.
+fn add_to_root(from: &Path, to: &Path, file: &Path) {
+    let copied =
+        Command::new("cp").args(["--sparse=always", "-L"]).args([from, to]).status().unwrap();
+    assert!(copied.success());
+    let commands = to.with_extension("debugfs");
+    std::fs::write(&commands, format!("cd /root\nwrite {} vmlinux\n", file.display())).unwrap();
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut debugfs = Command::new("debugfs");
+    let output =
+        debugfs.env("PATH", path).arg("-w").arg("-f").args([&commands, to]).output().unwrap();
+    std::fs::remove_file(&commands).unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -6,7 +6,7 @@
 pub mod cancel;
 pub(super) mod copy;
 pub mod external;
-mod format;
+pub(super) mod format;
 pub(super) mod progress;
 pub(super) mod stream;
 
