@@ -34,6 +34,9 @@ pub struct VmPlan {
     pub memory: u64,
     /// What runs first.
     pub boot: BootPlan,
+    /// How the guest finds its virtio devices.
+    #[serde(default)]
+    pub transport: Transport,
     /// Block devices in order: the first is the root device (/dev/vda).
     pub disks: Vec<DiskPlan>,
     /// SMBIOS product UUID (RFC 4122 text form, `ec2…`; the SMBIOS serial is its same text).
@@ -143,6 +146,17 @@ pub struct PvBoot {
     pub instance_id: InstanceId,
     /// For the command line.
     pub launch_index: u32,
+}
+
+/// How a guest finds its virtio devices. (VIRTIO 1.2, 4)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Registers in memory, named by the ACPI tables; a line of the I/O APIC each. (4.2)
+    #[default]
+    Mmio,
+    /// Functions on a PCI bus, with MSI-X. (4.1)
+    Pci,
 }
 
 /// One block device.

@@ -4,7 +4,7 @@
 use sporevm::control::{Request, Response};
 use sporevm::plan::{
     BootPlan, DiskFormat, DiskPlan, EndReason, Engine, LayerPlan, PLAN_FD, PlanFd, Ready, ResetBy,
-    VmPlan, VmReport,
+    Transport, VmPlan, VmReport,
 };
 use sporevm::sys::{fds, process};
 use std::fs::File;
@@ -98,6 +98,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
             cmdline: String::new(),
             menu: None,
         },
+        transport: Transport::Mmio,
         disks: disk.into_iter().collect(),
         uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
         console: PlanFd(CONSOLE),

@@ -1,10 +1,13 @@
 //! ACPI tables of a hardware-reduced machine. (ACPI 6.5)
 
+mod pci;
+
 use crate::mem::layout::{
     ACPI, ACPI_RESET, ACPI_RESET_VALUE, ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1_GSI, COM1_PORT,
     GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE, VIRTIO_GSIS,
     VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
+use crate::plan::Transport;
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion,
@@ -47,19 +50,23 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. `virtio_slots` of the
-    /// [`VIRTIO_SLOTS`] are in use, from slot 0 on.
-    pub fn new(cpus: u8, virtio_slots: usize, base: u64) -> Self {
+    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. There are so many virtio
+    /// devices: in the first of the [`VIRTIO_SLOTS`], or on a PCI bus, where the guest looks for itself.
+    pub fn new(cpus: u8, transport: Transport, virtio_devices: usize, base: u64) -> Self {
         let (bytes, each, pointers, rsdp) = Default::default();
         let mut tables = Self { bytes, each, pointers, rsdp, base };
-        let dsdt = tables.append(&dsdt(cpus, virtio_slots.min(VIRTIO_SLOTS)));
+        let dsdt = tables.append(&dsdt(cpus, transport, virtio_devices.min(VIRTIO_SLOTS)));
         let fadt = tables.append(&fadt(dsdt));
         let fields = (fadt - base) as usize;
         for (offset, size) in [(DSDT, size_of::<u32>()), (X_DSDT, size_of::<u64>())] {
             tables.pointers.push(fields + offset..fields + offset + size);
         }
         let madt = tables.append(&madt(cpus));
-        tables.root(&[fadt, madt]);
+        let mut roots = vec![fadt, madt];
+        if transport == Transport::Pci {
+            roots.push(tables.append(&pci::mcfg()));
+        }
+        tables.root(&roots);
         tables
     }
 
@@ -84,8 +91,9 @@ impl Tables {
 }
 
 /// All tables, the RSDP first, to be written at [`ACPI`].
-pub fn build(cpus: u8, virtio_slots: usize) -> Vec<u8> {
-    let Tables { bytes, rsdp, .. } = Tables::new(cpus, virtio_slots, ACPI + RSDP_ROOM as u64);
+pub fn build(cpus: u8, transport: Transport, virtio_devices: usize) -> Vec<u8> {
+    let base = ACPI + RSDP_ROOM as u64;
+    let Tables { bytes, rsdp, .. } = Tables::new(cpus, transport, virtio_devices, base);
     let mut all = rsdp;
     all.resize(RSDP_ROOM, 0);
     all.extend(bytes);
@@ -128,13 +136,20 @@ fn madt(cpus: u8) -> impl Aml {
     madt
 }
 
-fn dsdt(cpus: u8, virtio_slots: usize) -> impl Aml {
+fn dsdt(cpus: u8, transport: Transport, virtio_slots: usize) -> impl Aml {
     let mut aml = Vec::new();
     for cpu in 0..cpus {
         scope(processor(cpu)).to_aml_bytes(&mut aml);
     }
-    for slot in 0..virtio_slots {
-        scope(virtio(slot)).to_aml_bytes(&mut aml);
+    match transport {
+        Transport::Mmio => {
+            (0..virtio_slots).for_each(|slot| scope(virtio(slot)).to_aml_bytes(&mut aml));
+        }
+        Transport::Pci => {
+            for device in [pci::host_bridge(), pci::motherboard()] {
+                scope(device).to_aml_bytes(&mut aml);
+            }
+        }
     }
     for device in [com1(), power_button(), event_device(), panic_device()] {
         scope(device).to_aml_bytes(&mut aml);
@@ -288,12 +303,12 @@ mod tests {
 
     #[test]
     fn the_largest_machines_tables_fit() {
-        assert!(build(64, VIRTIO_SLOTS).len() as u64 <= ACPI_END - ACPI);
+        assert!(build(64, Transport::Mmio, VIRTIO_SLOTS).len() as u64 <= ACPI_END - ACPI);
     }
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-        let bytes = build(2, 3);
+        let bytes = build(2, Transport::Mmio, 3);
         assert_eq!(&bytes[..8], b"RSD PTR ");
         assert_eq!(bytes[..20].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
         assert_eq!(bytes[..36].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
@@ -307,7 +322,7 @@ mod tests {
 
     #[test]
     fn there_is_an_entry_for_every_processor() {
-        let bytes = build(64, 1);
+        let bytes = build(64, Transport::Mmio, 1);
         let madt = find(&bytes, b"APIC");
         assert_eq!(madt.len(), 44 + 64 * 8 + 12);
         let ids: Vec<u8> = madt[44..][..64 * 8].chunks_exact(8).map(|entry| entry[3]).collect();
@@ -317,8 +332,21 @@ mod tests {
     #[test]
     fn there_is_a_device_for_every_used_slot_and_no_other() {
         let count = |bytes: &[u8]| bytes.windows(8).filter(|w| *w == b"LNRO0005").count();
-        assert_eq!(count(&build(1, 0)), 0);
-        assert_eq!(count(&build(1, 3)), 3);
-        assert_eq!(count(&build(1, VIRTIO_SLOTS + 1)), VIRTIO_SLOTS);
+        assert_eq!(count(&build(1, Transport::Mmio, 0)), 0);
+        assert_eq!(count(&build(1, Transport::Mmio, 3)), 3);
+        assert_eq!(count(&build(1, Transport::Mmio, VIRTIO_SLOTS + 1)), VIRTIO_SLOTS);
+    }
+
+    #[test]
+    fn a_machine_with_pci_says_where_and_has_no_other_slots() {
+        let bytes = build(1, Transport::Pci, 3);
+        let mcfg = find(&bytes, b"MCFG");
+        assert_eq!((mcfg.len(), u64_at(mcfg, 44)), (60, Some(crate::mem::layout::PCI_ECAM)));
+        assert_eq!(mcfg[52..56], [0; 4], "segment 0, bus 0 to bus 0");
+        assert!(!bytes.windows(8).any(|w| w == b"LNRO0005"));
+        let pnp0a08 = [0x41, 0xd0, 0x0a, 0x08];
+        assert!(bytes.windows(4).any(|w| w == pnp0a08));
+        let mmio = build(1, Transport::Mmio, 3);
+        assert!(!mmio.windows(4).any(|w| w == pnp0a08 || w == b"MCFG"));
     }
 }

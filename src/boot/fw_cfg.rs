@@ -7,7 +7,7 @@ use super::{acpi, smbios};
 use crate::error::Result;
 use crate::mem::layout::{COM1_PORT, KVM_IDENTITY_MAP, PAGE, VIRTIO_BASE, VIRTIO_STRIDE};
 use crate::mem::ram;
-use crate::plan::VmPlan;
+use crate::plan::{Transport, VmPlan};
 use std::fmt::Write;
 
 /// An item's selector, and its bytes.
@@ -38,11 +38,11 @@ const RSDP_EXTENDED_CHECKSUM: u32 = 32;
 /// Where a table has its checksum. (5.2.6)
 const TABLE_CHECKSUM: u32 = 9;
 
-/// Everything that firmware asks for on the machine of `plan`. Its disks are on the first of `virtio_slots` slots.
+/// Everything that firmware asks for on the machine of `plan`, which has so many virtio devices, disks first.
 ///
 /// # Errors
 /// `plan.uuid` is not a UUID.
-pub fn items(plan: &VmPlan, virtio_slots: usize) -> Result<Vec<Item>> {
+pub fn items(plan: &VmPlan, virtio_devices: usize) -> Result<Vec<Item>> {
     let cpus = u16::from(plan.cpus).to_le_bytes().to_vec();
     let mut items = vec![
         (SIGNATURE, b"QEMU".to_vec()),
@@ -50,7 +50,7 @@ pub fn items(plan: &VmPlan, virtio_slots: usize) -> Result<Vec<Item>> {
         (NB_CPUS, cpus.clone()),
         (MAX_CPUS, cpus),
     ];
-    let files = files(plan, virtio_slots)?;
+    let files = files(plan, virtio_devices)?;
     let mut directory = (files.len() as u32).to_be_bytes().to_vec();
     for ((name, bytes), selector) in files.into_iter().zip(FILES..) {
         directory.extend((bytes.len() as u32).to_be_bytes());
@@ -63,13 +63,13 @@ pub fn items(plan: &VmPlan, virtio_slots: usize) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn files(plan: &VmPlan, virtio_slots: usize) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let tables = acpi::Tables::new(plan.cpus, virtio_slots, 0);
+fn files(plan: &VmPlan, virtio_devices: usize) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let tables = acpi::Tables::new(plan.cpus, plan.transport, virtio_devices, 0);
     let script = script(&tables);
     let structures = smbios::structures(plan)?;
     let port = u64::from(COM1_PORT).to_le_bytes().to_vec();
     Ok(vec![
-        ("bootorder", boot_order(plan.disks.len()).into_bytes()),
+        ("bootorder", boot_order(plan.transport, plan.disks.len()).into_bytes()),
         ("etc/e820", e820(plan.memory)),
         (RSDP_FILE, tables.rsdp),
         (TABLES_FILE, tables.bytes),
@@ -87,12 +87,17 @@ fn file_name(name: &str) -> [u8; NAME] {
     field
 }
 
-/// The disks in their order: SeaBIOS finds them in the reverse of it. (bootprio_find_mmio_device in SeaBIOS)
-fn boot_order(disks: usize) -> String {
+/// The disks in their order: of those in memory, SeaBIOS finds the last one first. (bootprio_find_mmio_device and
+/// bootprio_find_pci_device in SeaBIOS)
+fn boot_order(transport: Transport, disks: usize) -> String {
     (0..disks as u64).fold(String::new(), |mut order, slot| {
         let base = VIRTIO_BASE + slot * VIRTIO_STRIDE;
         // Writing to a string does not fail.
-        let _ = writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0");
+        let _ = match transport {
+            Transport::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0"),
+            // Device 0 is the host bridge.
+            Transport::Pci => writeln!(order, "/pci@i0cf8/scsi@{:x}/disk@0,0", slot + 1),
+        };
         order
     })
 }
@@ -224,7 +229,7 @@ mod tests {
         let files = files_of(&items(&plan, 4).unwrap());
         let base = 0x3ff_0000;
         let loaded = load(&files, &[(RSDP_FILE, 0xf_5000), (TABLES_FILE, base)]);
-        let expected = acpi::Tables::new(plan.cpus, 4, base);
+        let expected = acpi::Tables::new(plan.cpus, plan.transport, 4, base);
         assert_eq!(loaded[TABLES_FILE], expected.bytes);
         assert_eq!(loaded[RSDP_FILE], expected.rsdp);
         assert_eq!(u64_at(&loaded[RSDP_FILE], acpi::RSDP_XSDT).unwrap() & !0xffff, base);
@@ -233,10 +238,14 @@ mod tests {
     #[test]
     fn disks_boot_in_the_plans_order() {
         assert_eq!(
-            boot_order(2),
+            boot_order(Transport::Mmio, 2),
             "/virtio-mmio@00000000d0000000/disk@0,0\n/virtio-mmio@00000000d0001000/disk@0,0\n"
         );
-        assert_eq!(boot_order(0), "");
+        assert_eq!(
+            boot_order(Transport::Pci, 2),
+            "/pci@i0cf8/scsi@1/disk@0,0\n/pci@i0cf8/scsi@2/disk@0,0\n"
+        );
+        assert_eq!(boot_order(Transport::Mmio, 0), "");
     }
 
     #[test]

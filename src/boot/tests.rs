@@ -18,6 +18,7 @@ pub fn plan(memory: u64) -> VmPlan {
             cmdline: String::new(),
             menu: None,
         },
+        transport: Default::default(),
         disks: Vec::new(),
         uuid: "ec2d1e7a-0000-4000-8000-0123456789ab".into(),
         console: PlanFd(5),

@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod fw_cfg;
+pub mod pci;
 pub mod power;
 pub mod rtc;
 pub mod serial;

@@ -213,6 +213,7 @@ pub fn open(
         cpus: instance.cpu_options.core_count,
         memory: instance.spore.memory,
         boot,
+        transport: Default::default(),
         disks,
         uuid: instance.spore.uuid.clone(),
         console: fds.add(console),

@@ -46,6 +46,17 @@ pub const VIRTIO_SLOTS: usize = 19;
 /// Interrupts of the virtio-mmio slots.
 pub const VIRTIO_GSIS: [u32; VIRTIO_SLOTS] =
     [5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 3, 8];
+/// PCI configuration space in memory (ECAM) of bus 0: 4 KiB a function. (PCI Firmware 3.3, 4.1)
+pub const PCI_ECAM: u64 = 0xd800_0000;
+/// Bytes of a bus in [`PCI_ECAM`]: 32 devices of 8 functions.
+pub const PCI_ECAM_LEN: u64 = 1 << 20;
+/// Where PCI functions' memory may lie. SeaBIOS, on a machine whose host bridge it does not know, gives
+/// out addresses from here on.
+pub const PCI_WINDOW: u64 = 0xe000_0000;
+/// End of the room for PCI functions' memory.
+pub const PCI_WINDOW_END: u64 = IOAPIC;
+/// The first interrupt that is no pin of the I/O APIC: those of message signalled interrupts begin here.
+pub const MSI_GSI: u32 = 24;
 /// The I/O APIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// The local APICs.
@@ -100,7 +111,9 @@ const _: () = {
     assert!(BOOT_PML4 + 6 * PAGE <= CMDLINE);
     assert!(CMDLINE + CMDLINE_MAX <= LOW_RAM_END);
     assert!(MMIO_HOLE <= VIRTIO_BASE);
-    assert!(VIRTIO_BASE + VIRTIO_SLOTS as u64 * VIRTIO_STRIDE <= IOAPIC);
+    assert!(VIRTIO_BASE + VIRTIO_SLOTS as u64 * VIRTIO_STRIDE <= PCI_ECAM);
+    assert!(PCI_ECAM + PCI_ECAM_LEN <= PCI_WINDOW);
+    assert!(PCI_WINDOW < PCI_WINDOW_END && PCI_WINDOW_END <= IOAPIC);
     assert!(LAPIC < KVM_IDENTITY_MAP && KVM_IDENTITY_MAP + PAGE == KVM_TSS);
     assert!(KVM_TSS + 3 * PAGE <= FIRMWARE);
     assert!(FIRMWARE_SHADOW < HIGH_RAM && FIRMWARE_END <= RAM_ABOVE_4G);

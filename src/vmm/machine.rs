@@ -12,38 +12,37 @@
 use crate::block::{self, Disk};
 use crate::boot::Entry;
 use crate::chipset::bus::Bus;
+use crate::chipset::pci::{ConfigPorts, PciRoot};
 use crate::chipset::power::{
     ACPI_POWER_BASE, ACPI_POWER_LEN, AcpiPower, I8042, PowerSink, PvPanic, ResetControl,
 };
 use crate::chipset::serial::Serial;
 use crate::error::{Error, OrFail, Result};
-use crate::mem::layout::{
-    COM1_GSI, COM1_PORT, GED_GSI, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC_PORT, VIRTIO_BASE,
-    VIRTIO_GSIS, VIRTIO_SLOTS, VIRTIO_STRIDE,
-};
+use crate::mem::layout::{COM1_GSI, COM1_PORT, GED_GSI, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC_PORT};
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DiskPlan, Engine, VmPlan};
 use crate::sys::{fds, kvm};
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
-use crate::virtio::device::{Device, Handlers};
+use crate::virtio::device::Handlers;
 use crate::virtio::rng::Rng;
-use crate::virtio::transport::mmio::MmioTransport;
+use crate::virtio::transport::Transport;
 use crate::virtio::worker::ThreadStart;
 use crate::vmm::console::Console;
 use crate::vmm::cpuid::{Model, Supported};
+use crate::vmm::devices::{self, NewDevice, Virtio};
 use crate::vmm::gate::Gate;
 use crate::vmm::payload::Payload;
 use crate::vmm::pc::Pc;
+use crate::vmm::pci::irqfd;
 use crate::vmm::regs;
 use crate::vmm::report::Report;
 use crate::vmm::sandbox::Filters;
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
-use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Address space for the stack of the thread that assembles beside.
 const STACK: usize = 512 << 10;
@@ -61,7 +60,7 @@ pub struct Machine {
     plan: VmPlan,
     payload: Mutex<Payload>,
     ram: GuestRam,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     seats: Vec<Seat>,
     vcpus: Vec<Arc<Vcpu>>,
     /// The interrupt controllers as KVM made them.
@@ -69,7 +68,7 @@ pub struct Machine {
     pc: Option<Pc>,
     shared: Arc<vcpu::Shared>,
     disks: Vec<MachineDisk>,
-    transports: Vec<Arc<MmioTransport>>,
+    transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
     pub power: Arc<AcpiPower>,
     /// COM1.
@@ -99,7 +98,8 @@ impl Machine {
             Ok((board, aside.join().map_err(died)??))
         })?;
         let Board { vm, ram, irqchips, vcpus, entry } = board;
-        let filters = plan.sandbox.then(Arc::<Filters>::default);
+        let vm = Arc::new(vm);
+        let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
         let gate = Arc::new(Gate::new()?);
         let seats = (0..plan.cpus).map(|n| vcpu::spawn(n, gate.clone(), filters.clone()));
         let seats = seats.collect::<Result<Vec<_>>>()?;
@@ -108,12 +108,15 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
-        let mut pio = port_bus(&serial, &power, &gate)?;
+        let (disks, devices) = devices(disks, report);
+        let on_start = confine_workers(filters.as_ref());
+        let virtio = Virtio::create(plan.transport, devices, &vm, &ram, &on_start)?;
+        let Virtio { transports, mmio, pci } = virtio;
+        let mut pio = port_bus(&serial, &power, &gate, pci)?;
         let pc = match &payload {
             Payload::Kernel { .. } => None,
             Payload::Firmware(_) => Some(Pc::create(&plan, &vm, &ram, &mut pio, &gate)?),
         };
-        let (disks, transports, mmio) = virtio(disks, &vm, &ram, report, filters.as_ref())?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
         Ok(Self {
@@ -248,7 +251,7 @@ fn check(kvm: &Kvm, plan: &VmPlan) -> Result<()> {
             "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"
         )));
     }
-    let (disks, most) = (plan.disks.len(), VIRTIO_SLOTS - 1);
+    let (disks, most) = (plan.disks.len(), devices::slots(plan.transport) - 1);
     if disks > most {
         return Err(Error::failure(format!(
             "the plan has {disks} disks; a machine has room for {most}"
@@ -297,19 +300,24 @@ fn start_vcpus(fds: Vec<VcpuFd>, cpuid: &Supported, entry: &Entry) -> Result<Vec
     Ok(fds.into_iter().map(|fd| Arc::new(Vcpu::new(fd))).collect())
 }
 
-/// An eventfd whose every write is an edge on interrupt `gsi`.
-fn irqfd(vm: &VmFd, gsi: u32) -> Result<EventFd> {
-    let event = fds::eventfd().or_fail(|| "create an eventfd")?;
-    vm.register_irqfd(&event, gsi).or_fail(|| format!("connect interrupt {gsi}"))?;
-    Ok(event)
-}
-
-fn port_bus(serial: &Arc<Serial>, power: &Arc<AcpiPower>, gate: &Arc<Gate>) -> Result<Bus> {
+fn port_bus(
+    serial: &Arc<Serial>,
+    power: &Arc<AcpiPower>,
+    gate: &Arc<Gate>,
+    pci: Option<Arc<PciRoot>>,
+) -> Result<Bus> {
     let sink: Arc<dyn PowerSink> = gate.clone();
     let mut bus = Bus::default();
     bus.insert(COM1_PORT.into(), 8, serial.clone())?;
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
-    bus.insert(ResetControl::PORT.into(), 1, Arc::new(ResetControl(sink.clone())))?;
+    let reset = ResetControl(sink.clone());
+    match pci {
+        None => bus.insert(ResetControl::PORT.into(), 1, Arc::new(reset))?,
+        Some(root) => {
+            let ports = Arc::new(ConfigPorts::new(root, reset));
+            bus.insert(ConfigPorts::PORT.into(), ConfigPorts::LEN.into(), ports)?;
+        }
+    }
     bus.insert(I8042::PORT.into(), 1, Arc::new(I8042(sink.clone())))?;
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
     Ok(bus)
@@ -347,43 +355,21 @@ fn open_disks(plan: &VmPlan, report: &Arc<Report>) -> Result<Vec<OpenDisk>> {
     plan.disks.iter().map(open).collect()
 }
 
-type Virtio = (Vec<MachineDisk>, Vec<Arc<MmioTransport>>, Bus);
-
-/// The virtio devices in their slots: disks in the plan's order, then entropy.
-fn virtio(
-    disks: Vec<OpenDisk>,
-    vm: &VmFd,
-    ram: &GuestRam,
-    report: &Arc<Report>,
-    filters: Option<&Arc<Filters>>,
-) -> Result<Virtio> {
-    let filters = filters.cloned();
-    let on_start: ThreadStart =
-        Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker()));
-    let mut machine_disks = Vec::with_capacity(disks.len());
-    let mut devices: Vec<(Arc<dyn Device>, Handlers, Notices)> = Vec::new();
+/// The machine's devices: disks in the plan's order, then entropy.
+fn devices(disks: Vec<OpenDisk>, report: &Arc<Report>) -> (Vec<MachineDisk>, Vec<NewDevice>) {
+    let (mut machine_disks, mut devices) = (Vec::with_capacity(disks.len()), Vec::new());
     for OpenDisk { disk, handlers, notices } in disks {
-        devices.push((disk.device.clone(), handlers, notices));
+        devices.push(NewDevice { device: disk.device.clone(), handlers, notices });
         machine_disks.push(disk);
     }
-    let (rng, handlers) = Rng::create();
-    devices.push((rng, handlers, notices(report)));
+    let (device, handlers) = Rng::create();
+    devices.push(NewDevice { device, handlers, notices: notices(report) });
+    (machine_disks, devices)
+}
 
-    let (mut transports, mut bus) = (Vec::new(), Bus::default());
-    for (slot, (device, handlers, notices)) in devices.into_iter().enumerate() {
-        let base = VIRTIO_BASE + slot as u64 * VIRTIO_STRIDE;
-        let irq = irqfd(vm, VIRTIO_GSIS[slot])?;
-        let doing = || format!("create virtio slot {slot}");
-        let transport = MmioTransport::new(device, handlers, ram.clone(), irq, notices, &on_start);
-        let transport = transport.or_fail(doing)?;
-        for event in transport.ioeventfds(base).or_fail(doing)? {
-            let address = IoEventAddress::Mmio(event.address);
-            vm.register_ioevent(&event.fd, &address, event.datamatch).or_fail(doing)?;
-        }
-        bus.insert(base, VIRTIO_STRIDE, transport.clone())?;
-        transports.push(transport);
-    }
-    Ok((machine_disks, transports, bus))
+fn confine_workers(filters: Option<&Arc<Filters>>) -> ThreadStart {
+    let filters = filters.cloned();
+    Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker()))
 }
 
 /// The engines in use, in the order of the disks.

@@ -3,6 +3,7 @@
 pub mod console;
 pub mod control;
 pub mod cpuid;
+pub mod devices;
 pub mod event;
 pub mod gate;
 mod layers;
@@ -10,6 +11,7 @@ pub mod machine;
 mod menu;
 pub mod payload;
 pub mod pc;
+pub mod pci;
 pub mod regs;
 pub mod report;
 pub mod sandbox;

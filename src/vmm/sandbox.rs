@@ -2,6 +2,7 @@
 //! call that the thread at hand has no use for.
 
 use crate::error::{OrFail, Result};
+use crate::plan::Transport;
 use crate::sys::seccomp::{self, Allow, Allow::Call, Allow::Ioctl, Filter};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
@@ -34,6 +35,8 @@ mod kvm {
     pub const SET_PIT2: u64 = write(0xa0, 0x70);
     /// KVM_SET_IRQCHIP is _IOR in the header.
     pub const SET_IRQCHIP: u64 = read(0x63, 0x208);
+    pub const SET_GSI_ROUTING: u64 = write(0x6a, 8);
+    pub const IOEVENTFD: u64 = write(0x79, 0x40);
 }
 
 /// What every thread needs.
@@ -67,6 +70,12 @@ const VCPU: &[Allow] = &[
     Call(libc::SYS_fallocate), // the console log, when it is full
     Call(libc::SYS_ftruncate), // the same, where files have no beginning to cut off
     Call(libc::SYS_lseek),     // the same
+];
+
+/// What a vCPU needs where devices are on a PCI bus: their driver chooses the messages and addresses.
+const VCPU_PCI: &[Allow] = &[
+    Ioctl(kvm::SET_GSI_ROUTING), // MSI-X table
+    Ioctl(kvm::IOEVENTFD), // doorbells of a driver that is ready, and those of a BAR that moves
 ];
 
 /// Disk I/O, whichever engine does it. Also the event thread's, which closes disks and reloads kernels.
@@ -121,22 +130,37 @@ const EVENT: &[Allow] = &[
     Ioctl(0x5421),                // FIONBIO: control clients
 ];
 
+/// The same of the event thread.
+const EVENT_PCI: &[Allow] = &[
+    Ioctl(kvm::IOEVENTFD), // reset
+];
+
 /// The filters of a VMM's threads, one a kind. Each is compiled by the first thread that it is for, so that no
 /// thread waits for another's.
 #[derive(Default)]
 pub struct Filters {
+    transport: Transport,
     vcpu: OnceLock<Filter>,
     worker: OnceLock<Filter>,
     event: OnceLock<Filter>,
 }
 
 impl Filters {
+    /// The filters of a machine whose devices have this transport.
+    pub fn new(transport: Transport) -> Self {
+        Self { transport, ..Self::default() }
+    }
+
+    fn with_pci(&self, list: &'static [Allow]) -> &'static [Allow] {
+        if self.transport == Transport::Pci { list } else { &[] }
+    }
+
     /// Confine the calling thread to what a vCPU's needs.
     ///
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_vcpu(&self) -> Result<()> {
-        apply(&self.vcpu, &[COMMON, VCPU])
+        apply(&self.vcpu, &[COMMON, VCPU, self.with_pci(VCPU_PCI)])
     }
 
     /// Confine the calling thread to what a virtio worker needs.
@@ -152,7 +176,7 @@ impl Filters {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_event(&self) -> Result<()> {
-        apply(&self.event, &[COMMON, FILES, EVENT])
+        apply(&self.event, &[COMMON, FILES, EVENT, self.with_pci(EVENT_PCI)])
     }
 }
 
@@ -204,11 +228,14 @@ mod tests {
         assert_eq!(kvm::SET_IRQCHIP, 0x8208_ae63);
         assert_eq!(kvm::SET_LAPIC, 0x4400_ae8f);
         assert_eq!(kvm::SET_PIT2, 0x4070_aea0);
+        assert_eq!(kvm::SET_GSI_ROUTING, 0x4008_ae6a);
+        assert_eq!(kvm::IOEVENTFD, 0x4040_ae79);
     }
 
     #[test]
     fn the_filters_compile() {
-        for lists in [[COMMON, VCPU].concat(), [COMMON, FILES, WORKER, EVENT].concat()] {
+        let vcpu = [COMMON, VCPU, VCPU_PCI].concat();
+        for lists in [vcpu, [COMMON, FILES, WORKER, EVENT, EVENT_PCI].concat()] {
             Filter::compile(&lists).unwrap();
         }
     }

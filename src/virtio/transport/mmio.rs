@@ -1,6 +1,6 @@
 //! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
 
-use super::{Core, CoreState, Line};
+use super::{Core, CoreState, Halt, Held, Line, Registers, Transport, set_high, set_low};
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
@@ -9,7 +9,7 @@ use crate::virtio::device::{Device, Handlers};
 use crate::virtio::worker::{Signal, ThreadStart};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_bindings::virtio_mmio::*;
 use vmm_sys_util::eventfd::EventFd;
@@ -50,10 +50,8 @@ pub struct MmioState {
 /// The interrupt line with the register that says what for. An edge: an eventfd in KVM_IRQFD.
 struct MmioLine {
     interrupt_status: AtomicU32,
-    stopped: AtomicBool,
+    halt: Halt,
     irq: EventFd,
-    name: String,
-    notices: Notices,
 }
 
 impl MmioLine {
@@ -70,46 +68,24 @@ impl Signal for MmioLine {
     }
 
     fn stop(&self, reason: &str) {
-        if !self.stopped.swap(true, Ordering::SeqCst) {
-            let name = &self.name;
-            self.notices.tell(&format!("{name} stopped until the guest resets it: {reason}"));
+        if self.halt.stop(reason) {
             self.raise(VIRTIO_MMIO_INT_CONFIG);
         }
     }
 
     fn stopped(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
+        self.halt.is_set()
     }
 }
 
 impl Line for MmioLine {
     fn clear(&self) {
         self.interrupt_status.store(0, Ordering::SeqCst);
-        self.stopped.store(false, Ordering::SeqCst);
+        self.halt.set(false);
     }
 
     fn set_stopped(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-    }
-}
-
-struct Registers {
-    core: Core,
-    device_features_sel: u32,
-    driver_features_sel: u32,
-    queue_sel: u32,
-}
-
-/// A transport whose registers the guest can't reach yet.
-pub struct Held<'a>(MutexGuard<'a, Registers>);
-
-impl Held<'_> {
-    /// Begin the worker threads and let the guest in.
-    ///
-    /// # Errors
-    /// The host has no threads for us.
-    pub fn spawn_workers(mut self) -> io::Result<()> {
-        self.0.core.workers().iter_mut().try_for_each(|worker| worker.spawn())
+        self.halt.set(true);
     }
 }
 
@@ -135,15 +111,11 @@ impl MmioTransport {
     ) -> io::Result<Arc<Self>> {
         let line = Arc::new(MmioLine {
             interrupt_status: AtomicU32::new(0),
-            stopped: AtomicBool::new(false),
+            halt: Halt::new(&*device, notices),
             irq,
-            name: device.name().to_owned(),
-            notices,
         });
         let core = Core::new(device, handlers, ram, line.clone(), on_start)?;
-        let registers =
-            Registers { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 };
-        Ok(Arc::new(Self { line, registers: Mutex::new(registers) }))
+        Ok(Arc::new(Self { line, registers: Mutex::new(Registers::new(core)) }))
     }
 
     /// The registers are valid between any two statements, so a poisoned lock is as good as another.
@@ -163,26 +135,6 @@ impl MmioTransport {
                 Ok(IoEvent { address, datamatch, fd: worker.kick().try_clone()? })
             })
             .collect()
-    }
-
-    /// Keep the guest from the registers until the worker threads have begun: now rather than when the driver is
-    /// ready, on a thread whose sandbox may forbid it.
-    pub fn hold(&self) -> Held<'_> {
-        Held(self.registers())
-    }
-
-    /// The machine's reset. Nothing is in flight when it returns.
-    pub fn reset(&self) {
-        let mut registers = self.registers();
-        registers.core.reset();
-        registers.device_features_sel = 0;
-        registers.driver_features_sel = 0;
-        registers.queue_sel = 0;
-    }
-
-    /// Finish what is in flight and end the worker threads, for good.
-    pub fn shutdown(&self) {
-        self.registers().core.shutdown();
     }
 
     /// Stop serving, finish what is in flight, and say what a snapshot has to keep. [`Self::resume`] goes on.
@@ -227,17 +179,13 @@ impl MmioTransport {
             return self.line.interrupt_status.load(Ordering::SeqCst);
         }
         let registers = self.registers();
-        let Registers { core, device_features_sel, queue_sel, .. } = &*registers;
+        let Registers { core, queue_sel, .. } = &*registers;
         match offset {
             VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
             VIRTIO_MMIO_VERSION => VERSION,
             VIRTIO_MMIO_DEVICE_ID => core.kind().id(),
             VIRTIO_MMIO_VENDOR_ID => VENDOR,
-            VIRTIO_MMIO_DEVICE_FEATURES => match device_features_sel {
-                0 => core.features() as u32,
-                1 => (core.features() >> 32) as u32,
-                _ => 0,
-            },
+            VIRTIO_MMIO_DEVICE_FEATURES => registers.device_features(),
             VIRTIO_MMIO_QUEUE_NUM_MAX => core.max_queue_size(*queue_sel).into(),
             VIRTIO_MMIO_QUEUE_READY => {
                 core.queue(*queue_sel).is_some_and(|state| state.ready).into()
@@ -256,6 +204,9 @@ impl MmioTransport {
             return;
         }
         let mut registers = self.registers();
+        if offset == VIRTIO_MMIO_STATUS && value == 0 {
+            return registers.reset();
+        }
         let Registers { core, device_features_sel, driver_features_sel, queue_sel } =
             &mut *registers;
         let queue = *queue_sel;
@@ -266,10 +217,6 @@ impl MmioTransport {
             VIRTIO_MMIO_QUEUE_SEL => *queue_sel = value,
             VIRTIO_MMIO_QUEUE_READY => core.set_queue_ready(queue, value == 1),
             VIRTIO_MMIO_QUEUE_NOTIFY => core.notify(value),
-            VIRTIO_MMIO_STATUS if value == 0 => {
-                core.reset();
-                (*device_features_sel, *driver_features_sel, *queue_sel) = (0, 0, 0);
-            }
             VIRTIO_MMIO_STATUS => {
                 if let Ok(value) = u8::try_from(value) {
                     core.set_status(value);
@@ -293,12 +240,18 @@ impl MmioTransport {
     }
 }
 
-fn set_low(address: &mut u64, value: u32) {
-    *address = *address & !u64::from(u32::MAX) | u64::from(value);
-}
+impl Transport for MmioTransport {
+    fn hold(&self) -> Held<'_> {
+        Held(self.registers())
+    }
 
-fn set_high(address: &mut u64, value: u32) {
-    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
+    fn reset(&self) {
+        self.registers().reset();
+    }
+
+    fn shutdown(&self) {
+        self.registers().core.shutdown();
+    }
 }
 
 impl BusDevice for MmioTransport {

@@ -3,16 +3,18 @@
 //! [`Core`] is what all transports share; each of them is a way to spell it in registers.
 
 pub mod mmio;
+pub mod pci;
 
 use crate::error::{Error, Result};
 use crate::mem::GuestRam;
 use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
-use crate::virtio::feature;
 use crate::virtio::queue::{QueueState, SplitQueue};
 use crate::virtio::worker::{Signal, ThreadStart, Worker};
+use crate::virtio::{Notices, feature};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
@@ -50,6 +52,102 @@ pub struct CoreState {
     pub queues: Vec<QueueState>,
     /// The device's own state.
     pub device: DeviceState,
+}
+
+/// What a machine does with a device, whatever its transport.
+pub trait Transport: Send + Sync {
+    /// Keep the guest from the device's registers until the worker threads have begun: now rather than when the
+    /// driver is ready, on a thread whose sandbox may forbid it.
+    fn hold(&self) -> Held<'_>;
+    /// The machine's reset. Nothing is in flight when it returns.
+    fn reset(&self);
+    /// Finish what is in flight and end the worker threads, for good.
+    fn shutdown(&self);
+}
+
+/// A device whose registers the guest can't reach yet.
+pub struct Held<'a>(MutexGuard<'a, Registers>);
+
+impl Held<'_> {
+    /// Begin the worker threads and let the guest in.
+    ///
+    /// # Errors
+    /// The host has no threads for us.
+    pub fn spawn_workers(mut self) -> io::Result<()> {
+        self.0.core.workers().iter_mut().try_for_each(|worker| worker.spawn())
+    }
+}
+
+/// A device's core with the registers that say which part of it others show.
+pub struct Registers {
+    core: Core,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    queue_sel: u32,
+}
+
+impl Registers {
+    fn new(core: Core) -> Self {
+        Self { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 }
+    }
+
+    fn reset(&mut self) {
+        self.core.reset();
+        (self.device_features_sel, self.driver_features_sel, self.queue_sel) = (0, 0, 0);
+    }
+
+    /// The 32 features that DeviceFeaturesSel chooses.
+    fn device_features(&self) -> u32 {
+        half(self.core.features(), self.device_features_sel)
+    }
+}
+
+/// 32 of the bits, as `select` says.
+fn half(bits: u64, select: u32) -> u32 {
+    match select {
+        0 => bits as u32,
+        1 => (bits >> 32) as u32,
+        _ => 0,
+    }
+}
+
+fn set_low(address: &mut u64, value: u32) {
+    *address = *address & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(address: &mut u64, value: u32) {
+    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
+}
+
+/// Whether a device is stopped, and who is told of it.
+struct Halt {
+    stopped: AtomicBool,
+    name: String,
+    notices: Notices,
+}
+
+impl Halt {
+    fn new(device: &dyn Device, notices: Notices) -> Self {
+        Self { stopped: AtomicBool::new(false), name: device.name().to_owned(), notices }
+    }
+
+    fn is_set(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, stopped: bool) {
+        self.stopped.store(stopped, Ordering::SeqCst);
+    }
+
+    /// Stop it for this reason; true if it was not stopped before.
+    fn stop(&self, reason: &str) -> bool {
+        let first = !self.stopped.swap(true, Ordering::SeqCst);
+        if first {
+            let name = &self.name;
+            self.notices.tell(&format!("{name} stopped until the guest resets it: {reason}"));
+        }
+        first
+    }
 }
 
 /// The transport's end of [`Signal`].
@@ -168,6 +266,17 @@ impl Core {
         self.device.queue_sizes().get(queue as usize).copied().unwrap_or(0)
     }
 
+    /// How many queues there are.
+    pub fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// The driver is ready and the device serves it.
+    pub fn live(&self) -> bool {
+        let phase = status::DRIVER_OK | status::FAILED;
+        self.status & phase == status::DRIVER_OK && !self.line.stopped()
+    }
+
     /// The registers of a queue.
     pub fn queue(&self, queue: u32) -> Option<&QueueState> {
         self.queues.get(queue as usize)
@@ -243,8 +352,7 @@ impl Core {
 
     /// Let the workers serve, if the driver is ready and the device not stopped.
     pub fn resume(&mut self) {
-        let live = self.status & (status::DRIVER_OK | status::FAILED) == status::DRIVER_OK;
-        if !live || self.line.stopped() {
+        if !self.live() {
             return;
         }
         let sizes = self.device.queue_sizes();

@@ -1,0 +1,247 @@
+//! PCI: one bus with a host bridge and up to 31 functions, found by configuration mechanism #1 (ports 0xcf8 and
+//! 0xcfc; PCI Local Bus 3.0, 3.2.2.3.2) and by ECAM (PCI Express 6.0, 7.2.2), whose memory lies where the guest puts it.
+
+pub mod config;
+
+use crate::chipset::bus::BusDevice;
+use crate::chipset::power::ResetControl;
+use crate::error::{Error, Result};
+use crate::mem::layout::{PCI_WINDOW, PCI_WINDOW_END};
+use config::{CONFIG_LEN, ConfigSpace, Identity};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Device numbers on a bus.
+const DEVICES: usize = 32;
+/// Functions that a machine has room for beside the host bridge.
+pub const PCI_SLOTS: usize = DEVICES - 1;
+
+/// A function on the bus. Accesses come from vCPU threads.
+pub trait Function: Send + Sync {
+    /// The guest reads 1, 2 or 4 bytes of configuration space, within one aligned double word.
+    fn read_config(&self, offset: usize, data: &mut [u8]);
+    /// The guest writes them.
+    fn write_config(&self, offset: usize, data: &[u8]);
+    /// Where its memory is.
+    fn window(&self) -> &Window;
+    /// The guest reads at an offset into its memory, as [`BusDevice::read`].
+    fn read_memory(&self, offset: u64, data: &mut [u8]);
+    /// The guest writes there.
+    fn write_memory(&self, offset: u64, data: &[u8]);
+}
+
+/// Where a function's memory is at the moment, for look-ups without a lock.
+pub struct Window {
+    len: u64,
+    /// [`Self::NOWHERE`] while nothing is decoded.
+    base: AtomicU64,
+}
+
+impl Window {
+    const NOWHERE: u64 = u64::MAX;
+
+    /// `len` bytes, nowhere.
+    pub fn new(len: u64) -> Self {
+        Self { len, base: AtomicU64::new(Self::NOWHERE) }
+    }
+
+    /// Follow the configuration space. A BAR that is set to where no function's memory may lie decodes
+    /// nothing. True if that changes anything.
+    pub fn follow(&self, space: &ConfigSpace) -> bool {
+        let inside = |(base, len): &(u64, u64)| {
+            *base >= PCI_WINDOW && base.checked_add(*len).is_some_and(|end| end <= PCI_WINDOW_END)
+        };
+        let base = space.memory().filter(inside).map_or(Self::NOWHERE, |(base, _)| base);
+        self.base.swap(base, Ordering::SeqCst) != base
+    }
+
+    /// Its first address, if it is anywhere.
+    pub fn base(&self) -> Option<u64> {
+        Some(self.base.load(Ordering::SeqCst)).filter(|base| *base != Self::NOWHERE)
+    }
+
+    /// The offset of an access of `size` bytes that lies in it.
+    fn offset(&self, address: u64, size: usize) -> Option<u64> {
+        let offset = address.checked_sub(self.base()?)?;
+        (offset.checked_add(size as u64)? <= self.len).then_some(offset)
+    }
+}
+
+/// A host bridge that has nothing to set: QEMU's generic one (1b36:0008), which firmware and drivers know.
+struct HostBridge(ConfigSpace);
+
+impl HostBridge {
+    fn new() -> Self {
+        Self(ConfigSpace::new(&Identity {
+            vendor: 0x1b36,
+            device: 0x0008,
+            subsystem: (0x1af4, 0x1100),
+            class: 0x06_0000,
+            revision: 0,
+        }))
+    }
+}
+
+/// Bus 0. Built before the vCPUs run and immutable afterwards.
+pub struct PciRoot {
+    bridge: HostBridge,
+    /// Device n is function n - 1 of these; device 0 is the bridge.
+    functions: Vec<Arc<dyn Function>>,
+}
+
+impl PciRoot {
+    /// A bus with these functions, from device 1 on.
+    ///
+    /// # Errors
+    /// There are more than [`PCI_SLOTS`].
+    pub fn new(functions: Vec<Arc<dyn Function>>) -> Result<Arc<Self>> {
+        let count = functions.len();
+        if count > PCI_SLOTS {
+            return Err(Error::failure(format!(
+                "{count} devices do not fit on a PCI bus; there is room for {PCI_SLOTS}"
+            )));
+        }
+        Ok(Arc::new(Self { bridge: HostBridge::new(), functions }))
+    }
+
+    /// An access to configuration space that is none: it crosses a double word, or nothing is there.
+    fn valid(offset: usize, size: usize) -> bool {
+        matches!(size, 1 | 2 | 4) && offset % 4 + size <= 4
+    }
+
+    /// Read function `devfn` (device in bits 7:3, function in 2:0). Where nothing is, all ones.
+    fn read_config(&self, devfn: u8, offset: usize, data: &mut [u8]) {
+        data.fill(0xff);
+        let (device, function) = (usize::from(devfn >> 3), devfn & 7);
+        if function != 0 || !Self::valid(offset, data.len()) {
+            return;
+        }
+        let here = device == 0 || device <= self.functions.len();
+        if here && offset >= CONFIG_LEN {
+            // No extended capabilities.
+            return data.fill(0);
+        }
+        match device.checked_sub(1) {
+            None => self.bridge.0.read(offset, data),
+            Some(n) => {
+                if let Some(function) = self.functions.get(n) {
+                    function.read_config(offset, data);
+                }
+            }
+        }
+    }
+
+    /// Write function `devfn`. The bridge has nothing to write.
+    fn write_config(&self, devfn: u8, offset: usize, data: &[u8]) {
+        let device = usize::from(devfn >> 3).checked_sub(1);
+        if devfn & 7 != 0 || offset >= CONFIG_LEN || !Self::valid(offset, data.len()) {
+            return;
+        }
+        if let Some(function) = device.and_then(|n| self.functions.get(n)) {
+            function.write_config(offset, data);
+        }
+    }
+
+    /// The function whose memory holds the access. At most 31 of them, and a look at each is cheap beside an exit.
+    fn find(&self, address: u64, size: usize) -> Option<(&dyn Function, u64)> {
+        self.functions
+            .iter()
+            .find_map(|function| Some((&**function, function.window().offset(address, size)?)))
+    }
+}
+
+/// Ports 0xcf8 to 0xcff: CONFIG_ADDRESS, CONFIG_DATA, and the reset register in their midst.
+pub struct ConfigPorts {
+    root: Arc<PciRoot>,
+    address: AtomicU32,
+    reset: ResetControl,
+}
+
+impl ConfigPorts {
+    /// The first port.
+    pub const PORT: u16 = 0xcf8;
+    /// CONFIG_ADDRESS and CONFIG_DATA.
+    pub const LEN: u16 = 8;
+    /// Bit 31 of CONFIG_ADDRESS: accesses to CONFIG_DATA are to configuration space.
+    const ENABLE: u32 = 1 << 31;
+    /// The reset register's place in the window.
+    const RESET: u64 = (ResetControl::PORT - Self::PORT) as u64;
+
+    /// The ports of this bus.
+    pub fn new(root: Arc<PciRoot>, reset: ResetControl) -> Self {
+        Self { root, address: AtomicU32::new(0), reset }
+    }
+
+    /// Which function and register an access to CONFIG_DATA, at `lane`, is to. There is only bus 0.
+    fn target(&self, lane: u64) -> Option<(u8, usize)> {
+        let address = self.address.load(Ordering::SeqCst);
+        let bus = address >> 16 & 0xff;
+        (address & Self::ENABLE != 0 && bus == 0)
+            .then_some(((address >> 8) as u8, (address & 0xfc) as usize + lane as usize))
+    }
+}
+
+impl BusDevice for ConfigPorts {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        match (offset, data.len()) {
+            (0, 4) => data.copy_from_slice(&self.address.load(Ordering::SeqCst).to_le_bytes()),
+            (Self::RESET, 1) => self.reset.read(0, data),
+            (4.., _) => {
+                if let Some((devfn, register)) = self.target(offset - 4) {
+                    self.root.read_config(devfn, register, data);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        match (offset, data) {
+            (0, &[a, b, c, d]) => {
+                self.address.store(u32::from_le_bytes([a, b, c, d]), Ordering::SeqCst);
+            }
+            (Self::RESET, [_]) => self.reset.write(0, data),
+            (4.., _) => {
+                if let Some((devfn, register)) = self.target(offset - 4) {
+                    self.root.write_config(devfn, register, data);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Configuration space in memory, at [`crate::mem::layout::PCI_ECAM`].
+pub struct Ecam(pub Arc<PciRoot>);
+
+impl BusDevice for Ecam {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.0.read_config((offset >> 12) as u8, (offset & 0xfff) as usize, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.0.write_config((offset >> 12) as u8, (offset & 0xfff) as usize, data);
+    }
+}
+
+/// The functions' memory, from [`PCI_WINDOW`] to [`PCI_WINDOW_END`].
+pub struct PciMemory(pub Arc<PciRoot>);
+
+impl BusDevice for PciMemory {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some((function, offset)) = self.0.find(PCI_WINDOW + offset, data.len()) {
+            function.read_memory(offset, data);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let Some((function, offset)) = self.0.find(PCI_WINDOW + offset, data.len()) {
+            function.write_memory(offset, data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

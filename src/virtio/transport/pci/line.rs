@@ -1,0 +1,222 @@
+//! A function's interrupts: MSI-X where the driver wants it, and always the ISR status for who polls.
+
+use super::msix::{Delivery, Message, Msix};
+use crate::virtio::transport::{Halt, Line};
+use crate::virtio::worker::Signal;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
+
+/// VIRTIO_MSI_NO_VECTOR. (VIRTIO 1.2, 4.1.5.1.2)
+pub const NO_VECTOR: u16 = 0xffff;
+/// ISR status: a queue, the device. (4.1.4.5)
+const ISR_QUEUE: u8 = 1;
+const ISR_CONFIG: u8 = 2;
+
+/// What a function needs of its machine.
+pub trait PciHost: Send + Sync {
+    /// From now on interrupt `gsi` delivers this message, or nothing.
+    ///
+    /// # Errors
+    /// The host takes no such message.
+    fn route(&self, gsi: u32, message: Option<Message>) -> io::Result<()>;
+    /// Have writes to guest-physical `address` signal `event` without an exit, or no longer.
+    ///
+    /// # Errors
+    /// The host does not; such writes exit then.
+    fn doorbell(&self, address: u64, event: &EventFd, on: bool) -> io::Result<()>;
+}
+
+/// One of a function's vectors: an eventfd whose every write is interrupt `gsi`.
+pub struct Wire {
+    /// In KVM_IRQFD.
+    pub irq: EventFd,
+    /// The number under which [`PciHost::route`] knows it.
+    pub gsi: u32,
+}
+
+/// Which interrupts there are, and who has which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vectors {
+    /// The table.
+    pub msix: Msix,
+    /// config_msix_vector.
+    pub config: u16,
+    /// queue_msix_vector of each queue.
+    pub queues: Vec<u16>,
+}
+
+impl Vectors {
+    /// What a driver that asks for `vector` gets: that, or none if there is no such. (4.1.5.1.2.1)
+    pub fn checked(&self, vector: u16) -> u16 {
+        if vector < self.msix.vectors() { vector } else { NO_VECTOR }
+    }
+}
+
+struct Shared {
+    vectors: Vectors,
+    /// What the host delivers for each vector.
+    routed: Vec<Option<Message>>,
+}
+
+/// The interrupts of one function.
+pub struct PciLine {
+    isr: AtomicU8,
+    halt: Halt,
+    shared: Mutex<Shared>,
+    wires: Vec<Wire>,
+    host: Arc<dyn PciHost>,
+}
+
+impl PciLine {
+    /// One vector a wire; `queues` queues.
+    pub(super) fn new(halt: Halt, queues: usize, wires: Vec<Wire>, host: Arc<dyn PciHost>) -> Self {
+        let vectors = Vectors {
+            msix: Msix::new(wires.len() as u16),
+            config: NO_VECTOR,
+            queues: vec![NO_VECTOR; queues],
+        };
+        let shared = Mutex::new(Shared { vectors, routed: vec![None; wires.len()] });
+        Self { isr: AtomicU8::new(0), halt, shared, wires, host }
+    }
+
+    /// Every field is valid at every moment, whoever panicked.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Look at the vectors.
+    pub fn with<T>(&self, look: impl FnOnce(&Vectors) -> T) -> T {
+        look(&self.shared().vectors)
+    }
+
+    /// Change the vectors, and let out what waited and need not any more.
+    pub fn change(&self, change: impl FnOnce(&mut Vectors)) {
+        let mut shared = self.shared();
+        change(&mut shared.vectors);
+        for vector in 0..shared.vectors.msix.vectors() {
+            self.settle(&mut shared, vector);
+        }
+    }
+
+    /// The guest writes the table.
+    pub fn write_table(&self, offset: u64, data: &[u8]) {
+        let mut shared = self.shared();
+        if let Some(vector) = shared.vectors.msix.write_table(offset, data) {
+            self.settle(&mut shared, vector);
+        }
+    }
+
+    /// A vector that is not masked is routed as its entry says, and what waited for that goes out. While it is masked the
+    /// route does not matter: drivers mask, write and unmask, and each change of routes is a system call.
+    fn settle(&self, shared: &mut Shared, vector: u16) {
+        let at = usize::from(vector);
+        let Some(message) = shared.vectors.msix.live(vector) else { return };
+        let (Some(routed), Some(wire)) = (shared.routed.get_mut(at), self.wires.get(at)) else {
+            return;
+        };
+        if *routed != message {
+            *routed = match self.host.route(wire.gsi, message) {
+                Ok(()) => message,
+                Err(error) => {
+                    let name = &self.halt.name;
+                    self.halt.notices.tell(&format!(
+                        "{name}: the host does not take interrupt {vector} ({message:x?}): {error}"
+                    ));
+                    None
+                }
+            };
+        }
+        if shared.vectors.msix.take_pending(vector) {
+            self.send(shared, vector);
+        }
+    }
+
+    fn send(&self, shared: &Shared, vector: u16) {
+        let at = usize::from(vector);
+        if let (Some(wire), Some(Some(_))) = (self.wires.get(at), shared.routed.get(at)) {
+            // It fails only when the counter is full: the interrupt is pending already.
+            let _ = wire.irq.write(1);
+        }
+    }
+
+    /// Interrupt by the vector that `which` chooses. Without MSI-X there is only the ISR status, for a driver
+    /// that polls: no function of ours has INTx. (4.1.5.3, 4.1.5.4)
+    fn raise(&self, isr: u8, which: impl FnOnce(&Vectors) -> Option<u16>) {
+        let mut shared = self.shared();
+        if !shared.vectors.msix.enabled() {
+            self.isr.fetch_or(isr, Ordering::SeqCst);
+            return;
+        }
+        let vector = which(&shared.vectors).unwrap_or(NO_VECTOR);
+        if shared.vectors.msix.raise(vector) == Delivery::Now {
+            self.send(&shared, vector);
+        }
+    }
+
+    /// The guest reads the ISR status, which clears it. (4.1.4.5)
+    pub fn take_isr(&self) -> u8 {
+        self.isr.swap(0, Ordering::SeqCst)
+    }
+
+    /// The ISR status and the vectors, for a snapshot.
+    pub fn save(&self) -> (u8, Vectors) {
+        (self.isr.load(Ordering::SeqCst), self.shared().vectors.clone())
+    }
+
+    /// Take over what was saved; the counts are right.
+    pub fn restore(&self, isr: u8, vectors: &Vectors) {
+        self.isr.store(isr, Ordering::SeqCst);
+        self.change(|to| to.clone_from(vectors));
+    }
+
+    /// Every vector that a driver has in use gets its interrupt again, which may have been lost with the old machine.
+    pub fn repeat(&self) {
+        let used = self.with(|vectors| {
+            let mut used = vectors.queues.clone();
+            used.push(vectors.config);
+            used
+        });
+        used.into_iter().for_each(|vector| self.raise(0, |_| Some(vector)));
+    }
+
+    /// Nothing is masked, enabled or routed by the guest's wish any more: the machine's reset. What the host has
+    /// been told stays, since it does no harm.
+    pub fn power_on(&self) {
+        self.shared().vectors.msix.reset();
+    }
+}
+
+impl Signal for PciLine {
+    fn used(&self, queue: u16) {
+        self.raise(ISR_QUEUE, |vectors| vectors.queues.get(usize::from(queue)).copied());
+    }
+
+    fn stop(&self, reason: &str) {
+        if self.halt.stop(reason) {
+            self.raise(ISR_CONFIG, |vectors| Some(vectors.config));
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.halt.is_set()
+    }
+}
+
+impl Line for PciLine {
+    /// The driver chooses its vectors anew; the table is the function's and stays. (4.1.5.1.2)
+    fn clear(&self) {
+        self.isr.store(0, Ordering::SeqCst);
+        self.halt.set(false);
+        let mut shared = self.shared();
+        shared.vectors.config = NO_VECTOR;
+        shared.vectors.queues.fill(NO_VECTOR);
+    }
+
+    fn set_stopped(&self) {
+        self.halt.set(true);
+    }
+}

@@ -1,0 +1,119 @@
+//! The machine's virtio devices behind the transport that its plan names.
+
+use crate::chipset::bus::Bus;
+use crate::chipset::pci::{Ecam, Function, PCI_SLOTS, PciMemory, PciRoot};
+use crate::error::{OrFail, Result};
+use crate::mem::GuestRam;
+use crate::mem::layout::{
+    PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END, VIRTIO_BASE, VIRTIO_GSIS, VIRTIO_SLOTS,
+    VIRTIO_STRIDE,
+};
+use crate::plan;
+use crate::virtio::Notices;
+use crate::virtio::device::{Device, Handlers};
+use crate::virtio::transport::Transport;
+use crate::virtio::transport::mmio::MmioTransport;
+use crate::virtio::transport::pci::{BAR_LEN, PciHost, PciTransport, vectors};
+use crate::virtio::worker::ThreadStart;
+use crate::vmm::pci::{Wiring, irqfd};
+use kvm_ioctls::{IoEventAddress, VmFd};
+use std::sync::Arc;
+
+/// A device with what serves its queues.
+pub struct NewDevice {
+    /// What the guest sees.
+    pub device: Arc<dyn Device>,
+    /// One a queue.
+    pub handlers: Handlers,
+    /// Where it tells what goes wrong.
+    pub notices: Notices,
+}
+
+/// Devices that a machine has room for.
+pub fn slots(transport: plan::Transport) -> usize {
+    match transport {
+        plan::Transport::Mmio => VIRTIO_SLOTS,
+        plan::Transport::Pci => PCI_SLOTS,
+    }
+}
+
+/// All virtio devices of a machine.
+pub struct Virtio {
+    /// In the order of the devices.
+    pub transports: Vec<Arc<dyn Transport>>,
+    /// Where they are in memory.
+    pub mmio: Bus,
+    /// The bus they are on, which has ports, too.
+    pub pci: Option<Arc<PciRoot>>,
+}
+
+impl Virtio {
+    /// Put the devices, in order, behind the transport. `on_start` is called first in each worker thread.
+    ///
+    /// # Errors
+    /// There are more than [`slots`], or KVM or the host refuses something.
+    pub fn create(
+        transport: plan::Transport,
+        devices: Vec<NewDevice>,
+        vm: &Arc<VmFd>,
+        ram: &GuestRam,
+        on_start: &ThreadStart,
+    ) -> Result<Self> {
+        match transport {
+            plan::Transport::Mmio => Self::mmio(devices, vm, ram, on_start),
+            plan::Transport::Pci => Self::pci(devices, vm, ram, on_start),
+        }
+    }
+
+    fn mmio(
+        devices: Vec<NewDevice>,
+        vm: &VmFd,
+        ram: &GuestRam,
+        on_start: &ThreadStart,
+    ) -> Result<Self> {
+        let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
+        for (slot, NewDevice { device, handlers, notices }) in devices.into_iter().enumerate() {
+            let base = VIRTIO_BASE + slot as u64 * VIRTIO_STRIDE;
+            let irq = irqfd(vm, VIRTIO_GSIS[slot])?;
+            let doing = || format!("create virtio slot {slot}");
+            let transport =
+                MmioTransport::new(device, handlers, ram.clone(), irq, notices, on_start);
+            let transport = transport.or_fail(doing)?;
+            for event in transport.ioeventfds(base).or_fail(doing)? {
+                let address = IoEventAddress::Mmio(event.address);
+                vm.register_ioevent(&event.fd, &address, event.datamatch).or_fail(doing)?;
+            }
+            mmio.insert(base, VIRTIO_STRIDE, transport.clone())?;
+            transports.push(transport);
+        }
+        Ok(Self { transports, mmio, pci: None })
+    }
+
+    /// Each function's memory has its place from the beginning, as firmware would give it: a kernel that is
+    /// booted directly has none.
+    fn pci(
+        devices: Vec<NewDevice>,
+        vm: &Arc<VmFd>,
+        ram: &GuestRam,
+        on_start: &ThreadStart,
+    ) -> Result<Self> {
+        let wiring = Arc::new(Wiring::new(vm.clone()));
+        let host: Arc<dyn PciHost> = wiring.clone();
+        let (mut transports, mut functions) =
+            (Vec::<Arc<dyn Transport>>::new(), Vec::<Arc<dyn Function>>::new());
+        for (slot, NewDevice { device, handlers, notices }) in (0u32..).zip(devices) {
+            let base = PCI_WINDOW as u32 + slot * BAR_LEN;
+            let wires = wiring.wires(vectors(&*device))?;
+            let ends = (wires, host.clone());
+            let transport =
+                PciTransport::new(device, handlers, ram.clone(), base, ends, notices, on_start)?;
+            transports.push(transport.clone());
+            functions.push(transport);
+        }
+        let (root, mut mmio) = (PciRoot::new(functions)?, Bus::default());
+        mmio.insert(PCI_ECAM, PCI_ECAM_LEN, Arc::new(Ecam(root.clone())))?;
+        let memory = Arc::new(PciMemory(root.clone()));
+        mmio.insert(PCI_WINDOW, PCI_WINDOW_END - PCI_WINDOW, memory)?;
+        Ok(Self { transports, mmio, pci: Some(root) })
+    }
+}
