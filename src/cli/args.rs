@@ -4,7 +4,7 @@ use super::filter::Filter;
 use super::output::Output;
 use crate::action::{Count, Until, parse_duration, parse_memory};
 use crate::image::record::{RootDeviceType, Tag};
-use crate::plan::Engine;
+use crate::plan::{Engine, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -230,6 +230,9 @@ pub struct Run {
     /// How the host does disk I/O
     #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
+    /// How the guest finds its devices, in place of what suits the image
+    #[arg(long, value_enum)]
+    pub transport: Option<TransportArg>,
     /// User data: text, @FILE, or - for standard input. It is kept with the instance
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
@@ -255,6 +258,24 @@ impl From<EngineArg> for Engine {
             EngineArg::Auto => Self::Auto,
             EngineArg::Uring => Self::Uring,
             EngineArg::Sync => Self::Sync,
+        }
+    }
+}
+
+/// [`Transport`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TransportArg {
+    /// virtio-mmio: registers that the ACPI tables name
+    Mmio,
+    /// virtio-pci, with MSI-X
+    Pci,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(transport: TransportArg) -> Self {
+        match transport {
+            TransportArg::Mmio => Self::Mmio,
+            TransportArg::Pci => Self::Pci,
         }
     }
 }

@@ -186,6 +186,7 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
         ("Memory", human_bytes(instance.spore.memory)),
         ("LaunchTime", instance.launch_time.clone()),
         ("RootDeviceType", text(json!(instance.root_device_type))),
+        ("Transport", text(json!(instance.spore.transport))),
     ]);
     let firmware = || {
         let given = instance.spore.firmware.as_ref().map(|path| path.display().to_string());

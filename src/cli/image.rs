@@ -1,5 +1,6 @@
 //! `spore image …`.
 
+use super::args::TransportArg;
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
 use super::find::{self, FindArgs};
 use super::output::Output;
@@ -154,6 +155,9 @@ pub struct BootArgs {
     /// Its command line; the console, the root device and the instance's identity are added where absent
     #[arg(long, visible_alias = "command-line", value_name = "STRING")]
     cmdline: Option<String>,
+    /// How its guest finds its devices: mmio or pci [default: what its ramdisk has drivers for]
+    #[arg(long, value_enum)]
+    transport: Option<TransportArg>,
     /// ebs: the root is a volume that survives stop and start. instance-store: it is gone when the instance ends
     #[arg(long, value_name = "ebs|instance-store", default_value = "ebs", value_parser = root_device_type)]
     root_device_type: RootDeviceType,
@@ -347,6 +351,7 @@ impl<'a> Undo<'a> {
         manifest.ramdisk_id = self.ramdisk.as_ref().map(|r| r.record.ramdisk_id.clone());
         manifest.command_line = args.cmdline.clone();
         manifest.root_device_type = Some(args.root_device_type);
+        manifest.transport = args.transport.map(Into::into);
         manifest.description = args.description.clone();
         manifest.tags = args.tags.clone();
         catalog::register(self.store, manifest)

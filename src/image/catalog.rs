@@ -8,7 +8,7 @@ use super::{builtin, kernel, names, snapshot};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::PvGrub;
+use crate::plan::{PvGrub, Transport};
 use crate::store::{Durability, Locked, Record, Staging, Store, not_owned, now};
 use crate::volume::owner_id;
 use crate::volume::record::default_volume_type;
@@ -58,6 +58,9 @@ pub struct Manifest {
     /// The firmware interface that the image needs.
     #[serde(default)]
     pub boot_mode: Option<BootMode>,
+    /// How its guest finds its devices; what suits its ramdisk if absent.
+    #[serde(default)]
+    pub transport: Option<Transport>,
     /// `windows`, or nothing.
     #[serde(default)]
     pub platform: Option<String>,
@@ -115,6 +118,7 @@ impl Manifest {
                 no_device: None,
             }],
             boot_mode: None,
+            transport: None,
             platform: None,
             source_instance_id: None,
             source_image_id: None,
@@ -266,6 +270,7 @@ pub(super) fn resolve_with(
         platform: manifest.platform,
         platform_details: platform_details.to_owned(),
         boot_mode: manifest.boot_mode,
+        transport: manifest.transport,
         source_instance_id: manifest.source_instance_id,
         source_image_id: manifest.source_image_id,
         source_image_region: manifest.source_image_region,

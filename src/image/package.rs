@@ -278,6 +278,7 @@ impl Package {
             root_device_name: Some(image.root_device_name.clone()),
             block_device_mappings: image.block_device_mappings.clone(),
             boot_mode: image.boot_mode,
+            transport: image.transport,
             platform: image.platform.clone(),
             source_instance_id: None,
             source_image_id: Some(image.image_id.clone()),

@@ -3,7 +3,7 @@
 //! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
 
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
-use crate::plan::DiskFormat;
+use crate::plan::{DiskFormat, Transport};
 use crate::volume::record::{Layer, default_volume_type};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,9 @@ pub struct Image {
     /// The firmware interface that it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_mode: Option<BootMode>,
+    /// How its guest finds its devices, where that matters to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     /// The instance that it was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_instance_id: Option<InstanceId>,

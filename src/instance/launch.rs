@@ -12,7 +12,7 @@ use crate::image::record::{
     Tag, VirtualizationType,
 };
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{Engine, PvGrub};
+use crate::plan::{Engine, PvGrub, Transport};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -55,6 +55,10 @@ pub struct Request {
     pub block_device_mappings: Vec<BlockDeviceMapping>,
     /// How the host does disk I/O.
     pub engine: Engine,
+    /// How the guest finds its devices, in place of what the image asks for.
+    pub transport: Option<Transport>,
+    /// What the ramdisk has drivers for, as far as that is known.
+    pub ramdisk_transports: Vec<Transport>,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
 }
@@ -118,6 +122,8 @@ pub struct LaunchPlan {
     pub shutdown_behavior: ShutdownBehavior,
     /// How the host does disk I/O.
     pub engine: Engine,
+    /// How the guest finds its devices.
+    pub transport: Transport,
     /// Tags.
     pub tags: Vec<Tag>,
     /// The image's.
@@ -233,6 +239,7 @@ pub fn resolve(
                 ShutdownBehavior::Stop
             },
             engine: request.engine,
+            transport: transport(request, image),
             tags: request.tags.clone(),
             product_codes: image.product_codes.clone(),
             hourly_rate: image.hourly_rate.clone(),
@@ -304,6 +311,14 @@ fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
         );
     }
     Ok(menu)
+}
+
+/// What was asked for, else what the image asks for, else what its ramdisk has a driver for, the default first.
+fn transport(request: &Request, image: &Image) -> Transport {
+    let has = &request.ramdisk_transports;
+    let usual = Transport::default();
+    let fitting = || if has.contains(&usual) { None } else { has.first().copied() };
+    request.transport.or(image.transport).or_else(fitting).unwrap_or(usual)
 }
 
 fn check_image(image: &Image) -> Result<()> {

@@ -57,6 +57,7 @@ fn image() -> Image {
         platform: None,
         platform_details: "Linux/UNIX".into(),
         boot_mode: None,
+        transport: None,
         source_instance_id: None,
         source_image_id: None,
         source_image_region: None,
@@ -102,6 +103,7 @@ fn a_plan_in_full() {
         "root_device_type": "ebs",
         "shutdown_behavior": "stop",
         "engine": "auto",
+        "transport": "mmio",
         "tags": []
     }]);
     assert_eq!(serde_json::to_value(&plans).unwrap(), golden);

@@ -40,6 +40,7 @@ pub fn record(
                 append: String::new(),
                 boot_entry: None,
                 uuid: String::new(),
+                transport: Default::default(),
                 engine: Engine::Auto,
                 engines: vec![],
                 ephemeral: vec![],

@@ -3,7 +3,7 @@
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 pub use crate::image::record::StateReason;
 use crate::image::record::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
-use crate::plan::Engine;
+use crate::plan::{Engine, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -89,6 +89,9 @@ pub struct Spore {
     pub boot_entry: Option<String>,
     /// SMBIOS UUID.
     pub uuid: String,
+    /// How the guest finds its devices.
+    #[serde(default)]
+    pub transport: Transport,
     /// The engine asked for.
     pub engine: Engine,
     /// The engine in use by each volume while running.
