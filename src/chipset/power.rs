@@ -110,25 +110,39 @@ impl BusDevice for ResetControl {
     }
 }
 
-/// Of the keyboard controller only the command that pulses the CPU's reset line. Its status register says
-/// "ready, nothing to read", so that nobody waits for it.
-pub struct I8042(pub Arc<dyn PowerSink>);
+/// Of the keyboard controller only the command that pulses the CPU's reset line.
+pub struct I8042 {
+    sink: Arc<dyn PowerSink>,
+    status: u8,
+}
 
 impl I8042 {
     /// Its command and status port.
     pub const PORT: u16 = 0x64;
     /// "Pulse output port bit 0": the reset line.
     const PULSE_RESET: u8 = 0xfe;
+
+    /// For kernels, which look for no keyboard where ACPI has none: its status register says "ready, nothing to read",
+    /// so that a reset waits for nothing.
+    pub fn ready(sink: Arc<dyn PowerSink>) -> Self {
+        Self { sink, status: 0 }
+    }
+
+    /// For firmware, which would set a keyboard up and wait for its answers: its status register says that there is no
+    /// controller.
+    pub fn absent(sink: Arc<dyn PowerSink>) -> Self {
+        Self { sink, status: 0xff }
+    }
 }
 
 impl BusDevice for I8042 {
     fn read(&self, _offset: u64, data: &mut [u8]) {
-        data.fill(0);
+        data.fill(self.status);
     }
 
     fn write(&self, _offset: u64, data: &[u8]) {
         if data == [Self::PULSE_RESET] {
-            self.0.request(PowerRequest::Reset(ResetBy::I8042));
+            self.sink.request(PowerRequest::Reset(ResetBy::I8042));
         }
     }
 }
@@ -218,8 +232,9 @@ mod tests {
         acpi.write(u64::from(ACPI_RESET - ACPI_POWER_BASE), &[ACPI_RESET_VALUE]);
         ResetControl(sink.clone()).write(0, &[2]);
         ResetControl(sink.clone()).write(0, &[6]);
-        I8042(sink.clone()).write(0, &[0xd1]);
-        I8042(sink.clone()).write(0, &[0xfe]);
+        let i8042 = I8042::ready(sink.clone());
+        i8042.write(0, &[0xd1]);
+        i8042.write(0, &[0xfe]);
         SystemControl(sink.clone()).write(0, &[2]);
         SystemControl(sink.clone()).write(0, &[3]);
         PvPanic(sink.clone()).write(0, &[2]);
@@ -248,7 +263,7 @@ mod tests {
         let devices: [&dyn BusDevice; 5] = [
             &acpi,
             &ResetControl(sink.clone()),
-            &I8042(sink.clone()),
+            &I8042::absent(sink.clone()),
             &SystemControl(sink.clone()),
             &PvPanic(sink.clone()),
         ];

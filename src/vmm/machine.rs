@@ -113,10 +113,14 @@ impl Machine {
         let virtio = Virtio::create(plan.transport, devices, &vm, &ram, &on_start)?;
         let Virtio { transports, mmio, pci } = virtio;
         let mut pio = port_bus(&serial, &power, &gate, pci)?;
-        let pc = match &payload {
-            Payload::Kernel { .. } => None,
-            Payload::Firmware(_) => Some(Pc::create(&plan, &vm, &ram, &mut pio, &gate)?),
+        let sink: Arc<dyn PowerSink> = gate.clone();
+        let (i8042, pc) = match &payload {
+            Payload::Kernel { .. } => (I8042::ready(sink), None),
+            Payload::Firmware(_) => {
+                (I8042::absent(sink), Some(Pc::create(&plan, &vm, &ram, &mut pio, &gate)?))
+            }
         };
+        pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
         Ok(Self {
@@ -318,7 +322,6 @@ fn port_bus(
             bus.insert(ConfigPorts::PORT.into(), ConfigPorts::LEN.into(), ports)?;
         }
     }
-    bus.insert(I8042::PORT.into(), 1, Arc::new(I8042(sink.clone())))?;
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
     Ok(bus)
 }
