@@ -119,7 +119,7 @@ id!(
     RamdiskId, "ari", "InvalidARIID.Malformed");
 id!(
     /// An immutable copy of one volume, `snap-…`.
-    SnapshotId, "snap", "InvalidSnapshot.Malformed");
+    SnapshotId, "snap", "InvalidSnapshotID.Malformed");
 id!(
     /// A writable disk, `vol-…`.
     VolumeId, "vol", "InvalidVolumeID.Malformed");

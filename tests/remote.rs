@@ -116,6 +116,49 @@ fn there_and_back(here: &Store, away: &Store) {
     );
 }
 
+/// What may go from a region, and what stays.
+fn taken_away(here: &Store, away: &Store) {
+    // A snapshot alone comes and goes.
+    let file = here.home().join("disk.raw");
+    let snapshot = ok(here, &["snapshot", "import", file.to_str().unwrap()]);
+    let copy = ["snapshot", "copy", &snapshot, "--to", "west", "--tag", "Name=alone"];
+    let there = ok(here, &copy);
+    assert!(ok(away, &["region", "show", "west"]).contains("alone"));
+    let back = ok(away, &["snapshot", "copy", &there, "--from", "west"]);
+    ok(away, &["snapshot", "verify", &back]);
+    let content = |store: &Store, id: &str| {
+        std::fs::read(store.home().join("snapshots").join(id).join("data")).unwrap()
+    };
+    assert!(content(away, &back) == content(here, &snapshot));
+    ok(away, &["snapshot", "delete", "--region", "west", &there]);
+    let gone = ["snapshot", "copy", &there, "--from", "west"];
+    refused(away, &gone, "InvalidSnapshot.NotFound");
+    let again = ["snapshot", "delete", "--region", "west", &there];
+    refused(away, &again, "InvalidSnapshot.NotFound");
+    refused(
+        away,
+        &["snapshot", "copy", "snap-../x", "--from", "west"],
+        "InvalidSnapshotID.Malformed",
+    );
+    // An image goes; another, of which it has some content, stays.
+    let mut bytes = content(here, &snapshot);
+    bytes[0] ^= 1;
+    import(here, "like-one", &bytes);
+    let like = ["image", "copy", "like-one", "--to", "west", "--name", "like-one"];
+    let like = ok(here, &like);
+    let one = ok(here, &["region", "show", "west"]);
+    let one = one.lines().find(|l| l.contains(" one ")).unwrap().split(' ').next().unwrap();
+    let deregister = ["image", "deregister", "--region", "west", one];
+    assert_eq!(ok(away, &deregister), "");
+    refused(away, &deregister, "InvalidAMIID.Unavailable");
+    let copy = ["image", "copy", one, "--from", "west", "--name", "late"];
+    refused(away, &copy, "InvalidAMIID.Unavailable");
+    refused(away, &["image", "deregister", "--region", "west", "one"], "InvalidAMIID.NotFound");
+    assert!(!ok(away, &["region", "show", "west", "-q"]).contains(one));
+    ok(away, &["image", "copy", &like, "--from", "west", "--name", "like-one"]);
+    assert!(std::fs::read(data(away, "like-one")).unwrap() == bytes);
+}
+
 fn add(store: &Store, location: &str) {
     ok(store, &["region", "add", "west", location]);
 }
@@ -140,6 +183,36 @@ fn a_registry_is_a_region_and_is_sent_only_what_changed() {
     assert_eq!(large(), before + 1);
     ok(&away, &["image", "copy", "changed", "--from", "west", "--name", "changed"]);
     assert!(std::fs::read(data(&away, "changed")).unwrap() == bytes);
+    taken_away(&here, &away);
+    // What nothing refers to is the registry's own to remove.
+    let before = large();
+    ok(&here, &["image", "deregister", "--region", "west", "changed"]);
+    servers::collect_garbage(&server);
+    assert!(large() < before, "{before}");
+    ok(&away, &["image", "copy", "like-one", "--from", "west", "--name", "like-one-2"]);
+}
+
+#[test]
+fn an_image_goes_from_one_remote_region_to_another() {
+    let (Some(registry), Some(s3)) = (registry(), s3()) else { return };
+    let (here, away) = (Store::new(), Store::new());
+    add(&here, &oci(registry.port));
+    ok(&here, &["region", "add", "east", &bucket(&s3)]);
+    ok(&away, &["region", "add", "east", &bucket(&s3)]);
+    let bytes = content(3);
+    import(&here, "one", &bytes);
+    ok(&here, &["image", "copy", "one", "--to", "west", "--name", "one"]);
+    let relay = ["image", "copy", "one", "--from", "west", "--to", "east", "--name", "two"];
+    ok(&here, &relay);
+    refused(&here, &relay, "InvalidAMIName.Duplicate");
+    ok(&away, &["image", "copy", "two", "--from", "east", "--name", "three"]);
+    assert!(std::fs::read(data(&away, "three")).unwrap() == bytes);
+    let file = here.home().join("disk.raw");
+    let snapshot = ok(&here, &["snapshot", "import", file.to_str().unwrap()]);
+    let there = ok(&here, &["snapshot", "copy", &snapshot, "--to", "west"]);
+    let there = ok(&here, &["snapshot", "copy", &there, "--from", "west", "--to", "east"]);
+    let back = ok(&away, &["snapshot", "copy", &there, "--from", "east"]);
+    ok(&away, &["snapshot", "verify", &back]);
 }
 
 #[test]
@@ -180,6 +253,31 @@ fn a_registry_that_dies_is_gone_on_with() {
     refused(&away, &["region", "show", "west"], "Unavailable");
 }
 
+/// Content goes with the last that needs it, but not while a copy is going on.
+fn collected(server: &Server, here: &Store) {
+    let blobs = || {
+        let list = request(server.port, "GET", "/images?list-type=2&prefix=spore/blobs", b"");
+        list.matches("<Key>").count()
+    };
+    import(here, "brief", &content(9));
+    let before = blobs();
+    ok(here, &["image", "copy", "brief", "--to", "west", "--name", "brief"]);
+    let with = blobs();
+    assert!(with > before);
+    request(server.port, "PUT", "/images/spore/copies/other", b"");
+    let output = spore(here, &["image", "deregister", "--region", "west", "brief"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the next time"));
+    assert_eq!(blobs(), with);
+    request(server.port, "DELETE", "/images/spore/copies/other", b"");
+    let file = here.home().join("disk.raw");
+    let snapshot = ok(here, &["snapshot", "import", file.to_str().unwrap()]);
+    let there = ok(here, &["snapshot", "copy", &snapshot, "--to", "west"]);
+    assert_eq!(blobs(), with, "it had all of that");
+    ok(here, &["snapshot", "delete", "--region", "west", &there]);
+    assert_eq!(blobs(), before);
+}
+
 fn bucket(server: &Server) -> String {
     format!("s3://images/spore?endpoint=http://127.0.0.1:{}", server.port)
 }
@@ -193,7 +291,10 @@ fn a_bucket_is_a_region() {
     there_and_back(&here, &away);
     let missing = bucket(&server).replace("//images", "//nothing");
     refused(&here, &["region", "add", "east", &missing], "Unavailable");
+    taken_away(&here, &away);
+    collected(&server, &here);
     // What somebody else put there is not believed.
+    ok(&here, &["image", "copy", "one", "--to", "west", "--name", "one"]);
     let list = request(server.port, "GET", "/images?list-type=2&prefix=spore/blobs", b"");
     let key = list.split("<Key>").nth(1).unwrap().split("</Key>").next().unwrap().to_owned();
     let keys: Vec<&str> =

@@ -5,6 +5,7 @@ use super::select;
 use crate::error::{Error, OrFail, Result};
 use crate::image::attribute::{self, Modification};
 use crate::image::permission::{self, Change, Who};
+use crate::image::place::{self, Place};
 use crate::image::record::{Image, ImageState, LaunchPermission};
 use crate::image::{catalog, secrets, snapshot};
 use crate::instance::dir::instances;
@@ -81,6 +82,9 @@ pub struct DeregisterArgs {
     /// Delete their snapshots too, but for those that something else uses
     #[arg(long)]
     delete_associated_snapshots: bool,
+    /// The region that they are in [default: the store at hand]; a bucket or registry keeps no snapshots of its images
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
 }
 
 /// ModifyImageAttribute.
@@ -189,7 +193,17 @@ fn permissions(image: &Image) -> Table {
 }
 
 /// DeregisterImage.
-pub fn deregister(store: &Store, args: &DeregisterArgs) -> ExitCode {
+///
+/// # Errors
+/// The region is unknown, or has gone.
+pub fn deregister(store: &Store, args: &DeregisterArgs) -> Result<ExitCode> {
+    Ok(match place::find(store, args.region.as_deref())? {
+        Place::Store(store) => deregister_here(&store, args),
+        Place::Remote(remote) => select::each(&args.images, |text| remote.deregister(text)),
+    })
+}
+
+fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
     select::each(&args.images, |text| {
         let image = catalog::resolve_own(store, text)?;
         let image = catalog::deregister(store, &image.image_id)?;

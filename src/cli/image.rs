@@ -291,7 +291,7 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
         ImageCommand::Share(args) => attribute::share(&store, output, args),
         ImageCommand::BootEntries { image } => super::boot_entries::run(&store, output, image),
         ImageCommand::References { images } => attribute::references(&store, output, images),
-        ImageCommand::Deregister(args) => Ok(attribute::deregister(&store, args)),
+        ImageCommand::Deregister(args) => attribute::deregister(&store, args),
     }
 }
 

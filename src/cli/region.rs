@@ -4,9 +4,9 @@ use super::output::{self, Output, Table};
 use super::select;
 use crate::error::Result;
 use crate::image::place;
-use crate::image::record::Image;
+use crate::image::record::{Image, Snapshot};
 use crate::image::region::{self, Location};
-use crate::store::Store;
+use crate::store::{Record, Store};
 use clap::Subcommand;
 use serde_json::json;
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ pub enum RegionCommand {
     /// List regions
     #[command(visible_alias = "list")]
     Ls,
-    /// Show a region and the images in it
+    /// Show a region, the images in it and the snapshots that are not an image's
     Show {
         /// Its name
         region: String,
@@ -87,18 +87,25 @@ pub fn run(command: &RegionCommand, output: Output) -> Result<ExitCode> {
 
 fn show(store: &Store, name: &str, output: Output) -> Result<()> {
     let region = region::find(store, name)?;
-    let mut images = place::images(&place::find(store, Some(name))?)?;
+    let place = place::find(store, Some(name))?;
+    let (mut images, snapshots) = (place::images(&place)?, place::snapshots(&place)?);
     images.sort_by(|a, b| a.name.cmp(&b.name));
     let row = |image: &Image| {
         let (id, name) = (image.image_id.to_string(), image.name.clone());
         vec![id, name, image.owner_id.clone(), image.creation_date.clone()]
     };
+    let snapshot = |snapshot: &Snapshot| {
+        let (id, name) = (snapshot.snapshot_id.to_string(), snapshot.name().unwrap_or("-"));
+        vec![id, name.to_owned(), snapshot.owner_id.clone(), snapshot.start_time.clone()]
+    };
+    let rows: Vec<_> = images.iter().map(row).chain(snapshots.iter().map(snapshot)).collect();
     let table = Table {
         columns: vec!["ID", "NAME", "OWNER", "CREATED"],
-        rows: images.iter().map(row).collect(),
-        ids: images.iter().map(|image| image.image_id.to_string()).collect(),
+        ids: rows.iter().map(|row| row[0].clone()).collect(),
+        rows,
         json: json!({ "Regions": [{
             "RegionName": region.region_name, "Endpoint": region.endpoint, "Images": images,
+            "Snapshots": snapshots,
         }] }),
     };
     output::emit(output, &table)

@@ -8,6 +8,7 @@ use super::select::{self, Filters};
 use crate::error::Result;
 use crate::id::{InstanceId, SnapshotId};
 use crate::image::import::{Options, Source};
+use crate::image::place::{self, Place};
 use crate::image::record::{Snapshot, SnapshotState, Tag};
 use crate::image::snapshot::{self, Wanted};
 use crate::instance::snapshots;
@@ -82,6 +83,9 @@ pub enum SnapshotCommand {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "SNAPSHOT")]
         snapshots: Vec<String>,
+        /// The region that they are in; in a bucket or a registry by their whole ids [default: the store at hand]
+        #[arg(long, value_name = "REGION")]
+        region: Option<String>,
     },
 }
 
@@ -159,9 +163,15 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
             snapshot::verify(&store, &found)?;
             output::write_stdout(format!("{}: OK\n", found.snapshot_id).as_bytes())
         })),
-        SnapshotCommand::Delete { snapshots } => Ok(select::each(snapshots, |text| {
-            snapshot::delete(&store, &store.snapshots().resolve(text)?.snapshot_id)
-        })),
+        SnapshotCommand::Delete { snapshots, region } => {
+            let place = place::find(&store, region.as_deref())?;
+            Ok(select::each(snapshots, |text| match &place {
+                Place::Store(store) => {
+                    snapshot::delete(store, &store.snapshots().resolve(text)?.snapshot_id)
+                }
+                Place::Remote(remote) => remote.delete_snapshot(&text.parse()?),
+            }))
+        }
     }
 }
 

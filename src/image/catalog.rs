@@ -486,7 +486,7 @@ pub fn check_own(image: &Image) -> Result<()> {
 
 /// # Errors
 /// `InvalidAMIID.Unavailable`.
-fn check_registered(image: &Image) -> Result<()> {
+pub fn check_registered(image: &Image) -> Result<()> {
     if image.state != ImageState::Deregistered {
         return Ok(());
     }

@@ -22,6 +22,8 @@ use std::io::Read;
 
 /// What says which format it is, and its version.
 pub const FORMAT: &str = "spore-image-1";
+/// As [`FORMAT`], of a snapshot alone.
+pub const SNAPSHOT_FORMAT: &str = "spore-snapshot-1";
 /// Longest package that is read, in bytes: a disk of 1 TiB in chunks of 64 MiB has 16384 of them.
 pub const MAX_PACKAGE: u64 = 16 << 20;
 /// Bytes of the smallest chunk that content is cut into.
@@ -79,6 +81,16 @@ pub struct Chunk {
 }
 
 impl Content {
+    /// A snapshot's. Chunks are not listed.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            name: snapshot.snapshot_id.to_string(),
+            size_bytes: snapshot.size_bytes,
+            digest: snapshot.digest.clone(),
+            chunks: Vec::new(),
+        }
+    }
+
     /// What its chunks have, before compression: it follows from the size, so that copies of changed images agree.
     pub fn chunk_size(&self) -> u64 {
         let mut size = MIN_CHUNK;
@@ -91,6 +103,15 @@ impl Content {
     /// Bytes of the chunk at `offset`.
     pub fn chunk_len(&self, offset: u64) -> usize {
         self.chunk_size().min(self.size_bytes.saturating_sub(offset)) as usize
+    }
+
+    fn check_disk(&self) -> Result<()> {
+        let _: SnapshotId = self.name.parse()?;
+        self.check("disk", MAX_SIZE)?;
+        if !self.size_bytes.is_multiple_of(512) {
+            return Err(malformed("its disk ends within a sector"));
+        }
+        Ok(())
     }
 
     fn check(&self, what: &str, largest: u64) -> Result<()> {
@@ -169,12 +190,7 @@ impl Package {
         for id in image.snapshots() {
             let snapshot = available(store, id)?;
             if disks.iter().all(|disk| disk.name != id.as_str()) {
-                disks.push(Content {
-                    name: id.to_string(),
-                    size_bytes: snapshot.size_bytes,
-                    digest: snapshot.digest,
-                    chunks: Vec::new(),
-                });
+                disks.push(Content::of(&snapshot));
             }
         }
         let mut package = Self {
@@ -195,16 +211,6 @@ impl Package {
         Ok(package)
     }
 
-    /// A package that has one disk and nothing else: a snapshot on its way.
-    pub fn of_disk(snapshot: &Snapshot) -> Content {
-        Content {
-            name: snapshot.snapshot_id.to_string(),
-            size_bytes: snapshot.size_bytes,
-            digest: snapshot.digest.clone(),
-            chunks: Vec::new(),
-        }
-    }
-
     /// Read one, and check all that content is found by.
     ///
     /// # Errors
@@ -215,20 +221,17 @@ impl Package {
             let shown: String = package.format.escape_debug().take(40).collect();
             return Err(malformed(&format!("its format is '{shown}', not {FORMAT}")));
         }
-        if package.disks.is_empty() || package.disks.len() > MAX_MAPPINGS {
+        let deregistered = package.image.state == ImageState::Deregistered;
+        if package.disks.is_empty() != deregistered || package.disks.len() > MAX_MAPPINGS {
             return Err(malformed("it has no disk, or too many"));
         }
         for (n, disk) in package.disks.iter().enumerate() {
-            let _: SnapshotId = disk.name.parse()?;
-            disk.check("disk", MAX_SIZE)?;
-            if !disk.size_bytes.is_multiple_of(512) {
-                return Err(malformed("its disk ends within a sector"));
-            }
+            disk.check_disk()?;
             if package.disks[..n].iter().any(|other| other.name == disk.name) {
                 return Err(malformed("it has a disk twice"));
             }
         }
-        for id in package.image.snapshots() {
+        for id in package.image.snapshots().filter(|_| !deregistered) {
             package.disk(id)?;
         }
         for (what, file) in [("kernel", &package.kernel), ("ramdisk", &package.ramdisk)] {
@@ -288,6 +291,13 @@ impl Package {
         })
     }
 
+    /// What stays of it in a remote region once it is deregistered: that it was there.
+    pub fn deregistered(mut self) -> Self {
+        self.image.state = ImageState::Deregistered;
+        (self.kernel, self.ramdisk, self.disks) = (None, None, Vec::new());
+        self
+    }
+
     /// As it is to be in a remote region: under a new id, and the user's.
     ///
     /// # Errors
@@ -305,6 +315,39 @@ impl Package {
         (image.owner_id, image.creation_date) = (owner_id(), now());
         image.tags = manifest.tags;
         Ok(())
+    }
+}
+
+/// A snapshot in a remote region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SnapshotPackage {
+    /// [`SNAPSHOT_FORMAT`].
+    pub format: String,
+    /// The snapshot; it has its content in one raw file.
+    pub snapshot: Snapshot,
+    /// Its content; none of one that has been deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Content>,
+}
+
+impl SnapshotPackage {
+    /// Read one, and check all that content is found by.
+    ///
+    /// # Errors
+    /// `InvalidManifest`: it is none, or none that can be believed.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let package: Self = serde_json::from_slice(json).map_err(|e| malformed(&e.to_string()))?;
+        if package.format != SNAPSHOT_FORMAT {
+            return Err(malformed(&format!("its format is not {SNAPSHOT_FORMAT}")));
+        }
+        if let Some(disk) = &package.disk {
+            disk.check_disk()?;
+            if disk.size_bytes != package.snapshot.size_bytes {
+                return Err(malformed("its disk has another size than its snapshot"));
+            }
+        }
+        Ok(package)
     }
 }
 

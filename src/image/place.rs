@@ -6,8 +6,9 @@ use super::region::{self, Location, Region};
 use super::remote::{Remote, pull, push};
 use super::snapshot::{self, Wanted};
 use super::{catalog, copy};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::Store;
+use std::collections::HashSet;
 
 /// Where an image is, or goes to.
 pub enum Place {
@@ -58,6 +59,23 @@ pub fn images(place: &Place) -> Result<Vec<Image>> {
     }
 }
 
+/// The snapshots in a region that are not an image's.
+///
+/// # Errors
+/// It can't be read.
+pub fn snapshots(place: &Place) -> Result<Vec<Snapshot>> {
+    match place {
+        Place::Store(store) => {
+            let images = images(place)?;
+            let mapped: HashSet<_> = images.iter().flat_map(Image::snapshots).collect();
+            let snapshots = store.snapshots().list()?.or_warn().into_iter();
+            let alone = snapshots.filter(|found| !mapped.contains(&found.snapshot_id));
+            Ok(alone.map(|found| snapshot::settled(store, found)).collect())
+        }
+        Place::Remote(remote) => remote.snapshots(),
+    }
+}
+
 /// Copy an image (EC2 CopyImage).
 ///
 /// # Errors
@@ -71,10 +89,7 @@ pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Resul
             push::image(from, &catalog::resolve(from, text)?, to, new)
         }
         (Place::Remote(from), Place::Store(to)) => pull::image(from, text, to, new),
-        (Place::Remote(_), Place::Remote(_)) => Err(Error::refused(
-            "InvalidParameterValue",
-            "an image is not copied from one remote region to another; copy it here first",
-        )),
+        (Place::Remote(from), Place::Remote(to)) => push::relay(from, text, to, new),
     }
 }
 
@@ -83,11 +98,17 @@ pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Resul
 /// # Errors
 /// There is no such snapshot in `from`; as [`copy::snapshot`]'s.
 pub fn copy_snapshot(from: &Place, text: &str, to: &Place, wanted: Wanted) -> Result<Snapshot> {
-    let (Place::Store(from), Place::Store(to)) = (from, to) else {
-        return Err(Error::refused(
-            "InvalidParameterValue",
-            "a remote region has images only; register the snapshot as an image and copy that",
-        ));
+    let (from, to) = match (from, to) {
+        (Place::Store(from), Place::Store(to)) => (from, to),
+        (Place::Store(from), Place::Remote(to)) => {
+            return push::snapshot(from, &snapshot::resolve(from, text)?.snapshot_id, to, wanted);
+        }
+        (Place::Remote(from), Place::Store(to)) => {
+            return pull::snapshot(from, &text.parse()?, to, wanted);
+        }
+        (Place::Remote(from), Place::Remote(to)) => {
+            return push::relay_snapshot(from, &text.parse()?, to, wanted);
+        }
     };
     let found = snapshot::resolve(from, text)?;
     // One's own content is shared: it never changes.

@@ -89,6 +89,16 @@ pub fn blobs(server: &Server, least: u64) -> usize {
     count(&server.dir.path().join("data/docker/registry/v2/blobs"), least)
 }
 
+/// Have a registry remove what no tag leads to, as its operator does.
+pub fn collect_garbage(server: &Server) {
+    let mut command = Command::new("/usr/bin/docker-registry");
+    command
+        .args(["garbage-collect", "--delete-untagged"])
+        .arg(server.dir.path().join("config.yml"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// moto's S3, from PyPI, in a virtual environment under target/, with a bucket `images`.
 pub fn s3() -> Option<Server> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moto-venv");

@@ -80,6 +80,9 @@ fn receive<R: Read>(
     mut new: NewImage,
 ) -> Result<Image> {
     let package = Package::parse(&members.take(PACKAGE, MAX_PACKAGE)?)?;
+    if package.disks.is_empty() {
+        return Err(malformed("it is deregistered"));
+    }
     if new.name.is_empty() {
         new.name.clone_from(&package.image.name);
     }

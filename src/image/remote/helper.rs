@@ -6,7 +6,6 @@
 
 use super::{Answer, net};
 use crate::error::{Error, OrFail, Result};
-use crate::id::ImageId;
 use crate::image::bundle::{self, Bundle, RegisterBundle};
 use crate::image::package::Chunk;
 use crate::image::record::Image;
@@ -22,18 +21,18 @@ const PROGRAM: &str = "spore-remote";
 
 /// A remote region, as a store of packages and of content by digest.
 pub(crate) trait Backend: Send + Sync {
-    /// The images in it.
-    fn list(&self) -> Answer<Vec<ImageId>>;
-    /// An image's package, of at most `limit` bytes.
-    fn package(&self, id: &ImageId, limit: u64) -> Answer<Vec<u8>>;
+    /// The ids of the images and snapshots in it.
+    fn list(&self) -> Answer<Vec<String>>;
+    /// The package of an image or a snapshot, of at most `limit` bytes.
+    fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>>;
     /// Whether it has this content.
     fn has(&self, digest: &str) -> Answer<bool>;
     /// Take content.
     fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()>;
     /// Give content of `size` bytes.
     fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>>;
-    /// Let an image appear.
-    fn publish(&self, id: &ImageId, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
+    /// Let an image or a snapshot appear, in place of what has its id.
+    fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
 }
 
 /// A bucket, as a place for objects by name.
@@ -46,6 +45,9 @@ pub(crate) trait Objects: Send + Sync {
     fn delete(&self, name: &str) -> Answer<()>;
     /// Its size, and what tells that it is the same as before.
     fn stamp(&self, name: &str) -> Answer<(u64, String)>;
+    /// What is in the directory of that name: the last part of each name, and when it was written, in milliseconds since
+    /// the epoch by the service's clock.
+    fn list(&self, place: &str) -> Answer<Vec<(String, u64)>>;
 }
 
 /// Whose code is in the other program.

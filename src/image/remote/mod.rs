@@ -3,18 +3,20 @@
 //! Content goes first, the package last: an image is there whole or not at all, and what an interrupted copy has sent
 //! is not sent again. Only [`net`] knows of asynchronous code, and only [`helper`]'s program has that.
 
+mod collect;
 pub mod helper;
 mod net;
 pub mod pull;
 pub mod push;
 
-use super::package::{Chunk, MAX_PACKAGE, Package};
-use super::record::Image;
+use super::catalog;
+use super::package::{Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, malformed};
+use super::record::{Image, ImageState, Snapshot};
 use super::region::{Location, Region};
-use crate::error::{Error, Result};
-use crate::id::ImageId;
+use crate::error::{Error, OrFail, Result};
+use crate::id::{Id, ImageId, SnapshotId};
 use crate::store::Record;
-use helper::Backend;
+use helper::{Backend, Objects};
 use std::time::Duration;
 
 /// How long a connection may take to come about.
@@ -29,6 +31,8 @@ pub struct Remote {
     name: String,
     location: Location,
     backend: Box<dyn Backend>,
+    /// The same as a place for objects, if it keeps content until somebody says otherwise.
+    objects: Option<Box<dyn Objects>>,
 }
 
 /// What a backend says went wrong.
@@ -53,7 +57,11 @@ impl Remote {
     pub fn open(region: &Region) -> Result<Self> {
         let backend = (helper::helper()?.region)(&region.endpoint)?;
         let (name, location) = (region.region_name.clone(), region.endpoint.clone());
-        Ok(Self { name, location, backend })
+        let objects = match &location {
+            Location::S3(location) => Some((helper::helper()?.bucket)(location)?),
+            _ => None,
+        };
+        Ok(Self { name, location, backend, objects })
     }
 
     /// Its name.
@@ -74,8 +82,13 @@ impl Remote {
         Error::refused(code, format!("{place} can't {doing}: {why}"))
     }
 
-    fn ids(&self) -> Result<Vec<ImageId>> {
-        self.backend.list().map_err(|fault| self.told("list its images", fault))
+    fn objects(&self) -> Option<&dyn Objects> {
+        self.objects.as_deref()
+    }
+
+    fn ids<I: Id>(&self) -> Result<Vec<I>> {
+        let all = self.backend.list().map_err(|fault| self.told("list its images", fault))?;
+        Ok(all.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// See whether it answers.
@@ -83,7 +96,7 @@ impl Remote {
     /// # Errors
     /// It does not.
     pub fn probe(&self) -> Result<()> {
-        self.ids().map(drop)
+        self.ids::<ImageId>().map(drop)
     }
 
     /// The images in it.
@@ -94,6 +107,7 @@ impl Remote {
         let mut packages = Vec::new();
         for id in self.ids()? {
             match self.package(&id) {
+                Ok(package) if package.image.state == ImageState::Deregistered => {}
                 Ok(package) => packages.push(package),
                 Err(e) if e.code() == Some("Unavailable") => return Err(e),
                 // It went meanwhile.
@@ -105,33 +119,118 @@ impl Remote {
     }
 
     fn package(&self, id: &ImageId) -> Result<Package> {
-        let json = self.backend.package(id, MAX_PACKAGE);
-        let json = json.map_err(|fault| match fault {
-            Fault::Absent => self.not_found(id.as_str()),
-            fault => self.told("give an image", fault),
-        })?;
-        let package = Package::parse(&json)?;
+        let package = Package::parse(&self.json::<Image>(id.as_str())?)?;
         if package.image.image_id != *id {
-            return Err(super::package::malformed("it is another image's"));
+            return Err(malformed("it is another image's"));
         }
         Ok(package)
     }
 
-    fn not_found(&self, text: &str) -> Error {
+    fn json<R: Record>(&self, id: &str) -> Result<Vec<u8>> {
+        self.backend.package(id, MAX_PACKAGE).map_err(|fault| match fault {
+            Fault::Absent => self.not_found::<R>(id),
+            fault => self.told("give what it has", fault),
+        })
+    }
+
+    fn not_found<R: Record>(&self, text: &str) -> Error {
         let shown: String = text.escape_debug().take(200).collect();
         Error::refused(
-            Image::NOT_FOUND,
-            format!("there is no image '{shown}' in the region '{}'", self.name),
+            R::NOT_FOUND,
+            format!("there is no {} '{shown}' in the region '{}'", R::KIND, self.name),
         )
+    }
+
+    /// The snapshots in it that are not an image's.
+    ///
+    /// # Errors
+    /// As [`Remote::images`]'s.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let mut snapshots = Vec::new();
+        for id in self.ids()? {
+            match self.snapshot(&id) {
+                Ok(package) => snapshots.push(package.snapshot),
+                Err(e) if e.code() == Some("Unavailable") => return Err(e),
+                Err(e) if e.code() == Some(Snapshot::NOT_FOUND) => {}
+                Err(e) => eprintln!("spore: warning: {id}: {e}"),
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// A snapshot that is not an image's.
+    ///
+    /// # Errors
+    /// `InvalidSnapshot.NotFound`; it can't be reached, or what it has is none.
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotPackage> {
+        let package = SnapshotPackage::parse(&self.json::<Snapshot>(id.as_str())?)?;
+        if package.snapshot.snapshot_id != *id {
+            return Err(malformed("it is another snapshot's"));
+        }
+        match package.disk {
+            Some(_) => Ok(package),
+            None => Err(self.not_found::<Snapshot>(id.as_str())),
+        }
+    }
+
+    /// Deregister an image of one's own: nothing new can be copied from it, and the region forgets what only it needs.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable`: it is deregistered; `AuthFailure`: it is another's; the
+    /// region fails.
+    pub fn deregister(&self, text: &str) -> Result<()> {
+        let package = self.resolve(text)?;
+        catalog::check_owner(&package.image)?;
+        self.publish(&package.deregistered())?;
+        self.collect()
+    }
+
+    /// Delete a snapshot of one's own that is not an image's.
+    ///
+    /// # Errors
+    /// As [`Remote::snapshot`]'s; `AuthFailure`: it is another's.
+    pub fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        let package = self.snapshot(id)?;
+        catalog::check_owner(&package.snapshot)?;
+        self.publish_snapshot(&SnapshotPackage { disk: None, ..package })?;
+        self.collect()
+    }
+
+    fn collect(&self) -> Result<()> {
+        if collect::collect(self)?.busy {
+            eprintln!(
+                "spore: note: something is being copied into '{}': what it no longer needs goes the next time",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
+    /// The digests of all content that something in the region refers to.
+    fn needed(&self) -> Result<Vec<String>> {
+        let mut needed = Vec::new();
+        for id in self.ids::<ImageId>()? {
+            let package = self.package(&id).map_err(|e| e.context(&id))?;
+            needed.extend(all_chunks(&package).into_iter().map(|chunk| chunk.digest.clone()));
+        }
+        for id in self.ids::<SnapshotId>()? {
+            let package = SnapshotPackage::parse(&self.json::<Snapshot>(id.as_str())?);
+            let package = package.map_err(|e| e.context(&id))?;
+            let chunks = package.disk.into_iter().flat_map(|disk| disk.chunks);
+            needed.extend(chunks.map(|chunk| chunk.digest));
+        }
+        Ok(needed)
     }
 
     /// The image that `text` addresses: its id, its name or a prefix of its id that no other has.
     ///
     /// # Errors
-    /// `InvalidAMIID.NotFound`; several match; it can't be reached.
+    /// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; it can't be reached.
     pub fn resolve(&self, text: &str) -> Result<Package> {
         if let Ok(id) = text.parse() {
-            return self.package(&id);
+            let package = self.package(&id)?;
+            catalog::check_registered(&package.image)?;
+            return Ok(package);
         }
         let all = self.images()?;
         let named = |p: &&Package| p.image.name == text;
@@ -142,7 +241,7 @@ impl Remote {
         }
         match found[..] {
             [one] => Ok(one.clone()),
-            [] => Err(self.not_found(text)),
+            [] => Err(self.not_found::<Image>(text)),
             _ => Err(Error::refused(
                 "InvalidParameterValue",
                 format!("'{}' addresses {} images; give an id", text.escape_debug(), found.len()),
@@ -168,21 +267,32 @@ impl Remote {
         if bytes.len() as u64 == chunk.size && push::sha256(&bytes) == chunk.digest {
             return Ok(bytes);
         }
-        Err(super::package::malformed("a chunk is not what its digest says"))
+        Err(malformed("a chunk is not what its digest says"))
     }
 
     /// Let an image appear, all of whose chunks are there.
     fn publish(&self, package: &Package) -> Result<()> {
         let (id, json) = (&package.image.image_id, package.to_json()?);
-        let published = self.backend.publish(id, json, &all_chunks(package));
+        let published = self.backend.publish(id.as_str(), json, &all_chunks(package));
         published.map_err(|fault| self.told("take an image", fault))
+    }
+
+    /// Let a snapshot appear, all of whose chunks are there.
+    fn publish_snapshot(&self, package: &SnapshotPackage) -> Result<()> {
+        let json = serde_json::to_vec(package).or_fail(|| "describe the snapshot")?;
+        let id = package.snapshot.snapshot_id.as_str();
+        let published = self.backend.publish(id, json, &each_once(package.disk.iter()));
+        published.map_err(|fault| self.told("take a snapshot", fault))
     }
 }
 
 /// Every chunk of an image, each once.
 fn all_chunks(package: &Package) -> Vec<&Chunk> {
-    let files = package.kernel.iter().chain(&package.ramdisk).chain(&package.disks);
-    let mut chunks: Vec<&Chunk> = files.flat_map(|content| &content.chunks).collect();
+    each_once(package.kernel.iter().chain(&package.ramdisk).chain(&package.disks))
+}
+
+fn each_once<'a>(contents: impl Iterator<Item = &'a Content>) -> Vec<&'a Chunk> {
+    let mut chunks: Vec<&Chunk> = contents.flat_map(|content| &content.chunks).collect();
     chunks.sort_by(|a, b| a.digest.cmp(&b.digest));
     chunks.dedup_by(|a, b| a.digest == b.digest);
     chunks

@@ -3,15 +3,18 @@
 use super::push::pack;
 use super::{PARALLEL, Remote};
 use crate::error::{OrFail, Result};
+use crate::id::SnapshotId;
 use crate::image::catalog;
 use crate::image::digest::CHUNK;
 use crate::image::export::read::{unpack, verified, write_file};
 use crate::image::import::cancel;
 use crate::image::import::copy::Copy;
 use crate::image::import::progress::Progress;
-use crate::image::incoming::{Boot, Incoming, unfinished};
-use crate::image::package::{Chunk, Content, NewImage, Package};
-use crate::image::record::Image;
+use crate::image::incoming::{Boot, Incoming, open_data, pending_snapshot, seal, unfinished};
+use crate::image::package::{Chunk, Content, NewImage, Package, malformed};
+use crate::image::record::{Image, Snapshot};
+use crate::image::snapshot::{self, Wanted};
+use crate::plan::DiskFormat;
 use crate::store::{Staging, Store};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -39,6 +42,31 @@ pub fn image(from: &Remote, text: &str, to: &Store, new: &NewImage) -> Result<Im
         }
     }
     incoming.complete()
+}
+
+/// Copy a snapshot of a remote region into a store. Nothing stays of one that fails.
+///
+/// # Errors
+/// As [`image`]'s.
+pub fn snapshot(from: &Remote, id: &SnapshotId, to: &Store, wanted: Wanted) -> Result<Snapshot> {
+    snapshot::check(&wanted)?;
+    let package = from.snapshot(id)?;
+    let disk = package.disk.ok_or_else(|| malformed("it has no content"))?;
+    let (id, description) = (wanted.snapshot_id, wanted.description);
+    let mut pending = pending_snapshot(to, id, disk.size_bytes, description, wanted.tags)?;
+    let mut work = || {
+        let (out, _) = open_data(&pending.dir())?;
+        let digest = fetch(from, &disk, (&out, false))?;
+        verified(&disk, &digest)?;
+        seal(&mut pending, DiskFormat::Raw, Vec::new(), &digest)
+    };
+    match work() {
+        Ok(()) => Ok(pending.record.clone()),
+        Err(error) => {
+            let _ = pending.remove();
+            Err(error)
+        }
+    }
 }
 
 fn boot(from: &Remote, to: &Store, package: &Package) -> Result<Boot> {

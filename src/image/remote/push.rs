@@ -1,18 +1,25 @@
 //! Copies of images into remote regions.
 
-use super::{PARALLEL, Remote};
+use super::{PARALLEL, Remote, all_chunks, collect, each_once};
 use crate::error::{Error, OrFail, Result};
+use crate::id::SnapshotId;
 use crate::image::digest::hex;
 use crate::image::export::{each_chunk, is_zero};
 use crate::image::import::cancel;
 use crate::image::import::progress::Progress;
-use crate::image::package::{self, Chunk, Content, NewImage, Package};
-use crate::image::record::Image;
+use crate::image::package::{
+    self, Chunk, Content, NewImage, Package, SNAPSHOT_FORMAT, SnapshotPackage,
+};
+use crate::image::record::{Image, Snapshot};
+use crate::image::snapshot::{self, Wanted};
 use crate::image::{copy, names};
-use crate::store::Store;
+use crate::plan::DiskFormat;
+use crate::store::{Store, now};
+use crate::volume::owner_id;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,6 +49,7 @@ pub fn image(from: &Store, image: &Image, to: &Remote, new: &NewImage) -> Result
     let mut package = Package::of(from, image)?;
     package.renew(new)?;
     check_free(to, &new.name)?;
+    let _flag = collect::announce(to)?;
     send_all(from, image, to, &mut package).map_err(|error| match error.code() {
         Some("Unavailable") => {
             error.remedy("what it has is not sent again when you run this again")
@@ -53,9 +61,90 @@ pub fn image(from: &Store, image: &Image, to: &Remote, new: &NewImage) -> Result
     Ok(package.image)
 }
 
+/// Copy an image from one remote region to another. Nothing of it is kept here.
+///
+/// # Errors
+/// As [`image`]'s; there is no such image in `from`.
+pub fn relay(from: &Remote, text: &str, to: &Remote, new: &NewImage) -> Result<Image> {
+    let mut package = from.resolve(text)?;
+    package.renew(new)?;
+    check_free(to, &new.name)?;
+    let _flag = collect::announce(to)?;
+    pass(from, &all_chunks(&package), to)?;
+    to.publish(&package)?;
+    Ok(package.image)
+}
+
+/// Copy a snapshot of a store into a remote region.
+///
+/// # Errors
+/// It is not completed, `wanted` is malformed, the region fails.
+pub fn snapshot(from: &Store, id: &SnapshotId, to: &Remote, wanted: Wanted) -> Result<Snapshot> {
+    let source = package::available(from, id)?;
+    let mut disk = Content::of(&source);
+    let copy = renewed(source, wanted)?;
+    let _flag = collect::announce(to)?;
+    let reader = copy::open(from, id)?;
+    send(to, &mut disk, |disk, take| each_chunk(&reader, disk, take))?;
+    let format = SNAPSHOT_FORMAT.to_owned();
+    to.publish_snapshot(&SnapshotPackage { format, snapshot: copy.clone(), disk: Some(disk) })?;
+    Ok(copy)
+}
+
+/// Copy a snapshot from one remote region to another.
+///
+/// # Errors
+/// As [`snapshot`]'s; there is no such snapshot in `from`.
+pub fn relay_snapshot(
+    from: &Remote,
+    id: &SnapshotId,
+    to: &Remote,
+    wanted: Wanted,
+) -> Result<Snapshot> {
+    let package = from.snapshot(id)?;
+    let copy = renewed(package.snapshot, wanted)?;
+    let _flag = collect::announce(to)?;
+    pass(from, &each_once(package.disk.iter()), to)?;
+    to.publish_snapshot(&SnapshotPackage { snapshot: copy.clone(), ..package })?;
+    Ok(copy)
+}
+
+/// A snapshot as it is to be in a remote region, where it is one file.
+fn renewed(source: Snapshot, wanted: Wanted) -> Result<Snapshot> {
+    snapshot::check(&wanted)?;
+    let made = (owner_id(), now());
+    let content = (DiskFormat::Raw, source.digest);
+    let mut copy = Snapshot::flat(wanted.snapshot_id, made, source.size_bytes, content);
+    (copy.description, copy.tags) = (wanted.description, wanted.tags);
+    Ok(copy)
+}
+
+/// Hand on what the other region lacks, several chunks at a time.
+fn pass(from: &Remote, chunks: &[&Chunk], to: &Remote) -> Result<()> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let one = |chunk: &Chunk| -> Result<()> {
+        cancel::check()?;
+        if to.has(chunk)? { Ok(()) } else { to.put(chunk, from.get(chunk)?) }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(error) = one(chunk) {
+                        // The others find no more to do.
+                        next.store(chunks.len(), Ordering::Relaxed);
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
 fn check_free(to: &Remote, name: &str) -> Result<()> {
     names::check(name)?;
-    let me = crate::volume::owner_id();
+    let me = owner_id();
     match to.images()?.iter().find(|p| p.image.name == name && p.image.owner_id == me) {
         None => Ok(()),
         Some(holder) => Err(Error::refused(

@@ -6,7 +6,6 @@ mod s3;
 use super::helper::{Backend, Objects};
 use super::{Answer, CONNECT, Fault, SILENCE};
 use crate::error::{Error, OrFail, Result};
-use crate::id::ImageId;
 use crate::image::package::Chunk;
 use crate::image::region::{Location, S3Location};
 use tokio::runtime::{Builder, Runtime};
@@ -65,32 +64,21 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
 }
 
-impl Backend for Driven<s3::Bucket> {
-    fn list(&self) -> Answer<Vec<ImageId>> {
-        self.runtime.block_on(self.client.list())
-    }
-    fn package(&self, id: &ImageId, limit: u64) -> Answer<Vec<u8>> {
-        self.runtime.block_on(self.client.package(id, limit))
-    }
-    fn has(&self, digest: &str) -> Answer<bool> {
-        self.runtime.block_on(self.client.has(digest))
-    }
-    fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()> {
-        self.runtime.block_on(self.client.put(digest, bytes))
-    }
-    fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>> {
-        self.runtime.block_on(self.client.get(digest, size))
-    }
-    fn publish(&self, id: &ImageId, json: Vec<u8>, _: &[&Chunk]) -> Answer<()> {
-        self.runtime.block_on(self.client.publish(id, json))
-    }
+/// What a region's client can do. (See [`Backend`])
+trait RegionClient: Send + Sync {
+    async fn list(&self) -> Answer<Vec<String>>;
+    async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>>;
+    async fn has(&self, digest: &str) -> Answer<bool>;
+    async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()>;
+    async fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>>;
+    async fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
 }
 
-impl Backend for Driven<oci::Repository> {
-    fn list(&self) -> Answer<Vec<ImageId>> {
+impl<C: RegionClient> Backend for Driven<C> {
+    fn list(&self) -> Answer<Vec<String>> {
         self.runtime.block_on(self.client.list())
     }
-    fn package(&self, id: &ImageId, limit: u64) -> Answer<Vec<u8>> {
+    fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>> {
         self.runtime.block_on(self.client.package(id, limit))
     }
     fn has(&self, digest: &str) -> Answer<bool> {
@@ -102,7 +90,7 @@ impl Backend for Driven<oci::Repository> {
     fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>> {
         self.runtime.block_on(self.client.get(digest, size))
     }
-    fn publish(&self, id: &ImageId, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()> {
+    fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()> {
         self.runtime.block_on(self.client.publish(id, json, chunks))
     }
 }
@@ -119,5 +107,8 @@ impl Objects for Driven<s3::Bucket> {
     }
     fn stamp(&self, name: &str) -> Answer<(u64, String)> {
         self.runtime.block_on(self.client.stamp(name))
+    }
+    fn list(&self, place: &str) -> Answer<Vec<(String, u64)>> {
+        self.runtime.block_on(self.client.list_named(place))
     }
 }

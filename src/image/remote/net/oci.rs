@@ -3,9 +3,8 @@
 //! An image is an artifact: the package is its config, the chunks are its layers, and its id is its tag. Credentials
 //! are those that `docker login` keeps.
 
-use super::{Answer, CONNECT, Fault, SILENCE, provide_cryptography, root_cause};
+use super::{Answer, CONNECT, Fault, RegionClient, SILENCE, provide_cryptography, root_cause};
 use crate::error::{OrFail, Result};
-use crate::id::ImageId;
 use crate::image::package::{Chunk, is_digest};
 use base64::Engine;
 use futures_util::StreamExt;
@@ -79,8 +78,8 @@ impl Repository {
         Ok(Self { client, registry, repository, auth })
     }
 
-    fn tag(&self, id: &ImageId) -> Reference {
-        Reference::with_tag(self.registry.clone(), self.repository.clone(), id.to_string())
+    fn tag(&self, id: &str) -> Reference {
+        Reference::with_tag(self.registry.clone(), self.repository.clone(), id.to_owned())
     }
 
     /// What says where, when no tag matters, and that we may.
@@ -90,8 +89,10 @@ impl Repository {
         self.client.auth(&name, &self.auth, operation).await?;
         Ok(name)
     }
+}
 
-    pub(super) async fn list(&self) -> Answer<Vec<ImageId>> {
+impl RegionClient for Repository {
+    async fn list(&self) -> Answer<Vec<String>> {
         let name = self.anywhere(RegistryOperation::Pull).await?;
         let (mut ids, mut last) = (Vec::new(), None::<String>);
         loop {
@@ -101,16 +102,16 @@ impl Repository {
                 Err(Fault::Absent) => return Ok(ids),
                 page => page?.tags,
             };
-            let next = tags.last().cloned();
-            ids.extend(tags.iter().filter_map(|tag| tag.parse().ok()));
-            if tags.len() < TAGS || next == last {
+            let (full, next) = (tags.len(), tags.last().cloned());
+            ids.extend(tags);
+            if full < TAGS || next == last {
                 return Ok(ids);
             }
             last = next;
         }
     }
 
-    pub(super) async fn package(&self, id: &ImageId, limit: u64) -> Answer<Vec<u8>> {
+    async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>> {
         let tag = self.tag(id);
         let (json, _) = self.client.pull_manifest_raw(&tag, &self.auth, &[MANIFEST]).await?;
         let manifest: OciImageManifest =
@@ -123,19 +124,19 @@ impl Repository {
         self.get(digest, size).await
     }
 
-    pub(super) async fn has(&self, digest: &str) -> Answer<bool> {
+    async fn has(&self, digest: &str) -> Answer<bool> {
         let name = self.anywhere(RegistryOperation::Push).await?;
         Ok(self.client.blob_exists(&name, &format!("sha256:{digest}")).await?)
     }
 
-    pub(super) async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()> {
+    async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()> {
         let name = self.anywhere(RegistryOperation::Push).await?;
         self.client.push_blob(&name, bytes, &format!("sha256:{digest}")).await?;
         Ok(())
     }
 
     /// A blob of exactly `size` bytes.
-    pub(super) async fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>> {
+    async fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>> {
         let name = self.anywhere(RegistryOperation::Pull).await?;
         let layer = descriptor(CHUNK, digest, size);
         let mut stream = self.client.pull_blob_stream(&name, &layer).await?;
@@ -150,12 +151,7 @@ impl Repository {
         Ok(bytes)
     }
 
-    pub(super) async fn publish(
-        &self,
-        id: &ImageId,
-        json: Vec<u8>,
-        chunks: &[&Chunk],
-    ) -> Answer<()> {
+    async fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()> {
         let digest = super::super::push::sha256(&json);
         let config = descriptor(PACKAGE, &digest, json.len() as u64);
         let manifest = OciImageManifest {

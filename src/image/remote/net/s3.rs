@@ -2,9 +2,10 @@
 //!
 //! Credentials are in the environment, in AWS's variables; without them the bucket is asked anonymously.
 
-use super::{Answer, CONNECT, Fault, SILENCE, provide_cryptography, root_cause};
+use super::{Answer, CONNECT, Fault, RegionClient, SILENCE, provide_cryptography, root_cause};
 use crate::error::{Error, Result};
-use crate::id::ImageId;
+use crate::id::SnapshotId;
+use crate::image::package::Chunk;
 use crate::image::region::S3Location;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -15,6 +16,9 @@ use object_store::{
 };
 use std::time::Duration;
 
+/// Where packages are, below the prefix.
+const IMAGES: &str = "images";
+const SNAPSHOTS: &str = "snapshots";
 /// Most attempts beside the first.
 const RETRIES: usize = 3;
 /// How long they may take.
@@ -85,39 +89,6 @@ impl Bucket {
         self.path(&format!("blobs/sha256/{digest}"))
     }
 
-    pub(super) async fn list(&self) -> Answer<Vec<ImageId>> {
-        let prefix = self.path("images");
-        let found: Vec<_> = self.store.list(Some(&prefix)).try_collect().await?;
-        let id = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
-        Ok(found.iter().filter_map(|object| id(&object.location)).collect())
-    }
-
-    pub(super) async fn package(&self, id: &ImageId, limit: u64) -> Answer<Vec<u8>> {
-        self.read(&self.path(&format!("images/{id}.json")), limit).await
-    }
-
-    pub(super) async fn has(&self, digest: &str) -> Answer<bool> {
-        match self.store.head(&self.blob(digest)).await {
-            Ok(_) => Ok(true),
-            Err(S3Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    pub(super) async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()> {
-        self.store.put(&self.blob(digest), PutPayload::from(bytes)).await?;
-        Ok(())
-    }
-
-    pub(super) async fn get(&self, digest: &str, limit: u64) -> Answer<Vec<u8>> {
-        self.read(&self.blob(digest), limit).await
-    }
-
-    pub(super) async fn publish(&self, id: &ImageId, json: Vec<u8>) -> Answer<()> {
-        self.store.put(&self.path(&format!("images/{id}.json")), PutPayload::from(json)).await?;
-        Ok(())
-    }
-
     /// Read an object of at most `limit` bytes.
     async fn read(&self, path: &Path, limit: u64) -> Answer<Vec<u8>> {
         let object = self.store.get(path).await?;
@@ -158,5 +129,57 @@ impl Bucket {
         let meta = self.store.head(&self.path(name)).await?;
         let tag = meta.e_tag.unwrap_or_default();
         Ok((meta.size, format!("{} {tag}", meta.last_modified.timestamp_millis())))
+    }
+
+    /// The objects of a directory below the prefix: the last part of each name, and when it was written.
+    pub(super) async fn list_named(&self, place: &str) -> Answer<Vec<(String, u64)>> {
+        let found: Vec<_> = self.store.list(Some(&self.path(place))).try_collect().await?;
+        let name = |path: &Path| path.filename().map(str::to_owned);
+        let time = |ms: i64| u64::try_from(ms).unwrap_or(0);
+        let all = found.iter().filter_map(|object| {
+            Some((name(&object.location)?, time(object.last_modified.timestamp_millis())))
+        });
+        Ok(all.collect())
+    }
+
+    /// Where the package of an image or a snapshot is.
+    fn at(&self, id: &str) -> Path {
+        let place = if id.starts_with(SnapshotId::PREFIX) { SNAPSHOTS } else { IMAGES };
+        self.path(&format!("{place}/{id}.json"))
+    }
+}
+
+impl RegionClient for Bucket {
+    async fn list(&self) -> Answer<Vec<String>> {
+        let mut all = self.list_named(IMAGES).await?;
+        all.extend(self.list_named(SNAPSHOTS).await?);
+        let ids = all.iter().filter_map(|(name, _)| name.strip_suffix(".json"));
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>> {
+        self.read(&self.at(id), limit).await
+    }
+
+    async fn has(&self, digest: &str) -> Answer<bool> {
+        match self.store.head(&self.blob(digest)).await {
+            Ok(_) => Ok(true),
+            Err(S3Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()> {
+        self.store.put(&self.blob(digest), PutPayload::from(bytes)).await?;
+        Ok(())
+    }
+
+    async fn get(&self, digest: &str, limit: u64) -> Answer<Vec<u8>> {
+        self.read(&self.blob(digest), limit).await
+    }
+
+    async fn publish(&self, id: &str, json: Vec<u8>, _: &[&Chunk]) -> Answer<()> {
+        self.store.put(&self.at(id), PutPayload::from(json)).await?;
+        Ok(())
     }
 }
