@@ -228,7 +228,7 @@ impl<R: Record> Collection<R> {
     /// It does not exist or can't be removed. A corrupt one can be removed.
     pub fn remove(&self, id: &R::Id) -> Result<()> {
         if self.exists(id) {
-            self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null);
+            self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null, R::REMOVAL);
         }
         if staging::discard(&self.store, &self.dir(id))? {
             Ok(())
@@ -305,7 +305,7 @@ impl<R: Record> Locked<R> {
         let essence = self.record.essence();
         if essence != self.essence {
             let id = self.record.id().as_ref();
-            self.collection.store.note::<R>(Event::Modified, id, essence.clone());
+            self.collection.store.note::<R>(Event::Modified, id, essence.clone(), durability);
             self.essence = essence;
         }
         Ok(())

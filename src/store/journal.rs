@@ -5,9 +5,10 @@
 //! `accounts/UID/journal.jsonl`, which only it can write.
 //!
 //! A line is one write(2) with O_APPEND: lines of many processes never mix. A crash may tear the last one; the next
-//! writer begins a new line after it, and readers leave out what is no line.
+//! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
+//! the medium when the command that did it ends; all lines before it are, too.
 
-use super::{Record, Store, fault, now};
+use super::{Durability, Record, Store, fault, now};
 use crate::error::{Error, OrFail, Result};
 use crate::image::record::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,9 @@ fn open(dir: &Path) -> Result<File> {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
+        if file.metadata()?.len() == 0 {
+            File::open(dir)?.sync_all()?;
+        }
         Ok(file)
     };
     attempt().or_fail(|| format!("open the journal {}", path.display()))
@@ -143,7 +147,13 @@ pub fn boot_id() -> &'static str {
 
 impl Store {
     /// Append a line about a record. What was done is done, so failing at it is a warning.
-    pub(super) fn note<R: Record>(&self, event: Event, id: &str, mut record: Value) {
+    pub(super) fn note<R: Record>(
+        &self,
+        event: Event,
+        id: &str,
+        mut record: Value,
+        durability: Durability,
+    ) {
         // A snapshot never changes, so what its own file takes on the medium is what it costs.
         let data = || self.home.join(R::DIRECTORY).join(id).join("data");
         if R::DIRECTORY == Snapshot::DIRECTORY
@@ -152,11 +162,15 @@ impl Store {
         {
             record["StoredBytes"] = (meta.blocks() * 512).into();
         }
-        self.note_of(event, R::KIND, id, record);
+        self.append(event, R::KIND, id, record, durability);
     }
 
     /// Append a line about what is no object of the store, such as a product.
     pub fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
+        self.append(event, kind, id, record, Durability::Durable);
+    }
+
+    fn append(&self, event: Event, kind: &str, id: &str, record: Value, durability: Durability) {
         let entry = Entry {
             event_time: now(),
             boot_ms: boot_ms(),
@@ -173,7 +187,12 @@ impl Store {
             line.push(b'\n');
             fault::point("a line of the journal");
             let mut file = self.journal.file()?;
-            file.write_all(&line).or_fail(|| "write the journal")
+            file.write_all(&line).or_fail(|| "write the journal")?;
+            if durability == Durability::Durable {
+                fault::point("sync of the journal");
+                file.sync_data().or_fail(|| "sync the journal")?;
+            }
+            Ok(())
         };
         if let Err(error) = write() {
             // Once is enough: a launch of a hundred has as many lines.

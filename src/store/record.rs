@@ -33,6 +33,9 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     fn built_in() -> Vec<Self> {
         Vec::new()
     }
+    /// How lasting the journal's word of its removal is when that is done. An instance's volumes go with it, in one
+    /// transition that is noted when it ends.
+    const REMOVAL: Durability = Durability::Volatile;
     /// Its id.
     fn id(&self) -> &Self::Id;
     /// What else it may be addressed by.
@@ -54,7 +57,7 @@ fn name_tag(tags: &[crate::image::record::Tag]) -> Option<&str> {
 }
 
 macro_rules! record {
-    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal,
+    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal, $removal:expr,
      $name:expr, $essence:expr $(, $holds:expr)? $(; $built_in:expr)?) => {
         impl Record for $record {
             type Id = $type;
@@ -65,6 +68,7 @@ macro_rules! record {
             const DIRECTORY: &'static str = $directory;
             const KIND: &'static str = $kind;
             const NOT_FOUND: &'static str = $not_found;
+            const REMOVAL: Durability = $removal;
             fn id(&self) -> &Self::Id {
                 &self.$id
             }
@@ -87,7 +91,7 @@ macro_rules! record {
     };
 }
 
-record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.NotFound",
+record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.NotFound", Durability::Durable,
 // Whoever comes next may have a deregistered one's name.
 |image| Some(image.name.as_str()).filter(|_| image.state != ImageState::Deregistered),
 |image| json!({
@@ -108,15 +112,15 @@ record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.No
     ImageState::Pending => made,
     ImageState::Failed | ImageState::Deregistered => false,
 });
-record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", "InvalidAKIID.NotFound",
+record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", "InvalidAKIID.NotFound", Durability::Durable,
     |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags });
     Kernel::pv_grub);
-record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "InvalidARIID.NotFound",
+record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "InvalidARIID.NotFound", Durability::Durable,
     |ramdisk| Some(&ramdisk.name), |ramdisk| json!({ "Name": ramdisk.name, "Tags": ramdisk.tags }));
-record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", "InvalidSnapshot.NotFound",
+record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", "InvalidSnapshot.NotFound", Durability::Durable,
     |snapshot| name_tag(&snapshot.tags),
     |snapshot| json!({ "VolumeSize": snapshot.volume_size, "State": snapshot.state, "Tags": snapshot.tags }));
-record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVolume.NotFound",
+record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVolume.NotFound", Durability::Volatile,
 |volume| name_tag(&volume.tags),
 |volume| json!({
     "Size": volume.size,
