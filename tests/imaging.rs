@@ -177,6 +177,27 @@ fn a_running_instance_is_shut_down_for_its_image_and_started_again() {
 }
 
 #[test]
+fn an_image_is_finished_by_a_process_of_its_own() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch_mode("poweroff-on-button");
+    let create = ["image", "create", &id, "--name", "later", "--no-wait"];
+    let made = store.ok(&create).trim().to_owned();
+    let state = || text(&image(&store, &made)["State"]);
+    let in_time = (0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        state() != "pending"
+    });
+    assert!(in_time);
+    assert_eq!(state(), "available");
+    assert_eq!(store.state(&id).0, "running");
+    refused(&store, &create, "InvalidAMIName.Duplicate");
+    kill(&store, &id);
+}
+
+#[test]
 fn a_guest_that_writes_on_is_frozen_at_one_moment() {
     if !has_kvm() {
         return;

@@ -4,13 +4,17 @@ use super::image::{CANCELLED, cancellable, tag};
 use super::output::Output;
 use super::select;
 use crate::action::parse_duration;
-use crate::error::{Error, Result};
+use crate::error::{Error, OrFail, Result};
+use crate::id::ImageId;
 use crate::image::record::Tag;
 use crate::instance::imaging::{self, CreateImage, DeviceChange};
 use crate::service;
 use crate::store::Store;
 use clap::Args;
-use std::process::ExitCode;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 /// Arguments of `image create`.
@@ -24,9 +28,17 @@ pub struct CreateArgs {
     /// Free text
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Do not shut a running guest down: the image has what was on its disks at one instant
+    /// Do not shut a running guest down: the image has what was on all of its disks at one instant, as after a power
+    /// failure. Its file systems are not frozen first: there is no agent in the guest that could be asked. Have it run
+    /// 'sync' before, or fsfreeze(8) around it, where that is not enough
     #[arg(long)]
     no_reboot: bool,
+    /// Return once the image is pending, and go on in the background; 'spore image show' tells when it is available
+    #[arg(long)]
+    no_wait: bool,
+    /// What goes on in the background.
+    #[arg(long, hide = true, conflicts_with = "no_wait")]
+    in_background: bool,
     /// How long the guest may take to shut down before it is cut off (30, 500ms, 2m)
     #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
     timeout: Duration,
@@ -52,6 +64,9 @@ fn device_change(text: &str) -> Result<DeviceChange> {
 /// # Errors
 /// As [`imaging::create`]'s.
 pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCode> {
+    if args.no_wait {
+        return in_background();
+    }
     let dir = service::resolve(store, std::slice::from_ref(&args.instance))?.remove(0);
     let request = CreateImage {
         name: args.name.clone(),
@@ -62,9 +77,16 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
         snapshot_tags: args.snapshot_tags.clone(),
         changes: args.changes.clone(),
     };
-    let Some(created) = cancellable(|| imaging::create(store, &dir, request))? else {
+    let begun = |id: &ImageId| match args.in_background {
+        true => select::made(output, "ImageId", id.as_str()).and_then(|()| fall_silent()),
+        false => Ok(()),
+    };
+    let Some(created) = cancellable(|| imaging::create(store, &dir, request, begun))? else {
         return Ok(ExitCode::from(CANCELLED));
     };
+    if args.in_background {
+        return Ok(ExitCode::SUCCESS);
+    }
     if created.forced {
         eprintln!(
             "spore: warning: {} did not shut down in time and was cut off: the image is as after a power failure",
@@ -79,4 +101,34 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
     }
     select::made(output, "ImageId", created.image.image_id.as_str())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Have another process do it, one that a terminal does not end, and tell what it says until the image is pending.
+fn in_background() -> Result<ExitCode> {
+    let program = std::env::current_exe().or_fail(|| "find the spore program itself")?;
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| if word == "--no-wait" { "--in-background".into() } else { word });
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().or_fail(|| "go on in the background")?;
+    let mut said = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut said).or_fail(|| "hear from the background")?;
+    }
+    if said.is_empty() {
+        // It has said why.
+        let status = child.wait().or_fail(|| "hear from the background")?;
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        return Ok(ExitCode::from(code.unwrap_or(1)));
+    }
+    super::output::write_stdout(&said)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Let go of whoever was told: from now on the image's state says how it goes.
+fn fall_silent() -> Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.or_fail(|| "open /dev/null")?;
+    let done = rustix::stdio::dup2_stdout(&null).and_then(|()| rustix::stdio::dup2_stderr(&null));
+    done.or_fail(|| "go on in the background")
 }

@@ -89,12 +89,17 @@ pub struct Created {
     pub forced: bool,
 }
 
-/// Make an image of an instance.
+/// Make an image of an instance. `begun` is told its id as soon as it is in the store, pending.
 ///
 /// # Errors
 /// `InvalidParameterValue` for an instance-store root or an impossible mapping, `IncorrectInstanceState`,
 /// `InvalidAMIName.*`; no space or I/O errors: the image has failed then.
-pub fn create(store: &Store, dir: &InstanceDir, request: CreateImage) -> Result<Created> {
+pub fn create(
+    store: &Store,
+    dir: &InstanceDir,
+    request: CreateImage,
+    begun: impl FnOnce(&ImageId) -> Result<()>,
+) -> Result<Created> {
     let record = reap::refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     check_state(&record.instance)?;
     catalog::check_name(store, &request.name)?;
@@ -111,7 +116,8 @@ pub fn create(store: &Store, dir: &InstanceDir, request: CreateImage) -> Result<
         image.block_device_mappings.iter().filter_map(|m| m.ebs.as_ref()?.snapshot_id.clone());
     let new: Vec<SnapshotId> = mapped.filter(|id| !given(id)).collect();
     let mut locked = catalog::begin(store, image)?;
-    match work(store, dir, &mut locked, &request) {
+    let id = locked.record.image_id.clone();
+    match begun(&id).and_then(|()| work(store, dir, &mut locked, &request)) {
         Ok((pause_us, forced)) => Ok(Created { image: locked.record.clone(), pause_us, forced }),
         Err(error) => {
             abandon(store, locked, &new, &error);
