@@ -55,7 +55,8 @@ impl Error {
         let full = ["(os error 28)", "(os error 122)"].iter().any(|code| cause.ends_with(code));
         let remedy =
             if full { "; free some, or set SPORE_HOME to a larger file system" } else { "" };
-        Self::failure(format!("cannot {doing}: {cause}{remedy}"))
+        let error = Self::failure(format!("cannot {doing}: {cause}{remedy}"));
+        Self { code: full.then_some("InsufficientVolumeCapacity"), ..error }
     }
 
     /// Prefix the message with more context: `context: message`.

@@ -205,16 +205,48 @@ fn a_copy_that_died_goes_on_when_it_is_run_again() {
     assert_eq!((full.status.code(), error.lines().count()), (Some(125), 1), "{error}");
     assert!(error.contains("run the same copy again"), "{error}");
     assert_eq!(show(&west, id)["State"], "failed");
-    // Another copy is not taken for it.
+    // Another copy is not taken for it. While it has failed its name is free.
     import(&home, "other", 2, &[]);
-    let taken = ["image", "copy", "other", "--to", "west", "--name", "big"];
-    refused(&home, &taken, "InvalidAMIName.Duplicate");
+    let taken = home.ok(&["image", "copy", "other", "--to", "west", "--name", "big"]);
+    assert_ne!(taken.trim(), id);
+    assert_eq!(show(&west, "big")["ImageId"], taken.trim());
+    refused(&home, &copy, "InvalidAMIName.Duplicate");
+    west.ok(&["image", "deregister", "big"]);
     assert_eq!(home.ok(&copy).trim(), id);
     assert_eq!(show(&west, id)["State"], "available");
     west.ok(&["snapshot", "verify", &snapshot]);
     assert!(std::fs::read(partial).unwrap() == std::fs::read(data(&home, &source)).unwrap());
     let snapshots = west.ok(&["snapshot", "ls", "-q"]);
     assert!(snapshots.contains(&snapshot) && !snapshots.is_empty());
+}
+
+/// In a file system of its own, which takes a user namespace.
+#[test]
+fn a_full_disk_fails_a_copy_that_goes_on_once_there_is_room() {
+    let home = Store::new();
+    import(&home, "big", 12, &[]);
+    let inside = "mount -t tmpfs -o size=4m none /mnt || exit 77
+        \"$SPORE\" region add small /mnt/r > /dev/null || exit 1
+        \"$SPORE\" image copy big --to small --name big; echo $?
+        \"$SPORE\" image ls --filter name=big -q | wc -l
+        mount -o remount,size=64m /mnt || exit 1
+        \"$SPORE\" image copy big --to small --name big > /dev/null || exit 1
+        export SPORE_HOME=/mnt/r
+        \"$SPORE\" snapshot verify $(\"$SPORE\" snapshot ls -q)";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", inside]).env("SPORE", env!("CARGO_BIN_EXE_spore"));
+    command.env("SPORE_HOME", home.home()).env("XDG_RUNTIME_DIR", home.home());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || said.contains("unshare failed") {
+        return eprintln!("skipped: user namespaces are not allowed here");
+    }
+    assert!(said.starts_with("spore: InsufficientVolumeCapacity: "), "{said}");
+    assert!(said.contains("run the same copy again") && said.lines().count() == 1, "{said}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let told: Vec<&str> = told.lines().collect();
+    assert_eq!(told[..2], ["125", "1"]);
+    assert!(output.status.success() && told[2..].iter().all(|line| line.ends_with(": OK")));
 }
 
 #[test]

@@ -411,3 +411,32 @@ fn secrets_are_named_before_an_image_is_public() {
     let shared = store.spore(&["image", "share", "opaque", "--add", "all"]);
     assert!(String::from_utf8_lossy(&shared.stderr).contains("not looked into"));
 }
+
+#[test]
+fn no_id_is_a_path() {
+    let store = Store::new();
+    import(&store, "web");
+    let before = store.ok(&["df"]);
+    for id in
+        ["../web", "ami-../../images", "snap-0123456789abcde/f", "vol-/", "i-..", ".", "aki-%2e%2e"]
+    {
+        for verb in [
+            &["image", "show"][..],
+            &["image", "deregister"],
+            &["image", "export", "-o", "/dev/null"],
+            &["snapshot", "delete"],
+            &["volume", "delete"],
+            &["kernel", "deregister"],
+            &["terminate"],
+            &["start"],
+            &["run"],
+        ] {
+            let output = store.spore(&[verb, &[id]].concat());
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+            let code = error.split(": ").nth(1).unwrap();
+            assert!(code.ends_with(".NotFound") || code.ends_with(".Malformed"), "{error}");
+        }
+    }
+    assert_eq!(store.ok(&["df"]), before);
+}

@@ -121,10 +121,10 @@ impl Draw<'_> {
         if !matches!(instance.state, State::Running | State::Stopped) {
             return Err("IncorrectInstanceState");
         }
+        self.check_name(name)?;
         if instance.volumes.iter().all(|(device, _)| device != "/dev/vda") {
             return Err("InvalidBlockDeviceMapping");
         }
-        self.check_name(name)?;
         let mut image = blank(self.user, name);
         image.instance = Some(id.to_owned());
         image.source = Some(instance.image.clone());

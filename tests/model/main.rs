@@ -202,11 +202,13 @@ impl Run {
 
     /// Kill a command, look at what is left, and do it again. False if nothing was killed.
     fn kill(&mut self) -> bool {
-        let (name, mut step) = self.draw();
-        let changes = |step: &Step| !step.touches.is_empty() || step.creates();
-        if step.write.is_some() || matches!(step.expect, Expect::Refused(_)) || !changes(&step) {
+        let changes = |(_, step): &(&str, Step)| {
+            let nothing = step.touches.is_empty() && !step.creates();
+            !nothing && step.write.is_none() && matches!(step.expect, Expect::Done(_))
+        };
+        let Some((name, mut step)) = (0..20).map(|_| self.draw()).find(changes) else {
             return false;
-        }
+        };
         // Few commands have more points than this.
         let fault = 1 + self.rng.below(16) as u64;
         self.log.push(format!("{}: SPORE_FAULT={fault} {}", step.user, step.args.join(" ")));
@@ -413,7 +415,7 @@ fn a_killed_command_leaves_a_consistent_store() {
     if !possible() {
         return;
     }
-    let (seed, steps) = (number("SEED", 1), number("KILLS", 300));
+    let (seed, steps) = (number("SEED", 1), number("KILLS", 250));
     let killed = AtomicUsize::new(0);
     in_stores(steps.div_ceil(STEPS_OF_A_STORE), |n| {
         let mut run = Run::new(1000 + seed + n);
@@ -427,5 +429,5 @@ fn a_killed_command_leaves_a_consistent_store() {
         }
     });
     eprintln!("{killed:?} commands were killed");
-    assert!(killed.into_inner() * 12 > steps);
+    assert!(killed.into_inner() * 5 > steps);
 }
