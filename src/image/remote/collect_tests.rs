@@ -5,9 +5,12 @@ use crate::image::remote::{Answer, Fault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+/// Objects by name, and when each was written.
+type Written = BTreeMap<String, (u64, Vec<u8>)>;
+
 /// A bucket in memory, whose clock is set by hand.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<(u64, BTreeMap<String, (u64, Vec<u8>)>)>>);
+struct Memory(Arc<Mutex<(u64, Written)>>);
 
 impl Memory {
     fn at(&self, ms: u64) {
@@ -15,7 +18,7 @@ impl Memory {
     }
 
     fn names(&self, place: &str) -> Vec<String> {
-        self.list(place).unwrap().into_iter().map(|(name, _)| name).collect()
+        Objects::list(self, place).unwrap().into_iter().map(|(name, _)| name).collect()
     }
 
     fn remote(&self) -> Remote {
