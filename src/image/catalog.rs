@@ -228,14 +228,7 @@ pub(super) fn resolve_with(
         }
     }
     check_pv_grub(&manifest)?;
-    if let Some(command_line) = &manifest.command_line {
-        boot::cmdline::check(command_line)?;
-        if command_line.contains(char::is_control) {
-            return Err(invalid(
-                "the kernel command line contains a control character; take it out",
-            ));
-        }
-    }
+    check_command_line(manifest.command_line.as_deref())?;
     let virtualization = match manifest.kernel_id {
         Some(_) => VirtualizationType::Paravirtual,
         None => VirtualizationType::Hvm,
@@ -279,6 +272,15 @@ pub(super) fn resolve_with(
         state_reason: None,
         tags: manifest.tags,
     })
+}
+
+fn check_command_line(text: Option<&str>) -> Result<()> {
+    let Some(text) = text else { return Ok(()) };
+    boot::cmdline::check(text)?;
+    if text.contains(char::is_control) {
+        return Err(invalid("the kernel command line contains a control character; take it out"));
+    }
+    Ok(())
 }
 
 /// EC2's PlatformDetails.
