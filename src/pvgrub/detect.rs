@@ -83,9 +83,9 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
 }
 
 fn told(system: &super::volume::FileSystem) -> String {
-    let what = match (&system.uuid, system.problem()) {
-        (Some(uuid), _) => format!("ext4, UUID {uuid}"),
-        (None, why) => why.unwrap_or("unknown").to_owned(),
+    let what = match &system.uuid {
+        Some(uuid) => format!("ext2, ext3 or ext4, UUID {uuid}"),
+        None => "no ext2, ext3 or ext4".to_owned(),
     };
     short(&format!("{}: {what}", system.name()))
 }
