@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before it counts as stuck. The box runs some 20 times slower than hardware.
-pub const PATIENCE: Duration = Duration::from_secs(400);
+pub const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A store with a Debian image in it; its instances are terminated on drop.
 pub struct Lab {
