@@ -2,6 +2,10 @@
 
 #[path = "../fuzz/drive/fw_cfg.rs"]
 mod fw_cfg;
+#[path = "../fuzz/drive/pv_disk.rs"]
+mod pv_disk;
+#[path = "../fuzz/drive/pv_menu.rs"]
+mod pv_menu;
 
 use std::path::Path;
 
@@ -22,4 +26,14 @@ fn replay(target: &str, drive: fn(&[u8])) {
 #[test]
 fn fw_cfg_corpus() {
     replay("fw_cfg", fw_cfg::drive);
+}
+
+#[test]
+fn pv_menu_corpus() {
+    replay("pv_menu", pv_menu::drive);
+}
+
+#[test]
+fn pv_disk_corpus() {
+    replay("pv_disk", pv_disk::drive);
 }

@@ -10,19 +10,19 @@
 //! registered.
 
 pub mod ask;
-mod bls;
+pub mod bls;
 mod cmdline;
 mod detect;
-mod find;
-mod grubcfg;
-mod legacy;
-mod load;
+pub mod find;
+pub mod grubcfg;
+pub mod legacy;
+pub mod load;
 pub mod menu;
 mod process;
-mod script;
+pub mod script;
 #[cfg(test)]
 mod tests;
-mod volume;
+pub mod volume;
 mod wire;
 
 pub use ask::Child;

@@ -245,6 +245,9 @@ impl<R: Record> Collection<R> {
         if let Ok(id) = text.parse() {
             return self.get(&id);
         }
+        if let Some(built_in) = R::built_in().into_iter().find(|r| r.name() == Some(text)) {
+            return Ok(built_in);
+        }
         let listing = self.list()?;
         let named: Vec<&R> = listing.records.iter().filter(|r| r.name() == Some(text)).collect();
         // One's own come first, then the administrator's, then what others share.

@@ -1,0 +1,228 @@
+//! PV-GRUB from the outside: root volumes made by mke2fs, on disks of each kind, down to the guest that boots.
+
+mod common;
+
+use common::{Store, has_kvm, volumes};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+const MIB: usize = 1 << 20;
+
+/// A file system of 8 MiB with what `fill` puts into a directory.
+fn ext4(store: &Store, fill: impl Fn(&Path)) -> Vec<u8> {
+    let dir = tempfile::tempdir_in(store.home()).unwrap();
+    let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
+    std::fs::create_dir_all(tree.join("boot/grub")).unwrap();
+    fill(&tree);
+    let mut make = Command::new("mke2fs");
+    make.args(["-q", "-F", "-t", "ext4", "-b", "1024", "-d"]).args([&tree, &image]).arg("8M");
+    let made = make.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    std::fs::read(&image).unwrap()
+}
+
+/// The demo guest as the kernel of two entries. Its own sector is at the end of the disk, behind the file system.
+fn root(store: &Store) -> Vec<u8> {
+    let mut root = ext4(store, |tree| {
+        let menu = "default 0\ntitle first\nroot (hd0,0)\nkernel /boot/demo root=/dev/xvda1 which=first\n\
+                    title second\nkernel /boot/demo root=/dev/xvda1 demo.mode=panic\n";
+        std::fs::write(tree.join("boot/grub/menu.lst"), menu).unwrap();
+        std::fs::write(tree.join("boot/demo"), sporevm::demo::KERNEL).unwrap();
+    });
+    root.resize(root.len() + MIB, 0);
+    root
+}
+
+/// A disk with this one partition, by a master boot record or a GUID partition table.
+fn partitioned(content: &[u8], gpt: bool) -> Vec<u8> {
+    let mut disk = vec![0; MIB];
+    let (first, sectors) = ((MIB / 512) as u32, (content.len() / 512) as u32);
+    disk[450] = if gpt { 0xee } else { 0x83 };
+    disk[454..458].copy_from_slice(&first.to_le_bytes());
+    disk[458..462].copy_from_slice(&sectors.to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    if gpt {
+        disk[512..520].copy_from_slice(b"EFI PART");
+        (disk[584], disk[592], disk[596]) = (2, 128, 128);
+        disk[1024..1056].fill(1);
+        disk[1056..1064].copy_from_slice(&u64::from(first).to_le_bytes());
+        disk[1064..1072].copy_from_slice(&u64::from(first + sectors - 1).to_le_bytes());
+    }
+    disk.extend(content);
+    disk
+}
+
+fn import(store: &Store, name: &str, disk: &[u8], kernel: &str) {
+    let path: PathBuf = store.home().join(name);
+    std::fs::write(&path, disk).unwrap();
+    store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "--kernel", kernel]);
+    std::fs::remove_file(path).unwrap();
+}
+
+/// The line that a command fails with.
+fn fails(store: &Store, args: &[&str]) -> String {
+    let output = store.spore(args);
+    assert!(!output.status.success(), "spore {args:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+/// The menu is read at every start from the instance's own volume: what changed in its overlay counts, and nobody
+/// else's boot changes.
+#[test]
+fn the_menu_of_the_own_volume_boots_on_disks_of_each_kind() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let root = root(&store);
+    for (name, disk, kernel) in [
+        ("undivided", root.clone(), "aki-pv-grub-hd0"),
+        ("with-mbr", partitioned(&root, false), "aki-pv-grub-hd00"),
+        ("with-gpt", partitioned(&root, true), "pv-grub-hd00"),
+    ] {
+        import(&store, name, &disk, kernel);
+        let run = |more: &[&str]| {
+            let args = [&["run", name, "-q", "-m", "64M", "--append", "extra=1"], more].concat();
+            let id = store.ok(&args).trim().to_owned();
+            store.wait(&id, "stopped");
+            id
+        };
+        let id = run(&[]);
+        assert!(store.logs(&id).contains("spore demo:"), "{}", store.logs(&id));
+        let instance = store.describe(&id);
+        assert_eq!(instance["VirtualizationType"], "paravirtual");
+        assert_eq!(instance["Spore"]["BootEntry"], "first");
+        let line = instance["Spore"]["CommandLine"].as_str().unwrap();
+        let device = if name == "undivided" { "/dev/vda" } else { "/dev/vda1" };
+        assert!(line.starts_with(&format!("root={device} which=first console=ttyS0")), "{line}");
+        assert!(line.ends_with("extra=1"), "{line}");
+
+        // In this volume, and no other, the other entry becomes the default.
+        let menu = b"default 0\ntitle first";
+        let at = disk.windows(menu.len()).position(|bytes| bytes == menu).unwrap();
+        let sector = at - at % 512;
+        let mut bytes = disk[sector..sector + 512].to_vec();
+        bytes[at - sector + b"default ".len()] = b'1';
+        let volume = instance["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].as_str().unwrap();
+        volumes::write(&store, volume, sector as u64, &bytes);
+        store.ok(&["start", &id]);
+        store.wait(&id, "stopped");
+        assert_eq!(store.describe(&id)["Spore"]["BootEntry"], "second");
+        assert_eq!(store.describe(&run(&[]))["Spore"]["BootEntry"], "first");
+
+        // Asked for, an entry boots this time.
+        store.ok(&["start", &id, "--boot-entry", "first"]);
+        store.wait(&id, "stopped");
+        assert_eq!(store.describe(&id)["Spore"]["BootEntry"], "first");
+        let why = fails(&store, &["start", &id, "--boot-entry", "third"]);
+        assert!(why.contains("no entry 'third'; it has 0 'first', 1 'second'"), "{why}");
+    }
+}
+
+/// A reset of the machine reads the menu again, from what is on the disk at that moment.
+#[test]
+fn a_reset_reads_the_menu_again() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "resets", &root(&store), "aki-pv-grub-hd0");
+    let id = store.ok(&["run", "resets", "-q", "-m", "64M", "--append", "demo.mode=echo"]);
+    let id = id.trim();
+    let pid = store.pid(id);
+    store.ok(&["reboot", "--force", id]);
+    let deadline = Instant::now() + std::time::Duration::from_secs(100);
+    while !store.vmm_logs(id).contains("boots entry 0 ") {
+        assert!(Instant::now() < deadline, "{}", store.vmm_logs(id));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(store.pid(id), pid);
+    assert_eq!(store.state(id).0, "running");
+}
+
+#[test]
+fn entries_are_listed_and_both_kernels_are_built_in() {
+    let store = Store::new();
+    import(&store, "listed", &root(&store), "aki-pv-grub-hd0");
+    let text = store.ok(&["image", "boot-entries", "listed", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["Menu"], "/boot/grub/menu.lst on the disk");
+    assert_eq!(json["BootEntries"][0]["Title"], "first");
+    assert_eq!(json["BootEntries"][0]["Default"], true);
+    assert_eq!(store.ok(&["image", "boot-entries", "listed", "-q"]), "0\n1\n");
+    let kernels = store.ok(&["kernel", "ls", "-q"]);
+    assert!(kernels.contains("aki-pv-grub-hd0\n") && kernels.contains("aki-pv-grub-hd00\n"));
+    for (args, why) in [
+        (&["run", "demo", "--boot-entry", "0"][..], "--boot-entry is for"),
+        (&["run", "listed", "--cmdline", "x"], "--append adds to them"),
+        (&["run", "listed", "--kernel", "pv-grub-hd00"], "aki-pv-grub-hd0 is for such a volume"),
+        (&["kernel", "deregister", "aki-pv-grub-hd0"], "aki-pv-grub-hd0"),
+    ] {
+        let said = fails(&store, args);
+        assert!(said.contains(why), "{args:?}: {said}");
+    }
+    assert_eq!(store.ok(&["ls", "-q"]), "", "what could not boot left nothing behind");
+}
+
+/// What an image's root may hold to make its reader suffer: each costs little and ends in one line.
+#[test]
+fn hostile_roots_end_in_one_line() {
+    let store = Store::new();
+    let sparse = |tree: &Path, name: &str, len: u64| {
+        std::fs::File::create(tree.join(name)).unwrap().set_len(len).unwrap();
+    };
+    let menu = |tree: &Path, text: &str| {
+        std::fs::write(tree.join("boot/grub/menu.lst"), text).unwrap();
+    };
+    let circle = ext4(&store, |tree| {
+        std::os::unix::fs::symlink("menu.lst", tree.join("boot/grub/menu.lst")).unwrap();
+    });
+    let huge_menu = ext4(&store, |tree| sparse(tree, "boot/grub/menu.lst", 100 << 20));
+    let huge_kernel = ext4(&store, |tree| {
+        menu(tree, "title a\nkernel /boot/k\n");
+        sparse(tree, "boot/k", 1 << 40);
+    });
+    let zeros = ext4(&store, |tree| {
+        menu(tree, "title a\nkernel /boot/k\ninitrd /boot/i /boot/i /boot/i\n");
+        sparse(tree, "boot/k", 100 << 20);
+        sparse(tree, "boot/i", 100 << 20);
+    });
+    let deep = ext4(&store, |tree| {
+        let script = "submenu x {\n".repeat(5000);
+        std::fs::write(tree.join("boot/grub/grub.cfg"), script).unwrap();
+    });
+    let mut beyond = huge_kernel.clone();
+    // Every pointer of its extents leads beyond the end: a header (magic 0xf30a), then entries of 12 bytes.
+    for at in (0..beyond.len() - 24).step_by(4) {
+        if beyond[at..at + 2] == [0x0a, 0xf3] && beyond[at + 2] > 0 {
+            beyond[at + 20..at + 24].copy_from_slice(&[0xff; 4]);
+        }
+    }
+    let mut journal = huge_kernel.clone();
+    journal[1024 + 0x60] |= 4; // needs recovery, from whatever is there
+    for at in (0..journal.len()).step_by(1024) {
+        if journal[at..at + 4] == [0xc0, 0x3b, 0x39, 0x98] {
+            journal[at + 4..at + 64].fill(0xff);
+        }
+    }
+    for (name, disk, why) in [
+        ("circle", circle, "can't be read"),
+        ("huge-menu", huge_menu, "104857600 bytes"),
+        ("huge-kernel", huge_kernel, "1099511627776 bytes"),
+        ("zeros", zeros, "neither an ELF vmlinux nor a bzImage"),
+        ("deep", deep, "too many blocks"),
+        ("beyond", beyond, "root volume"),
+        ("journal", journal, "root volume"),
+    ] {
+        import(&store, name, &disk, "aki-pv-grub-hd0");
+        let before = Instant::now();
+        let said = fails(&store, &["run", name, "-m", "64M"]);
+        assert!(said.contains(why), "{name}: {said}");
+        // Not a measurement: the process would be given up after 20 s of its own time.
+        assert!(before.elapsed().as_secs() < 120, "{name}");
+    }
+    assert_eq!(store.ok(&["ls", "-q"]), "");
+}
