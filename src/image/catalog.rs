@@ -193,6 +193,12 @@ pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
 /// How many GiB a snapshot needs, if it may be used.
 type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
 
+/// What an image with this kernel is for.
+fn architecture_of(store: &Store, kernel: Option<&KernelId>) -> Result<Architecture> {
+    let kernel = kernel.map(|id| store.kernels().get(id)).transpose()?;
+    Ok(kernel.map_or(Architecture::X86_64, |kernel| kernel.architecture))
+}
+
 /// # Errors
 /// What PV-GRUB's kernels don't go with.
 fn check_pv_grub(manifest: &Manifest) -> Result<()> {
@@ -218,7 +224,7 @@ pub(super) fn resolve_with(
     names::check_tags(&manifest.tags)?;
     check_description(manifest.description.as_deref())?;
     let platform_details = platform_details(manifest.platform.as_deref())?;
-    let kernel = manifest.kernel_id.as_ref().map(|id| store.kernels().get(id)).transpose()?;
+    let architecture = architecture_of(store, manifest.kernel_id.as_ref())?;
     if let Some(ramdisk) = &manifest.ramdisk_id {
         store.ramdisks().get(ramdisk)?;
         if manifest.kernel_id.is_none() {
@@ -246,9 +252,7 @@ pub(super) fn resolve_with(
         owner_id: owner_id(),
         creation_date: now(),
         state: ImageState::Available,
-        architecture: manifest
-            .architecture
-            .unwrap_or(kernel.map_or(Architecture::X86_64, |kernel| kernel.architecture)),
+        architecture: manifest.architecture.unwrap_or(architecture),
         virtualization_type: manifest.virtualization_type.unwrap_or(virtualization),
         kernel_id: manifest.kernel_id,
         ramdisk_id: manifest.ramdisk_id,

@@ -34,7 +34,9 @@ const JOB: &[Allow] = &[
 
 /// What forking for a job takes besides.
 const FORK: &[Allow] = &[
-    Call(libc::SYS_clone),           // fork
+    Call(libc::SYS_clone),           // fork (glibc)
+    Call(libc::SYS_fork),            // fork (musl)
+    Call(libc::SYS_set_tid_address), // fork (musl)
     Call(libc::SYS_set_robust_list), // fork
     Call(libc::SYS_gettid),          // fork
     Call(libc::SYS_getpid),          // fork
