@@ -46,6 +46,9 @@ pub fn main() -> ExitCode {
     if arguments.next_if(|first| first == image::secrets::SUBCOMMAND).is_some() {
         return image::secrets::main(arguments);
     }
+    if arguments.next_if(|first| first == image::modules::SUBCOMMAND).is_some() {
+        return image::modules::main(arguments);
+    }
     if arguments.next_if(|first| first == pvgrub::SUBCOMMAND).is_some() {
         return pvgrub::main();
     }

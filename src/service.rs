@@ -48,6 +48,11 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     if let Some(ramdisk) = &action.ramdisk {
         request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
     }
+    let usual = image.ramdisk_id.as_ref().filter(|_| request.kernel.is_none());
+    if let Some(ramdisk) = request.ramdisk.as_ref().or(usual) {
+        let known = store.ramdisks().get(ramdisk).ok();
+        request.ramdisk_transports = known.map(|ramdisk| ramdisk.transports).unwrap_or_default();
+    }
     product::check(store, &image)?;
     crate::instance::host::check_kvm()?;
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;

@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/drive/fw_cfg.rs"]
 mod fw_cfg;
+#[path = "../fuzz/drive/pci.rs"]
+mod pci;
 #[path = "../fuzz/drive/pv_disk.rs"]
 mod pv_disk;
 #[path = "../fuzz/drive/pv_menu.rs"]
@@ -36,4 +38,9 @@ fn pv_menu_corpus() {
 #[test]
 fn pv_disk_corpus() {
     replay("pv_disk", pv_disk::drive);
+}
+
+#[test]
+fn pci_corpus() {
+    replay("pci", pci::drive);
 }

@@ -4,6 +4,7 @@
 //! concurrent commands is first.
 
 use super::digest::hex;
+use super::modules;
 use super::record::{Architecture, Image, ImageState, Kernel, Ramdisk};
 use super::{catalog, names};
 use crate::boot;
@@ -116,6 +117,8 @@ fn register_ramdisk_file(
             path.display()
         )));
     }
+    file.rewind().or_fail(|| format!("read {}", path.display()))?;
+    let transports = modules::transports(&file);
     let lock = store.lock()?;
     let ramdisk = Ramdisk {
         ramdisk_id,
@@ -124,6 +127,7 @@ fn register_ramdisk_file(
         creation_date: now(),
         digest,
         size_bytes,
+        transports,
         tags: Vec::new(),
     };
     publish(store, &lock, staging, ramdisk)

@@ -13,6 +13,7 @@ pub mod export;
 pub mod import;
 pub mod incoming;
 pub mod kernel;
+pub mod modules;
 pub mod names;
 pub mod package;
 pub mod permission;

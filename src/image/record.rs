@@ -391,6 +391,9 @@ pub struct Ramdisk {
     pub digest: String,
     /// Bytes.
     pub size_bytes: u64,
+    /// The transports of virtio devices that it has drivers for; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<Transport>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,

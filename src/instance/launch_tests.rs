@@ -204,3 +204,20 @@ fn an_instance_store_root_has_ec2s_limit() {
     image.block_device_mappings[1].ebs.as_mut().unwrap().volume_size = 10;
     assert!(go(&request, &image).is_ok());
 }
+
+#[test]
+fn the_transport_is_what_is_asked_for_or_what_the_ramdisk_can_drive() {
+    let chosen = |asked, image_asks, ramdisk: &[Transport]| {
+        let image = Image { transport: image_asks, ..image() };
+        let request =
+            Request { transport: asked, ramdisk_transports: ramdisk.into(), ..request(1, 1) };
+        go(&request, &image).unwrap().remove(0).transport
+    };
+    let (mmio, pci) = (Transport::Mmio, Transport::Pci);
+    assert_eq!(chosen(None, None, &[]), Transport::default());
+    assert_eq!(chosen(None, None, &[mmio, pci]), Transport::default());
+    assert_eq!(chosen(None, None, &[pci]), pci);
+    assert_eq!(chosen(None, None, &[mmio]), mmio);
+    assert_eq!(chosen(None, Some(mmio), &[pci]), mmio);
+    assert_eq!(chosen(Some(pci), Some(mmio), &[mmio]), pci);
+}
