@@ -36,8 +36,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("net", &[]),
     ("boot", &["mem"]),
     ("chipset", &["mem"]),
-    // The trait of what hangs on a bus is all that a transport knows of the chipset.
-    ("virtio", &["block", "net", "mem", "chipset::bus"]),
+    // What hangs on a bus, PCI's or the other, is all that a transport knows of the chipset.
+    ("virtio", &["block", "net", "mem", "chipset::bus", "chipset::pci"]),
     // Both halves hold its socket, one after the other.
     ("pvgrub", &["block", "boot"]),
     ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem", "pvgrub"]),

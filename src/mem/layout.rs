@@ -80,6 +80,10 @@ pub const SYSTEM_CONTROL_PORT: u16 = 0x92;
 pub const FW_CFG_PORT: u16 = 0x510;
 /// Ports of the firmware configuration device.
 pub const FW_CFG_LEN: u16 = 12;
+/// PCI configuration by ports: CONFIG_ADDRESS, and CONFIG_DATA four bytes on.
+pub const PCI_CONFIG_PORT: u16 = 0xcf8;
+/// Bytes of the two.
+pub const PCI_CONFIG_LEN: u16 = 8;
 /// COM1.
 pub const COM1_PORT: u16 = 0x3f8;
 /// COM1's interrupt.

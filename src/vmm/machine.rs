@@ -18,7 +18,10 @@ use crate::chipset::power::{
 };
 use crate::chipset::serial::Serial;
 use crate::error::{Error, OrFail, Result};
-use crate::mem::layout::{COM1_GSI, COM1_PORT, GED_GSI, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC_PORT};
+use crate::mem::layout::{
+    COM1_GSI, COM1_PORT, GED_GSI, KVM_IDENTITY_MAP, KVM_TSS, PCI_CONFIG_LEN, PCI_CONFIG_PORT,
+    PVPANIC_PORT,
+};
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DiskPlan, Engine, VmPlan};
 use crate::sys::{fds, kvm};
@@ -319,7 +322,7 @@ fn port_bus(
         None => bus.insert(ResetControl::PORT.into(), 1, Arc::new(reset))?,
         Some(root) => {
             let ports = Arc::new(ConfigPorts::new(root, reset));
-            bus.insert(ConfigPorts::PORT.into(), ConfigPorts::LEN.into(), ports)?;
+            bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports)?;
         }
     }
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;

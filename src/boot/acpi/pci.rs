@@ -1,8 +1,9 @@
 //! The tables of a machine with a PCI bus. (PCI Firmware 3.3, 4.1 and 4.6)
 
 use super::{Encoded, OEM, REVISION, TABLE, encode, name};
-use crate::chipset::pci::ConfigPorts;
-use crate::mem::layout::{PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END};
+use crate::mem::layout::{
+    PCI_CONFIG_LEN, PCI_CONFIG_PORT, PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END,
+};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Memory32Fixed, ONE,
@@ -20,8 +21,7 @@ pub fn mcfg() -> impl Aml {
 /// The host bridge: bus 0, and the memory that functions may have. There is no _PRT, since no function has INTx.
 pub fn host_bridge() -> Encoded {
     let bus = AddressSpace::new_bus_number(0u16, 0);
-    let port = ConfigPorts::PORT;
-    let ports = IO::new(port, port, 1, ConfigPorts::LEN as u8);
+    let ports = IO::new(PCI_CONFIG_PORT, PCI_CONFIG_PORT, 1, PCI_CONFIG_LEN as u8);
     let memory = AddressSpace::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,

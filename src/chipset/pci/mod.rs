@@ -6,7 +6,7 @@ pub mod config;
 use crate::chipset::bus::BusDevice;
 use crate::chipset::power::ResetControl;
 use crate::error::{Error, Result};
-use crate::mem::layout::{PCI_WINDOW, PCI_WINDOW_END};
+use crate::mem::layout::{PCI_CONFIG_PORT, PCI_WINDOW, PCI_WINDOW_END};
 use config::{CONFIG_LEN, ConfigSpace, Identity};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -158,14 +158,10 @@ pub struct ConfigPorts {
 }
 
 impl ConfigPorts {
-    /// The first port.
-    pub const PORT: u16 = 0xcf8;
-    /// CONFIG_ADDRESS and CONFIG_DATA.
-    pub const LEN: u16 = 8;
     /// Bit 31 of CONFIG_ADDRESS: accesses to CONFIG_DATA are to configuration space.
     const ENABLE: u32 = 1 << 31;
     /// The reset register's place in the window.
-    const RESET: u64 = (ResetControl::PORT - Self::PORT) as u64;
+    const RESET: u64 = (ResetControl::PORT - PCI_CONFIG_PORT) as u64;
 
     /// The ports of this bus.
     pub fn new(root: Arc<PciRoot>, reset: ResetControl) -> Self {
