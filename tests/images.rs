@@ -392,6 +392,7 @@ fn secrets_are_named_before_an_image_is_public() {
     let mut partitioned = vec![0u8; 1 << 20];
     partitioned[446 + 4] = 0x83;
     partitioned[446 + 8..446 + 12].copy_from_slice(&2048u32.to_le_bytes());
+    partitioned[446 + 12..446 + 16].copy_from_slice(&(32u32 << 10).to_le_bytes());
     partitioned[510..512].copy_from_slice(&[0x55, 0xaa]);
     partitioned.extend(fs::read(&disk).unwrap());
     let other = store.home().join("partitioned");
