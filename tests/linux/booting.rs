@@ -14,8 +14,13 @@ pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     let count = if set("SPORE_BOX") && !set("SPORE_TEST_MORE") { 1 } else { 2 };
     let ids = lab.launch_of(image, count, &["-c", "1", "-m", "512M"]);
     lab.wait(&ids, "login");
-    let names: BTreeSet<String> =
-        ids.iter().map(|id| lab.shell(id).sh("cat /proc/sys/kernel/hostname")).collect();
+    let name = |id: &String| {
+        let mut shell = lab.shell(id);
+        let name = shell.sh("cat /proc/sys/kernel/hostname");
+        shell.log_out();
+        name
+    };
+    let names: BTreeSet<String> = ids.iter().map(name).collect();
     assert_eq!(names.len(), count, "each knows who it is: {names:?}");
     let (id, others) = ids.split_first().unwrap();
     others.iter().for_each(|other| drop(lab.ok(&["terminate", other])));
