@@ -95,7 +95,7 @@ impl Region {
         command.arg(self.dir.path().join("kvm"));
         command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)]);
         command.args(["--clear-groups", "--"]).arg(program).args(args);
-        command.env("SPORE_HOME", self.store()).env_remove("XDG_RUNTIME_DIR").env("HOME", "/");
+        command.env("SPORE_HOME", self.store()).env("HOME", "/");
         command.current_dir("/").stdin(Stdio::null());
         command
     }

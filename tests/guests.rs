@@ -46,6 +46,36 @@ fn four_clones_have_one_digest_and_four_identities() {
     assert_eq!(noise.len(), 4, "the entropy devices gave the same bytes");
 }
 
+/// With a /tmp of its own to look into, which takes a user namespace.
+#[test]
+fn nothing_is_left_outside_the_store() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let inside = "mount -t tmpfs none /tmp || exit 77
+        mkdir -m 700 /tmp/home /tmp/run || exit 1
+        export HOME=/tmp/home TMPDIR=/tmp
+        for runtime in '' /tmp/run; do
+            export XDG_RUNTIME_DIR=$runtime
+            ids=$(\"$SPORE\" run demo -n 2 -q --append demo.mode=hang) || exit 1
+            \"$SPORE\" terminate $ids || exit 1
+            \"$SPORE\" run demo --rm --wait || exit 1
+            \"$SPORE\" run demo -m 4M && exit 1
+            \"$SPORE\" doctor || exit 1
+        done > /dev/null 2>&1
+        find /tmp -mindepth 1 | sort";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", inside]).env("SPORE", env!("CARGO_BIN_EXE_spore"));
+    let output = command.env("SPORE_HOME", store.home()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || said.contains("unshare failed") {
+        return eprintln!("skipped: user namespaces are not allowed here");
+    }
+    assert!(output.status.success(), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/tmp/home\n/tmp/run\n");
+}
+
 #[test]
 fn a_started_instance_finds_what_it_wrote() {
     if !has_kvm() {

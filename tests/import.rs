@@ -35,7 +35,7 @@ impl Store {
 
     fn spore(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
-        command.args(args).env("SPORE_HOME", self.path("store")).env_remove("XDG_RUNTIME_DIR");
+        command.args(args).env("SPORE_HOME", self.path("store"));
         command
     }
 

@@ -19,12 +19,12 @@ struct Lab {
 
 fn lab() -> Lab {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+    let store = Store::open_at(&dir.path().join("s")).unwrap();
     Lab { _dir: dir, store }
 }
 
 fn open_again(store: &Store) -> Store {
-    Store::open_at(store.home(), store.runtime()).unwrap()
+    Store::open_at(store.home()).unwrap()
 }
 
 fn entries(path: &Path) -> BTreeSet<String> {
@@ -249,7 +249,7 @@ fn manifests_are_taken_at_their_word_or_not_at_all() {
 fn churn() {
     let Some(home) = std::env::var_os("SPORE_TEST_CHURN") else { return };
     let home = Path::new(&home);
-    let store = Store::open_at(&home.join("s"), &home.join("r")).unwrap();
+    let store = Store::open_at(&home.join("s")).unwrap();
     let base = make_snapshot(&store);
     for round in 0.. {
         let image = register(&store, &format!("image {}-{round}", std::process::id())).unwrap();
@@ -269,7 +269,7 @@ fn churn() {
 #[test]
 fn killed_anywhere_the_store_is_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+    let store = Store::open_at(&dir.path().join("s")).unwrap();
     for round in 0..20u64 {
         let churn = || {
             Command::new(std::env::current_exe().unwrap())
@@ -314,7 +314,6 @@ fn no_space_is_said_and_nothing_left() {
     let output = Command::new("unshare")
         .args(["-rm", "sh", "-c", inside])
         .env("SPORE", env!("CARGO_BIN_EXE_spore"))
-        .env("XDG_RUNTIME_DIR", "/mnt")
         .output();
     let skipped = |why: &str| eprintln!("SKIPPED no_space_is_said_and_nothing_left: {why}");
     let Ok(output) = output else { return skipped("there is no unshare") };

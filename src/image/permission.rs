@@ -269,7 +269,7 @@ pub fn is_explicit(image: &Image, uid: u32, groups: &[u32]) -> bool {
 /// As [`crate::store::shared::share`] and [`change`].
 pub fn share_store(store: &Store) -> Result<Store> {
     crate::store::shared::share(store)?;
-    let store = Store::open_at(store.home(), store.runtime())?;
+    let store = Store::open_at(store.home())?;
     if let Some(demo) = builtin::ensure(&store, builtin::DEMO)? {
         change(&store, &demo.image_id, &Change { add: vec![Who::All], ..Change::default() })?;
     }

@@ -28,7 +28,7 @@ pub fn find(store: &Store, name: Option<&str>) -> Result<Place> {
     };
     let found = region::find(store, name)?;
     match &found.endpoint {
-        Location::Directory(path) => found.open(store, path).map(Place::Store),
+        Location::Directory(path) => found.open(path).map(Place::Store),
         _ => Remote::open(&found).map(|remote| Place::Remote(Box::new(remote))),
     }
 }

@@ -246,7 +246,7 @@ pub fn add(store: &Store, name: &str, location: Location) -> Result<Region> {
                 format!("{} is the store at hand, the region {LOCAL}", path.display()),
             ));
         }
-        Store::open_at(path, store.runtime())?;
+        Store::open_at(path)?;
     }
     let _lock = store.lock()?;
     let mut regions = list(store)?;
@@ -295,11 +295,11 @@ fn unknown(name: &str) -> Error {
 }
 
 impl Region {
-    /// The store of a region that is a directory, whose sockets are where those of the store `beside` it are.
+    /// The store of a region that is a directory.
     ///
     /// # Errors
     /// `InvalidRegion`: the directory has gone, or is no store any more; as [`Store::open_at`]'s.
-    pub fn open(&self, beside: &Store, path: &Path) -> Result<Store> {
+    pub fn open(&self, path: &Path) -> Result<Store> {
         if !path.join("images").is_dir() {
             let name = &self.region_name;
             return Err(Error::refused(
@@ -310,7 +310,7 @@ impl Region {
                 ),
             ));
         }
-        Store::open_at(path, beside.runtime())
+        Store::open_at(path)
     }
 }
 
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn names_are_the_users() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+        let store = Store::open_at(&dir.path().join("s")).unwrap();
         let west = Location::Directory(dir.path().join("west"));
         assert_eq!(find(&store, "west").unwrap_err().code(), Some("InvalidRegion"));
         add(&store, "west", west.clone()).unwrap();
@@ -377,9 +377,9 @@ mod tests {
             assert_eq!(error.code(), Some("InvalidParameterValue"), "{name}");
         }
         let region = find(&store, "west").unwrap();
-        region.open(&store, &dir.path().join("west")).unwrap();
+        region.open(&dir.path().join("west")).unwrap();
         fs::remove_dir_all(dir.path().join("west")).unwrap();
-        let gone = region.open(&store, &dir.path().join("west")).unwrap_err();
+        let gone = region.open(&dir.path().join("west")).unwrap_err();
         assert_eq!(gone.code(), Some("InvalidRegion"));
         assert!(gone.to_string().contains("has gone"));
         remove(&store, "west").unwrap();

@@ -253,19 +253,19 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+        let store = Store::open_at(&dir.path().join("s")).unwrap();
         (dir, store)
     }
 
     #[test]
     fn a_torn_line_costs_itself_only() {
-        let (dir, store) = store();
+        let (_dir, store) = store();
         store.note_of(Event::Created, "product", "a", Value::Null);
         let path = account_dir(store.home()).join(JOURNAL);
         let whole = fs::read(&path).unwrap();
         for cut in [1, whole.len() / 2, whole.len() - 1] {
             fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
-            let again = Store::open_at(store.home(), &dir.path().join("r")).unwrap();
+            let again = Store::open_at(store.home()).unwrap();
             again.note_of(Event::Created, "product", "b", Value::Null);
             let ids: Vec<String> = again.entries().unwrap().into_iter().map(|e| e.id).collect();
             let complete = cut == whole.len() - 1;
@@ -277,10 +277,10 @@ mod tests {
 
     #[test]
     fn lines_of_many_writers_do_not_mix() {
-        let (dir, store) = store();
+        let (_dir, store) = store();
         std::thread::scope(|scope| {
             for writer in 0..8 {
-                let store = Store::open_at(store.home(), &dir.path().join("r")).unwrap();
+                let store = Store::open_at(store.home()).unwrap();
                 scope.spawn(move || {
                     for n in 0..50 {
                         let id = format!("{writer}-{n}");

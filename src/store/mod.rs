@@ -50,7 +50,6 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 pub struct Store {
     home: PathBuf,
-    runtime: PathBuf,
     /// The uid of whoever shares it with others.
     administrator: Option<u32>,
     journal: Arc<journal::Journal>,
@@ -72,27 +71,24 @@ const DIRECTORIES: [&str; 9] = [
 impl Store {
     /// Open the user's store, making it if there is none, and sweep what killed commands left.
     ///
-    /// It is at `$SPORE_HOME`, else `$XDG_DATA_HOME/spore`, else `~/.local/share/spore`. Its runtime directory
-    /// is `spore` (`spore-` and a digest for a store that `$SPORE_HOME` names) under `$XDG_RUNTIME_DIR`, else
-    /// `/run/user/UID`, else `/tmp/spore-UID`.
+    /// It is at `$SPORE_HOME`, else `$XDG_DATA_HOME/spore`, else `~/.local/share/spore`.
     ///
     /// # Errors
-    /// None of the places is set, or they can't be made, or belong to another user.
+    /// None of the places is set, or it can't be made, or belongs to another user.
     pub fn open() -> Result<Self> {
-        let (home, runtime) = paths::from_environment()?;
-        Self::open_at(&home, &runtime)
+        Self::open_at(&paths::home()?)
     }
 
-    /// Open the store at `home` with sockets under `runtime`, both made if absent (mode 0700).
+    /// Open the store at `home`, made if absent (mode 0700). Nothing of it is ever anywhere else: sockets lie
+    /// beside the records too, so that nothing is left behind outside, and no command races to take it away.
     ///
     /// # Errors
-    /// They can't be made or belong to another user; `runtime` is too long for a Unix socket's path.
-    pub fn open_at(home: &Path, runtime: &Path) -> Result<Self> {
+    /// It can't be made or belongs to another user.
+    pub fn open_at(home: &Path) -> Result<Self> {
         let home = std::path::absolute(home).or_fail(|| format!("open {}", home.display()))?;
-        let runtime = paths::runtime(runtime)?;
         let administrator = shared::administrator(&home)?;
         let journal = Arc::new(journal::Journal::new(&home));
-        let store = Self { home, runtime, administrator, journal };
+        let store = Self { home, administrator, journal };
         if administrator.is_some() {
             staging::sweep(&store);
             return Ok(store);
@@ -116,12 +112,6 @@ impl Store {
     /// The store's own directory, absolute.
     pub fn home(&self) -> &Path {
         &self.home
-    }
-
-    /// Where sockets live: mode 0700, ours, and short enough that `RUNTIME/i-{17 digits}/control.sock` fits a
-    /// Unix socket address.
-    pub fn runtime(&self) -> &Path {
-        &self.runtime
     }
 
     /// The uid of the administrator, if several users share this store.

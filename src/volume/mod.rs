@@ -304,7 +304,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_at(&dir.path().join("s"), &dir.path().join("r")).unwrap();
+        let store = Store::open_at(&dir.path().join("s")).unwrap();
         (dir, store)
     }
 

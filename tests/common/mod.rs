@@ -44,7 +44,7 @@ impl Store {
     /// `spore ARGS`, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
-        command.args(args).env("SPORE_HOME", self.home()).env_remove("XDG_RUNTIME_DIR");
+        command.args(args).env("SPORE_HOME", self.home());
         command
     }
 

@@ -14,7 +14,7 @@ pub const MIB: usize = 1 << 20;
 
 /// The library's view of the store that the command uses.
 pub fn inner(store: &Store) -> Inner {
-    Inner::open_at(store.home(), &store.home().join("run")).unwrap()
+    Inner::open_at(store.home()).unwrap()
 }
 
 /// A disk image of `mib` MiB with recognizable content.

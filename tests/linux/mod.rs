@@ -31,7 +31,7 @@ fn import_debian(spore: &Path, kernel: &str, initrd: Option<&str>) -> PathBuf {
     let _ = std::fs::remove_dir_all(&home);
     let path = |name: &str| images().join(name).into_os_string();
     let mut import = Command::new(spore);
-    import.env("SPORE_HOME", &home).env_remove("XDG_RUNTIME_DIR");
+    import.env("SPORE_HOME", &home);
     import.args(["image", "import", "--name", "debian", "--kernel"]).arg(path(kernel));
     if let Some(initrd) = initrd {
         import.arg("--initrd").arg(path(initrd));
@@ -59,7 +59,7 @@ impl Lab {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.spore);
-        command.args(args).env("SPORE_HOME", &self.home).env_remove("XDG_RUNTIME_DIR");
+        command.args(args).env("SPORE_HOME", &self.home);
         command
     }
 

@@ -51,13 +51,10 @@ impl Region {
         std::fs::write(dir.path().join("kernel"), sporevm::demo::KERNEL).unwrap();
         std::fs::write(dir.path().join("root"), &root).unwrap();
         let home = dir.path().join("region");
-        let shared = Command::new(&program)
-            .args(["store", "share"])
-            .env("SPORE_HOME", &home)
-            .env_remove("XDG_RUNTIME_DIR")
-            .status();
+        let shared =
+            Command::new(&program).args(["store", "share"]).env("SPORE_HOME", &home).status();
         assert!(shared.unwrap().success());
-        let store = Store::open_at(&home, &dir.path().join("run")).unwrap();
+        let store = Store::open_at(&home).unwrap();
         Self { dir, store, root: Bytes::new(root) }
     }
 
@@ -87,7 +84,7 @@ impl Region {
             command
         };
         command.args(args).current_dir("/").stdin(Stdio::null());
-        command.env("SPORE_HOME", self.store.home()).env("HOME", "/").env_remove("XDG_RUNTIME_DIR");
+        command.env("SPORE_HOME", self.store.home()).env("HOME", "/");
         command
     }
 
