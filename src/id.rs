@@ -21,9 +21,14 @@ pub(crate) fn random_hex(count: usize) -> Result<String> {
     // getrandom(2) never cuts 256 bytes or fewer short.
     getrandom(&mut bytes[..], GetRandomFlags::empty())
         .map_err(|e| Error::io("read random bytes", e))?;
-    let mut hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    hex.truncate(count);
-    Ok(hex)
+    let mut digits = hex(&bytes);
+    digits.truncate(count);
+    Ok(digits)
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 macro_rules! id {

@@ -8,7 +8,7 @@ use super::kernel::{self, KERNEL};
 use super::record::{Architecture, Image, ImageState, Kernel, RootDeviceType, Snapshot, Tag};
 use crate::demo;
 use crate::error::{Error, Result};
-use crate::id::{ImageId, KernelId, SnapshotId};
+use crate::id::{ImageId, KernelId, SnapshotId, hex};
 use crate::plan::DiskFormat;
 use crate::store::{Durability, Staging, Store, now};
 use crate::volume::owner_id;
@@ -30,7 +30,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
         return Ok(None);
     }
     let id: ImageId = DEMO_ID.parse()?;
-    let kernel_digest = digest::hex(&Sha256::digest(demo::KERNEL));
+    let kernel_digest = hex(&Sha256::digest(demo::KERNEL));
     let kernel_id = KernelId::from_digest(&kernel_digest)?;
     if let Some(image) = current(store, &id, &kernel_id) {
         return Ok(Some(image));

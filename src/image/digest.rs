@@ -6,6 +6,7 @@
 
 use crate::block::{Content, DiskFormat, Reader};
 use crate::error::{OrFail, Result};
+use crate::id::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,11 +36,6 @@ pub fn combine(size: u64, chunks: &BTreeMap<u64, ChunkDigest>) -> String {
         all.update(chunks.get(&whole).unwrap_or(&zero_tail));
     }
     hex(&all.finalize())
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The digest of a disk file in a declared format, without anything below it.

@@ -3,13 +3,12 @@
 //! Their ids come from their content: registering the same file twice gives the same object, whoever of two
 //! concurrent commands is first.
 
-use super::digest::hex;
 use super::modules;
 use super::record::{Architecture, Image, ImageState, Kernel, Ramdisk};
 use super::{catalog, names};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
-use crate::id::{KernelId, RamdiskId};
+use crate::id::{KernelId, RamdiskId, hex};
 use crate::plan::PvGrub;
 use crate::store::shared::open_file;
 use crate::store::{Durability, Record, Staging, Store, StoreLock, now};

@@ -4,13 +4,12 @@
 //! image's record says is checked again as a registration's manifest is.
 
 use super::catalog::{self, MAX_MAPPINGS, Manifest};
-use super::digest::hex;
 use super::import::MAX_SIZE;
 use super::kernel::{KERNEL, RAMDISK};
 use super::record::{Image, ImageState, Snapshot, SnapshotState, Tag};
 use super::snapshot;
 use crate::error::{Error, OrFail, Result};
-use crate::id::{ImageId, SnapshotId};
+use crate::id::{ImageId, SnapshotId, hex};
 use crate::plan::PvGrub;
 use crate::store::shared::open_file;
 use crate::store::{Record, Store, now};

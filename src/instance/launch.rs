@@ -5,7 +5,7 @@ use super::record::{Ephemeral, ShutdownBehavior};
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Error, Result};
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId};
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId, hex};
 use crate::image::catalog::check_root_size;
 use crate::image::record::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
@@ -404,7 +404,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
 /// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and follows from the id.
 fn uuid(id: &InstanceId) -> String {
     let digest = Sha256::digest(id.as_str());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&digest);
     format!("ec2{}-{}-4{}-8{}-{}", &hex[..5], &hex[5..9], &hex[9..12], &hex[12..15], &hex[15..27])
 }
 

@@ -8,6 +8,7 @@ use super::prepare::Fds;
 use super::record::Instance;
 use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
+use crate::id::hex;
 use crate::image::remote::helper::launcher;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
 use crate::pvgrub::{Bytes, Child, Wanted};
@@ -203,8 +204,7 @@ fn verify(digest: &str, file: &File) -> Result<()> {
             count => sum.update(&buffer[..count]),
         }
     }
-    let found: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if found == digest {
+    if hex(&sum.finalize()) == digest {
         return Ok(());
     }
     Err(Error::failure("the process that reads a root volume gave a file another digest"))

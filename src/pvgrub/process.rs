@@ -8,6 +8,7 @@ use super::wire::{self, Answer, Found, Job, Order, PIECE, Range, Tag, Wanted};
 use super::{detect, load};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
+use crate::id::hex;
 use crate::sys::process::{Ended, in_fork};
 use crate::sys::seccomp::{Allow, Allow::Call, Filter};
 use crate::sys::{confine, fds};
@@ -140,9 +141,7 @@ fn answer(socket: BorrowedFd<'_>, answer: &Answer) -> Result<()> {
 
 /// Say what was found, hear what of it is wanted, send that.
 fn found(socket: BorrowedFd<'_>, loaded: load::Loaded) -> Result<()> {
-    let digest = |bytes: &[u8]| -> String {
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
+    let digest = |bytes: &[u8]| hex(&Sha256::digest(bytes));
     let (index, title) = loaded.entry;
     answer(
         socket,

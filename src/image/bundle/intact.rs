@@ -7,7 +7,7 @@ use super::depot::Depot;
 use super::manifest::Part;
 use super::{MAX_MANIFEST, MAX_PART};
 use crate::error::{Error, OrFail, Result};
-use crate::image::digest::hex;
+use crate::id::hex;
 use crate::image::record::Image;
 use crate::store::Store;
 use crate::store::shared::open_file;

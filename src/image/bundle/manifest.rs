@@ -4,8 +4,8 @@ use super::keys::{self, Reader, Writer};
 use super::xml::{self, Element, element};
 use super::{MAX_PART, invalid};
 use crate::error::Result;
+use crate::id::hex;
 use crate::id::{KernelId, RamdiskId};
-use crate::image::digest::hex;
 use crate::image::import::MAX_SIZE;
 use crate::image::record::Architecture;
 

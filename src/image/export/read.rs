@@ -4,7 +4,8 @@
 
 use super::{END, PACKAGE, disk_member, member};
 use crate::error::{Error, OrFail, Result};
-use crate::image::digest::{CHUNK, hex};
+use crate::id::hex;
+use crate::image::digest::CHUNK;
 use crate::image::import::copy::Copy;
 use crate::image::import::stream::Stream;
 use crate::image::import::{Source, cancel, stdin};

@@ -2,8 +2,7 @@
 
 use super::{PARALLEL, Remote, all_chunks, collect, each_once};
 use crate::error::{Error, OrFail, Result};
-use crate::id::SnapshotId;
-use crate::image::digest::hex;
+use crate::id::{SnapshotId, hex};
 use crate::image::export::{each_chunk, is_zero};
 use crate::image::import::cancel;
 use crate::image::import::progress::Progress;
