@@ -7,6 +7,7 @@ use crate::action::parse_duration;
 use crate::error::{Error, OrFail, Result};
 use crate::id::ImageId;
 use crate::image::record::Tag;
+use crate::image::remote::helper::launcher;
 use crate::instance::imaging::{self, CreateImage, DeviceChange};
 use crate::service;
 use crate::store::Store;
@@ -105,10 +106,9 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
 
 /// Have another process do it, one that a terminal does not end, and tell what it says until the image is pending.
 fn in_background() -> Result<ExitCode> {
-    let program = std::env::current_exe().or_fail(|| "find the spore program itself")?;
     let words = std::env::args_os().skip(1);
     let words = words.map(|word| if word == "--no-wait" { "--in-background".into() } else { word });
-    let mut command = Command::new(program);
+    let mut command = Command::new(launcher()?);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     let mut child = command.spawn().or_fail(|| "go on in the background")?;
     let mut said = Vec::new();

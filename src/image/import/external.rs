@@ -8,6 +8,7 @@
 use super::cancel;
 use super::format::SourceFormat;
 use crate::error::{Error, OrFail, Result};
+use crate::image::remote::helper::launcher;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -81,8 +82,7 @@ fn refuse_references(source: &Path, format: SourceFormat, dir: &Path) -> Result<
 }
 
 fn confined(source: &Path, dir: &Path) -> Result<Command> {
-    let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
-    let mut command = Command::new(own);
+    let mut command = Command::new(launcher()?);
     command.arg(SUBCOMMAND).arg(source).arg(dir);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)

@@ -7,13 +7,10 @@ mod inside;
 
 pub use inside::main;
 
+use super::child;
 use crate::error::{OrFail, Result};
 use crate::plan::Transport;
-use rustix::io::{FdFlags, fcntl_setfd};
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
 
 /// The hidden subcommand: `__modules FD`, the ramdisk.
 pub const SUBCOMMAND: &str = "__modules";
@@ -28,19 +25,9 @@ pub fn transports(ramdisk: &File) -> Vec<Transport> {
 
 fn ask(ramdisk: &File) -> Result<Vec<Transport>> {
     let file = ramdisk.try_clone().or_fail(|| "pass the ramdisk on")?;
-    fcntl_setfd(&file, FdFlags::empty()).or_fail(|| "pass the ramdisk on")?;
-    let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
-    let mut command = Command::new(own);
-    command.arg(SUBCOMMAND).arg(file.as_raw_fd().to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().or_fail(|| "start a process")?;
-    let mut answer = Vec::new();
-    if let Some(out) = child.stdout.take() {
-        out.take(MAX_ANSWER).read_to_end(&mut answer).or_fail(|| "read its answer")?;
-    }
-    let status = child.wait().or_fail(|| "wait for a process")?;
+    let (status, answer) = child::ask(SUBCOMMAND, &[(file, "")], MAX_ANSWER)?;
     // Half a look could miss the one driver that matters.
-    Ok(if status.success() { understand(&String::from_utf8_lossy(&answer)) } else { Vec::new() })
+    Ok(if status.success() { understand(&answer) } else { Vec::new() })
 }
 
 fn understand(answer: &str) -> Vec<Transport> {

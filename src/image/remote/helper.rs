@@ -91,7 +91,8 @@ pub(crate) fn helper() -> Result<&'static Helper> {
     )))
 }
 
-/// The program that virtual machines are started by.
+/// The program that every further process of ours is started from: virtual machines, and whatever looks into what
+/// somebody else made.
 ///
 /// # Errors
 /// This program can't be found.

@@ -9,14 +9,10 @@ mod inside;
 pub use inside::main;
 
 use super::record::Snapshot;
-use super::snapshot;
-use crate::error::{Error, OrFail, Result};
+use super::{child, snapshot};
+use crate::error::{Error, Result};
 use crate::plan::DiskFormat;
 use crate::store::Store;
-use rustix::io::{FdFlags, fcntl_setfd};
-use std::io::Read;
-use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
 
 /// The hidden subcommand: `__secrets FD:FORMAT…`, the snapshot's files, top first.
 pub const SUBCOMMAND: &str = "__secrets";
@@ -62,21 +58,10 @@ pub fn look(store: &Store, snapshot: &Snapshot) -> Report {
 
 fn ask(store: &Store, snapshot: &Snapshot) -> Result<Report> {
     let layers = snapshot::open_layers(store, snapshot)?;
-    let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
-    let mut command = Command::new(own);
-    command.arg(SUBCOMMAND).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    for (file, format) in &layers {
-        fcntl_setfd(file, FdFlags::empty()).or_fail(|| "pass a file on")?;
-        let format = if *format == DiskFormat::Raw { "raw" } else { "qcow2" };
-        command.arg(format!("{}:{format}", file.as_raw_fd()));
-    }
-    let mut child = command.spawn().or_fail(|| "start a process")?;
-    let mut answer = Vec::new();
-    if let Some(out) = child.stdout.take() {
-        out.take(MAX_ANSWER).read_to_end(&mut answer).or_fail(|| "read its answer")?;
-    }
-    let status = child.wait().or_fail(|| "wait for a process")?;
-    let mut report = understand(&String::from_utf8_lossy(&answer));
+    let suffix = |format| if format == DiskFormat::Raw { ":raw" } else { ":qcow2" };
+    let files: Vec<_> = layers.into_iter().map(|(file, format)| (file, suffix(format))).collect();
+    let (status, answer) = child::ask(SUBCOMMAND, &files, MAX_ANSWER)?;
+    let mut report = understand(&answer);
     if !status.success() && report.unknown.is_none() {
         report.unknown = Some(format!("its file system could not be read to the end ({status})"));
     }
