@@ -35,11 +35,9 @@ pub fn warn(store: &Store, image: &Image) {
     if image.kernel_id.is_some() {
         return;
     }
-    let root = image.block_device_mappings.iter().find(|m| m.device_name == image.root_device_name);
-    let id = root.and_then(|mapping| mapping.ebs.as_ref()?.snapshot_id.as_ref());
     let look = |id| boot_method::of_snapshot(store, &store.snapshots().get(id)?);
     // The image is registered; a disk that can't be looked at is no reason to say otherwise.
-    let Some(Ok(proposal)) = id.map(look) else { return };
+    let Some(Ok(proposal)) = image.root_snapshot().map(look) else { return };
     let why = proposal.reasons.join("; ");
     match (proposal.virtualization_type, proposal.kernel_id) {
         (Some("hvm"), _) => {}

@@ -17,14 +17,12 @@ pub use crate::pvgrub::Listed;
 /// # Errors
 /// The image has no root snapshot, or there is no menu on it that can be read.
 pub fn list(store: &Store, image: &Image) -> Result<(String, Vec<Listed>)> {
-    let root = image.block_device_mappings.iter().find(|m| m.device_name == image.root_device_name);
-    let id =
-        root.and_then(|mapping| mapping.ebs.as_ref()?.snapshot_id.as_ref()).ok_or_else(|| {
-            Error::refused(
-                "InvalidParameterValue",
-                format!("image '{}' has no snapshot as its root", image.name),
-            )
-        })?;
+    let id = image.root_snapshot().ok_or_else(|| {
+        Error::refused(
+            "InvalidParameterValue",
+            format!("image '{}' has no snapshot as its root", image.name),
+        )
+    })?;
     let layers = snapshot::open_layers(store, &store.snapshots().get(id)?)?;
     let disk = Reader::open(layers).or_fail(|| format!("read {id}"))?;
     let boot = PvBoot {

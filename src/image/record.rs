@@ -106,6 +106,13 @@ impl Image {
         let ebs = self.block_device_mappings.iter().filter_map(|m| m.ebs.as_ref());
         ebs.filter_map(|ebs| ebs.snapshot_id.as_ref())
     }
+
+    /// The snapshot that its root begins as, if there is one.
+    pub fn root_snapshot(&self) -> Option<&SnapshotId> {
+        let mut mappings = self.block_device_mappings.iter();
+        let root = mappings.find(|m| m.device_name == self.root_device_name)?;
+        root.ebs.as_ref()?.snapshot_id.as_ref()
+    }
 }
 
 /// What an image is if nobody says otherwise.
