@@ -10,6 +10,7 @@ use crate::id::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read, Write};
 
 /// Bytes of a chunk.
 pub const CHUNK: usize = 1 << 20;
@@ -36,6 +37,24 @@ pub fn combine(size: u64, chunks: &BTreeMap<u64, ChunkDigest>) -> String {
         all.update(chunks.get(&whole).unwrap_or(&zero_tail));
     }
     hex(&all.finalize())
+}
+
+/// Copy `from` to its end. Gives the SHA-256 in hexadecimal and the number of the bytes.
+///
+/// # Errors
+/// I/O errors.
+pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64)> {
+    let (mut sum, mut size, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok((hex(&sum.finalize()), size)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        sum.update(&buffer[..count]);
+        to.write_all(&buffer[..count])?;
+        size += count as u64;
+    }
 }
 
 /// The digest of a disk file in a declared format, without anything below it.
@@ -78,7 +97,6 @@ pub fn disk(disk: &Reader, at_byte: &mut dyn FnMut(u64) -> Result<()>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
     use std::os::unix::fs::FileExt;
 
     #[test]

@@ -3,19 +3,18 @@
 //! Their ids come from their content: registering the same file twice gives the same object, whoever of two
 //! concurrent commands is first.
 
-use super::modules;
 use super::record::{Architecture, Image, ImageState, Kernel, Ramdisk};
 use super::{catalog, names};
+use super::{digest, modules};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
-use crate::id::{KernelId, RamdiskId, hex};
+use crate::id::{KernelId, RamdiskId};
 use crate::plan::PvGrub;
 use crate::store::shared::open_file;
 use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::{owner_id, users};
-use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -190,31 +189,16 @@ fn examine(mut file: File, path: &Path, what: &str) -> Result<(File, String, u64
     if metadata.len() == 0 || metadata.len() > MAX_FILE {
         return Err(refuse(format!("it has {} bytes", metadata.len())));
     }
-    let (digest, size) =
-        digest(&mut file, &mut std::io::sink()).or_fail(|| format!("read {}", path.display()))?;
+    let (digest, size) = digest::copy(&mut file, &mut std::io::sink())
+        .or_fail(|| format!("read {}", path.display()))?;
     Ok((file, digest, size))
-}
-
-/// Copy and digest: (SHA-256 in hexadecimal, bytes).
-fn digest(from: &mut dyn Read, to: &mut dyn Write) -> std::io::Result<(String, u64)> {
-    let (mut sum, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) => return Ok((hex(&sum.finalize()), size)),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        sum.update(&buffer[..count]);
-        to.write_all(&buffer[..count])?;
-        size += count as u64;
-    }
 }
 
 /// Write a new file, durable and read-only. Gives its SHA-256 in hexadecimal.
 pub(super) fn write(path: &Path, from: &mut dyn Read) -> Result<String> {
     let mut write = || -> std::io::Result<String> {
         let mut file = File::options().write(true).create_new(true).mode(0o400).open(path)?;
-        let (digest, _) = digest(from, &mut file)?;
+        let (digest, _) = digest::copy(from, &mut file)?;
         file.sync_all()?;
         Ok(digest)
     };

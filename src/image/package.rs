@@ -7,17 +7,16 @@ use super::catalog::{self, MAX_MAPPINGS, Manifest};
 use super::import::MAX_SIZE;
 use super::kernel::{KERNEL, RAMDISK};
 use super::record::{Image, ImageState, Snapshot, SnapshotState, Tag};
-use super::snapshot;
+use super::{digest, snapshot};
 use crate::error::{Error, OrFail, Result};
-use crate::id::{ImageId, SnapshotId, hex};
+use crate::id::{ImageId, SnapshotId};
 use crate::plan::PvGrub;
 use crate::store::shared::open_file;
 use crate::store::{Record, Store, now};
 use crate::volume::owner_id;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::Read;
+use std::io;
 
 /// What says which format it is, and its version.
 pub const FORMAT: &str = "spore-image-1";
@@ -391,19 +390,7 @@ fn open_boot<R: Record>(
 }
 
 fn content(mut file: File, name: Option<String>) -> Result<Content> {
-    let (mut sum, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-    loop {
-        let count = file.read(&mut buffer).or_fail(|| "read the kernel or ramdisk")?;
-        if count == 0 {
-            break;
-        }
-        sum.update(&buffer[..count]);
-        size += count as u64;
-    }
-    Ok(Content {
-        name: name.unwrap_or_default(),
-        size_bytes: size,
-        digest: hex(&sum.finalize()),
-        chunks: Vec::new(),
-    })
+    let (digest, size_bytes) =
+        digest::copy(&mut file, &mut io::sink()).or_fail(|| "read the kernel or ramdisk")?;
+    Ok(Content { name: name.unwrap_or_default(), size_bytes, digest, chunks: Vec::new() })
 }

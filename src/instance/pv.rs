@@ -8,15 +8,14 @@ use super::prepare::Fds;
 use super::record::Instance;
 use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
-use crate::id::hex;
+use crate::image::digest;
 use crate::image::remote::helper::launcher;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
 use crate::pvgrub::{Bytes, Child, Wanted};
 use crate::store::Store;
 use crate::volume::Opened;
-use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -194,17 +193,11 @@ impl Cache {
 
 /// # Errors
 /// The file has another digest than was said.
-fn verify(digest: &str, file: &File) -> Result<()> {
+fn verify(expected: &str, file: &File) -> Result<()> {
     let doing = || "read a file of a root volume";
-    let (mut sum, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     (&*file).rewind().or_fail(doing)?;
-    loop {
-        match (&*file).read(&mut buffer).or_fail(doing)? {
-            0 => break,
-            count => sum.update(&buffer[..count]),
-        }
-    }
-    if hex(&sum.finalize()) == digest {
+    let (found, _) = digest::copy(&mut &*file, &mut io::sink()).or_fail(doing)?;
+    if found == expected {
         return Ok(());
     }
     Err(Error::failure("the process that reads a root volume gave a file another digest"))
