@@ -20,6 +20,9 @@ impl From<PlanFd> for i32 {
     }
 }
 
+/// What a guest calls its first virtio disk, which has its root: the root's device name unless an image says another.
+pub const ROOT_DEVICE: &str = "/dev/vda";
+
 /// One virtual machine, fully resolved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +40,7 @@ pub struct VmPlan {
     /// How the guest finds its virtio devices.
     #[serde(default)]
     pub transport: Transport,
-    /// Block devices in order: the first is the root device (/dev/vda).
+    /// Block devices in order: the first is the root device ([`ROOT_DEVICE`]).
     pub disks: Vec<DiskPlan>,
     /// SMBIOS product UUID (RFC 4122 text form, `ec2…`; the SMBIOS serial is its same text).
     pub uuid: String,

@@ -4,6 +4,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::mem::GuestRam;
 use crate::mem::layout::{CMDLINE, CMDLINE_MAX};
+use crate::plan::ROOT_DEVICE;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Most bytes without the NUL: Linux's COMMAND_LINE_SIZE on x86 is 2048, and it drops the rest without a word.
@@ -48,13 +49,7 @@ pub fn write(cmdline: &str, ram: &GuestRam) -> Result<()> {
 ///
 /// # Errors
 /// Longer than the kernel takes, or not one line of text.
-pub fn assemble(
-    base: &str,
-    append: &str,
-    root: &str,
-    id: &InstanceId,
-    index: u32,
-) -> Result<String> {
+pub fn assemble(base: &str, append: &str, id: &InstanceId, index: u32) -> Result<String> {
     let (base, base_init) = split_init(base);
     let (append, append_init) = split_init(append);
     let given: Vec<&str> = base.split_whitespace().chain(append.split_whitespace()).collect();
@@ -65,7 +60,7 @@ pub fn assemble(
         words.push("console=ttyS0".into());
     }
     if !has("root") {
-        words.push(format!("root={root}"));
+        words.push(format!("root={ROOT_DEVICE}"));
     }
     if !has("ro") && !has("rw") {
         words.push("rw".into());
@@ -85,16 +80,7 @@ pub fn assemble(
     if line.chars().any(char::is_control) {
         return Err(Error::usage("the kernel command line contains a control character"));
     }
-    if line.len() > MAX {
-        return Err(Error::refused(
-            "InvalidParameterValue",
-            format!(
-                "the kernel command line has {} bytes; Linux takes {} at most",
-                line.len(),
-                MAX
-            ),
-        ));
-    }
+    check(&line)?;
     Ok(line)
 }
 
@@ -118,7 +104,7 @@ mod tests {
 
     fn line(base: &str, append: &str) -> String {
         let id = "i-0123456789abcdef0".parse().unwrap();
-        assemble(base, append, "/dev/vda", &id, 3).unwrap()
+        assemble(base, append, &id, 3).unwrap()
     }
 
     #[test]
@@ -145,8 +131,8 @@ mod tests {
     fn a_line_that_the_kernel_would_cut_is_refused() {
         let id = "i-0123456789abcdef0".parse().unwrap();
         let long = "x".repeat(MAX + 1);
-        assert!(assemble("", &long, "/dev/vda", &id, 0).unwrap_err().message().contains("2047"));
-        assert!(assemble("", "a\nb", "/dev/vda", &id, 0).is_err());
+        assert!(assemble("", &long, &id, 0).unwrap_err().message().contains("2047"));
+        assert!(assemble("", "a\nb", &id, 0).is_err());
     }
 
     #[test]

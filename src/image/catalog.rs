@@ -8,7 +8,7 @@ use super::{builtin, kernel, names, snapshot};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::{PvGrub, Transport};
+use crate::plan::{PvGrub, ROOT_DEVICE, Transport};
 use crate::store::{Durability, Locked, Record, Staging, Store, not_owned, now};
 use crate::volume::owner_id;
 use crate::volume::record::default_volume_type;
@@ -18,8 +18,6 @@ use serde::Deserialize;
 pub const MAX_GIB: u64 = super::import::MAX_SIZE >> 30;
 /// Largest root of an instance-store image in GiB: EC2's.
 const MAX_INSTANCE_STORE_GIB: u64 = 10;
-/// The root's device name if none is given: what the guest calls its first virtio disk.
-pub const ROOT_DEVICE: &str = "/dev/vda";
 /// Most block devices of an image; each takes a device slot of the machine.
 pub const MAX_MAPPINGS: usize = 16;
 

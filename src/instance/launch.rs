@@ -204,7 +204,7 @@ pub fn resolve(
         let instance_id = ids.instance()?;
         let command_line = match kernel {
             Some(_) if !menu => {
-                cmdline::assemble(base, &request.append, "/dev/vda", &instance_id, launch_index)?
+                cmdline::assemble(base, &request.append, &instance_id, launch_index)?
             }
             _ => String::new(),
         };

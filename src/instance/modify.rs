@@ -110,7 +110,7 @@ fn boots(instance: &mut Instance, changes: &Changes) -> Result<()> {
         if kernel.is_some() && instance.spore.command_line.is_empty() {
             let given = instance.spore.image_command_line.as_deref().unwrap_or_default();
             let (id, index) = (&instance.instance_id, instance.ami_launch_index);
-            instance.spore.command_line = cmdline::assemble(given, "", "/dev/vda", id, index)?;
+            instance.spore.command_line = cmdline::assemble(given, "", id, index)?;
         }
     }
     if let Some(firmware) = &changes.firmware {

@@ -86,9 +86,8 @@ fn load_entry(
     let has_initrd = !entry.initrds.is_empty();
     let arguments = cmdline::rewrite(&entry.arguments, volume, at, has_initrd);
     let identity = (&boot.instance_id, boot.launch_index);
-    let line =
-        boot::cmdline::assemble(&arguments, &boot.append, "/dev/vda", identity.0, identity.1)
-            .map_err(|error| error.message().to_owned())?;
+    let line = boot::cmdline::assemble(&arguments, &boot.append, identity.0, identity.1)
+        .map_err(|error| error.message().to_owned())?;
     Ok((kernel, has_initrd.then_some(ramdisk), line))
 }
 

@@ -2,6 +2,7 @@
 
 use super::menu::Place;
 use crate::block::partitions::{self, Scheme};
+use crate::plan::ROOT_DEVICE;
 use ext4_view::{Ext4, Ext4Error, Ext4Read};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -169,7 +170,7 @@ impl FileSystem {
     /// What Linux's device of it is, if the disk is the first.
     pub fn device(&self) -> String {
         let number = self.partition.map(|number| number.to_string());
-        format!("/dev/vda{}", number.unwrap_or_default())
+        format!("{ROOT_DEVICE}{}", number.unwrap_or_default())
     }
 
     /// Why it can't be read, if it can't.

@@ -9,6 +9,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
 use crate::image::record::{Architecture, Image, Snapshot};
 use crate::image::{catalog, copy, names, snapshot};
+use crate::plan::ROOT_DEVICE;
 use crate::store::Store;
 use crate::volume::owner_id;
 use aes::Aes128;
@@ -82,7 +83,7 @@ fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Reader)> {
     if bundle.what.starts_with("snap-") {
         let snapshot = snapshot::resolve(store, &bundle.what)?;
         let reader = copy::open(store, &snapshot.snapshot_id)?;
-        let root = vec![("ami".to_owned(), catalog::ROOT_DEVICE.to_owned())];
+        let root = vec![("ami".to_owned(), ROOT_DEVICE.to_owned())];
         return Ok((manifest(&snapshot, root, None), reader));
     }
     let image = catalog::resolve(store, &bundle.what)?;
