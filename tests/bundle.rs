@@ -4,23 +4,17 @@ mod common;
 mod servers;
 
 use common::Store;
-use serde_json::Value;
+use common::images::{data, error_of, noise, objects, refusal, show};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 const MIB: usize = 1 << 20;
 
 /// 31 MiB: 12 that nothing compresses, then zeros, then a little.
 fn content() -> Vec<u8> {
-    let mut state = 7u64;
     let mut bytes = vec![0; 31 * MIB];
-    for word in bytes[..12 * MIB].chunks_exact_mut(8) {
-        // Knuth's MMIX generator.
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        word.copy_from_slice(&state.to_le_bytes());
-    }
+    noise(&mut bytes[..12 * MIB], 7);
     // More runs than the header itself has room for.
     for n in 0..30 {
         bytes[13 * MIB + n * 512 * 1024..][..4096].fill(n as u8 + 1);
@@ -43,39 +37,10 @@ fn depot(store: &Store) -> PathBuf {
     path
 }
 
-fn show(store: &Store, image: &str) -> Value {
-    let all: Value =
-        serde_json::from_str(&store.ok(&["image", "show", image, "-o", "json"])).unwrap();
-    all["Images"][0].clone()
-}
-
-fn data(store: &Store, image: &str) -> Vec<u8> {
-    let image = show(store, image);
-    let id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"].as_str().unwrap();
-    store.ok(&["snapshot", "verify", id]);
-    fs::read(store.home().join("snapshots").join(id).join("data")).unwrap()
-}
-
-fn error_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// All objects of the store.
-fn objects(store: &Store) -> Vec<PathBuf> {
-    let list = |kind| fs::read_dir(store.home().join(kind)).unwrap().map(|e| e.unwrap().path());
-    let mut all: Vec<PathBuf> =
-        ["images", "snapshots", "kernels", "tmp"].into_iter().flat_map(list).collect();
-    all.sort();
-    all
-}
-
 #[track_caller]
 fn refused(store: &Store, args: &[&str], code: &str) -> String {
     let before = objects(store);
-    let output = store.spore(args);
-    let error = error_of(&output);
-    assert!(error.starts_with(&format!("spore: {code}: ")), "{args:?}: {error:?}");
-    assert_eq!(error.lines().count(), 1, "{error:?}");
+    let error = refusal(&store.spore(args), code);
     assert_eq!(objects(store), before, "{error}");
     error
 }
@@ -126,7 +91,7 @@ fn a_bundle_is_registered_launched_and_outlives_its_image() {
         (&"instance-store".into(), &"web-2".into())
     );
     assert_eq!(image["ImageLocation"], *location);
-    assert!(data(&store, &id) == bytes);
+    assert!(fs::read(data(&store, &id)).unwrap() == bytes);
     refused(
         &store,
         &["image", "register", &location, "--name", "web-2"],
@@ -224,7 +189,7 @@ fn openssl_gzip_and_tar_read_it_and_it_reads_theirs() {
     let (other, _) = keys(&dir, "other");
     refused(&store, &[&wrong[..], &["--key", &other]].concat(), "InvalidManifest");
     store.ok(&[&wrong[..], &["--key", &key]].concat());
-    assert!(data(&store, "abc") == bytes);
+    assert!(fs::read(data(&store, "abc")).unwrap() == bytes);
     // tar's own way: a plain member, cut into other parts.
     sh(
         &dir,
@@ -234,7 +199,7 @@ fn openssl_gzip_and_tar_read_it_and_it_reads_theirs() {
     let register =
         ["image", "register", &manifest, "--name", "theirs", "--key", &key, "--cert", &cert];
     store.ok(&register);
-    assert!(data(&store, "theirs") == bytes);
+    assert!(fs::read(data(&store, "theirs")).unwrap() == bytes);
 }
 
 fn unhex(hex: &str) -> Vec<u8> {
@@ -378,7 +343,7 @@ fn a_signature_makes_nothing_safe() {
     }
     let path = make(plain, MIB, &same);
     store.ok(&["image", "register", &path, "--name", "good", "--key", &key, "--cert", &cert]);
-    assert!(data(&store, "good") == bytes[..MIB]);
+    assert!(fs::read(data(&store, "good")).unwrap() == bytes[..MIB]);
 }
 
 #[test]
@@ -401,7 +366,7 @@ fn a_bucket_keeps_bundles() {
     assert_eq!(location, to.replace("/bundles", "/bundles/web.manifest.xml"));
     let registered = spore(&["image", "register", &location, "--name", "from-bucket"]);
     assert!(registered.status.success(), "{}", error_of(&registered));
-    assert!(data(&store, "from-bucket") == bytes);
+    assert!(fs::read(data(&store, "from-bucket")).unwrap() == bytes);
     let launch = || error_of(&spore(&["run", "from-bucket", "-n", "0"]));
     assert!(!launch().contains("InvalidManifest"), "{}", launch());
     servers::request(server.port, "DELETE", "/images/bundles/web.part.00", b"");

@@ -3,6 +3,7 @@
 mod common;
 
 use common::Store;
+use common::images::{data, noise, refused, show, snapshot_of};
 use serde_json::Value;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -14,15 +15,8 @@ const MIB: usize = 1 << 20;
 /// A file of `mib` MiB, of which the odd ones have content that zstd makes nothing of.
 fn disk(store: &Store, name: &str, mib: usize) -> PathBuf {
     let mut bytes = vec![0; mib * MIB];
-    let mut state = 1u64;
-    for block in bytes.chunks_mut(MIB).skip(1).step_by(2) {
-        for word in block.chunks_exact_mut(8) {
-            // Knuth's MMIX generator.
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            word.copy_from_slice(&state.to_le_bytes());
-        }
+    for (seed, block) in bytes.chunks_mut(MIB).enumerate().skip(1).step_by(2) {
+        noise(block, seed as u64);
     }
     let path = store.home().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -33,29 +27,6 @@ fn import(store: &Store, name: &str, mib: usize, args: &[&str]) -> String {
     let path = disk(store, "disk.raw", mib);
     let import = ["image", "import", path.to_str().unwrap(), "--name", name];
     store.ok(&[&import, args].concat()).trim().to_owned()
-}
-
-fn show(store: &Store, image: &str) -> Value {
-    let all: Value =
-        serde_json::from_str(&store.ok(&["image", "show", image, "-o", "json"])).unwrap();
-    all["Images"][0].clone()
-}
-
-fn snapshot_of(image: &Value) -> String {
-    image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"].as_str().unwrap().to_owned()
-}
-
-fn data(store: &Store, image: &str) -> PathBuf {
-    store.home().join("snapshots").join(snapshot_of(&show(store, image))).join("data")
-}
-
-#[track_caller]
-fn refused(store: &Store, args: &[&str], code: &str) -> String {
-    let output = store.spore(args);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.starts_with(&format!("spore: {code}: ")), "{args:?}: {error:?}");
-    assert_eq!(error.lines().count(), 1, "{error:?}");
-    error
 }
 
 /// A store, and another that is its region `west`.

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::images::refused;
 use common::volumes::*;
 use common::{Store, has_kvm};
 use serde_json::Value;

@@ -4,25 +4,18 @@ mod common;
 mod servers;
 
 use common::Store;
+use common::images::{data, noise, refusal, show};
 use serde_json::Value;
 use servers::{Proxy, Server, blobs, registry, request, s3};
-use std::path::PathBuf;
 use std::process::Output;
 
 const MIB: usize = 1 << 20;
 
 /// 20 MiB in chunks of 4: random, zeros, random, random, and one at the end that is half zeros.
 fn content(seed: u64) -> Vec<u8> {
-    let mut state = seed;
     let mut bytes = vec![0; 20 * MIB];
-    for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
-        // Knuth's MMIX generator.
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if !(MIB / 2..MIB).contains(&at) && at < 18 * MIB / 8 {
-            word.copy_from_slice(&state.to_le_bytes());
-        }
-    }
+    noise(&mut bytes[..18 * MIB], seed);
+    bytes[4 * MIB..8 * MIB].fill(0);
     bytes
 }
 
@@ -30,19 +23,6 @@ fn import(store: &Store, name: &str, bytes: &[u8]) {
     let path = store.home().join("disk.raw");
     std::fs::write(&path, bytes).unwrap();
     store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "--tag", "Env=prod"]);
-}
-
-fn show(store: &Store, image: &str) -> Value {
-    let all: Value =
-        serde_json::from_str(&store.ok(&["image", "show", image, "-o", "json"])).unwrap();
-    all["Images"][0].clone()
-}
-
-fn data(store: &Store, image: &str) -> PathBuf {
-    let image = show(store, image);
-    let id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"].as_str().unwrap();
-    store.ok(&["snapshot", "verify", id]);
-    store.home().join("snapshots").join(id).join("data")
 }
 
 /// `spore` with what a bucket's owner has in the environment.
@@ -61,11 +41,7 @@ fn ok(store: &Store, args: &[&str]) -> String {
 
 #[track_caller]
 fn refused(store: &Store, args: &[&str], code: &str) -> String {
-    let output = spore(store, args);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.starts_with(&format!("spore: {code}: ")), "{args:?}: {error:?}");
-    assert_eq!(error.lines().count(), 1, "{error:?}");
-    error
+    refusal(&spore(store, args), code)
 }
 
 /// What holds for every kind of region: `west`, known to both.

@@ -360,8 +360,7 @@ mod tests {
 
     #[test]
     fn names_are_the_users() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_at(&dir.path().join("s")).unwrap();
+        let (dir, store) = Store::scratch();
         let west = Location::Directory(dir.path().join("west"));
         assert_eq!(find(&store, "west").unwrap_err().code(), Some("InvalidRegion"));
         add(&store, "west", west.clone()).unwrap();

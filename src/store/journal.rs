@@ -251,15 +251,9 @@ fn read(file: File, entries: &mut Vec<Entry>) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_at(&dir.path().join("s")).unwrap();
-        (dir, store)
-    }
-
     #[test]
     fn a_torn_line_costs_itself_only() {
-        let (_dir, store) = store();
+        let (_dir, store) = Store::scratch();
         store.note_of(Event::Created, "product", "a", Value::Null);
         let path = account_dir(store.home()).join(JOURNAL);
         let whole = fs::read(&path).unwrap();
@@ -277,7 +271,7 @@ mod tests {
 
     #[test]
     fn lines_of_many_writers_do_not_mix() {
-        let (_dir, store) = store();
+        let (_dir, store) = Store::scratch();
         std::thread::scope(|scope| {
             for writer in 0..8 {
                 let store = Store::open_at(store.home()).unwrap();

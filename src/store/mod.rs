@@ -109,6 +109,14 @@ impl Store {
         Ok(store)
     }
 
+    /// A new one, and the directory that ends it.
+    #[cfg(test)]
+    pub(crate) fn scratch() -> (tempfile::TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Self::open_at(&dir.path().join("s")).unwrap();
+        (dir, store)
+    }
+
     /// The store's own directory, absolute.
     pub fn home(&self) -> &Path {
         &self.home

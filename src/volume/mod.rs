@@ -302,12 +302,6 @@ mod tests {
     use crate::image::DATA;
     use std::os::unix::fs::MetadataExt;
 
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_at(&dir.path().join("s")).unwrap();
-        (dir, store)
-    }
-
     fn snapshot(store: &Store) -> Snapshot {
         let id = SnapshotId::generate().unwrap();
         let make = |dir: &Path| {
@@ -320,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_small_and_outlives_its_snapshot() {
-        let (_dir, store) = store();
+        let (_dir, store) = Store::scratch();
         let snapshot = snapshot(&store);
         let volume =
             create_from_snapshot(&store, &snapshot, NewVolume::default(), Durability::Durable)
@@ -343,7 +337,7 @@ mod tests {
 
     #[test]
     fn one_writer_or_many_readers() {
-        let (_dir, store) = store();
+        let (_dir, store) = Store::scratch();
         let new = NewVolume { size_bytes: Some(1000), ..NewVolume::default() };
         let volume = create_empty(&store, new, Durability::Volatile).unwrap();
         assert_eq!(volume.size_bytes, 1024);
@@ -366,7 +360,7 @@ mod tests {
 
     #[test]
     fn sizes_are_checked() {
-        let (_dir, store) = store();
+        let (_dir, store) = Store::scratch();
         let snapshot = snapshot(&store);
         for (size, from) in [(None, None), (Some(1 << 63), None), (Some(512), Some(&snapshot))] {
             let new = NewVolume { size_bytes: size, ..NewVolume::default() };

@@ -96,14 +96,6 @@ pub fn referee_snapshot(store: &Store, id: &str, content: &[u8]) {
     referee(&data, format, content);
 }
 
-#[track_caller]
-pub fn refused(store: &Store, args: &[&str], code: &str) {
-    let output = store.spore(args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.starts_with(&format!("spore: {code}: ")), "{args:?}: {error:?}");
-    assert_eq!(error.lines().count(), 1, "{error:?}");
-}
-
 pub fn one(text: &str) -> String {
     text.trim().to_owned()
 }
