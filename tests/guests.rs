@@ -46,6 +46,31 @@ fn four_clones_have_one_digest_and_four_identities() {
     assert_eq!(noise.len(), 4, "the entropy devices gave the same bytes");
 }
 
+#[test]
+fn a_followed_log_ends_with_the_instance() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch_mode("poweroff-on-button");
+    let follow = |id: &str| {
+        let mut command = store.command(&["logs", "-f", id]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut early = follow(&id);
+    // It has begun to follow once it has said something.
+    let mut said = vec![0];
+    let mut from = early.stdout.take().unwrap();
+    from.read_exact(&mut said).unwrap();
+    store.ok(&["stop", &id]);
+    from.read_to_end(&mut said).unwrap();
+    assert!(early.wait().unwrap().success());
+    let late = follow(&id).wait_with_output().unwrap();
+    assert!(late.status.success());
+    assert_eq!(String::from_utf8_lossy(&said), String::from_utf8_lossy(&late.stdout));
+    assert!(store.logs(&id).contains("button: pressed"), "{}", store.logs(&id));
+}
+
 /// With a /tmp of its own to look into, which takes a user namespace.
 #[test]
 fn nothing_is_left_outside_the_store() {

@@ -5,15 +5,15 @@ use super::dir::InstanceDir;
 use crate::control::Request;
 use crate::error::{Error, OrFail, Result};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
+use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// ^], the key that detaches, as in telnet and virsh.
 pub const DETACH: u8 = 0x1d;
-/// How often a log is looked at while it is followed.
-const FOLLOW: Duration = Duration::from_millis(20);
 /// A login prompt, as agetty(8) and busybox print it.
 const PROMPT: &[u8] = b"login: ";
 
@@ -92,28 +92,62 @@ pub fn last_lines(dir: &InstanceDir, start: u64, count: usize) -> Result<Vec<Str
 /// Copy the log from its beginning to `out`; with `follow`, go on until the VMM is gone.
 ///
 /// # Errors
-/// The log can't be read or `out` not written.
-pub fn copy_log(
-    dir: &InstanceDir,
-    path: &std::path::Path,
-    follow: bool,
-    out: &mut dyn Write,
-) -> Result<()> {
+/// The log can't be read or `out` not written; this user has no inotify instance left.
+pub fn copy_log(dir: &InstanceDir, path: &Path, follow: bool, out: &mut dyn Write) -> Result<()> {
     let mut file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.or_fail(|| format!("open {}", path.display()))?,
     };
+    // Watched before the first reading: what is written between a reading and the wait ends the wait.
+    let mut growth = if follow { Some(Growth::watch(dir, path)?) } else { None };
     loop {
-        // Asked before the reading: what a VMM wrote before it ended is read then.
-        let more = follow && dir.vmm_alive()?;
         match io::copy(&mut file, out).and_then(|_| out.flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             result => result.or_fail(|| "write to standard output")?,
         }
-        if !more {
-            return Ok(());
+        match &growth {
+            None => return Ok(()),
+            // What a VMM wrote before it ended is read once more.
+            Some(watched) if !watched.wait()? => growth = None,
+            Some(_) => {}
         }
-        std::thread::sleep(FOLLOW);
+    }
+}
+
+/// A log that a VMM writes.
+struct Growth {
+    changes: OwnedFd,
+    end: PipeReader,
+}
+
+impl Growth {
+    fn watch(dir: &InstanceDir, path: &Path) -> Result<Self> {
+        let doing = || format!("watch {}", path.display());
+        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .or_fail(doing)?;
+        inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY).or_fail(doing)?;
+        let (end, living) = io::pipe().or_fail(doing)?;
+        let dir = dir.clone();
+        // No event tells that a lock became free, only waiting for it does. The thread ends with the VMM or with us.
+        std::thread::spawn(move || {
+            let _ = dir.await_vmm_end();
+            drop(living);
+        });
+        Ok(Self { changes, end })
+    }
+
+    /// Wait until there is more in the log. False once there will be no more than is there by now.
+    fn wait(&self) -> Result<bool> {
+        let doing = || "wait for the console";
+        let mut fds =
+            [PollFd::new(&self.changes, PollFlags::IN), PollFd::new(&self.end, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).or_fail(doing)?;
+        let over = !fds[1].revents().is_empty();
+        // That something changed is all there is to know: one page has many such events.
+        match rustix::io::read(&self.changes, &mut [0u8; 4096]) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(!over),
+            Err(e) => Err(Error::io(doing(), e)),
+        }
     }
 }
 
@@ -182,7 +216,7 @@ fn type_in(
                 fds.push(PollFd::new(&input, PollFlags::IN));
             }
             match poll(&mut fds, None) {
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 result => result.or_fail(|| "wait for the console")?,
             };
             (
