@@ -103,6 +103,41 @@ fn every_format_arrives_byte_for_byte() {
     }
 }
 
+/// A shell in the place of qemu-img that does what the source tells it, as if qemu-img had been taken over by it.
+#[test]
+fn a_converter_that_was_taken_over_gets_nowhere() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::os::unix::fs::symlink("/bin/bash", dir.path().join("qemu-img")).unwrap();
+    let (disk, other) = (dir.path().join("disk"), dir.path().join("other"));
+    fs::write(&other, "private").unwrap();
+    let store = Store::new();
+    let says = |script: &str| {
+        fs::write(&disk, script).unwrap();
+        let disk = disk.to_str().unwrap();
+        let import = ["image", "import", disk, "--format", "vmdk", "--name", "taken"];
+        let mut command = store.spore(&import);
+        command.env("PATH", dir.path()).env("BASH_ENV", disk).env("OTHER", &other);
+        stderr(&command.output().unwrap())
+    };
+    let said = says(
+        "can=
+        { :; } 3<>/dev/udp/127.0.0.1/9 && can=\"$can socket\"
+        kill -0 $PPID && can=\"$can kill\"
+        { :; } < $OTHER && can=\"$can read\"
+        { :; } >> $OTHER && can=\"$can write\"
+        ulimit -n 1024 && can=\"$can limit\"
+        ulimit -n >&2 && can=\"$can ask\"
+        shopt -s execfail; exec /bin/echo exec >&2
+        echo \"can:$can\" >&2
+        exit 1",
+    );
+    // To ask for one's own limits is no harm.
+    assert!(said.trim_end().ends_with("can: ask"), "{said}");
+    let said = says("(echo forked >&2; exit 1)");
+    assert!(said.trim_end().ends_with("fork: Operation not permitted"), "{said}");
+    assert!(store.disks().is_empty());
+}
+
 #[test]
 fn compressed_qcow2_comes_in_by_standard_input() {
     let source = tempfile::tempdir().unwrap();

@@ -13,14 +13,39 @@ pub enum Allow {
     Ioctl(u64),
 }
 
+/// A system call that a program of somebody else's may not make.
+#[derive(Clone, Copy, Debug)]
+pub enum Deny {
+    /// It fails with EPERM.
+    Call(i64),
+    /// It fails with ENOSYS, as on a kernel that lacks it: whoever asks has another way.
+    Absent(i64),
+    /// It fails with EPERM unless its argument of this number (from 0), of which `mask` counts, is `value`.
+    Unless {
+        /// The call's number.
+        call: i64,
+        /// Which argument.
+        argument: u32,
+        /// Its bits that count.
+        mask: u64,
+        /// What they have to be.
+        value: u64,
+    },
+}
+
 /// AUDIT_ARCH_X86_64. (linux/audit.h)
 const ARCH_X86_64: u32 = 0xc000_003e;
-/// Offsets in struct seccomp_data: number, architecture, low half of the second argument. (linux/seccomp.h)
+/// The first number of the x32 ABI, which is the same calls once more. (__X32_SYSCALL_BIT in asm/unistd.h)
+const X32: u32 = 0x4000_0000;
+/// Offsets in struct seccomp_data: number, architecture, the arguments of 64 bits each. (linux/seccomp.h)
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
-const ARGUMENT_1: u32 = 24;
+const ARGUMENTS: u32 = 16;
 
-/// An allow-list as a BPF program.
+/// What is to be done at a call, by its number.
+type Verdicts = std::collections::BTreeMap<u32, Vec<libc::sock_filter>>;
+
+/// A list of system calls as a BPF program.
 ///
 /// The program is a binary search. The kernel runs a new filter once for each system call there is, to remember
 /// those that it always allows (linux/seccomp.c, seccomp_cache_prepare), and a guest's start waits for that.
@@ -32,28 +57,59 @@ impl Filter {
     /// # Errors
     /// The list is too long for BPF's jumps or names an impossible number, which no list of ours does.
     pub fn compile(list: &[Allow]) -> Result<Self> {
-        let mut calls = std::collections::BTreeSet::new();
+        let mut verdicts = Verdicts::new();
         let mut requests = Vec::new();
         for allow in list {
-            calls.insert(match *allow {
-                Allow::Call(number) => number,
-                Allow::Ioctl(request) => {
-                    requests.push(request);
-                    libc::SYS_ioctl
+            match *allow {
+                Allow::Call(call) => {
+                    verdicts.insert(number(call)?, vec![give(libc::SECCOMP_RET_ALLOW)]);
                 }
-            });
+                Allow::Ioctl(request) => requests.push(request),
+            }
         }
+        if !requests.is_empty() {
+            verdicts.insert(number(libc::SYS_ioctl)?, ioctl(&requests)?);
+        }
+        let trap = give(libc::SECCOMP_RET_TRAP);
+        Self::program(verdicts, trap, trap)
+    }
+
+    /// Compile a list of what is denied; a call that is not on it is allowed. It is for a program whose libraries' calls
+    /// nobody can list.
+    ///
+    /// # Errors
+    /// As [`Filter::compile`].
+    pub fn deny(list: &[Deny]) -> Result<Self> {
+        let refuse = |errno: i32| give(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs());
+        let mut verdicts = Verdicts::new();
+        for deny in list {
+            let (call, verdict) = match *deny {
+                Deny::Call(call) => (call, vec![refuse(libc::EPERM)]),
+                Deny::Absent(call) => (call, vec![refuse(libc::ENOSYS)]),
+                Deny::Unless { call, argument, mask, value } => {
+                    (call, unless(argument, mask, value, refuse(libc::EPERM)))
+                }
+            };
+            verdicts.insert(number(call)?, verdict);
+        }
+        let (allow, kill) = (give(libc::SECCOMP_RET_ALLOW), give(libc::SECCOMP_RET_KILL_PROCESS));
+        Self::program(verdicts, allow, kill)
+    }
+
+    /// `otherwise` holds for each number that `verdicts` does not have, `x32` for those of that ABI.
+    fn program(
+        verdicts: Verdicts,
+        otherwise: libc::sock_filter,
+        x32: libc::sock_filter,
+    ) -> Result<Self> {
         // From each number on until the next: what to do.
-        let mut steps = vec![(0, vec![give(libc::SECCOMP_RET_TRAP)])];
-        for number in calls {
-            let from = u32::try_from(number).or_fail(|| "compile a seccomp filter")?;
-            let restricted = number == libc::SYS_ioctl && !requests.is_empty();
-            let verdict =
-                if restricted { ioctl(&requests)? } else { vec![give(libc::SECCOMP_RET_ALLOW)] };
+        let mut steps = vec![(0, vec![otherwise])];
+        for (from, verdict) in verdicts {
             steps.retain(|&(start, _)| start != from);
             steps.push((from, verdict));
-            steps.push((from + 1, vec![give(libc::SECCOMP_RET_TRAP)]));
+            steps.push((from + 1, vec![otherwise]));
         }
+        steps.push((X32, vec![x32]));
         let mut program = vec![
             load(ARCH),
             jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0),
@@ -105,9 +161,41 @@ fn statement(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
+fn number(call: i64) -> Result<u32> {
+    u32::try_from(call).or_fail(|| "compile a seccomp filter")
+}
+
+/// Offset of an argument's low half; the high one follows.
+const fn argument(index: u32) -> u32 {
+    ARGUMENTS + 8 * index
+}
+
+/// Allow what has `value` in the bits of `mask` of an argument, `otherwise` the rest.
+fn unless(
+    index: u32,
+    mask: u64,
+    value: u64,
+    otherwise: libc::sock_filter,
+) -> Vec<libc::sock_filter> {
+    let halves = [(0, mask as u32, value as u32), (4, (mask >> 32) as u32, (value >> 32) as u32)];
+    let mut code: Vec<_> = halves
+        .into_iter()
+        .flat_map(|(half, mask, value)| {
+            [
+                load(argument(index) + half),
+                statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0),
+                jump(libc::BPF_JEQ, value, 1, 0),
+                otherwise,
+            ]
+        })
+        .collect();
+    code.push(give(libc::SECCOMP_RET_ALLOW));
+    code
+}
+
 /// Allow these requests. The kernel looks at the low half only (fs/ioctl.c takes an unsigned int).
 fn ioctl(requests: &[u64]) -> Result<Vec<libc::sock_filter>> {
-    let mut code = vec![load(ARGUMENT_1)];
+    let mut code = vec![load(argument(1))];
     for &request in requests {
         let request = u32::try_from(request).or_fail(|| "compile a seccomp filter")?;
         code.extend([jump(libc::BPF_JEQ, request, 0, 1), give(libc::SECCOMP_RET_ALLOW)]);
@@ -196,7 +284,7 @@ mod tests {
     use super::*;
 
     /// What the program answers to a system call.
-    fn ask(filter: &Filter, number: u32, arch: u32, argument: u32) -> u32 {
+    fn ask(filter: &Filter, number: u32, arch: u32, argument: u64) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let step = filter.0[at];
@@ -206,8 +294,15 @@ mod tests {
                     accumulator = match step.k {
                         NUMBER => number,
                         ARCH => arch,
-                        _ => argument,
+                        // All arguments are the same.
+                        k if k % 8 == 0 => argument as u32,
+                        _ => (argument >> 32) as u32,
                     };
+                    at += 1;
+                    continue;
+                }
+                c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => {
+                    accumulator &= step.k;
                     at += 1;
                     continue;
                 }
@@ -231,7 +326,7 @@ mod tests {
             let verdict = ask(&filter, number, ARCH_X86_64, 0xae80);
             assert_eq!(verdict == libc::SECCOMP_RET_ALLOW, listed, "{number}");
             // The x32 ABI's numbers.
-            let verdict = ask(&filter, number | 0x4000_0000, ARCH_X86_64, 0xae80);
+            let verdict = ask(&filter, number | X32, ARCH_X86_64, 0xae80);
             assert_eq!(verdict, libc::SECCOMP_RET_TRAP);
         }
         assert_eq!(ask(&filter, 16, ARCH_X86_64, 0x8208_ae63), libc::SECCOMP_RET_ALLOW);
@@ -244,5 +339,38 @@ mod tests {
     fn an_empty_list_allows_nothing() {
         let filter = Filter::compile(&[]).unwrap();
         assert_eq!(ask(&filter, 0, ARCH_X86_64, 0), libc::SECCOMP_RET_TRAP);
+    }
+
+    #[test]
+    fn what_is_denied_fails_and_all_else_goes_on() {
+        let (mask, value) = (0xff_0000_00ff, 0x12_0000_0034);
+        let filter = Filter::deny(&[
+            Deny::Call(41),
+            Deny::Absent(435),
+            Deny::Unless { call: 56, argument: 3, mask, value },
+        ])
+        .unwrap();
+        let (denied, absent) = (libc::EPERM.unsigned_abs(), libc::ENOSYS.unsigned_abs());
+        for number in (0..600).filter(|number| *number != 56) {
+            let expected = match number {
+                41 => libc::SECCOMP_RET_ERRNO | denied,
+                435 => libc::SECCOMP_RET_ERRNO | absent,
+                _ => libc::SECCOMP_RET_ALLOW,
+            };
+            assert_eq!(ask(&filter, number, ARCH_X86_64, 0), expected, "{number}");
+            let verdict = ask(&filter, number | X32, ARCH_X86_64, 0);
+            assert_eq!(verdict, libc::SECCOMP_RET_KILL_PROCESS);
+        }
+        for (argument, allowed) in [
+            (value, true),
+            (value | 0xff00_ffff_ff00, true),
+            (value | 1, false),
+            (value & 0xffff_ffff, false),
+            (0, false),
+        ] {
+            let verdict = ask(&filter, 56, ARCH_X86_64, argument);
+            assert_eq!(verdict == libc::SECCOMP_RET_ALLOW, allowed, "{argument:#x}");
+        }
+        assert_eq!(ask(&filter, 3, 0x4000_0003, 0), libc::SECCOMP_RET_KILL_PROCESS);
     }
 }

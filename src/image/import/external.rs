@@ -2,16 +2,19 @@
 //!
 //! The file is untrusted and so, having parsed it, is qemu-img. It runs as `spore __qemu-img`, which
 //! limits itself before it becomes qemu-img: by Landlock it may read the programs and libraries of the
-//! system and the one source file, and write only below the target's directory; it gains no privileges
-//! and has bounded memory. Formats whose files name further files are examined first and refused.
+//! system and the one source file, and write only below the target's directory; by seccomp it makes none of
+//! the calls that a converter has no use for ([`denied`]); it gains no privileges and has bounded memory. Formats whose files name further files are examined first and refused.
 
 use super::cancel;
+use super::denied;
 use super::format::SourceFormat;
 use crate::error::{Error, OrFail, Result};
 use crate::image::remote::helper::launcher;
+use crate::sys::confine::limit;
+use crate::sys::last::Last;
+use crate::sys::seccomp::Filter;
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::Duration;
 
@@ -83,7 +86,7 @@ fn refuse_references(source: &Path, format: SourceFormat, dir: &Path) -> Result<
 
 fn confined(source: &Path, dir: &Path) -> Result<Command> {
     let mut command = Command::new(launcher()?);
-    command.arg(SUBCOMMAND).arg(source).arg(dir);
+    command.arg(SUBCOMMAND).arg(source).arg(dir).env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }
@@ -114,31 +117,38 @@ fn unreadable(format: SourceFormat, output: &Output) -> Error {
 /// `spore __qemu-img SOURCE DIR ARG…`: limit this process, then become qemu-img.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let [source, dir, rest @ ..] = &arguments[..] else { return ExitCode::from(2) };
-    if let Err(error) = confine(Path::new(source), Path::new(dir)) {
-        eprintln!("{error}");
-        return ExitCode::from(125);
-    }
-    let cause = Command::new("qemu-img").args(rest).env("LC_ALL", "C").exec();
-    if cause.kind() == std::io::ErrorKind::NotFound {
+    let [source, dir, ..] = &arguments[..] else { return ExitCode::from(2) };
+    let Some(program) = program() else {
         eprintln!(
             "this format needs qemu-img, which is not installed; install the package qemu-utils"
         );
-    } else {
-        eprintln!("cannot start qemu-img: {cause}");
+        return ExitCode::from(125);
+    };
+    let mut words = vec![OsString::from("qemu-img")];
+    words.extend_from_slice(&arguments[2..]);
+    let mut become_it = || {
+        let program = Last::open(&program).or_fail(|| format!("start {}", program.display()))?;
+        confine(Path::new(source), Path::new(dir), &program)?;
+        program.execute(std::mem::take(&mut words))
+    };
+    if let Err(error) = become_it() {
+        eprintln!("{error}");
     }
     ExitCode::from(125)
 }
 
-fn confine(source: &Path, dir: &Path) -> Result<()> {
+/// Where it is installed.
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("qemu-img")).find(|file| file.is_file())
+}
+
+fn confine(source: &Path, dir: &Path, program: &Last) -> Result<()> {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
         RulesetCreatedAttr, path_beneath_rules,
     };
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    setrlimit(Resource::As, limit(MEMORY)).or_fail(|| "limit qemu-img's memory")?;
-    setrlimit(Resource::Core, limit(0)).or_fail(|| "limit qemu-img's core file")?;
+    limit(MEMORY, None)?;
     let abi = ABI::V5;
     let system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store"];
     let devices = ["/dev/null", "/dev/urandom", "/proc/self"];
@@ -154,5 +164,6 @@ fn confine(source: &Path, dir: &Path) -> Result<()> {
         .and_then(|rules| rules.add_rules(path_beneath_rules([dir], AccessFs::from_all(abi))))
         .and_then(|rules| rules.restrict_self())
         .or_fail(|| "confine qemu-img")?;
-    Ok(())
+    let denials = [&denied::calls()[..], &program.denials()].concat();
+    Filter::deny(&denials)?.apply()
 }

@@ -5,6 +5,7 @@
 
 pub mod cancel;
 pub(super) mod copy;
+mod denied;
 pub mod external;
 pub(super) mod format;
 pub(super) mod progress;
