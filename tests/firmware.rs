@@ -5,6 +5,9 @@ mod common;
 
 use common::{Store, has_kvm};
 use sporevm::instance::firmware;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Where a boot record runs, and where it loads what comes after it.
 const RECORD: u16 = 0x7c00;
@@ -233,6 +236,63 @@ fn ipxe_reaches_its_first_screen() {
     let id = run(&store, &["ipxe", "--cpus", "1"]);
     store.wait_for_text(&id, "ISOLINUX");
     store.wait_for_text(&id, "Features: DNS HTTP");
+}
+
+/// A boot loader with a file system reads its files, and what is typed on the console, through the BIOS: it starts the boot
+/// sector that it is told to.
+#[test]
+fn syslinux_prompts_and_takes_a_command_on_the_console() {
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    let file = |name: &str, content: &[u8]| {
+        let path = store.home().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let (disk, config) = (file("disk", &vec![0; 4 << 20]), file("config", SYSLINUX.as_bytes()));
+    let chosen =
+        file("chosen", &Code(Vec::new()).print("chosen\r\nby name\r\n").then(&[0xeb, 0xfe]).0);
+    let all = [
+        made(&["mkfs.vfat", "-F", "12", "-s", "4", &disk]),
+        made(&["mcopy", "-i", &disk, &config, "::syslinux.cfg"]),
+        made(&["mcopy", "-i", &disk, &chosen, "::chosen.bs"]),
+        made(&["syslinux", "--install", &disk]),
+    ];
+    if all.contains(&false) {
+        let missing = "install packages syslinux, mtools, dosfstools";
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    store.ok(&["image", "import", &disk, "--name", "syslinux"]);
+    let id = run(&store, &["syslinux", "--cpus", "1"]);
+    // A prompt is no whole line.
+    while !store.logs(&id).contains("boot:") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut console = store.command(&["console", &id]);
+    let mut console = console.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    console.stdin.as_mut().unwrap().write_all(b"own\r").unwrap();
+    store.wait_for_text(&id, "chosen");
+    console.kill().unwrap();
+    console.wait().unwrap();
+}
+
+/// There is no timer interrupt and with it no BIOS keyboard: what is typed comes by SYSLINUX's own serial driver.
+const SYSLINUX: &str = "SERIAL 0 115200\nPROMPT 1\nDEFAULT none\nLABEL own\nKERNEL chosen.bs\n";
+
+/// Whether the command is there; it has worked then.
+fn made(words: &[&str]) -> bool {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    match Command::new(words[0]).args(&words[1..]).env("PATH", path).output() {
+        Err(_) => false,
+        Ok(output) => {
+            assert!(output.status.success(), "{words:?}: {output:?}");
+            true
+        }
+    }
 }
 
 #[test]
