@@ -167,6 +167,18 @@ fn entries_are_listed_and_both_kernels_are_built_in() {
     assert_eq!(store.ok(&["ls", "-q"]), "", "what could not boot left nothing behind");
 }
 
+/// The disk with a further name for one of its directories, which no file system makes itself.
+fn linked(store: &Store, disk: &[u8], directory: &str, name: &str) -> Vec<u8> {
+    let path = store.home().join("linked");
+    std::fs::write(&path, disk).unwrap();
+    let search = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut debugfs = Command::new("debugfs");
+    let command = format!("link {directory} {name}");
+    let done = debugfs.env("PATH", search).args(["-w", "-R", &command]).arg(&path).output();
+    assert!(done.unwrap().status.success());
+    std::fs::read(&path).unwrap()
+}
+
 /// What an image's root may hold to make its reader suffer: each costs little and ends in one line.
 #[test]
 fn hostile_roots_end_in_one_line() {
@@ -208,8 +220,20 @@ fn hostile_roots_end_in_one_line() {
             journal[at + 4..at + 64].fill(0xff);
         }
     }
+    // A directory that lies in itself, and one whose entries never end: each begins where it begins.
+    let inside = ext4(&store, |tree| std::fs::create_dir(tree.join("boot/loader")).unwrap());
+    let inside = linked(&store, &inside, "/boot", "/boot/loader/entries");
+    let mut endless = ext4(&store, |tree| menu(tree, "title a\nkernel /boot/k\n"));
+    endless[1024 + 0x65] &= !4; // without metadata_csum nothing tells before it is read
+    for at in 8..endless.len() - 8 {
+        if endless[at..].starts_with(b"menu.lst") {
+            endless[at - 4..at - 2].fill(0);
+        }
+    }
     for (name, disk, why) in [
         ("circle", circle, "can't be read"),
+        ("inside", inside, "no boot menu was found"),
+        ("endless", endless, "record length is too small"),
         ("huge-menu", huge_menu, "104857600 bytes"),
         ("huge-kernel", huge_kernel, "1099511627776 bytes"),
         ("zeros", zeros, "neither an ELF vmlinux nor a bzImage"),
