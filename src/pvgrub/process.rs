@@ -13,6 +13,7 @@ use crate::sys::process::{Ended, in_fork};
 use crate::sys::seccomp::{Allow, Allow::Call, Filter};
 use crate::sys::{confine, fds};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
@@ -106,7 +107,8 @@ fn end(ended: Ended) -> String {
 fn work(socket: BorrowedFd<'static>, order: &Order) -> Result<()> {
     confine::limit(MEMORY, Some(TIME))?;
     Filter::compile(&[JOB, confine::MEMORY_AND_END].concat())?.apply()?;
-    let disk: Rc<dyn Bytes> = Rc::new(Remote { socket, size: order.size });
+    let disk: Rc<dyn Bytes> =
+        Rc::new(Remote { socket, size: order.size, buffer: RefCell::default() });
     match &order.job {
         Job::Boot(boot) => match load::load(&Volume::open(disk), boot) {
             Ok(loaded) => found(socket, loaded),
@@ -188,6 +190,8 @@ fn one_line(text: &str) -> String {
 struct Remote {
     socket: BorrowedFd<'static>,
     size: u64,
+    /// A packet of its answers.
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl Bytes for Remote {
@@ -197,7 +201,7 @@ impl Bytes for Remote {
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let other = |error: Error| io::Error::other(error.message().to_owned());
-        let mut buffer = Vec::new();
+        let mut buffer = self.buffer.borrow_mut();
         for (n, piece) in bytes.chunks_mut(PIECE).enumerate() {
             let offset = offset + (n * PIECE) as u64;
             let range = Range { offset, len: piece.len() as u32 };

@@ -75,12 +75,15 @@ impl Cached {
         let mut chunks = self.chunks.borrow_mut();
         let chunk = match chunks.iter().position(|(n, _)| *n == number) {
             Some(at) => chunks.remove(at),
-            None => Some((number, self.load(number * CHUNK)?)),
+            None => {
+                // The memory of what goes is there already: new memory is paid for page by page.
+                let oldest = if chunks.len() < KEPT { None } else { chunks.pop_back() };
+                let memory = oldest.map(|(_, memory)| memory).unwrap_or_default();
+                Some((number, self.load(number * CHUNK, memory)?))
+            }
         };
-        if let Some(chunk) = chunk {
-            chunks.push_front(chunk);
-        }
-        chunks.truncate(KEPT);
+        chunks.extend(chunk);
+        chunks.rotate_right(1);
         let found = chunks.front().and_then(|(_, chunk)| chunk.get((offset % CHUNK) as usize..));
         let found = found.filter(|found| !found.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
         let count = found.len().min(bytes.len());
@@ -88,8 +91,8 @@ impl Cached {
         Ok(count)
     }
 
-    fn load(&self, start: u64) -> io::Result<Vec<u8>> {
-        let mut chunk = vec![0; CHUNK.min(self.disk.size().saturating_sub(start)) as usize];
+    fn load(&self, start: u64, mut chunk: Vec<u8>) -> io::Result<Vec<u8>> {
+        chunk.resize(CHUNK.min(self.disk.size().saturating_sub(start)) as usize, 0);
         self.disk.read_exact_at(&mut chunk, start)?;
         Ok(chunk)
     }
@@ -191,7 +194,7 @@ impl FileSystem {
             let why = format!("it has {len} bytes, more than the {limit} that are read");
             return Err(Missing::Unreadable(why));
         }
-        let mut content = Vec::new();
+        let mut content = Vec::with_capacity(len as usize);
         let mut buffer = vec![0; CHUNK as usize];
         while (content.len() as u64) < len {
             match file.read_bytes(&mut buffer).map_err(missing)? {
