@@ -14,46 +14,27 @@ fn stock() -> Lab {
     Lab::new("vmlinuz", Some("initrd.img"), &[])
 }
 
+fn stock_over_pci() -> Lab {
+    Lab::new("vmlinuz", Some("initrd.img"), &["--transport", "pci"])
+}
+
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn three_clones() {
-    scenarios::clones_differ_only_where_they_should(&stock());
-}
-
-#[test]
-#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
-fn kill_9() {
-    scenarios::fsynced_bytes_survive_kill_9(&stock());
-}
-
-#[test]
-#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
-fn fio() {
-    scenarios::fio_verifies(&stock(), 24);
-}
-
-#[test]
-#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
-fn reboot() {
-    scenarios::reboots_inside(&stock());
+    scenarios::clones_and_how_they_end(&stock());
 }
 
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn life() {
-    scenarios::life_of_one_instance(&stock());
+    scenarios::long_life(&stock(), 8);
 }
 
+/// The same over PCI.
 #[test]
-#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
-fn memory_above_4_gib() {
-    scenarios::five_gib(&stock());
-}
-
-#[test]
-#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
-fn panic() {
-    scenarios::guest_failures_are_told(&stock());
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_life_over_pci() {
+    scenarios::long_life(&stock_over_pci(), 8);
 }
 
 /// SeaBIOS, a master boot record, GRUB and its menu.
@@ -65,11 +46,11 @@ fn hvm() {
     booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm", "/boot/grub/grub.cfg");
 }
 
-/// The same from a GUID partition table.
+/// The same from a GUID partition table, over PCI: SeaBIOS finds the disk there, too.
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_hvm_gpt() {
-    let lab = stock();
+    let lab = stock_over_pci();
     lab.have("debian-hvm-gpt", &[]);
     booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm-gpt", "/boot/grub/grub.cfg");
 }

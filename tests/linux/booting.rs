@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each of the two test binaries that share this uses its part
 
 use super::linux::{Lab, Shell, images};
+use super::scenarios::{over_the_transport_asked_for, rebooted};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +17,7 @@ pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     lab.wait(&ids, "login");
     let name = |id: &String| {
         let mut shell = lab.shell(id);
+        over_the_transport_asked_for(lab, &mut shell);
         let name = shell.sh("cat /proc/sys/kernel/hostname");
         shell.log_out();
         name
@@ -30,20 +32,9 @@ pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     assert_ne!(before, after);
     shell.sh("dpkg -i /root/linux-image-*.deb >/root/log 2>&1 || { cat /root/log; false; }");
     shell.sh(&format!("grep -q {after} {menu}"));
-    let mut shell = reboot(lab, id, shell);
+    let mut shell = rebooted(lab, id, shell);
     assert_eq!(shell.sh("uname -r"), after);
     lab.ok(&["terminate", id]);
-}
-
-/// Reboot inside; a shell after it.
-fn reboot(lab: &Lab, id: &str, mut shell: Shell) -> Shell {
-    let pid = lab.pid(id);
-    shell.send("exec reboot\n");
-    shell.expect("reboot: Restarting system");
-    shell.expect("login: ");
-    drop(shell);
-    assert_eq!(lab.pid(id), pid, "a reboot stays in its process");
-    lab.shell(id)
 }
 
 /// Run in a guest that has a kernel as /root/vmlinux: a package of it under another version, which its `uname -r` tells,
@@ -95,7 +86,7 @@ pub fn the_root_volumes_own_kernel_boots(lab: &Lab, kernel: &str) {
     assert_eq!(shell.sh("uname -r"), first);
     let second = install(&mut shell, 5);
     assert_ne!(first, second);
-    let mut shell = reboot(lab, &id, shell);
+    let mut shell = rebooted(lab, &id, shell);
     assert_eq!(shell.sh("uname -r"), second);
     lab.ok(&["terminate", &id]);
 }

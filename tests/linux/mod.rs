@@ -68,8 +68,14 @@ impl Lab {
         &self.home
     }
 
+    /// Whether its instances' devices are PCI functions.
+    pub fn over_pci(&self) -> bool {
+        self.run_args.iter().any(|word| word == "pci")
+    }
+
     /// Run `spore ARGS` to its end.
     pub fn spore(&self, args: &[&str]) -> Output {
+        eprintln!("spore {}", args.join(" ")); // shown if the test fails
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
@@ -252,6 +258,7 @@ impl Shell {
 
     /// Run a command line in the guest; its output. It must exit with 0.
     pub fn sh(&mut self, line: &str) -> String {
+        eprintln!("# {line}");
         self.send(&format!("{line}; echo \"<e\"\"nd $?>\"\n"));
         let output = self.expect("<end ");
         let status = self.expect(">");
