@@ -5,6 +5,7 @@
 
 use crate::id::{InstanceId, KernelId, VolumeId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The descriptor on which a VMM finds its plan.
 pub const PLAN_FD: i32 = 3;
@@ -76,7 +77,7 @@ pub enum BootPlan {
         cmdline: String,
         /// Where these came from, if that is to be read again before each reset.
         #[serde(default)]
-        menu: Option<MenuPlan>,
+        menu: Option<Box<MenuPlan>>,
     },
     /// Firmware runs the boot record of the first disk that has one.
     Firmware {
@@ -149,6 +150,32 @@ pub struct PvBoot {
     pub instance_id: InstanceId,
     /// For the command line.
     pub launch_index: u32,
+    /// What earlier boots saved.
+    #[serde(default)]
+    pub saved: Option<SavedEnvironment>,
+}
+
+/// What GRUB would have written into its environment on the root volume (`savedefault`, `save_env`), which is only ever
+/// read here. It counts until the guest changes the file: then that says how things stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SavedEnvironment {
+    /// SHA-256 of the file as the guest left it, in hexadecimal.
+    pub digest: String,
+    /// Variables that differ from it; GRUB legacy's file has but `saved_entry`.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl SavedEnvironment {
+    /// Most bytes of its variables: GRUB 2's file has 1024 in all.
+    pub const MAX: usize = 4096;
+
+    /// True if it is of a size that can be kept.
+    pub fn is_sound(&self) -> bool {
+        let bytes: usize =
+            self.variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+        bytes <= Self::MAX && self.variables.len() <= Self::MAX && self.digest.len() == 64
+    }
 }
 
 /// How a guest finds its virtio devices. (VIRTIO 1.2, 4)
@@ -253,6 +280,13 @@ pub enum VmReport {
         at: u64,
         /// One line.
         message: String,
+    },
+    /// What the boot menu, read again before a reset, left to be remembered.
+    Saved {
+        /// Milliseconds since the epoch.
+        at: u64,
+        /// In place of what was remembered before.
+        environment: Option<SavedEnvironment>,
     },
     /// The VM is over.
     Ended {

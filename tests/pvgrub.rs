@@ -134,13 +134,123 @@ fn a_reset_reads_the_menu_again() {
     let id = id.trim();
     let pid = store.pid(id);
     store.ok(&["reboot", "--force", id]);
+    reset_into(&store, id, "boots entry 0 ");
+    assert_eq!(store.pid(id), pid);
+    assert_eq!(store.state(id).0, "running");
+}
+
+/// Each boot makes the next entry the default.
+const LEGACY: &str = "default saved\ntitle first\nkernel /boot/demo\nsavedefault 1\n\
+              title second\nkernel /boot/demo\nsavedefault 2\n\
+              title third\nkernel /boot/demo\nsavedefault\n";
+
+/// As update-grub writes it for GRUB_DEFAULT=saved and GRUB_SAVEDEFAULT=true.
+const MODERN: &str = "if [ -s $prefix/grubenv ]; then load_env; fi\n\
+    if [ \"${next_entry}\" ] ; then set default=\"${next_entry}\"; set next_entry=; save_env next_entry; set boot_once=true\n\
+    else set default=\"${saved_entry}\"; fi\n\
+    function savedefault {\nif [ -z \"${boot_once}\" ]; then\nsaved_entry=\"${chosen}\"\nsave_env saved_entry\nfi\n}\n\
+    menuentry 'first' --id one {\nsavedefault\nlinux /boot/demo\n}\n\
+    submenu 'more' --id more {\nmenuentry 'second' --id two {\nsavedefault\nlinux /boot/demo\n}\n\
+    menuentry 'third' {\nsavedefault\nlinux /boot/demo\n}\n}\n";
+
+/// What GRUB would have written into the root volume is remembered with the instance, until the guest writes there.
+#[test]
+fn what_the_menu_saves_counts_until_the_guest_says_otherwise() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let environment = |text: &str| {
+        let text = format!("# GRUB Environment Block\n{text}");
+        format!("{text}{}", "#".repeat(1024 - text.len()))
+    };
+    let cases = [
+        ("legacy", "menu.lst", LEGACY, "default", "1\n#\n#\n".to_owned(), "0\n#\n#\n".to_owned()),
+        (
+            "modern",
+            "grub.cfg",
+            MODERN,
+            "grubenv",
+            environment("next_entry=more>two\n"),
+            environment(""),
+        ),
+    ];
+    for (name, menu, text, file, before, after) in cases {
+        let mut root = ext4(&store, |tree| {
+            std::fs::write(tree.join("boot/grub").join(menu), text).unwrap();
+            std::fs::write(tree.join("boot/grub").join(file), &before).unwrap();
+            std::fs::write(tree.join("boot/demo"), sporevm::demo::KERNEL).unwrap();
+        });
+        root.resize(root.len() + MIB, 0);
+        import(&store, name, &root, "aki-pv-grub-hd0");
+        let booted = |id: &str| {
+            store.wait(id, "stopped");
+            store.describe(id)["Spore"]["BootEntry"].as_str().unwrap().to_owned()
+        };
+        let id = store.ok(&["run", name, "-q", "-m", "64M"]).trim().to_owned();
+        let mut boots = vec![booted(&id)];
+        let mut start = |more: &[&str]| {
+            store.ok(&[&["start", &id], more].concat());
+            boots.push(booted(&id));
+        };
+        start(&[]);
+        // Chosen by hand, an entry saves what it does when it boots by itself.
+        start(&["--boot-entry", "third"]);
+        start(&[]);
+        // The guest writes: now that counts.
+        let (at, sector) = (root.windows(before.len()).position(|b| b == before.as_bytes()), 512);
+        let at = at.unwrap() / sector * sector;
+        let mut bytes = root[at..at + 2 * sector].to_vec();
+        bytes[..after.len()].copy_from_slice(after.as_bytes());
+        let shown = store.describe(&id);
+        let volume = shown["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].as_str().unwrap();
+        volumes::write(&store, volume, at as u64, &bytes);
+        start(&[]);
+        start(&[]);
+        let expected = match name {
+            "legacy" => ["second", "third", "third", "third", "first", "second"],
+            _ => ["more > second", "first", "more > third", "more > third", "first", "first"],
+        };
+        assert_eq!(boots, expected, "{name}");
+        // It is the instance's, not the image's.
+        let other = store.ok(&["run", name, "-q", "-m", "64M"]).trim().to_owned();
+        assert_eq!(booted(&other), expected[0], "{name}");
+    }
+}
+
+/// At a reset, the VMM remembers; what it did not live to use is there for the next start.
+#[test]
+fn what_is_saved_at_a_reset_is_there_at_the_next_start() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let mut root = ext4(&store, |tree| {
+        let entry =
+            |title: &str, next| format!("title {title}\nkernel /boot/demo\nsavedefault {next}\n");
+        let menu = ["default saved\n".to_owned(), entry("a", 1), entry("b", 2), entry("c", 0)];
+        std::fs::write(tree.join("boot/grub/menu.lst"), menu.concat()).unwrap();
+        std::fs::write(tree.join("boot/grub/default"), "0\n#\n#\n").unwrap();
+        std::fs::write(tree.join("boot/demo"), sporevm::demo::KERNEL).unwrap();
+    });
+    root.resize(root.len() + MIB, 0);
+    import(&store, "turns", &root, "aki-pv-grub-hd0");
+    let id = store.ok(&["run", "turns", "-q", "-m", "64M", "--append", "demo.mode=echo"]);
+    let id = id.trim();
+    store.ok(&["reboot", "--force", id]);
+    reset_into(&store, id, "boots entry 1 ");
+    store.ok(&["stop", "--force", id]);
+    store.ok(&["start", id]);
+    assert_eq!(store.describe(id)["Spore"]["BootEntry"], "c");
+}
+
+/// Wait until its VMM says that a reset did this.
+fn reset_into(store: &Store, id: &str, what: &str) {
     let deadline = Instant::now() + std::time::Duration::from_secs(100);
-    while !store.vmm_logs(id).contains("boots entry 0 ") {
+    while !store.vmm_logs(id).contains(what) {
         assert!(Instant::now() < deadline, "{}", store.vmm_logs(id));
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    assert_eq!(store.pid(id), pid);
-    assert_eq!(store.state(id).0, "running");
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub fn drive(data: &[u8]) {
         append: String::new(),
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 0,
+        saved: None,
     };
     match load::load(&volume, &boot) {
         // Nothing was changed that matters.

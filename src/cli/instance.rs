@@ -94,6 +94,12 @@ fn line(report: &VmReport) -> String {
         VmReport::Notice { at, message } => {
             format!("{} notice: {}", time(*at), message.escape_debug())
         }
+        VmReport::Saved { at, environment } => {
+            let variables = environment.iter().flat_map(|saved| &saved.variables);
+            let variables: Vec<_> =
+                variables.map(|(name, value)| format!("{name}={value}")).collect();
+            format!("{} saved by the boot menu: {}", time(*at), variables.join(" ").escape_debug())
+        }
         VmReport::Ended { at, message, .. } => {
             format!("{} ended: {}", time(*at), message.escape_debug())
         }

@@ -31,6 +31,7 @@ pub fn list(store: &Store, image: &Image) -> Result<(String, Vec<Listed>)> {
         append: String::new(),
         instance_id: InstanceId::generate()?,
         launch_index: 0,
+        saved: None,
     };
     let listed = Child::start(&launcher()?)?.list(&disk, &boot);
     listed.map_err(|error| error.context(format!("image '{}'", image.name)))

@@ -154,6 +154,7 @@ fn record(plan: &LaunchPlan) -> Record {
                 image_command_line: plan.image_command_line.clone(),
                 append: plan.append.clone(),
                 boot_entry: None,
+                boot_environment: None,
                 uuid: plan.uuid.clone(),
                 transport: plan.transport,
                 engine: plan.engine,

@@ -58,6 +58,7 @@ pub fn boot(
         append: instance.spore.append.clone(),
         instance_id: id.clone(),
         launch_index: instance.ami_launch_index,
+        saved: instance.spore.boot_environment.take(),
     };
     let cache = Cache::new(store);
     let child = Child::start(&launcher()?)?;
@@ -82,18 +83,20 @@ pub fn boot(
     let kernel = kernel.ok_or_else(|| Error::failure("a kernel was found and not read"))?;
     // Whoever asks for an entry does so for this boot, as before GRUB's menu.
     boot.entry = None;
+    boot.saved.clone_from(&found.saved);
+    instance.spore.boot_environment = found.saved;
     instance.spore.command_line.clone_from(&found.command_line);
     instance.spore.boot_entry = Some(found.title);
     Ok(BootPlan::Direct {
         kernel: fds.add(kernel),
         initrd: ramdisk.map(|file| fds.add(file)),
         cmdline: found.command_line,
-        menu: Some(MenuPlan {
+        menu: Some(Box::new(MenuPlan {
             reader: fds.add(child.into_socket()),
             boot,
             kernel_digest: found.kernel_digest,
             ramdisk_digest: found.ramdisk_digest,
-        }),
+        })),
     })
 }
 

@@ -180,6 +180,15 @@ pub fn finish(
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
     instance.spore.engines.clear();
+    let saved = dir.reports().unwrap_or_default().into_iter().rev();
+    let mut saved = saved.filter_map(|report| match report {
+        VmReport::Saved { environment, .. } => Some(environment),
+        _ => None,
+    });
+    // What it was left with at its last reset, if it had one.
+    if let Some(environment) = saved.next() {
+        instance.spore.boot_environment = environment;
+    }
     instance.state_reason = Some(reason);
     dir.remove_socket()?;
     if state == State::Terminated {

@@ -39,6 +39,7 @@ pub fn record(
                 image_command_line: None,
                 append: String::new(),
                 boot_entry: None,
+                boot_environment: None,
                 uuid: String::new(),
                 transport: Default::default(),
                 engine: Engine::Auto,

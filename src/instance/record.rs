@@ -3,7 +3,7 @@
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 pub use crate::image::record::StateReason;
 use crate::image::record::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
-use crate::plan::{Engine, Transport};
+use crate::plan::{Engine, SavedEnvironment, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -87,6 +87,9 @@ pub struct Spore {
     /// The title of the boot menu's entry that its last launch or start booted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_entry: Option<String>,
+    /// What the boot menu would have saved on its root volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_environment: Option<SavedEnvironment>,
     /// SMBIOS UUID.
     pub uuid: String,
     /// How the guest finds its devices.

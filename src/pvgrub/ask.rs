@@ -7,7 +7,7 @@ use super::volume::Bytes;
 use super::wire::{self, Answer, Found, Job, MAX_ANSWER, Order, PIECE, Range, Tag, Wanted};
 use crate::boot::decompress::LARGEST;
 use crate::error::{Error, OrFail, Result};
-use crate::plan::PvBoot;
+use crate::plan::{PvBoot, SavedEnvironment};
 use crate::sys::{fds, process};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -77,7 +77,11 @@ impl Child {
         want: &mut dyn FnMut(&Found) -> Wanted,
     ) -> Result<(Found, Files)> {
         match self.ask(Job::Boot(boot.clone()), disk, want)? {
-            (Answer::Found(found), files) => Ok((found, files)),
+            (Answer::Found(found), files)
+                if found.saved.as_ref().is_none_or(SavedEnvironment::is_sound) =>
+            {
+                Ok((found, files))
+            }
             _ => Err(wire::nonsense()),
         }
     }

@@ -1,7 +1,7 @@
 //! Boot Loader Specification entries: one small file a kernel, below `loader/entries`.
 //! (UAPI.1 "Boot Loader Specification", type #1; GRUB's blscfg in Fedora)
 
-use super::menu::{Entry, MAX_ENTRIES, Menu, Place};
+use super::menu::{Entry, MAX_ENTRIES, Menu, Place, SAVED_ENTRY};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -54,8 +54,12 @@ pub fn parse(
         };
         menu.push(entry);
     }
-    let saved = ["next_entry", "saved_entry"].iter().find_map(|name| environment.get(*name));
-    menu.default = saved.filter(|saved| !saved.is_empty()).cloned().or_else(|| {
+    let value = |name| environment.get(name).filter(|value| !value.is_empty());
+    let next = value("next_entry");
+    if next.is_some() {
+        menu.saves.insert("next_entry".into(), String::new());
+    }
+    menu.default = next.or_else(|| value(SAVED_ENTRY)).cloned().or_else(|| {
         let pattern =
             loader_conf.lines().find_map(|line| key(line).filter(|k| k.0 == "default"))?;
         let pattern = pattern.1.strip_suffix(".conf").unwrap_or(pattern.1);

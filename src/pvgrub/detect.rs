@@ -65,7 +65,7 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
         efi_system_partition: of_type(EFI_SYSTEM, Some(0xef)),
         ..Disk::default()
     };
-    match find::find(&volume, PvGrub::Any) {
+    match find::find(&volume, PvGrub::Any, None) {
         Ok(located) => {
             let on = volume.systems[located.system].name();
             found.menu = Some(short(&format!("{} on {on}", located.path)));

@@ -1,10 +1,12 @@
 //! Where menus are looked for, and in which order.
 
-use super::menu::{MAX_MENU, Menu, Place};
+use super::menu::{MAX_MENU, Menu, Place, SAVED_ENTRY};
 use super::script::Variables;
 use super::volume::{FileSystem, Missing, Volume};
 use super::{bls, grubcfg, legacy};
-use crate::plan::PvGrub;
+use crate::id::hex;
+use crate::plan::{PvGrub, SavedEnvironment};
+use sha2::{Digest, Sha256};
 
 /// Directories of a boot loader: on the root, and on a /boot of its own.
 const DIRECTORIES: [&str; 4] = ["/boot/grub", "/grub", "/boot/grub2", "/grub2"];
@@ -23,13 +25,28 @@ pub struct Located {
     pub path: String,
     /// The file system, by its place in the volume.
     pub system: usize,
+    /// What is remembered of earlier boots; none if there is no file that GRUB would write it into.
+    pub saved: Option<SavedEnvironment>,
 }
 
-/// Find the menu that boots. A legacy menu counts for more than BLS entries, and these for more than grub.cfg.
+impl Located {
+    /// What is to be remembered once the entry at `at` boots.
+    pub fn remember(&self, at: usize) -> Option<SavedEnvironment> {
+        let mut saved = self.saved.clone()?;
+        saved.variables.extend(self.menu.saved(at));
+        (!saved.variables.is_empty() && saved.is_sound()).then_some(saved)
+    }
+}
+
+/// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu counts for more than BLS entries, and these for more than grub.cfg.
 ///
 /// # Errors
 /// There is none, or the one that there is can't be read; what was looked for, and where.
-pub fn find(volume: &Volume, which: PvGrub) -> Result<Located, String> {
+pub fn find(
+    volume: &Volume,
+    which: PvGrub,
+    saved: Option<&SavedEnvironment>,
+) -> Result<Located, String> {
     let order = order(volume, which)?;
     let readable: Vec<usize> =
         order.iter().copied().filter(|&at| volume.systems[at].problem().is_none()).collect();
@@ -41,7 +58,7 @@ pub fn find(volume: &Volume, which: PvGrub) -> Result<Located, String> {
     }
     for language in [legacy_menu, bls_menu, grub_menu] {
         for &at in &readable {
-            if let Some(located) = language(volume, at)? {
+            if let Some(located) = language(volume, at, saved)? {
                 return Ok(located);
             }
         }
@@ -87,29 +104,29 @@ fn text(system: &FileSystem, path: &str) -> Result<Option<String>, String> {
     }
 }
 
-fn legacy_menu(volume: &Volume, at: usize) -> Language {
+fn legacy_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Language {
     let system = &volume.systems[at];
     for directory in DIRECTORIES {
         for name in LEGACY {
             let path = format!("{directory}/{name}");
             let Some(text) = text(system, &path)? else { continue };
-            let saved = system.read_text(&format!("{directory}/default"), MAX_SMALL).ok();
-            let menu = legacy::parse(&text, saved.as_deref());
+            let file = system.read_text(&format!("{directory}/default"), MAX_SMALL).ok();
+            let saved = file.as_deref().map(|text| still(text, saved));
+            let number = || file.as_deref()?.split_whitespace().next();
+            let remembered = saved.as_ref().and_then(|saved| saved.variables.get(SAVED_ENTRY));
+            let menu = legacy::parse(&text, remembered.map(String::as_str).or_else(number));
             // pv-grub's package leaves one without an entry behind where GRUB 2 took over.
             if !menu.entries.is_empty() {
-                return Ok(Some(Located { menu, path, system: at }));
+                return Ok(Some(Located { menu, path, system: at, saved }));
             }
         }
     }
     Ok(None)
 }
 
-fn bls_menu(volume: &Volume, at: usize) -> Language {
-    bls_of(volume, at, &environment(&volume.systems[at]))
-}
-
-fn bls_of(volume: &Volume, at: usize, environment: &Variables) -> Language {
+fn bls_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Language {
     let system = &volume.systems[at];
+    let (environment, saved) = environment(system, saved);
     for directory in ENTRIES {
         let path = format!("{directory}/entries");
         let mut files = Vec::new();
@@ -127,15 +144,15 @@ fn bls_of(volume: &Volume, at: usize, environment: &Variables) -> Language {
         }
         let conf = system.read_text(&format!("{directory}/loader.conf"), MAX_SMALL);
         let place = Place::Menu;
-        let menu = bls::parse(&files, &place, environment, &conf.unwrap_or_default());
-        return Ok(Some(Located { menu, path, system: at }));
+        let menu = bls::parse(&files, &place, &environment, &conf.unwrap_or_default());
+        return Ok(Some(Located { menu, path, system: at, saved }));
     }
     Ok(None)
 }
 
-fn grub_menu(volume: &Volume, at: usize) -> Language {
+fn grub_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Language {
     let system = &volume.systems[at];
-    let environment = environment(system);
+    let (environment, saved) = environment(system, saved);
     for directory in DIRECTORIES {
         let path = format!("{directory}/grub.cfg");
         let Some(text) = text(system, &path)? else { continue };
@@ -145,21 +162,35 @@ fn grub_menu(volume: &Volume, at: usize) -> Language {
         if found.menu.entries.is_empty() {
             continue;
         }
-        return Ok(Some(Located { menu: found.menu, path, system: at }));
+        return Ok(Some(Located { menu: found.menu, path, system: at, saved }));
     }
     Ok(None)
 }
 
-/// What grubenv says: lines `name=value` behind a comment, padded with `#`. (GRUB 2 manual, "Environment block")
-fn environment(system: &FileSystem) -> Variables {
+/// What is remembered beside a file that says `text`: nothing yet if it was another when `saved` was.
+fn still(text: &str, saved: Option<&SavedEnvironment>) -> SavedEnvironment {
+    let digest = hex(&Sha256::digest(text));
+    let still = saved.filter(|saved| saved.digest == digest).cloned();
+    still.unwrap_or(SavedEnvironment { digest, ..SavedEnvironment::default() })
+}
+
+/// What grubenv says: lines `name=value` behind a comment, padded with `#`; and over it, what is remembered.
+/// (GRUB 2 manual, "Environment block")
+fn environment(
+    system: &FileSystem,
+    saved: Option<&SavedEnvironment>,
+) -> (Variables, Option<SavedEnvironment>) {
     let text = |directory: &&str| system.read_text(&format!("{directory}/grubenv"), MAX_SMALL).ok();
-    let text = DIRECTORIES.iter().find_map(text).unwrap_or_default();
+    let Some(text) = DIRECTORIES.iter().find_map(text) else { return Default::default() };
+    let saved = still(&text, saved);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
+    let mut variables: Variables = lines
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .take(256)
-        .collect()
+        .collect();
+    variables.extend(saved.variables.clone());
+    (variables, Some(saved))
 }
 
 /// What a script may ask.

@@ -147,8 +147,17 @@ impl Run<'_> {
             ("insmod" | "true" | "sleep" | "terminal_output" | "terminal_input", _) => {}
             ("blscfg", _) => self.found.wants_bls = true,
             ("savedefault", _) => {
-                if let Some(entry) = entry {
+                // As update-grub's function of this name: what was chosen for one boot is not.
+                let once = level.variables.get("boot_once").is_some_and(|once| !once.is_empty());
+                if let Some(entry) = entry.as_mut().filter(|_| !once) {
                     entry.save = Some(Save::Own);
+                }
+            }
+            // What a submenu saves when it is opened, or an entry when it boots, is none that programs write.
+            ("save_env", _) if entry.is_none() && level.prefix.is_empty() => {
+                for name in arguments.iter().filter(|name| !name.starts_with('-')) {
+                    let value = level.variables.get(name).cloned().unwrap_or_default();
+                    self.found.menu.saves.insert(name.clone(), value);
                 }
             }
             _ if name.contains('=') => assign(name, level),

@@ -3,7 +3,7 @@
 
 use super::menu::{Entry, Menu, Save, device, split_device};
 
-/// Read a menu. `saved` is what the file of the saved default says. Nothing in it is an error: GRUB, too, goes on after
+/// Read a menu. `saved` is the saved default. Nothing in it is an error: GRUB, too, goes on after
 /// a line that it does not understand.
 pub fn parse(text: &str, saved: Option<&str>) -> Menu {
     let mut menu = Menu::default();
@@ -25,7 +25,6 @@ pub fn parse(text: &str, saved: Option<&str>) -> Menu {
             }
             (command, Some(entry)) => within(entry, command, rest),
             ("default", None) => {
-                let saved = saved.map(|text| text.split_whitespace().next().unwrap_or("0"));
                 let number = if rest == "saved" { saved.unwrap_or("0") } else { rest };
                 menu.default = Some(number.to_owned());
             }
@@ -73,7 +72,7 @@ fn within(entry: &mut Entry, command: &str, rest: &str) {
         "configfile" => entry.other = Some("it reads another menu".into()),
         "savedefault" => {
             entry.save = Some(match rest {
-                "" => Save::Own,
+                "" => Save::Entry(entry.index.clone()),
                 "fallback" => Save::Fallback,
                 number => Save::Entry(number.trim_start_matches("--default=").to_owned()),
             });
@@ -147,16 +146,21 @@ initrd\t\t/boot/initrd.img-6.1.0-18-cloud-amd64\n\
                     initrd (hd0,0)/boot/initrd\nlock\nsavedefault\nboot\n\
                     title two\n\troot (hd0)\n kernel\t/vmlinuz\nsavedefault fallback\n\
                     title three\nuuid 1234-abcd\nkernel=/vmlinuz\nsavedefault --default=1";
-        let menu = parse(text, Some("1\n#\n#\n"));
+        let menu = parse(text, Some("1"));
         assert_eq!(menu.default.as_deref(), Some("1"));
         assert_eq!(menu.fallback, ["2", "0"]);
         let [one, two, three] = &menu.entries[..] else { panic!("{menu:?}") };
         assert_eq!((one.title.as_str(), one.kernel.as_deref()), ("one", Some("/boot/vmlinuz")));
         assert_eq!((one.arguments.as_str(), &one.place), ("a=b=c quiet", &Place::Partition(1)));
-        assert_eq!((&one.initrds[..], &one.save), (&["/boot/initrd".into()][..], &Some(Save::Own)));
+        assert_eq!(
+            (&one.initrds[..], &one.save),
+            (&["/boot/initrd".into()][..], &Some(Save::Entry("0".into())))
+        );
         assert_eq!((&two.place, &two.save), (&Place::Disk, &Some(Save::Fallback)));
         assert_eq!(three.place, Place::Uuid("1234-abcd".into()));
         assert_eq!(three.save, Some(Save::Entry("1".into())));
+        let saved = |at| menu.saved(at).remove("saved_entry");
+        assert_eq!([saved(0), saved(1), saved(2)], ["0", "2", "1"].map(|n| Some(n.to_owned())));
         assert_eq!(parse("default saved\n", None).default.as_deref(), Some("0"));
     }
 

@@ -5,7 +5,7 @@ use super::find::{self, Located};
 use super::menu::{Entry, Listed};
 use super::volume::{Missing, Volume};
 use crate::boot;
-use crate::plan::PvBoot;
+use crate::plan::{PvBoot, SavedEnvironment};
 
 /// Largest kernel file; distributions' have 8 to 20 MiB.
 const MAX_KERNEL: u64 = 128 << 20;
@@ -28,6 +28,8 @@ pub struct Loaded {
     pub command_line: String,
     /// Entries that could not be loaded before it, and why.
     pub skipped: Vec<String>,
+    /// What the next boot is to remember.
+    pub saved: Option<SavedEnvironment>,
 }
 
 /// Choose the entry as GRUB would, and load it.
@@ -35,7 +37,7 @@ pub struct Loaded {
 /// # Errors
 /// One line: what was looked for, or why nothing could be loaded.
 pub fn load(volume: &Volume, boot: &PvBoot) -> Result<Loaded, String> {
-    let located = find::find(volume, boot.from)?;
+    let located = find::find(volume, boot.from, boot.saved.as_ref())?;
     let system = &volume.systems[located.system];
     let place = format!("{} on {}", located.path, system.name());
     let candidates = located.menu.candidates(boot.entry.as_deref());
@@ -45,8 +47,15 @@ pub fn load(volume: &Volume, boot: &PvBoot) -> Result<Loaded, String> {
         let entry = &located.menu.entries[at];
         match load_entry(volume, &located, entry, boot) {
             Ok((kernel, ramdisk, command_line)) => {
-                let entry = (entry.index.clone(), entry.full_title());
-                return Ok(Loaded { menu: place, entry, kernel, ramdisk, command_line, skipped });
+                return Ok(Loaded {
+                    menu: place,
+                    entry: (entry.index.clone(), entry.full_title()),
+                    kernel,
+                    ramdisk,
+                    command_line,
+                    skipped,
+                    saved: located.remember(at),
+                });
             }
             Err(why) if skipped.len() < MAX_REASONS => {
                 skipped.push(format!("entry {} '{}': {why}", entry.index, entry.full_title()));
@@ -116,7 +125,7 @@ fn read(
 /// # Errors
 /// As [`load`], short of what concerns one entry.
 pub fn list(volume: &Volume, boot: &PvBoot) -> Result<(String, Vec<Listed>), String> {
-    let located = find::find(volume, boot.from)?;
+    let located = find::find(volume, boot.from, boot.saved.as_ref())?;
     let order = located.menu.candidates(None).unwrap_or_default();
     let problem = |entry: &Entry| {
         if entry.other.is_some() {

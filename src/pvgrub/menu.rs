@@ -1,9 +1,12 @@
 //! A boot menu, whatever file it came from.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Most entries that are read; a menu that people use has a few dozen.
 pub const MAX_ENTRIES: usize = 512;
+/// The variable of the saved default. (GRUB 2 manual, "grub-set-default")
+pub const SAVED_ENTRY: &str = "saved_entry";
 /// Longest menu file in bytes. update-grub writes some 10 KiB.
 pub const MAX_MENU: u64 = 1 << 20;
 
@@ -70,6 +73,8 @@ pub struct Menu {
     pub default: Option<String>,
     /// What is tried, in this order, if that can't be loaded.
     pub fallback: Vec<String>,
+    /// Variables that are saved whichever entry boots: an entry that was chosen for one boot is so no longer.
+    pub saves: BTreeMap<String, String>,
 }
 
 /// One entry as a listing shows it.
@@ -94,6 +99,15 @@ pub struct Listed {
 }
 
 impl Entry {
+    /// GRUB 2's variable `chosen`: the ids of the submenus around it and its own, or titles, as [`Menu::find`] takes them.
+    fn chosen(&self) -> String {
+        let own = [(self.title.clone(), self.id.clone())];
+        let name = |(title, id): &(String, Option<String>)| {
+            id.as_ref().unwrap_or(title).replace('>', ">>")
+        };
+        self.within.iter().chain(&own).map(name).collect::<Vec<_>>().join(">")
+    }
+
     /// Titles of the submenus around it and its own.
     pub fn full_title(&self) -> String {
         let around = self.within.iter().map(|(title, _)| title.as_str());
@@ -121,6 +135,24 @@ impl Menu {
             .or_else(|| at(&|entry| !text.is_empty() && below(entry, text)))
             .or_else(|| at(&|entry| entry.matches(text)))
             .or_else(|| at(&|entry| entry.title == text || entry.id.as_deref() == Some(text)))
+    }
+
+    /// What is saved when the entry at `at` boots.
+    pub fn saved(&self, at: usize) -> BTreeMap<String, String> {
+        let mut saves = self.saves.clone();
+        let entry = &self.entries[at];
+        let default = match &entry.save {
+            None => None,
+            Some(Save::Own) => Some(entry.chosen()),
+            Some(Save::Entry(index)) => Some(index.clone()),
+            // The one after it, if it is one of them. (stage2/builtins.c in GRUB 0.97, savedefault_func)
+            Some(Save::Fallback) => {
+                let own = self.fallback.iter().position(|text| self.find(text) == Some(at));
+                self.fallback.get(own.map_or(0, |own| own + 1)).cloned()
+            }
+        };
+        saves.extend(default.map(|entry| (SAVED_ENTRY.to_owned(), entry)));
+        saves
     }
 
     /// The entries in the order in which they are tried. `wanted` is the only one if it is given.

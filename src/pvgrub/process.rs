@@ -155,6 +155,7 @@ fn found(socket: BorrowedFd<'_>, loaded: load::Loaded) -> Result<()> {
             ramdisk_digest: loaded.ramdisk.as_deref().map(digest),
             command_line: loaded.command_line,
             skipped: loaded.skipped.iter().map(|why| one_line(why)).collect(),
+            saved: loaded.saved,
         }),
     )?;
     let mut buffer = Vec::new();

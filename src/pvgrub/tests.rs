@@ -91,6 +91,7 @@ fn boot(from: PvGrub) -> PvBoot {
         append: "extra".into(),
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 0,
+        saved: None,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::detect::Disk;
 use super::menu::Listed;
 use crate::error::{Error, OrFail, Result};
-use crate::plan::PvBoot;
+use crate::plan::{PvBoot, SavedEnvironment};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
@@ -133,6 +133,9 @@ pub struct Found {
     pub command_line: String,
     /// Entries that could not be loaded before it, and why.
     pub skipped: Vec<String>,
+    /// What the next boot is to remember.
+    #[serde(default)]
+    pub saved: Option<SavedEnvironment>,
 }
 
 /// Send a packet.

@@ -169,7 +169,10 @@ impl EventLoop {
         self.report.tell(&VmReport::Reset { at: now_ms(), by });
         let failed = |error: crate::Error| (EndReason::VmmError, format!("cannot reset: {error}"));
         if let Some(chosen) = self.machine.reset().map_err(failed)? {
-            self.report.notice(&chosen);
+            self.report.notice(&chosen.message);
+            if let Some(environment) = chosen.saved {
+                self.report.tell(&VmReport::Saved { at: now_ms(), environment });
+            }
         }
         self.resets += 1;
         self.panicked = false;

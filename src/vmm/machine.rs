@@ -35,6 +35,7 @@ use crate::vmm::console::Console;
 use crate::vmm::cpuid::{Model, Supported};
 use crate::vmm::devices::{self, NewDevice, Virtio};
 use crate::vmm::gate::Gate;
+use crate::vmm::menu::Chosen;
 use crate::vmm::payload::Payload;
 use crate::vmm::pc::Pc;
 use crate::vmm::pci::irqfd;
@@ -187,7 +188,7 @@ impl Machine {
     ///
     /// # Errors
     /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
-    pub fn reset(&self) -> Result<Option<String>> {
+    pub fn reset(&self) -> Result<Option<Chosen>> {
         self.transports.iter().for_each(|transport| transport.reset());
         let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = payload.choose(self.media().next())?;

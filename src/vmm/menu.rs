@@ -5,7 +5,7 @@
 
 use crate::block::Disk;
 use crate::error::{Error, Result};
-use crate::plan::{MenuPlan, PvBoot};
+use crate::plan::{MenuPlan, PvBoot, SavedEnvironment};
 use crate::pvgrub::{Bytes, Child, Wanted};
 use crate::sys::fds;
 use std::fs::File;
@@ -27,8 +27,16 @@ pub struct Changes {
     pub initrd: Option<Option<File>>,
     /// The kernel's command line.
     pub command_line: String,
-    /// What boots, and what was skipped, for the report.
+    /// For the report.
+    pub chosen: Chosen,
+}
+
+/// What a menu chose.
+pub struct Chosen {
+    /// What boots, and what was skipped.
     pub message: String,
+    /// What the next boot is to remember, if that is not what this one remembered.
+    pub saved: Option<Option<SavedEnvironment>>,
 }
 
 impl Menu {
@@ -73,7 +81,10 @@ impl Menu {
         }
         self.kernel_digest = found.kernel_digest;
         self.ramdisk_digest = found.ramdisk_digest;
-        Ok(Changes { kernel, initrd, command_line: found.command_line, message })
+        let saved = (found.saved != self.boot.saved).then(|| found.saved.clone());
+        self.boot.saved = found.saved;
+        let chosen = Chosen { message, saved };
+        Ok(Changes { kernel, initrd, command_line: found.command_line, chosen })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a machine executes first, kept for its resets.
 
-use super::menu::Menu;
+use super::menu::{Chosen, Menu};
 use crate::block::Disk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
@@ -39,7 +39,7 @@ impl Payload {
                 kernel: fds::take_file(*kernel)?,
                 initrd: initrd.map(fds::take_file).transpose()?,
                 cmdline: cmdline.clone(),
-                menu: menu.as_ref().map(Menu::take).transpose()?.map(Box::new),
+                menu: menu.as_deref().map(Menu::take).transpose()?.map(Box::new),
             },
             BootPlan::Firmware { image } => Self::Firmware(Firmware::map(fds::take_file(*image)?)?),
         })
@@ -49,7 +49,7 @@ impl Payload {
     ///
     /// # Errors
     /// Nothing boots by it any more.
-    pub fn choose(&mut self, root: Option<&dyn Disk>) -> Result<Option<String>> {
+    pub fn choose(&mut self, root: Option<&dyn Disk>) -> Result<Option<Chosen>> {
         let Self::Kernel { kernel, initrd, cmdline, menu: Some(menu) } = self else {
             return Ok(None);
         };
@@ -62,7 +62,7 @@ impl Payload {
             *initrd = new;
         }
         *cmdline = changes.command_line;
-        Ok(Some(changes.message))
+        Ok(Some(changes.chosen))
     }
 
     /// Put it into RAM that is all zero, for a machine with `slots` virtio devices.
