@@ -121,7 +121,8 @@ pub fn is_deprecated(image: &Image, now: &str) -> bool {
 }
 
 /// Remember that the image was launched now: one file's time, which any number of launches may set at once. Only the
-/// owner's launches leave it: nobody else can write there, and others' instances are nothing that an owner may see.
+/// owner's launches leave it: nobody else can write there, and what anybody may write tells nothing. Others' journals,
+/// which have their launches, are their own to read.
 pub fn launched(store: &Store, image: &Image) {
     if image.owner_id != owner_id() {
         return;
