@@ -20,7 +20,7 @@ pub fn compile(rustc: &OsStr, main: &Path, script: &Path, out: &Path) -> Result<
         .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "guest"])
         .args(["--target", "x86_64-unknown-linux-gnu", "-C", "panic=abort", "-C", "opt-level=2"])
         .args(["-C", "codegen-units=1", "-C", "relocation-model=static", "-C", "strip=symbols"])
-        .args(["-C", "force-unwind-tables=no", "-D", "warnings"])
+        .args(["-C", "force-unwind-tables=no"])
         .args(["-C", "link-args=-nostartfiles -nostdlib -static -no-pie"])
         .args(["-C", "link-args=-Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,-z,norelro"])
         .arg("-C")

@@ -65,9 +65,10 @@ pub fn pages(count: usize) -> &'static mut [u8] {
 /// What `core` expects of every platform, by the instructions made for it.
 mod routines {
     use core::arch::asm;
+    use core::ffi::{c_char, c_void};
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    unsafe extern "C" fn memcpy(to: *mut c_void, from: *const c_void, len: usize) -> *mut c_void {
         // SAFETY: the caller's promise is memcpy's contract.
         unsafe {
             asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _)
@@ -76,7 +77,7 @@ mod routines {
     }
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, len: usize) -> *mut c_void {
         if (to as usize).wrapping_sub(from as usize) >= len {
             // SAFETY: ascending is right when `to` is not inside the source.
             return unsafe { memcpy(to, from, len) };
@@ -90,7 +91,7 @@ mod routines {
     }
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
+    unsafe extern "C" fn memset(to: *mut c_void, byte: i32, len: usize) -> *mut c_void {
         // SAFETY: the caller's promise is memset's contract.
         unsafe {
             asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("al") byte as u8)
@@ -99,7 +100,8 @@ mod routines {
     }
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    unsafe extern "C" fn memcmp(a: *const c_void, b: *const c_void, len: usize) -> i32 {
+        let (a, b) = (a.cast::<u8>(), b.cast::<u8>());
         for n in 0..len {
             // SAFETY: the caller's promise is memcmp's contract.
             let (x, y) = unsafe { (a.add(n).read_volatile(), b.add(n).read_volatile()) };
@@ -111,13 +113,13 @@ mod routines {
     }
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    unsafe extern "C" fn bcmp(a: *const c_void, b: *const c_void, len: usize) -> i32 {
         // SAFETY: the same contract.
         unsafe { memcmp(a, b, len) }
     }
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn strlen(text: *const u8) -> usize {
+    unsafe extern "C" fn strlen(text: *const c_char) -> usize {
         // SAFETY: the caller promises a NUL.
         (0..).find(|&n| unsafe { text.add(n).read_volatile() } == 0).unwrap_or(0)
     }
