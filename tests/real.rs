@@ -64,11 +64,20 @@ fn more_pv_grub() {
     booting::boots_twice_and_then_another_kernel(&lab, "debian-pv", "/boot/grub/menu.lst");
 }
 
-/// The same for i386; and that image by direct boot of its kernel.
+/// The same for i386.
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_i386() {
     let lab = stock();
     lab.have("debian-i386", &["--kernel", "aki-pv-grub-hd0"]);
     booting::boots_twice_and_then_another_kernel(&lab, "debian-i386", "/boot/grub/menu.lst");
+}
+
+/// That image, whose kernel has no 64-bit entry, by direct boot.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_i386_direct() {
+    let lab = stock();
+    lab.have("debian-i386", &["--kernel", "aki-pv-grub-hd0"]);
+    booting::boots_directly(&lab, "debian-i386", "vmlinuz-i386", "initrd-i386.img");
 }

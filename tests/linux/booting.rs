@@ -37,6 +37,20 @@ pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     lab.ok(&["terminate", id]);
 }
 
+/// An image for i386 by this kernel and initial ramdisk, whatever is on its disk.
+pub fn boots_directly(lab: &Lab, image: &str, kernel: &str, initrd: &str) {
+    let [kernel, initrd] =
+        [kernel, initrd].map(|name| images().join(name).to_str().unwrap().to_owned());
+    let cmdline = "console=ttyS0 quiet root=LABEL=root ro";
+    let boot = ["--kernel", &kernel, "--initrd", &initrd, "--cmdline", cmdline];
+    let id = lab.launch_of(image, 1, &[&boot[..], &["-c", "1", "-m", "512M"]].concat()).remove(0);
+    lab.wait(std::slice::from_ref(&id), "login");
+    let mut shell = lab.shell(&id);
+    assert_eq!(shell.sh("uname -m"), "i686");
+    assert!(shell.sh("cat /proc/cmdline").starts_with(cmdline));
+    lab.ok(&["terminate", &id]);
+}
+
 /// Run in a guest that has a kernel as /root/vmlinux: a package of it under another version, which its `uname -r` tells,
 /// installed as Debian's kernels are: the menu is written by the package's script.
 const INSTALL: &str = r#"#!/bin/sh
