@@ -55,6 +55,15 @@ fn more_hvm_gpt() {
     booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm-gpt", "/boot/grub/grub.cfg");
 }
 
+/// GRUB's menu is there for whoever is on the console.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_grub_menu() {
+    let lab = stock();
+    lab.have("debian-hvm", &[]);
+    booting::grub_takes_commands(&lab, "debian-hvm");
+}
+
 /// menu.lst on an unpartitioned root.
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]

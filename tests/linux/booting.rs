@@ -37,6 +37,27 @@ pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     lab.ok(&["terminate", id]);
 }
 
+/// GRUB's menu, its command line, and a kernel command line of one's own, all by `spore console`.
+pub fn grub_takes_commands(lab: &Lab, image: &str) {
+    let id = lab.launch_of(image, 1, &["-c", "1", "-m", "512M"]).remove(0);
+    let mut grub = lab.console(&id);
+    grub.insist("c", "grub> ");
+    // What has been typed too often goes (^U); what is echoed is not what is looked for.
+    grub.send("\x15echo m'e'n'u'\n");
+    grub.expect("menu");
+    grub.expect("grub> ");
+    grub.send("linux /vmlinuz root=LABEL=root ro console=ttyS0 quiet of.my=own\n");
+    grub.expect("grub> ");
+    grub.send("initrd /initrd.img\n");
+    grub.expect("grub> ");
+    grub.send("boot\n");
+    grub.expect("login: ");
+    drop(grub);
+    let mut shell = lab.shell(&id);
+    assert!(shell.sh("cat /proc/cmdline").contains("of.my=own"));
+    lab.ok(&["terminate", &id]);
+}
+
 /// An image for i386 by this kernel and initial ramdisk, whatever is on its disk.
 pub fn boots_directly(lab: &Lab, image: &str, kernel: &str, initrd: &str) {
     let [kernel, initrd] =

@@ -160,6 +160,13 @@ impl Lab {
 
     /// A root shell on the serial line of an instance that shows its login prompt.
     pub fn shell(&self, id: &str) -> Shell {
+        let mut shell = self.console(id);
+        shell.log_in();
+        shell
+    }
+
+    /// The serial line of an instance, whoever is there.
+    pub fn console(&self, id: &str) -> Shell {
         let mut child = self
             .command(&["console", id])
             .stdin(Stdio::piped())
@@ -178,9 +185,7 @@ impl Lab {
             }
         });
         let stdin = child.stdin.take().unwrap();
-        let mut shell = Shell { child, stdin, from, seen: String::new() };
-        shell.log_in();
-        shell
+        Shell { child, stdin, from, seen: String::new() }
     }
 }
 
@@ -217,6 +222,19 @@ pub struct Shell {
 }
 
 impl Shell {
+    /// Type `key` until `text` comes, to somebody who may not listen yet.
+    pub fn insist(&mut self, key: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.seen.contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in {:?}", self.seen);
+            self.send(key);
+            if let Ok(bytes) = self.from.recv_timeout(Duration::from_millis(200)) {
+                self.seen.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        }
+        self.expect(text);
+    }
+
     fn log_in(&mut self) {
         self.send("\n");
         self.expect("login: ");
