@@ -4,6 +4,8 @@
 
 #[path = "linux/booting.rs"]
 mod booting;
+#[path = "linux/imaging.rs"]
+mod imaging;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
@@ -89,4 +91,10 @@ fn more_i386_direct() {
     let lab = stock();
     lab.have("debian-i386", &["--kernel", "aki-pv-grub-hd0"]);
     booting::boots_directly(&lab, "debian-i386", "vmlinuz-i386", "initrd-i386.img");
+}
+
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_images() {
+    imaging::images_of_a_writing_guest(&stock());
 }
