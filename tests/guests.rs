@@ -78,7 +78,10 @@ fn nothing_is_left_outside_the_store() {
         return;
     }
     let store = Store::new();
-    let inside = "mount -t tmpfs none /tmp || exit 77
+    // A checkout may lie in /tmp itself.
+    let inside = "mount --rbind /tmp /mnt && mount -t tmpfs none /tmp || exit 77
+        case $SPORE in /tmp/*) SPORE=/mnt${SPORE#/tmp} ;; esac
+        case $SPORE_HOME in /tmp/*) SPORE_HOME=/mnt${SPORE_HOME#/tmp} ;; esac
         mkdir -m 700 /tmp/home /tmp/run || exit 1
         export HOME=/tmp/home TMPDIR=/tmp
         for runtime in '' /tmp/run; do
