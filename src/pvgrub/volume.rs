@@ -73,17 +73,17 @@ impl Cached {
     fn read_some(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let number = offset / CHUNK;
         let mut chunks = self.chunks.borrow_mut();
-        let chunk = match chunks.iter().position(|(n, _)| *n == number) {
-            Some(at) => chunks.remove(at),
+        let at = chunks.iter().position(|(n, _)| *n == number);
+        let chunk = match at.and_then(|at| chunks.remove(at)) {
+            Some(chunk) => chunk,
             None => {
                 // The memory of what goes is there already: new memory is paid for page by page.
                 let oldest = if chunks.len() < KEPT { None } else { chunks.pop_back() };
                 let memory = oldest.map(|(_, memory)| memory).unwrap_or_default();
-                Some((number, self.load(number * CHUNK, memory)?))
+                (number, self.load(number * CHUNK, memory)?)
             }
         };
-        chunks.extend(chunk);
-        chunks.rotate_right(1);
+        chunks.push_front(chunk);
         let found = chunks.front().and_then(|(_, chunk)| chunk.get((offset % CHUNK) as usize..));
         let found = found.filter(|found| !found.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
         let count = found.len().min(bytes.len());
