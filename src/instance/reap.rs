@@ -148,9 +148,9 @@ pub fn came_up(record: &mut Record, pid: Option<u32>, engines: Vec<Engine>) {
 }
 
 /// When the VMM ended, in milliseconds since the epoch: as it said; if it was killed, when it last wrote anything.
-fn last_sign_of_life(dir: &InstanceDir, record: &Record) -> u64 {
-    if let Some(VmReport::Ended { at, .. }) = dir.reports().ok().and_then(|mut r| r.pop()) {
-        return at;
+fn last_sign_of_life(dir: &InstanceDir, record: &Record, reports: &[VmReport]) -> u64 {
+    if let Some(VmReport::Ended { at, .. }) = reports.last() {
+        return *at;
     }
     let overlay = |id: &VolumeId| {
         let top = dir.store().volumes().get(id).ok()?.layers.into_iter().next()?;
@@ -175,13 +175,13 @@ pub fn finish(
     state: State,
     reason: StateReason,
 ) -> Result<()> {
-    let ended_at = last_sign_of_life(dir, &locked.record);
+    let reports = dir.reports().unwrap_or_default();
+    let ended_at = last_sign_of_life(dir, &locked.record, &reports);
     let instance = &mut locked.record.instance;
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
     instance.spore.engines.clear();
-    let saved = dir.reports().unwrap_or_default().into_iter().rev();
-    let mut saved = saved.filter_map(|report| match report {
+    let mut saved = reports.into_iter().rev().filter_map(|report| match report {
         VmReport::Saved { environment, .. } => Some(environment),
         _ => None,
     });
