@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::Store;
+use common::{Store, administrators};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// A raw disk with an ext4 at `start`, in which are `files`.
 fn disk(dir: &Path, start: u64, files: &[(&str, &str)]) -> PathBuf {
@@ -18,8 +17,7 @@ fn disk(dir: &Path, start: u64, files: &[(&str, &str)]) -> PathBuf {
     std::fs::create_dir_all(&tree).unwrap();
     let image = dir.join("disk.img");
     std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-    let made = Command::new("mke2fs")
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))
+    let made = administrators("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-E", &format!("offset={start}"), "-d"])
         .args([&tree, &image])
         .arg(format!("{}k", (16 << 10) - start / 1024))

@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::{Store, has_kvm, volumes};
+use common::{Store, administrators, has_kvm, volumes};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 const MIB: usize = 1 << 20;
@@ -15,9 +14,9 @@ fn ext4(store: &Store, fill: impl Fn(&Path)) -> Vec<u8> {
     let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
     std::fs::create_dir_all(tree.join("boot/grub")).unwrap();
     fill(&tree);
-    let mut make = Command::new("mke2fs");
+    let mut make = administrators("mke2fs");
     make.args(["-q", "-F", "-t", "ext4", "-b", "1024", "-d"]).args([&tree, &image]).arg("8M");
-    let made = make.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().unwrap();
+    let made = make.output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     std::fs::read(&image).unwrap()
 }
@@ -281,10 +280,8 @@ fn entries_are_listed_and_both_kernels_are_built_in() {
 fn linked(store: &Store, disk: &[u8], directory: &str, name: &str) -> Vec<u8> {
     let path = store.home().join("linked");
     std::fs::write(&path, disk).unwrap();
-    let search = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let mut debugfs = Command::new("debugfs");
     let command = format!("link {directory} {name}");
-    let done = debugfs.env("PATH", search).args(["-w", "-R", &command]).arg(&path).output();
+    let done = administrators("debugfs").args(["-w", "-R", &command]).arg(&path).output();
     assert!(done.unwrap().status.success());
     std::fs::read(&path).unwrap()
 }
