@@ -56,7 +56,8 @@ pub struct VmPlan {
     /// Held open for the life of the VMM: the launcher has taken an exclusive flock on this open file
     /// description, so the kernel releases it exactly when the VMM is gone.
     pub lock: Option<PlanFd>,
-    /// Benchmark: one byte is written here at the guest's first port or memory-mapped I/O, and the VM ends.
+    /// Benchmark: the time of the guest's first port or memory-mapped I/O is written here (CLOCK_MONOTONIC in ns, 8 bytes),
+    /// and the VM ends.
     pub first_io: Option<PlanFd>,
     /// Drop privileges after assembly (seccomp, Landlock, no_new_privs). Off only for debugging.
     pub sandbox: bool,
