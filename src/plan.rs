@@ -39,7 +39,6 @@ pub struct VmPlan {
     /// What runs first.
     pub boot: BootPlan,
     /// How the guest finds its virtio devices.
-    #[serde(default)]
     pub transport: Transport,
     /// Block devices in order: the first is the root device ([`ROOT_DEVICE`]).
     pub disks: Vec<DiskPlan>,
@@ -184,9 +183,10 @@ impl SavedEnvironment {
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Registers in memory, named by the ACPI tables; a line of the I/O APIC each. (4.2)
-    #[default]
     Mmio,
-    /// Functions on a PCI bus, with MSI-X. (4.1)
+    /// Functions on a PCI bus, with MSI-X. (4.1) An interrupt costs the guest no exits, and a disk image whose ramdisk
+    /// was made for one host has no other driver.
+    #[default]
     Pci,
 }
 

@@ -49,10 +49,9 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
         request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
     }
     let usual = image.ramdisk_id.as_ref().filter(|_| request.kernel.is_none());
-    if let Some(ramdisk) = request.ramdisk.as_ref().or(usual) {
-        let known = store.ramdisks().get(ramdisk).ok();
-        request.ramdisk_transports = known.map(|ramdisk| ramdisk.transports).unwrap_or_default();
-    }
+    let ramdisk = request.ramdisk.as_ref().or(usual);
+    let kernel = request.kernel.as_ref().or(image.kernel_id.as_ref());
+    request.drivers = kernel::drivers(store, kernel, ramdisk);
     product::check(store, &image)?;
     crate::instance::host::check_kvm()?;
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;

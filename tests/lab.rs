@@ -82,11 +82,11 @@ fn pv_grub() {
     booting::the_root_volumes_own_kernel_boots(&lab(), "vmlinux-lab");
 }
 
-/// The same over PCI: interrupts are messages, and a reboot finds the devices again.
+/// The same over virtio-mmio.
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]
-fn over_pci() {
-    let lab = Lab::new("vmlinux-lab", None, &["--transport", "pci"]);
+fn over_mmio() {
+    let lab = Lab::new("vmlinux-lab", None, &["--transport", "mmio"]);
     scenarios::fio_verifies(&lab, 64);
     scenarios::reboots_inside(&lab);
 }

@@ -53,6 +53,31 @@ fn a_stopped_instance_changes_and_a_running_one_does_not() {
     store.ok(&["volume", "delete", root.as_str().unwrap()]);
 }
 
+/// The built-in guest with another driver, by what is written in it.
+fn kernel_for_pci(store: &Store) -> String {
+    let mut kernel = sporevm::demo::KERNEL.to_vec();
+    for (from, to) in [(&b"LNRO0005"[..], &b"LNRO____"[..]), (b"virtio block", b"\0virtio-pci\0")] {
+        let at = kernel.windows(from.len()).position(|window| window == from).unwrap();
+        kernel[at..at + to.len()].copy_from_slice(to);
+    }
+    let path = store.home().join("for-pci");
+    std::fs::write(&path, kernel).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_transport_follows_the_kernel() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = stopped(&store);
+    let transport = || store.describe(&id)["Spore"]["Transport"].clone();
+    assert_eq!(transport(), "mmio");
+    store.ok(&["modify", &id, "--kernel", &kernel_for_pci(&store)]);
+    assert_eq!(transport(), "pci");
+}
+
 #[test]
 fn an_instance_store_root_leaves_no_trace_even_when_its_vmm_is_killed() {
     if !has_kvm() {

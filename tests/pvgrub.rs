@@ -55,7 +55,17 @@ fn partitioned(content: &[u8], gpt: bool) -> Vec<u8> {
 fn import(store: &Store, name: &str, disk: &[u8], kernel: &str) {
     let path: PathBuf = store.home().join(name);
     std::fs::write(&path, disk).unwrap();
-    store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "--kernel", kernel]);
+    store.ok(&[
+        "image",
+        "import",
+        path.to_str().unwrap(),
+        "--name",
+        name,
+        "--kernel",
+        kernel,
+        "--transport",
+        "mmio",
+    ]);
     std::fs::remove_file(path).unwrap();
 }
 

@@ -16,8 +16,8 @@ fn stock() -> Lab {
     Lab::new("vmlinuz", Some("initrd.img"), &[])
 }
 
-fn stock_over_pci() -> Lab {
-    Lab::new("vmlinuz", Some("initrd.img"), &["--transport", "pci"])
+fn stock_over_mmio() -> Lab {
+    Lab::new("vmlinuz", Some("initrd.img"), &["--transport", "mmio"])
 }
 
 #[test]
@@ -32,11 +32,11 @@ fn life() {
     scenarios::long_life(&stock(), 8);
 }
 
-/// The same over PCI.
+/// The same over virtio-mmio.
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
-fn more_life_over_pci() {
-    scenarios::long_life(&stock_over_pci(), 8);
+fn more_life_over_mmio() {
+    scenarios::long_life(&stock_over_mmio(), 8);
 }
 
 /// SeaBIOS, a master boot record, GRUB and its menu.
@@ -48,11 +48,11 @@ fn hvm() {
     booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm", "/boot/grub/grub.cfg");
 }
 
-/// The same from a GUID partition table, over PCI: SeaBIOS finds the disk there, too.
+/// The same from a GUID partition table, over virtio-mmio: SeaBIOS finds the disk there, too.
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_hvm_gpt() {
-    let lab = stock_over_pci();
+    let lab = stock_over_mmio();
     lab.have("debian-hvm-gpt", &[]);
     booting::boots_twice_and_then_another_kernel(&lab, "debian-hvm-gpt", "/boot/grub/grub.cfg");
 }

@@ -9,7 +9,7 @@ use super::record::{Architecture, Image, ImageState, Kernel, RootDeviceType, Sna
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
-use crate::plan::DiskFormat;
+use crate::plan::{DiskFormat, Transport};
 use crate::store::{Durability, Staging, Store, now};
 use crate::volume::owner_id;
 use sha2::{Digest, Sha256};
@@ -52,6 +52,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     let mut manifest = Manifest::with_root(DEMO, snapshot);
     manifest.description = Some("Built-in guest: finds its disk, proves it, powers off".into());
     manifest.kernel_id = Some(kernel_id);
+    manifest.transport = Some(Transport::Mmio);
     manifest.root_device_type = Some(RootDeviceType::InstanceStore);
     let tag = Tag { key: "spore:instance-type".into(), value: "spore.tiny".into() };
     manifest.tags = vec![tag];
@@ -89,6 +90,7 @@ fn current(store: &Store, id: &ImageId, kernel: &KernelId) -> Option<Image> {
     let whole = store.administrator().is_none_or(administrators)
         && image.state == ImageState::Available
         && image.kernel_id.as_ref() == Some(kernel)
+        && image.transport == Some(Transport::Mmio)
         && store.kernels().exists(kernel)
         && store.snapshots().exists(snapshot);
     whole.then_some(image)
@@ -110,6 +112,7 @@ fn ensure_kernel(store: &Store, id: &KernelId, digest: &str) -> Result<()> {
         version: Some(env!("CARGO_PKG_VERSION").into()),
         digest: digest.to_owned(),
         size_bytes: demo::KERNEL.len() as u64,
+        transports: vec![Transport::Mmio],
         tags: Vec::new(),
     };
     staging.publish(store, &record, Durability::Durable)

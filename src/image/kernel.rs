@@ -9,7 +9,7 @@ use super::{digest, modules};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::plan::PvGrub;
+use crate::plan::{PvGrub, Transport};
 use crate::store::shared::open_file;
 use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::{owner_id, users};
@@ -74,6 +74,7 @@ fn register_file(
         version: unpacked.version,
         digest,
         size_bytes: unpacked.elf.len() as u64,
+        transports: modules::built_in(&unpacked.elf),
         tags: Vec::new(),
     };
     publish(store, &lock, staging, kernel)
@@ -230,6 +231,22 @@ pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<RamdiskId> {
     let file = open_file(&store.ramdisks().dir(id), RAMDISK)?;
     let path = Path::new(&record.name);
     Ok(register_ramdisk_file(store, file, path, None)?.record.ramdisk_id)
+}
+
+/// The transports of virtio devices that a kernel and its ramdisk have drivers for, the default first; none if that is not
+/// known.
+pub fn drivers(
+    store: &Store,
+    kernel: Option<&KernelId>,
+    ramdisk: Option<&RamdiskId>,
+) -> Vec<Transport> {
+    let kernel = kernel.and_then(|id| store.kernels().get(id).ok());
+    let ramdisk = ramdisk.and_then(|id| store.ramdisks().get(id).ok());
+    let kernel = kernel.map(|kernel| kernel.transports);
+    let ramdisk = ramdisk.map(|ramdisk| ramdisk.transports);
+    let known = [kernel, ramdisk].into_iter().flatten().flatten().collect::<Vec<_>>();
+    let all = [Transport::Pci, Transport::Mmio];
+    all.into_iter().filter(|transport| known.contains(transport)).collect()
 }
 
 /// Deregister a kernel.

@@ -357,6 +357,9 @@ pub struct Kernel {
     pub digest: String,
     /// Bytes of the unpacked kernel.
     pub size_bytes: u64,
+    /// The transports of virtio devices that it has drivers for without any module.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<Transport>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -375,6 +378,7 @@ impl Kernel {
                 version: None,
                 digest: String::new(),
                 size_bytes: 0,
+                transports: Vec::new(),
                 tags: Vec::new(),
             })
         };

@@ -57,8 +57,8 @@ pub struct Request {
     pub engine: Engine,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<Transport>,
-    /// What the ramdisk has drivers for, as far as that is known.
-    pub ramdisk_transports: Vec<Transport>,
+    /// What the kernel and its ramdisk have drivers for, as far as that is known; the default first.
+    pub drivers: Vec<Transport>,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
 }
@@ -239,7 +239,10 @@ pub fn resolve(
                 ShutdownBehavior::Stop
             },
             engine: request.engine,
-            transport: transport(request, image),
+            transport: request
+                .transport
+                .or(image.transport)
+                .unwrap_or_else(|| fitting(Transport::default(), &request.drivers)),
             tags: request.tags.clone(),
             product_codes: image.product_codes.clone(),
             hourly_rate: image.hourly_rate.clone(),
@@ -313,12 +316,10 @@ fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
     Ok(menu)
 }
 
-/// What was asked for, else what the image asks for, else what its ramdisk has a driver for, the default first.
-fn transport(request: &Request, image: &Image) -> Transport {
-    let has = &request.ramdisk_transports;
-    let usual = Transport::default();
-    let fitting = || if has.contains(&usual) { None } else { has.first().copied() };
-    request.transport.or(image.transport).or_else(fitting).unwrap_or(usual)
+/// `usual`, unless there is no driver for it and is one for another.
+pub fn fitting(usual: Transport, drivers: &[Transport]) -> Transport {
+    let other = drivers.first().filter(|_| !drivers.contains(&usual));
+    other.copied().unwrap_or(usual)
 }
 
 fn check_image(image: &Image) -> Result<()> {

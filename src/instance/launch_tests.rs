@@ -103,7 +103,7 @@ fn a_plan_in_full() {
         "root_device_type": "ebs",
         "shutdown_behavior": "stop",
         "engine": "auto",
-        "transport": "mmio",
+        "transport": "pci",
         "tags": []
     }]);
     assert_eq!(serde_json::to_value(&plans).unwrap(), golden);
@@ -209,8 +209,7 @@ fn an_instance_store_root_has_ec2s_limit() {
 fn the_transport_is_what_is_asked_for_or_what_the_ramdisk_can_drive() {
     let chosen = |asked, image_asks, ramdisk: &[Transport]| {
         let image = Image { transport: image_asks, ..image() };
-        let request =
-            Request { transport: asked, ramdisk_transports: ramdisk.into(), ..request(1, 1) };
+        let request = Request { transport: asked, drivers: ramdisk.into(), ..request(1, 1) };
         go(&request, &image).unwrap().remove(0).transport
     };
     let (mmio, pci) = (Transport::Mmio, Transport::Pci);

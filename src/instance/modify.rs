@@ -1,12 +1,14 @@
 //! Changing a stopped instance (EC2 ModifyInstanceAttribute).
 
 use super::dir::{self, InstanceDir};
+use super::launch::fitting;
 use super::lifecycle;
 use super::record::{Instance, Record};
 use super::types;
 use crate::boot::cmdline;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
+use crate::image::kernel;
 use crate::image::record::RootDeviceType;
 use crate::plan::PvGrub;
 use crate::store::{Durability, Store};
@@ -72,6 +74,11 @@ pub fn modify(
     boots(instance, changes)?;
     if let Some(ramdisk) = &changes.ramdisk {
         instance.ramdisk_id.clone_from(ramdisk);
+    }
+    if changes.kernel.is_some() || changes.ramdisk.is_some() {
+        let (kernel, ramdisk) = (instance.kernel_id.as_ref(), instance.ramdisk_id.as_ref());
+        let drivers = kernel::drivers(store, kernel, ramdisk);
+        instance.spore.transport = fitting(instance.spore.transport, &drivers);
     }
     let mut volumes = Vec::new();
     for (device, delete) in &changes.delete_on_termination {

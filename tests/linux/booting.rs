@@ -13,7 +13,7 @@ use std::process::Command;
 pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     let set = |name: &str| std::env::var_os(name).is_some();
     let count = if set("SPORE_BOX") && !set("SPORE_TEST_MORE") { 1 } else { 2 };
-    let ids = lab.launch_of(image, count, &["-c", "1", "-m", "512M"]);
+    let ids = lab.launch_of(image, count, &["-c", "2", "-m", "512M"]);
     lab.wait(&ids, "login");
     let name = |id: &String| {
         let mut shell = lab.shell(id);

@@ -68,9 +68,9 @@ impl Lab {
         &self.home
     }
 
-    /// Whether its instances' devices are PCI functions.
+    /// Whether its instances' devices are PCI functions, as they are unless something else is asked for.
     pub fn over_pci(&self) -> bool {
-        self.run_args.iter().any(|word| word == "pci")
+        !self.run_args.iter().any(|word| word == "mmio")
     }
 
     /// Run `spore ARGS` to its end.
