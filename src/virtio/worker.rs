@@ -113,8 +113,8 @@ impl Shared {
     }
 }
 
-/// The thread of one queue, with its handler. The thread begins at [`Worker::spawn`] or the first
-/// [`Worker::run`] and parks between drivers; it ends with the worker.
+/// The thread of one queue, with its handler. The thread begins at [`Worker::spawn`] and parks between drivers; it ends
+/// with the worker.
 pub struct Worker {
     queue: u16,
     kind: DeviceKind,
@@ -172,12 +172,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Serve `ring` under these features, from what waits in it on.
+    /// Serve `ring` under these features, from what waits in it on, as soon as the thread has begun. It is not begun here,
+    /// by a thread whose sandbox may forbid it.
     ///
     /// # Errors
-    /// The host has no thread for us, or the thread has ended.
+    /// The thread has ended.
     pub fn run(&mut self, ring: SplitQueue, features: u64) -> io::Result<()> {
-        self.spawn()?;
         let mut slot = self.shared.slot();
         if slot.gone {
             return Err(io::Error::other("its worker thread has ended"));

@@ -5,9 +5,10 @@
 //! that KVM needs for itself, ALL memory slots; then interrupt controllers, vCPUs, ioeventfds, irqfds. KVM's
 //! default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
 //!
-//! What does not need the VM is done beside it by a second thread: KVM's CPUID is asked for, disks are opened.
-//! Not more than one: KVM has kernel threads work for it when memory slots change. When that thread has ended,
-//! the vCPUs' threads begin, and are confined while the rest is made.
+//! What does not need the VM is done beside it by a second thread: disks are opened, the vCPUs' filter is compiled. Not more
+//! than one: KVM has kernel threads work for it when memory slots change. No thread waits for another after that: to wake
+//! one on an idle CPU may take longer than all of the guest's first steps. So the thread that assembled the machine becomes
+//! the first vCPU's, and all that the guest need not wait for is done by the event thread, which begins then.
 
 use crate::block::{self, Disk};
 use crate::boot::Entry;
@@ -65,7 +66,6 @@ pub struct Machine {
     payload: Mutex<Payload>,
     ram: GuestRam,
     vm: Arc<VmFd>,
-    seats: Vec<Seat>,
     vcpus: Vec<Arc<Vcpu>>,
     /// The interrupt controllers as KVM made them.
     irqchips: Vec<kvm_irqchip>,
@@ -85,28 +85,30 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Assemble the machine. Its vCPUs have threads, which do not run the guest yet.
+    /// Assemble the machine. Nothing runs the guest yet.
     ///
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
     pub fn assemble(kvm: &Kvm, plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
         check(kvm, &plan)?;
         let payload = Payload::take(&plan.boot)?;
-        let (board, (cpuid, disks)) = std::thread::scope(|scope| {
+        let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
+        let (board, cpuid, disks) = std::thread::scope(|scope| {
             let aside = std::thread::Builder::new().name("assemble".into()).stack_size(STACK);
-            let aside = aside
-                .spawn_scoped(scope, || Ok((Supported::ask(kvm)?, open_disks(&plan, report)?)));
+            let aside = aside.spawn_scoped(scope, || {
+                let disks = open_disks(&plan, report)?;
+                filters.as_ref().map_or(Ok(()), |filters| filters.compile_vcpu())?;
+                Ok(disks)
+            });
             let aside = aside.or_fail(|| "start a thread")?;
             let board = Board::create(kvm, &plan, &payload)?;
+            let cpuid = Supported::ask(kvm)?;
             let died = |_| Error::failure("the thread that opens the disks died");
-            Ok((board, aside.join().map_err(died)??))
+            Ok((board, cpuid, aside.join().map_err(died)??))
         })?;
         let Board { vm, ram, irqchips, vcpus, entry } = board;
         let vm = Arc::new(vm);
-        let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
         let gate = Arc::new(Gate::new()?);
-        let seats = (0..plan.cpus).map(|n| vcpu::spawn(n, gate.clone(), filters.clone()));
-        let seats = seats.collect::<Result<Vec<_>>>()?;
         let vcpus = start_vcpus(vcpus, &cpuid, &entry)?;
 
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
@@ -132,7 +134,6 @@ impl Machine {
             payload: Mutex::new(payload),
             ram,
             vm,
-            seats,
             vcpus,
             irqchips,
             pc,
@@ -147,19 +148,24 @@ impl Machine {
         })
     }
 
-    /// Let the guest run, and begin the threads of its devices.
+    /// Let the guest run: the seats of its vCPUs, the first one first.
+    pub fn run(&self) -> Vec<Seat> {
+        self.gate.open();
+        let filters = &self.filters;
+        let seat = |vcpu: &Arc<Vcpu>| Seat {
+            vcpu: vcpu.clone(),
+            shared: self.shared.clone(),
+            filters: filters.clone(),
+        };
+        self.vcpus.iter().map(seat).collect()
+    }
+
+    /// Begin the threads of the devices, from a thread that is not confined yet, once all vCPUs run.
     ///
     /// # Errors
     /// The host has no threads for us.
-    pub fn run(&self) -> Result<()> {
-        // The guest begins while its devices' threads do. Until they have, it waits at the registers: a driver that
-        // is ready must not make a vCPU's thread, which is confined, start them.
-        let held: Vec<_> = self.transports.iter().map(|transport| transport.hold()).collect();
-        self.gate.open();
-        for (seat, vcpu) in self.seats.iter().zip(&self.vcpus) {
-            seat.run(vcpu.clone(), self.shared.clone())?;
-        }
-        // With as few host CPUs as guest CPUs, whatever this thread does next would delay the guest.
+    pub fn start_devices(&self) -> Result<()> {
+        // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         self.gate.wait_joined(self.vcpus.len());
         let start = || "start a device's thread";
         for disk in &self.disks {
@@ -167,7 +173,7 @@ impl Machine {
             let confine = move || filters.map_or(Ok(()), |filters| filters.confine_worker());
             disk.disk.flush_aside(Box::new(confine)).or_fail(start)?;
         }
-        held.into_iter().try_for_each(|transport| transport.spawn_workers()).or_fail(start)
+        self.transports.iter().try_for_each(|device| device.spawn_workers()).or_fail(start)
     }
 
     /// Confine the calling thread, which serves events from now on.

@@ -23,9 +23,11 @@ use crate::sys::{fds, footprint, kvm};
 use event::EventLoop;
 use machine::Machine;
 use report::Report;
+use std::fs::File;
 use std::io::Read;
 use std::process::ExitCode;
 use std::sync::Arc;
+use vcpu::Seat;
 
 /// A plan is never longer than this.
 const MAX_PLAN: u64 = 1 << 20;
@@ -51,26 +53,53 @@ pub fn main() -> ExitCode {
     };
     report_panics(&report);
     let ready = plan.ready.and_then(|fd| fds::take_file(fd).ok());
-    match start(plan, &report) {
-        Ok(mut events) => {
-            let engines = machine::engines(&events.machine);
-            report::ready(ready, &Ready::Running { engines });
-            report.tell(&VmReport::Started { at: report::now_ms() });
-            footprint::forget_code();
-            let (reason, message) = events.run();
-            events.finish(reason, &message)
-        }
-        Err(error) => {
-            let message = error.to_string();
-            report.ended(EndReason::VmmError, &message);
-            report::ready(ready, &Ready::Failed { message });
-            fds::exit_now(error.exit_code().into())
-        }
+    let events = match assemble(plan, &report) {
+        Ok(events) => events,
+        Err(error) => fail(&report, ready, &error),
+    };
+    let mut seats = events.machine.run();
+    let first = seats.remove(0); // every machine has one
+    let told = report.clone();
+    let serve = move || serve_events(events, seats, &told, ready);
+    let thread = std::thread::Builder::new().name("events".into());
+    match thread.spawn(serve).or_fail(|| "start the event thread") {
+        Ok(_) => first.take(),
+        Err(error) => fail(&report, None, &error),
     }
 }
 
+/// What does not run, ends.
+fn fail(report: &Report, ready: Option<File>, error: &Error) -> ! {
+    let message = error.to_string();
+    report.ended(EndReason::VmmError, &message);
+    report::ready(ready, &Ready::Failed { message });
+    fds::exit_now(error.exit_code().into())
+}
+
+/// The event thread: it begins what the guest's first steps need not wait for.
+fn serve_events(
+    mut events: EventLoop,
+    other_vcpus: Vec<Seat>,
+    report: &Report,
+    ready: Option<File>,
+) -> ! {
+    let machine = &events.machine;
+    let mut others = (1..).zip(other_vcpus);
+    let started = others.try_for_each(|(index, seat)| seat.spawn(index));
+    let started = started.and_then(|()| machine.start_devices());
+    // Nothing of what the guest does is served before.
+    if let Err(error) = started.and_then(|()| machine.confine_event_thread()) {
+        fail(report, ready, &error);
+    }
+    report::ready(ready, &Ready::Running { engines: machine::engines(machine) });
+    report.tell(&VmReport::Started { at: report::now_ms() });
+    footprint::forget_code();
+    let (reason, message) = events.run();
+    events.finish(reason, &message)
+}
+
 /// Everything up to the moment at which the vCPUs run.
-fn start(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
+fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
     footprint::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     kvm::install_kick_handler()?;
@@ -82,11 +111,7 @@ fn start(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
         sandbox::confine(report.raw_fd())?;
     }
     let machine = Machine::assemble(&kvm, plan, report)?;
-    let events = EventLoop::new(machine, report.clone(), control, lock, signals)?;
-    events.machine.run()?;
-    // The guest need not wait for this: nothing of what it does is served before.
-    events.machine.confine_event_thread()?;
-    Ok(events)
+    EventLoop::new(machine, report.clone(), control, lock, signals)
 }
 
 fn read_plan() -> Result<VmPlan> {

@@ -155,12 +155,24 @@ impl Filters {
         if self.transport == Transport::Pci { list } else { &[] }
     }
 
+    /// Compile the vCPUs' filter, on a thread that has the time.
+    ///
+    /// # Errors
+    /// It can't be compiled, which a test refutes.
+    pub fn compile_vcpu(&self) -> Result<()> {
+        compiled(&self.vcpu, &self.for_vcpus()).map(drop)
+    }
+
+    fn for_vcpus(&self) -> [&'static [Allow]; 3] {
+        [COMMON, VCPU, self.with_pci(VCPU_PCI)]
+    }
+
     /// Confine the calling thread to what a vCPU's needs.
     ///
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_vcpu(&self) -> Result<()> {
-        apply(&self.vcpu, &[COMMON, VCPU, self.with_pci(VCPU_PCI)])
+        compiled(&self.vcpu, &self.for_vcpus())?.apply()
     }
 
     /// Confine the calling thread to what a virtio worker needs.
@@ -168,7 +180,7 @@ impl Filters {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_worker(&self) -> Result<()> {
-        apply(&self.worker, &[COMMON, FILES, WORKER])
+        compiled(&self.worker, &[COMMON, FILES, WORKER])?.apply()
     }
 
     /// Confine the calling thread to what the event thread needs.
@@ -176,17 +188,17 @@ impl Filters {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_event(&self) -> Result<()> {
-        apply(&self.event, &[COMMON, FILES, EVENT, self.with_pci(EVENT_PCI)])
+        compiled(&self.event, &[COMMON, FILES, EVENT, self.with_pci(EVENT_PCI)])?.apply()
     }
 }
 
-fn apply(filter: &OnceLock<Filter>, lists: &[&[Allow]]) -> Result<()> {
+fn compiled<'a>(filter: &'a OnceLock<Filter>, lists: &[&[Allow]]) -> Result<&'a Filter> {
     if let Some(filter) = filter.get() {
-        return filter.apply();
+        return Ok(filter);
     }
     // Two threads that come here at once both compile, and both get the same.
     let compiled = Filter::compile(&lists.concat())?;
-    filter.get_or_init(|| compiled).apply()
+    Ok(filter.get_or_init(|| compiled))
 }
 
 /// Confine the process as far as that does not depend on the thread. Call it before threads start, since

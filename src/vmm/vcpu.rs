@@ -11,7 +11,6 @@ use kvm_ioctls::VcpuFd;
 use rustix::time::ClockId;
 use std::fs::File;
 use std::io::Write;
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Address space for a thread's stack; only what it touches costs memory.
@@ -49,42 +48,37 @@ impl Vcpu {
     }
 }
 
-/// A vCPU's thread, which waits for its vCPU.
-pub struct Seat(Sender<(Arc<Vcpu>, Arc<Shared>)>);
-
-/// Begin a vCPU's thread. It confines itself while the machine is being made.
-///
-/// # Errors
-/// The host has no thread for us.
-pub fn spawn(index: u8, gate: Arc<Gate>, filters: Option<Arc<Filters>>) -> Result<Seat> {
-    let (seat, given) = channel::<(Arc<Vcpu>, Arc<Shared>)>();
-    let main = move || {
-        let confined = filters.map_or(Ok(()), |filters| filters.confine_vcpu());
-        if let Err(error) = confined {
-            gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
-        }
-        // Nothing is given where the machine could not be made.
-        if let Ok((vcpu, shared)) = given.recv() {
-            run(&vcpu, &shared);
-        }
-    };
-    let thread = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(STACK);
-    thread.spawn(main).or_fail(|| format!("start the thread of vCPU {index}"))?;
-    Ok(Seat(seat))
+/// A vCPU and all that its thread needs.
+pub struct Seat {
+    /// The vCPU.
+    pub vcpu: Arc<Vcpu>,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// What its thread is confined by.
+    pub filters: Option<Arc<Filters>>,
 }
 
 impl Seat {
-    /// Have the thread run `vcpu` as soon as the gate is open.
+    /// Begin a thread for it, that of vCPU number `index`.
     ///
     /// # Errors
-    /// The thread has died, which was reported.
-    pub fn run(&self, vcpu: Arc<Vcpu>, shared: Arc<Shared>) -> Result<()> {
-        self.0.send((vcpu, shared)).or_fail(|| "run a vCPU")
+    /// The host has no thread for us.
+    pub fn spawn(self, index: usize) -> Result<()> {
+        let thread = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(STACK);
+        let thread = thread.spawn(move || self.take());
+        thread.or_fail(|| format!("start the thread of vCPU {index}")).map(drop)
+    }
+
+    /// Confine the calling thread and run the guest on it, for the rest of the process's life.
+    pub fn take(self) -> ! {
+        if let Err(error) = self.filters.map_or(Ok(()), |filters| filters.confine_vcpu()) {
+            self.shared.gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
+        }
+        run(&self.vcpu, &self.shared)
     }
 }
 
-/// Run the guest for the rest of the process's life.
-fn run(vcpu: &Vcpu, shared: &Shared) {
+fn run(vcpu: &Vcpu, shared: &Shared) -> ! {
     shared.gate.join();
     let mut fd = vcpu.lock();
     let _kickable = Kickable::new(&mut fd);

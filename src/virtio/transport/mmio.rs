@@ -1,6 +1,6 @@
 //! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
 
-use super::{Core, CoreState, Halt, Held, Line, Registers, Transport, set_high, set_low};
+use super::{Core, CoreState, Halt, Line, Registers, Transport, set_high, set_low};
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
@@ -241,8 +241,8 @@ impl MmioTransport {
 }
 
 impl Transport for MmioTransport {
-    fn hold(&self) -> Held<'_> {
-        Held(self.registers())
+    fn spawn_workers(&self) -> io::Result<()> {
+        self.registers().spawn_workers()
     }
 
     fn reset(&self) {

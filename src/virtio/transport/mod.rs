@@ -13,8 +13,8 @@ use crate::virtio::worker::{Signal, ThreadStart, Worker};
 use crate::virtio::{Notices, feature};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard};
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
@@ -56,26 +56,15 @@ pub struct CoreState {
 
 /// What a machine does with a device, whatever its transport.
 pub trait Transport: Send + Sync {
-    /// Keep the guest from the device's registers until the worker threads have begun: now rather than when the
-    /// driver is ready, on a thread whose sandbox may forbid it.
-    fn hold(&self) -> Held<'_>;
+    /// Begin the worker threads. A driver that is ready before waits for them.
+    ///
+    /// # Errors
+    /// The host has no threads for us.
+    fn spawn_workers(&self) -> io::Result<()>;
     /// The machine's reset. Nothing is in flight when it returns.
     fn reset(&self);
     /// Finish what is in flight and end the worker threads, for good.
     fn shutdown(&self);
-}
-
-/// A device whose registers the guest can't reach yet.
-pub struct Held<'a>(MutexGuard<'a, Registers>);
-
-impl Held<'_> {
-    /// Begin the worker threads and let the guest in.
-    ///
-    /// # Errors
-    /// The host has no threads for us.
-    pub fn spawn_workers(mut self) -> io::Result<()> {
-        self.0.core.workers().iter_mut().try_for_each(|worker| worker.spawn())
-    }
 }
 
 /// A device's core with the registers that say which part of it others show.
@@ -89,6 +78,10 @@ pub struct Registers {
 impl Registers {
     fn new(core: Core) -> Self {
         Self { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 }
+    }
+
+    fn spawn_workers(&mut self) -> io::Result<()> {
+        self.core.workers().iter_mut().try_for_each(Worker::spawn)
     }
 
     fn reset(&mut self) {

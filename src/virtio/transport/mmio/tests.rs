@@ -348,7 +348,7 @@ fn nothing_is_in_flight_after_a_reset() {
 fn queues_are_served_independently() {
     let ram = ram();
     let rig = Rig::blk(&ram, MemDisk::new(1 << 20), 2);
-    rig.transport.hold().spawn_workers().unwrap();
+    rig.transport.spawn_workers().unwrap();
     assert!(rig.negotiate(feature::RING));
     let mut drivers = [Driver::new(&ram, 0, 64), Driver::new(&ram, 0x8000, 64)];
     rig.set_queue(0, &drivers[0]);

@@ -10,7 +10,7 @@ mod msix;
 pub use line::{PciHost, Vectors, Wire};
 pub use msix::Message;
 
-use super::{Core, CoreState, Halt, Held, Registers, Transport};
+use super::{Core, CoreState, Halt, Registers, Transport};
 use crate::chipset::pci::config::{ConfigSpace, Identity};
 use crate::chipset::pci::{Function, Window};
 use crate::error::{Error, OrFail, Result};
@@ -20,6 +20,7 @@ use crate::virtio::device::{Device, DeviceKind, Handlers};
 use crate::virtio::worker::ThreadStart;
 use line::PciLine;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The structures' places in the BAR.
@@ -301,8 +302,8 @@ impl PciTransport {
 }
 
 impl Transport for PciTransport {
-    fn hold(&self) -> Held<'_> {
-        Held(lock(&self.registers))
+    fn spawn_workers(&self) -> io::Result<()> {
+        lock(&self.registers).spawn_workers()
     }
 
     fn reset(&self) {
