@@ -7,17 +7,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Two instances of one image at once; then, in one of them, a second kernel by `dpkg -i` alone, and a reboot into it.
-/// `menu` is the file that the kernel's package has to have changed. In the box, where a boot takes minutes, there is one
-/// instance only, unless SPORE_TEST_MORE is set.
+/// Two instances of one image at once, with two CPUs each; then, in one of them, a second kernel by `dpkg -i` alone, and a
+/// reboot into it. `menu` is the file that the kernel's package has to have changed. In the box, where a boot takes minutes,
+/// it is one instance with one CPU only, unless SPORE_TEST_MORE is set.
 pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     let set = |name: &str| std::env::var_os(name).is_some();
     let count = if set("SPORE_BOX") && !set("SPORE_TEST_MORE") { 1 } else { 2 };
-    let ids = lab.launch_of(image, count, &["-c", "2", "-m", "512M"]);
+    let cpus = count.to_string();
+    let ids = lab.launch_of(image, count, &["-c", &cpus, "-m", "512M"]);
     lab.wait(&ids, "login");
     let name = |id: &String| {
         let mut shell = lab.shell(id);
         over_the_transport_asked_for(lab, &mut shell);
+        assert_eq!(shell.sh("nproc"), cpus);
         let name = shell.sh("cat /proc/sys/kernel/hostname");
         shell.log_out();
         name
