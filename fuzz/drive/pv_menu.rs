@@ -34,7 +34,7 @@ pub fn drive(data: &[u8]) {
         .map(|(n, text)| (format!("a-{n}+{n}.conf"), text.to_owned()))
         .collect();
     check(&bls::parse(&files, &Place::Menu, &environment, &text));
-    if let Ok(found) = grubcfg::parse(&text, "/boot/grub", &environment, &EvenlyNamed) {
-        check(&found.menu);
+    if let Ok(menu) = grubcfg::parse(&text, "/boot/grub", &environment, &EvenlyNamed) {
+        check(&menu);
     }
 }

@@ -157,12 +157,12 @@ fn grub_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> La
         let path = format!("{directory}/grub.cfg");
         let Some(text) = text(system, &path)? else { continue };
         let files = Files { volume, menu: at };
-        let found = grubcfg::parse(&text, directory, &environment, &files)
+        let menu = grubcfg::parse(&text, directory, &environment, &files)
             .map_err(|why| format!("the menu {path} on {} is no script: {why}", system.name()))?;
-        if found.menu.entries.is_empty() {
+        if menu.entries.is_empty() {
             continue;
         }
-        return Ok(Some(Located { menu: found.menu, path, system: at, saved }));
+        return Ok(Some(Located { menu, path, system: at, saved }));
     }
     Ok(None)
 }

@@ -17,15 +17,6 @@ pub trait Files {
     fn exists(&self, place: &Place, path: &str, nonempty: bool) -> bool;
 }
 
-/// A menu, and whether the script wants Boot Loader Specification entries (Fedora's blscfg).
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The menu.
-    pub menu: Menu,
-    /// The script has `blscfg`.
-    pub wants_bls: bool,
-}
-
 /// Execute the script `text`, which lies in the directory `prefix`. `environment` is what grubenv has.
 ///
 /// # Errors
@@ -35,7 +26,7 @@ pub fn parse(
     prefix: &str,
     environment: &Variables,
     files: &dyn Files,
-) -> Result<Found, String> {
+) -> Result<Menu, String> {
     let statements = script::parse(text)?;
     let mut variables = Variables::new();
     for (name, value) in [
@@ -56,14 +47,14 @@ pub fn parse(
     ] {
         variables.insert(name.into(), value.into());
     }
-    let mut run = Run { environment, files, found: Found::default(), steps: MAX_STEPS };
+    let mut run = Run { environment, files, menu: Menu::default(), steps: MAX_STEPS };
     let mut level = Level { variables, place: Place::Menu, ..Level::default() };
     run.statements(&statements, &mut level, &mut None)?;
-    let Run { mut found, .. } = run;
+    let Run { mut menu, .. } = run;
     let value = |name: &str| level.variables.get(name).filter(|value| !value.is_empty());
-    found.menu.default = value("default").cloned();
-    found.menu.fallback = value("fallback").map(|text| words_of_fallback(text)).unwrap_or_default();
-    Ok(found)
+    menu.default = value("default").cloned();
+    menu.fallback = value("fallback").map(|text| words_of_fallback(text)).unwrap_or_default();
+    Ok(menu)
 }
 
 /// Numbers are separated by spaces; a title is one.
@@ -76,7 +67,7 @@ fn words_of_fallback(text: &str) -> Vec<String> {
 struct Run<'a> {
     environment: &'a Variables,
     files: &'a dyn Files,
-    found: Found,
+    menu: Menu,
     steps: u32,
 }
 
@@ -144,8 +135,8 @@ impl Run<'_> {
             }
             ("[" | "test", _) => return Ok(self.test(arguments, level)),
             ("search" | "search.fs_uuid" | "search.fs_label", _) => search(name, arguments, level),
-            ("insmod" | "true" | "sleep" | "terminal_output" | "terminal_input", _) => {}
-            ("blscfg", _) => self.found.wants_bls = true,
+            // Boot Loader Specification entries (Fedora's blscfg) are looked for before any script is.
+            ("insmod" | "blscfg" | "true" | "sleep" | "terminal_output" | "terminal_input", _) => {}
             ("savedefault", _) => {
                 // As update-grub's function of this name: what was chosen for one boot is not.
                 let once = level.variables.get("boot_once").is_some_and(|once| !once.is_empty());
@@ -157,7 +148,7 @@ impl Run<'_> {
             ("save_env", _) if entry.is_none() && level.prefix.is_empty() => {
                 for name in arguments.iter().filter(|name| !name.starts_with('-')) {
                     let value = level.variables.get(name).cloned().unwrap_or_default();
-                    self.found.menu.saves.insert(name.clone(), value);
+                    self.menu.saves.insert(name.clone(), value);
                 }
             }
             _ if name.contains('=') => assign(name, level),
@@ -177,7 +168,7 @@ impl Run<'_> {
         let (title, id) = title(arguments);
         let index = format!("{}{}", level.prefix, level.entries);
         level.entries += 1;
-        if self.found.menu.entries.len() >= MAX_ENTRIES {
+        if self.menu.entries.len() >= MAX_ENTRIES {
             return Ok(true);
         }
         let within = level.within.clone();
@@ -188,7 +179,7 @@ impl Run<'_> {
             if entry.other.is_none() {
                 entry.other = super::not_linux(&entry);
             }
-            self.found.menu.push(entry);
+            self.menu.push(entry);
         }
         Ok(true)
     }

@@ -77,14 +77,14 @@ impl Files for Grubenv {
     }
 }
 
-fn read(text: &str, environment: &[(&str, &str)]) -> Result<Found, String> {
+fn read(text: &str, environment: &[(&str, &str)]) -> Result<Menu, String> {
     let environment = environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
     parse(text, "/boot/grub", &environment, &Grubenv)
 }
 
 #[test]
 fn what_update_grub_writes_is_read() {
-    let menu = read(DEBIAN, &[]).unwrap().menu;
+    let menu = read(DEBIAN, &[]).unwrap();
     let simple = &menu.entries[0];
     assert_eq!(simple.id.as_deref(), Some("gnulinux-simple-6d7b"));
     assert_eq!(simple.place, Place::Uuid("6d7b".into()));
@@ -100,12 +100,12 @@ fn what_update_grub_writes_is_read() {
 
 #[test]
 fn grub_reboot_and_grub_set_default_choose() {
-    let once = read(DEBIAN, &[("next_entry", "gnulinux-advanced-6d7b>1")]).unwrap().menu;
+    let once = read(DEBIAN, &[("next_entry", "gnulinux-advanced-6d7b>1")]).unwrap();
     assert_eq!(once.candidates(None).unwrap()[0], 2);
     let saved = DEBIAN.replace("set default=\"0\"", "set default=\"${saved_entry}\"");
-    let menu = read(&saved, &[("saved_entry", "1>0")]).unwrap().menu;
+    let menu = read(&saved, &[("saved_entry", "1>0")]).unwrap();
     assert_eq!(menu.candidates(None), Ok(vec![1]));
-    assert_eq!(read(&saved, &[]).unwrap().menu.candidates(None), Ok(vec![0]));
+    assert_eq!(read(&saved, &[]).unwrap().candidates(None), Ok(vec![0]));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn tests_hold_as_in_grub() {
         ("unknown_command", false),
     ] {
         let text = format!("if {condition}; then set default=yes; else set default=no; fi");
-        let found = read(&text, &[]).unwrap().menu.default;
+        let found = read(&text, &[]).unwrap().default;
         assert_eq!(found.as_deref(), Some(if holds { "yes" } else { "no" }), "{condition}");
     }
 }
@@ -142,16 +142,16 @@ fn searches_set_the_root_device() {
         ("root=hd0", Place::Disk),
     ] {
         let text = format!("menuentry x {{\n{command}\nlinux /k a\n}}");
-        let menu = read(&text, &[]).unwrap().menu;
+        let menu = read(&text, &[]).unwrap();
         assert_eq!(menu.entries[0].place, place, "{command}");
     }
 }
 
 #[test]
-fn fedoras_asks_for_bls_entries() {
-    let found = read("insmod blscfg\nblscfg\nset fallback=\"1 2\"\n", &[]).unwrap();
-    assert!(found.wants_bls);
-    assert_eq!(found.menu.fallback, ["1", "2"]);
+fn fedoras_is_a_script_without_entries() {
+    let menu = read("insmod blscfg\nblscfg\nset fallback=\"1 2\"\n", &[]).unwrap();
+    assert!(menu.entries.is_empty());
+    assert_eq!(menu.fallback, ["1", "2"]);
 }
 
 #[test]
@@ -161,15 +161,15 @@ fn a_script_that_grows_is_cut() {
     let nested = "submenu a {\n".repeat(30) + &"}\n".repeat(30);
     assert!(read(&nested, &[]).is_ok());
     let many = "menuentry a {\nlinux /k\n}\n".repeat(2 * MAX_ENTRIES);
-    assert_eq!(read(&many, &[]).unwrap().menu.entries.len(), MAX_ENTRIES);
+    assert_eq!(read(&many, &[]).unwrap().entries.len(), MAX_ENTRIES);
     assert!(read("menuentry x {", &[]).is_err());
 }
 
 proptest::proptest! {
     #[test]
     fn any_script_is_a_menu_or_an_error(text in "(menuentry a \\{\n|submenu b \\{\n|linux /k \\$x\n|\\}\n|set x=\\$x\\$x\n|if \\[ \\$x = a \\]; then\n|fi\n|search --set=root -u 1\n|else\n){0,30}") {
-        if let Ok(found) = read(&text, &[("x", "y")]) {
-            let _ = found.menu.candidates(None);
+        if let Ok(menu) = read(&text, &[("x", "y")]) {
+            let _ = menu.candidates(None);
         }
     }
 }
