@@ -179,7 +179,7 @@ impl Elf {
         Ok(())
     }
 
-    /// Load all segments into RAM, which is all zero where they go. Whole pages are mapped where the
+    /// Load all segments into RAM, which is all zero where they go. Whole pages are laid over it where the
     /// source is a file that has them at an offset equal to their address modulo a page; the rest is copied.
     /// The result is the range of addresses that the kernel takes, zeroed data included.
     ///
@@ -279,7 +279,7 @@ fn load_segment(segment: &Segment, source: Source, ram: &GuestRam) -> Result<()>
     match source {
         Source::File(file, _) if congruent && first < last => {
             let offset = segment.offset + (first - start);
-            ram::map_file(ram, first, file, offset, last - first)?;
+            ram::lay_file(ram, first, file, offset, last - first)?;
             copy(segment, start..first, source, ram)?;
             copy(segment, last..end, source, ram)
         }

@@ -45,7 +45,7 @@ impl Firmware {
     /// The host refuses the mapping.
     pub fn shadow(&self, ram: &GuestRam) -> Result<()> {
         let len = self.len.min(HIGH_RAM - FIRMWARE_SHADOW);
-        ram::map_file(ram, HIGH_RAM - len, &self.image, self.len - len, len)
+        ram::lay_file(ram, HIGH_RAM - len, &self.image, self.len - len, len)
     }
 }
 

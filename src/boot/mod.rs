@@ -81,7 +81,7 @@ fn load_kernel(source: Source, ram: &GuestRam) -> Result<(Elf, Range<u64>, Optio
     Ok((elf, extent, image.setup_header))
 }
 
-/// Map the initial ramdisk as high as it goes within `room`, where the kernel's own early allocations are
+/// Lay the initial ramdisk as high as it goes within `room`, where the kernel's own early allocations are
 /// least in its way. `None` if it is empty.
 fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<Range<u64>>> {
     let len = file.metadata().or_fail(|| "read the initial ramdisk's size")?.len();
@@ -102,7 +102,7 @@ fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<R
             ),
         ));
     };
-    ram::map_file(ram, start, file, 0, pages)?;
+    ram::lay_file(ram, start, file, 0, pages)?;
     Ok(Some(start..start + len))
 }
 

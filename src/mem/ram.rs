@@ -4,9 +4,11 @@ use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{MIN_MEMORY, MMIO_HOLE, PAGE, RAM_ABOVE_4G};
 use crate::sys::mmap::{self, HugePages};
 use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
 
 /// Guest RAM. Cheap to clone; the mapping lives as long as the process.
@@ -16,6 +18,8 @@ pub type GuestRam = Arc<GuestMemoryMmap>;
 /// smaller one (a clone of a unikernel touches some hundred KiB) would pay 2 MiB of zeroing and of
 /// host memory for each first touch.
 const HUGE_PAGES_FROM: u64 = 256 << 20;
+/// What is read of a file at a time: it stays in the CPU's cache until it is copied.
+const CHUNK: usize = 256 << 10;
 
 /// One piece of RAM as a KVM memory slot describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +100,41 @@ pub fn clear(ram: &GuestRam) -> Result<()> {
         .or_fail(|| "clear guest memory")
 }
 
-/// Lay `len` bytes of `file` from `offset` on over RAM at `gpa`, copy-on-write: clones share the
-/// host's page cache until they write. All three are page-aligned; the last page may reach beyond the
-/// end of the file and then reads as zeros there.
+/// Lay `len` bytes of `file` from `offset` on over RAM at `gpa`, which is all zero. All three are page-aligned; the last page
+/// may reach beyond the end of the file and then reads as zeros there.
+///
+/// RAM of small pages is mapped copy-on-write: clones share the host's page cache until they write. Into huge pages the file
+/// is read: mapped, each of its small pages would cost the guest an exit at its first touch, and its TLB misses after that,
+/// which takes longer than the copy of all of them.
 ///
 /// # Errors
-/// Not page-aligned, not RAM, or the file system cannot map files.
-pub fn map_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
+/// Not page-aligned, not RAM, the file can't be read, or its file system cannot map files.
+pub fn lay_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
+    match huge_pages(size(ram)) {
+        HugePages::Refused => map_file(ram, gpa, file, offset, len),
+        HugePages::Wanted => read_file(ram, gpa, file, offset, len),
+    }
+}
+
+fn read_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
+    let doing = || format!("read {len} bytes at offset {offset:#x} of a file to {gpa:#x}");
+    let mut buffer = vec![0; CHUNK.min(len as usize)];
+    let mut done = 0;
+    while done < len {
+        let chunk = (CHUNK as u64).min(len - done) as usize;
+        // Clones share the file's position.
+        let count = match file.read_at(&mut buffer[..chunk], offset + done) {
+            Ok(0) => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.or_fail(doing)?,
+        };
+        ram.write_slice(&buffer[..count], GuestAddress(gpa + done)).or_fail(doing)?;
+        done += count as u64;
+    }
+    Ok(())
+}
+
+fn map_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
     let doing = || format!("map {len} bytes at offset {offset:#x} of a file at {gpa:#x}");
     let region = ram.find_region(GuestAddress(gpa)).ok_or("no RAM there").or_fail(doing)?;
     let start = gpa - region.start_addr().0;
@@ -141,19 +173,24 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_file_is_copy_on_write_and_cleared_by_a_reset() {
-        let ram = create(MIN_MEMORY).unwrap();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[7; 5000]).unwrap();
-        map_file(&ram, 0x10_0000, &file, 0, 2 * PAGE).unwrap();
-        let at = |offset| ram.read_obj::<u8>(GuestAddress(0x10_0000 + offset)).unwrap();
-        assert_eq!((at(0), at(4999), at(5000), at(2 * PAGE)), (7, 7, 0, 0));
-        ram.write_obj(8u8, GuestAddress(0x10_0000)).unwrap();
-        let mut first = [0];
-        std::os::unix::fs::FileExt::read_at(&file, &mut first, 0).unwrap();
-        assert_eq!(first, [7]);
-        clear(&ram).unwrap();
-        assert_eq!((at(0), at(4999)), (0, 0));
+    fn a_file_over_ram_stays_as_it_is_and_is_cleared_by_a_reset() {
+        for size in [MIN_MEMORY, HUGE_PAGES_FROM] {
+            let ram = create(size).unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[7; 5000]).unwrap();
+            lay_file(&ram, 0x10_0000, &file, 0, 2 * PAGE).unwrap();
+            let at = |offset| ram.read_obj::<u8>(GuestAddress(0x10_0000 + offset)).unwrap();
+            assert_eq!((at(0), at(4999), at(5000), at(2 * PAGE)), (7, 7, 0, 0));
+            ram.write_obj(8u8, GuestAddress(0x10_0000)).unwrap();
+            let mut first = [0];
+            file.read_at(&mut first, 0).unwrap();
+            assert_eq!(first, [7]);
+            clear(&ram).unwrap();
+            assert_eq!((at(0), at(4999)), (0, 0));
+            lay_file(&ram, 0, &file, PAGE, PAGE).unwrap();
+            let at = |address| ram.read_obj::<u8>(GuestAddress(address)).unwrap();
+            assert_eq!((at(0), at(5000 - PAGE - 1), at(5000 - PAGE)), (7, 7, 0));
+        }
     }
 
     #[test]
@@ -168,7 +205,7 @@ mod tests {
             (0, 0, 0),
             (PAGE, 0, !(PAGE - 1)),
         ] {
-            assert!(map_file(&ram, gpa, &file, offset, len).is_err());
+            assert!(lay_file(&ram, gpa, &file, offset, len).is_err());
         }
     }
 }
