@@ -32,6 +32,7 @@ impl Rig {
         let line = irq.try_clone().unwrap();
         let transport =
             MmioTransport::new(device, handlers, ram.clone(), line, notices, &hook).unwrap();
+        transport.spawn_workers().unwrap();
         Self { transport, ram: ram.clone(), irq, told }
     }
 
