@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Store, administrators};
+use common::Store;
+use common::programs::administrators;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Store, administrators, has_kvm};
+use common::programs::administrators;
+use common::{Store, has_kvm};
 use sporevm::instance::firmware;
 use std::io::Write;
 use std::process::Stdio;

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Store, administrators, has_kvm, volumes};
+use common::programs::administrators;
+use common::{Store, has_kvm, volumes};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

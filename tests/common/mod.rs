@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary that shares this uses its part
 
 pub mod images;
+pub mod programs;
 pub mod volumes;
 
 use serde_json::Value;
@@ -29,14 +30,6 @@ pub fn has_kvm() -> bool {
 /// An empty store; its instances are terminated when it is dropped.
 pub struct Store {
     home: TempDir,
-}
-
-/// A program that may be where only administrators look for it, as mke2fs is.
-pub fn administrators(program: &str) -> Command {
-    let mut command = Command::new(program);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-    command
 }
 
 impl Store {

@@ -1,6 +1,7 @@
 //! Images that boot as EC2's do: what is on their own disk boots, and what is put there boots next.
 #![allow(dead_code)] // each of the two test binaries that share this uses its part
 
+use super::linux::programs::administrators;
 use super::linux::{Lab, Shell, images};
 use super::scenarios::{over_the_transport_asked_for, rebooted};
 use std::collections::BTreeSet;
@@ -141,10 +142,8 @@ fn add_to_root(from: &Path, to: &Path, file: &Path) {
     assert!(copied.success());
     let commands = to.with_extension("debugfs");
     std::fs::write(&commands, format!("cd /root\nwrite {} vmlinux\n", file.display())).unwrap();
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let mut debugfs = Command::new("debugfs");
-    let output =
-        debugfs.env("PATH", path).arg("-w").arg("-f").args([&commands, to]).output().unwrap();
+    let mut debugfs = administrators("debugfs");
+    let output = debugfs.arg("-w").arg("-f").args([&commands, to]).output().unwrap();
     std::fs::remove_file(&commands).unwrap();
     assert!(output.status.success(), "{output:?}");
 }

@@ -1,6 +1,9 @@
 //! What a test of a real Linux guest needs: a store of its own, the `spore` command, a shell on the serial line.
 #![allow(dead_code)] // each of the two test binaries that share this uses its part
 
+#[path = "../common/programs.rs"]
+pub mod programs;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
