@@ -48,14 +48,11 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     if let Some(ramdisk) = &action.ramdisk {
         request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
     }
-    let usual = image.ramdisk_id.as_ref().filter(|_| request.kernel.is_none());
-    let ramdisk = request.ramdisk.as_ref().or(usual);
-    let kernel = request.kernel.as_ref().or(image.kernel_id.as_ref());
-    request.drivers = kernel::drivers(store, kernel, ramdisk);
     product::check(store, &image)?;
     crate::instance::host::check_kvm()?;
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;
-    let plans = launch::resolve(&request, &image, host()?, &mut RandomIds)?;
+    let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
+    let plans = launch::resolve(&request, &image, host()?, &drivers, &mut RandomIds)?;
     if plans.iter().any(|plan| plan.kernel.is_none()) {
         // Before anything is made.
         crate::instance::firmware::find(request.firmware.as_deref())?;

@@ -233,8 +233,7 @@ pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<RamdiskId> {
     Ok(register_ramdisk_file(store, file, path, None)?.record.ramdisk_id)
 }
 
-/// The transports of virtio devices that a kernel and its ramdisk have drivers for, the default first; none if that is not
-/// known.
+/// The transports of virtio devices that a kernel and its ramdisk have drivers for; none if that is not known.
 pub fn drivers(
     store: &Store,
     kernel: Option<&KernelId>,
@@ -242,11 +241,8 @@ pub fn drivers(
 ) -> Vec<Transport> {
     let kernel = kernel.and_then(|id| store.kernels().get(id).ok());
     let ramdisk = ramdisk.and_then(|id| store.ramdisks().get(id).ok());
-    let kernel = kernel.map(|kernel| kernel.transports);
-    let ramdisk = ramdisk.map(|ramdisk| ramdisk.transports);
-    let known = [kernel, ramdisk].into_iter().flatten().flatten().collect::<Vec<_>>();
-    let all = [Transport::Pci, Transport::Mmio];
-    all.into_iter().filter(|transport| known.contains(transport)).collect()
+    let of_kernel = kernel.into_iter().flat_map(|kernel| kernel.transports);
+    of_kernel.chain(ramdisk.into_iter().flat_map(|ramdisk| ramdisk.transports)).collect()
 }
 
 /// Deregister a kernel.

@@ -57,11 +57,12 @@ pub struct Request {
     pub engine: Engine,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<Transport>,
-    /// What the kernel and its ramdisk have drivers for, as far as that is known; the default first.
-    pub drivers: Vec<Transport>,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
 }
+
+/// The transports that a kernel and its ramdisk are known to have drivers for.
+pub type Drivers<'a> = dyn Fn(Option<&KernelId>, Option<&RamdiskId>) -> Vec<Transport> + 'a;
 
 /// The host's limits.
 #[derive(Clone, Copy, Debug)]
@@ -186,12 +187,15 @@ pub fn resolve(
     request: &Request,
     image: &Image,
     host: Host,
+    drivers: &Drivers,
     ids: &mut dyn Ids,
 ) -> Result<Vec<LaunchPlan>> {
     check_image(image)?;
     let (preset, cpus, memory) = size(request, image)?;
     let count = count(request, memory, host)?;
     let Boots { kernel, ramdisk } = boots(request, image)?;
+    let fits = || fitting(Transport::default(), &drivers(kernel.as_ref(), ramdisk.as_ref()));
+    let transport = request.transport.or(image.transport).unwrap_or_else(fits);
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
     let root_device_type = request.root_device_type.unwrap_or(image.root_device_type);
@@ -239,10 +243,7 @@ pub fn resolve(
                 ShutdownBehavior::Stop
             },
             engine: request.engine,
-            transport: request
-                .transport
-                .or(image.transport)
-                .unwrap_or_else(|| fitting(Transport::default(), &request.drivers)),
+            transport,
             tags: request.tags.clone(),
             product_codes: image.product_codes.clone(),
             hourly_rate: image.hourly_rate.clone(),

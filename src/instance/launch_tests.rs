@@ -73,7 +73,7 @@ fn request(min_count: u32, max_count: u32) -> Request {
 }
 
 fn go(request: &Request, image: &Image) -> Result<Vec<LaunchPlan>> {
-    resolve(request, image, HOST, &mut Counted(0))
+    resolve(request, image, HOST, &|_, _| Vec::new(), &mut Counted(0))
 }
 
 #[test]
@@ -209,8 +209,10 @@ fn an_instance_store_root_has_ec2s_limit() {
 fn the_transport_is_what_is_asked_for_or_what_the_ramdisk_can_drive() {
     let chosen = |asked, image_asks, ramdisk: &[Transport]| {
         let image = Image { transport: image_asks, ..image() };
-        let request = Request { transport: asked, drivers: ramdisk.into(), ..request(1, 1) };
-        go(&request, &image).unwrap().remove(0).transport
+        let request = Request { transport: asked, ..request(1, 1) };
+        let drivers = |_: Option<&KernelId>, _: Option<&RamdiskId>| ramdisk.to_vec();
+        let plans = resolve(&request, &image, HOST, &drivers, &mut Counted(0));
+        plans.unwrap().remove(0).transport
     };
     let (mmio, pci) = (Transport::Mmio, Transport::Pci);
     assert_eq!(chosen(None, None, &[]), Transport::default());
@@ -219,4 +221,22 @@ fn the_transport_is_what_is_asked_for_or_what_the_ramdisk_can_drive() {
     assert_eq!(chosen(None, None, &[mmio]), mmio);
     assert_eq!(chosen(None, Some(mmio), &[pci]), mmio);
     assert_eq!(chosen(Some(pci), Some(mmio), &[mmio]), pci);
+}
+
+#[test]
+fn drivers_are_those_of_what_boots() {
+    let asked = |request: &Request| {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let drivers = |kernel: Option<&KernelId>, ramdisk: Option<&RamdiskId>| {
+            asked.borrow_mut().push((kernel.cloned(), ramdisk.cloned()));
+            Vec::new()
+        };
+        resolve(request, &image(), HOST, &drivers, &mut Counted(0)).unwrap();
+        asked.into_inner()
+    };
+    let of_the_image = (image().kernel_id, image().ramdisk_id);
+    assert!(of_the_image.0.is_some());
+    assert_eq!(asked(&request(2, 2)), [of_the_image]);
+    let firmware = Request { firmware: Some("bios".into()), ..request(1, 1) };
+    assert_eq!(asked(&firmware), [(None, None)]);
 }

@@ -151,11 +151,10 @@ impl Machine {
     /// Let the guest run: the seats of its vCPUs, the first one first.
     pub fn run(&self) -> Vec<Seat> {
         self.gate.open();
-        let filters = &self.filters;
         let seat = |vcpu: &Arc<Vcpu>| Seat {
             vcpu: vcpu.clone(),
             shared: self.shared.clone(),
-            filters: filters.clone(),
+            filters: self.filters.clone(),
         };
         self.vcpus.iter().map(seat).collect()
     }
