@@ -81,17 +81,22 @@ pub fn write_tables(mode: Mode, ram: &GuestRam) -> Result<()> {
     const PRESENT_WRITABLE: u64 = 3;
     const LARGE: u64 = 1 << 7;
     const DIRECTORIES: u64 = 4;
-    let mut tables = [0u64; 6 * 512];
     let table = |n: u64| BOOT_PML4 + n * PAGE;
-    tables[0] = table(1) | PRESENT_WRITABLE;
+    // One at a time, of `len` entries from `first` on, `step` apart.
+    let write = |n: u64, first: u64, step: u64, len: usize| {
+        let mut page = [0; PAGE as usize];
+        for (entry, value) in
+            page.chunks_exact_mut(8).zip((first..).step_by(step as usize)).take(len)
+        {
+            entry.copy_from_slice(&value.to_le_bytes());
+        }
+        ram.write_slice(&page, GuestAddress(table(n))).or_fail(|| "write the boot page tables")
+    };
+    write(0, table(1) | PRESENT_WRITABLE, PAGE, 1)?;
+    write(1, table(2) | PRESENT_WRITABLE, PAGE, DIRECTORIES as usize)?;
     for n in 0..DIRECTORIES {
-        tables[512 + n as usize] = table(2 + n) | PRESENT_WRITABLE;
+        write(2 + n, n << 30 | LARGE | PRESENT_WRITABLE, 1 << 21, 512)?;
     }
-    for (n, entry) in tables[1024..].iter_mut().enumerate() {
-        *entry = ((n as u64) << 21) | LARGE | PRESENT_WRITABLE;
-    }
-    let bytes: Vec<u8> = tables.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-    ram.write_slice(&bytes, GuestAddress(BOOT_PML4)).or_fail(|| "write the boot page tables")?;
     ram.write_obj(gdt(mode), GuestAddress(BOOT_GDT)).or_fail(|| "write the boot GDT")
 }
 
