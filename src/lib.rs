@@ -37,7 +37,7 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     // Before anything else looks at the arguments: how soon an instance runs depends on it.
-    if arguments.next_if(|first| first == "__vmm").is_some() {
+    if arguments.next_if(|first| first == plan::SUBCOMMAND).is_some() {
         return vmm::main();
     }
     if arguments.next_if(|first| first == image::import::external::SUBCOMMAND).is_some() {

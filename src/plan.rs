@@ -7,6 +7,12 @@ use crate::id::{InstanceId, KernelId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The hidden subcommand that is a VMM.
+pub const SUBCOMMAND: &str = "__vmm";
+
+/// The sources that this program was compiled of. A plan means the same to programs of one build only.
+pub const BUILD: &str = env!("SPORE_BUILD");
+
 /// The descriptor on which a VMM finds its plan.
 pub const PLAN_FD: i32 = 3;
 
@@ -34,6 +40,9 @@ pub struct VmPlan {
     pub launch_index: u32,
     /// Virtual CPUs, 1 to 64.
     pub cpus: u8,
+    /// What this host's KVM supports, if the launcher has asked (KVM_GET_SUPPORTED_CPUID); else the VMM does.
+    #[serde(default)]
+    pub cpuid: Vec<CpuidLeaf>,
     /// Guest RAM in bytes, a multiple of 4 KiB and at least 16 MiB.
     pub memory: u64,
     /// What runs first.
@@ -61,6 +70,9 @@ pub struct VmPlan {
     /// Drop privileges after assembly (seccomp, Landlock, no_new_privs). Off only for debugging.
     pub sandbox: bool,
 }
+
+/// An entry of KVM's list: function, index, flags, eax, ebx, ecx, edx. (struct kvm_cpuid_entry2)
+pub type CpuidLeaf = [u32; 7];
 
 /// What a VM executes first.
 #[derive(Clone, Debug, Serialize, Deserialize)]

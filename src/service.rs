@@ -9,6 +9,7 @@ use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType};
 use crate::image::{attribute, bundle, catalog, kernel, product};
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
+use crate::instance::host;
 use crate::instance::launch::{self, Host, RandomIds};
 use crate::instance::lifecycle::{self, Change};
 use crate::instance::modify::{self, Changes};
@@ -49,7 +50,9 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
         request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
     }
     product::check(store, &image)?;
-    crate::instance::host::check_kvm()?;
+    host::check_kvm()?;
+    // Beside what takes as long: the store's files.
+    let _ = std::thread::Builder::new().spawn(host::cpuid);
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;
     let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
     let plans = launch::resolve(&request, &image, host()?, &drivers, &mut RandomIds)?;

@@ -91,6 +91,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 3,
         cpus: 2,
+        cpuid: Vec::new(),
         memory: 32 << 20,
         boot: BootPlan::Direct {
             kernel: PlanFd(KERNEL),

@@ -65,7 +65,6 @@ pub fn drive(data: &[u8]) {
     let on_start: ThreadStart = Arc::new(|_| Ok(()));
     let function = PciTransport::new(device, handlers, ram.clone(), base, ends, notices, &on_start);
     let function = function.unwrap();
-    function.spawn_workers().unwrap();
     let root = PciRoot::new(vec![function.clone()]).unwrap();
     let ports = ConfigPorts::new(root.clone(), ResetControl(Arc::new(NoPower)));
     let mut memory = Bus::default();

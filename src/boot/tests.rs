@@ -10,6 +10,7 @@ pub fn plan(memory: u64) -> VmPlan {
     VmPlan {
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 2,
+        cpuid: Vec::new(),
         cpus: 2,
         memory,
         boot: BootPlan::Direct {

@@ -2,6 +2,7 @@
 
 use super::dir::{self, InstanceDir};
 use super::firmware;
+use super::host;
 use super::launch::{LaunchPlan, VolumePlan};
 use super::pv::{self, Layers};
 use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
@@ -213,6 +214,7 @@ pub fn open(
         instance_id: instance.instance_id.clone(),
         launch_index: instance.ami_launch_index,
         cpus: instance.cpu_options.core_count,
+        cpuid: host::cpuid().to_vec(),
         memory: instance.spore.memory,
         boot,
         transport: instance.spore.transport,

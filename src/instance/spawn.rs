@@ -3,8 +3,8 @@
 use super::dir::InstanceDir;
 use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
-use crate::image::remote::helper::launcher;
-use crate::plan::{Engine, PLAN_FD, Ready, VmReport};
+use crate::image::remote::helper::{beside, launcher};
+use crate::plan::{BUILD, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
 use crate::sys::process;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
@@ -12,8 +12,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// The hidden subcommand that is a VMM.
-pub const SUBCOMMAND: &str = "__vmm";
+/// The program that is a VMM and nothing else; it is beside this one.
+const PROGRAM: &str = "spore-vmm";
 /// A VMM is up within milliseconds; in a nested VM on a busy host within seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Longest ready line that is read.
@@ -63,8 +63,18 @@ pub fn start(
     let mut all =
         vec![(null.as_fd(), 0), (null.as_fd(), 1), (log.as_fd(), 2), (memfd.as_fd(), PLAN_FD)];
     all.extend_from_slice(fds);
-    let program = launcher()?;
-    process::spawn(&program.to_string_lossy(), &["spore", SUBCOMMAND, label], &all)
+    let (vmm, own) = (beside(PROGRAM)?, launcher()?);
+    if !vmm.exists() {
+        return process::spawn(&own.to_string_lossy(), &["spore", SUBCOMMAND, label], &all);
+    }
+    // Its own /proc/self is another.
+    let own = if own.starts_with("/proc/self") {
+        format!("/proc/{}/exe", std::process::id())
+    } else {
+        own.to_string_lossy().into_owned()
+    };
+    let words = ["spore", SUBCOMMAND, label, BUILD, &own];
+    process::spawn(&vmm.to_string_lossy(), &words, &all)
 }
 
 impl Spawned {

@@ -113,24 +113,17 @@ impl Shared {
     }
 }
 
-/// The thread of one queue, with its handler. The thread begins at [`Worker::spawn`] and parks between drivers; it ends
-/// with the worker.
+/// The thread of one queue, with its handler. It parks between drivers and ends with the worker.
 pub struct Worker {
-    queue: u16,
-    kind: DeviceKind,
     shared: Arc<Shared>,
-    signal: Arc<dyn Signal>,
-    on_start: ThreadStart,
-    /// Until the thread has it.
-    handler: Option<Box<dyn QueueHandler>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    /// A worker for queue number `queue`, without a thread yet.
+    /// A worker for queue number `queue`.
     ///
     /// # Errors
-    /// No file descriptors are left.
+    /// No file descriptors are left, or the host has no thread for us.
     pub fn new(
         queue: u16,
         kind: DeviceKind,
@@ -146,8 +139,13 @@ impl Worker {
             wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             kick: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         };
-        let (shared, handler) = (Arc::new(shared), Some(handler));
-        Ok(Self { queue, kind, shared, signal, on_start, handler, thread: None })
+        let shared = Arc::new(shared);
+        let serving = Serving { queue, handler, shared: shared.clone(), signal };
+        let thread = std::thread::Builder::new()
+            .name(kind.thread_name().to_owned())
+            .stack_size(STACK)
+            .spawn(move || serving.main(kind, &on_start))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Where the guest's notifications arrive.
@@ -155,25 +153,7 @@ impl Worker {
         &self.shared.kick
     }
 
-    /// Begin the thread, if it has not begun.
-    ///
-    /// # Errors
-    /// The host has no thread for us.
-    pub fn spawn(&mut self) -> io::Result<()> {
-        let Some(handler) = self.handler.take() else { return Ok(()) };
-        let (shared, signal) = (self.shared.clone(), self.signal.clone());
-        let serving = Serving { queue: self.queue, handler, shared, signal };
-        let (kind, on_start) = (self.kind, self.on_start.clone());
-        let thread = std::thread::Builder::new()
-            .name(kind.thread_name().to_owned())
-            .stack_size(STACK)
-            .spawn(move || serving.main(kind, &on_start))?;
-        self.thread = Some(thread);
-        Ok(())
-    }
-
-    /// Serve `ring` under these features, from what waits in it on, as soon as the thread has begun. It is not begun here,
-    /// by a thread whose sandbox may forbid it.
+    /// Serve `ring` under these features, from what waits in it on.
     ///
     /// # Errors
     /// The thread has ended.
@@ -202,12 +182,10 @@ impl Worker {
     /// Finish what is in flight and end the thread; there is no way back.
     pub fn exit(&mut self) {
         self.shared.order(Order::Exit);
-        self.handler = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was reported where it happened.
             let _ = thread.join();
         }
-        self.shared.slot().gone = true;
     }
 }
 

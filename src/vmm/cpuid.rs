@@ -2,6 +2,7 @@
 //! thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
 
 use crate::error::{OrFail, Result};
+use crate::plan::CpuidLeaf;
 use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
@@ -22,20 +23,29 @@ pub struct Model {
 
 /// What this host's KVM supports.
 pub struct Supported {
-    cpuid: CpuId,
+    cpuid: Vec<kvm_cpuid_entry2>,
     tsc_deadline: bool,
 }
 
 impl Supported {
-    /// Ask KVM. Where the host is a virtual machine itself, each CPUID that KVM executes for the answer is an exit,
-    /// and all of them take as long as making a VM.
+    /// What the launcher was `told`; if nothing, ask KVM.
     ///
     /// # Errors
     /// KVM does not say.
-    pub fn ask(kvm: &Kvm) -> Result<Self> {
-        let cpuid = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .or_fail(|| "ask KVM for the CPUID that it supports")?;
+    pub fn new(kvm: &Kvm, told: &[CpuidLeaf]) -> Result<Self> {
+        let entry = |&[function, index, flags, eax, ebx, ecx, edx]: &CpuidLeaf| kvm_cpuid_entry2 {
+            index,
+            flags,
+            ..entry(function, [eax, ebx, ecx, edx])
+        };
+        let cpuid = match told {
+            [] => kvm
+                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+                .or_fail(|| "ask KVM for the CPUID that it supports")?
+                .as_slice()
+                .to_vec(),
+            _ => told.iter().map(entry).collect(),
+        };
         Ok(Self { cpuid, tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) })
     }
 }
@@ -43,7 +53,7 @@ impl Supported {
 impl Model {
     /// What KVM supports, fitted to a machine with this many CPUs.
     pub fn new(supported: &Supported, cpus: u8, tsc_khz: Option<u32>) -> Self {
-        Self::fit(supported.cpuid.as_slice(), cpus.into(), tsc_khz, supported.tsc_deadline)
+        Self::fit(&supported.cpuid, cpus.into(), tsc_khz, supported.tsc_deadline)
     }
 
     fn fit(

@@ -5,15 +5,15 @@
 //! that KVM needs for itself, ALL memory slots; then interrupt controllers, vCPUs, ioeventfds, irqfds. KVM's
 //! default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
 //!
-//! What does not need the VM is done beside it by a second thread: disks are opened, the vCPUs' filter is compiled. Not more
-//! than one: KVM has kernel threads work for it when memory slots change. No thread waits for another after that: to wake
-//! one on an idle CPU may take longer than all of the guest's first steps. So the thread that assembled the machine becomes
-//! the first vCPU's, and all that the guest need not wait for is done by the event thread, which begins then.
+//! The guest begins as soon as there is what it executes first. No kernel and no firmware looks for its disks in its first
+//! milliseconds, so the event thread opens them and makes the virtio devices while the guest runs ([`Machine::add_devices`]);
+//! an access that comes too early waits. No thread waits for another before: to wake one on an idle CPU may take longer than
+//! all of the guest's first steps. So the thread that assembled the machine becomes the first vCPU's.
 
 use crate::block::{self, Disk};
 use crate::boot::Entry;
-use crate::chipset::bus::Bus;
-use crate::chipset::pci::{ConfigPorts, PciRoot};
+use crate::chipset::bus::{Bus, Late};
+use crate::chipset::pci::ConfigPorts;
 use crate::chipset::power::{
     ACPI_POWER_BASE, ACPI_POWER_LEN, AcpiPower, I8042, PowerSink, PvPanic, ResetControl,
 };
@@ -24,7 +24,7 @@ use crate::mem::layout::{
     PVPANIC_PORT,
 };
 use crate::mem::{GuestRam, ram};
-use crate::plan::{DiskPlan, Engine, VmPlan};
+use crate::plan::{self, DiskPlan, Engine, VmPlan};
 use crate::sys::{fds, kvm};
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
@@ -49,9 +49,6 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Address space for the stack of the thread that assembles beside.
-const STACK: usize = 512 << 10;
-
 /// A disk with the device in front of it.
 struct MachineDisk {
     disk: Arc<dyn Disk>,
@@ -71,6 +68,8 @@ pub struct Machine {
     irqchips: Vec<kvm_irqchip>,
     pc: Option<Pc>,
     shared: Arc<vcpu::Shared>,
+    /// The ports to PCI configuration space, if there is a PCI bus.
+    pci: Option<Arc<Late<ConfigPorts>>>,
     disks: Vec<MachineDisk>,
     transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
@@ -85,40 +84,24 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Assemble the machine. Nothing runs the guest yet.
+    /// Assemble all of the machine but its virtio devices. Nothing runs the guest yet.
     ///
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
-    pub fn assemble(kvm: &Kvm, plan: VmPlan, report: &Arc<Report>) -> Result<Self> {
+    pub fn assemble(kvm: &Kvm, plan: VmPlan) -> Result<Self> {
         check(kvm, &plan)?;
         let payload = Payload::take(&plan.boot)?;
         let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
-        let (board, cpuid, disks) = std::thread::scope(|scope| {
-            let aside = std::thread::Builder::new().name("assemble".into()).stack_size(STACK);
-            let aside = aside.spawn_scoped(scope, || {
-                let disks = open_disks(&plan, report)?;
-                filters.as_ref().map_or(Ok(()), |filters| filters.compile_vcpu())?;
-                Ok(disks)
-            });
-            let aside = aside.or_fail(|| "start a thread")?;
-            let board = Board::create(kvm, &plan, &payload)?;
-            let cpuid = Supported::ask(kvm)?;
-            let died = |_| Error::failure("the thread that opens the disks died");
-            Ok((board, cpuid, aside.join().map_err(died)??))
-        })?;
-        let Board { vm, ram, irqchips, vcpus, entry } = board;
+        let Board { vm, ram, irqchips, vcpus, entry } = Board::create(kvm, &plan, &payload)?;
         let vm = Arc::new(vm);
         let gate = Arc::new(Gate::new()?);
-        let vcpus = start_vcpus(vcpus, &cpuid, &entry)?;
+        let vcpus = start_vcpus(vcpus, &Supported::new(kvm, &plan.cpuid)?, &entry)?;
 
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
-        let (disks, devices) = devices(disks, report);
-        let on_start = confine_workers(filters.as_ref());
-        let virtio = Virtio::create(plan.transport, devices, &vm, &ram, &on_start)?;
-        let Virtio { transports, mmio, pci } = virtio;
-        let mut pio = port_bus(&serial, &power, &gate, pci)?;
+        let pci = (plan.transport == plan::Transport::Pci).then(Arc::default);
+        let mut pio = port_bus(&serial, &power, &gate, pci.as_ref())?;
         let sink: Arc<dyn PowerSink> = gate.clone();
         let (i8042, pc) = match &payload {
             Payload::Kernel { .. } => (I8042::ready(sink), None),
@@ -128,6 +111,7 @@ impl Machine {
         };
         pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
+        let mmio = Late::default();
         let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
         Ok(Self {
             plan,
@@ -138,8 +122,9 @@ impl Machine {
             irqchips,
             pc,
             shared,
-            disks,
-            transports,
+            pci,
+            disks: Vec::new(),
+            transports: Vec::new(),
             power,
             serial,
             console,
@@ -159,20 +144,28 @@ impl Machine {
         self.vcpus.iter().map(seat).collect()
     }
 
-    /// Begin the threads of the devices, from a thread that is not confined yet, once all vCPUs run.
+    /// Open the disks and let the guest reach its virtio devices, from a thread that is not confined yet, once all vCPUs run.
     ///
     /// # Errors
-    /// The host has no threads for us.
-    pub fn start_devices(&self) -> Result<()> {
+    /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
+    pub fn add_devices(&mut self, report: &Arc<Report>) -> Result<()> {
         // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         self.gate.wait_joined(self.vcpus.len());
-        let start = || "start a device's thread";
-        for disk in &self.disks {
-            let filters = self.filters.clone();
-            let confine = move || filters.map_or(Ok(()), |filters| filters.confine_worker());
-            disk.disk.flush_aside(Box::new(confine)).or_fail(start)?;
+        let (disks, devices) = devices(open_disks(&self.plan, report)?, report);
+        let filters = self.filters.clone();
+        let confine = move || filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker());
+        for disk in &disks {
+            let begin = disk.disk.flush_aside(Box::new(confine.clone()));
+            begin.or_fail(|| "start the thread that flushes a disk")?;
         }
-        self.transports.iter().try_for_each(|device| device.spawn_workers()).or_fail(start)
+        let on_start: ThreadStart = Arc::new(move |_| confine());
+        let virtio = Virtio::create(self.plan.transport, devices, &self.vm, &self.ram, &on_start)?;
+        (self.disks, self.transports) = (disks, virtio.transports);
+        if let (Some(ports), Some(root)) = (&self.pci, virtio.pci) {
+            ports.set(ConfigPorts::new(root, ResetControl(self.gate.clone())));
+        }
+        self.shared.mmio.set(virtio.mmio);
+        Ok(())
     }
 
     /// Confine the calling thread, which serves events from now on.
@@ -317,18 +310,19 @@ fn port_bus(
     serial: &Arc<Serial>,
     power: &Arc<AcpiPower>,
     gate: &Arc<Gate>,
-    pci: Option<Arc<PciRoot>>,
+    pci: Option<&Arc<Late<ConfigPorts>>>,
 ) -> Result<Bus> {
     let sink: Arc<dyn PowerSink> = gate.clone();
     let mut bus = Bus::default();
     bus.insert(COM1_PORT.into(), 8, serial.clone())?;
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
-    let reset = ResetControl(sink.clone());
     match pci {
-        None => bus.insert(ResetControl::PORT.into(), 1, Arc::new(reset))?,
-        Some(root) => {
-            let ports = Arc::new(ConfigPorts::new(root, reset));
-            bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports)?;
+        None => {
+            bus.insert(ResetControl::PORT.into(), 1, Arc::new(ResetControl(sink.clone())))?;
+        }
+        // The reset register lies in their midst.
+        Some(ports) => {
+            bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports.clone())?;
         }
     }
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
@@ -377,11 +371,6 @@ fn devices(disks: Vec<OpenDisk>, report: &Arc<Report>) -> (Vec<MachineDisk>, Vec
     let (device, handlers) = Rng::create();
     devices.push(NewDevice { device, handlers, notices: notices(report) });
     (machine_disks, devices)
-}
-
-fn confine_workers(filters: Option<&Arc<Filters>>) -> ThreadStart {
-    let filters = filters.cloned();
-    Arc::new(move |_| filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker()))
 }
 
 /// The engines in use, in the order of the disks.

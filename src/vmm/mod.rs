@@ -18,19 +18,35 @@ pub mod sandbox;
 pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{EndReason, PLAN_FD, PlanFd, Ready, VmPlan, VmReport};
+use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, Ready, SUBCOMMAND, VmPlan, VmReport};
 use crate::sys::{fds, footprint, kvm};
 use event::EventLoop;
 use machine::Machine;
 use report::Report;
 use std::fs::File;
 use std::io::Read;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use vcpu::Seat;
 
 /// A plan is never longer than this.
 const MAX_PLAN: u64 = 1 << 20;
+
+/// The program `spore-vmm`, as the launcher starts it: `spore __vmm LABEL BUILD LAUNCHER`. If it is of another build than
+/// its launcher it becomes that, which has a VMM of its own.
+pub fn alone() -> ExitCode {
+    let mut words = std::env::args_os().skip(2);
+    let (label, build, launcher) = (words.next(), words.next(), words.next());
+    if let (Some(label), Some(build), Some(launcher)) = (label, build, launcher)
+        && build != BUILD
+    {
+        let error = Command::new(launcher).arg0("spore").arg(SUBCOMMAND).arg(label).exec();
+        eprintln!("spore: spore-vmm is of another build, and cannot run the launcher: {error}");
+        return ExitCode::FAILURE;
+    }
+    main()
+}
 
 /// The hidden command `__vmm`: be the machine whose plan is on [`PLAN_FD`].
 ///
@@ -80,13 +96,13 @@ fn fail(report: &Report, ready: Option<File>, error: &Error) -> ! {
 fn serve_events(
     mut events: EventLoop,
     other_vcpus: Vec<Seat>,
-    report: &Report,
+    report: &Arc<Report>,
     ready: Option<File>,
 ) -> ! {
-    let machine = &events.machine;
+    let machine = &mut events.machine;
     let mut others = (1..).zip(other_vcpus);
     let started = others.try_for_each(|(index, seat)| seat.spawn(index));
-    let started = started.and_then(|()| machine.start_devices());
+    let started = started.and_then(|()| machine.add_devices(report));
     // Nothing of what the guest does is served before.
     if let Err(error) = started.and_then(|()| machine.confine_event_thread()) {
         fail(report, ready, &error);
@@ -98,7 +114,7 @@ fn serve_events(
     events.finish(reason, &message)
 }
 
-/// Everything up to the moment at which the vCPUs run.
+/// Everything up to the moment at which the first vCPU runs.
 fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
     footprint::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
@@ -110,7 +126,7 @@ fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
     if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    let machine = Machine::assemble(&kvm, plan, report)?;
+    let machine = Machine::assemble(&kvm, plan)?;
     EventLoop::new(machine, report.clone(), control, lock, signals)
 }
 

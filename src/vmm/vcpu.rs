@@ -1,6 +1,6 @@
 //! A thread for each vCPU: run the guest, answer its exits.
 
-use crate::chipset::bus::Bus;
+use crate::chipset::bus::{Bus, BusDevice, Late};
 use crate::error::{OrFail, Result};
 use crate::plan::{EndReason, ResetBy};
 use crate::sys::fds;
@@ -25,8 +25,8 @@ const SYSTEM_EVENT_CRASH: u32 = 3;
 pub struct Shared {
     /// Port I/O.
     pub pio: Bus,
-    /// Memory-mapped I/O.
-    pub mmio: Bus,
+    /// Memory-mapped I/O: the virtio devices'.
+    pub mmio: Late<Bus>,
     /// Where they stop.
     pub gate: Arc<Gate>,
     /// Benchmark: told when the guest's first access was (CLOCK_MONOTONIC in ns, 8 bytes), which is also the end.

@@ -103,7 +103,11 @@ pub fn launcher() -> Result<PathBuf> {
     }
 }
 
-fn beside(name: &str) -> Result<PathBuf> {
+/// A program that is installed beside this one.
+///
+/// # Errors
+/// This program can't be found.
+pub fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
     Ok(own.with_file_name(name))
 }

@@ -241,10 +241,6 @@ impl MmioTransport {
 }
 
 impl Transport for MmioTransport {
-    fn spawn_workers(&self) -> io::Result<()> {
-        self.registers().spawn_workers()
-    }
-
     fn reset(&self) {
         self.registers().reset();
     }

@@ -56,11 +56,6 @@ pub struct CoreState {
 
 /// What a machine does with a device, whatever its transport.
 pub trait Transport: Send + Sync {
-    /// Begin the worker threads. A driver that is ready before waits for them.
-    ///
-    /// # Errors
-    /// The host has no threads for us.
-    fn spawn_workers(&self) -> io::Result<()>;
     /// The machine's reset. Nothing is in flight when it returns.
     fn reset(&self);
     /// Finish what is in flight and end the worker threads, for good.
@@ -78,10 +73,6 @@ pub struct Registers {
 impl Registers {
     fn new(core: Core) -> Self {
         Self { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 }
-    }
-
-    fn spawn_workers(&mut self) -> io::Result<()> {
-        self.core.workers().iter_mut().try_for_each(Worker::spawn)
     }
 
     fn reset(&mut self) {
@@ -163,10 +154,10 @@ pub struct Core {
 }
 
 impl Core {
-    /// A device as it is after reset.
+    /// A device as it is after reset, with its worker threads.
     ///
     /// # Errors
-    /// No file descriptors are left.
+    /// No file descriptors are left, or the host has no threads for us.
     pub fn new(
         device: Arc<dyn Device>,
         handlers: Handlers,

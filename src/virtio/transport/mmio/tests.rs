@@ -27,17 +27,6 @@ impl Rig {
         handlers: Handlers,
         hook: ThreadStart,
     ) -> Self {
-        let rig = Self::without_workers(ram, device, handlers, hook);
-        rig.transport.spawn_workers().unwrap();
-        rig
-    }
-
-    fn without_workers(
-        ram: &GuestRam,
-        device: Arc<dyn Device>,
-        handlers: Handlers,
-        hook: ThreadStart,
-    ) -> Self {
         let (notices, told) = notices();
         let irq = EventFd::new(0).unwrap();
         let line = irq.try_clone().unwrap();
@@ -193,19 +182,6 @@ fn an_ioeventfd_notifies_without_an_exit() {
     driver.chain(0, &[(BUFFERS, 8, true)]);
     driver.offer(0);
     events[0].fd.write(1).unwrap();
-    assert_eq!(rig.wait_used(&mut driver, 1), [(0, 8)]);
-}
-
-#[test]
-fn a_driver_may_be_ready_before_the_workers() {
-    let (device, handlers) = Rng::create();
-    let rig = Rig::without_workers(&ram(), device, handlers, Arc::new(|_| Ok(())));
-    let mut driver = rig.start();
-    driver.chain(0, &[(BUFFERS, 8, true)]);
-    driver.offer(0);
-    rig.write(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-    assert_eq!(driver.used(), []);
-    rig.transport.spawn_workers().unwrap();
     assert_eq!(rig.wait_used(&mut driver, 1), [(0, 8)]);
 }
 

@@ -20,7 +20,6 @@ use crate::virtio::device::{Device, DeviceKind, Handlers};
 use crate::virtio::worker::ThreadStart;
 use line::PciLine;
 use serde::{Deserialize, Serialize};
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The structures' places in the BAR.
@@ -302,10 +301,6 @@ impl PciTransport {
 }
 
 impl Transport for PciTransport {
-    fn spawn_workers(&self) -> io::Result<()> {
-        lock(&self.registers).spawn_workers()
-    }
-
     fn reset(&self) {
         let mut config = lock(&self.config);
         config.space = config.fresh.clone();
