@@ -71,8 +71,14 @@ impl Region {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         };
         mode(dir.path());
-        std::fs::copy(env!("CARGO_BIN_EXE_spore"), dir.path().join("spore")).unwrap();
-        mode(&dir.path().join("spore"));
+        let programs = [
+            (env!("CARGO_BIN_EXE_spore"), "spore"),
+            (env!("CARGO_BIN_EXE_spore-vmm"), "spore-vmm"),
+        ];
+        for (from, name) in programs {
+            std::fs::copy(from, dir.path().join(name)).unwrap();
+            mode(&dir.path().join(name));
+        }
         let kvm = dir.path().join("kvm");
         done(Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]));
         let mut users = vec![User::root()];

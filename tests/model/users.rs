@@ -40,8 +40,9 @@ impl Region {
         std::fs::set_permissions(dir.path(), mode).unwrap();
         let program = dir.path().join("spore");
         // By a process of its own: what another thread starts meanwhile would hold it open for writing (ETXTBSY).
-        let from = env!("CARGO_BIN_EXE_spore");
-        let copied = Command::new("install").args(["-m", "755", from]).arg(&program).status();
+        let from = [env!("CARGO_BIN_EXE_spore"), env!("CARGO_BIN_EXE_spore-vmm")];
+        let copied =
+            Command::new("install").args(["-m", "755"]).args(from).arg(dir.path()).status();
         assert!(copied.unwrap().success());
         let kvm = dir.path().join("kvm");
         let made =
