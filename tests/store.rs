@@ -315,7 +315,7 @@ fn no_space_is_said_and_nothing_left() {
         .args(["-rm", "sh", "-c", inside])
         .env("SPORE", env!("CARGO_BIN_EXE_spore"))
         .output();
-    let skipped = |why: &str| eprintln!("SKIPPED no_space_is_said_and_nothing_left: {why}");
+    let skipped = |why: &str| eprintln!("skipped: {why}");
     let Ok(output) = output else { return skipped("there is no unshare") };
     let errors = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(77) || errors.contains("unshare failed") {
