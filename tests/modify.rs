@@ -110,6 +110,44 @@ fn an_instance_store_root_leaves_no_trace_even_when_its_vmm_is_killed() {
 }
 
 #[test]
+fn a_volume_outlives_the_instance_store_root_beside_it() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let mappings = r#"[{"DeviceName": "/dev/vdb", "Ebs": {"VolumeSize": 1}},
+        {"DeviceName": "/dev/vdc", "Ebs": {"VolumeSize": 1, "DeleteOnTermination": true}}]"#;
+    let run = ["run", "demo", "-q", "-m", "128M", "--block-device-mappings", mappings, "--append"];
+    let id = store.ok(&[&run[..], &["demo.mode=hang"]].concat()).trim().to_owned();
+    let shown = store.describe(&id)["BlockDeviceMappings"].clone();
+    let mapped: Vec<&str> =
+        shown.as_array().unwrap().iter().map(|m| m["DeviceName"].as_str().unwrap()).collect();
+    assert_eq!(mapped, ["/dev/vdb", "/dev/vdc"], "the root is none");
+    let volumes = || store.ok(&["volume", "ls", "-q"]).lines().count();
+    assert_eq!(volumes(), 2);
+    let kept = shown[0]["Ebs"]["VolumeId"].as_str().unwrap();
+    let user = |id: &str| {
+        let shown: Value =
+            serde_json::from_str(&store.ok(&["volume", "show", id, "-o", "json"])).unwrap();
+        shown["Volumes"][0]["Attachment"]["InstanceId"].as_str().map(str::to_owned)
+    };
+    assert_eq!(user(kept), Some(id.clone()));
+    // Of the running guest's second disk: the first has no volume.
+    let snapshot = store.ok(&["snapshot", "create", kept]).trim().to_owned();
+    assert!(snapshot_content(&store, &snapshot).iter().all(|&byte| byte == 0));
+    store.ok(&["terminate", &id]);
+    assert_eq!(store.ok(&["volume", "ls", "-q"]).trim(), kept, "the other goes with the instance");
+    assert_eq!(user(kept), None);
+    store.ok(&["volume", "delete", kept]);
+    // A launch that is undone leaves none, whatever was to become of them.
+    let large = store.home().join("ramdisk");
+    std::fs::write(&large, vec![7; 40 << 20]).unwrap();
+    let initrd = ["run", "demo", "-m", "32M", "--initrd", large.to_str().unwrap()];
+    assert!(!store.spore(&[&initrd[..], &run[5..7]].concat()).status.success());
+    assert_eq!(volumes(), 0);
+}
+
+#[test]
 fn only_what_was_changed_takes_space() {
     if !has_kvm() {
         return;

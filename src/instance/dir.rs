@@ -54,11 +54,14 @@ pub fn instances(store: &Store) -> Collection<Record> {
     store.collection()
 }
 
-/// What must survive a power failure: an instance whose root does.
+/// What must survive a power failure: an instance of which a volume does.
 pub fn durability(record: &Record) -> Durability {
-    match record.instance.root_device_type {
-        RootDeviceType::Ebs => Durability::Durable,
-        RootDeviceType::InstanceStore => Durability::Volatile,
+    let instance = &record.instance;
+    match instance.root_device_type {
+        RootDeviceType::InstanceStore if instance.block_device_mappings.is_empty() => {
+            Durability::Volatile
+        }
+        _ => Durability::Durable,
     }
 }
 

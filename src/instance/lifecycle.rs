@@ -6,7 +6,7 @@ use super::dir::{self, InstanceDir};
 use super::launch::LaunchPlan;
 use super::pool::parallel;
 use super::record::{Record, State, StateReason};
-use super::{prepare, reap, spawn};
+use super::{prepare, reap, spawn, supply};
 use crate::control::Request;
 use crate::error::{Error, Result};
 use crate::image::record::RootDeviceType;
@@ -46,12 +46,7 @@ pub fn launch(
     if up.len() >= min as usize {
         return Ok((up, failed));
     }
-    let dirs: Vec<_> =
-        up.iter().map(|r| InstanceDir::new(store, &r.instance.instance_id)).collect();
-    for undone in parallel(&dirs, |dir| {
-        terminate(dir)?;
-        dir::instances(store).remove(dir.id())
-    }) {
+    for undone in parallel(&up, |record| undo(store, record)) {
         undone?;
     }
     let cause = failed.swap_remove(0);
@@ -66,6 +61,15 @@ pub fn launch(
             ),
         ),
     })
+}
+
+/// Take back an instance that is up.
+fn undo(store: &Store, record: &Record) -> Result<()> {
+    let dir = InstanceDir::new(store, &record.instance.instance_id);
+    let Some(locked) = dir.lock()? else { return Ok(()) };
+    end_vmm(&dir)?;
+    supply::remove_volumes(store, &locked.record)?;
+    locked.remove()
 }
 
 fn launch_one(

@@ -9,7 +9,6 @@ use super::record::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, 
 use super::supply;
 use crate::error::{Error, OrFail, Result};
 use crate::id::VolumeId;
-use crate::image::record::RootDeviceType;
 use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, PvGrub, VmPlan};
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
@@ -63,10 +62,10 @@ pub fn make(
     let mappings = mappings(plan)?;
     let mut locked = dir::instances(store).create_locked(Durability::Volatile, |_| {
         let mut record = record(plan);
-        if plan.root_device_type == RootDeviceType::Ebs {
-            // Before there are any: whoever finds the VMM running and its launcher dead knows them by this.
-            record.instance.block_device_mappings.clone_from(&mappings);
-        }
+        // Before there are any: whoever finds the VMM running and its launcher dead knows them by this.
+        let lasts = |mapping: &&Mapping| !record.instance.is_instance_store(&mapping.device_name);
+        let lasting = mappings.iter().filter(lasts).cloned().collect();
+        record.instance.block_device_mappings = lasting;
         Ok(record)
     })?;
     locked.record.instance.block_device_mappings = mappings;
@@ -116,7 +115,7 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
 /// Remove an instance that never came up. What fails here, the next command does again: the record is
 /// pending and its VMM gone.
 pub fn undo(store: &Store, locked: Locked<Record>) {
-    if supply::release_volumes(store, &locked.record).is_ok() {
+    if supply::remove_volumes(store, &locked.record).is_ok() {
         let _ = locked.remove();
     }
 }
@@ -203,11 +202,7 @@ pub fn open(
         disks.push(ephemeral_disk(&mut fds, file, &instance)?);
     }
     let boot = boot(dir, &mut fds, record, root, entry)?;
-    if instance.root_device_type == RootDeviceType::InstanceStore {
-        // The open descriptors are all that keeps it: it leaves no trace however the VMM ends.
-        supply::release_volumes(dir.store(), record)?;
-        record.instance.block_device_mappings.clear();
-    }
+    supply::release_instance_store(dir.store(), &mut record.instance)?;
     let (ready, ready_end) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail(|| "create a pipe")?;
     let plan = VmPlan {

@@ -120,7 +120,13 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
     let alive = dir.vmm_alive()?;
     // Read after the VMM is known to be gone, so that its last word is in it.
     let reports = dir.reports()?;
+    let started = reports.iter().any(|r| matches!(r, VmReport::Started { .. }));
     if !alive {
+        let pending = locked.record.instance.state == State::Pending;
+        if pending && started && locked.record.instance.spore.starts == 0 {
+            // Its launcher did not wait. It was up all the same, and its volumes may have what it wrote.
+            came_up(&mut locked.record, None, Vec::new());
+        }
         let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
         let (state, reason) = settle(&locked.record, end);
         if end.is_none() && state == State::Stopped {
@@ -129,7 +135,6 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
         return finish(dir, locked, state, reason);
     }
     // Its launcher did not wait, or died: it is up once it says so.
-    let started = reports.iter().any(|r| matches!(r, VmReport::Started { .. }));
     if started && locked.record.instance.state == State::Pending {
         came_up(&mut locked.record, dir.recorded_pid(), Vec::new());
         dir::save(locked)?;
@@ -177,6 +182,8 @@ pub fn finish(
 ) -> Result<()> {
     let reports = dir.reports().unwrap_or_default();
     let ended_at = last_sign_of_life(dir, &locked.record, &reports);
+    let ran = locked.record.instance.spore.starts > 0
+        || reports.iter().any(|r| matches!(r, VmReport::Started { .. }));
     let instance = &mut locked.record.instance;
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
@@ -197,7 +204,8 @@ pub fn finish(
             instance.state = State::ShuttingDown;
             dir::save(locked)?;
         }
-        supply::release_volumes(dir.store(), &locked.record)?;
+        let give_back = if ran { supply::release_volumes } else { supply::remove_volumes };
+        give_back(dir.store(), &locked.record)?;
         locked.record.instance.block_device_mappings.clear();
         locked.record.instance.spore.terminated_at = Some(now_ms());
     }

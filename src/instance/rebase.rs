@@ -65,8 +65,7 @@ pub fn rebase(
         let _ = fs::remove_file(volume.join(&layer.file));
     }
     let (Some(instance), Some(dir)) = (running, dir) else { return Ok(()) };
-    let mut mappings = instance.record.instance.block_device_mappings.iter();
-    let Some(disk) = mappings.position(|m| m.ebs.volume_id == *id) else { return Ok(()) };
+    let Some(disk) = instance.record.instance.disk_of(id) else { return Ok(()) };
     let ino = file.metadata().or_fail(doing)?.ino();
     let base_file = File::open(&link).or_fail(|| format!("open {}", link.display()))?;
     let request = Request::Rebase { disk: DiskTop { disk, top: ino }, format: base.format };

@@ -52,7 +52,7 @@ pub struct Instance {
     pub root_device_name: String,
     /// ebs or instance-store.
     pub root_device_type: RootDeviceType,
-    /// Its volumes, in order.
+    /// Its volumes, in order. An instance-store root is none: the VMM's open descriptors are all that keeps it.
     pub block_device_mappings: Vec<Mapping>,
     /// vCPUs.
     pub cpu_options: CpuOptions,
@@ -133,7 +133,37 @@ pub struct Ephemeral {
     pub size: u64,
 }
 
+/// One of an instance's disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk<'a> {
+    /// The root, which lasts as long as the VMM.
+    InstanceStore,
+    /// A volume.
+    Volume(&'a Mapping),
+    /// Empty at every start.
+    Ephemeral(&'a Ephemeral),
+}
+
 impl Instance {
+    /// Its disks while it runs, in the order in which the VMM and the guest count them.
+    pub fn disks(&self) -> impl Iterator<Item = Disk<'_>> {
+        let root = self.is_instance_store(&self.root_device_name).then_some(Disk::InstanceStore);
+        let volumes = self.block_device_mappings.iter().map(Disk::Volume);
+        let ephemeral = self.spore.ephemeral.iter().map(Disk::Ephemeral);
+        root.into_iter().chain(volumes).chain(ephemeral)
+    }
+
+    /// The place of a volume among [`Instance::disks`].
+    pub fn disk_of(&self, volume: &VolumeId) -> Option<usize> {
+        let is = |disk: Disk| matches!(disk, Disk::Volume(m) if m.ebs.volume_id == *volume);
+        self.disks().position(is)
+    }
+
+    /// True of the device of a root that goes with the VMM.
+    pub fn is_instance_store(&self, device: &str) -> bool {
+        self.root_device_type == RootDeviceType::InstanceStore && device == self.root_device_name
+    }
+
     /// The value of tag `Name`.
     pub fn name(&self) -> Option<&str> {
         self.tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())

@@ -7,7 +7,7 @@
 use super::client;
 use super::dir::InstanceDir;
 use super::lifecycle;
-use super::record::{Mapping, Record, State};
+use super::record::{Disk, Mapping, State};
 use super::supply::{LINGER, while_in_use};
 use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
@@ -97,17 +97,15 @@ pub fn freeze(
 ) -> Result<(Vec<Begun>, Option<u64>)> {
     // Nobody starts, stops, attaches or detaches meanwhile.
     let instance = lifecycle::current(dir)?;
-    let chosen: Vec<(usize, Wanted)> = instance
-        .record
-        .instance
-        .block_device_mappings
-        .iter()
-        .enumerate()
-        .filter_map(|(n, mapping)| Some((n, wanted(mapping)?)))
+    let disks = instance.record.instance.disks().enumerate();
+    let chosen: Vec<(usize, &Mapping, Wanted)> = disks
+        .filter_map(|(n, disk)| match disk {
+            Disk::Volume(mapping) => Some((n, mapping, wanted(mapping)?)),
+            Disk::InstanceStore | Disk::Ephemeral(_) => None,
+        })
         .collect();
-    let lock = |(n, _): &(usize, Wanted)| {
-        store.volumes().lock(&instance.record.instance.block_device_mappings[*n].ebs.volume_id)
-    };
+    let lock =
+        |(_, mapping, _): &(usize, &Mapping, Wanted)| store.volumes().lock(&mapping.ebs.volume_id);
     let mut volumes = chosen.iter().map(lock).collect::<Result<Vec<_>>>()?;
     let before: Vec<Volume> = volumes.iter().map(|locked| locked.record.clone()).collect();
     let (frozen, pause_us) = match instance.record.instance.state {
@@ -116,15 +114,16 @@ pub fn freeze(
             (frozen.into_iter().map(|frozen| (frozen, None)).collect(), None)
         }
         State::Running => {
-            let disks: Vec<usize> = chosen.iter().map(|(n, _)| *n).collect();
-            let (frozen, pause_us) = freeze_live(dir, &instance.record, &disks, &mut volumes)?;
+            let disks: Vec<_> = chosen.iter().map(|(n, mapping, _)| (*n, *mapping)).collect();
+            let (frozen, pause_us) = freeze_live(dir, &disks, &mut volumes)?;
             (frozen, Some(pause_us))
         }
         _ => return Err(lifecycle::incorrect_state(&instance, "imaged now")),
     };
     let mut begun = Vec::with_capacity(chosen.len());
     let together: Vec<(Frozen, Option<Live>)> = frozen;
-    for (((frozen, live), (_, wanted)), volume) in together.into_iter().zip(chosen).zip(&before) {
+    for (((frozen, live), (_, _, wanted)), volume) in together.into_iter().zip(chosen).zip(&before)
+    {
         begun.push(begin(store, volume, frozen, live, wanted)?);
     }
     Ok((begun, pause_us))
@@ -173,21 +172,19 @@ type FrozenLive = (Vec<(Frozen, Option<Live>)>, u64);
 /// Fix the content of volumes that a VMM has open; `disks` are their places in its plan.
 fn freeze_live(
     dir: &InstanceDir,
-    record: &Record,
-    disks: &[usize],
+    disks: &[(usize, &Mapping)],
     volumes: &mut [Locked<Volume>],
 ) -> Result<FrozenLive> {
     let at_vmm = disk_layers(dir)?;
     let (mut tops, mut files, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
-    for (&disk, locked) in disks.iter().zip(&mut *volumes) {
+    for (&(disk, mapping), locked) in disks.iter().zip(&mut *volumes) {
         let unknown = || Error::failure(format!("the VMM of {} has no disk {disk}", dir.id()));
         let vmm = at_vmm.get(disk).ok_or_else(unknown)?;
-        let read_only = record.instance.block_device_mappings[disk].ebs.read_only;
         let new = next_top(locked, vmm.top)?;
         let volume = locked.record.clone();
         let layers = volume.layers[1..].to_vec();
         let mut live = None;
-        if !read_only {
+        if !mapping.ebs.read_only {
             let top = new.metadata().or_fail(|| "look at a new overlay")?.ino();
             tops.push(DiskTop { disk, top: vmm.top });
             live = Some(Live { disk: DiskTop { disk, top }, pid: dir.recorded_pid() });

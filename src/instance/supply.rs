@@ -2,7 +2,7 @@
 
 use super::dir::InstanceDir;
 use super::launch::{LaunchPlan, VolumePlan};
-use super::record::{Ephemeral, Record};
+use super::record::{Ephemeral, Instance, Mapping, Record};
 use crate::block::overlay;
 use crate::error::{OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
@@ -39,9 +39,10 @@ pub fn create_volume(
         }),
         tags: Vec::new(),
     };
+    let root = plan.volumes.first().is_some_and(|root| root.device_name == wanted.device_name);
     let durability = match plan.root_device_type {
-        RootDeviceType::Ebs => Durability::Durable,
-        RootDeviceType::InstanceStore => Durability::Volatile,
+        RootDeviceType::InstanceStore if root => Durability::Volatile,
+        _ => Durability::Durable,
     };
     let size = wanted.size.saturating_mul(GIB);
     let made = match &wanted.snapshot_id {
@@ -117,17 +118,44 @@ pub(super) fn while_in_use<T>(
     }
 }
 
+/// Take an instance-store root off its names once the VMM's descriptors of it are open. They are all that keeps it then:
+/// it leaves no trace however the VMM ends.
+///
+/// # Errors
+/// It can't be removed.
+pub fn release_instance_store(store: &Store, instance: &mut Instance) -> Result<()> {
+    let is_root = |m: &Mapping| instance.is_instance_store(&m.device_name);
+    let Some(at) = instance.block_device_mappings.iter().position(is_root) else { return Ok(()) };
+    store.volumes().remove(&instance.block_device_mappings[at].ebs.volume_id)?;
+    instance.block_device_mappings.remove(at);
+    Ok(())
+}
+
 /// Delete the volumes that go with the instance, detach those that stay. Done twice, it does nothing more.
 ///
 /// # Errors
 /// One can't be removed.
 pub fn release_volumes(store: &Store, record: &Record) -> Result<()> {
+    let goes = |attachment: &Attachment| {
+        attachment.delete_on_termination || record.instance.is_instance_store(&attachment.device)
+    };
+    give_back(store, record, goes)
+}
+
+/// Delete all volumes of an instance that never came up, or whose launch is undone: nobody has used them.
+///
+/// # Errors
+/// One can't be removed.
+pub fn remove_volumes(store: &Store, record: &Record) -> Result<()> {
+    give_back(store, record, |_| true)
+}
+
+fn give_back(store: &Store, record: &Record, goes: impl Fn(&Attachment) -> bool) -> Result<()> {
     let id = &record.instance.instance_id;
     for volume in volumes_of(store, record)? {
         let Some(attachment) = volume.attachment.filter(|a| a.instance_id == *id) else { continue };
-        // An instance-store instance keeps none. `remove`, not `delete`: our own VMM may still have it open.
-        let ephemeral = record.instance.root_device_type == RootDeviceType::InstanceStore;
-        let result = if attachment.delete_on_termination || ephemeral {
+        let result = if goes(&attachment) {
+            // Not `delete`: our own VMM may still have it open.
             store.volumes().remove(&volume.volume_id)
         } else {
             let detach = |volume: &mut Volume| {
@@ -146,10 +174,10 @@ pub fn release_volumes(store: &Store, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// The instance's volumes. The record of one that never came up may not name them yet.
+/// The instance's volumes. The record of one that never came up does not name an instance-store root.
 fn volumes_of(store: &Store, record: &Record) -> Result<Vec<Volume>> {
     let instance = &record.instance;
-    if instance.spore.starts == 0 && instance.block_device_mappings.is_empty() {
+    if instance.spore.starts == 0 {
         return Ok(store.volumes().list()?.or_warn());
     }
     let volumes = store.volumes();
