@@ -1,9 +1,12 @@
 //! The one error type of the crate: what went wrong, why, and what to do about it, in one line.
 
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Whose doing an error is; it decides the process's exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The command line itself is wrong: exit code 2.
     Usage,
@@ -20,7 +23,7 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     /// EC2's error code where EC2 has one, e.g. `InvalidAMIID.NotFound`.
-    code: Option<&'static str>,
+    code: Option<Cow<'static, str>>,
     message: String,
 }
 
@@ -35,7 +38,7 @@ impl Error {
 
     /// A request that can't be granted, with EC2's error code (exit code 1).
     pub fn refused(code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind: Kind::Refused, code: Some(code), message: message.into() }
+        Self { kind: Kind::Refused, code: Some(code.into()), message: message.into() }
     }
 
     /// A wait that ran out of time (exit code 124).
@@ -56,7 +59,7 @@ impl Error {
         let remedy =
             if full { "; free some, or set SPORE_HOME to a larger file system" } else { "" };
         let error = Self::failure(format!("cannot {doing}: {cause}{remedy}"));
-        Self { code: full.then_some("InsufficientVolumeCapacity"), ..error }
+        Self { code: full.then_some("InsufficientVolumeCapacity".into()), ..error }
     }
 
     /// Prefix the message with more context: `context: message`.
@@ -77,8 +80,8 @@ impl Error {
     }
 
     /// EC2's error code, if there is one.
-    pub fn code(&self) -> Option<&'static str> {
-        self.code
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// The message without the code.
@@ -99,7 +102,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.code {
+        match &self.code {
             Some(code) => write!(f, "{code}: {}", self.message),
             None => f.write_str(&self.message),
         }

@@ -108,7 +108,7 @@ fn find_kernel(store: &Store, text: &str) -> Result<KernelId> {
             let path = if text == LAB && !Path::new(text).exists() {
                 lab_kernel(store)?
             } else {
-                existing(text, &e)?
+                existing(text, e)?
             };
             Ok(kernel::register(store, &path, None)?.record.kernel_id)
         }
@@ -120,21 +120,16 @@ fn find_kernel(store: &Store, text: &str) -> Result<KernelId> {
 fn find_ramdisk(store: &Store, text: &str) -> Result<RamdiskId> {
     match store.ramdisks().resolve(text) {
         Err(e) if e.code() == Some(Ramdisk::NOT_FOUND) => {
-            Ok(kernel::register_ramdisk(store, &existing(text, &e)?, None)?.record.ramdisk_id)
+            Ok(kernel::register_ramdisk(store, &existing(text, e)?, None)?.record.ramdisk_id)
         }
         found => kernel::own_ramdisk(store, &found?.ramdisk_id),
     }
 }
 
 /// The file of that name; `unknown` if there is none.
-fn existing(text: &str, unknown: &Error) -> Result<PathBuf> {
+fn existing(text: &str, unknown: Error) -> Result<PathBuf> {
     let path = PathBuf::from(text);
-    match (path.exists(), unknown.code()) {
-        (false, Some(code)) => {
-            Err(Error::refused(code, format!("{}, and no such file", unknown.message())))
-        }
-        _ => Ok(path),
-    }
+    if path.exists() { Ok(path) } else { Err(unknown.remedy("there is no such file either")) }
 }
 
 /// The newest lab kernel in the store's cache.

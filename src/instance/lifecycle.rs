@@ -52,14 +52,10 @@ pub fn launch(
     let cause = failed.swap_remove(0);
     Err(match plans.len() {
         1 => cause,
-        all => Error::refused(
-            "InsufficientInstanceCapacity",
-            format!(
-                "{} of {all} instances came up, at least {min} were wanted and none is left: {}",
-                up.len(),
-                cause.message()
-            ),
-        ),
+        all => cause.context(format!(
+            "{} of {all} instances came up, at least {min} were wanted and none is left",
+            up.len(),
+        )),
     })
 }
 
