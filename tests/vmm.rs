@@ -3,8 +3,8 @@
 
 use sporevm::control::{Request, Response};
 use sporevm::plan::{
-    BootPlan, DiskFormat, DiskPlan, EndReason, Engine, LayerPlan, PLAN_FD, PlanFd, Ready, ResetBy,
-    Transport, VmPlan, VmReport,
+    BUILD, BootPlan, DiskFormat, DiskPlan, EndReason, Engine, LayerPlan, PLAN_FD, PlanFd, Ready,
+    ResetBy, SUBCOMMAND, Transport, VmPlan, VmReport,
 };
 use sporevm::sys::{fds, process};
 use std::fs::File;
@@ -61,6 +61,7 @@ fn print(text: &[u8]) -> Vec<u8> {
 const SPIN: [u8; 2] = [0xeb, 0xfe];
 
 struct Vm {
+    pid: u32,
     socket: std::path::PathBuf,
     _dir: tempfile::TempDir,
     console: File,
@@ -113,6 +114,10 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
 }
 
 fn launch(kernel: &[u8], plan: &VmPlan) -> Vm {
+    launch_by(env!("CARGO_BIN_EXE_spore"), &["spore", SUBCOMMAND], kernel, plan)
+}
+
+fn launch_by(program: &str, words: &[&str], kernel: &[u8], plan: &VmPlan) -> Vm {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -137,11 +142,11 @@ fn launch(kernel: &[u8], plan: &VmPlan) -> Vm {
         (disk.as_fd(), DISK),
         (lock.as_fd(), LOCK),
     ];
-    process::spawn(env!("CARGO_BIN_EXE_spore"), &["spore", "__vmm"], &map).unwrap();
+    let pid = process::spawn(program, words, &map).unwrap();
     drop(lock);
     let lock = File::open(dir.path().join("lock")).unwrap();
     let ready = BufReader::new(ready);
-    Vm { socket, _dir: dir, console, report, ready, first_io, lock }
+    Vm { pid, socket, _dir: dir, console, report, ready, first_io, lock }
 }
 
 impl Vm {
@@ -182,6 +187,23 @@ impl Vm {
         let mut text = Vec::new();
         self.console.read_to_end(&mut text).unwrap();
         String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+#[test]
+fn a_vmm_of_another_build_becomes_its_launcher() {
+    if !has_kvm() {
+        return;
+    }
+    let (vmm, spore) = (env!("CARGO_BIN_EXE_spore-vmm"), env!("CARGO_BIN_EXE_spore"));
+    for (build, expected) in [(BUILD, "spore-vmm"), ("0123456789abcdef", "spore")] {
+        let words = ["spore", SUBCOMMAND, "i-0123456789abcdef0", build, spore];
+        let mut vm = launch_by(vmm, &words, &elf(&SPIN), &plan(true, false));
+        assert!(matches!(vm.ready(), Ready::Running { .. }));
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", vm.pid)).unwrap();
+        assert_eq!(name.trim_end(), expected);
+        assert_eq!(vm.ask(&Request::Terminate {}), Response::Ok {});
+        assert_eq!(vm.reason().0, EndReason::Terminated);
     }
 }
 

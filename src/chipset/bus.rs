@@ -1,7 +1,7 @@
 //! Address decoding: which device answers a port or memory-mapped access.
 
 use crate::error::{Error, Result};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A device with registers. Accesses come from vCPU threads, `data` has 1, 2, 4 or 8 bytes (as many
 /// as the guest's access), `offset` is relative to the device's base. What a device does not
@@ -13,33 +13,7 @@ pub trait BusDevice: Send + Sync {
     fn write(&self, offset: u64, data: &[u8]);
 }
 
-/// What a guest that runs already can't reach yet: its accesses wait.
-pub struct Late<D>(OnceLock<D>);
-
-impl<D> Default for Late<D> {
-    fn default() -> Self {
-        Self(OnceLock::new())
-    }
-}
-
-impl<D> Late<D> {
-    /// Let the guest reach it. Only the first one counts.
-    pub fn set(&self, device: D) {
-        let _ = self.0.set(device);
-    }
-}
-
-impl<D: BusDevice> BusDevice for Late<D> {
-    fn read(&self, offset: u64, data: &mut [u8]) {
-        self.0.wait().read(offset, data);
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) {
-        self.0.wait().write(offset, data);
-    }
-}
-
-/// One address space: port I/O or memory-mapped I/O. Complete before the guest reaches it and immutable afterwards,
+/// One address space: port I/O or memory-mapped I/O. Built before the vCPUs run and immutable afterwards,
 /// so that a look-up takes no lock and allocates nothing.
 #[derive(Default)]
 pub struct Bus {
@@ -74,6 +48,21 @@ impl Bus {
         Ok(())
     }
 
+    /// The guest reads `data.len()` bytes at `address`; where nothing answers, all ones, as on a PC's bus.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some((device, offset)) = self.find(address, data.len()) {
+            device.read(offset, data);
+        }
+    }
+
+    /// The guest writes `data` at `address`; where nothing answers, it is lost.
+    pub fn write(&self, address: u64, data: &[u8]) {
+        if let Some((device, offset)) = self.find(address, data.len()) {
+            device.write(offset, data);
+        }
+    }
+
     /// The device whose window holds the whole access. KVM hands over odd sizes where an access straddles
     /// a page or comes from SSE; no register of ours has such a size.
     fn find(&self, address: u64, size: usize) -> Option<(&dyn BusDevice, u64)> {
@@ -85,24 +74,6 @@ impl Bus {
         let offset = address - window.base;
         let end = offset.checked_add(size as u64)?;
         (end <= window.len).then_some((&*window.device, offset))
-    }
-}
-
-/// A device at address 0, as large as the address space.
-impl BusDevice for Bus {
-    /// Where nothing answers, all ones, as on a PC's bus.
-    fn read(&self, address: u64, data: &mut [u8]) {
-        data.fill(0xff);
-        if let Some((device, offset)) = self.find(address, data.len()) {
-            device.read(offset, data);
-        }
-    }
-
-    /// Where nothing answers, it is lost.
-    fn write(&self, address: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.find(address, data.len()) {
-            device.write(offset, data);
-        }
     }
 }
 
@@ -158,31 +129,6 @@ mod tests {
             bus.write(address, &data);
         }
         assert!(probe.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn an_access_waits_for_a_device_that_is_late() {
-        let (late, probe) = (Arc::new(Late::default()), Arc::new(Probe::default()));
-        let guest = std::thread::spawn({
-            let late = late.clone();
-            move || {
-                let mut data = [0];
-                late.read(0x3fa, &mut data);
-                data
-            }
-        });
-        std::thread::yield_now();
-        assert!(!guest.is_finished());
-        let (bus, _) = bus();
-        late.set(bus);
-        assert_eq!(guest.join().unwrap(), [2]);
-        late.set({
-            let mut other = Bus::default();
-            other.insert(0x3f8, 8, probe.clone()).unwrap();
-            other
-        });
-        late.write(0x3f8, &[1]);
-        assert!(probe.0.lock().unwrap().is_empty(), "the first one stays");
     }
 
     #[test]

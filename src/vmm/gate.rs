@@ -39,7 +39,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// An open gate.
     ///
     /// # Errors
     /// Too many open files.
@@ -47,7 +47,7 @@ impl Gate {
         Ok(Self {
             state: Mutex::default(),
             changed: Condvar::new(),
-            closed: AtomicBool::new(true),
+            closed: AtomicBool::new(false),
             stopped: fds::eventfd().or_fail(|| "create an eventfd")?,
         })
     }

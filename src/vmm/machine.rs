@@ -1,39 +1,34 @@
 //! One machine, assembled from its plan in a straight line, and its end.
 //!
-//! The order is for speed: on recent hosts a change of memory slots after an interrupt controller or an
-//! ioeventfd is registered waits out an RCU grace period, several milliseconds long. So: the VM, the addresses
-//! that KVM needs for itself, ALL memory slots; then interrupt controllers, vCPUs, ioeventfds, irqfds. KVM's
-//! default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
-//!
-//! The guest begins as soon as there is what it executes first. No kernel and no firmware looks for its disks in its first
-//! milliseconds, so the event thread opens them and makes the virtio devices while the guest runs ([`Machine::add_devices`]);
-//! an access that comes too early waits. No thread waits for another before: to wake one on an idle CPU may take longer than
-//! all of the guest's first steps. So the thread that assembled the machine becomes the first vCPU's.
+//! Two threads do it. The first has KVM make the [`Board`] and becomes the boot processor's. The event thread fills the
+//! RAM beside it, and when the board is there it makes the devices: the guest may run by then, for no kernel and no firmware
+//! looks for its disks in its first milliseconds, and an access that comes too early waits ([`vcpu::Shared`]). The first
+//! thread waits for nobody unless the kernel and the ramdisk are large: to wake a thread on an idle CPU may take longer
+//! than all of the guest's first steps.
 
 use crate::block::{self, Disk};
 use crate::boot::Entry;
-use crate::chipset::bus::{Bus, Late};
-use crate::chipset::pci::ConfigPorts;
+use crate::chipset::bus::Bus;
+use crate::chipset::pci::{ConfigPorts, PciRoot};
 use crate::chipset::power::{
     ACPI_POWER_BASE, ACPI_POWER_LEN, AcpiPower, I8042, PowerSink, PvPanic, ResetControl,
 };
 use crate::chipset::serial::Serial;
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{
-    COM1_GSI, COM1_PORT, GED_GSI, KVM_IDENTITY_MAP, KVM_TSS, PCI_CONFIG_LEN, PCI_CONFIG_PORT,
-    PVPANIC_PORT,
+    COM1_GSI, COM1_PORT, GED_GSI, PCI_CONFIG_LEN, PCI_CONFIG_PORT, PVPANIC_PORT,
 };
 use crate::mem::{GuestRam, ram};
-use crate::plan::{self, DiskPlan, Engine, VmPlan};
-use crate::sys::{fds, kvm};
+use crate::plan::{DiskPlan, Engine, VmPlan};
+use crate::sys::fds;
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
 use crate::virtio::device::Handlers;
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::ThreadStart;
+use crate::vmm::board::{Board, Layout};
 use crate::vmm::console::Console;
-use crate::vmm::cpuid::{Model, Supported};
 use crate::vmm::devices::{self, NewDevice, Virtio};
 use crate::vmm::gate::Gate;
 use crate::vmm::menu::Chosen;
@@ -45,9 +40,9 @@ use crate::vmm::report::Report;
 use crate::vmm::sandbox::Filters;
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::VmFd;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A disk with the device in front of it.
 struct MachineDisk {
@@ -55,6 +50,69 @@ struct MachineDisk {
     device: Arc<Blk>,
     /// Keeps others from using the volume.
     hold: Option<OwnedFd>,
+}
+
+/// What both threads that assemble a machine have.
+pub struct Common {
+    /// What the vCPUs will share.
+    pub shared: Arc<vcpu::Shared>,
+    /// What threads are confined by.
+    pub filters: Option<Arc<Filters>>,
+    /// The first thread's work.
+    pub board: OnceLock<Board>,
+    /// Where the boot processor begins, once RAM is filled.
+    pub entry: OnceLock<Entry>,
+}
+
+/// What the event thread makes a machine of.
+pub struct Parts {
+    plan: VmPlan,
+    payload: Payload,
+    ram: GuestRam,
+}
+
+impl Parts {
+    /// The parts of the plan's machine, and what both threads have.
+    ///
+    /// # Errors
+    /// A descriptor is missing, the firmware is none, or the host has no memory or descriptors for us.
+    pub fn take(plan: VmPlan) -> Result<(Self, Arc<Common>)> {
+        let (disks, most) = (plan.disks.len(), devices::slots(plan.transport) - 1);
+        if disks > most {
+            return Err(Error::failure(format!(
+                "the plan has {disks} disks; a machine has room for {most}"
+            )));
+        }
+        let first_io = plan.first_io.map(fds::take_file).transpose()?;
+        let common = Common {
+            shared: Arc::new(vcpu::Shared::new(Arc::new(Gate::new()?), first_io)),
+            filters: plan.sandbox.then(|| Arc::new(Filters::new(plan.transport))),
+            board: OnceLock::new(),
+            entry: OnceLock::new(),
+        };
+        let payload = Payload::take(&plan.boot)?;
+        let ram = ram::create(plan.memory)?;
+        Ok((Self { plan, payload, ram }, Arc::new(common)))
+    }
+
+    /// What KVM is asked for.
+    pub fn layout(&mut self) -> Layout {
+        Layout {
+            cpus: self.plan.cpus,
+            cpuid: std::mem::take(&mut self.plan.cpuid),
+            memory: self.payload.memory(&self.ram).collect(),
+            irqchips: self.payload.irqchips(),
+            pit: matches!(self.payload, Payload::Firmware(_)),
+        }
+    }
+}
+
+impl Common {
+    /// The seat of a vCPU.
+    pub fn seat(&self, vcpu: &Arc<Vcpu>) -> Seat {
+        let (shared, filters) = (self.shared.clone(), self.filters.clone());
+        Seat { vcpu: vcpu.clone(), shared, filters }
+    }
 }
 
 /// A machine.
@@ -67,9 +125,6 @@ pub struct Machine {
     /// The interrupt controllers as KVM made them.
     irqchips: Vec<kvm_irqchip>,
     pc: Option<Pc>,
-    shared: Arc<vcpu::Shared>,
-    /// The ports to PCI configuration space, if there is a PCI bus.
-    pci: Option<Arc<Late<ConfigPorts>>>,
     disks: Vec<MachineDisk>,
     transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
@@ -84,88 +139,58 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Assemble all of the machine but its virtio devices. Nothing runs the guest yet.
+    /// Fill the RAM and make the devices, on the event thread, which is not confined yet. The guest runs when it is done.
     ///
     /// # Errors
-    /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
-    pub fn assemble(kvm: &Kvm, plan: VmPlan) -> Result<Self> {
-        check(kvm, &plan)?;
-        let payload = Payload::take(&plan.boot)?;
-        let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
-        let Board { vm, ram, irqchips, vcpus, entry } = Board::create(kvm, &plan, &payload)?;
-        let vm = Arc::new(vm);
-        let gate = Arc::new(Gate::new()?);
-        let vcpus = start_vcpus(vcpus, &Supported::new(kvm, &plan.cpuid)?, &entry)?;
+    /// A descriptor is missing, a payload is not loadable, a disk can't be opened, or KVM or the host refuses something.
+    pub fn assemble(parts: Parts, common: &Common, report: &Arc<Report>) -> Result<Self> {
+        let Parts { plan, payload, ram } = parts;
+        let entry = payload.load(&plan, plan.disks.len() + 1, &ram)?;
+        let entry = *common.entry.get_or_init(|| entry);
+        let filters = common.filters.clone();
+        filters.as_ref().map_or(Ok(()), |filters| filters.compile_vcpu())?;
 
+        let (gate, shared) = (common.shared.gate.clone(), &common.shared);
+        // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
+        gate.wait_joined(1);
+        let Board { vm, vcpus, irqchips, pit } = common.board.wait();
+        for (index, vcpu) in vcpus.iter().enumerate().skip(1) {
+            common.seat(vcpu).spawn(index)?;
+        }
+        gate.wait_joined(vcpus.len());
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
-        let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
-        let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
-        let pci = (plan.transport == plan::Transport::Pci).then(Arc::default);
-        let mut pio = port_bus(&serial, &power, &gate, pci.as_ref())?;
+        let serial = Arc::new(Serial::new(irqfd(vm, COM1_GSI)?, console.clone()));
+        let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(vm, GED_GSI)?));
+        let (disks, devices) = devices(open_disks(&plan, filters.as_ref(), report)?, report);
+        let confine = confine_worker(filters.as_ref());
+        let on_start: ThreadStart = Arc::new(move |_| confine());
+        let Virtio { transports, mmio, pci } =
+            Virtio::create(plan.transport, devices, vm, &ram, &on_start)?;
+        let mut pio = port_bus(&serial, &power, &gate, pci)?;
         let sink: Arc<dyn PowerSink> = gate.clone();
-        let (i8042, pc) = match &payload {
-            Payload::Kernel { .. } => (I8042::ready(sink), None),
-            Payload::Firmware(_) => {
-                (I8042::absent(sink), Some(Pc::create(&plan, &vm, &ram, &mut pio, &gate)?))
-            }
+        let i8042 = match entry {
+            Entry::Kernel(_) => I8042::ready(sink),
+            Entry::Reset => I8042::absent(sink),
         };
         pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
-        let first_io = plan.first_io.map(fds::take_file).transpose()?;
-        let mmio = Late::default();
-        let shared = Arc::new(vcpu::Shared { pio, mmio, gate: gate.clone(), first_io });
+        let pc = pit.map(|pit| Pc::create(&plan, pit, &ram, &mut pio, &gate)).transpose()?;
+        shared.set_buses(pio, mmio);
         Ok(Self {
             plan,
             payload: Mutex::new(payload),
             ram,
-            vm,
-            vcpus,
-            irqchips,
+            vm: vm.clone(),
+            vcpus: vcpus.clone(),
+            irqchips: irqchips.clone(),
             pc,
-            shared,
-            pci,
-            disks: Vec::new(),
-            transports: Vec::new(),
+            disks,
+            transports,
             power,
             serial,
             console,
             gate,
             filters,
         })
-    }
-
-    /// Let the guest run: the seats of its vCPUs, the first one first.
-    pub fn run(&self) -> Vec<Seat> {
-        self.gate.open();
-        let seat = |vcpu: &Arc<Vcpu>| Seat {
-            vcpu: vcpu.clone(),
-            shared: self.shared.clone(),
-            filters: self.filters.clone(),
-        };
-        self.vcpus.iter().map(seat).collect()
-    }
-
-    /// Open the disks and let the guest reach its virtio devices, from a thread that is not confined yet, once all vCPUs run.
-    ///
-    /// # Errors
-    /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
-    pub fn add_devices(&mut self, report: &Arc<Report>) -> Result<()> {
-        // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
-        self.gate.wait_joined(self.vcpus.len());
-        let (disks, devices) = devices(open_disks(&self.plan, report)?, report);
-        let filters = self.filters.clone();
-        let confine = move || filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker());
-        for disk in &disks {
-            let begin = disk.disk.flush_aside(Box::new(confine.clone()));
-            begin.or_fail(|| "start the thread that flushes a disk")?;
-        }
-        let on_start: ThreadStart = Arc::new(move |_| confine());
-        let virtio = Virtio::create(self.plan.transport, devices, &self.vm, &self.ram, &on_start)?;
-        (self.disks, self.transports) = (disks, virtio.transports);
-        if let (Some(ports), Some(root)) = (&self.pci, virtio.pci) {
-            ports.set(ConfigPorts::new(root, ResetControl(self.gate.clone())));
-        }
-        self.shared.mmio.set(virtio.mmio);
-        Ok(())
     }
 
     /// Confine the calling thread, which serves events from now on.
@@ -242,87 +267,22 @@ impl Machine {
     }
 }
 
-fn create_vm(kvm: &Kvm) -> Result<VmFd> {
-    let vm = kvm.create_vm().or_fail(|| "create a VM (KVM_CREATE_VM)")?;
-    vm.set_tss_address(KVM_TSS as usize).or_fail(|| "set KVM's TSS address")?;
-    vm.set_identity_map_address(KVM_IDENTITY_MAP).or_fail(|| "set KVM's identity map address")?;
-    Ok(vm)
-}
-
-/// Refuse what no machine can have.
-fn check(kvm: &Kvm, plan: &VmPlan) -> Result<()> {
-    let (cpus, most) = (plan.cpus, kvm.get_max_vcpus());
-    if cpus == 0 || usize::from(cpus) > most {
-        return Err(Error::failure(format!(
-            "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"
-        )));
-    }
-    let (disks, most) = (plan.disks.len(), devices::slots(plan.transport) - 1);
-    if disks > most {
-        return Err(Error::failure(format!(
-            "the plan has {disks} disks; a machine has room for {most}"
-        )));
-    }
-    Ok(())
-}
-
-/// The VM and what it consists of before it has devices.
-struct Board {
-    vm: VmFd,
-    ram: GuestRam,
-    /// The interrupt controllers as KVM made them.
-    irqchips: Vec<kvm_irqchip>,
-    vcpus: Vec<VcpuFd>,
-    entry: Entry,
-}
-
-impl Board {
-    fn create(kvm: &Kvm, plan: &VmPlan, payload: &Payload) -> Result<Self> {
-        let vm = create_vm(kvm)?;
-        let ram = ram::create(plan.memory)?;
-        let entry = payload.load(plan, plan.disks.len() + 1, &ram)?;
-        kvm::set_memory(&vm, payload.memory(&ram))?;
-        vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
-        let vcpus = (0..plan.cpus).map(|index| vm.create_vcpu(index.into()));
-        let vcpus = vcpus.collect::<Result<_, _>>().or_fail(|| "create a vCPU")?;
-        let irqchips = payload.irqchips().iter().map(|&chip_id| {
-            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
-            vm.get_irqchip(&mut chip).or_fail(|| "read an interrupt controller")?;
-            Ok(chip)
-        });
-        let irqchips = irqchips.collect::<Result<_>>()?;
-        Ok(Self { vm, ram, irqchips, vcpus, entry })
-    }
-}
-
-/// Set new vCPUs up for the machine's start.
-fn start_vcpus(fds: Vec<VcpuFd>, cpuid: &Supported, entry: &Entry) -> Result<Vec<Arc<Vcpu>>> {
-    let tsc_khz = fds.first().and_then(|fd| fd.get_tsc_khz().ok());
-    let model = Model::new(cpuid, fds.len() as u8, tsc_khz);
-    for (index, fd) in (0..).zip(&fds) {
-        fd.set_cpuid2(&model.vcpu(index)?).or_fail(|| "set a vCPU's CPUID")?;
-        regs::start(fd, index, (index == 0).then_some(entry))?;
-    }
-    Ok(fds.into_iter().map(|fd| Arc::new(Vcpu::new(fd))).collect())
-}
-
 fn port_bus(
     serial: &Arc<Serial>,
     power: &Arc<AcpiPower>,
     gate: &Arc<Gate>,
-    pci: Option<&Arc<Late<ConfigPorts>>>,
+    pci: Option<Arc<PciRoot>>,
 ) -> Result<Bus> {
     let sink: Arc<dyn PowerSink> = gate.clone();
     let mut bus = Bus::default();
     bus.insert(COM1_PORT.into(), 8, serial.clone())?;
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
+    let reset = ResetControl(sink.clone());
     match pci {
-        None => {
-            bus.insert(ResetControl::PORT.into(), 1, Arc::new(ResetControl(sink.clone())))?;
-        }
-        // The reset register lies in their midst.
-        Some(ports) => {
-            bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports.clone())?;
+        None => bus.insert(ResetControl::PORT.into(), 1, Arc::new(reset))?,
+        Some(root) => {
+            let ports = Arc::new(ConfigPorts::new(root, reset));
+            bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports)?;
         }
     }
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
@@ -350,9 +310,15 @@ fn notices(report: &Arc<Report>) -> Notices {
 }
 
 /// Open the plan's disks, with their engines.
-fn open_disks(plan: &VmPlan, report: &Arc<Report>) -> Result<Vec<OpenDisk>> {
+fn open_disks(
+    plan: &VmPlan,
+    filters: Option<&Arc<Filters>>,
+    report: &Arc<Report>,
+) -> Result<Vec<OpenDisk>> {
     let open = |plan: &DiskPlan| {
         let (disk, notices) = (open_disk(plan)?, notices(report));
+        let flusher = disk.flush_aside(Box::new(confine_worker(filters)));
+        flusher.or_fail(|| format!("start the thread that flushes disk {}", plan.volume_id))?;
         let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
         let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
         let hold = plan.hold.map(fds::take).transpose()?;
@@ -371,6 +337,14 @@ fn devices(disks: Vec<OpenDisk>, report: &Arc<Report>) -> (Vec<MachineDisk>, Vec
     let (device, handlers) = Rng::create();
     devices.push(NewDevice { device, handlers, notices: notices(report) });
     (machine_disks, devices)
+}
+
+/// What a device's thread does first.
+fn confine_worker(
+    filters: Option<&Arc<Filters>>,
+) -> impl Fn() -> Result<()> + Send + Sync + 'static {
+    let filters = filters.cloned();
+    move || filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker())
 }
 
 /// The engines in use, in the order of the disks.

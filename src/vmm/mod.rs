@@ -1,5 +1,6 @@
 //! One virtual machine in one process.
 
+pub mod board;
 pub mod console;
 pub mod control;
 pub mod cpuid;
@@ -18,13 +19,16 @@ pub mod sandbox;
 pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, Ready, SUBCOMMAND, VmPlan, VmReport};
+use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
 use crate::sys::{fds, footprint, kvm};
+use board::Board;
 use event::EventLoop;
-use machine::Machine;
+use machine::{Common, Machine, Parts};
 use report::Report;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -61,61 +65,31 @@ pub fn main() -> ExitCode {
     };
     fds::close_all_but(&plan_fds(&plan));
     let report = match fds::take_file(plan.report) {
-        Ok(file) => Arc::new(Report::new(file)),
+        Ok(file) => {
+            let ready = plan.ready.and_then(|fd| fds::take_file(fd).ok());
+            Arc::new(Report::new(file, ready))
+        }
         Err(error) => {
             eprintln!("spore: the VMM has no report: {error}");
             return ExitCode::from(error.exit_code());
         }
     };
     report_panics(&report);
-    let ready = plan.ready.and_then(|fd| fds::take_file(fd).ok());
-    let events = match assemble(plan, &report) {
-        Ok(events) => events,
-        Err(error) => fail(&report, ready, &error),
-    };
-    let mut seats = events.machine.run();
-    let first = seats.remove(0); // every machine has one
-    let told = report.clone();
-    let serve = move || serve_events(events, seats, &told, ready);
-    let thread = std::thread::Builder::new().name("events".into());
-    match thread.spawn(serve).or_fail(|| "start the event thread") {
-        Ok(_) => first.take(),
-        Err(error) => fail(&report, None, &error),
+    match begin(plan, &report) {
+        Ok(first) => first.take(),
+        Err(error) => report.fail(&error),
     }
 }
 
-/// What does not run, ends.
-fn fail(report: &Report, ready: Option<File>, error: &Error) -> ! {
-    let message = error.to_string();
-    report.ended(EndReason::VmmError, &message);
-    report::ready(ready, &Ready::Failed { message });
-    fds::exit_now(error.exit_code().into())
+/// What the event thread holds and serves.
+struct Ends {
+    control: Option<OwnedFd>,
+    lock: Option<OwnedFd>,
+    signals: File,
 }
 
-/// The event thread: it begins what the guest's first steps need not wait for.
-fn serve_events(
-    mut events: EventLoop,
-    other_vcpus: Vec<Seat>,
-    report: &Arc<Report>,
-    ready: Option<File>,
-) -> ! {
-    let machine = &mut events.machine;
-    let mut others = (1..).zip(other_vcpus);
-    let started = others.try_for_each(|(index, seat)| seat.spawn(index));
-    let started = started.and_then(|()| machine.add_devices(report));
-    // Nothing of what the guest does is served before.
-    if let Err(error) = started.and_then(|()| machine.confine_event_thread()) {
-        fail(report, ready, &error);
-    }
-    report::ready(ready, &Ready::Running { engines: machine::engines(machine) });
-    report.tell(&VmReport::Started { at: report::now_ms() });
-    footprint::forget_code();
-    let (reason, message) = events.run();
-    events.finish(reason, &message)
-}
-
-/// Everything up to the moment at which the first vCPU runs.
-fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
+/// Begin the event thread and have KVM make the machine's board; the seat of its first vCPU.
+fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
     footprint::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     kvm::install_kick_handler()?;
@@ -126,8 +100,39 @@ fn assemble(plan: VmPlan, report: &Arc<Report>) -> Result<EventLoop> {
     if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    let machine = Machine::assemble(&kvm, plan)?;
-    EventLoop::new(machine, report.clone(), control, lock, signals)
+    let (mut parts, common) = Parts::take(plan)?;
+    let layout = parts.layout();
+    let (ends, others, told) = (Ends { control, lock, signals }, common.clone(), report.clone());
+    let thread = std::thread::Builder::new().name("events".into());
+    let serve = move || match serve_events(parts, &others, ends, &told) {
+        Ok(never) => never,
+        Err(error) => told.fail(&error),
+    };
+    thread.spawn(serve).or_fail(|| "start the event thread")?;
+
+    let board = Board::create(&kvm, &layout)?;
+    let first = board.vcpus[0].clone(); // every machine has one
+    let _ = common.board.set(board);
+    regs::start(&first.lock(), 0, Some(common.entry.wait()))?;
+    Ok(common.seat(&first))
+}
+
+/// The event thread: it makes what the guest's first steps need not wait for, and serves until the end.
+fn serve_events(
+    parts: Parts,
+    common: &Common,
+    ends: Ends,
+    report: &Arc<Report>,
+) -> Result<Infallible> {
+    let machine = Machine::assemble(parts, common, report)?;
+    machine.confine_event_thread()?;
+    report.running(machine::engines(&machine));
+    report.tell(&VmReport::Started { at: report::now_ms() });
+    footprint::forget_code();
+    let Ends { control, lock, signals } = ends;
+    let mut events = EventLoop::new(machine, report.clone(), control, lock, signals)?;
+    let (reason, message) = events.run();
+    events.finish(reason, &message)
 }
 
 fn read_plan() -> Result<VmPlan> {

@@ -10,27 +10,26 @@ use crate::mem::GuestRam;
 use crate::mem::layout::{FW_CFG_LEN, FW_CFG_PORT, RTC_PORT, SYSTEM_CONTROL_PORT};
 use crate::plan::VmPlan;
 use crate::vmm::gate::Gate;
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_pit_state2};
+use kvm_bindings::kvm_pit_state2;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 
-/// The devices of a PC that firmware and boot loaders need. The interval timer with port 0x61 is KVM's own: its
-/// accesses are no exits.
+/// The devices of a PC that firmware and boot loaders need.
 pub struct Pc {
     fw_cfg: Arc<FwCfg>,
     rtc: Arc<Rtc>,
-    /// The timer as KVM made it.
+    /// The interval timer as KVM made it.
     pit: kvm_pit_state2,
 }
 
 impl Pc {
-    /// Give them to the machine of `plan`.
+    /// Give them to the machine of `plan`, whose timer is `pit`.
     ///
     /// # Errors
-    /// KVM has no timer, or the plan's identity is none.
+    /// The plan's identity is none.
     pub fn create(
         plan: &VmPlan,
-        vm: &VmFd,
+        pit: kvm_pit_state2,
         ram: &GuestRam,
         ports: &mut Bus,
         gate: &Arc<Gate>,
@@ -42,9 +41,6 @@ impl Pc {
         ports.insert(FW_CFG_PORT.into(), FW_CFG_LEN.into(), fw_cfg.clone())?;
         ports.insert(RTC_PORT.into(), 2, rtc.clone())?;
         ports.insert(SYSTEM_CONTROL_PORT.into(), 1, Arc::new(SystemControl(gate.clone())))?;
-        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-        vm.create_pit2(config).or_fail(|| "create the interval timer (KVM_CREATE_PIT2)")?;
-        let pit = vm.get_pit2().or_fail(|| "read the interval timer")?;
         Ok(Self { fw_cfg, rtc, pit })
     }
 

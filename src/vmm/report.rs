@@ -1,11 +1,13 @@
 //! What a VMM leaves behind in its report file, and the line on its `ready` pipe.
 
-use crate::error::{OrFail, Result};
-use crate::plan::{EndReason, Ready, VmReport};
+use crate::error::{Error, OrFail, Result};
+use crate::plan::{EndReason, Engine, Ready, VmReport};
+use crate::sys::fds;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most notices in one VMM's life: a guest can provoke them and they end in a file.
@@ -14,6 +16,8 @@ const MAX_NOTICES: u32 = 1000;
 /// The report file. Each event is one `write` of one line, so that lines of several threads do not mix.
 pub struct Report {
     file: File,
+    /// The launcher's pipe, until it has heard.
+    ready: Mutex<Option<File>>,
     notices: AtomicU32,
 }
 
@@ -29,9 +33,25 @@ fn line(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 }
 
 impl Report {
-    /// Reports go to `file`, which is open for appending.
-    pub fn new(file: File) -> Self {
-        Self { file, notices: AtomicU32::new(0) }
+    /// Reports go to `file`, which is open for appending. `ready` is the launcher's pipe, if it waits.
+    pub fn new(file: File, ready: Option<File>) -> Self {
+        Self { file, ready: Mutex::new(ready), notices: AtomicU32::new(0) }
+    }
+
+    /// Tell the launcher on its pipe that the machine runs, and close that.
+    pub fn running(&self, engines: Vec<Engine>) {
+        let mut pipe = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        answer(pipe.take(), &Ready::Running { engines });
+    }
+
+    /// What does not run, ends. The first thread that comes here tells why.
+    pub fn fail(&self, error: &Error) -> ! {
+        // Held until the process is gone.
+        let mut pipe = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = error.to_string();
+        self.ended(EndReason::VmmError, &message);
+        answer(pipe.take(), &Ready::Failed { message });
+        fds::exit_now(error.exit_code().into())
     }
 
     /// The file's descriptor, for who cannot use more than that (a signal handler).
@@ -59,8 +79,7 @@ impl Report {
     }
 }
 
-/// Tell the launcher on its pipe, and close that.
-pub fn ready(pipe: Option<File>, state: &Ready) {
+fn answer(pipe: Option<File>, state: &Ready) {
     if let (Some(mut pipe), Ok(bytes)) = (pipe, line(state)) {
         // The launcher may be gone; that is its affair.
         let _ = pipe.write_all(&bytes);
@@ -75,7 +94,7 @@ mod tests {
     #[test]
     fn events_are_lines_of_json_and_notices_are_bounded() {
         let file = crate::sys::fds::memfd("report").unwrap();
-        let report = Report::new(file.try_clone().unwrap());
+        let report = Report::new(file.try_clone().unwrap(), None);
         for _ in 0..2 * MAX_NOTICES {
             report.notice("disk full");
         }

@@ -1,6 +1,6 @@
 //! A thread for each vCPU: run the guest, answer its exits.
 
-use crate::chipset::bus::{Bus, BusDevice, Late};
+use crate::chipset::bus::Bus;
 use crate::error::{OrFail, Result};
 use crate::plan::{EndReason, ResetBy};
 use crate::sys::fds;
@@ -11,7 +11,7 @@ use kvm_ioctls::VcpuFd;
 use rustix::time::ClockId;
 use std::fs::File;
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Address space for a thread's stack; only what it touches costs memory.
 const STACK: usize = 256 << 10;
@@ -23,14 +23,37 @@ const SYSTEM_EVENT_CRASH: u32 = 3;
 
 /// What all vCPUs of a machine share.
 pub struct Shared {
-    /// Port I/O.
-    pub pio: Bus,
-    /// Memory-mapped I/O: the virtio devices'.
-    pub mmio: Late<Bus>,
     /// Where they stop.
     pub gate: Arc<Gate>,
+    /// Set when all devices are there; the guest may run before.
+    buses: OnceLock<Buses>,
     /// Benchmark: told when the guest's first access was (CLOCK_MONOTONIC in ns, 8 bytes), which is also the end.
-    pub first_io: Option<File>,
+    first_io: Option<File>,
+}
+
+struct Buses {
+    /// Port I/O.
+    pio: Bus,
+    /// Memory-mapped I/O.
+    mmio: Bus,
+}
+
+impl Shared {
+    /// What the vCPUs of a machine without devices share.
+    pub fn new(gate: Arc<Gate>, first_io: Option<File>) -> Self {
+        Self { gate, buses: OnceLock::new(), first_io }
+    }
+
+    /// Let the guest reach its devices, once.
+    pub fn set_buses(&self, pio: Bus, mmio: Bus) {
+        let _ = self.buses.set(Buses { pio, mmio });
+    }
+
+    /// The guest makes an access.
+    fn buses(&self) -> &Buses {
+        first_io(self);
+        self.buses.wait()
+    }
 }
 
 /// A vCPU. Its thread holds the lock while it runs; whoever has closed the gate may take it.
@@ -99,24 +122,22 @@ fn run(vcpu: &Vcpu, shared: &Shared) -> ! {
 fn step(fd: &mut VcpuFd, shared: &Shared) -> Option<Stop> {
     let fault = match kvm::run(fd) {
         Ok(Exit::PortIn { port, size, data }) => {
-            first_io(shared);
+            let pio = &shared.buses().pio;
             // String instructions repeat at the same port.
-            data.chunks_exact_mut(size.max(1)).for_each(|item| shared.pio.read(port.into(), item));
+            data.chunks_exact_mut(size.max(1)).for_each(|item| pio.read(port.into(), item));
             return None;
         }
         Ok(Exit::PortOut { port, size, data }) => {
-            first_io(shared);
-            data.chunks_exact(size.max(1)).for_each(|item| shared.pio.write(port.into(), item));
+            let pio = &shared.buses().pio;
+            data.chunks_exact(size.max(1)).for_each(|item| pio.write(port.into(), item));
             return None;
         }
         Ok(Exit::MmioRead { address, data }) => {
-            first_io(shared);
-            shared.mmio.read(address, data);
+            shared.buses().mmio.read(address, data);
             return None;
         }
         Ok(Exit::MmioWrite { address, data }) => {
-            first_io(shared);
-            shared.mmio.write(address, data);
+            shared.buses().mmio.write(address, data);
             return None;
         }
         Ok(Exit::Interrupted) => return None,

@@ -54,24 +54,24 @@ pub(crate) struct Changes {
 impl Refcounts {
     pub(crate) fn open(host: &HostFile, header: &Header, file_len: u64) -> io::Result<Self> {
         let bytes = (header.reftable_clusters as usize) << header.cluster_bits;
-        let mut table = vec![0; bytes];
-        host.read_at(&mut table, header.reftable_offset)?;
-        let mut entries: Vec<u64> = table
-            .chunks_exact(8)
-            .map(|b| u64::from_be_bytes(b.try_into().unwrap_or_default()))
-            .collect();
-        for entry in &mut entries {
-            if *entry % header.cluster_size() != 0 || *entry >= file_len {
-                return Err(corrupt(format!("a refcount block at {entry:#x}")));
+        let mut bytes = vec![0; bytes];
+        host.read_at(&mut bytes, header.reftable_offset)?;
+        let capacity = bytes.len() / 8;
+        let used =
+            bytes.chunks_exact(8).rposition(|entry| entry != [0; 8]).map_or(0, |last| last + 1);
+        let entry = |entry: &[u8]| {
+            let offset = u64::from_be_bytes(entry.try_into().unwrap_or_default());
+            if offset % header.cluster_size() != 0 || offset >= file_len {
+                return Err(corrupt(format!("a refcount block at {offset:#x}")));
             }
-        }
-        let capacity = entries.len();
-        let used = entries.iter().rposition(|e| *e != 0).map_or(0, |last| last + 1);
+            Ok(offset)
+        };
+        let table = bytes.chunks_exact(8).take(used).map(entry).collect::<io::Result<_>>()?;
         Ok(Self {
             cluster_bits: header.cluster_bits,
             table_offset: header.reftable_offset,
             blocks: BTreeMap::new(),
-            table: entries[..used].to_vec(),
+            table,
             capacity,
             dirty: BTreeSet::new(),
             new_blocks: BTreeSet::new(),
