@@ -29,14 +29,14 @@ fn three_clones() {
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn life() {
-    scenarios::long_life(&stock(), 8);
+    scenarios::long_life(&stock());
 }
 
 /// The same over virtio-mmio.
 #[test]
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_life_over_mmio() {
-    scenarios::long_life(&stock_over_mmio(), 8);
+    scenarios::long_life(&stock_over_mmio());
 }
 
 /// SeaBIOS, a master boot record, GRUB and its menu.
