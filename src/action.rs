@@ -69,13 +69,11 @@ pub struct Count {
 impl FromStr for Count {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let number = |text: &str| {
-            text.parse::<u32>()
-                .map_err(|_| Error::usage(format!("'{}' is not N or MIN:MAX", text.escape_debug())))
-        };
-        match text.split_once(':') {
-            Some((min, max)) => Ok(Self { min: number(min)?, max: number(max)? }),
-            None => number(text).map(|n| Self { min: n, max: n }),
+        let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n >= 1);
+        let (min, max) = text.split_once(':').unwrap_or((text, text));
+        match (number(min), number(max)) {
+            (Some(min), Some(max)) if min <= max => Ok(Self { min, max }),
+            _ => Err(Error::usage("it is N or MIN:MAX, of 1 or more instances")),
         }
     }
 }
@@ -149,6 +147,15 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts() {
+        assert_eq!("3".parse::<Count>().unwrap(), Count { min: 3, max: 3 });
+        assert_eq!("1:3".parse::<Count>().unwrap(), Count { min: 1, max: 3 });
+        for bad in ["", "0", "-1", "x", "3:2", "0:1", "1:", "1:2:3", "99999999999"] {
+            assert!(bad.parse::<Count>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes() {

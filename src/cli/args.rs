@@ -176,13 +176,19 @@ pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
     pub image: String,
     /// How many: N, or MIN:MAX for at least MIN and at most MAX
-    #[arg(short = 'n', long, default_value = "1", value_name = "N|MIN:MAX")]
+    #[arg(
+        short = 'n',
+        long,
+        default_value = "1",
+        value_name = "N|MIN:MAX",
+        allow_negative_numbers = true
+    )]
     pub count: Count,
     /// Instance type, a preset of vCPUs and memory [default: the image's, else t3.micro]
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     pub instance_type: Option<String>,
     /// vCPUs, 1 to 64, over the type's
-    #[arg(short, long, value_name = "CPUS")]
+    #[arg(short, long, value_name = "CPUS", value_parser = clap::value_parser!(u8).range(1..=64), allow_negative_numbers = true)]
     pub cpus: Option<u8>,
     /// Memory over the type's: 512M, 2G (a plain number counts MiB)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]

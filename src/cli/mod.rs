@@ -29,6 +29,7 @@ pub mod volume;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Store, journal};
 use args::{Cli, Command};
+use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::io::Write;
@@ -36,16 +37,55 @@ use std::process::ExitCode;
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches_from(arguments(std::env::args_os().collect()));
+    let arguments = arguments(std::env::args_os().collect());
+    let matches = match Cli::command().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(told) if is_help(&told) => told.exit(),
+        Err(wrong) => return ended(&misuse(&wrong, &arguments)),
+    };
     journal::set_command(verb(&matches));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-    match dispatch(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            report(&error);
-            ExitCode::from(error.exit_code())
+    dispatch(cli).unwrap_or_else(|error| match error.kind() {
+        Kind::Usage => ended(&error.remedy(see_help(&arguments))),
+        _ => ended(&error),
+    })
+}
+
+fn ended(error: &Error) -> ExitCode {
+    report(error);
+    ExitCode::from(error.exit_code())
+}
+
+/// Whether this is what was asked for, or all that can be answered to a command without a word.
+fn is_help(told: &clap::Error) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    matches!(told.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// What clap tells in paragraphs, in one line.
+fn misuse(wrong: &clap::Error, arguments: &[OsString]) -> Error {
+    let text = wrong.to_string();
+    let told = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let told = told.take_while(|line| !["Usage:", "For more"].iter().any(|w| line.starts_with(w)));
+    let line = told.fold(String::new(), |line, next| match line.as_str() {
+        "" => next.to_owned(),
+        _ if line.ends_with(':') => format!("{line} {next}"),
+        _ => format!("{line}; {next}"),
+    });
+    Error::usage(line.trim_start_matches("error: ")).remedy(see_help(arguments))
+}
+
+/// Where the help is of the command that was meant.
+fn see_help(arguments: &[OsString]) -> String {
+    let root = Cli::command();
+    let (mut at, mut words) = (&root, "spore".to_owned());
+    for word in arguments.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(below) = at.find_subcommand(word) {
+            words = format!("{words} {}", below.get_name());
+            at = below;
         }
     }
+    format!("see '{words} --help'")
 }
 
 /// The names of the command and its subcommand, e.g. `image deregister`.
@@ -104,11 +144,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 
 /// One line on stderr. Stderr may be closed; there is nobody left to tell then.
 fn report(error: &Error) {
-    let hint = match error.kind() {
-        Kind::Usage => "\nFor more information, try '--help'.",
-        _ => "",
-    };
-    let _ = writeln!(std::io::stderr(), "spore: {error}{hint}");
+    let _ = writeln!(std::io::stderr(), "spore: {error}");
 }
 
 /// Print a completion script.
