@@ -136,6 +136,7 @@ fn a_wrong_command_line_is_exit_code_2() {
         (&["ls", "--filter", "nonsense"], "NAME=VALUE"),
         (&["wait", "--for", "godot", "i-0"], "possible values: running"),
         (&["stop"], "see 'spore stop --help'"),
+        (&["logs", "--vmm", "-f", "x"], "cannot be used with"),
         (&["image", "import", "x"], "--name"),
         (&["image", "rm"], "see 'spore image deregister --help'"),
         (&["tag", "i-0", "i-1"], "KEY=VALUE; see 'spore tag --help'"),
@@ -150,11 +151,21 @@ fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
     let store = Store::new();
     for (args, says) in [
         (&["run", "nosuch"][..], "InvalidAMIID.NotFound"),
+        (&["run", "nosuch"], "'spore image ls' lists them"),
         (&["show", "i-0123456789abcdef0"], "InvalidInstanceID.NotFound"),
+        (&["show", "nosuch"], "'spore ls' lists them"),
+        (&["kernel", "deregister", "aki-pv-grub-hd0"], "OperationNotPermitted"),
         (&["terminate", "nosuch"], "InvalidInstanceID.NotFound"),
         (&["ls", "--filter", "colour=red"], "InvalidParameterValue"),
     ] {
         store.refused(args, 1, says);
+    }
+    // One of them that is not there, and none is shown.
+    for shown in
+        [&["image", "show", "demo", "nosuch"][..], &["kernel", "show", "aki-pv-grub-hd0", "x"]]
+    {
+        assert!(store.spore(shown).stdout.is_empty());
+        store.refused(shown, 1, "NotFound");
     }
     if !kvm("what_cannot_be_is_exit_code_1_with_ec2s_code") {
         return;
@@ -325,4 +336,19 @@ fn a_hundred_commands_at_once_do_no_harm() {
     assert_eq!(store.volumes(), 1, "every clone's volume is gone, the first instance's is not");
     store.ok(&["terminate", &id]);
     assert_eq!(store.volumes(), 0);
+}
+
+/// Clones have one name; what takes several objects takes them all.
+#[test]
+fn a_name_of_several_says_how_to_have_all() {
+    if !kvm("a_name_of_several_says_how_to_have_all") {
+        return;
+    }
+    let store = Store::new();
+    store.ok(&["run", "demo", "-n", "3", "--name", "web", "-q", "--append", "demo.mode=hang"]);
+    store.refused(&["terminate", "web"], 1, "$(spore ls -q --filter tag:Name=web)");
+    let ids = store.ok(&["ls", "-q", "--filter", "tag:Name=web"]);
+    let args: Vec<&str> = ["terminate"].into_iter().chain(ids.lines()).collect();
+    assert_eq!(args.len(), 4);
+    store.ok(&args);
 }

@@ -241,3 +241,22 @@ fn a_name_is_taken_once() {
     assert!(stderr(&output).contains("InvalidAMIName.Duplicate"), "{}", stderr(&output));
     assert_eq!(store.disks().len(), 1);
 }
+
+#[test]
+fn what_is_no_disk_is_refused_with_what_to_do() {
+    let store = Store::new();
+    let damaged = store.path("damaged.qcow2");
+    fs::write(&damaged, [b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 2000]].concat()).unwrap();
+    for (path, says) in [
+        (damaged.as_path(), "qemu-img check"),
+        (Path::new("/dev/zero"), "a character device"),
+        (Path::new("/"), "a directory"),
+    ] {
+        let output = store.import(path, "web");
+        let line = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(line.contains(says) && !line.contains("layer"), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+    store.assert_empty();
+}

@@ -77,9 +77,12 @@ impl Chain {
     /// Open the layers, the first being the top.
     pub(crate) fn open(files: Vec<(File, DiskFormat)>) -> io::Result<Self> {
         let mut layers = Vec::with_capacity(files.len());
+        let alone = files.len() == 1;
         for (n, (file, format)) in files.into_iter().enumerate() {
-            let layer = Layer::open(file, format)
-                .map_err(|e| io::Error::new(e.kind(), format!("layer {n}: {e}")))?;
+            let layer = Layer::open(file, format).map_err(|e| match alone {
+                true => e,
+                false => io::Error::new(e.kind(), format!("layer {n}: {e}")),
+            })?;
             layers.push(Arc::new(layer));
         }
         Self::new(layers)

@@ -341,7 +341,7 @@ pub struct Logs {
     #[arg(short, long)]
     pub follow: bool,
     /// Print what the VMM has to tell instead: errors, stopped devices, resets, the end
-    #[arg(long)]
+    #[arg(long, conflicts_with = "follow")]
     pub vmm: bool,
 }
 

@@ -141,6 +141,10 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
         KernelCommand::Deregister { kernels } => {
             return Ok(select::each(kernels, |text| {
                 let kernel = store.kernels().resolve(text)?;
+                if PvGrub::of(&kernel.kernel_id).is_some() {
+                    let why = format!("{} is built in, and stays", kernel.kernel_id);
+                    return Err(Error::refused("OperationNotPermitted", why));
+                }
                 catalog::check_owner(&kernel)?;
                 let id = kernel.kernel_id;
                 refuse_booted(&store, "InvalidAKIID.InUse", id.as_str(), |instance| {

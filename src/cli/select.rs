@@ -106,8 +106,8 @@ pub fn made(output: Output, field: &'static str, id: &str) -> Result<()> {
     )
 }
 
-/// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each field. One that
-/// is not found is told; the exit code is the first failure's.
+/// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each field. If one of them is
+/// not found that is told, and nothing is printed; the exit code is the first failure's.
 ///
 /// # Errors
 /// Stdout can't be written.
@@ -138,7 +138,7 @@ pub fn show_values(
         found.push(resolve(text)?);
         Ok(())
     });
-    if found.is_empty() {
+    if found.len() < targets.len() {
         return Ok(code);
     }
     let (ids, values): (Vec<String>, Vec<Value>) = found.into_iter().unzip();

@@ -332,21 +332,37 @@ pub fn not_owned<R: Record>(record: &R) -> Error {
 }
 
 fn not_found<R: Record>(text: &str) -> Error {
-    Error::refused(R::NOT_FOUND, format!("there is no {} '{}'", R::KIND, text.escape_debug()))
+    Error::refused(
+        R::NOT_FOUND,
+        format!("there is no {} '{}'; '{}' lists them", R::KIND, text.escape_debug(), ls::<R>()),
+    )
+}
+
+/// The command that lists such objects.
+fn ls<R: Record>() -> String {
+    match R::KIND {
+        "instance" => "spore ls".to_owned(),
+        kind => format!("spore {kind} ls"),
+    }
 }
 
 fn ambiguous<R: Record>(text: &str, found: &[&R]) -> Error {
     const SHOWN: usize = 5;
     let ids: Vec<&str> = found.iter().take(SHOWN).map(|r| r.id().as_ref()).collect();
     let more = if found.len() > SHOWN { ", …" } else { "" };
+    let text = text.escape_debug();
+    // Clones have one name, which is also how to have all of them.
+    let remedy = match R::KIND {
+        "instance"
+            if found.iter().all(|r| r.name().is_some_and(|name| text.clone().eq(name.chars()))) =>
+        {
+            format!("give one's id, or $({} -q --filter tag:Name={text}) for all", ls::<R>())
+        }
+        _ => "give more of the id".to_owned(),
+    };
+    let (count, kind, ids) = (found.len(), R::KIND, ids.join(", "));
     Error::refused(
         "InvalidParameterValue",
-        format!(
-            "'{}' addresses {} {}s: {}{more}; give more of the id",
-            text.escape_debug(),
-            found.len(),
-            R::KIND,
-            ids.join(", ")
-        ),
+        format!("'{text}' addresses {count} {kind}s: {ids}{more}; {remedy}"),
     )
 }

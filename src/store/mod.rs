@@ -101,7 +101,8 @@ impl Store {
                     .recursive(true)
                     .mode(0o700)
                     .create(&path)
-                    .or_fail(|| format!("make the store's directory {}", path.display()))?;
+                    .or_fail(|| format!("make the store's directory {}", path.display()))
+                    .map_err(|e| e.remedy("SPORE_HOME says where the store is"))?;
             }
         }
         paths::check_owner(&store.home)?;

@@ -19,8 +19,9 @@ use crate::image::digest::{self, CHUNK};
 use copy::Copy;
 use progress::Progress;
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use stream::Stream;
 
@@ -94,6 +95,12 @@ fn import_from(source: &Source, target_dir: &Path, options: &Options) -> Result<
     let metadata = file.metadata().or_fail(|| "examine it")?;
     if metadata.is_dir() {
         return Err(Error::refused("InvalidParameterValue", "it is a directory, not a disk"));
+    }
+    if metadata.file_type().is_char_device() {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            "it is a character device, not a disk; give a file, a block device or a pipe",
+        ));
     }
     // A pipe has no end to seek to.
     let Ok(size) = file.seek(SeekFrom::End(0)).and_then(|size| file.rewind().map(|()| size)) else {
@@ -190,7 +197,14 @@ fn check_size(size: u64) -> Result<()> {
 /// Copy the data extents of a disk that can be read at any place.
 fn copy_disk(file: File, format: DiskFormat, out: File, options: &Options) -> Result<Imported> {
     let disk = block::import_source(file, format).map_err(|cause| {
-        Error::refused("InvalidParameterValue", format!("it can't be imported: {cause}"))
+        let why = format!("it can't be imported: {cause}");
+        let error = Error::refused("InvalidParameterValue", why);
+        match cause.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                error.remedy("check it with 'qemu-img check', or fetch it again")
+            }
+            _ => error,
+        }
     })?;
     check_size(disk.size())?;
     let progress = Progress::new(Some(disk.size()), options.progress);
