@@ -3,7 +3,7 @@
 use super::output::{Output, Table, emit, human_bytes};
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, Result};
-use crate::instance::dir::InstanceDir;
+use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::firmware;
 use crate::instance::launch::Request;
 use crate::service::{self, Waited};
@@ -235,6 +235,8 @@ fn boot_once(store: &Store) -> Result<Duration> {
         service::wait(std::slice::from_ref(&dir), Until::Exit, Some(BOOT_PATIENCE), &mut |_| {});
     let took = begin.elapsed();
     service::terminate(std::slice::from_ref(&dir)).remove(0)?;
+    // It would be in `ls` for an hour.
+    instances(store).remove(dir.id())?;
     let Some(Waited::Reached(record)) = waited.first() else {
         return Err(Error::failure("the built-in image did not power off in time"));
     };
