@@ -66,11 +66,7 @@ fn action(args: &Run) -> Result<RunInstances> {
         }
         tags.push(Tag { key: "Name".into(), value: name.clone() });
     }
-    let mut keys: Vec<&str> = tags.iter().map(|tag| tag.key.as_str()).collect();
-    keys.sort_unstable();
-    if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::usage(format!("the tag '{}' is given twice", twice[0].escape_debug())));
-    }
+    crate::image::check_tags(&tags)?;
     Ok(RunInstances {
         image: args.image.clone(),
         kernel: args.kernel.clone(),

@@ -80,6 +80,9 @@ pub fn check_tags(tags: &[Tag]) -> Result<()> {
                 "the tag '{key}' is malformed: a key has 1 to 127 characters, a value at most 255"
             ));
         }
+        if [&tag.key, &tag.value].iter().any(|text| text.chars().any(char::is_control)) {
+            return refuse(format!("the tag '{key}' has a control character; leave it out"));
+        }
         if tag.key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:")) {
             return refuse(format!("the tag '{key}' is reserved: no key may begin with aws:"));
         }
