@@ -88,33 +88,91 @@ fn kvm(test: &str) -> bool {
     usable
 }
 
+/// The help of `spore WORDS` on a terminal of 80 columns.
+fn help(store: &Store, words: &[String]) -> String {
+    let output = store.command(&[]).args(words).arg("--help").env("COLUMNS", "80").output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{words:?}: {}", err(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The subcommands that a help lists.
+fn listed(help: &str) -> Vec<String> {
+    let below = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    below
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .filter(|name| name != "help")
+        .collect()
+}
+
 #[test]
 fn every_command_explains_itself() {
     let store = Store::new();
-    for command in [
-        "run",
-        "ls",
-        "show",
-        "logs",
-        "console",
-        "stop",
-        "start",
-        "reboot",
-        "terminate",
-        "wait",
-        "image",
-        "kernel",
-        "doctor",
-        "completions",
-    ] {
-        let help = store.ok(&[command, "--help"]);
-        assert!(help.contains("Usage: spore"), "{command}: {help}");
-        assert!(help.len() > 200, "{command}: {help}");
+    let mut commands = vec![Vec::new()];
+    let mut leaves = 0;
+    while let Some(words) = commands.pop() {
+        let help = help(&store, &words);
+        if let Some(line) = help.lines().find(|line| line.chars().count() > 80) {
+            panic!("{words:?}: wider than 80 columns: {line}");
+        }
+        let below = listed(&help);
+        if below.is_empty() {
+            leaves += 1;
+            for part in ["Usage: spore", "Examples:", "Exit codes:", "-h, --help"] {
+                assert!(help.contains(part), "{words:?} lacks {part}: {help}");
+            }
+            let examples = help.split("Examples:").nth(1).unwrap_or_default();
+            assert!(examples.contains(&format!("spore {}", words.join(" "))), "{words:?}: {help}");
+        }
+        commands.extend(below.into_iter().map(|name| [words.as_slice(), &[name]].concat()));
+    }
+    assert!(leaves > 50, "{leaves} commands");
+    // More than the line that the list of commands has.
+    for command in
+        ["run", "show", "logs", "console", "stop", "start", "reboot", "terminate", "wait"]
+    {
+        let text = help(&store, &[command.to_owned()]);
+        let before = text.split("Usage:").next().unwrap_or_default();
+        assert!(before.trim().lines().count() >= 3, "{command}: {before}");
+    }
+    for command in ["stop", "reboot"] {
+        let text = help(&store, &[command.to_owned()]);
+        assert!(text.contains("ACPI power button") && text.contains("120"), "{text}");
     }
     assert!(store.ok(&["--help"]).contains("Exit codes"));
     for shell in ["bash", "zsh", "fish"] {
         assert!(store.ok(&["completions", shell]).contains("spore"), "{shell}");
     }
+}
+
+#[test]
+fn a_help_offers_what_does_something_and_is_true() {
+    let store = Store::new();
+    for (command, quiet) in [("ls", true), ("doctor", true), ("logs", false), ("console", false)] {
+        assert_eq!(store.ok(&[command, "--help"]).contains("--quiet"), quiet, "{command}");
+    }
+    let help = store.ok(&["run", "--help"]);
+    for preset in sporevm::instance::types::TYPES {
+        let size = match preset.memory_mib {
+            mib if mib < 1024 => format!("{mib} MiB"),
+            mib => format!("{} GiB", mib / 1024),
+        };
+        let row = format!("{} ({}, {size})", preset.name, preset.cpus);
+        assert!(help.contains(&row), "{row}");
+    }
+}
+
+/// What people type who know docker.
+#[test]
+fn other_programs_words_are_understood() {
+    let store = Store::new();
+    assert_eq!(store.ok(&["ps"]), store.ok(&["ls"]));
+    for verb in ["rm", "inspect"] {
+        store.refused(&[verb, "nosuch"], 1, "InvalidInstanceID.NotFound");
+    }
+    assert!(!store.ok(&["--help"]).contains("inspect"));
 }
 
 #[test]
@@ -132,6 +190,8 @@ fn a_wrong_command_line_is_exit_code_2() {
         (&["run", "demo", "-c", "65"], "1..=64"),
         (&["run", "demo", "-m", "lots"], "512M"),
         (&["run", "demo", "--tag", "novalue"], "KEY=VALUE"),
+        (&["run", "demo", "--name", ""], "1 to 255 characters"),
+        (&["run", "demo", "--name", "a\nb"], "control character"),
         (&["run", "demo", "--wait", "--no-wait"], "cannot be used with"),
         (&["ls", "--filter", "nonsense"], "NAME=VALUE"),
         (&["wait", "--for", "godot", "i-0"], "possible values: running"),
@@ -156,6 +216,9 @@ fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
         (&["show", "nosuch"], "'spore ls' lists them"),
         (&["kernel", "deregister", "aki-pv-grub-hd0"], "OperationNotPermitted"),
         (&["terminate", "nosuch"], "InvalidInstanceID.NotFound"),
+        (&["run", "demo", "--tag", "aws:x=y"], "no key may begin with aws:"),
+        (&["run", "demo", "--tag", "a=\u{1b}[2J"], "control character"),
+        (&["run", "demo", "--tag", "a=1", "--tag", "a=2"], "twice"),
         (&["ls", "--filter", "colour=red"], "InvalidParameterValue"),
     ] {
         store.refused(args, 1, says);
@@ -351,4 +414,15 @@ fn a_name_of_several_says_how_to_have_all() {
     let args: Vec<&str> = ["terminate"].into_iter().chain(ids.lines()).collect();
     assert_eq!(args.len(), 4);
     store.ok(&args);
+}
+
+#[test]
+fn a_doctor_leaves_nothing() {
+    if !kvm("a_doctor_leaves_nothing") {
+        return;
+    }
+    let store = Store::new();
+    assert!(store.ok(&["doctor"]).contains("ran to its end"));
+    assert_eq!(store.ok(&["ls", "-q"]), "");
+    assert_eq!(store.volumes(), 0);
 }

@@ -39,8 +39,10 @@ pub enum StoreCommand {
     /// Everybody may then use it through SPORE_HOME, and sees what is shared with them: 'spore image share'. What
     /// belongs to whom is held by the kernel: sticky directories and access control lists. What is in the store
     /// already stays as private as it was; the built-in image is everybody's. Run it again after an update.
-    #[command(after_long_help = "Example:\n  sudo SPORE_HOME=/var/lib/spore spore store share\n  \
-        SPORE_HOME=/var/lib/spore spore image ls --quick-start")]
+    #[command(
+        after_long_help = "Examples:\n  sudo SPORE_HOME=/var/lib/spore spore store share\n  \
+        SPORE_HOME=/var/lib/spore spore image ls --quick-start"
+    )]
     Share,
 }
 

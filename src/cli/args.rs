@@ -17,15 +17,18 @@ Exit codes:
   2    the command line is wrong
   124  not true within --timeout; what was started is left alive
   125  Spore or its host failed (I/O error, no space, KVM error)
+  130  ^C took back what was being made
 
 Objects:
-  An id (i-0123456789abcdef0), any unique prefix of one (i-01) or a name addresses an object.
+  An id (i-0123456789abcdef0), any unique prefix of one (i-01) or a name
+  addresses an object.
 
 Files:
-  $SPORE_HOME, else $XDG_DATA_HOME/spore, else ~/.local/share/spore: the store.
+  The store is $SPORE_HOME, else $XDG_DATA_HOME/spore, else
+  ~/.local/share/spore.
 
 Examples:
-  spore run demo -n 4 --wait             boot four clones of the built-in image
+  spore run demo -n 4 --wait      four clones of the built-in image
   spore image import debian.qcow2 --name debian
   spore run debian -n 3 -t t3.small --name web --wait
   spore ls --filter tag:Name='web*' -o json
@@ -75,13 +78,13 @@ pub enum Command {
         #[command(subcommand)]
         command: super::kernel::RamdiskCommand,
     },
-    /// Import, list, verify and delete snapshots
+    /// Create, copy, import, list, verify and delete snapshots
     Snapshot {
         /// What to do
         #[command(subcommand)]
         command: super::snapshot::SnapshotCommand,
     },
-    /// List, show and delete volumes
+    /// Create, list, attach, detach, resize and delete volumes
     Volume {
         /// What to do
         #[command(subcommand)]
@@ -94,24 +97,77 @@ pub enum Command {
         command: super::region::RegionCommand,
     },
     /// Launch instances from an image
+    ///
+    /// Every instance gets a copy-on-write volume over the image's snapshot and is a process of its own. The command
+    /// returns when all of them run (or, with -n MIN:MAX, at least MIN; or none is left and the cause is named).
     Run(Box<Run>),
     /// List instances
+    ///
+    /// The oldest first. Terminated ones can be seen for an hour, as on EC2.
+    #[command(alias = "ps")]
     Ls(Ls),
     /// Show instances in full
+    ///
+    /// A line for each field of EC2's description: state and why, image, type, kernel and command line, block devices,
+    /// tags; of a running instance also what its VMM says of its disks and memory. With -o json it is what EC2's
+    /// DescribeInstances answers. If one of several is not there, none is shown.
+    #[command(alias = "inspect")]
     Show(Targets),
     /// Print what a guest said on its console
+    ///
+    /// All that was written to its serial line since the instance was launched, through stops and reboots.
+    ///
+    /// It stays until the instance's record goes, an hour after its termination. With --vmm it is the VMM that tells: of
+    /// what it refused a guest, of disks that failed, and how the instance ended.
     Logs(Logs),
     /// Attach to an instance's serial line; ^] detaches
+    ///
+    /// Several may be attached at once.
+    ///
+    /// On a terminal, keys go to the guest as they are, and ^] detaches. Otherwise standard input is passed on and the
+    /// guest's output printed until the instance ends. What the guest said before is in 'spore logs'.
     Console(Console),
     /// Stop instances; their volumes stay
+    ///
+    /// Presses the ACPI power button, waits until the guest has powered off, and cuts it off if it has not within
+    /// --timeout: a guest that has nothing to hear the button (acpid, systemd-logind) is cut off after 120 s by default.
+    ///
+    /// Volumes stay, and 'spore start' goes on with them. An instance with an instance-store root can only be
+    /// terminated. To stop what is stopped is no error.
     Stop(Stop),
     /// Start stopped instances
+    ///
+    /// On their own volumes. Returns when they run.
+    ///
+    /// The guest boots anew, from what was on its volumes when it stopped. 'spore wait --for login' waits for its
+    /// prompt. To start what runs is no error.
     Start(Start),
     /// Reboot instances
+    ///
+    /// Asks the guest by the ACPI power button to shut down, and starts the machine anew; resets it if the guest has
+    /// not shut down within --timeout, by default 120 s. An instance with an instance-store root is reset at once.
     Reboot(Reboot),
-    /// Terminate instances; their volumes go with them
+    /// Terminate instances, and delete the volumes that go with them
+    ///
+    /// At once, as pulling the plug does: the guest is not asked. Deleted with an instance is its root volume and what
+    /// else its block device mapping marks with DeleteOnTermination; volumes that were attached later stay (see 'spore
+    /// modify --delete-on-termination'). 'spore ls' shows the instance as terminated for an hour. To terminate what is
+    /// terminated is no error.
+    #[command(
+        alias = "rm",
+        after_long_help = "\
+Examples:
+  spore terminate web
+  spore terminate $(spore ls -q --filter tag:Name=web)
+
+Exit codes: 0 all are terminated; 1 one could not be (the others are); 2 the
+command line is wrong; 125 failure."
+    )]
     Terminate(Targets),
     /// Wait until instances are in a state
+    ///
+    /// It ends as soon as one of them can't get there any more. Without --timeout it waits for ever. Nothing is done to
+    /// the instances, whether or not the time is up.
     Wait(Wait),
     /// Tag images, instances, volumes, snapshots, kernels and ramdisks
     Tag(super::tag::TagArgs),
@@ -123,7 +179,7 @@ pub enum Command {
         #[command(subcommand)]
         command: super::account::ProductCommand,
     },
-    /// Report what was used: instance-seconds, GiB-hours of volumes and snapshots, by image and product
+    /// Report what was used, by image and product: instance-seconds and GiB-hours
     ///
     /// It is a report, not a bill. The administrator of a shared store sees everybody's, others their own.
     Usage,
@@ -136,42 +192,67 @@ pub enum Command {
         command: super::account::StoreCommand,
     },
     /// Change a stopped instance: its type, kernel, ramdisk, user data, what goes with it
+    ///
+    /// What is not given stays. An instance with an instance-store root can't be changed.
     Modify(super::modify::Modify),
     /// Show what images, snapshots, volumes and instances take on the disk
     ///
     /// SIZE is what a guest sees; SHARED is on the disk once, for this and for others; OWN is what deleting it would
     /// give back. Only what was changed takes space of its own.
+    #[command(after_long_help = "Examples:\n  spore df\n  spore df -o json")]
     Df,
     /// Check whether this machine can run instances
     ///
     /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the
-    /// built-in image once for real. Exit code 1 if something that Spore needs is missing; the table names the remedy.
+    /// built-in image once for real. The table names the remedy for what is missing. Of that boot nothing stays.
+    #[command(after_long_help = "\
+Examples:
+  spore doctor
+  spore doctor -q                 the names of the checks that failed
+
+Exit codes: 0 instances can run (a warning is no failure); 1 something that
+Spore needs is missing.")]
     Doctor,
     /// Print a shell completion script
     ///
-    /// For example: spore completions bash > ~/.local/share/bash-completion/completions/spore
+    /// The shell reads it from the directory of its completions, from the next login on.
+    #[command(after_long_help = "\
+Examples:
+  spore completions bash > ~/.local/share/bash-completion/completions/spore
+  spore completions zsh > ~/.zfunc/_spore
+  spore completions fish > ~/.config/fish/completions/spore.fish")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-/// Launch instances.
-///
-/// Every instance gets a copy-on-write volume over the image's snapshot and is a process of its own. The command
-/// returns when all of them run (or, with -n MIN:MAX, at least MIN; or none is left and the cause is named).
+/// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Examples:
-  spore run demo -n 4 --wait                    four clones, their consoles, exit 0
-  spore run debian --name web -t t3.small       one Debian with 2 vCPUs and 2 GiB
-  spore run debian -n 5:20 -q                   as many as fit, at least five; print their ids
-  spore run debian --kernel ./bzImage --append 'quiet systemd.unit=rescue.target'
-  spore run debian --rm --wait --timeout 60     gone when the guest powers off
-  spore run debian --block-device-mappings '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
+Instance types (vCPUs, memory):
+  spore.tiny (1, 32 MiB)   t2.nano (1, 512 MiB)     t2.micro (1, 1 GiB)
+  t2.small (1, 2 GiB)      t3.nano (2, 512 MiB)     t3.micro (2, 1 GiB)
+  t3.small (2, 2 GiB)      t3.medium (2, 4 GiB)     t3.large (2, 8 GiB)
+  t3.xlarge (4, 16 GiB)    t3.2xlarge (8, 32 GiB)   c5.large (2, 4 GiB)
+  c5.xlarge (4, 8 GiB)     c5.2xlarge (8, 16 GiB)   m5.large (2, 8 GiB)
+  m5.xlarge (4, 16 GiB)    m5.2xlarge (8, 32 GiB)   r5.large (2, 16 GiB)
 
-Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1 refused, or a guest failed before its
-prompt; 124 no prompt within --timeout (the instances go on); 125 failure.")]
+Examples:
+  spore run demo -n 4 --wait      four clones, their consoles, exit code 0
+  spore run debian --name web -t t3.small
+                                  one Debian with 2 vCPUs and 2 GiB
+  spore run debian -n 5:20 -q     as many as fit, at least five: their ids
+  spore run debian --kernel ./bzImage --append 'systemd.unit=rescue.target'
+  spore run debian --kernel lab   on a KVM without VMX or SVM
+  spore run debian --rm --wait --timeout 60
+                                  gone when the guest powers off
+  spore run debian --block-device-mappings \\
+    '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
+
+Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1 refused,
+or a guest failed before its prompt; 2 the command line is wrong; 124 no
+prompt within --timeout (the instances go on); 125 failure.")]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
     pub image: String,
@@ -184,7 +265,7 @@ pub struct Run {
         allow_negative_numbers = true
     )]
     pub count: Count,
-    /// Instance type, a preset of vCPUs and memory [default: the image's, else t3.micro]
+    /// Instance type, a preset of vCPUs and memory (list below) [default: the image's, else t3.micro]
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     pub instance_type: Option<String>,
     /// vCPUs, 1 to 64, over the type's
@@ -194,9 +275,10 @@ pub struct Run {
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
     /// Name: the tag Name of every instance
-    #[arg(long)]
+    #[arg(long, value_parser = parse_name)]
     pub name: Option<String>,
-    /// Kernel over the image's: a registered one (id or name) or a file (bzImage or ELF vmlinux), which is registered
+    /// Kernel over the image's: a registered one (id or name), a file (bzImage or ELF vmlinux), which is registered, or
+    /// 'lab', the one that 'scripts/build-image lab-kernel' built for a KVM that can't run stock kernels
     #[arg(long, value_name = "AKI|NAME|FILE")]
     pub kernel: Option<String>,
     /// Initial ramdisk over the image's: a registered one or a file
@@ -227,7 +309,7 @@ pub struct Run {
     /// Wait for each guest's login prompt, or its end, and print its console's last lines
     #[arg(long, conflicts_with = "no_wait")]
     pub wait: bool,
-    /// With --wait: give up after this long (30, 500ms, 2m)
+    /// With --wait: give up after this long (30, 500ms, 2m) [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
     pub timeout: Option<Duration>,
     /// Return as soon as the processes are started
@@ -243,7 +325,7 @@ pub struct Run {
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
     /// Tag of every instance (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = super::image::tag)]
     pub tags: Vec<Tag>,
 }
 
@@ -296,25 +378,27 @@ impl Run {
     }
 }
 
-fn parse_tag(text: &str) -> Result<Tag, String> {
-    let (key, value) = text.split_once('=').ok_or("a tag is KEY=VALUE")?;
-    if key.is_empty() || key.chars().count() > 127 || value.chars().count() > 255 {
-        return Err("a tag's key has 1 to 127 characters, its value at most 255".into());
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().count() > 255 || text.chars().any(char::is_control) {
+        return Err("a name has 1 to 255 characters, none of them a control character".into());
     }
-    Ok(Tag { key: key.to_owned(), value: value.to_owned() })
+    Ok(text.to_owned())
 }
 
-/// List instances, the oldest first. Terminated ones can be seen for an hour.
+/// Arguments of `ls`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Filters (values may hold * and ?; several values of one filter are alternatives):
-  instance-id, instance-state-name, instance-state-code, instance-type, image-id, reservation-id, owner-id,
-  launch-index, kernel-id, ramdisk-id, root-device-type, root-device-name, architecture, virtualization-type,
+Filters (values may hold * and ?; several values of one filter are
+alternatives, several filters must all hold):
+  instance-id, instance-state-name, instance-state-code, instance-type,
+  image-id, reservation-id, owner-id, launch-index, kernel-id, ramdisk-id,
+  root-device-type, root-device-name, architecture, virtualization-type,
   state-reason-code, block-device-mapping.volume-id, tag:KEY, tag-key
 
 Examples:
   spore ls --filter instance-state-name=running,pending
-  spore ls --filter 'tag:Name=web*' -o json | jq -r '.Reservations[].Instances[].InstanceId'")]
+  spore ls -q --filter tag:Name='web*'
+  spore ls -o json | jq -r '.Reservations[].Instances[].InstanceId'")]
 pub struct Ls {
     /// Instances: ids, unique prefixes or names [default: all]
     pub targets: Vec<String>,
@@ -331,7 +415,7 @@ pub struct Targets {
     pub targets: Vec<String>,
 }
 
-/// Print what the guest said on its serial line since the instance was launched.
+/// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
     /// The instance: an id, a unique prefix or a name
@@ -345,10 +429,7 @@ pub struct Logs {
     pub vmm: bool,
 }
 
-/// Attach to an instance's serial line.
-///
-/// On a terminal, keys go to the guest as they are, and ^] detaches. Otherwise standard input is passed on and the
-/// guest's output printed until the instance ends. What the guest said before is in 'spore logs'.
+/// Arguments of `console`.
 #[derive(Debug, Args)]
 pub struct Console {
     /// The instance: an id, a unique prefix or a name
@@ -356,14 +437,21 @@ pub struct Console {
     pub target: String,
 }
 
-/// Stop instances: press the power button, wait until the guest has powered off, and force it if it has not
-/// within --timeout. Volumes stay; 'spore start' goes on with them.
+/// Arguments of `stop`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore stop web
+  spore stop --timeout 10 web db
+  spore stop --force $(spore ls -q --filter instance-state-name=running)
+
+Exit codes: 0 all are stopped (with --no-wait: asked); 1 one could not be
+(the others are); 2 the command line is wrong; 125 failure.")]
 pub struct Stop {
     /// Instances.
     #[command(flatten)]
     pub targets: Targets,
-    /// How long the guest may take (30, 500ms, 2m)
+    /// How long the guest may take before it is cut off (30, 500ms, 2m)
     #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Do not ask the guest: end it at once, as pulling the plug does
@@ -374,7 +462,7 @@ pub struct Stop {
     pub no_wait: bool,
 }
 
-/// Start stopped instances on their own volumes. Returns when they run.
+/// Arguments of `start`.
 #[derive(Debug, Args)]
 pub struct Start {
     /// Instances.
@@ -388,14 +476,20 @@ pub struct Start {
     pub no_wait: bool,
 }
 
-/// Reboot instances: ask the guest to shut down, and start the machine anew; reset it if the guest has not shut down
-/// within --timeout. An instance with an instance-store root is reset at once.
+/// Arguments of `reboot`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore reboot web
+  spore reboot --force web
+
+Exit codes: 0 all have begun anew; 1 one could not (the others have); 2 the
+command line is wrong; 125 failure.")]
 pub struct Reboot {
     /// Instances.
     #[command(flatten)]
     pub targets: Targets,
-    /// How long the guest may take (30, 500ms, 2m)
+    /// How long the guest may take before it is reset (30, 500ms, 2m)
     #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Do not ask the guest: reset at once, as the reset button does
@@ -403,8 +497,15 @@ pub struct Reboot {
     pub force: bool,
 }
 
-/// Wait until every instance is in a state. Exit code 1 as soon as one can't get there any more, 124 if the time is up.
+/// Arguments of `wait`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore wait web                            until it is stopped or terminated
+  spore wait --for login --timeout 2m $(spore ls -q)
+
+Exit codes: 0 all are; 1 one can't get there any more; 2 the command line is
+wrong; 124 the time is up (the instances go on); 125 failure.")]
 pub struct Wait {
     /// Instances.
     #[command(flatten)]
@@ -412,7 +513,7 @@ pub struct Wait {
     /// For what: exit is stopped or terminated
     #[arg(long = "for", value_enum, default_value_t = UntilArg::Exit, value_name = "STATE")]
     pub until: UntilArg,
-    /// Give up after this long (30, 500ms, 2m)
+    /// Give up after this long (30, 500ms, 2m) [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 }

@@ -15,17 +15,21 @@ use serde_json::{Value, json};
 /// Arguments of `image ls`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Filters (EC2's; values may hold * and ?, \\ takes the next character literally; several values are alternatives):
-  architecture, block-device-mapping.delete-on-termination, .device-name, .snapshot-id, .volume-size, .volume-type,
-  boot-mode, creation-date, description, hypervisor, image-id, image-type, is-public, kernel-id, manifest-location,
-  name, owner-alias, owner-id, platform, platform-details, product-code, product-code.type, ramdisk-id,
-  root-device-name, root-device-type, source-image-id, source-instance-id, state, state-reason-code,
-  state-reason-message, virtualization-type, tag:KEY, tag-key
+Filters (EC2's; values may hold * and ?, \\ takes the next character
+literally; several values are alternatives):
+  architecture, block-device-mapping.delete-on-termination, .device-name,
+  .snapshot-id, .volume-size, .volume-type, boot-mode, creation-date,
+  description, hypervisor, image-id, image-type, is-public, kernel-id,
+  manifest-location, name, owner-alias, owner-id, platform,
+  platform-details, product-code, product-code.type, ramdisk-id,
+  root-device-name, root-device-type, source-image-id, source-instance-id,
+  state, state-reason-code, state-reason-message, virtualization-type,
+  tag:KEY, tag-key
 
 Examples:
   spore image ls --mine
-  spore image ls --executable-by self                    what others share with you
-  spore image ls --owner amazon --filter 'name=debian-*' --filter root-device-type=ebs -o json")]
+  spore image ls --executable-by self       what others share with you
+  spore image ls --owner amazon --filter root-device-type=ebs -o json")]
 pub struct FindArgs {
     /// Only those of these owners: self, amazon, aws-marketplace or a uid (may be repeated; any of them)
     #[arg(long, visible_alias = "owners", value_name = "OWNER", value_delimiter = ',')]

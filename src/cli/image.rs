@@ -37,8 +37,9 @@ pub enum ImageCommand {
     ///
     /// ^C cancels and leaves nothing behind.
     #[command(after_long_help = "Examples:\n  \
-        spore image import debian.qcow2 --name debian-12 --kernel vmlinuz --initrd initrd.img\n  \
-        curl -L https://example.org/disk.raw.xz | spore image import - --name disk\n  \
+        spore image import debian.qcow2 --name debian-12 \\\n    \
+        --kernel vmlinuz --initrd initrd.img\n  \
+        curl -L https://example.org/d.raw.xz | spore image import - --name disk\n  \
         ssh host spore image export debian -o - | spore image import -")]
     Import(ImportArgs),
     /// Register an image of a disk, of a snapshot or of a manifest; prints the image's id
@@ -52,8 +53,9 @@ pub enum ImageCommand {
     #[command(after_long_help = "Examples:\n  \
         spore image register web --disk web.img --dry-run\n  \
         spore image register web --snapshot snap-0123 --kernel aki-0123\n  \
-        spore image show debian -o json | jq '.Images[0] | {Name: \"copy\", KernelId, BlockDeviceMappings}' \\\n    \
-        | spore image register --manifest -")]
+        spore image show debian -o json |\n    \
+        jq '.Images[0] | {Name: \"copy\", KernelId, BlockDeviceMappings}' |\n    \
+        spore image register --manifest -")]
     Register(RegisterArgs),
     /// Make an image of an instance, with what was changed in it; prints the image's id
     ///
@@ -64,7 +66,8 @@ pub enum ImageCommand {
     #[command(after_long_help = "Examples:\n  \
         spore image create web-1 --name web-golden --description 'nginx installed'\n  \
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
-        spore image create web-1 --name small-data --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
+        spore image create web-1 --name small \\\n    \
+        --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
     Create(super::create::CreateArgs),
     /// Write an image to a file or to standard output, for 'spore image import' here or on another machine
     ///
@@ -87,7 +90,8 @@ pub enum ImageCommand {
     /// euca2ools read the same format.
     #[command(after_long_help = "Examples:\n  \
         spore image bundle web --to /srv/bundles\n  \
-        spore image bundle web --to 's3://images/web?endpoint=https://minio.example.org' --key pk.pem --cert cert.pem\n  \
+        spore image bundle web --key pk.pem --cert cert.pem \\\n    \
+        --to 's3://images/web?endpoint=https://minio.example.org'\n  \
         spore image register /srv/bundles/web.manifest.xml --name web-2")]
     Bundle(super::bundle::BundleArgs),
     /// Copy an image within its region, or to or from another; prints the copy's id
@@ -103,6 +107,8 @@ pub enum ImageCommand {
     #[command(visible_alias = "list")]
     Ls(Box<FindArgs>),
     /// Show images in full
+    ///
+    /// With -o json it is what EC2's DescribeImages answers. If one of several is not there, none is shown.
     Show {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "IMAGE")]
@@ -126,7 +132,7 @@ pub enum ImageCommand {
     /// its file systems are searched for what looks like secrets.
     #[command(
         after_long_help = "Examples:\n  spore image share web --add user:alice --add group:dev\n  \
-        spore image share web --launch-permission 'Add=[{UserId=1001},{Group=all}]'"
+        spore image share web --launch-permission \\\n    'Add=[{UserId=1001},{Group=all}]'"
     )]
     Share(ShareArgs),
     /// List what was made of images: instances, volumes, other images

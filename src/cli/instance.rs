@@ -76,9 +76,6 @@ pub fn logs(store: &Store, args: &Logs) -> Result<ExitCode> {
         }
         drop(out);
         super::output::write_stdout(text.as_bytes())?;
-        if args.follow {
-            return Err(Error::usage("--follow is for the console; give it without --vmm"));
-        }
     } else {
         console::copy_log(&dir, &dir.console(), args.follow, &mut out)?;
     }

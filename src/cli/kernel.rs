@@ -24,7 +24,7 @@ pub enum KernelCommand {
     /// all clones share it in memory. An ELF vmlinux will do as well. The id comes from the content: a file that
     /// is registered already gives the same kernel.
     #[command(
-        after_long_help = "Example:\n  spore kernel register /boot/vmlinuz-6.1.0-18-cloud-amd64 --name debian-6.1"
+        after_long_help = "Examples:\n  spore kernel register /boot/vmlinuz-6.1.0-18-amd64 --name debian-6.1"
     )]
     Register {
         /// The kernel: a bzImage or an ELF vmlinux

@@ -13,6 +13,7 @@ mod df;
 mod doctor;
 pub mod filter;
 mod find;
+mod help;
 pub mod image;
 mod instance;
 pub mod kernel;
@@ -38,7 +39,9 @@ use std::process::ExitCode;
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main() -> ExitCode {
     let arguments = arguments(std::env::args_os().collect());
-    let matches = match Cli::command().try_get_matches_from(&arguments) {
+    let asked = arguments.iter().any(|word| word == "--help" || word == "help");
+    let command = if asked { help::explained(Cli::command()) } else { Cli::command() };
+    let matches = match command.try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(told) if is_help(&told) => told.exit(),
         Err(wrong) => return ended(&misuse(&wrong, &arguments)),

@@ -9,12 +9,11 @@ use crate::store::Store;
 use clap::Args;
 use std::process::ExitCode;
 
-/// Change a stopped instance.
-///
-/// What is not given stays. An instance with an instance-store root can't be changed.
+/// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
     .args(["instance_type", "kernel", "firmware", "initrd", "user_data", "delete_on_termination"]))]
+#[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
   spore modify web -t t3.large

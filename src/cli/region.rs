@@ -22,7 +22,7 @@ pub enum RegionCommand {
     /// 'docker login'; a registry on this machine is spoken to in plain HTTP). The name is yours alone.
     #[command(after_long_help = "Examples:\n  \
         spore region add usb /media/usb/spore\n  \
-        spore region add bucket 's3://images/spore?endpoint=https://minio.example.org'\n  \
+        spore region add bucket \\\n    's3://images/spore?endpoint=https://minio.example.org'\n  \
         spore region add hub oci://ghcr.io/team/images\n  \
         spore image copy debian --to usb --name debian\n  \
         SPORE_HOME=/media/usb/spore spore image ls")]

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 /// Arguments of `tag`.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  spore tag ami-0123 i-0456 Env=test Owner=alice")]
+#[command(after_long_help = "Examples:\n  spore tag ami-0123 i-0456 Env=test Owner=alice")]
 pub struct TagArgs {
     /// Ids (or unique prefixes of ids) of images, instances, volumes, snapshots, kernels and ramdisks, and the tags:
     /// what has a '=' is a tag
