@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 
 /// Whose doing an error is; it decides the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,11 @@ impl Error {
         Self { kind: Kind::Failure, code: None, message: message.into() }
     }
 
+    /// An error that another process had.
+    pub fn reported(kind: Kind, code: Option<String>, message: String) -> Self {
+        Self { kind, code: code.map(Cow::Owned), message }
+    }
+
     /// An I/O error with what was being done to what: `cannot open /x: Permission denied (os error 13)`.
     pub fn io(doing: impl fmt::Display, cause: impl fmt::Display) -> Self {
         let cause = cause.to_string();
@@ -60,6 +66,18 @@ impl Error {
             if full { "; free some, or set SPORE_HOME to a larger file system" } else { "" };
         let error = Self::failure(format!("cannot {doing}: {cause}{remedy}"));
         Self { code: full.then_some("InsufficientVolumeCapacity".into()), ..error }
+    }
+
+    /// As [`Error::io`], of a file that the user named: what is wrong with the name is a refusal.
+    pub fn input(doing: impl fmt::Display, cause: &io::Error) -> Self {
+        let remedy = match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "check the file's name",
+            io::ErrorKind::PermissionDenied => "you need permission to read it",
+            io::ErrorKind::IsADirectory => "give a file",
+            io::ErrorKind::InvalidData => "give a text file",
+            _ => return Self::io(doing, cause),
+        };
+        Self::refused("InvalidParameterValue", format!("cannot {doing}: {cause}; {remedy}"))
     }
 
     /// Prefix the message with more context: `context: message`.
@@ -120,5 +138,17 @@ pub trait OrFail<T> {
 impl<T, E: fmt::Display> OrFail<T> for std::result::Result<T, E> {
     fn or_fail<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T> {
         self.map_err(|cause| Error::io(doing(), cause))
+    }
+}
+
+/// Likewise for a file that the user named.
+pub trait OrRefuse<T> {
+    /// Turn the error into an [`Error::input`] that says what was being done.
+    fn or_refuse<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> OrRefuse<T> for io::Result<T> {
+    fn or_refuse<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|cause| Error::input(doing(), &cause))
     }
 }

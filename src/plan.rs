@@ -3,6 +3,7 @@
 //! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
 //! already open in the VMM's process under that number.
 
+use crate::error::Kind;
 use crate::id::{InstanceId, KernelId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -267,6 +268,10 @@ pub enum Ready {
     Failed {
         /// The reason.
         message: String,
+        /// Whose doing it is.
+        kind: Kind,
+        /// Its code, if it has one.
+        code: Option<String>,
     },
 }
 

@@ -2,6 +2,7 @@
 //! bytes of machine code each and run on any /dev/kvm.
 
 use sporevm::control::{Request, Response};
+use sporevm::error::Kind;
 use sporevm::plan::{
     BUILD, BootPlan, DiskFormat, DiskPlan, EndReason, Engine, LayerPlan, PLAN_FD, PlanFd, Ready,
     ResetBy, SUBCOMMAND, Transport, VmPlan, VmReport,
@@ -296,9 +297,11 @@ fn what_is_no_kernel_is_refused_in_one_line() {
         return;
     }
     let mut vm = launch(b"#!/bin/sh\n", &plan(false, false));
-    let Ready::Failed { message } = vm.ready() else { panic!("it runs") };
+    let Ready::Failed { message, kind, code } = vm.ready() else { panic!("it runs") };
     assert!(message.contains("kernel") && !message.contains('\n'), "{message}");
-    assert_eq!(vm.reason(), (EndReason::VmmError, message));
+    assert_eq!(kind, Kind::Refused);
+    let line = format!("{}: {message}", code.unwrap());
+    assert_eq!(vm.reason(), (EndReason::VmmError, line));
 }
 
 #[test]

@@ -86,7 +86,9 @@ impl Spawned {
         match read_line(&self.ready)? {
             Some(line) => match serde_json::from_slice(&line) {
                 Ok(Ready::Running { engines }) => Ok(engines),
-                Ok(Ready::Failed { message }) => Err(Error::failure(message)),
+                Ok(Ready::Failed { message, kind, code }) => {
+                    Err(Error::reported(kind, code, message))
+                }
                 Err(e) => {
                     Err(Error::failure(format!("the VMM of {} said nonsense: {e}", dir.id())))
                 }

@@ -48,9 +48,9 @@ impl Report {
     pub fn fail(&self, error: &Error) -> ! {
         // Held until the process is gone.
         let mut pipe = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let message = error.to_string();
-        self.ended(EndReason::VmmError, &message);
-        answer(pipe.take(), &Ready::Failed { message });
+        self.ended(EndReason::VmmError, &error.to_string());
+        let (message, code) = (error.message().to_owned(), error.code().map(str::to_owned));
+        answer(pipe.take(), &Ready::Failed { message, kind: error.kind(), code });
         fds::exit_now(error.exit_code().into())
     }
 
