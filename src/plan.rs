@@ -207,7 +207,7 @@ pub enum Transport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskPlan {
-    /// The volume's id, which the guest reads as the disk's serial (its first 20 bytes).
+    /// The volume's id, which the guest reads as the disk's serial, without the dash.
     pub volume_id: VolumeId,
     /// Offered to the guest as VIRTIO_BLK_F_RO; no layer is opened writable.
     pub read_only: bool,

@@ -38,7 +38,7 @@ fn four_clones_have_one_digest_and_four_identities() {
         assert!(log.contains("identity: written, flushed, read back"), "{log}");
         let volume = store.describe(id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
         let serial = field(&log, "root: vol").split(',').next().unwrap();
-        assert!(volume.as_str().unwrap().starts_with(&format!("vol{serial}")), "{volume} {serial}");
+        assert_eq!(volume.as_str().unwrap(), format!("vol{serial}"));
         noise.insert(field(&log, "rng: ").to_owned());
         assert_eq!(store.state(id).0, "stopped");
         assert_eq!(store.pid(id), None);
@@ -137,7 +137,9 @@ fn every_kind_of_reset_restarts_the_machine_in_the_same_process() {
         return;
     }
     let store = Store::new();
-    for (mode, by) in [("reset", "acpi"), ("reset-cf9", "0xcf9"), ("reset-i8042", "i8042")] {
+    for (mode, by) in
+        [("reset", "acpi"), ("reset-cf9", "0xcf9"), ("reset-i8042", "i8042")]
+    {
         let id = store.launch_mode(mode);
         store.wait(&id, "stopped");
         let log = store.logs(&id);

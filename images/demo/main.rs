@@ -58,8 +58,8 @@ fn demo(machine: &Machine) -> ! {
     let mut root = machine.root();
     let content = read_root(&mut root);
     let (mine, rest) = content.split_at(content.len() - SECTOR);
-    let (serial, gsi) = (root.serial(), root.device.gsi);
-    say!("root: {serial}, {} sectors at {:#x}, GSI {gsi}", root.sectors, root.device.base);
+    let (volume, gsi) = (root.volume(), root.device.gsi);
+    say!("root: {volume}, {} sectors at {:#x}, GSI {gsi}", root.sectors, root.device.base);
     say!("root: sha256 {}", sha256::hex(mine));
     let last = Identity::parse(rest);
     identity.boots = last.as_ref().map_or(0, |last| last.boots) + 1;

@@ -137,12 +137,12 @@ impl Blk {
         assert_eq!(self.request(T_FLUSH, 0, &[]), 0, "flush failed");
     }
 
-    /// The device's serial number.
-    pub fn serial(&mut self) -> String {
+    /// The volume's id: the device's serial number, which has it without the dash.
+    pub fn volume(&mut self) -> String {
         let mut id = [0u8; 20];
         let part = Part::output(&mut id);
         assert_eq!(self.request(GET_ID, 0, &[part]), 0, "get-id failed");
         let text = id.split(|&b| b == 0).next().unwrap_or(&[]);
-        String::from_utf8_lossy(text).into_owned()
+        String::from_utf8_lossy(text).replacen("vol", "vol-", 1)
     }
 }

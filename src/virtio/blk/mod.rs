@@ -68,7 +68,8 @@ pub struct Blk {
 /// What all queues of one disk share.
 struct Shared {
     name: String,
-    /// NUL-padded. (5.2.6: VIRTIO_BLK_T_GET_ID)
+    /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe. (5.2.6:
+    /// VIRTIO_BLK_T_GET_ID)
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
     geometry: Geometry,
     notices: Notices,
@@ -121,7 +122,8 @@ impl Blk {
         let geometry =
             Geometry { size: disk.size() / SECTOR * SECTOR, read_only: disk.read_only() };
         let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
-        for (to, from) in serial.iter_mut().zip(volume.as_str().bytes()) {
+        let id = volume.as_str().bytes().filter(|&byte| byte != b'-');
+        for (to, from) in serial.iter_mut().zip(id) {
             *to = from;
         }
         let shared = Arc::new(Shared {

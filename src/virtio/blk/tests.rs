@@ -150,7 +150,7 @@ fn the_serial_is_the_volume() {
     assert_eq!(rig.ask(VIRTIO_BLK_T_GET_ID, 0, 20, true), (OK, 21));
     let mut id = [0; 20];
     rig.ram.read_slice(&mut id, GuestAddress(DATA)).unwrap();
-    assert_eq!(&id, b"vol-0123456789abcdef");
+    assert_eq!(&id, b"vol0123456789abcdef0");
     assert_eq!(rig.ask(VIRTIO_BLK_T_GET_ID, 0, 4, true), (OK, 5));
     assert_eq!(rig.ask(VIRTIO_BLK_T_GET_ID, 0, 0, true), (OK, 1));
 }
