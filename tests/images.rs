@@ -285,7 +285,14 @@ fn the_mapping_decides_which_disks_an_instance_has() {
     assert_eq!(shown["BlockDeviceMappings"].as_array().unwrap().len(), 2);
     assert_eq!(shown["Spore"]["Ephemeral"][0]["VirtualName"], "ephemeral0");
     // The guest has three disks, of which only two are volumes.
-    assert_eq!(store.ok(&["show", &instance]).matches("DiskIo").count(), 3);
+    let table = store.ok(&["show", &instance]);
+    let disks: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("Disk ")).collect();
+    for (disk, what) in disks.iter().zip(["/dev/vda (root) vol-", "/dev/vdc vol-", "/dev/vdb eph"])
+    {
+        assert!(disk.trim_start().starts_with(what), "{table}");
+        assert!(disk.contains(" read, ") && disk.contains(", uring,") | disk.contains(", sync,"));
+    }
+    assert_eq!(disks.len(), 3, "{table}");
     store.ok(&["terminate", &instance]);
     let volumes = json(&store.ok(&["volume", "ls", "-o", "json"]));
     assert_eq!(volumes["Volumes"].as_array().unwrap().len(), 1);

@@ -5,7 +5,7 @@ use super::output::{Table, human_bytes};
 use crate::control::{DiskStatus, Status};
 use crate::error::Result;
 use crate::instance::lifecycle::Change;
-use crate::instance::record::{Instance, Record};
+use crate::instance::record::{Disk, Instance, Mapping, Record, State};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -143,8 +143,9 @@ pub fn full(records: &[Record], statuses: &[Option<Status>]) -> Table {
         if !rows.is_empty() {
             rows.push(vec![String::new(), String::new()]);
         }
+        let disks = disks(&record.instance, status.as_ref());
         let live = status.iter().flat_map(live);
-        let fields = fields(record).into_iter().chain(live);
+        let fields = fields(record).into_iter().chain(disks).chain(live);
         rows.extend(fields.map(|(key, value)| vec![key.to_owned(), value]));
     }
     Table { columns: vec!["FIELD", "VALUE"], rows, ..list(records) }
@@ -152,23 +153,48 @@ pub fn full(records: &[Record], statuses: &[Option<Status>]) -> Table {
 
 /// What a running VMM says.
 fn live(status: &Status) -> Vec<(&'static str, String)> {
-    let disk = |disk: &DiskStatus| {
-        let (read, written) = (human_bytes(disk.read_bytes), human_bytes(disk.write_bytes));
-        let (flushes, errors) = (disk.flushes, disk.errors);
-        ("DiskIo", format!("{read} read, {written} written, {flushes} flushes, {errors} errors"))
-    };
-    let mut fields = vec![
+    vec![
         ("Uptime", format!("{:.1} s", Duration::from_millis(status.uptime_ms).as_secs_f64())),
         ("Resets", status.resets.to_string()),
         ("CpusOnline", status.cpus_online.to_string()),
-    ];
-    fields.extend(status.disks.iter().map(disk));
-    fields
+    ]
+}
+
+/// A line each disk: what it is, how the host does its I/O, and how much there was of that.
+fn disks(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, String)> {
+    let root = |device: &str| if device == instance.root_device_name { " (root)" } else { "" };
+    let line = |(n, disk): (usize, Disk)| {
+        let mut line = match disk {
+            Disk::InstanceStore => format!("{} (root) instance store", instance.root_device_name),
+            Disk::Volume(Mapping { device_name, ebs }) => {
+                let read_only = if ebs.read_only { ", read-only" } else { "" };
+                format!("{device_name}{} {}{read_only}", root(device_name), ebs.volume_id)
+            }
+            Disk::Ephemeral(disk) => format!("{} {}", disk.device_name, disk.virtual_name),
+        };
+        let live = status.and_then(|status| status.disks.get(n));
+        let engine = live.map(|disk| disk.engine).or(instance.spore.engines.get(n).copied());
+        line.extend(engine.map(|engine| format!(", {}", text(json!(engine)))));
+        line.extend(live.map(io));
+        ("Disk", line)
+    };
+    let any = instance.state != State::Terminated;
+    instance.disks().enumerate().filter(|_| any).map(line).collect()
+}
+
+fn io(disk: &DiskStatus) -> String {
+    let (read, written) = (human_bytes(disk.read_bytes), human_bytes(disk.write_bytes));
+    let (flushes, errors) = (disk.flushes, disk.errors);
+    format!(", {read} read, {written} written, {flushes} flushes, {errors} errors")
+}
+
+/// The name that an enumeration has in JSON.
+fn text(value: Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn fields(record: &Record) -> Vec<(&'static str, String)> {
     let instance = &record.instance;
-    let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
     let mut fields = vec![
         ("InstanceId", instance.instance_id.to_string()),
         ("Name", instance.name().unwrap_or("-").to_owned()),
@@ -195,13 +221,6 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
     fields
         .push(instance.kernel_id.as_ref().map_or_else(firmware, |id| ("KernelId", id.to_string())));
     fields.extend(instance.ramdisk_id.iter().map(|id| ("RamdiskId", id.to_string())));
-    for (index, mapping) in instance.block_device_mappings.iter().enumerate() {
-        let engine = instance.spore.engines.get(index).map(|engine| text(json!(engine)));
-        let engine = engine.map(|engine| format!(" ({engine})")).unwrap_or_default();
-        let read_only = if mapping.ebs.read_only { ", read-only" } else { "" };
-        let volume = &mapping.ebs.volume_id;
-        fields.push(("Volume", format!("{} {volume}{engine}{read_only}", mapping.device_name)));
-    }
     if instance.kernel_id.is_some() {
         fields.push(("CommandLine", instance.spore.command_line.clone()));
     }

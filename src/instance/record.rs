@@ -97,7 +97,7 @@ pub struct Spore {
     pub transport: Transport,
     /// The engine asked for.
     pub engine: Engine,
-    /// The engine in use by each volume while running.
+    /// The engine in use by each of [`Instance::disks`] while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,
     /// Empty disks, new at every start, after the volumes in the guest's order.
