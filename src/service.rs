@@ -1,11 +1,12 @@
 //! What executes the actions of [`crate::action`] on a store.
 
+pub mod boots;
 pub mod usage;
 
 use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
-use crate::id::{KernelId, RamdiskId, ReservationId};
-use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType};
+use crate::id::ReservationId;
+use crate::image::record::{Image, RootDeviceType};
 use crate::image::{attribute, bundle, catalog, kernel, product};
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
@@ -16,13 +17,10 @@ use crate::instance::modify::{self, Changes};
 use crate::instance::pool::parallel;
 use crate::instance::reap;
 use crate::instance::record::{Record, State};
-use crate::store::{Record as _, Store};
+use crate::store::Store;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// The name that means the project's own kernel for software KVMs.
-const LAB: &str = "lab";
 
 /// What a launch came to.
 #[derive(Debug)]
@@ -42,12 +40,27 @@ pub struct Launched {
 pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     let image = catalog::resolve(store, &action.image)?;
     bundle::intact::check(store, &image)?;
+    let mut registered = boots::New::default();
+    let launched = launch(store, action, image, &mut registered);
+    if launched.is_err() {
+        registered.undo(store);
+    }
+    launched
+}
+
+/// As [`run`]. What had to be registered for it is in `registered`.
+fn launch(
+    store: &Store,
+    action: &RunInstances,
+    image: Image,
+    registered: &mut boots::New,
+) -> Result<Launched> {
     let mut request = action.request.clone();
     if let Some(kernel) = &action.kernel {
-        request.kernel = Some(find_kernel(store, kernel)?);
+        request.kernel = Some(registered.kernel(boots::find_kernel(store, kernel)?));
     }
     if let Some(ramdisk) = &action.ramdisk {
-        request.ramdisk = Some(find_ramdisk(store, ramdisk)?);
+        request.ramdisk = Some(registered.ramdisk(boots::find_ramdisk(store, ramdisk)?));
     }
     product::check(store, &image)?;
     host::check_kvm()?;
@@ -75,12 +88,12 @@ pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
 pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Result<Record> {
     let ramdisk = match action.ramdisk.as_deref() {
         Some("none") => Some(None),
-        Some(text) => Some(Some(find_ramdisk(store, text)?)),
+        Some(text) => Some(Some(boots::find_ramdisk(store, text)?.record.ramdisk_id)),
         None => None,
     };
     let kernel = match action.kernel.as_deref() {
         Some("none") => Some(None),
-        Some(text) => Some(Some(find_kernel(store, text)?)),
+        Some(text) => Some(Some(boots::find_kernel(store, text)?.record.kernel_id)),
         None => None,
     };
     let changes = Changes {
@@ -98,52 +111,6 @@ pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Resu
 fn firmware(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).or_fail(|| format!("find {}", path.display()))?;
     crate::instance::firmware::find(Some(&path))
-}
-
-/// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,
-/// which is registered. The same file is registered once; another's kernel is copied.
-fn find_kernel(store: &Store, text: &str) -> Result<KernelId> {
-    match store.kernels().resolve(text) {
-        Err(e) if e.code() == Some(Kernel::NOT_FOUND) => {
-            let path = if text == LAB && !Path::new(text).exists() {
-                lab_kernel(store)?
-            } else {
-                existing(text, e)?
-            };
-            Ok(kernel::register(store, &path, None)?.record.kernel_id)
-        }
-        found => kernel::own(store, &found?.kernel_id),
-    }
-}
-
-/// As [`find_kernel`].
-fn find_ramdisk(store: &Store, text: &str) -> Result<RamdiskId> {
-    match store.ramdisks().resolve(text) {
-        Err(e) if e.code() == Some(Ramdisk::NOT_FOUND) => {
-            Ok(kernel::register_ramdisk(store, &existing(text, e)?, None)?.record.ramdisk_id)
-        }
-        found => kernel::own_ramdisk(store, &found?.ramdisk_id),
-    }
-}
-
-/// The file of that name; `unknown` if there is none.
-fn existing(text: &str, unknown: Error) -> Result<PathBuf> {
-    let path = PathBuf::from(text);
-    if path.exists() { Ok(path) } else { Err(unknown.remedy("there is no such file either")) }
-}
-
-/// The newest lab kernel in the store's cache.
-fn lab_kernel(store: &Store) -> Result<PathBuf> {
-    let builds =
-        std::fs::read_dir(store.cache().join("lab-kernel")).into_iter().flatten().flatten();
-    let kernels = builds.map(|build| build.path().join("vmlinux")).filter(|path| path.is_file());
-    let newest = kernels.max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
-    newest.ok_or_else(|| {
-        Error::refused(
-            Kernel::NOT_FOUND,
-            "there is no lab kernel in the store's cache; scripts/build-image lab-kernel builds it",
-        )
-    })
 }
 
 /// This host's limits.

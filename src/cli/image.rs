@@ -5,7 +5,7 @@ use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArg
 use super::find::{self, FindArgs};
 use super::output::Output;
 use super::select;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrRefuse, Result};
 use crate::id::SnapshotId;
 use crate::image::bundle::{self, RegisterBundle};
 use crate::image::catalog::{self, Manifest};
@@ -481,6 +481,6 @@ fn read_manifest(path: &Path) -> Result<Vec<u8>> {
     } else {
         std::fs::File::open(path).and_then(|f| f.take(MAX_MANIFEST).read_to_end(&mut text))
     };
-    result.or_fail(|| format!("read the manifest {}", path.display()))?;
+    result.or_refuse(|| format!("read the manifest {}", path.display()))?;
     Ok(text)
 }

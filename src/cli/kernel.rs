@@ -4,11 +4,10 @@ use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::{Error, Result};
+use crate::image::kernel;
 use crate::image::record::Kernel;
-use crate::image::{catalog, kernel};
-use crate::instance::dir::instances;
-use crate::instance::record::{Instance, State};
 use crate::plan::PvGrub;
+use crate::service::boots;
 use crate::store::Store;
 use clap::Subcommand;
 use serde_json::json;
@@ -145,35 +144,11 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
                     let why = format!("{} is built in, and stays", kernel.kernel_id);
                     return Err(Error::refused("OperationNotPermitted", why));
                 }
-                catalog::check_owner(&kernel)?;
-                let id = kernel.kernel_id;
-                refuse_booted(&store, "InvalidAKIID.InUse", id.as_str(), |instance| {
-                    instance.kernel_id.as_ref() == Some(&id)
-                })?;
-                kernel::deregister(&store, &id)
+                boots::deregister_kernel(&store, &kernel)
             }));
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// # Errors
-/// An instance that has not been terminated `boots` it: a stopped one needs it to start again.
-fn refuse_booted(
-    store: &Store,
-    code: &'static str,
-    object: &str,
-    boots: impl Fn(&Instance) -> bool,
-) -> Result<()> {
-    let records = instances(store).list()?.records;
-    let mut users = records.iter().map(|record| &record.instance);
-    match users.find(|instance| instance.state != State::Terminated && boots(instance)) {
-        None => Ok(()),
-        Some(user) => Err(Error::refused(
-            code,
-            format!("{object} is what {} boots; terminate that first", user.instance_id),
-        )),
-    }
 }
 
 /// Do a ramdisk command.
@@ -213,13 +188,7 @@ pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode>
         }
         RamdiskCommand::Deregister { ramdisks } => {
             return Ok(select::each(ramdisks, |text| {
-                let ramdisk = store.ramdisks().resolve(text)?;
-                catalog::check_owner(&ramdisk)?;
-                let id = ramdisk.ramdisk_id;
-                refuse_booted(&store, "InvalidARIID.InUse", id.as_str(), |instance| {
-                    instance.ramdisk_id.as_ref() == Some(&id)
-                })?;
-                kernel::deregister_ramdisk(&store, &id)
+                boots::deregister_ramdisk(&store, &store.ramdisks().resolve(text)?)
             }));
         }
     }

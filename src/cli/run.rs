@@ -6,7 +6,7 @@ use super::instance::{finish, shortfall, wait_for};
 use super::output::{Format, Output, emit, write_stdout};
 use super::progress::Progress;
 use crate::action::{RunInstances, Until};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::image::record::{BlockDeviceMapping, Tag};
 use crate::instance::console;
 use crate::instance::dir::InstanceDir;
@@ -100,7 +100,7 @@ fn mappings(text: Option<&str>) -> Result<Vec<BlockDeviceMapping>> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let text = match user_data_file(text) {
         Some(path) => {
-            std::fs::read_to_string(&path).or_fail(|| format!("read {}", path.display()))?
+            std::fs::read_to_string(&path).or_refuse(|| format!("read {}", path.display()))?
         }
         None => text.to_owned(),
     };
@@ -121,9 +121,9 @@ pub fn user_data(text: &str) -> Result<Vec<u8>> {
             read(limited, &mut bytes).or_fail(|| "read user data from standard input")?;
         }
         (_, Some(path)) => {
-            let file = std::fs::File::open(&path).or_fail(|| format!("open {}", path.display()))?;
+            let file = std::fs::File::open(&path).or_refuse(|| format!("open {}", path.display()))?;
             read(file.take(MAX_USER_DATA + 1), &mut bytes)
-                .or_fail(|| format!("read {}", path.display()))?;
+                .or_refuse(|| format!("read {}", path.display()))?;
         }
         _ => bytes.extend_from_slice(text.as_bytes()),
     }

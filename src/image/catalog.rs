@@ -156,8 +156,10 @@ pub(super) fn register_with(
 ) -> Result<Image> {
     names::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
-    manifest.kernel_id = manifest.kernel_id.map(|id| kernel::own(store, &id)).transpose()?;
-    let ramdisk = manifest.ramdisk_id.map(|id| kernel::own_ramdisk(store, &id));
+    let own = |id| Ok(kernel::own(store, &id)?.record.kernel_id);
+    manifest.kernel_id = manifest.kernel_id.map(own).transpose()?;
+    let ramdisk =
+        manifest.ramdisk_id.map(|id| Ok(kernel::own_ramdisk(store, &id)?.record.ramdisk_id));
     manifest.ramdisk_id = ramdisk.transpose()?;
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;

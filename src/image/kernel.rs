@@ -7,7 +7,7 @@ use super::record::{Architecture, Image, ImageState, Kernel, Ramdisk};
 use super::{catalog, names};
 use super::{digest, modules};
 use crate::boot;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::plan::{PvGrub, Transport};
 use crate::store::shared::open_file;
@@ -175,7 +175,7 @@ fn choose_name<R: Record>(
 }
 
 fn open(path: &Path, what: &str) -> Result<File> {
-    File::open(path).or_fail(|| format!("open the {what} {}", path.display()))
+    File::open(path).or_refuse(|| format!("open the {what} {}", path.display()))
 }
 
 /// Look at a file that is to be registered. Gives its SHA-256 in hexadecimal and its size too.
@@ -210,27 +210,27 @@ pub(super) fn write(path: &Path, from: &mut dyn Read) -> Result<String> {
 ///
 /// # Errors
 /// It does not exist, or can't be kept.
-pub fn own(store: &Store, id: &KernelId) -> Result<KernelId> {
+pub fn own(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
     let record = store.kernels().get(id)?;
     if record.owner_id == owner_id() || PvGrub::of(id).is_some() {
-        return Ok(record.kernel_id);
+        return Ok(Registered { record, new: false });
     }
     let file = open_file(&store.kernels().dir(id), KERNEL)?;
-    Ok(register_file(store, file, Path::new(&record.name), None)?.record.kernel_id)
+    register_file(store, file, Path::new(&record.name), None)
 }
 
 /// The initial ramdisk for an image of one's own, likewise.
 ///
 /// # Errors
 /// As [`own`]'s.
-pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<RamdiskId> {
+pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<Registered<Ramdisk>> {
     let record = store.ramdisks().get(id)?;
     if record.owner_id == owner_id() {
-        return Ok(record.ramdisk_id);
+        return Ok(Registered { record, new: false });
     }
     let file = open_file(&store.ramdisks().dir(id), RAMDISK)?;
     let path = Path::new(&record.name);
-    Ok(register_ramdisk_file(store, file, path, None)?.record.ramdisk_id)
+    register_ramdisk_file(store, file, path, None)
 }
 
 /// The transports of virtio devices that a kernel and its ramdisk have drivers for; none if that is not known.

@@ -1,6 +1,6 @@
 //! The firmware that runs a disk's boot record: SeaBIOS, as the distribution has it.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrRefuse, Result};
 use crate::mem::layout::firmware_fits;
 use std::fs::{self, File};
 use std::io::Read;
@@ -25,13 +25,17 @@ const VERSION: &[u8] = b"SeaBIOS (version %s)\n\0";
 /// There is none, or it is none.
 pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
-        let len = fs::metadata(path).or_fail(|| format!("use firmware {}", path.display()))?.len();
+        let doing = || format!("use firmware {}", path.display());
+        let len = fs::metadata(path).or_refuse(doing)?.len();
         if !firmware_fits(len) {
-            return Err(Error::failure(format!(
-                "cannot use firmware {}: it has {len} bytes, and an image has a multiple of 4 KiB up to 256 KiB, as \
-                 SeaBIOS's bios-microvm.bin",
-                path.display()
-            )));
+            return Err(Error::refused(
+                "InvalidParameterValue",
+                format!(
+                    "cannot {}: it has {len} bytes, and an image has a multiple of 4 KiB up to 256 KiB, as SeaBIOS's \
+                     bios-microvm.bin",
+                    doing()
+                ),
+            ));
         }
         return Ok(path.to_owned());
     }
@@ -50,7 +54,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
 /// As [`find`]'s, or it can't be read.
 pub fn open(given: Option<&Path>) -> Result<File> {
     let path = find(given)?;
-    File::open(&path).or_fail(|| format!("open firmware {}", path.display()))
+    File::open(&path).or_refuse(|| format!("open firmware {}", path.display()))
 }
 
 fn is_seabios(path: &Path) -> bool {

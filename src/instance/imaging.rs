@@ -255,9 +255,10 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
     }
     check_mappings(&mappings, &instance.root_device_name)?;
     let source = store.images().get(&instance.image_id).ok();
-    let kernel_id = instance.kernel_id.as_ref().map(|id| kernel::own(store, id)).transpose()?;
-    let ramdisk = instance.ramdisk_id.as_ref().map(|id| kernel::own_ramdisk(store, id));
-    let ramdisk_id = ramdisk.transpose()?;
+    let own = |id| Ok(kernel::own(store, id)?.record.kernel_id);
+    let kernel_id = instance.kernel_id.as_ref().map(own).transpose()?;
+    let own = |id| Ok(kernel::own_ramdisk(store, id)?.record.ramdisk_id);
+    let ramdisk_id = instance.ramdisk_id.as_ref().map(own).transpose()?;
     Ok(Image {
         image_id: ImageId::generate()?,
         name: request.name.clone(),

@@ -1,7 +1,7 @@
 //! RSA keys and certificates of bundles: the user's, and those of this store in EC2's part.
 
 use super::KeyFiles;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::store::Store;
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs1v15::{Signature, SigningKey, VerifyingKey};
@@ -41,7 +41,7 @@ fn bad(path: &Path, what: &str) -> Error {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let text = fs::read(path).or_fail(|| format!("read {}", path.display()))?;
+    let text = fs::read(path).or_refuse(|| format!("read {}", path.display()))?;
     String::from_utf8(text).map_err(|_| bad(path, "key or certificate"))
 }
 

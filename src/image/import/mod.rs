@@ -14,7 +14,7 @@ pub(super) mod stream;
 pub use format::SourceFormat;
 
 use crate::block::{self, Content, DiskFormat};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::image::digest::{self, CHUNK};
 use copy::Copy;
 use progress::Progress;
@@ -23,7 +23,7 @@ use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use stream::Stream;
+use stream::{Stream, unreadable};
 
 /// Largest disk: EC2's limit for a volume, 16 TiB.
 pub const MAX_SIZE: u64 = 16 << 40;
@@ -89,9 +89,7 @@ fn import_from(source: &Source, target_dir: &Path, options: &Options) -> Result<
             return import_stream(Stream::after(seen.clone(), stdin()?), target_dir, options);
         }
     };
-    let mut file = File::open(path).map_err(|cause| {
-        Error::refused("InvalidParameterValue", format!("cannot open it: {cause}"))
-    })?;
+    let mut file = File::open(path).or_refuse(|| "open it")?;
     let metadata = file.metadata().or_fail(|| "examine it")?;
     if metadata.is_dir() {
         return Err(Error::refused("InvalidParameterValue", "it is a directory, not a disk"));
@@ -153,7 +151,7 @@ fn import_stream(mut stream: Stream, dir: &Path, options: &Options) -> Result<Im
     if let Some(compression) = format::compression(head)? {
         stream = stream.decompressed(compression).or_fail(|| "decompress it")?;
     }
-    let head = stream.peek(format::HEAD).or_fail(|| "read it")?;
+    let head = stream.peek(format::HEAD).map_err(unreadable)?;
     let format = match options.format {
         Some(format) => format,
         None => format::detect(head, None)?,
@@ -256,7 +254,7 @@ fn copy_stream(
         cancel::check()?;
         progress.at(at);
         let mut bytes = vec![0; CHUNK];
-        let count = stream.fill(&mut bytes).or_fail(|| "read it")?;
+        let count = stream.fill(&mut bytes).map_err(unreadable)?;
         at += count as u64;
         if at > MAX_SIZE {
             check_size(at)?;

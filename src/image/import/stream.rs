@@ -2,6 +2,7 @@
 
 use super::cancel;
 use super::format::Compression;
+use crate::error::Error;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
@@ -28,6 +29,21 @@ impl Read for Cancellable {
             }
         }
     }
+}
+
+/// Why a [`Stream`] can't be read. What no system call has failed at is what a decoder says of its input.
+pub fn unreadable(cause: io::Error) -> Error {
+    if cause.raw_os_error().is_some() {
+        return Error::io("read it", cause);
+    }
+    let cause = cause.to_string();
+    // "memory usage limit was reached" (xz), "Frame requires too much memory for decoding" (zstd)
+    let remedy = if cause.contains("memory") {
+        "decompress it first, and import the result"
+    } else {
+        "it is damaged or cut short: fetch it again"
+    };
+    Error::refused("InvalidParameterValue", format!("cannot decompress it: {cause}; {remedy}"))
 }
 
 /// A stream of bytes whose beginning can be looked at.

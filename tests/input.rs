@@ -1,0 +1,107 @@
+//! Bad input: one line that names the thing, the cause and the remedy, the right exit code, and nothing left behind.
+
+mod common;
+
+use common::{Store, has_kvm};
+use std::io::Write;
+
+/// One line on stderr and this exit code. Gives the line.
+fn refused(store: &Store, args: &[&str], code: i32) -> String {
+    let output = store.spore(args);
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
+    assert_eq!(line.trim_end().lines().count(), 1, "{args:?}: {line}");
+    line
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_the_users_to_mend() {
+    let store = Store::new();
+    let (nosuch, home) = (store.home().join("nosuch"), store.home().display().to_string());
+    let (nosuch, of_file) = (nosuch.to_str().unwrap(), format!("@{}", nosuch.display()));
+    let mut cases = vec![
+        vec!["kernel", "register", nosuch],
+        vec!["ramdisk", "register", nosuch],
+        vec!["image", "register", "--manifest", nosuch],
+        vec!["image", "register", "--manifest", &home],
+        vec!["image", "import", nosuch, "--name", "web"],
+        vec!["run", "demo", "--user-data", &of_file],
+        vec!["run", "demo", "--block-device-mappings", &of_file],
+    ];
+    if has_kvm() {
+        cases.push(vec!["run", "demo", "--firmware", nosuch]);
+        cases.push(vec!["run", "demo", "--firmware", "/bin/sh"]);
+    }
+    for args in cases {
+        let line = refused(&store, &args, 1);
+        assert!(line.starts_with("spore: InvalidParameterValue: "), "{line}");
+        assert!(line.contains("; ") || line.contains("an image has a multiple"), "{line}");
+    }
+}
+
+#[test]
+fn a_damaged_archive_is_to_be_fetched_again() {
+    let store = Store::new();
+    let disk: Vec<u8> =
+        (0..1u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(&disk).unwrap();
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    xz.write_all(&disk).unwrap();
+    let zst = zstd::encode_all(&disk[..], 1).unwrap();
+    for (kind, whole) in [("gz", gz.finish().unwrap()), ("xz", xz.finish().unwrap()), ("zst", zst)]
+    {
+        let path = store.home().join(format!("disk.{kind}"));
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2..][..64].fill(0);
+        for content in [&whole[..whole.len() / 2], &damaged] {
+            std::fs::write(&path, content).unwrap();
+            let import = ["image", "import", path.to_str().unwrap(), "--name", "web"];
+            let line = refused(&store, &import, 1);
+            assert!(line.contains("InvalidParameterValue: "), "{line}");
+            assert!(line.contains("fetch it again"), "{line}");
+        }
+    }
+    assert_eq!(store.ok(&["snapshot", "ls", "-q"]), "");
+}
+
+#[test]
+fn a_launch_that_fails_leaves_no_kernel_and_no_ramdisk() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let (kernel, large) = (store.home().join("kernel"), store.home().join("large"));
+    // Not the built-in one: it is registered as soon as the image is.
+    std::fs::write(&kernel, [sporevm::demo::KERNEL, b"!"].concat()).unwrap();
+    std::fs::write(&large, vec![7; 40 << 20]).unwrap();
+    let (kernel, large) = (kernel.to_str().unwrap(), large.to_str().unwrap());
+    let run = ["run", "demo", "-q", "-m", "32M", "--kernel", kernel, "--initrd", large];
+    let count = |kind: &str| std::fs::read_dir(store.home().join(kind)).unwrap().count();
+    store.ok(&["run", "demo", "-q", "--wait"]);
+    let before = (count("kernels"), count("ramdisks"));
+    assert!(!store.spore(&run).status.success());
+    assert_eq!((count("kernels"), count("ramdisks")), before);
+    // What was registered before stays.
+    store.ok(&["ramdisk", "register", large]);
+    assert!(!store.spore(&run).status.success());
+    assert_eq!((count("kernels"), count("ramdisks")), (before.0, before.1 + 1));
+}
+
+#[test]
+fn what_the_machine_finds_wrong_is_no_failure_of_the_host() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let large = store.home().join("large");
+    std::fs::write(&large, vec![7; 40 << 20]).unwrap();
+    for n in ["1", "3"] {
+        let run = ["run", "demo", "-m", "32M", "-n", n, "--initrd", large.to_str().unwrap()];
+        let line = refused(&store, &run, 1);
+        assert!(line.starts_with("spore: InvalidParameterValue: "), "{line}");
+        assert!(line.contains("--memory"), "{line}");
+    }
+    let count = |kind: &str| std::fs::read_dir(store.home().join(kind)).unwrap().count();
+    assert_eq!((count("instances"), count("volumes")), (0, 0));
+}
