@@ -18,6 +18,7 @@ use crate::instance::pool::parallel;
 use crate::instance::reap;
 use crate::instance::record::{Record, State};
 use crate::store::Store;
+use crate::sys::kvm;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ fn launch(
         request.ramdisk = Some(registered.ramdisk(boots::find_ramdisk(store, ramdisk)?));
     }
     product::check(store, &image)?;
-    host::check_kvm()?;
+    kvm::check()?;
     // Beside what takes as long: the store's files.
     let _ = std::thread::Builder::new().spawn(host::cpuid);
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;

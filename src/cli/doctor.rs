@@ -96,7 +96,7 @@ fn table(checks: &[Check]) -> Table {
 
 /// /dev/kvm and what it can do; whether it can be used.
 fn kvm() -> (Vec<Check>, bool) {
-    if let Err(error) = crate::instance::host::check_kvm() {
+    if let Err(error) = crate::sys::kvm::check() {
         return (vec![fail("/dev/kvm", error.message())], false);
     }
     let kvm = match Kvm::new() {

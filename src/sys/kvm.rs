@@ -8,10 +8,16 @@ use kvm_bindings::{
     kvm_run, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU8, Ordering, fence};
+
+/// The device.
+const DEVICE: &str = "/dev/kvm";
 
 /// The signal that makes KVM_RUN return.
 fn kick_signal() -> i32 {
@@ -23,21 +29,59 @@ fn kick_signal() -> i32 {
 /// # Errors
 /// It is missing or not permitted; the message says which, and what helps.
 pub fn open() -> Result<Kvm> {
-    Kvm::new().map_err(|e| {
-        Error::failure(match e.errno() {
-            libc::EACCES | libc::EPERM => {
-                "cannot open /dev/kvm: permission denied; join the group that owns it \
-                 (usually: sudo usermod -aG kvm $USER, then log in again)"
-                    .to_owned()
-            }
-            libc::ENOENT | libc::ENODEV | libc::ENXIO => {
-                "cannot open /dev/kvm: this host has no KVM; load kvm_intel or kvm_amd, and enable \
-                 virtualization in the firmware (in a VM: nested virtualization)"
-                    .to_owned()
-            }
-            _ => format!("cannot open /dev/kvm: {e}"),
-        })
+    Kvm::new().map_err(|e| match e.errno() {
+        libc::EACCES | libc::EPERM => denied(),
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => missing(),
+        _ => Error::io(format!("open {DEVICE}"), e),
     })
+}
+
+/// See that /dev/kvm is there and permitted, without opening it.
+///
+/// # Errors
+/// As [`open`]'s.
+pub fn check() -> Result<()> {
+    match access(DEVICE, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => Err(missing()),
+        Err(Errno::ACCESS | Errno::PERM) => Err(denied()),
+        Err(e) => Err(Error::io(format!("look at {DEVICE}"), e)),
+    }
+}
+
+fn missing() -> Error {
+    Error::failure(format!(
+        "there is no {DEVICE}: load kvm_intel or kvm_amd, and switch virtualization on in the firmware \
+         (in a VM: nested virtualization)"
+    ))
+}
+
+fn denied() -> Error {
+    let advice = match std::fs::metadata(DEVICE) {
+        Ok(device) => advice(device.mode(), group_name(device.gid()).as_deref()),
+        Err(e) => e.to_string(),
+    };
+    Error::failure(format!("no access to {DEVICE}: {advice}"))
+}
+
+/// What gives a user a device with these permission bits. `group` is its own, if it is one that users may join.
+fn advice(mode: u32, group: Option<&str>) -> String {
+    let join = |group| format!("'usermod --append --groups {group} USER', then log in again");
+    match group {
+        Some(group) if mode & 0o060 == 0o060 => format!("as root, run {}", join(group)),
+        _ => format!(
+            "as root, run 'chgrp kvm {DEVICE}', 'chmod 660 {DEVICE}' (a udev rule keeps that) and {}",
+            join("kvm")
+        ),
+    }
+}
+
+/// The name of a group, from /etc/group. That of root is not for users to join.
+fn group_name(gid: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/group").ok()?;
+    let gid = gid.to_string();
+    let is = |line: &&str| gid != "0" && line.split(':').nth(2) == Some(gid.as_str());
+    Some(text.lines().find(is)?.split(':').next()?.to_owned())
 }
 
 /// A piece of guest memory.
@@ -291,4 +335,23 @@ pub fn host_virtualizes() -> bool {
     // SAFETY: every x86-64 has CPUID; leaf 1 and 0x80000001 exist in all of them.
     let (basic, extended) = unsafe { (__cpuid(1), __cpuid(0x8000_0001)) };
     basic.ecx & 1 << 5 != 0 || extended.ecx & 1 << 2 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_join_a_group_that_does_not_help() {
+        assert_eq!(
+            advice(0o20660, Some("virt")),
+            "as root, run 'usermod --append --groups virt USER', then log in again"
+        );
+        for (mode, group) in [(0o20600, None), (0o20660, None), (0o20600, Some("virt"))] {
+            let advice = advice(mode, group);
+            assert!(advice.contains("'chgrp kvm /dev/kvm', 'chmod 660 /dev/kvm'"), "{advice}");
+            assert!(advice.contains("--groups kvm USER"), "{advice}");
+        }
+        assert_eq!(group_name(0), None);
+    }
 }
