@@ -6,6 +6,7 @@ pub mod usage;
 use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::id::ReservationId;
+use crate::image::import::cancel;
 use crate::image::record::{Image, RootDeviceType};
 use crate::image::{attribute, bundle, catalog, kernel, product};
 use crate::instance::console::PromptWatch;
@@ -264,7 +265,7 @@ pub enum Waited {
     Lost(Error),
 }
 
-/// Wait for every instance. `progress` is told how many are done each time that changes.
+/// Wait for every instance, or until ^C where that is watched for. `progress` is told how many are done each time that changes.
 pub fn wait(
     dirs: &[InstanceDir],
     until: Until,
@@ -286,7 +287,7 @@ pub fn wait(
             done = now;
             progress(done);
         }
-        done == dirs.len()
+        done == dirs.len() || cancel::requested()
     });
     let last = |dir: &InstanceDir| record(dir).map_or_else(Waited::Lost, Waited::TimedOut);
     dirs.iter().zip(results).map(|(dir, result)| result.unwrap_or_else(|| last(dir))).collect()

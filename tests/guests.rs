@@ -138,7 +138,7 @@ fn every_kind_of_reset_restarts_the_machine_in_the_same_process() {
     }
     let store = Store::new();
     for (mode, by) in
-        [("reset", "acpi"), ("reset-cf9", "0xcf9"), ("reset-i8042", "i8042")]
+        [("reset", "acpi"), ("reset-cf9", "0xcf9"), ("reset-i8042", "keyboard controller")]
     {
         let id = store.launch_mode(mode);
         store.wait(&id, "stopped");

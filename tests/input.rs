@@ -3,7 +3,11 @@
 mod common;
 
 use common::{Store, has_kvm};
+use rustix::process::{Pid, Signal};
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// One line on stderr and this exit code. Gives the line.
 fn refused(store: &Store, args: &[&str], code: i32) -> String {
@@ -104,4 +108,58 @@ fn what_the_machine_finds_wrong_is_no_failure_of_the_host() {
     }
     let count = |kind: &str| std::fs::read_dir(store.home().join(kind)).unwrap().count();
     assert_eq!((count("instances"), count("volumes")), (0, 0));
+}
+
+#[test]
+fn an_interrupted_wait_says_what_goes_on() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let run = ["run", "demo", "-q", "-n", "3", "--wait", "--append", "demo.mode=hang"];
+    let mut command = store.command(&run);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let running = ["ls", "-q", "--filter", "instance-state-name=running"];
+    while store.ok(&running).lines().count() < 3 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let (told, said) = (String::from_utf8(output.stdout).unwrap(), output.stderr);
+    let ids: BTreeSet<&str> = told.lines().collect();
+    let left = store.ok(&running);
+    assert_eq!(ids, left.lines().collect());
+    assert!(ids.len() == 3, "{told}");
+    let said = String::from_utf8(said).unwrap();
+    let terminate = said.split('\'').nth(1).unwrap().strip_prefix("spore terminate ").unwrap();
+    assert_eq!(terminate.split(' ').collect::<BTreeSet<_>>(), ids, "{said}");
+}
+
+/// What a terminal is given, line by line as it was drawn.
+fn on_a_terminal(store: &Store, args: &str) -> String {
+    let spore = format!("{} {args}", env!("CARGO_BIN_EXE_spore"));
+    let mut script = Command::new("script");
+    let script = script.args(["-qec", &spore, "/dev/null"]).env("SPORE_HOME", store.home());
+    let output = script.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    // "Erase in Line", all of it (ECMA-48, 8.3.41): what is drawn there next is a line of its own.
+    text.replace("\x1b[2K", "\n").replace('\r', "\n")
+}
+
+#[test]
+fn progress_has_words_and_is_gone_before_the_result() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch_mode("hang");
+    let drawn = on_a_terminal(&store, &format!("stop --timeout 1 {id}"));
+    assert!(drawn.lines().any(|line| line.contains(" stopping (")), "{drawn:?}");
+    let table = drawn.lines().position(|line| line.starts_with("INSTANCE ")).unwrap();
+    assert!(drawn.lines().skip(table).all(|line| !line.contains(" stopping (")), "{drawn:?}");
+    assert!(!drawn.contains("0/0"), "{drawn:?}");
 }

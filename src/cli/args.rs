@@ -306,7 +306,8 @@ pub struct Run {
     /// Terminate instead of stopping when the guest powers off
     #[arg(long)]
     pub rm: bool,
-    /// Wait for each guest's login prompt, or its end, and print its console's last lines
+    /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends the wait, not the
+    /// instances
     #[arg(long, conflicts_with = "no_wait")]
     pub wait: bool,
     /// With --wait: give up after this long (30, 500ms, 2m) [default: never]

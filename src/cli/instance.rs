@@ -11,9 +11,10 @@ use crate::instance::console::{self, Detached};
 use crate::instance::dir::InstanceDir;
 use crate::instance::lifecycle::Change;
 use crate::instance::record::{Record, State};
-use crate::plan::VmReport;
+use crate::plan::{ResetBy, VmReport};
 use crate::service::{self, Waited};
 use crate::store::{Store, rfc3339};
+use crate::sys::kvm::host_virtualizes;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -87,20 +88,35 @@ fn line(report: &VmReport) -> String {
     let time = |at: u64| rfc3339(Duration::from_millis(at));
     match report {
         VmReport::Started { at } => format!("{} started", time(*at)),
-        VmReport::Reset { at, by } => format!("{} reset by {by:?}", time(*at)),
-        VmReport::Notice { at, message } => {
-            format!("{} notice: {}", time(*at), message.escape_debug())
-        }
+        VmReport::Reset { at, by } => format!("{} reset by {}", time(*at), resetter(*by)),
+        VmReport::Notice { at, message } => format!("{} notice: {}", time(*at), visible(message)),
         VmReport::Saved { at, environment } => {
             let variables = environment.iter().flat_map(|saved| &saved.variables);
             let variables: Vec<_> =
                 variables.map(|(name, value)| format!("{name}={value}")).collect();
-            format!("{} saved by the boot menu: {}", time(*at), variables.join(" ").escape_debug())
+            format!("{} saved by the boot menu: {}", time(*at), visible(&variables.join(" ")))
         }
-        VmReport::Ended { at, message, .. } => {
-            format!("{} ended: {}", time(*at), message.escape_debug())
-        }
+        VmReport::Ended { at, message, .. } => format!("{} ended: {}", time(*at), visible(message)),
     }
+}
+
+fn resetter(by: ResetBy) -> &'static str {
+    match by {
+        ResetBy::Acpi => "the guest (ACPI reset register)",
+        ResetBy::Port0xcf9 => "the guest (port 0xcf9)",
+        ResetBy::I8042 => "the guest (keyboard controller)",
+        ResetBy::SystemControl => "the guest (port 0x92)",
+        ResetBy::Control => "spore reboot",
+    }
+}
+
+/// The text with its control characters, which could be a guest's, escaped.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_debug()) } else { shown.push(c) }
+    }
+    shown
 }
 
 /// `console`.
@@ -171,9 +187,8 @@ impl Drop for Raw {
 /// `stop`.
 pub fn stop(store: &Store, output: Output, args: &Stop) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
-    let _progress = Progress::spinner("stopping");
-    let changes = service::stop(&dirs, args.timeout, args.force, !args.no_wait);
-    print_changes(output, "StoppingInstances", changes)
+    let stop = || service::stop(&dirs, args.timeout, args.force, !args.no_wait);
+    print_changes(output, "StoppingInstances", Progress::during("stopping", stop))
 }
 
 /// `start`.
@@ -186,8 +201,8 @@ pub fn start(store: &Store, output: Output, args: &Start) -> Result<ExitCode> {
 /// `reboot`.
 pub fn reboot(store: &Store, output: Output, args: &Reboot) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
-    let _progress = Progress::spinner("rebooting");
-    print_changes(output, "RebootingInstances", service::reboot(&dirs, args.timeout, args.force))
+    let reboot = || service::reboot(&dirs, args.timeout, args.force);
+    print_changes(output, "RebootingInstances", Progress::during("rebooting", reboot))
 }
 
 /// `terminate`.
@@ -249,6 +264,17 @@ fn what(until: Until) -> &'static str {
     }
 }
 
+/// What may keep a guest from its login prompt for good: such a KVM may take long to say that it can't.
+fn slow_kvm(until: Until, hardware: bool) -> &'static str {
+    match until {
+        Until::Login | Until::LoginOrEnd if !hardware => {
+            "; this host's KVM is a software KVM, which can't run stock kernels: they run in the box \
+             (scripts/kvm-box run -- spore run …), and here the lab kernel does (--kernel lab)"
+        }
+        _ => "",
+    }
+}
+
 /// Why a wait did not end as wished; `None` if it did.
 pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
     let stage = |record: &Record| {
@@ -272,11 +298,37 @@ pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Op
             format!("{} and will not be {}", stage(record), what(until)),
         )),
         Waited::TimedOut(record) => Some(Error::timeout(format!(
-            "{}, not {} within {} s; it goes on, and 'spore logs {}' shows how far it is",
+            "{}, not {} within {} s; it goes on, and 'spore logs {}' shows how far it is{}",
             stage(record),
             what(until),
             timeout.unwrap_or_default().as_secs_f64(),
-            record.instance.instance_id
+            record.instance.instance_id,
+            slow_kvm(until, host_virtualizes())
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_words_and_has_no_control_characters() {
+        let line = |report: VmReport| line(&report)["1970-01-01T00:00:00.000Z ".len()..].to_owned();
+        let message = "the guest's kernel \"ä\": \u{1b}[2J\n".to_owned();
+        assert_eq!(
+            line(VmReport::Notice { at: 0, message }),
+            "notice: the guest's kernel \"ä\": \\u{1b}[2J\\n"
+        );
+        let reset = |by| line(VmReport::Reset { at: 0, by });
+        assert_eq!(reset(ResetBy::Control), "reset by spore reboot");
+        assert_eq!(reset(ResetBy::I8042), "reset by the guest (keyboard controller)");
+    }
+
+    #[test]
+    fn who_waits_for_a_login_hears_that_software_kvm_may_never_get_there() {
+        assert!(slow_kvm(Until::Login, false).contains("scripts/kvm-box"));
+        assert_eq!(slow_kvm(Until::Login, true), "");
+        assert_eq!(slow_kvm(Until::Stopped, false), "");
     }
 }

@@ -8,28 +8,17 @@ use std::time::Duration;
 pub struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    /// Something of unknown length.
-    pub fn spinner(doing: &'static str) -> Self {
-        Self::new(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.with_message(doing)
-        })
+    /// Do something of unknown length. The line is gone when its result is there to be printed.
+    pub fn during<T>(doing: &'static str, work: impl FnOnce() -> T) -> T {
+        let _progress = Self::new(|| bar(None, "{spinner} {msg} ({elapsed})").with_message(doing));
+        work()
     }
 
     /// `done` of `all` are `what`.
     pub fn count(all: usize, what: &'static str) -> Self {
-        Self::new(|| {
-            let bar = ProgressBar::with_draw_target(
-                Some(u64::try_from(all).unwrap_or(u64::MAX)),
-                ProgressDrawTarget::stderr(),
-            );
-            if let Ok(style) =
-                ProgressStyle::with_template("{spinner} {pos} of {len} {msg} ({elapsed})")
-            {
-                bar.set_style(style);
-            }
-            bar.with_message(what)
-        })
+        let all = u64::try_from(all).unwrap_or(u64::MAX);
+        let template = "{spinner} {pos} of {len} {msg} ({elapsed})";
+        Self::new(|| bar(Some(all), template).with_message(what))
     }
 
     fn new(make: impl FnOnce() -> ProgressBar) -> Self {
@@ -46,6 +35,14 @@ impl Progress {
         if let Some(bar) = &self.0 {
             bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
         }
+    }
+}
+
+fn bar(all: Option<u64>, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(all, ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 

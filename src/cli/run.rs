@@ -2,11 +2,13 @@
 
 use super::args::{Run, user_data_file};
 use super::describe;
+use super::image::{CANCELLED, cancellable};
 use super::instance::{finish, shortfall, wait_for};
 use super::output::{Format, Output, emit, write_stdout};
 use super::progress::Progress;
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, OrFail, OrRefuse, Result};
+use crate::image::import::cancel;
 use crate::image::record::{BlockDeviceMapping, Tag};
 use crate::instance::console;
 use crate::instance::dir::InstanceDir;
@@ -26,10 +28,9 @@ const LAST_LINES: usize = 20;
 /// `run`.
 pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
     let action = action(args)?;
-    let launched = {
-        let _progress = Progress::spinner("launching");
-        service::run(store, &action)?
-    };
+    // Who is interrupted from here on still hears what has been launched.
+    let launch = || Progress::during("launching", || service::run(store, &action));
+    let Some(launched) = cancellable(launch)? else { return Ok(ExitCode::from(CANCELLED)) };
     let image = &launched.image;
     let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
     if !provided && image.owner_id != owner_id() {
@@ -48,6 +49,11 @@ pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
     if args.wait {
         let waited = wait(store, &records, args);
         records = refreshed(records, &waited);
+        if cancel::requested() {
+            emit(output, &describe::list(&records))?;
+            eprintln!("spore: interrupted{}", going_on(&records));
+            return Ok(ExitCode::from(CANCELLED));
+        }
         if !output.quiet && output.format == Format::Table {
             write_stdout(consoles(store, &records)?.as_bytes())?;
         }
@@ -121,7 +127,8 @@ pub fn user_data(text: &str) -> Result<Vec<u8>> {
             read(limited, &mut bytes).or_fail(|| "read user data from standard input")?;
         }
         (_, Some(path)) => {
-            let file = std::fs::File::open(&path).or_refuse(|| format!("open {}", path.display()))?;
+            let file =
+                std::fs::File::open(&path).or_refuse(|| format!("open {}", path.display()))?;
             read(file.take(MAX_USER_DATA + 1), &mut bytes)
                 .or_refuse(|| format!("read {}", path.display()))?;
         }
@@ -139,6 +146,16 @@ pub fn user_data(text: &str) -> Result<Vec<u8>> {
 
 fn read(mut from: impl Read, to: &mut Vec<u8>) -> std::io::Result<usize> {
     from.read_to_end(to)
+}
+
+/// What becomes of those that nobody waits for any more.
+fn going_on(records: &[Record]) -> String {
+    let active = records.iter().filter(|record| record.instance.state.is_active());
+    let ids: Vec<&str> = active.map(|record| record.instance.instance_id.as_str()).collect();
+    match ids.is_empty() {
+        true => String::new(),
+        false => format!("; they go on, and 'spore terminate {}' ends them", ids.join(" ")),
+    }
 }
 
 fn wait(store: &Store, records: &[Record], args: &Run) -> Vec<Waited> {
