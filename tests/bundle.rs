@@ -104,7 +104,7 @@ fn a_bundle_is_registered_launched_and_outlives_its_image() {
     let part = dir.join("web.part.01");
     let content = fs::read(&part).unwrap();
     fs::write(&part, &content).unwrap();
-    let launch = || error_of(&store.spore(&["run", "web-2", "-n", "0"]));
+    let launch = || error_of(&store.spore(&["run", "web-2", "-n", "100000"]));
     assert!(!launch().contains("InvalidManifest"), "{}", launch());
     let mut changed = content.clone();
     changed[1000] ^= 4;
@@ -367,7 +367,7 @@ fn a_bucket_keeps_bundles() {
     let registered = spore(&["image", "register", &location, "--name", "from-bucket"]);
     assert!(registered.status.success(), "{}", error_of(&registered));
     assert!(fs::read(data(&store, "from-bucket")).unwrap() == bytes);
-    let launch = || error_of(&spore(&["run", "from-bucket", "-n", "0"]));
+    let launch = || error_of(&spore(&["run", "from-bucket", "-n", "100000"]));
     assert!(!launch().contains("InvalidManifest"), "{}", launch());
     servers::request(server.port, "DELETE", "/images/bundles/web.part.00", b"");
     assert!(launch().starts_with("spore: InvalidManifest: "), "{}", launch());

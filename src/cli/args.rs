@@ -250,9 +250,9 @@ Examples:
   spore run debian --block-device-mappings \\
     '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
 
-Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1 refused,
-or a guest failed before its prompt; 2 the command line is wrong; 124 no
-prompt within --timeout (the instances go on); 125 failure.")]
+Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1
+refused, or a guest failed before its prompt; 2 the command line is wrong;
+124 no prompt within --timeout (the instances go on); 125 failure.")]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
     pub image: String,
@@ -502,7 +502,7 @@ pub struct Reboot {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  spore wait web                            until it is stopped or terminated
+  spore wait web            until it is stopped or terminated
   spore wait --for login --timeout 2m $(spore ls -q)
 
 Exit codes: 0 all are; 1 one can't get there any more; 2 the command line is

@@ -9,7 +9,7 @@ Exit codes: 0 done; 1 refused (unknown object, wrong state); 2 the command
 line is wrong; 125 Spore or its host failed. See 'spore --help'.";
 
 /// The commands that print no records, and so have no use for -o and -q.
-const SILENT: [&str; 20] = [
+const SILENT: [&str; 19] = [
     "logs",
     "console",
     "wait",
@@ -29,7 +29,6 @@ const SILENT: [&str; 20] = [
     "product accept",
     "product cancel",
     "region rm",
-    "image bundle",
 ];
 
 /// Examples of the commands by name, for those that don't bring theirs.
