@@ -2,6 +2,7 @@ use super::*;
 use crate::id::{ImageId, InstanceId, ReservationId};
 use crate::image::record::{Architecture, VirtualizationType};
 use crate::instance::record::{CpuOptions, Instance, Spore};
+use crate::store::{Durability, Store};
 use proptest::prelude::*;
 
 pub fn record(
@@ -78,6 +79,28 @@ fn the_reason_says_who_ended_it() {
         let message = message(record, end);
         assert!(message.starts_with(expected), "{message}");
     }
+}
+
+#[test]
+fn what_ran_before_anybody_looked_has_run() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open_at(home.path()).unwrap();
+    let becomes = |reports: &[VmReport]| {
+        let pending = record(State::Pending, RootDeviceType::Ebs, ShutdownBehavior::Stop, 0);
+        let dir = InstanceDir::new(&store, &pending.instance.instance_id);
+        let made = dir::instances(&store).create_locked(Durability::Volatile, |_| Ok(pending));
+        let mut locked = made.unwrap();
+        let lines = reports.iter().map(|report| serde_json::to_string(report).unwrap() + "\n");
+        std::fs::write(dir.file("report.jsonl"), lines.collect::<String>()).unwrap();
+        settle_locked(&dir, &mut locked).unwrap();
+        locked.record.instance.state
+    };
+    assert_eq!(
+        becomes(&[VmReport::Started { at: 1 }, ended(EndReason::GuestPoweroff)]),
+        State::Stopped,
+        "its volumes have what it wrote"
+    );
+    assert_eq!(becomes(&[]), State::Terminated);
 }
 
 /// What EC2 says of an instance whose machine is gone, in the words of its manual.

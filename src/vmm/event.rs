@@ -221,7 +221,8 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
         Request::PowerButton {} => machine.power.press_button(),
         Request::Reset {} => machine.gate.stop(Stop::Reset(ResetBy::Control)),
         Request::Terminate {} => {
-            let message = "spore ended it (terminate, or a stop that the guest did not follow)".to_owned();
+            let message =
+                "spore ended it (terminate, or a stop that the guest did not follow)".to_owned();
             machine.gate.stop(Stop::End(EndReason::Terminated, message));
         }
         // The connection changes its nature once this is answered.
