@@ -5,68 +5,64 @@
 //! that KVM needs for itself, ALL memory slots; then interrupt controllers and vCPUs, and what devices register after them.
 //! KVM's default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
 
+use crate::boot::Entry;
 use crate::error::{Error, OrFail, Result};
+use crate::mem::GuestRam;
 use crate::mem::layout::{KVM_IDENTITY_MAP, KVM_TSS};
-use crate::plan::CpuidLeaf;
-use crate::sys::kvm::{self, Memory};
+use crate::plan::VmPlan;
+use crate::sys::kvm;
 use crate::vmm::cpuid::{Model, Supported};
+use crate::vmm::payload::Payload;
 use crate::vmm::regs;
 use crate::vmm::vcpu::Vcpu;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config, kvm_pit_state2};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 
-/// What is asked of KVM.
-pub struct Layout {
-    /// vCPUs.
-    pub cpus: u8,
-    /// What the launcher knows of KVM's CPUID.
-    pub cpuid: Vec<CpuidLeaf>,
-    /// All memory.
-    pub memory: Vec<Memory>,
-    /// The interrupt controllers that the guest will use. (KVM_GET_IRQCHIP)
-    pub irqchips: &'static [u32],
-    /// A PC's interval timer, with port 0x61: KVM's own, accesses to it are no exits.
-    pub pit: bool,
-}
-
 /// A board with everything on it but devices.
 pub struct Board {
     /// The VM.
     pub vm: Arc<VmFd>,
-    /// The vCPUs, the boot processor first. Its registers are not set yet.
+    /// The vCPUs, the boot processor first.
     pub vcpus: Vec<Arc<Vcpu>>,
     /// The interrupt controllers as KVM made them.
     pub irqchips: Vec<kvm_irqchip>,
-    /// The timer as KVM made it.
+    /// A PC's interval timer, with port 0x61, as KVM made it: accesses to it are no exits.
     pub pit: Option<kvm_pit_state2>,
 }
 
 impl Board {
-    /// Make it.
+    /// The board of the plan's machine, with this RAM and what the payload has beside it. The boot processor begins at
+    /// `entry`.
     ///
     /// # Errors
     /// More CPUs than KVM has, or KVM refuses something.
-    pub fn create(kvm: &Kvm, layout: &Layout) -> Result<Self> {
-        let (cpus, most) = (layout.cpus, kvm.get_max_vcpus());
+    pub fn create(
+        kvm: &Kvm,
+        plan: &VmPlan,
+        payload: &Payload,
+        ram: &GuestRam,
+        entry: &Entry,
+    ) -> Result<Self> {
+        let (cpus, most) = (plan.cpus, kvm.get_max_vcpus());
         if cpus == 0 || usize::from(cpus) > most {
             return Err(Error::failure(format!(
                 "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"
             )));
         }
         let vm = create_vm(kvm)?;
-        kvm::set_memory(&vm, layout.memory.iter().copied())?;
+        kvm::set_memory(&vm, payload.memory(ram))?;
         vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
-        let pit = layout.pit.then(|| create_pit(&vm)).transpose()?;
+        let pit = matches!(payload, Payload::Firmware(_)).then(|| create_pit(&vm)).transpose()?;
         let vcpus = (0..cpus).map(|index| vm.create_vcpu(index.into()));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>().or_fail(|| "create a vCPU")?;
-        let irqchips = layout.irqchips.iter().map(|&chip_id| {
+        let irqchips = payload.irqchips().iter().map(|&chip_id| {
             let mut chip = kvm_irqchip { chip_id, ..Default::default() };
             vm.get_irqchip(&mut chip).or_fail(|| "read an interrupt controller")?;
             Ok(chip)
         });
         let irqchips = irqchips.collect::<Result<_>>()?;
-        set_up(&vcpus, &Supported::new(kvm, &layout.cpuid)?)?;
+        set_up(&vcpus, &Supported::new(kvm, &plan.cpuid)?, entry)?;
         let vcpus = vcpus.into_iter().map(|fd| Arc::new(Vcpu::new(fd))).collect();
         Ok(Self { vm: Arc::new(vm), vcpus, irqchips, pit })
     }
@@ -85,15 +81,13 @@ fn create_pit(vm: &VmFd) -> Result<kvm_pit_state2> {
     vm.get_pit2().or_fail(|| "read the interval timer")
 }
 
-/// Everything of new vCPUs but where the boot processor begins.
-fn set_up(vcpus: &[VcpuFd], cpuid: &Supported) -> Result<()> {
+/// Bring new vCPUs into the state of the machine's start.
+fn set_up(vcpus: &[VcpuFd], cpuid: &Supported, entry: &Entry) -> Result<()> {
     let tsc_khz = vcpus.first().and_then(|fd| fd.get_tsc_khz().ok());
     let model = Model::new(cpuid, vcpus.len() as u8, tsc_khz);
     for (index, fd) in (0..).zip(vcpus) {
         fd.set_cpuid2(&model.vcpu(index)?).or_fail(|| "set a vCPU's CPUID")?;
-        if index > 0 {
-            regs::start(fd, index, None)?;
-        }
+        regs::start(fd, index, (index == 0).then_some(entry))?;
     }
     Ok(())
 }

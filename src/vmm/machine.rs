@@ -1,10 +1,10 @@
 //! One machine, assembled from its plan in a straight line, and its end.
 //!
-//! Two threads do it. The first has KVM make the [`Board`] and becomes the boot processor's. The event thread fills the
-//! RAM beside it, and when the board is there it makes the devices: the guest may run by then, for no kernel and no firmware
-//! looks for its disks in its first milliseconds, and an access that comes too early waits ([`vcpu::Shared`]). The first
-//! thread waits for nobody unless the kernel and the ramdisk are large: to wake a thread on an idle CPU may take longer
-//! than all of the guest's first steps.
+//! The guest begins as soon as there is what it executes first: KVM's [`Board`] and filled RAM. No kernel and no firmware
+//! looks for its disks in its first milliseconds, so the event thread makes all devices while the guest runs already; an
+//! access that comes too early waits ([`vcpu::Shared`]). Before that no thread waits for another, and none works for
+//! another: to wake one on an idle CPU may take longer than all of the guest's first steps. So the thread that assembles
+//! the machine becomes the first vCPU's.
 
 use crate::block::{self, Disk};
 use crate::boot::Entry;
@@ -27,7 +27,7 @@ use crate::virtio::device::Handlers;
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::ThreadStart;
-use crate::vmm::board::{Board, Layout};
+use crate::vmm::board::Board;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, NewDevice, Virtio};
 use crate::vmm::gate::Gate;
@@ -40,9 +40,9 @@ use crate::vmm::report::Report;
 use crate::vmm::sandbox::Filters;
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{Kvm, VmFd};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A disk with the device in front of it.
 struct MachineDisk {
@@ -52,66 +52,44 @@ struct MachineDisk {
     hold: Option<OwnedFd>,
 }
 
-/// What both threads that assemble a machine have.
-pub struct Common {
-    /// What the vCPUs will share.
-    pub shared: Arc<vcpu::Shared>,
-    /// What threads are confined by.
-    pub filters: Option<Arc<Filters>>,
-    /// The first thread's work.
-    pub board: OnceLock<Board>,
-    /// Where the boot processor begins, once RAM is filled.
-    pub entry: OnceLock<Entry>,
-}
-
-/// What the event thread makes a machine of.
-pub struct Parts {
+/// A machine without devices, whose guest can begin.
+pub struct Bare {
     plan: VmPlan,
     payload: Payload,
     ram: GuestRam,
+    entry: Entry,
+    board: Board,
+    shared: Arc<vcpu::Shared>,
+    filters: Option<Arc<Filters>>,
 }
 
-impl Parts {
-    /// The parts of the plan's machine, and what both threads have.
+impl Bare {
+    /// Assemble the plan's machine, but for its devices.
     ///
     /// # Errors
-    /// A descriptor is missing, the firmware is none, or the host has no memory or descriptors for us.
-    pub fn take(plan: VmPlan) -> Result<(Self, Arc<Common>)> {
+    /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
+    pub fn assemble(kvm: &Kvm, plan: VmPlan) -> Result<Self> {
         let (disks, most) = (plan.disks.len(), devices::slots(plan.transport) - 1);
         if disks > most {
             return Err(Error::failure(format!(
                 "the plan has {disks} disks; a machine has room for {most}"
             )));
         }
-        let first_io = plan.first_io.map(fds::take_file).transpose()?;
-        let common = Common {
-            shared: Arc::new(vcpu::Shared::new(Arc::new(Gate::new()?), first_io)),
-            filters: plan.sandbox.then(|| Arc::new(Filters::new(plan.transport))),
-            board: OnceLock::new(),
-            entry: OnceLock::new(),
-        };
         let payload = Payload::take(&plan.boot)?;
         let ram = ram::create(plan.memory)?;
-        Ok((Self { plan, payload, ram }, Arc::new(common)))
+        // The entropy device comes after the disks.
+        let entry = payload.load(&plan, disks + 1, &ram)?;
+        let board = Board::create(kvm, &plan, &payload, &ram, &entry)?;
+        let first_io = plan.first_io.map(fds::take_file).transpose()?;
+        let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new()?), first_io));
+        let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
+        Ok(Self { plan, payload, ram, entry, board, shared, filters })
     }
 
-    /// What KVM is asked for.
-    pub fn layout(&mut self) -> Layout {
-        Layout {
-            cpus: self.plan.cpus,
-            cpuid: std::mem::take(&mut self.plan.cpuid),
-            memory: self.payload.memory(&self.ram).collect(),
-            irqchips: self.payload.irqchips(),
-            pit: matches!(self.payload, Payload::Firmware(_)),
-        }
-    }
-}
-
-impl Common {
-    /// The seat of a vCPU.
-    pub fn seat(&self, vcpu: &Arc<Vcpu>) -> Seat {
+    /// The seat of a vCPU; 0 is the boot processor, which every machine has.
+    pub fn seat(&self, index: usize) -> Seat {
         let (shared, filters) = (self.shared.clone(), self.filters.clone());
-        Seat { vcpu: vcpu.clone(), shared, filters }
+        Seat { vcpu: self.board.vcpus[index].clone(), shared, filters }
     }
 }
 
@@ -139,33 +117,28 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Fill the RAM and make the devices, on the event thread, which is not confined yet. The guest runs when it is done.
+    /// Give it its devices and let all of its vCPUs run, on the event thread, which is not confined yet. The first vCPU
+    /// runs already, or is about to.
     ///
     /// # Errors
-    /// A descriptor is missing, a payload is not loadable, a disk can't be opened, or KVM or the host refuses something.
-    pub fn assemble(parts: Parts, common: &Common, report: &Arc<Report>) -> Result<Self> {
-        let Parts { plan, payload, ram } = parts;
-        let entry = payload.load(&plan, plan.disks.len() + 1, &ram)?;
-        let entry = *common.entry.get_or_init(|| entry);
-        let filters = common.filters.clone();
-        filters.as_ref().map_or(Ok(()), |filters| filters.compile_vcpu())?;
-
-        let (gate, shared) = (common.shared.gate.clone(), &common.shared);
-        // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
-        gate.wait_joined(1);
-        let Board { vm, vcpus, irqchips, pit } = common.board.wait();
-        for (index, vcpu) in vcpus.iter().enumerate().skip(1) {
-            common.seat(vcpu).spawn(index)?;
+    /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
+    pub fn complete(bare: Bare, report: &Arc<Report>) -> Result<Self> {
+        for index in 1..bare.board.vcpus.len() {
+            bare.seat(index).spawn(index)?;
         }
+        let Bare { plan, payload, ram, entry, board, shared, filters } = bare;
+        let Board { vm, vcpus, irqchips, pit } = board;
+        let gate = shared.gate.clone();
+        // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         gate.wait_joined(vcpus.len());
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
-        let serial = Arc::new(Serial::new(irqfd(vm, COM1_GSI)?, console.clone()));
-        let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(vm, GED_GSI)?));
+        let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
+        let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
         let (disks, devices) = devices(open_disks(&plan, filters.as_ref(), report)?, report);
         let confine = confine_worker(filters.as_ref());
         let on_start: ThreadStart = Arc::new(move |_| confine());
         let Virtio { transports, mmio, pci } =
-            Virtio::create(plan.transport, devices, vm, &ram, &on_start)?;
+            Virtio::create(plan.transport, devices, &vm, &ram, &on_start)?;
         let mut pio = port_bus(&serial, &power, &gate, pci)?;
         let sink: Arc<dyn PowerSink> = gate.clone();
         let i8042 = match entry {
@@ -179,9 +152,9 @@ impl Machine {
             plan,
             payload: Mutex::new(payload),
             ram,
-            vm: vm.clone(),
-            vcpus: vcpus.clone(),
-            irqchips: irqchips.clone(),
+            vm,
+            vcpus,
+            irqchips,
             pc,
             disks,
             transports,

@@ -21,9 +21,8 @@ pub mod vcpu;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
 use crate::sys::{fds, footprint, kvm};
-use board::Board;
 use event::EventLoop;
-use machine::{Common, Machine, Parts};
+use machine::{Bare, Machine};
 use report::Report;
 use std::convert::Infallible;
 use std::fs::File;
@@ -88,7 +87,7 @@ struct Ends {
     signals: File,
 }
 
-/// Begin the event thread and have KVM make the machine's board; the seat of its first vCPU.
+/// Assemble the machine and begin the event thread; the seat of its first vCPU.
 fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
     footprint::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
@@ -100,37 +99,27 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
     if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    let (mut parts, common) = Parts::take(plan)?;
-    let layout = parts.layout();
-    let (ends, others, told) = (Ends { control, lock, signals }, common.clone(), report.clone());
-    let thread = std::thread::Builder::new().name("events".into());
-    let serve = move || match serve_events(parts, &others, ends, &told) {
+    let bare = Bare::assemble(&kvm, plan)?;
+    let first = bare.seat(0);
+    let (ends, told) = (Ends { control, lock, signals }, report.clone());
+    let serve = move || match serve_events(bare, ends, &told) {
         Ok(never) => never,
         Err(error) => told.fail(&error),
     };
+    let thread = std::thread::Builder::new().name("events".into());
     thread.spawn(serve).or_fail(|| "start the event thread")?;
-
-    let board = Board::create(&kvm, &layout)?;
-    let first = board.vcpus[0].clone(); // every machine has one
-    let _ = common.board.set(board);
-    regs::start(&first.lock(), 0, Some(common.entry.wait()))?;
-    Ok(common.seat(&first))
+    Ok(first)
 }
 
 /// The event thread: it makes what the guest's first steps need not wait for, and serves until the end.
-fn serve_events(
-    parts: Parts,
-    common: &Common,
-    ends: Ends,
-    report: &Arc<Report>,
-) -> Result<Infallible> {
-    let machine = Machine::assemble(parts, common, report)?;
-    machine.confine_event_thread()?;
-    report.running(machine::engines(&machine));
-    report.tell(&VmReport::Started { at: report::now_ms() });
-    footprint::forget_code();
+fn serve_events(bare: Bare, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
+    let machine = Machine::complete(bare, report)?;
     let Ends { control, lock, signals } = ends;
     let mut events = EventLoop::new(machine, report.clone(), control, lock, signals)?;
+    events.machine.confine_event_thread()?;
+    report.running(machine::engines(&events.machine));
+    report.tell(&VmReport::Started { at: report::now_ms() });
+    footprint::forget_code();
     let (reason, message) = events.run();
     events.finish(reason, &message)
 }

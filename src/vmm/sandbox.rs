@@ -155,24 +155,12 @@ impl Filters {
         if self.transport == Transport::Pci { list } else { &[] }
     }
 
-    /// Compile the vCPUs' filter, on a thread that has the time.
-    ///
-    /// # Errors
-    /// It can't be compiled, which a test refutes.
-    pub fn compile_vcpu(&self) -> Result<()> {
-        compiled(&self.vcpu, &self.for_vcpus()).map(drop)
-    }
-
-    fn for_vcpus(&self) -> [&'static [Allow]; 3] {
-        [COMMON, VCPU, self.with_pci(VCPU_PCI)]
-    }
-
     /// Confine the calling thread to what a vCPU's needs.
     ///
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_vcpu(&self) -> Result<()> {
-        compiled(&self.vcpu, &self.for_vcpus())?.apply()
+        compiled(&self.vcpu, &[COMMON, VCPU, self.with_pci(VCPU_PCI)])?.apply()
     }
 
     /// Confine the calling thread to what a virtio worker needs.
