@@ -22,7 +22,7 @@ pub enum HugePages {
     Refused,
 }
 
-/// Map zeroed private memory, aligned to 2 MiB, and hand it out in adjacent pieces of these sizes
+/// Map zeroed private memory, aligned to 2 MiB if it is to have huge pages, and hand it out in adjacent pieces of these sizes
 /// (each a multiple of the page size).
 ///
 /// The memory is never unmapped: a VMM has one guest for life, and the kernel may still be writing
@@ -33,7 +33,10 @@ pub enum HugePages {
 pub fn anonymous(pieces: &[usize], huge: HugePages) -> std::io::Result<Vec<MmapRegion>> {
     let sum = |sum: usize, piece: &usize| sum.checked_add(*piece);
     let len = pieces.iter().try_fold(0, sum).ok_or(std::io::ErrorKind::OutOfMemory)?;
-    let mut start = aligned(len)?;
+    let mut start = match huge {
+        HugePages::Wanted => aligned(len)?,
+        HugePages::Refused => map(len)?,
+    };
     advise(start, len, huge);
     let mut regions = Vec::with_capacity(pieces.len());
     for &piece in pieces {
@@ -47,10 +50,14 @@ pub fn anonymous(pieces: &[usize], huge: HugePages) -> std::io::Result<Vec<MmapR
     Ok(regions)
 }
 
-fn aligned(len: usize) -> std::io::Result<*mut u8> {
-    let whole = len.checked_add(HUGE).ok_or(std::io::ErrorKind::OutOfMemory)?;
+fn map(len: usize) -> std::io::Result<*mut u8> {
     // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
-    let base = unsafe { mmap_anonymous(null_mut(), whole, READ_WRITE, ANONYMOUS) }?.cast::<u8>();
+    let start = unsafe { mmap_anonymous(null_mut(), len, READ_WRITE, ANONYMOUS) }?;
+    Ok(start.cast())
+}
+
+fn aligned(len: usize) -> std::io::Result<*mut u8> {
+    let base = map(len.checked_add(HUGE).ok_or(std::io::ErrorKind::OutOfMemory)?)?;
     let before = base.align_offset(HUGE);
     let start = base.wrapping_add(before);
     for (address, len) in [(base, before), (start.wrapping_add(len), HUGE - before)] {

@@ -33,6 +33,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use vcpu::Seat;
 
+/// Address space for the event thread's stack; only what it touches costs memory.
+const STACK: usize = 2 << 20;
 /// A plan is never longer than this.
 const MAX_PLAN: u64 = 1 << 20;
 
@@ -106,7 +108,7 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
         Ok(never) => never,
         Err(error) => told.fail(&error),
     };
-    let thread = std::thread::Builder::new().name("events".into());
+    let thread = std::thread::Builder::new().name("events".into()).stack_size(STACK);
     thread.spawn(serve).or_fail(|| "start the event thread")?;
     Ok(first)
 }
