@@ -3,11 +3,10 @@
 
 use super::Mode;
 use super::source::{Source, refused, u16_at, u32_at, u64_at};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, Result};
 use crate::mem::layout::{HIGH_RAM, PAGE, RAM_ABOVE_4G};
 use crate::mem::{GuestRam, ram};
 use std::ops::Range;
-use vm_memory::{Bytes, GuestAddress};
 
 /// What an ELF file begins with.
 pub const MAGIC: &[u8] = b"\x7fELF";
@@ -15,8 +14,6 @@ pub const MAGIC: &[u8] = b"\x7fELF";
 pub const HEADER: usize = 64;
 /// More program headers than any kernel has; 64 of them and the header fit one page.
 const MAX_SEGMENTS: u16 = 64;
-/// What is copied at a time where a segment can't be mapped.
-const CHUNK: u64 = 1 << 20;
 
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
@@ -289,11 +286,5 @@ fn load_segment(segment: &Segment, source: Source, ram: &GuestRam) -> Result<()>
 
 /// Copy the bytes of `segment` that belong at these addresses.
 fn copy(segment: &Segment, addresses: Range<u64>, source: Source, ram: &GuestRam) -> Result<()> {
-    let mut buffer = vec![0; CHUNK.min(addresses.end - addresses.start) as usize];
-    for at in addresses.clone().step_by(CHUNK as usize) {
-        let chunk = &mut buffer[..CHUNK.min(addresses.end - at) as usize];
-        source.read(segment.offset + (at - segment.paddr), chunk)?;
-        ram.write_slice(chunk, GuestAddress(at)).or_fail(|| "copy the kernel into memory")?;
-    }
-    Ok(())
+    ram::fill(ram, addresses, |at, chunk| source.read(segment.offset + (at - segment.paddr), chunk))
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{MIN_MEMORY, MMIO_HOLE, PAGE, RAM_ABOVE_4G};
 use crate::sys::mmap::{self, HugePages};
 use std::fs::File;
-use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use vm_memory::{
@@ -19,7 +19,7 @@ pub type GuestRam = Arc<GuestMemoryMmap>;
 /// host memory for each first touch.
 const HUGE_PAGES_FROM: u64 = 256 << 20;
 /// What is read of a file at a time: it stays in the CPU's cache until it is copied.
-const CHUNK: usize = 256 << 10;
+const CHUNK: u64 = 256 << 10;
 
 /// One piece of RAM as a KVM memory slot describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,18 +118,27 @@ pub fn lay_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) ->
 
 fn read_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
     let doing = || format!("read {len} bytes at offset {offset:#x} of a file to {gpa:#x}");
-    let mut buffer = vec![0; CHUNK.min(len as usize)];
-    let mut done = 0;
-    while done < len {
-        let chunk = (CHUNK as u64).min(len - done) as usize;
-        // Clones share the file's position.
-        let count = match file.read_at(&mut buffer[..chunk], offset + done) {
-            Ok(0) => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            read => read.or_fail(doing)?,
-        };
-        ram.write_slice(&buffer[..count], GuestAddress(gpa + done)).or_fail(doing)?;
-        done += count as u64;
+    let there = file.metadata().or_fail(doing)?.len().saturating_sub(offset).min(len);
+    let end = gpa.checked_add(there).ok_or("no RAM there").or_fail(doing)?;
+    // Clones share the file's position.
+    let read = |at: u64, chunk: &mut [u8]| file.read_exact_at(chunk, offset + (at - gpa));
+    fill(ram, gpa..end, |at, chunk| read(at, chunk).or_fail(doing))
+}
+
+/// Fill RAM at these addresses, a piece after the other: `read` has the buffer for what comes at an address.
+///
+/// # Errors
+/// Not RAM, or `read`'s.
+pub fn fill(
+    ram: &GuestRam,
+    addresses: Range<u64>,
+    read: impl Fn(u64, &mut [u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; CHUNK.min(addresses.end - addresses.start) as usize];
+    for at in addresses.clone().step_by(CHUNK as usize) {
+        let chunk = &mut buffer[..CHUNK.min(addresses.end - at) as usize];
+        read(at, chunk)?;
+        ram.write_slice(chunk, GuestAddress(at)).or_fail(|| format!("fill memory at {at:#x}"))?;
     }
     Ok(())
 }
