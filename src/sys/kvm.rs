@@ -4,8 +4,8 @@
 use crate::error::{Error, OrFail, Result};
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_MEM_READONLY,
-    kvm_run, kvm_userspace_memory_region,
+    KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_MAX_CPUID_ENTRIES,
+    KVM_MEM_READONLY, kvm_run, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::fs::{Access, access};
@@ -34,6 +34,20 @@ pub fn open() -> Result<Kvm> {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => missing(),
         _ => Error::io(format!("open {DEVICE}"), e),
     })
+}
+
+/// What KVM supports of CPUID, each entry as function, index, flags, eax, ebx, ecx, edx (struct kvm_cpuid_entry2). Where the
+/// host is a virtual machine itself, each CPUID instruction that KVM executes for the answer is an exit, and all of them take
+/// as long as making a VM.
+///
+/// # Errors
+/// KVM does not say.
+pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<[u32; 7]>> {
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .or_fail(|| "ask KVM for the CPUID that it supports")?;
+    let entries = supported.as_slice().iter();
+    Ok(entries.map(|e| [e.function, e.index, e.flags, e.eax, e.ebx, e.ecx, e.edx]).collect())
 }
 
 /// See that /dev/kvm is there and permitted, without opening it.

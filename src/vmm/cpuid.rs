@@ -3,9 +3,8 @@
 
 use crate::error::{OrFail, Result};
 use crate::plan::CpuidLeaf;
-use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
-};
+use crate::sys::kvm;
+use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
 /// KVM's signature leaf. (Documentation/virt/kvm/x86/cpuid.rst)
@@ -38,14 +37,8 @@ impl Supported {
             flags,
             ..entry(function, [eax, ebx, ecx, edx])
         };
-        let cpuid = match told {
-            [] => kvm
-                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                .or_fail(|| "ask KVM for the CPUID that it supports")?
-                .as_slice()
-                .to_vec(),
-            _ => told.iter().map(entry).collect(),
-        };
+        let asked = if told.is_empty() { kvm::supported_cpuid(kvm)? } else { Vec::new() };
+        let cpuid = told.iter().chain(&asked).map(entry).collect();
         Ok(Self { cpuid, tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) })
     }
 }
