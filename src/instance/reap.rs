@@ -120,7 +120,7 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
     let alive = dir.vmm_alive()?;
     // Read after the VMM is known to be gone, so that its last word is in it.
     let reports = dir.reports()?;
-    let started = reports.iter().any(|r| matches!(r, VmReport::Started { .. }));
+    let started = has_started(&reports);
     if !alive {
         let pending = locked.record.instance.state == State::Pending;
         if pending && started && locked.record.instance.spore.starts == 0 {
@@ -140,6 +140,11 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
         dir::save(locked)?;
     }
     Ok(())
+}
+
+/// Whether its VMM has said that it runs.
+fn has_started(reports: &[VmReport]) -> bool {
+    reports.iter().any(|report| matches!(report, VmReport::Started { .. }))
 }
 
 /// Mark a pending instance as running.
@@ -182,8 +187,7 @@ pub fn finish(
 ) -> Result<()> {
     let reports = dir.reports().unwrap_or_default();
     let ended_at = last_sign_of_life(dir, &locked.record, &reports);
-    let ran = locked.record.instance.spore.starts > 0
-        || reports.iter().any(|r| matches!(r, VmReport::Started { .. }));
+    let ran = locked.record.instance.spore.starts > 0 || has_started(&reports);
     let instance = &mut locked.record.instance;
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;

@@ -308,8 +308,8 @@ impl Core {
     }
 
     /// The workers, one a queue.
-    pub fn workers(&mut self) -> &mut [Worker] {
-        &mut self.workers
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
     }
 
     /// The device configuration space.
