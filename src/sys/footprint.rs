@@ -2,8 +2,51 @@
 
 /// musl's own allocator asks the kernel for nearly every page, and a VMM's start would wait for that.
 #[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+mod allocator {
+    use dlmalloc::Dlmalloc;
+    use std::alloc::{GlobalAlloc, Layout};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// The crate's own (`GlobalDlmalloc`) takes a lock of the C library's, for longer than it allocates.
+    struct Locked(Mutex<Dlmalloc>);
+
+    #[global_allocator]
+    static ALLOCATOR: Locked = Locked(Mutex::new(Dlmalloc::new()));
+
+    impl Locked {
+        /// Nothing panics while it holds this.
+        fn lock(&self) -> MutexGuard<'_, Dlmalloc> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    // SAFETY: dlmalloc gives what GlobalAlloc promises; the lock lets in one thread at a time.
+    unsafe impl GlobalAlloc for Locked {
+        // SAFETY: the caller keeps the contract, which is dlmalloc's too.
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: as above.
+            unsafe { self.lock().malloc(layout.size(), layout.align()) }
+        }
+
+        // SAFETY: the caller keeps the contract, which is dlmalloc's too.
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            // SAFETY: as above.
+            unsafe { self.lock().free(block, layout.size(), layout.align()) }
+        }
+
+        // SAFETY: the caller keeps the contract, which is dlmalloc's too.
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: as above.
+            unsafe { self.lock().calloc(layout.size(), layout.align()) }
+        }
+
+        // SAFETY: the caller keeps the contract, which is dlmalloc's too.
+        unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            // SAFETY: as above.
+            unsafe { self.lock().realloc(block, layout.size(), layout.align(), size) }
+        }
+    }
+}
 
 /// Let all threads allocate from one arena: an arena a thread costs each clone memory and time, and no
 /// thread of a VMM allocates often. Call it before threads start.
