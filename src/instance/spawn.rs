@@ -33,9 +33,9 @@ pub struct Spawned {
 /// No more processes or descriptors.
 pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
     let Prepared { plan, fds, ready } = prepared;
-    let json = serde_json::to_vec(&plan).or_fail(|| "write a VM's plan")?;
+    let plan = plan.to_bytes()?;
     let pid = start(
-        &json,
+        &plan,
         &fds.numbered().collect::<Vec<_>>(),
         &dir.open_log(&dir.vmm_log())?,
         dir.id().as_str(),

@@ -26,8 +26,8 @@ use machine::{Bare, Machine};
 use report::Report;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -134,11 +134,10 @@ fn read_plan() -> Result<VmPlan> {
             "the plan is {len} bytes long; {MAX_PLAN} is the most"
         )));
     }
-    let mut text = Vec::with_capacity(len as usize);
+    let mut bytes = vec![0; len as usize];
     // The launcher may have left its position at the end.
-    std::io::Seek::rewind(&mut &file).or_fail(|| "rewind the plan")?;
-    file.take(MAX_PLAN).read_to_end(&mut text).or_fail(|| "read the plan")?;
-    serde_json::from_slice(&text).or_fail(|| "understand the plan")
+    file.read_exact_at(&mut bytes, 0).or_fail(|| "read the plan")?;
+    VmPlan::from_bytes(&bytes)
 }
 
 /// Every descriptor that the plan names.
