@@ -10,7 +10,7 @@ use crate::vmm::sandbox::Filters;
 use kvm_ioctls::VcpuFd;
 use rustix::time::ClockId;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Address space for a thread's stack; only what it touches costs memory.
@@ -51,7 +51,6 @@ impl Shared {
 
     /// The guest makes an access.
     fn buses(&self) -> &Buses {
-        first_io(self);
         self.buses.wait()
     }
 }
@@ -77,50 +76,65 @@ pub struct Seat {
     pub vcpu: Arc<Vcpu>,
     /// What it shares with the others.
     pub shared: Arc<Shared>,
-    /// What its thread is confined by.
+    /// What its thread is confined by, at the latest from its first exit on.
     pub filters: Option<Arc<Filters>>,
 }
 
 impl Seat {
-    /// Begin a thread for it, that of vCPU number `index`.
+    /// Begin a thread for it, that of vCPU number `index`, which waits for INIT and SIPI. It is confined from its start.
     ///
     /// # Errors
     /// The host has no thread for us.
-    pub fn spawn(self, index: usize) -> Result<()> {
+    pub fn spawn(mut self, index: usize) -> Result<()> {
         let thread = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(STACK);
-        let thread = thread.spawn(move || self.take());
+        let thread = thread.spawn(move || {
+            if let Some(stop) = confine(self.filters.take()) {
+                self.shared.gate.stop(stop);
+            }
+            self.take()
+        });
         thread.or_fail(|| format!("start the thread of vCPU {index}")).map(drop)
     }
 
-    /// Confine the calling thread and run the guest on it, for the rest of the process's life.
+    /// Run the guest on the calling thread, for the rest of the process's life.
     pub fn take(self) -> ! {
-        if let Err(error) = self.filters.map_or(Ok(()), |filters| filters.confine_vcpu()) {
-            self.shared.gate.stop(Stop::End(EndReason::VmmError, error.to_string()));
-        }
-        run(&self.vcpu, &self.shared)
-    }
-}
-
-fn run(vcpu: &Vcpu, shared: &Shared) -> ! {
-    shared.gate.join();
-    let mut fd = vcpu.lock();
-    let _kickable = Kickable::new(&mut fd);
-    loop {
-        if shared.gate.is_closed() {
-            kvm::complete_io(&mut fd);
-            drop(fd);
-            shared.gate.wait();
-            fd = vcpu.lock();
-        }
-        if let Some(stop) = step(&mut fd, shared) {
-            shared.gate.stop(stop);
+        let Self { vcpu, shared, filters: mut unconfined } = self;
+        shared.gate.join();
+        let mut fd = vcpu.lock();
+        let _kickable = Kickable::new(&mut fd);
+        loop {
+            if shared.gate.is_closed() {
+                kvm::complete_io(&mut fd);
+                drop(fd);
+                shared.gate.wait();
+                fd = vcpu.lock();
+            }
+            if let Some(stop) = step(&mut fd, &shared, unconfined.take()) {
+                shared.gate.stop(stop);
+            }
         }
     }
 }
 
-/// Run the guest until it exits and do what it exits for.
-fn step(fd: &mut VcpuFd, shared: &Shared) -> Option<Stop> {
-    let fault = match kvm::run(fd) {
+/// Confine the calling thread, if it is not; why it cannot be.
+fn confine(unconfined: Option<Arc<Filters>>) -> Option<Stop> {
+    let error = unconfined?.confine_vcpu().err()?;
+    Some(Stop::End(EndReason::VmmError, error.to_string()))
+}
+
+/// Run the guest until it exits and do what it exits for, confined by `unconfined` from its return on.
+///
+/// Before its first exit a thread executes nothing but KVM_RUN, and a guest that begins need not wait until a filter is
+/// compiled. What the guest wants is looked at by a confined thread only.
+fn step(fd: &mut VcpuFd, shared: &Shared, unconfined: Option<Arc<Filters>>) -> Option<Stop> {
+    let exit = kvm::run(fd);
+    if let Some(pipe) = &shared.first_io {
+        tell_first_io(&exit, pipe);
+    }
+    if let Some(stop) = confine(unconfined) {
+        return Some(stop);
+    }
+    let fault = match exit {
         Ok(Exit::PortIn { port, size, data }) => {
             let pio = &shared.buses().pio;
             // String instructions repeat at the same port.
@@ -192,8 +206,10 @@ fn hint(verdict: &str) -> String {
     )
 }
 
-fn first_io(shared: &Shared) {
-    if let Some(mut pipe) = shared.first_io.as_ref() {
+/// The end of a benchmark, if this exit is what it waits for.
+fn tell_first_io(exit: &io::Result<Exit>, mut pipe: &File) {
+    use Exit::{MmioRead, MmioWrite, PortIn, PortOut};
+    if let Ok(PortIn { .. } | PortOut { .. } | MmioRead { .. } | MmioWrite { .. }) = exit {
         let now = rustix::time::clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec * 1_000_000_000 + now.tv_nsec;
         // Nobody waits any longer if it fails.
