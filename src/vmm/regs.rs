@@ -63,11 +63,9 @@ const MSRS_AT_START: usize = 2;
 pub fn start(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     set_msrs(vcpu, &MSRS[..MSRS_AT_START])?;
     match entry {
-        Some(Entry::Kernel(entry)) => {
-            let mut sregs = vcpu.get_sregs().or_fail(|| "read a vCPU's system registers")?;
-            set_mode(&mut sregs, entry);
-            vcpu.set_sregs(&sregs).or_fail(|| "set the boot vCPU's system registers")?;
-            set_entry(vcpu, entry)?;
+        Some(entry @ Entry::Kernel(_)) => {
+            set_sregs(vcpu, index, Some(entry))?;
+            set_regs(vcpu, entry)?;
             // After the system registers, which hold the APIC's base address.
             set_lapic(vcpu, index, MASKED)
         }
@@ -84,15 +82,7 @@ pub fn start(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
 pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     // Whatever was pending, of an instruction half done included, is gone.
     vcpu.set_vcpu_events(&kvm_vcpu_events::default()).or_fail(|| "clear a vCPU's events")?;
-    let mut sregs = kvm_sregs {
-        apic_base: LAPIC | APIC_BASE_ENABLE | if index == 0 { APIC_BASE_BSP } else { 0 },
-        cr0: CR0_RESET,
-        ..real_mode()
-    };
-    if let Some(Entry::Kernel(entry)) = entry {
-        set_mode(&mut sregs, entry);
-    }
-    vcpu.set_sregs(&sregs).or_fail(|| "reset a vCPU's system registers")?;
+    set_sregs(vcpu, index, entry)?;
     // Before firmware sets its local APIC up, the boot processor hears the 8259, as KVM starts it too.
     let lint0 = if let Some(Entry::Reset) = entry { EXTINT } else { MASKED };
     set_lapic(vcpu, index, lint0)?;
@@ -104,18 +94,11 @@ pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     xcrs.xcrs[0] = kvm_xcr { xcr: 0, reserved: 0, value: 1 };
     // A host without XSAVE has none to reset.
     let _ = vcpu.set_xcrs(&xcrs);
-    match entry {
-        Some(Entry::Kernel(entry)) => {
-            set_entry(vcpu, entry)?;
-            set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE)
-        }
-        Some(Entry::Reset) => {
-            let regs = kvm_regs { rip: 0xfff0, rflags: 2, ..Default::default() };
-            set_regs(vcpu, &regs)?;
-            set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE)
-        }
-        None => set_mp_state(vcpu, KVM_MP_STATE_UNINITIALIZED),
-    }
+    let Some(entry) = entry else { return set_mp_state(vcpu, KVM_MP_STATE_UNINITIALIZED) };
+    let fpu = kvm_fpu { fcw: FCW, mxcsr: MXCSR, ..Default::default() };
+    vcpu.set_fpu(&fpu).or_fail(|| "reset a vCPU's FPU")?;
+    set_regs(vcpu, entry)?;
+    set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE)
 }
 
 fn set_mp_state(vcpu: &VcpuFd, mp_state: u32) -> Result<()> {
@@ -134,23 +117,33 @@ fn set_msrs(vcpu: &VcpuFd, msrs: &[(u32, u64)]) -> Result<()> {
     }
 }
 
-fn set_entry(vcpu: &VcpuFd, entry: &EntryState) -> Result<()> {
-    let regs = kvm_regs {
-        rip: entry.rip,
-        rsp: entry.rsp,
-        // The 32-bit protocol wants 0 there, and nobody else anything.
-        rbp: if entry.mode == Mode::Long { entry.rsp } else { 0 },
-        rsi: entry.rsi,
-        rflags: 2,
-        ..Default::default()
+/// The boot processor's general registers.
+fn set_regs(vcpu: &VcpuFd, entry: &Entry) -> Result<()> {
+    let regs = match entry {
+        Entry::Kernel(entry) => kvm_regs {
+            rip: entry.rip,
+            rsp: entry.rsp,
+            // The 32-bit protocol wants 0 there, and nobody else anything.
+            rbp: if entry.mode == Mode::Long { entry.rsp } else { 0 },
+            rsi: entry.rsi,
+            rflags: 2,
+            ..Default::default()
+        },
+        Entry::Reset => kvm_regs { rip: 0xfff0, rflags: 2, ..Default::default() },
     };
-    set_regs(vcpu, &regs)
+    vcpu.set_regs(&regs).or_fail(|| "set the boot vCPU's registers")
 }
 
-fn set_regs(vcpu: &VcpuFd, regs: &kvm_regs) -> Result<()> {
-    vcpu.set_regs(regs).or_fail(|| "set the boot vCPU's registers")?;
-    let fpu = kvm_fpu { fcw: FCW, mxcsr: MXCSR, ..Default::default() };
-    vcpu.set_fpu(&fpu).or_fail(|| "set the boot vCPU's FPU")
+fn set_sregs(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
+    let mut sregs = kvm_sregs {
+        apic_base: LAPIC | APIC_BASE_ENABLE | if index == 0 { APIC_BASE_BSP } else { 0 },
+        cr0: CR0_RESET,
+        ..real_mode()
+    };
+    if let Some(Entry::Kernel(entry)) = entry {
+        set_mode(&mut sregs, entry);
+    }
+    vcpu.set_sregs(&sregs).or_fail(|| "set a vCPU's system registers")
 }
 
 /// Segments, tables and control registers of a kernel's entry.
