@@ -137,25 +137,16 @@ fn madt(cpus: u8) -> impl Aml {
 }
 
 fn dsdt(cpus: u8, transport: Transport, virtio_slots: usize) -> impl Aml {
-    let mut aml = Vec::new();
-    for cpu in 0..cpus {
-        scope(processor(cpu)).to_aml_bytes(&mut aml);
-    }
+    let mut devices: Vec<_> = (0..cpus).map(processor).collect();
     match transport {
-        Transport::Mmio => {
-            (0..virtio_slots).for_each(|slot| scope(virtio(slot)).to_aml_bytes(&mut aml));
-        }
-        Transport::Pci => {
-            for device in [pci::host_bridge(), pci::motherboard()] {
-                scope(device).to_aml_bytes(&mut aml);
-            }
-        }
+        Transport::Mmio => devices.extend((0..virtio_slots).map(virtio)),
+        Transport::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
     }
-    for device in [com1(), power_button(), event_device(), panic_device()] {
-        scope(device).to_aml_bytes(&mut aml);
-    }
+    devices.extend([com1(), power_button(), event_device(), panic_device()]);
+    let devices = devices.iter().map(|device| device as &dyn Aml).collect();
+    let Encoded(mut aml) = encode(&Scope::new("\\_SB_".into(), devices));
     let s5 = Package::new(vec![&S5_SLEEP_TYPE, &ZERO, &ZERO, &ZERO]);
-    Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);
+    name("_S5_", &s5).to_aml_bytes(&mut aml);
     let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM, TABLE, REVISION);
     dsdt.append_slice(&aml);
     dsdt
@@ -171,13 +162,10 @@ impl Aml for Encoded {
 }
 
 fn encode(object: &dyn Aml) -> Encoded {
-    let mut bytes = Vec::new();
+    // Most objects are shorter: a guest's start waits for no second allocation.
+    let mut bytes = Vec::with_capacity(256);
     object.to_aml_bytes(&mut bytes);
     Encoded(bytes)
-}
-
-fn scope(device: Encoded) -> Encoded {
-    encode(&Scope::new("\\_SB_".into(), vec![&device]))
 }
 
 fn name(path: &str, value: &dyn Aml) -> Name {
