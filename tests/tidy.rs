@@ -277,7 +277,8 @@ fn words(source: &Source) -> Vec<String> {
 /// Every Rust source of the project.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut open: Vec<PathBuf> = ["src", "tests", "images", "benches"].map(PathBuf::from).into();
+    let mut open: Vec<PathBuf> =
+        ["src", "tests", "images", "benches", "examples"].map(PathBuf::from).into();
     let mut found =
         vec![Source::new("build.rs", &std::fs::read_to_string(root.join("build.rs")).unwrap())];
     while let Some(dir) = open.pop() {
