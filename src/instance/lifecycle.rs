@@ -301,7 +301,9 @@ fn end_vmm(dir: &InstanceDir) -> Result<()> {
     if !dir.vmm_alive()? {
         return Ok(());
     }
-    if ask(dir, &Request::Terminate {}).is_ok() {
+    // One without a number may be none: a process that another thread starts has our descriptors, the lock's among them,
+    // until it becomes its program.
+    if ask(dir, &Request::Terminate {}).is_ok() || dir.recorded_pid().is_none() {
         let deadline = Instant::now() + TERMINATE_PATIENCE;
         while Instant::now() < deadline {
             if !dir.vmm_alive()? {

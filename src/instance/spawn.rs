@@ -7,6 +7,7 @@ use crate::image::remote::helper::{beside, launcher};
 use crate::plan::{BUILD, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
 use crate::sys::process;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
@@ -40,7 +41,16 @@ pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
         &dir.open_log(&dir.vmm_log())?,
         dir.id().as_str(),
     )?;
-    dir.write_pid(pid)?;
+    let noted = dir.write_pid(pid);
+    drop(fds);
+    if let Err(error) = noted {
+        // No command could end it later. It is our child, so its number is nobody else's.
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        dir.await_vmm_end()?;
+        return Err(error);
+    }
     Ok(Spawned { pid, ready })
 }
 
