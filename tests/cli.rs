@@ -351,6 +351,10 @@ fn standard_input_reaches_the_guest() {
     }
     let store = Store::new();
     let id = store.launch(&["--append", "demo.mode=echo"]);
+    // A driver that starts clears the chip's FIFO.
+    while !store.ok(&["logs", &id]).contains("echo: ready") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let mut child = store
         .command(&["console", &id])
         .stdin(Stdio::piped())
