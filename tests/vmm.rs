@@ -155,9 +155,7 @@ fn launch_by(program: &str, words: &[&str], kernel: &[u8], plan: &VmPlan) -> Vm 
 impl Drop for Vm {
     /// A test that fails leaves no machine behind.
     fn drop(&mut self) {
-        if let Ok(mut stream) = UnixStream::connect(&self.socket) {
-            let _ = stream.write_all(b"{\"request\":\"terminate\"}\n");
-        }
+        let _ = self.send(&Request::Terminate {});
     }
 }
 
@@ -168,11 +166,17 @@ impl Vm {
         serde_json::from_str(&line).unwrap()
     }
 
-    fn ask(&self, request: &Request) -> Response {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        let mut line = serde_json::to_vec(request).unwrap();
+    /// The stream that the answer comes on.
+    fn send(&self, request: &Request) -> std::io::Result<UnixStream> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        stream.write_all(&line).unwrap();
+        stream.write_all(&line)?;
+        Ok(stream)
+    }
+
+    fn ask(&self, request: &Request) -> Response {
+        let stream = self.send(request).unwrap();
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).unwrap();
         serde_json::from_str(&answer).unwrap()

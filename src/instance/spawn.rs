@@ -5,11 +5,11 @@ use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
 use crate::image::remote::helper::{beside, launcher};
 use crate::plan::{BUILD, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
-use crate::sys::process;
+use crate::sys::{fds, process};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -64,10 +64,8 @@ pub fn start(
     log: &File,
     label: &str,
 ) -> Result<u32> {
-    let memfd = rustix::fs::memfd_create("plan", rustix::fs::MemfdFlags::CLOEXEC)
-        .or_fail(|| "create a memory file")?;
-    let mut memfd = File::from(memfd);
-    memfd.write_all(plan).and_then(|()| memfd.rewind()).or_fail(|| "write a VM's plan")?;
+    let mut memfd = fds::memfd("plan")?;
+    memfd.write_all(plan).or_fail(|| "write a VM's plan")?;
     let null =
         File::options().read(true).write(true).open("/dev/null").or_fail(|| "open /dev/null")?;
     let mut all =
