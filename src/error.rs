@@ -19,6 +19,9 @@ pub enum Kind {
     Failure,
 }
 
+/// The code of what the host has no space for.
+const FULL: &str = "InsufficientVolumeCapacity";
+
 /// An error as a user reads it. `Display` is one line without a trailing full stop.
 #[derive(Debug)]
 pub struct Error {
@@ -65,7 +68,7 @@ impl Error {
         let remedy =
             if full { "; free some, or set SPORE_HOME to a larger file system" } else { "" };
         let error = Self::failure(format!("cannot {doing}: {cause}{remedy}"));
-        Self { code: full.then_some("InsufficientVolumeCapacity".into()), ..error }
+        Self { code: full.then_some(FULL.into()), ..error }
     }
 
     /// As [`Error::io`], of a file that the user named: what is wrong with the name is a refusal.
@@ -100,6 +103,11 @@ impl Error {
     /// EC2's error code, if there is one.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// Whether the host had no space for it (ENOSPC, EDQUOT).
+    pub fn is_full(&self) -> bool {
+        self.kind == Kind::Failure && self.code() == Some(FULL)
     }
 
     /// The message without the code.

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Store, has_kvm};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -97,6 +98,108 @@ fn a_launch_that_finds_no_room_leaves_the_minimum_or_nothing() {
     assert!(message.contains("No space left"), "why there are not 50: {message}");
     std::fs::remove_file(filler).unwrap();
     assert_eq!(live(&store).len(), up, "the rest is undone");
+}
+
+/// Take every byte that is left of the store's file system.
+fn fill_up(store: &Store) {
+    let path = store.home().join("filler");
+    let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+    for piece in [64 << 10, 4 << 10, 512, 1] {
+        while file.write_all(&vec![1; piece]).is_ok() {}
+    }
+    assert_eq!(free(store), 0);
+}
+
+#[test]
+fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
+    const TEST: &str = "a_full_disk_is_cleaned_up_by_every_verb_that_frees";
+    if !has_kvm() {
+        return;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        return again_where_it_may_mount(TEST);
+    }
+    let (store, filler) = small_store(64 << 20);
+    std::fs::remove_file(filler).unwrap();
+    let run = |more: &[&str]| {
+        let mode = ["--append", "demo.mode=poweroff-on-button"];
+        let id = store.launch(&[&mode[..], more].concat()).remove(0);
+        store.wait_for_text(&id, "button: waiting");
+        id
+    };
+    let [polite, forced, gone, rm, ended] = std::array::from_fn(|_| run(&[]));
+    let kept = run(&["--rm"]);
+    let volume =
+        |args: &[&str]| store.ok(&[&["volume", "create"], args].concat()).trim().to_owned();
+    let [loose, attached] = std::array::from_fn(|_| volume(&["--size", "1M"]));
+    store.ok(&["stop", &ended]);
+    store.ok(&["volume", "attach", &attached, &ended, "--device", "/dev/vdb"]);
+    let snapshot = store.ok(&["snapshot", "create", &loose]).trim().to_owned();
+    store.ok(&["image", "create", &ended, "--name", "golden"]);
+    let free_verb = |args: &[&str]| {
+        fill_up(&store);
+        let out = store.spore(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "spore {args:?} on a full disk: {said}");
+        assert_eq!(said, "", "spore {args:?} on a full disk");
+    };
+    free_verb(&["stop", &polite]);
+    free_verb(&["stop", "--force", &forced]);
+    free_verb(&["stop", &kept]);
+    free_verb(&["untag", &ended, "Name"]);
+    free_verb(&["volume", "detach", &attached]);
+    free_verb(&["terminate", &gone]);
+    free_verb(&["terminate", &ended]);
+    free_verb(&["image", "deregister", "golden"]);
+    free_verb(&["image", "deregister", "demo"]);
+    free_verb(&["snapshot", "delete", &snapshot]);
+    free_verb(&["volume", "delete", &loose]);
+    free_verb(&["volume", "delete", &attached]);
+    for stopped in [&polite, &forced, &kept] {
+        assert_eq!(store.state(stopped).0, "stopped");
+        assert!(store.ok(&["events", stopped]).contains("stopped"), "the journal knows");
+    }
+    for over in [&gone, &ended] {
+        assert_eq!(store.state(over).0, "terminated");
+    }
+    assert!(!store.ok(&["volume", "ls", "-q"]).contains(&loose));
+    // Without the reserve an instance is still ended, and first of all.
+    std::fs::remove_dir_all(store.account_dir().join("reserve")).unwrap();
+    fill_up(&store);
+    let pid = store.pid(&rm).unwrap();
+    let said = store.spore(&["terminate", &rm]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!is_alive(pid), "the VM is ended whatever the disk says: {said}");
+    assert!(!live(&store).contains(&rm));
+}
+
+/// Whether it runs; one that nobody has waited for yet does not.
+fn is_alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_guest_that_fills_the_disk_is_ended() {
+    const TEST: &str = "a_guest_that_fills_the_disk_is_ended";
+    if !has_kvm() {
+        return;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        return again_where_it_may_mount(TEST);
+    }
+    let (store, _) = small_store(900 << 10);
+    let ids = store.launch(&["--append", "demo.mode=fill", "-n", "3"]);
+    // Together they have written what there was, and take whatever anybody frees.
+    let filled = |id: &&String| store.logs(id).contains("fill: no room for block");
+    while ids.iter().filter(filled).count() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    store.ok(&["stop", "--force", &ids[0]]);
+    assert_eq!(store.state(&ids[0]).0, "stopped");
+    store.ok(&["terminate", &ids[1], &ids[2]]);
+    store.ok(&["terminate", &ids[0]]);
+    assert_eq!(live(&store).len(), 0);
 }
 
 /// The ids of the instances that are not terminated.

@@ -193,7 +193,8 @@ pub fn force_stop(dir: &InstanceDir) -> Result<Change> {
     }
     keeps_root(dir, &locked)?;
     locked.record.instance.state = State::Stopping;
-    dir::save(&mut locked)?;
+    // The VM is ended whether or not that can be said beforehand: what it ended as is said below, or not.
+    let _ = dir::save(&mut locked);
     end_vmm(dir)?;
     reap::settle_locked(dir, &mut locked)?;
     Ok(change(previous, &locked))
@@ -250,10 +251,18 @@ pub fn terminate(dir: &InstanceDir) -> Result<Change> {
         return Ok(change(previous, &locked));
     }
     locked.record.instance.state = State::ShuttingDown;
-    dir::save(&mut locked)?;
+    // The VM is ended and its volumes go whether or not that can be said beforehand.
+    let _ = dir::save(&mut locked);
     end_vmm(dir)?;
-    reap::finish(dir, &mut locked, State::Terminated, reap::user_initiated())?;
-    Ok(change(previous, &locked))
+    match reap::finish(dir, &mut locked, State::Terminated, reap::user_initiated()) {
+        // Without space for its last word the instance goes at once, which takes none.
+        Err(error) if error.is_full() => {
+            let change = change(previous, &locked);
+            locked.remove()?;
+            Ok(change)
+        }
+        finished => finished.map(|()| change(previous, &locked)),
+    }
 }
 
 /// A stopped instance, locked, to be changed.

@@ -2,6 +2,7 @@
 
 use super::journal::Event;
 use super::record::{self, Record};
+use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
 use super::{Durability, Store, open_lock, wait_lock};
 use crate::error::{Error, OrFail, Result};
@@ -165,6 +166,7 @@ impl<R: Record> Collection<R> {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     return Err(not_found::<R>(id.as_ref()));
                 }
+                Err(e) if is_full(&e) && reserve::give_up(&self.store.account_dir()) => continue,
                 Err(e) if e.kind() == ErrorKind::PermissionDenied => {
                     return Err(not_owned(&self.get(id)?));
                 }
@@ -304,7 +306,8 @@ impl<R: Record> Locked<R> {
     /// # Errors
     /// It can't be written; the old record stays.
     pub fn save(&mut self, durability: Durability) -> Result<()> {
-        record::write(&self.dir(), &self.record, durability)?;
+        let account = self.collection.store.account_dir();
+        record::rewrite(&account, &self.dir(), &self.record, durability)?;
         let essence = self.record.essence();
         if essence != self.essence {
             let id = self.record.id().as_ref();

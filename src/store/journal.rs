@@ -11,6 +11,7 @@
 use super::{Durability, Record, Store, fault, now};
 use crate::error::{Error, OrFail, Result};
 use crate::image::record::Snapshot;
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, DirBuilder, File};
@@ -22,6 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The journal's name in an account's directory.
 const JOURNAL: &str = "journal.jsonl";
+/// Bytes that are set aside for lines to come: some 150.
+const ROOM: u64 = 64 << 10;
 /// Longest line that is read.
 const MAX_LINE: u64 = 1 << 16;
 
@@ -121,9 +124,13 @@ fn open(dir: &Path) -> Result<File> {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
-        if file.metadata()?.len() == 0 {
+        let end = file.metadata()?.len();
+        if end == 0 {
             File::open(dir)?.sync_all()?;
         }
+        // On a disk that fills up it can still be said what is ended and deleted. Where there is no room it is not.
+        let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, end, ROOM);
+        super::reserve::fill(dir);
         Ok(file)
     };
     attempt().or_fail(|| format!("open the journal {}", path.display()))

@@ -17,6 +17,7 @@ pub mod fault;
 pub mod journal;
 mod paths;
 mod record;
+pub mod reserve;
 pub mod shared;
 pub mod staging;
 pub mod time;

@@ -12,10 +12,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{Durability, fault};
+use super::{Durability, fault, reserve};
 
 /// The record's file name in an object's directory.
 pub const RECORD: &str = "record.json";
+/// The next record, until it is whole.
+const NEW: &str = "record.json.new";
 /// Longer records than this (bytes) are refused: ours have a few KiB.
 const MAX_RECORD: u64 = 1 << 20;
 
@@ -175,15 +177,48 @@ pub(super) fn is_void(text: &[u8]) -> bool {
 
 /// Replace the record in `dir`, whole or not at all. The caller holds the object's lock, or made `dir` itself.
 pub(super) fn write<R: Record>(dir: &Path, record: &R, durability: Durability) -> Result<()> {
-    let (path, new) = (dir.join(RECORD), dir.join("record.json.new"));
-    let mut text =
-        serde_json::to_vec_pretty(record).or_fail(|| format!("write {}", path.display()))?;
+    let text = text(dir, record)?;
+    replace(dir, &text, durability).or_fail(|| format!("write {}", dir.join(RECORD).display()))?;
+    sync(dir, durability)
+}
+
+/// As [`write()`] of a record that is there already: where there is no space it gets the reserve's in `account`.
+pub(super) fn rewrite<R: Record>(
+    account: &Path,
+    dir: &Path,
+    record: &R,
+    durability: Durability,
+) -> Result<()> {
+    let (text, path) = (text(dir, record)?, dir.join(RECORD));
+    let written = match replace(dir, &text, durability) {
+        Err(full) if reserve::is_full(&full) => {
+            // The cause, if there is no reserve either.
+            reserve::replace(account, &path, &text, durability).map_err(|_| full)
+        }
+        written => written,
+    };
+    written.or_fail(|| format!("write {}", path.display()))?;
+    sync(dir, durability)
+}
+
+fn text<R: Record>(dir: &Path, record: &R) -> Result<Vec<u8>> {
+    let text = serde_json::to_vec_pretty(record);
+    let mut text = text.or_fail(|| format!("write {}", dir.join(RECORD).display()))?;
     text.push(b'\n');
-    let replace = || -> std::io::Result<()> {
+    Ok(text)
+}
+
+fn sync(dir: &Path, durability: Durability) -> Result<()> {
+    if durability == Durability::Durable { super::sync_dir(dir) } else { Ok(()) }
+}
+
+fn replace(dir: &Path, text: &[u8], durability: Durability) -> std::io::Result<()> {
+    let (path, new) = (dir.join(RECORD), dir.join(NEW));
+    let attempt = || -> std::io::Result<()> {
         let mut file =
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         fault::point("writing of a record");
-        file.write_all(&text)?;
+        file.write_all(text)?;
         // Whoever may read the old one may read the new one.
         if let Ok(old) = path.symlink_metadata() {
             file.set_permissions(old.permissions())?;
@@ -195,9 +230,6 @@ pub(super) fn write<R: Record>(dir: &Path, record: &R, durability: Durability) -
         fault::point("replacement of a record");
         std::fs::rename(&new, &path)
     };
-    replace().or_fail(|| format!("write {}", path.display()))?;
-    if durability == Durability::Durable {
-        super::sync_dir(dir)?;
-    }
-    Ok(())
+    // What could not be written takes no space; what a killed command began is replaced by the next.
+    attempt().inspect_err(|_| drop(std::fs::remove_file(&new)))
 }

@@ -43,6 +43,12 @@ impl Store {
         self.home.path()
     }
 
+    /// What this user's account has to itself in it.
+    pub fn account_dir(&self) -> std::path::PathBuf {
+        let uid = rustix::process::geteuid().as_raw();
+        self.home().join("accounts").join(uid.to_string())
+    }
+
     /// `spore ARGS`, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
