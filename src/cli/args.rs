@@ -204,7 +204,8 @@ command line is wrong; 125 failure."
     /// Check whether this machine can run instances
     ///
     /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the
-    /// built-in image once for real. The table names the remedy for what is missing. Of that boot nothing stays.
+    /// built-in image once for real, and the lab kernel if the store's cache has it. The table names the remedy for
+    /// what is missing. Of these boots nothing stays.
     #[command(after_long_help = "\
 Examples:
   spore doctor

@@ -269,7 +269,7 @@ fn slow_kvm(until: Until, hardware: bool) -> &'static str {
     match until {
         Until::Login | Until::LoginOrEnd if !hardware => {
             "; this host's KVM is a software KVM, which can't run stock kernels: they run in the box \
-             (scripts/kvm-box run -- spore run …), and here the lab kernel does (--kernel lab)"
+             (scripts/kvm-box run -- spore run …), and 'spore doctor' tells whether a lab kernel does here"
         }
         _ => "",
     }

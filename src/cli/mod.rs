@@ -19,6 +19,7 @@ mod instance;
 pub mod kernel;
 mod modify;
 pub mod output;
+mod probe;
 pub mod progress;
 pub mod region;
 mod run;

@@ -124,7 +124,10 @@ fn existing(text: &str, unknown: Error) -> Result<PathBuf> {
 }
 
 /// The newest lab kernel in the store's cache.
-fn lab_kernel(store: &Store) -> Result<PathBuf> {
+///
+/// # Errors
+/// There is none.
+pub fn lab_kernel(store: &Store) -> Result<PathBuf> {
     let builds =
         std::fs::read_dir(store.cache().join("lab-kernel")).into_iter().flatten().flatten();
     let kernels = builds.map(|build| build.path().join("vmlinux")).filter(|path| path.is_file());

@@ -1,0 +1,138 @@
+//! Guests that `doctor` launches to see whether this host runs them. Each powers itself off, and nothing of it stays.
+
+use crate::action::{RunInstances, Until};
+use crate::error::{Error, OrFail, Result};
+use crate::image::kernel;
+use crate::instance::dir::{InstanceDir, instances};
+use crate::instance::launch::Request;
+use crate::service::{self, Waited, boots};
+use crate::store::Store;
+use crate::sys::fds;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The built-in guest takes milliseconds; in a nested VM some seconds.
+const BUILT_IN_PATIENCE: Duration = Duration::from_secs(60);
+/// The lab kernel reaches its init in some 0.3 s. Where it does not run it hangs for good.
+const LAB_PATIENCE: Duration = Duration::from_secs(10);
+/// Enough for the lab kernel.
+const LAB_MEMORY: u64 = 256 << 20;
+/// Where the init of the lab kernel's ramdisk is linked.
+const INIT_ADDRESS: u64 = 0x40_0000;
+
+/// Boot the built-in image; how long it took from launch to power-off.
+///
+/// # Errors
+/// It can't be launched, fails, or is not done in time.
+pub fn built_in(store: &Store) -> Result<Duration> {
+    until_power_off(store, None, BUILT_IN_PATIENCE)
+}
+
+/// Boot the lab kernel at `path` to an init that powers off; how long it took from launch to power-off.
+///
+/// # Errors
+/// As [`built_in`]'s, within 10 s.
+pub fn lab_kernel(store: &Store, path: &Path) -> Result<Duration> {
+    let mut file = fds::memfd("init")?;
+    file.write_all(&ramdisk(&init())).or_fail(|| "write a ramdisk")?;
+    let ramdisk = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let kernel = kernel::register(store, path, None)?;
+    let ramdisk = kernel::register_ramdisk(store, &ramdisk, None)?;
+    let ids = (kernel.record.kernel_id.to_string(), ramdisk.record.ramdisk_id.to_string());
+    let took = until_power_off(store, Some(ids), LAB_PATIENCE);
+    // What another command uses by now stays.
+    if ramdisk.new {
+        let _ = boots::deregister_ramdisk(store, &ramdisk.record);
+    }
+    if kernel.new {
+        let _ = boots::deregister_kernel(store, &kernel.record);
+    }
+    took
+}
+
+/// Launch the built-in image, or its disk with this kernel and ramdisk, and see that the guest powers off.
+fn until_power_off(
+    store: &Store,
+    boot: Option<(String, String)>,
+    patience: Duration,
+) -> Result<Duration> {
+    let memory = boot.is_some().then_some(LAB_MEMORY);
+    let (kernel, ramdisk) = boot.unzip();
+    let action = RunInstances {
+        image: "demo".into(),
+        kernel,
+        ramdisk,
+        request: Request { min_count: 1, max_count: 1, memory, ..Request::default() },
+        user_data: None,
+        wait_running: true,
+    };
+    let begin = Instant::now();
+    let record = service::run(store, &action)?.records.remove(0);
+    let dir = InstanceDir::new(store, &record.instance.instance_id);
+    let waited =
+        service::wait(std::slice::from_ref(&dir), Until::Exit, Some(patience), &mut |_| {});
+    let took = begin.elapsed();
+    service::terminate(std::slice::from_ref(&dir)).remove(0)?;
+    // It would be in `ls` for an hour.
+    instances(store).remove(dir.id())?;
+    let Some(Waited::Reached(record)) = waited.first() else {
+        let limit = patience.as_secs();
+        return Err(Error::failure(format!("the guest did not power off within {limit} s")));
+    };
+    match &record.instance.state_reason {
+        Some(reason) if reason.code != "Client.InstanceInitiatedShutdown" => {
+            Err(Error::failure(format!("the guest failed: {}", reason.message)))
+        }
+        _ => Ok(took),
+    }
+}
+
+/// A static ELF of one segment that calls reboot(2) to power off.
+fn init() -> Vec<u8> {
+    #[rustfmt::skip]
+    let code = [
+        0xb8, 0xa9, 0x00, 0x00, 0x00, // mov eax, SYS_reboot
+        0xbf, 0xad, 0xde, 0xe1, 0xfe, // mov edi, LINUX_REBOOT_MAGIC1
+        0xbe, 0x69, 0x19, 0x12, 0x28, // mov esi, LINUX_REBOOT_MAGIC2
+        0xba, 0xdc, 0xfe, 0x21, 0x43, // mov edx, LINUX_REBOOT_CMD_POWER_OFF
+        0x0f, 0x05,                   // syscall
+        0xeb, 0xfe,                   // jmp to itself
+    ];
+    const HEADERS: u64 = 64 + 56;
+    let size = HEADERS + code.len() as u64;
+    // System V ABI, ELF-64: ET_EXEC, EM_X86_64, entry behind the headers; one program header.
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for word in [INIT_ADDRESS + HEADERS, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0");
+    // PT_LOAD, readable and executable: the whole file.
+    elf.extend(b"\x01\0\0\0\x05\0\0\0");
+    for word in [0, INIT_ADDRESS, INIT_ADDRESS, size, size, 4096] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+/// A cpio archive with `init` as /init. (Documentation/driver-api/early-userspace/buffer-format.rst)
+fn ramdisk(init: &[u8]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    let mut entry = |name: &str, mode: usize, content: &[u8]| {
+        archive.extend(b"070701");
+        // Inode, mode, uid, gid, links, mtime, size, four device numbers, length of the name, checksum.
+        let fields = [0, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        for field in fields {
+            archive.extend(format!("{field:08x}").bytes());
+        }
+        for bytes in [&[name.as_bytes(), b"\0"].concat(), content] {
+            archive.extend(bytes);
+            archive.resize(archive.len().next_multiple_of(4), 0);
+        }
+    };
+    entry("init", 0o100_755, init);
+    entry("TRAILER!!!", 0, &[]);
+    archive
+}
