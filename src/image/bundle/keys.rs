@@ -9,7 +9,7 @@ use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey, LineEnding
 use rsa::rand_core::OsRng;
 
 use rsa::sha2::Sha256;
-use rsa::signature::{SignatureEncoding, Signer, Verifier};
+use rsa::signature::{RandomizedSigner, SignatureEncoding, Verifier};
 use rsa::{Pkcs1v15Encrypt, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
 use std::fs::{self, DirBuilder, File};
@@ -175,15 +175,16 @@ pub(super) fn encrypt(key: &RsaPublicKey, text: &str) -> Result<Vec<u8>> {
     key.encrypt(&mut OsRng, Pkcs1v15Encrypt, text.as_bytes()).or_fail(|| "encrypt the bundle's key")
 }
 
-/// Decrypt 16 bytes in hexadecimal; `None` if that is not what it is.
+/// Decrypt 16 bytes in hexadecimal; `None` if that is not what it is. Blinded, as the signature: how long it takes says
+/// nothing of the key (SECURITY.md, RUSTSEC-2023-0071).
 pub(super) fn decrypt(key: &RsaPrivateKey, bytes: &[u8]) -> Option<[u8; 16]> {
-    let text = key.decrypt(Pkcs1v15Encrypt, bytes).ok()?;
+    let text = key.decrypt_blinded(&mut OsRng, Pkcs1v15Encrypt, bytes).ok()?;
     super::manifest::unhex(std::str::from_utf8(&text).ok()?)?.try_into().ok()
 }
 
 /// Sign (RSASSA-PKCS1-v1_5 with SHA-1, as EC2 has it).
 pub(super) fn sign(key: &RsaPrivateKey, text: &[u8]) -> Result<Vec<u8>> {
-    let signature = SigningKey::<Sha1>::new(key.clone()).try_sign(text);
+    let signature = SigningKey::<Sha1>::new(key.clone()).try_sign_with_rng(&mut OsRng, text);
     Ok(signature.or_fail(|| "sign the bundle")?.to_vec())
 }
 
