@@ -5,21 +5,12 @@
 mod common;
 
 use common::has_kvm;
+use common::skip::is_root;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    assert!(root || std::env::var_os("CI").is_none(), "these tests need root");
-    if !root {
-        let thread = std::thread::current();
-        eprintln!("skipped: {}: making users needs root", thread.name().unwrap_or("a test"));
-    }
-    root
-}
 
 fn done(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -67,6 +58,7 @@ struct Region {
 impl Region {
     fn new(roles: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        common::guard::store(dir.path());
         let mode = |path: &Path| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         };

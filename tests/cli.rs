@@ -1,5 +1,8 @@
 //! The `spore` command as a user meets it: help, exit codes, bad input, and the life of the built-in guest.
 
+mod common;
+
+use common::{guard, has_kvm};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +12,9 @@ struct Store(tempfile::TempDir);
 
 impl Store {
     fn new() -> Self {
-        Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+        let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        guard::store(home.path());
+        Self(home)
     }
 
     fn home(&self) -> &Path {
@@ -76,16 +81,6 @@ impl Drop for Store {
 
 fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// True if guests can run here. In CI they must.
-fn kvm(test: &str) -> bool {
-    let usable = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    assert!(usable || std::env::var_os("CI").is_none(), "{test} needs /dev/kvm");
-    if !usable {
-        eprintln!("skipped: {test}: no /dev/kvm");
-    }
-    usable
 }
 
 /// The help of `spore WORDS` on a terminal of 80 columns.
@@ -230,7 +225,7 @@ fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
         assert!(store.spore(shown).stdout.is_empty());
         store.refused(shown, 1, "NotFound");
     }
-    if !kvm("what_cannot_be_is_exit_code_1_with_ec2s_code") {
+    if !has_kvm() {
         return;
     }
     for (args, says) in [
@@ -248,7 +243,7 @@ fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
 
 #[test]
 fn four_clones_of_the_demo_say_the_same_of_their_root_and_not_of_themselves() {
-    if !kvm("four_clones_of_the_demo") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -271,7 +266,7 @@ fn four_clones_of_the_demo_say_the_same_of_their_root_and_not_of_themselves() {
 
 #[test]
 fn an_ebs_instance_stops_starts_and_keeps_its_volume() {
-    if !kvm("an_ebs_instance_stops_starts_and_keeps_its_volume") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -306,7 +301,7 @@ fn an_ebs_instance_stops_starts_and_keeps_its_volume() {
 
 #[test]
 fn a_killed_vmm_is_noticed_and_its_instance_starts_again() {
-    if !kvm("a_killed_vmm_is_noticed_and_its_instance_starts_again") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -323,7 +318,7 @@ fn a_killed_vmm_is_noticed_and_its_instance_starts_again() {
 
 #[test]
 fn an_instance_store_root_cannot_be_stopped() {
-    if !kvm("an_instance_store_root_cannot_be_stopped") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -336,7 +331,7 @@ fn an_instance_store_root_cannot_be_stopped() {
 
 #[test]
 fn a_guest_that_panics_fails_the_wait() {
-    if !kvm("a_guest_that_panics_fails_the_wait") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -346,7 +341,7 @@ fn a_guest_that_panics_fails_the_wait() {
 #[test]
 fn standard_input_reaches_the_guest() {
     use std::io::Write;
-    if !kvm("standard_input_reaches_the_guest") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -374,7 +369,7 @@ fn standard_input_reaches_the_guest() {
 
 #[test]
 fn a_hundred_commands_at_once_do_no_harm() {
-    if !kvm("a_hundred_commands_at_once_do_no_harm") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -408,7 +403,7 @@ fn a_hundred_commands_at_once_do_no_harm() {
 /// Clones have one name; what takes several objects takes them all.
 #[test]
 fn a_name_of_several_says_how_to_have_all() {
-    if !kvm("a_name_of_several_says_how_to_have_all") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();
@@ -422,7 +417,7 @@ fn a_name_of_several_says_how_to_have_all() {
 
 #[test]
 fn a_doctor_leaves_nothing() {
-    if !kvm("a_doctor_leaves_nothing") {
+    if !has_kvm() {
         return;
     }
     let store = Store::new();

@@ -1,5 +1,8 @@
 //! The store under many hands, and under the knife.
 
+#[path = "common/skip.rs"]
+mod skip;
+
 use sporevm::id::SnapshotId;
 use sporevm::image::catalog::{self, Manifest};
 use sporevm::image::record::{Image, Snapshot};
@@ -315,11 +318,10 @@ fn no_space_is_said_and_nothing_left() {
         .args(["-rm", "sh", "-c", inside])
         .env("SPORE", env!("CARGO_BIN_EXE_spore"))
         .output();
-    let skipped = |why: &str| eprintln!("skipped: {why}");
-    let Ok(output) = output else { return skipped("there is no unshare") };
+    let Ok(output) = output else { return skip::skip("there is no unshare") };
     let errors = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(77) || errors.contains("unshare failed") {
-        return skipped("user namespaces are not allowed here");
+        return skip::skip_anywhere("user namespaces are not allowed here");
     }
     assert_eq!(output.status.code(), Some(125), "{errors}");
     assert!(errors.contains("No space left") && errors.contains("SPORE_HOME"), "{errors}");

@@ -93,7 +93,10 @@ impl Source {
 
 /// All that is wrong with `sources`.
 fn check(sources: &[Source]) -> Vec<String> {
-    sources.iter().flat_map(|s| [edges(s), sizes(s), soundness(s), words(s)].concat()).collect()
+    sources
+        .iter()
+        .flat_map(|s| [edges(s), sizes(s), soundness(s), words(s), tests_use_helpers(s)].concat())
+        .collect()
 }
 
 /// Whether `path` is one of `prefixes` or below one.
@@ -274,6 +277,19 @@ fn words(source: &Source) -> Vec<String> {
     found
 }
 
+/// What tests must do by the helpers that there are.
+fn tests_use_helpers(source: &Source) -> Vec<String> {
+    if !source.path.starts_with("tests") || source.path.ends_with("tests/tidy.rs") {
+        return vec![];
+    }
+    let helper = source.path.ends_with("tests/common/skip.rs");
+    let (says, looks) = ("\"skipped: ", "open(\"/dev/kvm\")");
+    let bad =
+        source.code().filter(|(_, line)| !helper && (line.contains(says) || line.contains(looks)));
+    let what = "a test that can't run says so by tests/common/skip.rs";
+    bad.map(|(number, _)| source.complaint(number, what)).collect()
+}
+
 /// Every Rust source of the project.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -360,6 +376,14 @@ mod tests {
         refused("src/sys/a.rs", "let a = 1;\nlet b = unsafe { f() };", "without a SAFETY");
         refused("src/sys/a.rs", "// SAFETY: a.\nunsafe { f() };\nunsafe { g() };", "without");
         accepted("src/sys/a.rs", "// SAFETY: because.\n// And more.\nlet b =\n    unsafe { f() };");
+    }
+
+    #[test]
+    fn tests_are_skipped_by_name() {
+        let why = "tests/common/skip.rs";
+        refused("tests/a.rs", "fn f() { eprintln!(\"skipped: no KVM\") }", why);
+        refused("tests/a.rs", "fn f() -> bool { File::open(\"/dev/kvm\").is_ok() }", why);
+        accepted("tests/a.rs", "fn f() { if !has_kvm() { return } }");
     }
 
     #[test]

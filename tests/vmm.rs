@@ -1,6 +1,9 @@
 //! One VMM process at a time, driven as the launcher drives it: a plan, descriptors, a socket. The guests are a few
 //! bytes of machine code each and run on any /dev/kvm.
 
+mod common;
+
+use common::{guard, has_kvm};
 use sporevm::control::{Request, Response};
 use sporevm::error::Kind;
 use sporevm::plan::{
@@ -24,14 +27,6 @@ const READY: i32 = 14;
 const FIRST_IO: i32 = 15;
 const DISK: i32 = 16;
 const LOCK: i32 = 17;
-
-fn has_kvm() -> bool {
-    let there = File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    if !there {
-        eprintln!("skipped: no usable /dev/kvm");
-    }
-    there
-}
 
 /// A static ELF with one page-aligned segment at 1 MiB that holds `code`.
 fn elf(code: &[u8]) -> Vec<u8> {
@@ -146,6 +141,7 @@ fn launch_by(program: &str, words: &[&str], kernel: &[u8], plan: &VmPlan) -> Vm 
         (lock.as_fd(), LOCK),
     ];
     let pid = process::spawn(program, words, &map).unwrap();
+    guard::vmm(pid);
     drop(lock);
     let lock = File::open(dir.path().join("lock")).unwrap();
     let ready = BufReader::new(ready);

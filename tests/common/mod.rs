@@ -1,9 +1,13 @@
 //! What tests of the whole program need: a store of their own and the `spore` command.
-#![allow(dead_code)] // each test binary that shares this uses its part
+#![allow(dead_code, unused_imports)] // each test binary that shares this uses its part
 
+pub mod guard;
 pub mod images;
 pub mod programs;
+pub mod skip;
 pub mod volumes;
+
+pub use skip::has_kvm;
 
 use serde_json::Value;
 use std::path::Path;
@@ -13,20 +17,6 @@ use tempfile::TempDir;
 /// Seconds that anything may take before it counts as stuck.
 const PATIENCE: &str = "300";
 
-/// Whether this machine can run a virtual machine at all. With CI=true it has to.
-pub fn has_kvm() -> bool {
-    let open = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    match open {
-        Ok(_) => true,
-        Err(e) if std::env::var_os("CI").is_some() => panic!("/dev/kvm: {e}"),
-        Err(e) => {
-            let thread = std::thread::current();
-            eprintln!("skipped: {}: /dev/kvm: {e}", thread.name().unwrap_or("a test"));
-            false
-        }
-    }
-}
-
 /// An empty store; its instances are terminated when it is dropped.
 pub struct Store {
     home: TempDir,
@@ -35,7 +25,9 @@ pub struct Store {
 impl Store {
     /// A new one.
     pub fn new() -> Self {
-        Self { home: TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
+        let home = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        guard::store(home.path());
+        Self { home }
     }
 
     /// Its directory.

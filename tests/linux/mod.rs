@@ -1,6 +1,8 @@
 //! What a test of a real Linux guest needs: a store of its own, the `spore` command, a shell on the serial line.
 #![allow(dead_code)] // each of the two test binaries that share this uses its part
 
+#[path = "../common/guard.rs"]
+mod guard;
 #[path = "../common/programs.rs"]
 pub mod programs;
 
@@ -11,8 +13,11 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before it counts as stuck. The box runs some 20 times slower than hardware.
-pub const PATIENCE: Duration = Duration::from_secs(900);
+/// How long anything may take before it counts as stuck: a guest that hangs costs its test as long, and all tests together no
+/// more than their stage has. The box runs some 20 times slower than hardware.
+pub fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os("SPORE_TEST_STORE").is_some() { 900 } else { 150 })
+}
 
 /// A store with a Debian image in it; its instances are terminated on drop.
 pub struct Lab {
@@ -32,6 +37,7 @@ pub fn images() -> PathBuf {
 fn import_debian(spore: &Path, kernel: &str, initrd: Option<&str>) -> PathBuf {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{kernel}"));
     let _ = std::fs::remove_dir_all(&home);
+    guard::store(&home);
     let path = |name: &str| images().join(name).into_os_string();
     let mut import = Command::new(spore);
     import.env("SPORE_HOME", &home);
@@ -116,7 +122,7 @@ impl Lab {
 
     /// Wait until every one of `ids` is `what` (login, stopped, terminated …).
     pub fn wait(&self, ids: &[String], what: &str) {
-        let limit = PATIENCE.as_secs().to_string();
+        let limit = patience().as_secs().to_string();
         let mut args = vec!["wait", "--for", what, "--timeout", &limit];
         args.extend(ids.iter().map(String::as_str));
         let output = self.spore(&args);
@@ -227,7 +233,7 @@ pub struct Shell {
 impl Shell {
     /// Type `key` until `text` comes, to somebody who may not listen yet.
     pub fn insist(&mut self, key: &str, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while !self.seen.contains(text) {
             assert!(Instant::now() < deadline, "no {text:?} in {:?}", self.seen);
             self.send(key);
@@ -258,7 +264,7 @@ impl Shell {
 
     /// Read until `text` has come; what came before it.
     pub fn expect(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             if let Some(at) = self.seen.find(text) {
                 let rest = self.seen.split_off(at + text.len());
@@ -296,7 +302,7 @@ impl Shell {
     /// Type a line that ends the guest; read until the console closes.
     pub fn last_words(mut self, line: &str) {
         self.send(&format!("{line}\n"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             match self.from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),

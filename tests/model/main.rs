@@ -356,12 +356,7 @@ impl Run {
 }
 
 fn possible() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    assert!(root || std::env::var_os("CI").is_none(), "these tests need root");
-    if !root {
-        eprintln!("skipped: two accounts are two users, which needs root");
-    }
-    root && common::has_kvm()
+    common::skip::is_root() && common::has_kvm()
 }
 
 /// Do it for each of so many stores, two at a time.

@@ -36,6 +36,7 @@ impl Region {
     pub fn new() -> Self {
         // Nothing here is to survive a power failure, and thousands of steps sync thousands of times.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        crate::common::guard::store(dir.path());
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(dir.path(), mode).unwrap();
         let program = dir.path().join("spore");

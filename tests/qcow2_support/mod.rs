@@ -1,5 +1,8 @@
 //! qemu-img, sources and kinds of bases.
 
+#[path = "../common/skip.rs"]
+mod skip;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -7,8 +10,7 @@ use std::process::Command;
 pub fn have_qemu_img() -> bool {
     let there = Command::new("qemu-img").arg("--version").output().is_ok();
     if !there {
-        assert!(std::env::var_os("CI").is_none(), "qemu-img is missing: install qemu-utils");
-        eprintln!("skipped: qemu-img is missing (install qemu-utils)");
+        skip::skip("qemu-img is missing: install qemu-utils");
     }
     there
 }

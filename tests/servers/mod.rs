@@ -1,6 +1,7 @@
 //! Servers on loopback that tests of remote regions talk to: Debian's docker-registry, moto's S3, and a proxy that dies.
 #![allow(dead_code)] // each test binary that shares this uses its part
 
+use super::common::skip::skip;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,13 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-
-/// Without what a test needs: an error with CI=true, else a skip that says so.
-fn missing(what: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{what}");
-    let thread = std::thread::current();
-    eprintln!("skipped: {}: {what}", thread.name().unwrap_or("a test"));
-}
 
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
@@ -60,7 +54,7 @@ impl Drop for Server {
 pub fn registry() -> Option<Server> {
     let binary = Path::new("/usr/bin/docker-registry");
     if !binary.exists() {
-        missing("docker-registry is missing: apt install docker-registry");
+        skip("docker-registry is missing: apt install docker-registry");
         return None;
     }
     let (port, dir) = (free_port(), TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
@@ -111,7 +105,7 @@ pub fn s3() -> Option<Server> {
         let install = ["-m", "pip", "install", "-q", "moto[s3,server]"];
         let installed = Command::new(&python).args(install).output();
         if !installed.is_ok_and(|output| output.status.success()) {
-            missing("moto is missing: python3 -m venv and pip have to work");
+            skip("moto is missing: python3 -m venv and pip have to work");
             return None;
         }
     }
