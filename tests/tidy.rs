@@ -294,7 +294,9 @@ fn tests_use_helpers(source: &Source) -> Vec<String> {
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut open: Vec<PathBuf> =
-        ["src", "tests", "images", "benches", "examples"].map(PathBuf::from).into();
+        ["src", "tests", "images", "benches", "examples", "fuzz/drive", "fuzz/fuzz_targets"]
+            .map(PathBuf::from)
+            .into();
     let mut found =
         vec![Source::new("build.rs", &std::fs::read_to_string(root.join("build.rs")).unwrap())];
     while let Some(dir) = open.pop() {

@@ -42,3 +42,8 @@ pub fn drive(data: &[u8]) {
     device.read(1, &mut first);
     assert_eq!(first, *b"Q");
 }
+
+/// Those of its corpus.
+pub fn seeds() -> Vec<Vec<u8>> {
+    Vec::new()
+}

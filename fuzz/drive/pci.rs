@@ -102,3 +102,8 @@ pub fn drive(data: &[u8]) {
     assert_eq!(command[..2], [0, 0]);
     function.shutdown();
 }
+
+/// Those of its corpus.
+pub fn seeds() -> Vec<Vec<u8>> {
+    Vec::new()
+}

@@ -33,8 +33,8 @@ fn disk() -> &'static Vec<u8> {
     })
 }
 
-/// Boot from the changed disk.
-pub fn drive(data: &[u8]) {
+/// The disk with the input's changes in it.
+pub fn changed(data: &[u8]) -> Vec<u8> {
     let mut disk = disk().clone();
     let mut rest = data;
     while let Some((head, tail)) = rest.split_at_checked(4) {
@@ -45,7 +45,12 @@ pub fn drive(data: &[u8]) {
         disk[at..at + len].copy_from_slice(&tail[..len]);
         rest = &tail[len..];
     }
-    let volume = Volume::open(Rc::new(disk));
+    disk
+}
+
+/// Boot from the changed disk.
+pub fn drive(data: &[u8]) {
+    let volume = Volume::open(Rc::new(changed(data)));
     let boot = PvBoot {
         from: PvGrub::Any,
         entry: None,
@@ -60,4 +65,15 @@ pub fn drive(data: &[u8]) {
         Err(why) => assert!(!why.is_empty() && !data.is_empty(), "{why}"),
     }
     let _ = load::list(&volume, &boot);
+}
+
+/// Changes of the superblock, of the group's descriptor and of the first inodes.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let at = |at: usize| {
+        let at = START + at;
+        vec![(at >> 16) as u8, (at >> 8) as u8, at as u8, 4, 0, 0, 0, 0]
+    };
+    let superblock = (0..32).map(|n| at(1024 + 4 * n));
+    let groups = (0..8).map(|n| at(2048 + 4 * n));
+    superblock.chain(groups).chain([Vec::new()]).collect()
 }

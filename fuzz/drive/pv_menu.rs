@@ -38,3 +38,8 @@ pub fn drive(data: &[u8]) {
         check(&menu);
     }
 }
+
+/// Those of its corpus.
+pub fn seeds() -> Vec<Vec<u8>> {
+    Vec::new()
+}

@@ -132,8 +132,16 @@ impl Manifest {
         if root.name != "manifest" {
             return Err(invalid("its manifest is not one"));
         }
-        let (machine, image) = (root.child("machine_configuration")?, root.child("image")?);
         check_signature(text, &root, keys)?;
+        Self::of(&root, |image| cipher(image, keys))
+    }
+
+    /// What the elements of a manifest say. `cipher` finds how its parts are encrypted.
+    pub(super) fn of(
+        root: &Element,
+        cipher: impl Fn(&Element) -> Result<Option<([u8; 16], [u8; 16])>>,
+    ) -> Result<Self> {
+        let (machine, image) = (root.child("machine_configuration")?, root.child("image")?);
         if image.text_of("type").is_some_and(|kind| kind != "machine") {
             return Err(invalid("it is not a machine image"));
         }
@@ -157,7 +165,7 @@ impl Manifest {
             digest: digest(image)?,
             size,
             bundled_size,
-            cipher: cipher(image, keys)?,
+            cipher: cipher(image)?,
             parts,
         })
     }

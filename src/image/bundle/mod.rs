@@ -7,6 +7,8 @@
 
 mod archive;
 mod depot;
+#[doc(hidden)]
+pub mod examine;
 pub mod intact;
 mod keys;
 mod manifest;

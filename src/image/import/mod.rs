@@ -7,7 +7,7 @@ pub mod cancel;
 pub(super) mod copy;
 mod denied;
 pub mod external;
-pub(super) mod format;
+pub mod format;
 pub(super) mod progress;
 pub(super) mod stream;
 

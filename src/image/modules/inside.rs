@@ -55,9 +55,11 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The drivers found.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    mmio: bool,
-    pci: bool,
+pub struct Found {
+    /// virtio_mmio.
+    pub mmio: bool,
+    /// virtio_pci.
+    pub pci: bool,
 }
 
 impl Found {
@@ -78,7 +80,11 @@ impl Found {
     }
 }
 
-fn look(file: impl Read) -> io::Result<Found> {
+/// Unpack an initial ramdisk where this is called.
+///
+/// # Errors
+/// It is malformed, or packed in an unknown way.
+pub fn look(file: impl Read) -> io::Result<Found> {
     let mut found = Found::default();
     let mut packed = BufReader::new(file);
     archives(&mut packed, &mut found)?;

@@ -5,7 +5,7 @@
 
 mod inside;
 
-pub use inside::main;
+pub use inside::{look, main};
 
 use super::child;
 use crate::error::{OrFail, Result};

@@ -64,14 +64,22 @@ fn look(arguments: impl Iterator<Item = OsString>) -> Result<()> {
         |&(fd, format): &(i32, _)| -> Result<(File, _)> { Ok((fds::take_file(fd)?, format)) };
     let files = layers.iter().map(open).collect::<Result<Vec<_>>>()?;
     confine()?;
-    let disk = Rc::new(Reader::open(files).or_fail(|| "read the disk")?);
+    name(Reader::open(files).or_fail(|| "read the disk")?, &mut say)
+}
+
+/// Name the secrets on a disk where this is called: a kind and a path each.
+///
+/// # Errors
+/// It has no file system that can be read, or more in it than is looked at.
+pub fn name(disk: Reader, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let disk = Rc::new(disk);
     let mut any = false;
     let mut left = Left { entries: MAX_ENTRIES, found: MAX_FOUND };
     for offset in file_systems(&disk) {
         let part = Part { disk: Rc::clone(&disk), offset };
         if let Ok(ext4) = Ext4::load(Box::new(part)) {
             any = true;
-            walk(&ext4, &mut left)?;
+            walk(&ext4, &mut left, say)?;
         }
     }
     if any {
@@ -117,7 +125,7 @@ struct Left {
     found: u32,
 }
 
-fn walk(ext4: &Ext4, left: &mut Left) -> Result<()> {
+fn walk(ext4: &Ext4, left: &mut Left, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut pending = vec![PathBuf::new("/")];
     while let Some(dir) = pending.pop() {
         // A directory that can't be read hides what is in it from a guest as well.

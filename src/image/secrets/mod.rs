@@ -6,7 +6,7 @@
 
 mod inside;
 
-pub use inside::main;
+pub use inside::{main, name};
 
 use super::record::Snapshot;
 use super::{child, snapshot};

@@ -1,0 +1,42 @@
+//! The plan that a VMM is given, in postcard's format.
+
+use sporevm::plan::{BootPlan, DiskFormat, DiskPlan, Engine, LayerPlan, PlanFd, Transport, VmPlan};
+
+/// Read it; what is read is written and read again.
+pub fn drive(data: &[u8]) {
+    let Ok(plan) = VmPlan::from_bytes(data) else { return };
+    let bytes = plan.to_bytes().unwrap();
+    let again = VmPlan::from_bytes(&bytes).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+}
+
+/// One with a disk.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let disk = DiskPlan {
+        volume_id: "vol-0123456789abcdef0".parse().unwrap(),
+        read_only: false,
+        layers: vec![LayerPlan { fd: PlanFd(16), format: DiskFormat::Raw }],
+        hold: None,
+        engine: Engine::Auto,
+        queues: 1,
+    };
+    let plan = VmPlan {
+        instance_id: "i-0123456789abcdef0".parse().unwrap(),
+        launch_index: 3,
+        cpus: 2,
+        cpuid: vec![],
+        memory: 32 << 20,
+        boot: BootPlan::Direct { kernel: PlanFd(10), initrd: None, cmdline: "quiet".into(), menu: None },
+        transport: Transport::Mmio,
+        disks: vec![disk],
+        uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
+        console: PlanFd(11),
+        control: Some(PlanFd(12)),
+        report: PlanFd(13),
+        ready: None,
+        lock: None,
+        first_io: None,
+        sandbox: true,
+    };
+    vec![plan.to_bytes().unwrap()]
+}

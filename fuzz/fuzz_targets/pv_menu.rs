@@ -1,7 +1,0 @@
-//! Boot menus that a guest wrote.
-#![no_main]
-
-#[path = "../drive/pv_menu.rs"]
-mod drive;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drive::drive(data));
