@@ -95,7 +95,12 @@ impl Source {
 fn check(sources: &[Source]) -> Vec<String> {
     sources
         .iter()
-        .flat_map(|s| [edges(s), sizes(s), soundness(s), words(s), tests_use_helpers(s)].concat())
+        .flat_map(|s| {
+            [edges(s), sizes(s), soundness(s)]
+                .concat()
+                .into_iter()
+                .chain([threads(s), words(s), tests_use_helpers(s)].concat())
+        })
         .collect()
 }
 
@@ -254,6 +259,21 @@ fn has_reason(lines: &[String]) -> bool {
     false
 }
 
+/// `std::thread::spawn` and its like panic where a user may have no more threads (RLIMIT_NPROC).
+fn threads(source: &Source) -> Vec<String> {
+    let path = source.path.to_string_lossy();
+    if source.module().is_none() || ["tests.rs", "testing.rs"].iter().any(|t| path.ends_with(t)) {
+        return vec![];
+    }
+    let code = source.code().take_while(|(_, line)| !line.contains("#[cfg(test)]"));
+    let panics = code.filter(|(_, line)| {
+        ["thread::spawn(", "scope.spawn("].iter().any(|spawn| line.contains(spawn))
+    });
+    let what =
+        "panics where there may be no more threads; use std::thread::Builder or sys::threads";
+    panics.map(|(number, _)| source.complaint(number, what)).collect()
+}
+
 fn words(source: &Source) -> Vec<String> {
     // In pieces, so that this file passes.
     let bad = [
@@ -386,6 +406,14 @@ mod tests {
         refused("tests/a.rs", "fn f() { eprintln!(\"skipped: no KVM\") }", why);
         refused("tests/a.rs", "fn f() -> bool { File::open(\"/dev/kvm\").is_ok() }", why);
         accepted("tests/a.rs", "fn f() { if !has_kvm() { return } }");
+    }
+
+    #[test]
+    fn threads_that_panic_are_for_tests() {
+        refused("src/id.rs", "std::thread::spawn(work);", "no more threads");
+        refused("src/id.rs", "scope.spawn(|| 1);", "no more threads");
+        accepted("src/id.rs", "Builder::new().spawn(work);\n#[cfg(test)]\nthread::spawn(work);");
+        accepted("src/id/tests.rs", "std::thread::spawn(work);");
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::store::Store;
 use clap::Args;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -68,6 +67,11 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
     if args.no_wait {
         return in_background();
     }
+    if args.in_background {
+        // Whatever becomes of the terminal and of the directory that it was asked from.
+        let _ = rustix::process::setsid();
+        rustix::process::chdir("/").or_fail(|| "leave the working directory")?;
+    }
     let dir = service::resolve(store, std::slice::from_ref(&args.instance))?.remove(0);
     let request = CreateImage {
         name: args.name.clone(),
@@ -109,7 +113,7 @@ fn in_background() -> Result<ExitCode> {
     let words = std::env::args_os().skip(1);
     let words = words.map(|word| if word == "--no-wait" { "--in-background".into() } else { word });
     let mut command = Command::new(launcher()?);
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().or_fail(|| "go on in the background")?;
     let mut said = Vec::new();
     if let Some(mut stdout) = child.stdout.take() {

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::thread::Builder;
 
 /// ^], the key that detaches, as in telnet and virsh.
 pub const DETACH: u8 = 0x1d;
@@ -129,10 +130,11 @@ impl Growth {
         let (end, living) = io::pipe().or_fail(doing)?;
         let dir = dir.clone();
         // No event tells that a lock became free, only waiting for it does. The thread ends with the VMM or with us.
-        std::thread::spawn(move || {
+        let wait = move || {
             let _ = dir.await_vmm_end();
             drop(living);
-        });
+        };
+        Builder::new().spawn(wait).or_fail(doing)?;
         Ok(Self { changes, end })
     }
 
@@ -174,7 +176,7 @@ pub fn attach(
     let (_, stream) = ask(dir, &Request::Console {})?;
     let (mut from, mut to) = (&stream, &stream);
     std::thread::scope(|scope| {
-        let printer = scope.spawn(move || {
+        let print = move || {
             let mut chunk = [0; 16 << 10];
             loop {
                 match from.read(&mut chunk) {
@@ -185,7 +187,9 @@ pub fn attach(
                     Err(e) => return Err(e),
                 }
             }
-        });
+        };
+        let printer = Builder::new().spawn_scoped(scope, print);
+        let printer = printer.or_fail(|| "start a thread for the console")?;
         let typed = type_in(&stream, &mut to, input, keys);
         // Ends the printer too.
         let _ = stream.shutdown(std::net::Shutdown::Both);

@@ -1,29 +1,31 @@
 //! Doing the same to many instances at once.
 
+use crate::sys::threads;
+use rustix::process::{Resource, getrlimit};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// `work` on every item by a few threads (twice the cores: each waits for a disk or a child half of its time);
-/// the results in the items' order.
+/// Descriptors that a launch may have open at a time.
+const DESCRIPTORS: u64 = 48;
+
+/// `work` on every item by a few threads (twice the cores: each waits for a disk or a child half of its time), fewer where
+/// this process may have few open files; the results in the items' order.
 pub fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = (cores * 2).min(items.len());
-    if threads <= 1 {
+    let files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / DESCRIPTORS);
+    let count = (cores * 2).min(items.len()).min(usize::try_from(files).unwrap_or(usize::MAX));
+    if count <= 1 {
         return items.iter().map(work).collect();
     }
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((index, item)) = {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    items.get(index).map(|item| (index, item))
-                } {
-                    let result = work(item);
-                    results.lock().unwrap_or_else(|e| e.into_inner()).push((index, result));
-                }
-            });
+    threads::together(count, || {
+        while let Some((index, item)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            items.get(index).map(|item| (index, item))
+        } {
+            let result = work(item);
+            results.lock().unwrap_or_else(|e| e.into_inner()).push((index, result));
         }
     });
     let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());

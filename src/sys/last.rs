@@ -4,7 +4,7 @@ use super::seccomp::Deny;
 use crate::error::{OrFail, Result};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,7 +26,10 @@ impl Last {
     /// It is not there, or not for us.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let placed = fcntl_dupfd_cloexec(&file, DESCRIPTORS)?;
+        // The highest that may be: a user's own limit may be lower.
+        let may = getrlimit(Resource::Nofile).current.and_then(|limit| i32::try_from(limit).ok());
+        let number = may.map_or(DESCRIPTORS, |limit| DESCRIPTORS.min(limit - 1));
+        let placed = fcntl_dupfd_cloexec(&file, number)?;
         let limit = u64::try_from(placed.as_raw_fd()).ok();
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
         Ok(Self(placed))

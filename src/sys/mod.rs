@@ -11,4 +11,5 @@ pub mod mmap;
 pub mod pio;
 pub mod process;
 pub mod seccomp;
+pub mod threads;
 pub mod uring;

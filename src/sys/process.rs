@@ -5,12 +5,11 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// Descriptors are first copied above this number, so that placing one never overwrites another's source.
-const STAGING: RawFd = 512;
 /// The first descriptor after the standard streams.
 const FIRST: RawFd = 3;
 
-/// Start `program` in a session of its own with default signal handling and an empty environment.
+/// Start `program`, an absolute path, in a session of its own and in `/`, with default signal handling and an empty
+/// environment.
 ///
 /// `fds` lists (source, number in the child); everything else is closed. posix_spawn(3) uses vfork semantics: the cost does not grow with our own memory.
 ///
@@ -27,9 +26,12 @@ pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> R
     let environment = [std::ptr::null_mut()];
 
     let mut actions = Actions::new()?;
+    actions.leave_directory()?;
+    // Above all numbers that are placed, so that placing one never overwrites another's source.
+    let above = fds.iter().map(|&(_, number)| number + 1).fold(FIRST, RawFd::max);
     let mut staged: Vec<OwnedFd> = Vec::with_capacity(fds.len());
     for &(source, number) in fds {
-        let copy = rustix::io::fcntl_dupfd_cloexec(source, STAGING)
+        let copy = rustix::io::fcntl_dupfd_cloexec(source, above)
             .or_fail(|| "duplicate a descriptor for a new process")?;
         actions.dup2(&copy, number)?;
         staged.push(copy);
@@ -129,6 +131,14 @@ impl Actions {
         let status = unsafe {
             libc::posix_spawn_file_actions_adddup2(&mut self.0, source.as_raw_fd(), number)
         };
+        check(status, "prepare a process")
+    }
+
+    /// It outlives us, and must not keep our working directory's file system from being unmounted.
+    fn leave_directory(&mut self) -> Result<()> {
+        // SAFETY: initialised in `new`; the path is a literal, and the call copies it.
+        let status =
+            unsafe { libc::posix_spawn_file_actions_addchdir_np(&mut self.0, c"/".as_ptr()) };
         check(status, "prepare a process")
     }
 

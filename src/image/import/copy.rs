@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 /// Zeros are skipped in units of a file system block.
 const BLOCK: usize = 4096;
@@ -21,6 +21,7 @@ struct Results {
 /// Worker threads that digest and write chunks of a disk in any order.
 pub struct Copy {
     out: Arc<File>,
+    resumed: bool,
     send: Option<SyncSender<(u64, Vec<u8>)>>,
     workers: Vec<JoinHandle<()>>,
     results: Arc<Mutex<Results>>,
@@ -47,12 +48,14 @@ impl Copy {
         let (out, receive) = (Arc::new(out), Arc::new(Mutex::new(receive)));
         let results = Arc::new(Mutex::new(Results::default()));
         let workers = (0..count)
-            .map(|_| {
+            .map_while(|_| {
                 let (out, receive, results) = (out.clone(), receive.clone(), results.clone());
-                std::thread::spawn(move || work((&out, resumed), &receive, &results))
+                let work = move || work((&out, resumed), &receive, &results);
+                // Where the user may have no more threads, there are fewer, or none.
+                Builder::new().spawn(work).ok()
             })
             .collect();
-        Self { out, send: Some(send), workers, results }
+        Self { out, resumed, send: Some(send), workers, results }
     }
 
     /// Take in a chunk: [`CHUNK`] bytes at a multiple of it, or fewer at the very end.
@@ -62,6 +65,10 @@ impl Copy {
     pub fn chunk(&self, offset: u64, bytes: Vec<u8>) -> Result<()> {
         if let Some(failed) = lock(&self.results).failed.take() {
             return Err(failed);
+        }
+        if self.workers.is_empty() {
+            take((&self.out, self.resumed), (offset / CHUNK as u64, bytes), &self.results);
+            return Ok(());
         }
         let send = self.send.as_ref().ok_or_else(|| Error::failure("the copy is finished"))?;
         send.send((offset / CHUNK as u64, bytes)).or_fail(|| "hand a chunk to a copying thread")
@@ -100,23 +107,27 @@ impl Drop for Copy {
 
 type Chunks = Mutex<Receiver<(u64, Vec<u8>)>>;
 
-fn work((out, resumed): (&File, bool), receive: &Chunks, results: &Mutex<Results>) {
+fn work(out: (&File, bool), receive: &Chunks, results: &Mutex<Results>) {
     loop {
         let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((index, bytes)) = next else { return };
-        if is_zero(&bytes) || lock(results).failed.is_some() {
-            continue;
-        }
-        let digest = digest::chunk(&bytes);
-        let at = index * CHUNK as u64;
-        let written =
-            if resumed && has(out, at, &bytes) { Ok(()) } else { write_sparse(out, at, &bytes) };
-        let mut results = lock(results);
-        match written {
-            Ok(()) => drop(results.chunks.insert(index, digest)),
-            Err(cause) => {
-                results.failed = Some(Error::io("write the imported disk into the store", cause));
-            }
+        let Ok(chunk) = next else { return };
+        take(out, chunk, results);
+    }
+}
+
+fn take((out, resumed): (&File, bool), (index, bytes): (u64, Vec<u8>), results: &Mutex<Results>) {
+    if is_zero(&bytes) || lock(results).failed.is_some() {
+        return;
+    }
+    let digest = digest::chunk(&bytes);
+    let at = index * CHUNK as u64;
+    let written =
+        if resumed && has(out, at, &bytes) { Ok(()) } else { write_sparse(out, at, &bytes) };
+    let mut results = lock(results);
+    match written {
+        Ok(()) => drop(results.chunks.insert(index, digest)),
+        Err(cause) => {
+            results.failed = Some(Error::io("write the imported disk into the store", cause));
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::image::record::{Image, Snapshot};
 use crate::image::snapshot::{self, Wanted};
 use crate::plan::DiskFormat;
 use crate::store::{Staging, Store};
+use crate::sys::threads;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -137,17 +138,13 @@ fn fetch(from: &Remote, disk: &Content, (out, begun): (&File, bool)) -> Result<S
         progress.at(chunk.offset);
         Ok(())
     };
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL {
-            scope.spawn(|| {
-                while let Some(chunk) = disk.chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = one(chunk) {
-                        // The others find no more to do.
-                        next.store(disk.chunks.len(), Ordering::Relaxed);
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
-                }
-            });
+    threads::together(PARALLEL, || {
+        while let Some(chunk) = disk.chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = one(chunk) {
+                // The others find no more to do.
+                next.store(disk.chunks.len(), Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
         }
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {

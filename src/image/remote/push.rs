@@ -14,6 +14,7 @@ use crate::image::snapshot::{self, Wanted};
 use crate::image::{copy, names};
 use crate::plan::DiskFormat;
 use crate::store::{Store, now};
+use crate::sys::threads;
 use crate::volume::owner_id;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -21,6 +22,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 
 /// zstd's level: that of exports. A chunk that is the same has to be compressed the same each time.
 pub const LEVEL: i32 = 3;
@@ -125,17 +127,13 @@ fn pass(from: &Remote, chunks: &[&Chunk], to: &Remote) -> Result<()> {
         cancel::check()?;
         if to.has(chunk)? { Ok(()) } else { to.put(chunk, from.get(chunk)?) }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL {
-            scope.spawn(|| {
-                while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = one(chunk) {
-                        // The others find no more to do.
-                        next.store(chunks.len(), Ordering::Relaxed);
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
-                }
-            });
+    threads::together(PARALLEL, || {
+        while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = one(chunk) {
+                // The others find no more to do.
+                next.store(chunks.len(), Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
         }
     });
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
@@ -201,9 +199,10 @@ fn send(
     let (sender, receiver) = sync_channel::<(u64, Vec<u8>)>(1);
     let (receiver, done) = (Mutex::new(receiver), Mutex::new(Ok(Vec::new())));
     let result = std::thread::scope(|scope| {
-        for _ in 0..PARALLEL {
-            scope.spawn(|| work(to, &receiver, &done));
-        }
+        let start = || Builder::new().spawn_scoped(scope, || work(to, &receiver, &done));
+        start().or_fail(|| "start a sending thread")?;
+        // Where the user may have no more threads, there are fewer.
+        let _more = (1..PARALLEL).map_while(|_| start().ok()).count();
         // Dropped at the end, so that the threads end.
         let sender = sender;
         read(content, &mut |offset, bytes| {

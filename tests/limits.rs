@@ -1,0 +1,221 @@
+//! What the limits of a user, and the end of a terminal's session, do to a launch.
+
+mod common;
+
+use common::{Store, has_kvm};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const WAITS: [&str; 7] = [
+    "run",
+    "demo",
+    "-q",
+    "-m",
+    "64M",
+    "--root-device-type=ebs",
+    "--append=demo.mode=poweroff-on-button",
+];
+
+/// `spore ARGS` under `limits`, options of the shell's ulimit.
+fn limited(store: &Store, limits: &str, args: &[&str]) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\"")]);
+    command.arg(env!("CARGO_BIN_EXE_spore")).args(args);
+    command.env("SPORE_HOME", store.home()).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn few_descriptors_are_enough() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    for limit in ["511", "64"] {
+        let run = ["run", "demo", "-q", "-n", "4", "-m", "64M", "--rm", "--wait"];
+        let done = limited(&store, &format!("-n {limit}"), &run);
+        assert!(done.status.success(), "with {limit} descriptors: {}", stderr(&done));
+    }
+    // Too few are a line that says so.
+    let refused = limited(&store, "-n 8", &["run", "demo", "-q"]);
+    let said = stderr(&refused);
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert!(said.contains("Too many open files"), "{said}");
+}
+
+#[test]
+fn a_foreign_reader_needs_few_descriptors() {
+    let store = Store::new();
+    let disk = store.home().join("disk.vmdk");
+    let mut create = Command::new("qemu-img");
+    let Ok(made) = create.args(["create", "-q", "-f", "vmdk"]).arg(&disk).arg("8M").status() else {
+        eprintln!("skipped: a_foreign_reader_needs_few_descriptors: there is no qemu-img");
+        return;
+    };
+    assert!(made.success());
+    let import = ["image", "import", disk.to_str().unwrap(), "--name", "foreign"];
+    let done = limited(&store, "-n 128", &import);
+    assert!(done.status.success(), "{}", stderr(&done));
+}
+
+/// Another user's place: programs and a /dev/kvm that they may use.
+struct Other {
+    dir: tempfile::TempDir,
+}
+
+/// No real user has this number, so nobody else's processes count.
+const USER: u32 = 61_717;
+
+impl Other {
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: limits of another user: that needs root");
+            return None;
+        }
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let programs = [env!("CARGO_BIN_EXE_spore"), env!("CARGO_BIN_EXE_spore-vmm")];
+        let copied =
+            Command::new("install").args(["-m", "755"]).args(programs).arg(dir.path()).status();
+        assert!(copied.unwrap().success());
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(USER), Some(USER)).unwrap();
+        let kvm = dir.path().join("kvm");
+        let made =
+            Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]).status();
+        assert!(made.unwrap().success());
+        Some(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `spore ARGS` as that user, who may have so many processes and threads.
+    fn spore(&self, processes: &str, args: &[&str]) -> Output {
+        let script = "mount --bind \"$0\" /dev/kvm && exec prlimit \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(self.path("kvm"));
+        command.args([&format!("--nproc={processes}"), "setpriv"]);
+        command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
+        command.args(["--clear-groups", "--"]).arg(self.path("spore")).args(args);
+        command.env("SPORE_HOME", self.path("home/store")).env("HOME", "/").current_dir("/");
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+#[test]
+fn a_user_who_may_have_no_more_processes_is_told_so() {
+    if !has_kvm() {
+        return;
+    }
+    let Some(other) = Other::new() else { return };
+    let disk = other.path("disk");
+    std::fs::write(&disk, vec![7; 4 << 20]).unwrap();
+    let import = ["image", "import", disk.to_str().unwrap(), "--name", "alone"];
+    // One process with one thread does it all.
+    let done = other.spore("1", &import);
+    assert!(done.status.success(), "{}", stderr(&done));
+    for processes in ["1", "2", "3", "5"] {
+        let run = other.spore(processes, &["run", "demo", "-q", "-n", "4", "-m", "64M", "--rm"]);
+        let said = stderr(&run);
+        assert!(!said.contains("panicked"), "with {processes} processes: {said}");
+        let errors = said.lines().filter(|line| !line.contains("warning: ")).count();
+        assert!(run.status.success() || errors == 1, "with {processes} processes: {said}");
+        let code = run.status.code();
+        assert!(matches!(code, Some(0 | 125)), "with {processes} processes: {code:?} {said}");
+        let live = other.spore("100", &["ls", "-q", "--filter", "instance-state-name=running"]);
+        assert!(run.status.success() || live.stdout.is_empty(), "nothing is left: {live:?}");
+        let ids = String::from_utf8_lossy(&live.stdout).into_owned();
+        if !ids.is_empty() {
+            let ids: Vec<&str> = ids.lines().collect();
+            other.spore("100", &[&["terminate"], &ids[..]].concat());
+        }
+    }
+}
+
+fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if is() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("never: {what}");
+}
+
+fn is_there(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn an_instance_outlives_the_terminal_that_it_was_launched_from() {
+    if !has_kvm() {
+        return;
+    }
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!(
+            "skipped: an_instance_outlives_the_terminal_that_it_was_launched_from: there is no script(1)"
+        );
+        return;
+    }
+    let store = Store::new();
+    // A shell on a terminal, which launches and stays; then the terminal goes away, as that of a lost ssh session does.
+    let words = WAITS.join(" ");
+    let shell = format!("'{}' {words}; sleep 600", env!("CARGO_BIN_EXE_spore"));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--command", &shell, "/dev/null"]).env("SPORE_HOME", store.home());
+    terminal.stdin(Stdio::piped()).stdout(Stdio::null()).env("SHELL", "/bin/sh");
+    let mut terminal = terminal.spawn().unwrap();
+    let mut id = String::new();
+    wait_until("an instance runs", || {
+        id = store.ok(&["ls", "-q", "--filter", "instance-state-name=running"]).trim().to_owned();
+        !id.is_empty()
+    });
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    wait_until("the shell is hung up", || {
+        !processes().any(|(_, line)| line.contains("sleep 600") && line.contains(&words))
+    });
+    assert_eq!(store.state(&id).0, "running");
+    let pid = u32::try_from(store.pid(&id).unwrap()).unwrap();
+    assert!(is_there(pid));
+    store.wait_for_text(&id, "button: waiting");
+    store.ok(&["stop", &id]);
+    assert!(store.logs(&id).contains("button: pressed"), "it was alive and heard that");
+}
+
+/// Process ids and command lines.
+fn processes() -> impl Iterator<Item = (u32, String)> {
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+    })
+}
+
+#[test]
+fn no_process_that_stays_keeps_the_directory_busy_that_it_was_started_from() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let place = tempfile::tempdir().unwrap();
+    let mut run = store.command(&WAITS);
+    let output = run.current_dir(place.path()).stdin(Stdio::null()).output().unwrap();
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let pid = store.pid(&id).unwrap();
+    let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    assert_eq!(cwd, Path::new("/"));
+    let stays = processes().filter(|(pid, _)| {
+        std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == place.path())
+    });
+    assert_eq!(stays.collect::<Vec<_>>(), []);
+}
