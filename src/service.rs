@@ -70,10 +70,14 @@ fn launch(
     let _ = std::thread::Builder::new().spawn(host::cpuid);
     request.firmware = request.firmware.as_deref().map(firmware).transpose()?;
     let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
-    let plans = launch::resolve(&request, &image, host()?, &drivers, &mut RandomIds)?;
+    let host = host(store)?;
+    let plans = launch::resolve(&request, &image, host, &drivers, &mut RandomIds)?;
     if plans.iter().any(|plan| plan.kernel.is_none()) {
         // Before anything is made.
         crate::instance::firmware::find(request.firmware.as_deref())?;
+    }
+    if let Some(warning) = launch::overcommitted(&plans, host) {
+        eprintln!("spore: warning: {warning}");
     }
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();
@@ -106,7 +110,7 @@ pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Resu
         user_data: action.user_data.clone(),
         delete_on_termination: action.delete_on_termination.clone(),
     };
-    modify::modify(store, dir, &changes, host()?.memory)
+    modify::modify(store, dir, &changes, memory()?)
 }
 
 /// The firmware of that name, where it will be found again.
@@ -115,15 +119,20 @@ fn firmware(path: &Path) -> Result<PathBuf> {
     crate::instance::firmware::find(Some(&path))
 }
 
-/// This host's limits.
-fn host() -> Result<Host> {
+/// This host's limits, and what of them is taken.
+fn host(store: &Store) -> Result<Host> {
+    Ok(Host { memory: memory()?, taken: dir::memory_in_use(store)? })
+}
+
+/// Bytes of RAM of this host.
+fn memory() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").or_fail(|| "read /proc/meminfo")?;
     let kib = text
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     let kib = kib.ok_or_else(|| Error::failure("/proc/meminfo has no line MemTotal"))?;
-    Ok(Host { memory: kib.saturating_mul(1024) })
+    Ok(kib.saturating_mul(1024))
 }
 
 /// Every instance as it truly is, by reservation and launch index. What can't be read is told on stderr.

@@ -173,6 +173,35 @@ fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
     assert!(!live(&store).contains(&rm));
 }
 
+#[test]
+fn a_disk_that_cannot_fit_is_refused_before_it_is_copied() {
+    const TEST: &str = "a_disk_that_cannot_fit_is_refused_before_it_is_copied";
+    if std::env::var_os(INSIDE).is_none() {
+        return again_where_it_may_mount(TEST);
+    }
+    let store = Store::new();
+    let mount = ["-t", "tmpfs", "-o", "size=16m", "tmpfs"];
+    assert!(Command::new("mount").args(mount).arg(store.home()).status().unwrap().success());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let disk = |name: &str, head: usize, zeros: u64| {
+        let path = elsewhere.path().join(name);
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(&vec![7; head]).unwrap();
+        file.write_all(&vec![0; zeros as usize]).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let import = |path: &str, name: &str| store.spore(&["image", "import", path, "--name", name]);
+    let refused = import(&disk("large", 20 << 20, 0), "large");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    let what = ["InsufficientVolumeCapacity", "MiB that are free"];
+    assert!(what.iter().all(|word| said.contains(word)), "{said}");
+    assert!(free(&store) > 14 << 20, "nothing was copied");
+    // Zeros take nothing, whether or not the file has blocks for them.
+    let fits = import(&disk("zeros", 1 << 20, 40 << 20), "zeros");
+    assert!(fits.status.success(), "{}", String::from_utf8_lossy(&fits.stderr));
+}
+
 /// Whether it runs; one that nobody has waited for yet does not.
 fn is_alive(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

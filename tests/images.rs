@@ -330,6 +330,12 @@ fn what_happened_and_what_was_used_is_written_down() {
     assert!(said("run", "created", &instance));
     assert!(said("terminate", "modified", &instance));
     assert!(said("image deregister", "modified", &id));
+    // What no command did has its own time and cause, whoever saw it first.
+    let end = events.iter().find(|e| e["Id"] == *instance && e["Record"]["State"] == "stopped");
+    let end = end.unwrap();
+    assert_eq!((&end["Cause"], &end["Command"]), (&"guest powered off".into(), &"".into()));
+    let at = std::time::Duration::from_millis(end["Record"]["EndedAt"].as_u64().unwrap());
+    assert_eq!(end["EventTime"], sporevm::store::rfc3339(at));
     let me = rustix::process::geteuid().as_raw().to_string();
     assert!(events.iter().all(|e| e["AccountId"] == me.as_str()));
     let of = |store: &Store| {

@@ -194,9 +194,46 @@ fn a_corrupt_record_is_named_and_hides_nothing() {
         assert_eq!(listing.broken.len(), 1);
         let line = listing.broken[0].to_string();
         assert!(line.contains(path.to_str().unwrap()) && !line.contains('\n'), "{line}");
+        assert!(
+            !line.contains("remove"),
+            "nobody is told to delete what is not understood: {line}"
+        );
     }
     lab.store.images().remove(&bad.image_id).unwrap();
     assert!(lab.store.images().list().unwrap().broken.is_empty());
+}
+
+#[test]
+fn what_a_newer_spore_wrote_is_shown_and_left_alone() {
+    let lab = lab();
+    let image = register(&lab.store, "newer").unwrap();
+    let path = lab.store.images().dir(&image.image_id).join(RECORD);
+    let text = fs::read_to_string(&path).unwrap();
+    for (old, new) in [("{", "{\"BootVolumes\": 1,"), ("\"available\"", "\"dreaming\"")] {
+        let newer = text.replacen(old, new, 1);
+        fs::write(&path, &newer).unwrap();
+        let spore = |args: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
+            let output = command.args(args).env("SPORE_HOME", lab.store.home()).output().unwrap();
+            (output.status.success(), String::from_utf8(output.stderr).unwrap())
+        };
+        let (_, said) = spore(&["image", "ls"]);
+        let named = said.contains(image.image_id.as_str()) && said.contains("'newer'");
+        assert!(named && said.contains("a newer Spore") && said.lines().count() == 1, "{said}");
+        let id = image.image_id.as_str();
+        let snapshot = image.snapshots().next().unwrap().as_str();
+        for change in [
+            &["image", "deregister", id][..],
+            &["image", "modify", id, "--description", "x"],
+            &["tag", id, "A=b"],
+            // Whatever else the record says, it may say that it needs this.
+            &["snapshot", "delete", snapshot],
+        ] {
+            let (done, said) = spore(change);
+            assert!(!done && said.contains("a newer Spore"), "{change:?}: {said}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+    }
 }
 
 #[test]

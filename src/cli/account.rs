@@ -111,7 +111,7 @@ pub fn events(store: &Store, output: Output, args: &EventsArgs) -> Result<ExitCo
         vec![
             entry.event_time.clone(),
             entry.account_id.clone(),
-            entry.command.clone(),
+            entry.cause.as_ref().unwrap_or(&entry.command).clone(),
             event(entry),
             entry.kind.clone(),
             entry.id.clone(),
@@ -119,7 +119,7 @@ pub fn events(store: &Store, output: Output, args: &EventsArgs) -> Result<ExitCo
         ]
     };
     let table = Table {
-        columns: vec!["TIME", "ACCOUNT", "COMMAND", "EVENT", "KIND", "ID", "DETAIL"],
+        columns: vec!["TIME", "ACCOUNT", "BY", "EVENT", "KIND", "ID", "DETAIL"],
         rows: entries.iter().map(row).collect(),
         ids: entries.iter().map(|entry| entry.id.clone()).collect(),
         json: json!({ "Events": entries }),

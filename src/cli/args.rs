@@ -275,6 +275,9 @@ pub struct Run {
     /// Memory over the type's: 512M, 2G (a plain number counts MiB)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
+    /// Launch no more than fit into the memory that running instances leave of the host's; without this it is a warning
+    #[arg(long)]
+    pub no_overcommit: bool,
     /// Name: the tag Name of every instance
     #[arg(long, value_parser = parse_name)]
     pub name: Option<String>,

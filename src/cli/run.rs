@@ -94,6 +94,7 @@ fn action(args: &Run) -> Result<RunInstances> {
             block_device_mappings: mappings(args.block_device_mappings.as_deref())?,
             engine: args.engine.into(),
             transport: args.transport.map(Into::into),
+            no_overcommit: args.no_overcommit,
             tags,
         },
         user_data: args.user_data.as_deref().map(user_data).transpose()?,

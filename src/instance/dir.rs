@@ -5,6 +5,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::image::record::RootDeviceType;
 use crate::plan::VmReport;
+use crate::store::journal::Cause;
 use crate::store::{self, Collection, Durability, Locked, Store};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
@@ -54,6 +55,21 @@ pub fn instances(store: &Store) -> Collection<Record> {
     store.collection()
 }
 
+/// Bytes of RAM of all instances that this user has running or being launched or started.
+///
+/// # Errors
+/// The store can't be read. An instance that can't be counts nothing.
+pub fn memory_in_use(store: &Store) -> Result<u64> {
+    let memory = |id: InstanceId| {
+        let dir = InstanceDir::new(store, &id);
+        // The locks first: most of a busy store's instances are over, and their records need not be read.
+        let lives = dir.vmm_alive().unwrap_or(false) || dir.is_locked().unwrap_or(false);
+        let record = if lives { dir.record().ok()?? } else { return None };
+        record.instance.state.is_active().then_some(record.instance.spore.memory)
+    };
+    Ok(instances(store).ids()?.into_iter().filter_map(memory).fold(0, u64::saturating_add))
+}
+
 /// What must survive a power failure: an instance of which a volume does.
 pub fn durability(record: &Record) -> Durability {
     let instance = &record.instance;
@@ -70,8 +86,16 @@ pub fn durability(record: &Record) -> Durability {
 /// # Errors
 /// It can't be written.
 pub fn save(locked: &mut Locked<Record>) -> Result<()> {
+    save_because(locked, None)
+}
+
+/// As [`save`], of what happened by itself.
+///
+/// # Errors
+/// It can't be written.
+pub fn save_because(locked: &mut Locked<Record>, cause: Option<&Cause>) -> Result<()> {
     let durability = durability(&locked.record);
-    locked.save(durability)
+    locked.save_because(durability, cause)
 }
 
 /// One instance's directory.

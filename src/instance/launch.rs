@@ -57,6 +57,8 @@ pub struct Request {
     pub engine: Engine,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<Transport>,
+    /// Launch no more than the host has memory for, all that runs included.
+    pub no_overcommit: bool,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
 }
@@ -69,6 +71,8 @@ pub type Drivers<'a> = dyn Fn(Option<&KernelId>, Option<&RamdiskId>) -> Vec<Tran
 pub struct Host {
     /// Bytes of RAM.
     pub memory: u64,
+    /// Bytes of RAM of the instances that run or are being launched.
+    pub taken: u64,
 }
 
 /// One instance, fully resolved. Clones differ in the identity, the index, the uuid and the command line's identity.
@@ -179,7 +183,7 @@ impl Ids for RandomIds {
 }
 
 /// Decide everything about a launch. The result has `max_count` plans, or fewer, but at least
-/// `min_count`, if no more fit into the host's memory.
+/// `min_count`, if no more fit into the memory that is left of the host's.
 ///
 /// # Errors
 /// A request that can't be met, with EC2's code.
@@ -389,18 +393,37 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
             ),
         ));
     }
-    let fit = u32::try_from(host.memory / memory).unwrap_or(u32::MAX);
-    if fit < min {
+    let left = host.memory.saturating_sub(host.taken);
+    let fit = u32::try_from(left / memory).unwrap_or(u32::MAX);
+    if fit < min && request.no_overcommit {
         return Err(Error::refused(
             "InsufficientInstanceCapacity",
             format!(
-                "{min} instances of {} MiB exceed this host's memory of {} MiB; {fit} fit, or give a smaller --memory or type",
+                "{min} instances of {} MiB exceed the {} MiB that running instances leave of this host's {} MiB; {fit} \
+                 fit, or give a smaller --memory or type",
                 mib(memory),
+                mib(left),
                 mib(host.memory)
             ),
         ));
     }
-    Ok(max.min(fit))
+    Ok(max.min(fit).max(min))
+}
+
+/// What to say of a launch with which instances have more memory than the host: idle clones share what they have of
+/// their image, so it may well do.
+pub fn overcommitted(plans: &[LaunchPlan], host: Host) -> Option<String> {
+    let mib = |bytes: u64| bytes >> 20;
+    let new: u64 = plans.iter().map(|plan| plan.memory).sum();
+    let all = host.taken.saturating_add(new);
+    (all > host.memory).then(|| {
+        format!(
+            "all instances together may use {} MiB of memory, and this host has {} MiB; guests that use theirs will be \
+             slow or killed (--no-overcommit refuses this)",
+            mib(all),
+            mib(host.memory)
+        )
+    })
 }
 
 /// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and follows from the id.

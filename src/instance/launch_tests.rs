@@ -14,7 +14,7 @@ impl Ids for Counted {
     }
 }
 
-const HOST: Host = Host { memory: 8 << 30 };
+const HOST: Host = Host { memory: 8 << 30, taken: 0 };
 
 fn mapping(device: &str, snapshot: Option<&str>) -> BlockDeviceMapping {
     BlockDeviceMapping {
@@ -157,8 +157,29 @@ fn another_kernel_does_not_take_the_images_ramdisk() {
 #[test]
 fn fewer_than_the_maximum_are_launched_if_no_more_fit() {
     assert_eq!(go(&request(2, 100), &image()).unwrap().len(), 8);
-    let error = go(&request(9, 100), &image()).unwrap_err();
+    let refused = Request { no_overcommit: true, ..request(9, 100) };
+    let error = go(&refused, &image()).unwrap_err();
     assert_eq!(error.code(), Some("InsufficientInstanceCapacity"));
+}
+
+#[test]
+fn what_runs_counts() {
+    let at = |taken: u64, request: &Request| {
+        let host = Host { taken: taken << 30, ..HOST };
+        let plans = resolve(request, &image(), host, &|_, _| Vec::new(), &mut Counted(0))?;
+        Ok::<_, Error>((plans.len(), overcommitted(&plans, host).is_some()))
+    };
+    let strict = |min: u32, max: u32| Request { no_overcommit: true, ..request(min, max) };
+    assert_eq!(at(5, &request(1, 100)).unwrap(), (3, false), "as many as fit");
+    assert_eq!(at(5, &request(3, 3)).unwrap(), (3, false));
+    assert_eq!(at(5, &request(4, 100)).unwrap(), (4, true), "what has to be is launched, and told");
+    assert_eq!(at(0, &request(9, 9)).unwrap(), (9, true));
+    assert_eq!(at(100, &request(1, 1)).unwrap(), (1, true));
+    assert_eq!(at(5, &strict(1, 100)).unwrap(), (3, false));
+    assert_eq!(at(5, &strict(3, 3)).unwrap(), (3, false));
+    let error = at(5, &strict(4, 100)).unwrap_err();
+    assert_eq!(error.code(), Some("InsufficientInstanceCapacity"));
+    assert!(error.message().contains("3072 MiB that running instances leave"), "{error}");
 }
 
 #[test]

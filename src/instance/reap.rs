@@ -11,6 +11,7 @@ use crate::id::VolumeId;
 use crate::image::record::RootDeviceType;
 use crate::plan::{EndReason, Engine, VmReport};
 use crate::store::Locked;
+use crate::store::journal::Cause;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long the record of a terminated instance can be seen, as on EC2.
@@ -175,6 +176,27 @@ fn last_sign_of_life(dir: &InstanceDir, record: &Record, reports: &[VmReport]) -
         .map_or_else(now_ms, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// What ended the VM, if no command did. `end` is the report's last word.
+fn cause(record: &Record, end: Option<&VmReport>) -> Option<&'static str> {
+    let state = record.instance.state;
+    let asked = matches!(state, State::Stopping | State::ShuttingDown);
+    match end {
+        // It was not up: the command that was starting it says so.
+        _ if state == State::Pending => None,
+        Some(VmReport::Ended { reason, .. }) => match reason {
+            EndReason::GuestPoweroff => Some("guest powered off"),
+            EndReason::TripleFault => Some("triple fault"),
+            EndReason::GuestPanic => Some("kernel panic"),
+            EndReason::KvmError => Some("KVM failed"),
+            EndReason::VmmError => Some("VMM failed"),
+            EndReason::Terminated if asked => None,
+            EndReason::Terminated => Some("VMM ended by a signal"),
+        },
+        _ if asked => None,
+        _ => Some("VMM killed"),
+    }
+}
+
 /// Write the final state and remove what it has no use for. The VMM is gone.
 ///
 /// # Errors
@@ -187,7 +209,10 @@ pub fn finish(
 ) -> Result<()> {
     let reports = dir.reports().unwrap_or_default();
     let ended_at = last_sign_of_life(dir, &locked.record, &reports);
+    let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
     let ran = locked.record.instance.spore.starts > 0 || has_started(&reports);
+    let what = cause(&locked.record, end).filter(|_| ran);
+    let cause = what.map(|what| Cause { at: ended_at, what });
     let instance = &mut locked.record.instance;
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
@@ -206,7 +231,7 @@ pub fn finish(
         // First the intention: killed before the volumes are gone, the next command goes on from here.
         if instance.state != State::ShuttingDown {
             instance.state = State::ShuttingDown;
-            dir::save(locked)?;
+            dir::save_because(locked, cause.as_ref())?;
         }
         let give_back = if ran { supply::release_volumes } else { supply::remove_volumes };
         give_back(dir.store(), &locked.record)?;
@@ -214,7 +239,7 @@ pub fn finish(
         locked.record.instance.spore.terminated_at = Some(now_ms());
     }
     locked.record.instance.state = state;
-    dir::save(locked)
+    dir::save_because(locked, cause.as_ref())
 }
 
 #[cfg(test)]

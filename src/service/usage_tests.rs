@@ -7,6 +7,7 @@ fn entry(kind: &str, id: &str, event: Event, wall: u64, boot: (&str, u64), recor
         boot_ms: boot.1,
         boot_id: boot.0.into(),
         account_id: "1000".into(),
+        cause: None,
         command: "run".into(),
         event,
         kind: kind.into(),

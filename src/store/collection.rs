@@ -1,6 +1,6 @@
 //! All objects of one kind.
 
-use super::journal::Event;
+use super::journal::{Cause, Event};
 use super::record::{self, Record};
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
@@ -21,6 +21,9 @@ pub struct Collection<R> {
     path: PathBuf,
     kind: PhantomData<fn() -> R>,
 }
+
+/// Files that replace others once they are whole.
+const UNFINISHED: [&str; 4] = [record::NEW, "data.new", "bundle.json.new", "user-data.new"];
 
 /// What a listing found.
 #[derive(Debug)]
@@ -114,9 +117,12 @@ impl<R: Record> Collection<R> {
         for id in self.ids()? {
             match record::read::<R>(&self.dir(&id)) {
                 Ok(Some(record)) if !self.is_owners(&record) => {}
-                Ok(Some(record)) if *record.id() == id => listing.records.push(record),
+                Ok(Some(record)) if *record.id() == id => {
+                    self.sweep_unfinished(&id);
+                    listing.records.push(record);
+                }
                 Ok(Some(record)) => listing.broken.push(Error::failure(format!(
-                    "the record in {} is that of {}; remove the directory",
+                    "the record in {} is that of {}; put the directory aside",
                     self.dir(&id).display(),
                     record.id()
                 ))),
@@ -230,7 +236,7 @@ impl<R: Record> Collection<R> {
     /// It does not exist or can't be removed. A corrupt one can be removed.
     pub fn remove(&self, id: &R::Id) -> Result<()> {
         if self.exists(id) {
-            self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null, R::REMOVAL);
+            self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null, R::REMOVAL, None);
         }
         if staging::discard(&self.store, &self.dir(id))? {
             Ok(())
@@ -275,6 +281,21 @@ impl<R: Record> Collection<R> {
         }
     }
 
+    /// What a killed command had begun to write in the directory of an object that nobody works on.
+    fn sweep_unfinished(&self, id: &R::Id) {
+        let dir = self.dir(id);
+        let unfinished = UNFINISHED.map(|name| dir.join(name));
+        if !unfinished.iter().any(|path| path.symlink_metadata().is_ok()) {
+            return;
+        }
+        let Ok(file) = File::options().read(true).write(true).open(dir.join("lock")) else {
+            return;
+        };
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            unfinished.iter().for_each(|path| drop(fs::remove_file(path)));
+        }
+    }
+
     /// A record that has no content exists only after a power failure: the object never was.
     fn sweep_void(&self, id: &R::Id) {
         let void = |path: &Path| fs::read(path).is_ok_and(|text| record::is_void(&text));
@@ -306,12 +327,21 @@ impl<R: Record> Locked<R> {
     /// # Errors
     /// It can't be written; the old record stays.
     pub fn save(&mut self, durability: Durability) -> Result<()> {
+        self.save_because(durability, None)
+    }
+
+    /// [`Locked::save`] of what happened by itself.
+    ///
+    /// # Errors
+    /// As [`Locked::save`].
+    pub fn save_because(&mut self, durability: Durability, cause: Option<&Cause>) -> Result<()> {
         let account = self.collection.store.account_dir();
         record::rewrite(&account, &self.dir(), &self.record, durability)?;
         let essence = self.record.essence();
         if essence != self.essence {
             let id = self.record.id().as_ref();
-            self.collection.store.note::<R>(Event::Modified, id, essence.clone(), durability);
+            let store = &self.collection.store;
+            store.note::<R>(Event::Modified, id, essence.clone(), durability, cause);
             self.essence = essence;
         }
         Ok(())

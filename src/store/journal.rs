@@ -8,7 +8,8 @@
 //! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
 //! the medium when the command that did it ends; all lines before it are, too.
 
-use super::{Durability, Record, Store, fault, now};
+use super::time::since_epoch;
+use super::{Durability, Record, Store, fault, rfc3339};
 use crate::error::{Error, OrFail, Result};
 use crate::image::record::Snapshot;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -20,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The journal's name in an account's directory.
 const JOURNAL: &str = "journal.jsonl";
@@ -52,8 +54,11 @@ pub struct Entry {
     pub boot_id: String,
     /// Who, a uid in decimal.
     pub account_id: String,
-    /// By which verb, e.g. `image deregister`.
+    /// By which verb, e.g. `image deregister`; empty of what no command did.
     pub command: String,
+    /// What did it, if no command did: `guest powered off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// What.
     pub event: Event,
     /// To which kind of object.
@@ -62,6 +67,15 @@ pub struct Entry {
     pub id: String,
     /// What matters of it, as it is now.
     pub record: Value,
+}
+
+/// What happened by itself, before any command saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    /// What it was, e.g. `guest powered off`.
+    pub what: &'static str,
 }
 
 /// The verb that this process carries out.
@@ -160,6 +174,7 @@ impl Store {
         id: &str,
         mut record: Value,
         durability: Durability,
+        cause: Option<&Cause>,
     ) {
         // A snapshot never changes, so what its own file takes on the medium is what it costs.
         let data = || self.home.join(R::DIRECTORY).join(id).join("data");
@@ -169,21 +184,32 @@ impl Store {
         {
             record["StoredBytes"] = (meta.blocks() * 512).into();
         }
-        self.append(event, R::KIND, id, record, durability);
+        self.append((event, cause), (R::KIND, id), record, durability);
     }
 
     /// Append a line about what is no object of the store, such as a product.
     pub fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
-        self.append(event, kind, id, record, Durability::Durable);
+        self.append((event, None), (kind, id), record, Durability::Durable);
     }
 
-    fn append(&self, event: Event, kind: &str, id: &str, record: Value, durability: Durability) {
+    fn append(
+        &self,
+        (event, cause): (Event, Option<&Cause>),
+        (kind, id): (&str, &str),
+        record: Value,
+        durability: Durability,
+    ) {
+        let now = since_epoch();
+        let at = cause.map_or(now, |cause| Duration::from_millis(cause.at).min(now));
+        let ago = u64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(u64::MAX);
+        let command = COMMAND.get().filter(|_| cause.is_none());
         let entry = Entry {
-            event_time: now(),
-            boot_ms: boot_ms(),
+            event_time: rfc3339(at),
+            boot_ms: boot_ms().saturating_sub(ago),
             boot_id: boot_id().to_owned(),
             account_id: rustix::process::geteuid().as_raw().to_string(),
-            command: COMMAND.get().cloned().unwrap_or_default(),
+            command: command.cloned().unwrap_or_default(),
+            cause: cause.map(|cause| cause.what.to_owned()),
             event,
             kind: kind.to_owned(),
             id: id.to_owned(),

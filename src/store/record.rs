@@ -17,7 +17,7 @@ use super::{Durability, fault, reserve};
 /// The record's file name in an object's directory.
 pub const RECORD: &str = "record.json";
 /// The next record, until it is whole.
-const NEW: &str = "record.json.new";
+pub(super) const NEW: &str = "record.json.new";
 /// Longer records than this (bytes) are refused: ours have a few KiB.
 const MAX_RECORD: u64 = 1 << 20;
 
@@ -154,7 +154,7 @@ pub(super) fn read<R: Record>(dir: &Path) -> Result<Option<R>> {
     }
     let corrupt = |why: String| {
         Error::failure(format!(
-            "the record {} is not one of {} {}: {why}; repair it or remove its directory",
+            "the record {} is not one of {} {}: {why}; repair it, or put its directory aside",
             path.display(),
             if R::KIND.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" },
             R::KIND
@@ -163,7 +163,28 @@ pub(super) fn read<R: Record>(dir: &Path) -> Result<Option<R>> {
     if text.len() as u64 > MAX_RECORD {
         return Err(corrupt(format!("it is longer than {MAX_RECORD} bytes")));
     }
-    serde_json::from_slice(&text).map(Some).map_err(|e| corrupt(e.to_string()))
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        newer::<R>(dir, &text, &error).unwrap_or_else(|| corrupt(error.to_string()))
+    })
+}
+
+/// The error for a record that has what this Spore does not know: a newer one wrote it, and knows what it means.
+fn newer<R: Record>(dir: &Path, text: &[u8], error: &serde_json::Error) -> Option<Error> {
+    let why = error.to_string();
+    let what = why.split_once(", expected").map_or(&*why, |(what, _)| what);
+    if !["unknown field", "unknown variant"].iter().any(|unknown| why.starts_with(unknown)) {
+        return None;
+    }
+    let record: Value = serde_json::from_slice(text).ok()?;
+    let name = record["Name"].as_str().map(|name| format!(" ('{}')", name.escape_debug()));
+    let id = dir.file_name().unwrap_or_default().to_string_lossy();
+    Some(Error::failure(format!(
+        "the {} {id}{} was written by a newer Spore (its record {} has the {what}): it is left as it is; use \
+         that Spore for it",
+        R::KIND,
+        name.unwrap_or_default(),
+        dir.join(RECORD).display()
+    )))
 }
 
 fn is_ours(dir: &Path) -> bool {

@@ -71,7 +71,7 @@ impl Staging {
         fault::point("appearance of an object");
         fs::rename(&self.path, &target).or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
         self.published = true;
-        store.note::<R>(Event::Created, new.id().as_ref(), new.essence(), durability);
+        store.note::<R>(Event::Created, new.id().as_ref(), new.essence(), durability, None);
         if durability == Durability::Durable {
             sync_dir(&parent)?;
         }

@@ -4,8 +4,12 @@ use std::time::{Duration, SystemTime};
 
 /// The time as EC2 writes it: RFC 3339, UTC, milliseconds.
 pub fn now() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    rfc3339(since.unwrap_or(Duration::ZERO))
+    rfc3339(since_epoch())
+}
+
+/// Time since the epoch by the wall clock.
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Time since the epoch as RFC 3339 in UTC with milliseconds.

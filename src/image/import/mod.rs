@@ -9,6 +9,7 @@ mod denied;
 pub mod external;
 pub mod format;
 pub(super) mod progress;
+mod room;
 pub(super) mod stream;
 
 pub use format::SourceFormat;
@@ -106,6 +107,8 @@ fn import_from(source: &Source, target_dir: &Path, options: &Options) -> Result<
     };
     let (head, _) = format::ends(&file, size).or_fail(|| "read it")?;
     if options.format.is_none() && format::compression(&head)?.is_some() {
+        // Unpacked it is not less.
+        room::check_bytes(size, target_dir)?;
         return import_stream(Stream::new(file), target_dir, options);
     }
     import_file(path, file, target_dir, options)
@@ -132,8 +135,8 @@ fn import_file(path: &Path, mut file: File, dir: &Path, options: &Options) -> Re
             file.rewind().or_fail(|| "read it")?;
             copy_stream(Stream::new(file), out, options, Some(size))
         }
-        SourceFormat::Raw => copy_disk(file, DiskFormat::Raw, out, options),
-        SourceFormat::Qcow2 => copy_disk(file, DiskFormat::Qcow2, out, options),
+        SourceFormat::Raw => copy_disk(file, DiskFormat::Raw, (dir, out), options),
+        SourceFormat::Qcow2 => copy_disk(file, DiskFormat::Qcow2, (dir, out), options),
         SourceFormat::Vmdk | SourceFormat::Vpc | SourceFormat::Vhdx => {
             drop(out);
             let path = path.canonicalize().or_fail(|| "find it")?;
@@ -193,7 +196,12 @@ fn check_size(size: u64) -> Result<()> {
 }
 
 /// Copy the data extents of a disk that can be read at any place.
-fn copy_disk(file: File, format: DiskFormat, out: File, options: &Options) -> Result<Imported> {
+fn copy_disk(
+    file: File,
+    format: DiskFormat,
+    (dir, out): (&Path, File),
+    options: &Options,
+) -> Result<Imported> {
     let disk = block::import_source(file, format).map_err(|cause| {
         let why = format!("it can't be imported: {cause}");
         let error = Error::refused("InvalidParameterValue", why);
@@ -205,6 +213,7 @@ fn copy_disk(file: File, format: DiskFormat, out: File, options: &Options) -> Re
         }
     })?;
     check_size(disk.size())?;
+    room::check(&*disk, dir)?;
     let progress = Progress::new(Some(disk.size()), options.progress);
     let digest = copy_extents(&*disk, out, &progress)?;
     Ok(Imported { format: DiskFormat::Raw, size_bytes: disk.size(), digest })
