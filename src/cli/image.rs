@@ -7,6 +7,7 @@ use super::output::Output;
 use super::select;
 use crate::error::{Error, OrRefuse, Result};
 use crate::id::SnapshotId;
+use crate::image::arrival;
 use crate::image::bundle::{self, RegisterBundle};
 use crate::image::catalog::{self, Manifest};
 use crate::image::export::{self, read::Input};
@@ -14,7 +15,6 @@ use crate::image::import::{Options, Source, SourceFormat, cancel};
 use crate::image::kernel::{self, Registered};
 use crate::image::package::NewImage;
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType, Tag};
-use crate::image::snapshot;
 use crate::store::Store;
 use clap::{Args, Subcommand};
 use std::io::Read;
@@ -258,6 +258,7 @@ fn root_device_type(text: &str) -> Result<RootDeviceType> {
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
     let store = Store::open()?;
+    arrival::sweep(&store);
     match command {
         ImageCommand::Import(args) => {
             cancellable(|| import_any(&store, args)).and_then(|image| told(output, image))
@@ -335,12 +336,11 @@ struct Undo<'a> {
     store: &'a Store,
     kernel: Option<Registered<Kernel>>,
     ramdisk: Option<Registered<Ramdisk>>,
-    snapshot: Option<SnapshotId>,
 }
 
 impl<'a> Undo<'a> {
     fn new(store: &'a Store) -> Self {
-        Self { store, kernel: None, ramdisk: None, snapshot: None }
+        Self { store, kernel: None, ramdisk: None }
     }
 
     /// Find or register what the image boots.
@@ -351,7 +351,7 @@ impl<'a> Undo<'a> {
         Ok(())
     }
 
-    fn register(&self, root: SnapshotId, name: &str, args: &BootArgs) -> Result<Image> {
+    fn manifest(&self, root: SnapshotId, name: &str, args: &BootArgs) -> Manifest {
         let mut manifest = Manifest::with_root(name, root);
         manifest.kernel_id = self.kernel.as_ref().map(|k| k.record.kernel_id.clone());
         manifest.ramdisk_id = self.ramdisk.as_ref().map(|r| r.record.ramdisk_id.clone());
@@ -360,15 +360,12 @@ impl<'a> Undo<'a> {
         manifest.transport = args.transport.map(Into::into);
         manifest.description = args.description.clone();
         manifest.tags = args.tags.clone();
-        catalog::register(self.store, manifest)
+        manifest
     }
 
     /// Keep everything if it went well; else remove what is new and unused. Failing at that is harmless.
     fn settle<T>(self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            if let Some(id) = &self.snapshot {
-                let _ = snapshot::delete(self.store, id);
-            }
             if let Some(kernel) = self.kernel.filter(|k| k.new) {
                 let _ = kernel::deregister(self.store, &kernel.record.kernel_id);
             }
@@ -418,9 +415,8 @@ fn import(
         undo.boot(boot)?;
         let options = Options { format, progress: true };
         let description = format!("Imported for image {name}");
-        let snapshot = snapshot::import(store, source, &options, &description, Vec::new())?;
-        undo.snapshot = Some(snapshot.snapshot_id.clone());
-        undo.register(snapshot.snapshot_id, name, boot)
+        let manifest = |root: SnapshotId| undo.manifest(root, name, boot);
+        arrival::import(store, source, &options, &description, manifest)
     };
     let result = work();
     undo.settle(result)
@@ -448,7 +444,9 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
     catalog::check_name(store, name)?;
     let root = store.snapshots().resolve(text)?.snapshot_id;
     let mut undo = Undo::new(store);
-    let result = undo.boot(&args.boot).and_then(|()| undo.register(root, name, &args.boot));
+    let result = undo
+        .boot(&args.boot)
+        .and_then(|()| catalog::register(store, undo.manifest(root, name, &args.boot)));
     let image = undo.settle(result)?;
     super::detect::warn(store, &image);
     Ok(image)

@@ -7,6 +7,7 @@ use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::Result;
 use crate::id::{InstanceId, SnapshotId};
+use crate::image::arrival;
 use crate::image::import::{Options, Source};
 use crate::image::place::{self, Place};
 use crate::image::record::{Snapshot, SnapshotState, Tag};
@@ -127,6 +128,7 @@ const FILTERS: Filters = &[
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
     let store = Store::open()?;
+    arrival::sweep(&store);
     match command {
         SnapshotCommand::Import { disk, format, description, tags } => {
             let source = Source::from_argument(disk.clone());

@@ -9,7 +9,7 @@ use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::{PvGrub, ROOT_DEVICE, Transport};
-use crate::store::{Durability, Locked, Record, Staging, Store, not_owned, now};
+use crate::store::{Durability, Locked, Record, Store, not_owned, now};
 use crate::volume::owner_id;
 use crate::volume::record::default_volume_type;
 use serde::Deserialize;
@@ -142,18 +142,21 @@ pub fn check_name(store: &Store, name: &str) -> Result<()> {
 /// # Errors
 /// The name is malformed or taken, or something else of the manifest is wrong or does not exist.
 pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
-    register_with(store, manifest, |_, _| Ok(()))
+    let gib = |id: &SnapshotId| snapshot_gib(store, id);
+    Ok(publish(store, manifest, &gib, |_, _| Ok(()))?.record.clone())
 }
 
-/// As [`register`]; `finish` is given the record and the directory before the image appears.
+/// As [`register`], of snapshots whose sizes `gib` tells; `finish` is given the record and the directory before the image
+/// appears. Its lock is held.
 ///
 /// # Errors
 /// As [`register`]'s and as those of `finish`.
-pub(super) fn register_with(
+pub(super) fn publish(
     store: &Store,
     mut manifest: Manifest,
+    gib: Gib<'_>,
     finish: impl FnOnce(&mut Image, &std::path::Path) -> Result<()>,
-) -> Result<Image> {
+) -> Result<Locked<Image>> {
     names::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
     let own = |id| Ok(kernel::own(store, &id)?.record.kernel_id);
@@ -164,11 +167,11 @@ pub(super) fn register_with(
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;
     names::check_free::<Image>(store, &lock, &manifest.name)?;
-    let mut image = resolve_manifest(store, manifest, ImageId::generate()?)?;
-    let staging = Staging::new(store)?;
-    finish(&mut image, staging.path())?;
-    staging.publish(store, &image, Durability::Durable)?;
-    Ok(image)
+    let mut image = resolve_with(store, manifest, ImageId::generate()?, gib)?;
+    store.images().create_locked(Durability::Durable, |dir| {
+        finish(&mut image, dir)?;
+        Ok(image)
+    })
 }
 
 /// The image that a manifest describes, if all of it holds.
@@ -191,7 +194,7 @@ pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
 }
 
 /// How many GiB a snapshot needs, if it may be used.
-type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
+pub(super) type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
 
 /// What an image with this kernel is for.
 fn architecture_of(store: &Store, kernel: Option<&KernelId>) -> Result<Architecture> {

@@ -1,6 +1,7 @@
 //! Images, their kernels and their snapshots.
 
 pub mod accounts;
+pub mod arrival;
 pub mod attribute;
 pub mod boot_entries;
 pub mod boot_method;

@@ -26,6 +26,19 @@ pub fn import(
     description: &str,
     tags: Vec<Tag>,
 ) -> Result<Snapshot> {
+    let (staging, snapshot) = stage(store, source, options, description, tags)?;
+    staging.publish(store, &snapshot, Durability::Durable)?;
+    Ok(snapshot)
+}
+
+/// [`import`] up to where the snapshot is to appear.
+pub(super) fn stage(
+    store: &Store,
+    source: &Source,
+    options: &Options,
+    description: &str,
+    tags: Vec<Tag>,
+) -> Result<(Staging, Snapshot)> {
     names::check_tags(&tags)?;
     let staging = Staging::new(store)?;
     let imported = import::import(source, staging.path(), options)?;
@@ -37,8 +50,7 @@ pub fn import(
     snapshot.description = description.to_owned();
     snapshot.tags = tags;
     import::cancel::check()?;
-    staging.publish(store, &snapshot, Durability::Durable)?;
-    Ok(snapshot)
+    Ok((staging, snapshot))
 }
 
 /// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another link still may: the

@@ -8,6 +8,7 @@
 mod common;
 mod disks;
 mod images;
+mod left;
 mod machines;
 mod step;
 mod users;
@@ -237,6 +238,8 @@ impl Run {
         };
         self.judge(&step, &effect, &now);
         assert_eq!(self.region.debris(), [""; 0].map(std::path::PathBuf::from));
+        left::no_lonely_snapshot(name, &self.world, &now);
+        left::nothing_half_written(&self.region.store);
         self.world = now;
         self.christen();
         if matches!(name, "image share" | "image copy") {
@@ -411,7 +414,7 @@ fn a_killed_command_leaves_a_consistent_store() {
         return;
     }
     let (seed, steps) = (number("SEED", 1), number("KILLS", 250));
-    let killed = AtomicUsize::new(0);
+    let (killed, volumes) = (AtomicUsize::new(0), AtomicUsize::new(0));
     in_stores(steps.div_ceil(STEPS_OF_A_STORE), |n| {
         let mut run = Run::new(1000 + seed + n);
         run.log.push(format!("SEED={} KILLS={STEPS_OF_A_STORE}", seed + n));
@@ -422,7 +425,13 @@ fn a_killed_command_leaves_a_consistent_store() {
                 killed.fetch_add(1, Ordering::Relaxed);
             }
         }
+        volumes.fetch_add(left::every_volume_is_sound(&run.region.store), Ordering::Relaxed);
+        let now = run.look();
+        left::no_orphan(&run.region, &now);
     });
-    eprintln!("{killed:?} commands were killed");
+    eprintln!(
+        "{killed:?} commands were killed: 0 snapshots that no image names, 0 processes without an instance, 0 of \
+         {volumes:?} volumes inconsistent"
+    );
     assert!(killed.into_inner() * 5 > steps);
 }

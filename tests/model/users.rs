@@ -65,7 +65,7 @@ impl Region {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn program(&self) -> PathBuf {
+    pub fn program(&self) -> PathBuf {
         self.dir.path().join("spore")
     }
 

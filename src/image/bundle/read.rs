@@ -10,9 +10,9 @@ use crate::image::catalog::{self, Manifest as Registration};
 use crate::image::import::cancel;
 use crate::image::import::copy::Copy;
 use crate::image::record::{BlockDeviceMapping, Image, ProductCode, RootDeviceType, Snapshot, Tag};
-use crate::image::{names, snapshot};
+use crate::image::{arrival, names};
 use crate::plan::DiskFormat;
-use crate::store::{Durability, Staging, Store, now};
+use crate::store::{Staging, Store, now};
 use crate::volume::owner_id;
 use aes::Aes128;
 use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
@@ -59,20 +59,14 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
         None => names::from_file(manifest.name.trim_end_matches(".img")),
     };
     catalog::check_name(store, &name)?;
-    let snapshot = unbundle(store, &depot, &manifest, &name)?;
-    let id = snapshot.snapshot_id.clone();
-    let registered = registration(&manifest, request, name, id.clone(), depot.location(&file))
-        .and_then(|registration| {
-            let seal = intact::Seal::new(&depot, &file, &text, &manifest.parts)?;
-            catalog::register_with(store, registration, |image, dir| {
-                image.product_codes = codes(&manifest);
-                seal.write(dir)
-            })
-        });
-    if registered.is_err() {
-        let _ = snapshot::delete(store, &id);
-    }
-    registered
+    let made = unbundle(store, &depot, &manifest, &name)?;
+    let id = made.1.snapshot_id.clone();
+    let registration = registration(&manifest, request, name, id, depot.location(&file))?;
+    let seal = intact::Seal::new(&depot, &file, &text, &manifest.parts)?;
+    arrival::publish(store, made, registration, |image, dir| {
+        image.product_codes = codes(&manifest);
+        seal.write(dir)
+    })
 }
 
 fn codes(manifest: &Manifest) -> Vec<ProductCode> {
@@ -118,8 +112,13 @@ fn registration(
     Ok(registration)
 }
 
-/// The bundle's disk as a snapshot.
-fn unbundle(store: &Store, depot: &Depot, manifest: &Manifest, name: &str) -> Result<Snapshot> {
+/// The bundle's disk as a snapshot that is to appear.
+fn unbundle(
+    store: &Store,
+    depot: &Depot,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<(Staging, Snapshot)> {
     let staging = Staging::new(store)?;
     let path = staging.path().join(DATA);
     let doing = || format!("write {}", path.display());
@@ -142,8 +141,7 @@ fn unbundle(store: &Store, depot: &Depot, manifest: &Manifest, name: &str) -> Re
     let (id, made) = (SnapshotId::generate()?, (owner_id(), now()));
     let mut snapshot = Snapshot::flat(id, made, size, (DiskFormat::Raw, digest));
     snapshot.description = format!("Unbundled for image {name}");
-    staging.publish(store, &snapshot, Durability::Durable)?;
-    Ok(snapshot)
+    Ok((staging, snapshot))
 }
 
 /// Digests what passes.
