@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::skip::{is_root, skip};
 use common::{Store, has_kvm};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ fn a_foreign_reader_needs_few_descriptors() {
     let disk = store.home().join("disk.vmdk");
     let mut create = Command::new("qemu-img");
     let Ok(made) = create.args(["create", "-q", "-f", "vmdk"]).arg(&disk).arg("8M").status() else {
-        eprintln!("skipped: a_foreign_reader_needs_few_descriptors: there is no qemu-img");
+        skip("there is no qemu-img");
         return;
     };
     assert!(made.success());
@@ -73,8 +74,7 @@ const USER: u32 = 61_717;
 
 impl Other {
     fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: limits of another user: that needs root");
+        if !is_root() {
             return None;
         }
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
@@ -161,9 +161,7 @@ fn an_instance_outlives_the_terminal_that_it_was_launched_from() {
         return;
     }
     if Command::new("script").arg("--version").output().is_err() {
-        eprintln!(
-            "skipped: an_instance_outlives_the_terminal_that_it_was_launched_from: there is no script(1)"
-        );
+        skip("there is no script(1)");
         return;
     }
     let store = Store::new();

@@ -93,15 +93,9 @@ impl Source {
 
 /// All that is wrong with `sources`.
 fn check(sources: &[Source]) -> Vec<String> {
-    sources
-        .iter()
-        .flat_map(|s| {
-            [edges(s), sizes(s), soundness(s)]
-                .concat()
-                .into_iter()
-                .chain([threads(s), words(s), tests_use_helpers(s)].concat())
-        })
-        .collect()
+    const RULES: [fn(&Source) -> Vec<String>; 6] =
+        [edges, sizes, soundness, threads, words, tests_use_helpers];
+    sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect()
 }
 
 /// Whether `path` is one of `prefixes` or below one.
