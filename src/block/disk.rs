@@ -11,7 +11,6 @@ use crate::sys::pio::Part;
 use crate::sys::uring::Ring;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
@@ -30,10 +29,39 @@ const COMMIT_STACK: usize = 128 << 10;
 /// # Errors
 /// A layer that can't be believed, or a first layer that can't be written.
 pub fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Arc<dyn Disk>> {
-    let chain = Chain::open(layers).or_fail(|| "open the disk")?;
-    let shared = Shared::new(chain, read_only).or_fail(|| "open the disk for writing")?;
-    let shared = RwLock::new(Arc::new(shared));
-    Ok(Arc::new(FileDisk { current: Arc::new(Current { shared, committer: OnceLock::new() }) }))
+    Ok(Arc::new(FileDisk { current: Arc::new(Current::open(layers, read_only)?) }))
+}
+
+/// As [`open`], on a new thread, which does `begin` first. It stays to make flushes durable while queues go on; without it,
+/// a flush is done where it is submitted, and its queue waits.
+///
+/// # Errors
+/// As [`open`]'s, `begin`'s, or the host has no thread for us.
+pub fn open_aside(
+    layers: Vec<(File, DiskFormat)>,
+    read_only: bool,
+    begin: Begin,
+) -> Result<Arc<dyn Disk>> {
+    let (answer, opened) = channel();
+    let main = move || {
+        let current = begin().and_then(|()| Current::open(layers, read_only)).map(Arc::new);
+        let (sender, work) = channel();
+        let weak = match &current {
+            Ok(current) if current.hold().writer.is_some() => {
+                let _ = current.committer.set(sender);
+                Arc::downgrade(current)
+            }
+            _ => Weak::new(),
+        };
+        if answer.send(current).is_ok() {
+            commit_loop(&weak, &work);
+        }
+    };
+    let thread = std::thread::Builder::new().name("block-commit".into());
+    let doing = || "start the thread that flushes the disk";
+    thread.stack_size(COMMIT_STACK).spawn(main).or_fail(doing)?;
+    let current = opened.recv().or_fail(doing)??;
+    Ok(Arc::new(FileDisk { current }))
 }
 
 /// A disk's layers, and what changes the top one. Replaced as a whole when the layers change.
@@ -57,6 +85,13 @@ pub(crate) struct Current {
 }
 
 impl Current {
+    fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Self> {
+        let chain = Chain::open(layers).or_fail(|| "open the disk")?;
+        let shared = Shared::new(chain, read_only).or_fail(|| "open the disk for writing")?;
+        let shared = RwLock::new(Arc::new(shared));
+        Ok(Self { shared, committer: OnceLock::new() })
+    }
+
     /// The state, for what does not change the disk.
     pub(crate) fn get(&self) -> Arc<Shared> {
         self.hold().clone()
@@ -144,30 +179,15 @@ impl Disk for FileDisk {
     }
 
     fn queue(&self, engine: Engine) -> io::Result<Box<dyn Queue>> {
+        let shared = self.current.get();
+        let layers =
+            || shared.chain.layers.iter().map(|layer| layer.host().file().clone()).collect();
         let ring = match engine {
             Engine::Sync => None,
-            Engine::Uring => Some(Ring::new(RING_ENTRIES)?),
-            Engine::Auto => Ring::new(RING_ENTRIES).ok(),
+            Engine::Uring => Some(Ring::new(RING_ENTRIES, layers())?),
+            Engine::Auto => Ring::new(RING_ENTRIES, layers()).ok(),
         };
         Ok(Box::new(DiskQueue::new(self.current.clone(), ring)?))
-    }
-
-    fn flush_aside(&self, begin: Begin) -> io::Result<()> {
-        if self.current.hold().writer.is_none() {
-            return Ok(());
-        }
-        let (sender, work) = channel();
-        if self.current.committer.set(sender).is_err() {
-            return Ok(());
-        }
-        let current = Arc::downgrade(&self.current);
-        let main = move || {
-            if begin().is_ok() {
-                commit_loop(&current, &work);
-            }
-        };
-        let thread = std::thread::Builder::new().name("block-commit".into());
-        thread.stack_size(COMMIT_STACK).spawn(main).map(drop)
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
@@ -188,7 +208,7 @@ impl Disk for FileDisk {
 
     fn layers(&self) -> io::Result<LayersStatus> {
         let shared = self.current.get();
-        let top = shared.chain.layers[0].host().file().metadata()?.ino();
+        let top = rustix::fs::fstat(&**shared.chain.layers[0].host().file())?.st_ino;
         let sealed = match &*shared.previous.lock().unwrap() {
             None => Ok(true),
             Some((_, None)) => Ok(false),
@@ -242,7 +262,8 @@ impl Shared {
         let mut outcome = previous.close();
         while let Ok(false) = outcome {
             // Operations from before the swap are still in flight.
-            std::thread::sleep(Duration::from_millis(1));
+            // Not a sleep, which would be a system call more that its thread may make.
+            std::thread::park_timeout(Duration::from_millis(1));
             outcome = previous.close();
         }
         *self.previous.lock().unwrap() = outcome.err().map(|e| (previous, Some(e.to_string())));

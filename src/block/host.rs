@@ -3,7 +3,7 @@
 
 use crate::sys::iobuf::IoBuf;
 use crate::sys::pio::{self, Part};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, FileType};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -47,9 +47,9 @@ impl HostFile {
 
     /// Bytes in the file now; works for block devices too.
     pub(crate) fn len(&self) -> io::Result<u64> {
-        let metadata = self.file.metadata()?;
-        if metadata.is_file() {
-            return Ok(metadata.len());
+        let stat = rustix::fs::fstat(&*self.file)?;
+        if FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Ok(u64::try_from(stat.st_size).unwrap_or(0));
         }
         (&*self.file).seek(SeekFrom::End(0))
     }

@@ -28,7 +28,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use crate::plan::{DiskFormat, Engine};
-pub use disk::open;
+pub use disk::{open, open_aside};
 pub use import::{ImportSource, import_source};
 pub use reader::{Content, Extent, Reader};
 pub use swap::{Swap, swap_all};
@@ -49,15 +49,6 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// [`Engine::Uring`] was demanded and the host has or allows no io_uring.
     fn queue(&self, engine: Engine) -> io::Result<Box<dyn Queue>>;
-    /// Begin the thread that makes flushes durable while queues go on; `begin` comes first in it. Without it, a flush
-    /// is done where it is submitted, and its queue waits.
-    ///
-    /// # Errors
-    /// The host has no thread for us.
-    fn flush_aside(&self, begin: Begin) -> io::Result<()> {
-        drop(begin);
-        Ok(())
-    }
     /// Fill `bytes` from `offset`, where the caller stands and with what has been written until now.
     ///
     /// # Errors

@@ -116,7 +116,9 @@ impl DiskQueue {
     fn transfer(&mut self, slot: usize, transfer: Transfer, at: At<'_>) -> io::Result<()> {
         let host = at.shared.chain.layers[at.layer].host();
         let At { mut offset, buf, mut start, mut len, .. } = at;
-        let Some(Async { ring, .. }) = &mut self.host else {
+        let ring = self.host.as_mut().map(|host| &mut host.ring);
+        // A ring works on the files that it was made for. One that came later, by a swap, is read without it.
+        let Some(ring) = ring.filter(|ring| ring.knows(host.file())) else {
             return match transfer {
                 Transfer::Read => host.read_part(Part { buf, start, len }, offset),
                 Transfer::Write => host.write_parts(&[Part { buf, start, len }], offset),
@@ -170,12 +172,13 @@ impl DiskQueue {
 
     fn flush(&mut self, token: u64) {
         let shared = self.disk.get();
-        let commit = shared.needs_commit();
         let Some(host) = self.host.as_mut().filter(|_| !shared.read_only) else {
             let result = shared.flush();
             return self.done.push_back((token, result));
         };
-        if commit {
+        // A top that the ring does not know is synced by the committing thread, too.
+        let known = host.ring.knows(shared.chain.layers[0].host().file());
+        if shared.needs_commit() || !known {
             let answers = host.answers.clone();
             if self.disk.commit_aside(Work::Flush(CommitRequest { token, answers })) {
                 host.commits += 1;

@@ -22,6 +22,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, RESET_VECTOR, SMBIOS, ZERO_PAGE};
 use crate::mem::{GuestRam, ram};
 use crate::plan::VmPlan;
+use crate::sys::fds;
 use elf::Elf;
 use params::BootParams;
 use source::Source;
@@ -84,7 +85,7 @@ fn load_kernel(source: Source, ram: &GuestRam) -> Result<(Elf, Range<u64>, Optio
 /// Lay the initial ramdisk as high as it goes within `room`, where the kernel's own early allocations are
 /// least in its way. `None` if it is empty.
 fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<Range<u64>>> {
-    let len = file.metadata().or_fail(|| "read the initial ramdisk's size")?.len();
+    let len = fds::len(file).or_fail(|| "read the initial ramdisk's size")?;
     if len == 0 {
         return Ok(None);
     }

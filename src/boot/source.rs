@@ -1,6 +1,7 @@
 //! The bytes of a kernel: a file that can be mapped, or what came out of a decompressor.
 
 use crate::error::{Error, OrFail, Result};
+use crate::sys::fds;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -19,7 +20,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// Its size cannot be read.
     pub fn file(file: &'a File) -> Result<Self> {
-        let len = file.metadata().or_fail(|| "read the kernel's size")?.len();
+        let len = fds::len(file).or_fail(|| "read the kernel's size")?;
         Ok(Self::File(file, len))
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{MIN_MEMORY, MMIO_HOLE, PAGE, RAM_ABOVE_4G};
+use crate::sys::fds;
 use crate::sys::mmap::{self, HugePages};
 use std::fs::File;
 use std::ops::Range;
@@ -118,7 +119,7 @@ pub fn lay_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) ->
 
 fn read_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
     let doing = || format!("read {len} bytes at offset {offset:#x} of a file to {gpa:#x}");
-    let there = file.metadata().or_fail(doing)?.len().saturating_sub(offset).min(len);
+    let there = fds::len(file).or_fail(doing)?.saturating_sub(offset).min(len);
     let end = gpa.checked_add(there).ok_or("no RAM there").or_fail(doing)?;
     // Clones share the file's position.
     let read = |at: u64, chunk: &mut [u8]| file.read_exact_at(chunk, offset + (at - gpa));

@@ -216,6 +216,6 @@ fn put(file: &mut Option<File>, name: &str, piece: &[u8], limit: u64) -> Result<
     }
     let Some(file) = file else { return Err(wire::nonsense()) };
     file.write_all(piece).or_fail(doing)?;
-    let len = file.metadata().or_fail(doing)?.len();
+    let len = fds::len(file).or_fail(doing)?;
     if len > limit { Err(wire::nonsense()) } else { Ok(()) }
 }

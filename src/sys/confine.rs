@@ -1,21 +1,21 @@
 //! A process that reads what a guest wrote: what it had before is taken away.
 
-use super::seccomp::{Allow, Allow::Call};
+use super::seccomp::{Allow, Allow::Call, Allow::Without};
 use crate::error::{OrFail, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What an allocator and the end of a process take.
 pub const MEMORY_AND_END: &[Allow] = &[
-    Call(libc::SYS_mmap),           // allocator
-    Call(libc::SYS_munmap),         // allocator
-    Call(libc::SYS_mremap),         // allocator
-    Call(libc::SYS_madvise),        // allocator
-    Call(libc::SYS_brk),            // allocator
-    Call(libc::SYS_futex),          // locks
-    Call(libc::SYS_getrandom),      // std's hash maps
-    Call(libc::SYS_sigaltstack),    // the end
-    Call(libc::SYS_rt_sigprocmask), // the end
-    Call(libc::SYS_exit_group),     // the end
+    Without { call: libc::SYS_mmap, argument: 2, bits: libc::PROT_EXEC as u32 }, // allocator
+    Call(libc::SYS_munmap),                                                      // allocator
+    Call(libc::SYS_mremap),                                                      // allocator
+    Call(libc::SYS_madvise),                                                     // allocator
+    Call(libc::SYS_brk),                                                         // allocator
+    Call(libc::SYS_futex),                                                       // locks
+    Call(libc::SYS_getrandom),                                                   // std's hash maps
+    Call(libc::SYS_sigaltstack),                                                 // the end
+    Call(libc::SYS_rt_sigprocmask),                                              // the end
+    Call(libc::SYS_exit_group),                                                  // the end
 ];
 
 /// Limit this process to so many bytes of address space and, if given, seconds of processor time. No core is dumped.

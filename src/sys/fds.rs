@@ -71,6 +71,14 @@ pub fn memfd(name: &str) -> Result<File> {
         .or_fail(|| format!("create memory file {name}"))
 }
 
+/// The bytes in an open file. std asks by statx(2), which takes paths, too, and which no confined thread may call.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn len(file: &File) -> io::Result<u64> {
+    Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
+}
+
 /// A pipe, (reader, writer), both close-on-exec.
 ///
 /// # Errors

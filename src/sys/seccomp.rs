@@ -9,8 +9,44 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub enum Allow {
     /// With any arguments.
     Call(i64),
-    /// ioctl(2) with this request.
-    Ioctl(u64),
+    /// If this argument (from 0) has this value in its low half; several entries of one call are alternatives. It is for
+    /// arguments that the kernel takes as 32 bits.
+    Is {
+        /// The call's number.
+        call: i64,
+        /// Which argument.
+        argument: u32,
+        /// What it has to be.
+        value: u32,
+    },
+    /// If this argument (from 0) has none of these bits.
+    Without {
+        /// The call's number.
+        call: i64,
+        /// Which argument.
+        argument: u32,
+        /// Bits of its low half.
+        bits: u32,
+    },
+    /// ioctl(2) with this request, on a descriptor from `first` to `last`.
+    Ioctl {
+        /// The request.
+        request: u64,
+        /// The lowest descriptor.
+        first: RawFd,
+        /// The highest descriptor.
+        last: RawFd,
+    },
+}
+
+impl Allow {
+    /// The call's number.
+    pub fn call(&self) -> i64 {
+        match *self {
+            Self::Call(call) | Self::Is { call, .. } | Self::Without { call, .. } => call,
+            Self::Ioctl { .. } => libc::SYS_ioctl,
+        }
+    }
 }
 
 /// A system call that a program of somebody else's may not make.
@@ -57,18 +93,13 @@ impl Filter {
     /// # Errors
     /// The list is too long for BPF's jumps or names an impossible number, which no list of ours does.
     pub fn compile(list: &[Allow]) -> Result<Self> {
-        let mut verdicts = Verdicts::new();
-        let mut requests = Vec::new();
+        let mut calls = std::collections::BTreeMap::<u32, Vec<Allow>>::new();
         for allow in list {
-            match *allow {
-                Allow::Call(call) => {
-                    verdicts.insert(number(call)?, vec![give(libc::SECCOMP_RET_ALLOW)]);
-                }
-                Allow::Ioctl(request) => requests.push(request),
-            }
+            calls.entry(number(allow.call())?).or_default().push(*allow);
         }
-        if !requests.is_empty() {
-            verdicts.insert(number(libc::SYS_ioctl)?, ioctl(&requests)?);
+        let mut verdicts = Verdicts::new();
+        for (call, alternatives) in calls {
+            verdicts.insert(call, any(&alternatives)?);
         }
         let trap = give(libc::SECCOMP_RET_TRAP);
         Self::program(verdicts, trap, trap)
@@ -200,6 +231,37 @@ fn unless(
     code
 }
 
+/// Allow a call for which one of these holds.
+fn any(alternatives: &[Allow]) -> Result<Vec<libc::sock_filter>> {
+    let allow = give(libc::SECCOMP_RET_ALLOW);
+    let (mut code, mut requests) = (Vec::new(), std::collections::BTreeMap::new());
+    for alternative in alternatives {
+        match *alternative {
+            Allow::Call(_) => return Ok(vec![allow]),
+            Allow::Is { argument: index, value, .. } => {
+                code.extend([load(argument(index)), jump(libc::BPF_JEQ, value, 0, 1), allow]);
+            }
+            Allow::Without { argument: index, bits, .. } => {
+                code.extend([load(argument(index)), jump(libc::BPF_JSET, bits, 1, 0), allow]);
+            }
+            Allow::Ioctl { request, first, last } => {
+                let fds = (number(first.into())?, number(i64::from(last) + 1)?);
+                requests.entry(fds).or_insert_with(Vec::new).push(request);
+            }
+        }
+    }
+    for ((first, beyond), requests) in requests {
+        let requests = ioctl(&requests)?;
+        let skip = u8::try_from(requests.len()).or_fail(|| "compile a seccomp filter")?;
+        code.push(load(argument(0)));
+        code.push(jump(libc::BPF_JGE, first, 0, skip + 1));
+        code.push(jump(libc::BPF_JGE, beyond, skip, 0));
+        code.extend(requests);
+    }
+    code.push(give(libc::SECCOMP_RET_TRAP));
+    Ok(code)
+}
+
 /// Allow these requests. The kernel looks at the low half only (fs/ioctl.c takes an unsigned int).
 fn ioctl(requests: &[u64]) -> Result<Vec<libc::sock_filter>> {
     let mut code = vec![load(argument(1))];
@@ -207,7 +269,6 @@ fn ioctl(requests: &[u64]) -> Result<Vec<libc::sock_filter>> {
         let request = u32::try_from(request).or_fail(|| "compile a seccomp filter")?;
         code.extend([jump(libc::BPF_JEQ, request, 0, 1), give(libc::SECCOMP_RET_ALLOW)]);
     }
-    code.push(give(libc::SECCOMP_RET_TRAP));
     Ok(code)
 }
 
@@ -291,19 +352,19 @@ mod tests {
     use super::*;
 
     /// What the program answers to a system call.
-    fn ask(filter: &Filter, number: u32, arch: u32, argument: u64) -> u32 {
+    fn ask(filter: &Filter, number: u32, arch: u32, arguments: [u64; 6]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let step = filter.0[at];
             let code = u32::from(step.code);
             let holds = match code {
                 c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    let argument = |k: u32| arguments[(k - ARGUMENTS) as usize / 8];
                     accumulator = match step.k {
                         NUMBER => number,
                         ARCH => arch,
-                        // All arguments are the same.
-                        k if k % 8 == 0 => argument as u32,
-                        _ => (argument >> 32) as u32,
+                        k if k % 8 == 0 => argument(k) as u32,
+                        k => (argument(k) >> 32) as u32,
                     };
                     at += 1;
                     continue;
@@ -315,37 +376,75 @@ mod tests {
                 }
                 c if c == libc::BPF_RET | libc::BPF_K => return step.k,
                 c if c & 0xf0 == libc::BPF_JEQ => accumulator == step.k,
-                _ => accumulator >= step.k,
+                c if c & 0xf0 == libc::BPF_JSET => accumulator & step.k != 0,
+                c if c & 0xf0 == libc::BPF_JGE => accumulator >= step.k,
+                c => panic!("instruction {c:#x}"),
             };
             at += 1 + usize::from(if holds { step.jt } else { step.jf });
         }
     }
 
+    /// Whether a call with these arguments is allowed.
+    fn allows(filter: &Filter, call: i64, arguments: [u64; 6]) -> bool {
+        let verdict = ask(filter, call as u32, ARCH_X86_64, arguments);
+        assert!([libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_TRAP].contains(&verdict));
+        verdict == libc::SECCOMP_RET_ALLOW
+    }
+
     #[test]
     fn what_is_listed_is_allowed_and_nothing_else() {
-        let listed = [0, 1, 3, 16, 231, 232];
-        let mut list: Vec<_> =
-            listed.iter().filter(|&&n| n != 16).map(|&n| Allow::Call(n)).collect();
-        list.extend([Allow::Ioctl(0xae80), Allow::Ioctl(0x8208_ae63)]);
+        let listed = [0, 1, 3, 231, 232];
+        let list: Vec<_> = listed.iter().map(|&n| Allow::Call(n)).collect();
         let filter = Filter::compile(&list).unwrap();
         for number in 0..600 {
             let listed = listed.contains(&i64::from(number));
-            let verdict = ask(&filter, number, ARCH_X86_64, 0xae80);
+            let verdict = ask(&filter, number, ARCH_X86_64, [0; 6]);
             assert_eq!(verdict == libc::SECCOMP_RET_ALLOW, listed, "{number}");
             // The x32 ABI's numbers.
-            let verdict = ask(&filter, number | X32, ARCH_X86_64, 0xae80);
+            let verdict = ask(&filter, number | X32, ARCH_X86_64, [0; 6]);
             assert_eq!(verdict, libc::SECCOMP_RET_TRAP);
         }
-        assert_eq!(ask(&filter, 16, ARCH_X86_64, 0x8208_ae63), libc::SECCOMP_RET_ALLOW);
-        assert_eq!(ask(&filter, 16, ARCH_X86_64, 0x5401), libc::SECCOMP_RET_TRAP);
         // AUDIT_ARCH_I386: its call 3 is another.
-        assert_eq!(ask(&filter, 3, 0x4000_0003, 0), libc::SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(ask(&filter, 3, 0x4000_0003, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+    }
+
+    #[test]
+    fn arguments_are_looked_at() {
+        let filter = Filter::compile(&[
+            Allow::Ioctl { request: 0xae80, first: 5, last: 7 },
+            Allow::Ioctl { request: 0x8208_ae63, first: 5, last: 7 },
+            Allow::Ioctl { request: 0xae01, first: 3, last: 3 },
+            Allow::Without { call: 9, argument: 2, bits: 4 },
+            Allow::Is { call: 234, argument: 0, value: 1234 },
+            Allow::Is { call: 28, argument: 2, value: 4 },
+            Allow::Is { call: 28, argument: 2, value: 8 },
+            Allow::Call(0),
+        ])
+        .unwrap();
+        for fd in 0..10 {
+            let on = |request| allows(&filter, libc::SYS_ioctl, [fd, request, 0, 0, 0, 0]);
+            assert_eq!(on(0xae80), (5..=7).contains(&fd), "{fd}");
+            assert_eq!(on(0x8208_ae63), (5..=7).contains(&fd), "{fd}");
+            assert_eq!(on(0xae01), fd == 3, "{fd}");
+            assert!(!on(0x5401));
+        }
+        for (prot, allowed) in
+            [(0, true), (3, true), (4, false), (7, false), (0x1_0000_0004, false)]
+        {
+            assert_eq!(allows(&filter, libc::SYS_mmap, [0, 0, prot, 0, 0, 0]), allowed, "{prot}");
+        }
+        assert!(allows(&filter, libc::SYS_tgkill, [1234, 0, 0, 0, 0, 0]));
+        assert!(!allows(&filter, libc::SYS_tgkill, [1235, 1234, 1234, 0, 0, 0]));
+        for advice in 0..20 {
+            let allowed = allows(&filter, libc::SYS_madvise, [0, 0, advice, 0, 0, 0]);
+            assert_eq!(allowed, [4, 8].contains(&advice), "{advice}");
+        }
     }
 
     #[test]
     fn an_empty_list_allows_nothing() {
         let filter = Filter::compile(&[]).unwrap();
-        assert_eq!(ask(&filter, 0, ARCH_X86_64, 0), libc::SECCOMP_RET_TRAP);
+        assert!(!allows(&filter, 0, [0; 6]));
     }
 
     #[test]
@@ -364,8 +463,8 @@ mod tests {
                 435 => libc::SECCOMP_RET_ERRNO | absent,
                 _ => libc::SECCOMP_RET_ALLOW,
             };
-            assert_eq!(ask(&filter, number, ARCH_X86_64, 0), expected, "{number}");
-            let verdict = ask(&filter, number | X32, ARCH_X86_64, 0);
+            assert_eq!(ask(&filter, number, ARCH_X86_64, [0; 6]), expected, "{number}");
+            let verdict = ask(&filter, number | X32, ARCH_X86_64, [0; 6]);
             assert_eq!(verdict, libc::SECCOMP_RET_KILL_PROCESS);
         }
         for (argument, allowed) in [
@@ -375,9 +474,9 @@ mod tests {
             (value & 0xffff_ffff, false),
             (0, false),
         ] {
-            let verdict = ask(&filter, 56, ARCH_X86_64, argument);
+            let verdict = ask(&filter, 56, ARCH_X86_64, [argument; 6]);
             assert_eq!(verdict == libc::SECCOMP_RET_ALLOW, allowed, "{argument:#x}");
         }
-        assert_eq!(ask(&filter, 3, 0x4000_0003, 0), libc::SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(ask(&filter, 3, 0x4000_0003, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! The ring owns what the kernel reads and writes: buffers, lists and files live in its table until
 //! their completion has been seen, and dropping the ring waits for them.
+//!
+//! A seccomp filter sees io_uring_enter(2) and not what is in the ring, which whoever has taken a thread over writes as it
+//! likes. So the kernel itself keeps the ring to reads, writes and syncs of the files that it was made for
+//! (IORING_REGISTER_RESTRICTIONS): nothing opens, connects or executes, and no later registration changes that.
 
 use super::iobuf::IoBuf;
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use std::fs::File;
 use std::io;
@@ -42,6 +47,7 @@ pub struct Request {
 /// A request in the kernel's hands, and the list that the kernel may still read.
 struct Flight {
     request: Request,
+    file: types::Fixed,
     iovs: Box<[libc::iovec]>,
 }
 
@@ -51,6 +57,8 @@ unsafe impl Send for Flight {}
 /// A ring for one thread at a time.
 pub struct Ring {
     ring: IoUring,
+    /// What it may work on, in the order that the kernel has them.
+    files: Vec<Arc<File>>,
     flights: Vec<Option<Flight>>,
     free: Vec<usize>,
     finished: Vec<(usize, i32)>,
@@ -58,19 +66,44 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring with room for `entries` submissions at once; more may be in flight.
+    /// A ring for transfers of these files and nothing else, with room for `entries` submissions at once; more may be in
+    /// flight.
     ///
     /// # Errors
-    /// Those of io_uring_setup(2): ENOSYS, EPERM (a sysctl or a seccomp filter), ENOMEM.
-    pub fn new(entries: u32) -> io::Result<Self> {
-        let ring = IoUring::builder().setup_clamp().build(entries)?;
+    /// Those of io_uring_setup(2) and io_uring_register(2): ENOSYS, EPERM (a sysctl or a seccomp filter), ENOMEM, and EINVAL
+    /// from a kernel before 5.10, whose rings can't be restricted.
+    pub fn new(entries: u32, files: Vec<Arc<File>>) -> io::Result<Self> {
+        let ring = IoUring::builder().setup_clamp().setup_r_disabled().build(entries)?;
+        let submitter = ring.submitter();
+        let fds: Vec<_> = files.iter().map(|file| file.as_raw_fd()).collect();
+        submitter.register_files(&fds)?;
+        submitter.register_restrictions(&mut [
+            Restriction::sqe_op(opcode::Read::CODE),
+            Restriction::sqe_op(opcode::Readv::CODE),
+            Restriction::sqe_op(opcode::Write::CODE),
+            Restriction::sqe_op(opcode::Writev::CODE),
+            Restriction::sqe_op(opcode::Fsync::CODE),
+            Restriction::sqe_flags_required(squeue::Flags::FIXED_FILE.bits()),
+        ])?;
+        // From here on the restrictions hold. No registration is among what they allow.
+        submitter.register_enable_rings()?;
         Ok(Self {
             ring,
+            files,
             flights: Vec::new(),
             free: Vec::new(),
             finished: Vec::new(),
             queued: false,
         })
+    }
+
+    /// Whether it was made for this file.
+    pub fn knows(&self, file: &Arc<File>) -> bool {
+        self.index(file).is_some()
+    }
+
+    fn index(&self, file: &Arc<File>) -> Option<u32> {
+        self.files.iter().position(|known| Arc::ptr_eq(known, file)).map(|index| index as u32)
     }
 
     /// Requests whose completion has not been seen.
@@ -81,8 +114,9 @@ impl Ring {
     /// Queue a request; [`Ring::submit`] makes the kernel see it.
     ///
     /// # Errors
-    /// `InvalidInput` if the piece leaves its buffer; errors of io_uring_enter(2) if the ring was full.
+    /// `InvalidInput` if the piece leaves its buffer or the ring does not know the file; errors of io_uring_enter(2) if the ring was full.
     pub fn push(&mut self, request: Request) -> io::Result<()> {
+        let index = self.index(&request.file).ok_or(io::ErrorKind::InvalidInput)?;
         let iovs = match request.transfer {
             Transfer::Sync => Box::default(),
             _ => match request.buf.range(request.start, request.len) {
@@ -94,7 +128,7 @@ impl Ring {
             self.flights.push(None);
             self.flights.len() - 1
         });
-        self.flights[slot] = Some(Flight { request, iovs });
+        self.flights[slot] = Some(Flight { request, file: types::Fixed(index), iovs });
         self.start(slot)
     }
 
@@ -213,8 +247,8 @@ impl Drop for Ring {
 }
 
 fn entry(flight: &Flight) -> squeue::Entry {
-    let Flight { request, iovs } = flight;
-    let fd = types::Fd(request.file.as_raw_fd());
+    let Flight { request, file, iovs } = flight;
+    let fd = *file;
     let count = iovs.len() as u32;
     match (request.transfer, &**iovs) {
         (Transfer::Read, [one]) => opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32)
@@ -260,16 +294,47 @@ fn advance(flight: &mut Flight, result: i32) -> Option<io::Result<()>> {
 }
 
 #[cfg(test)]
+impl Ring {
+    /// What somebody tries who has taken over the thread that the ring belongs to, each with the kernel's answer.
+    pub fn attempts(&mut self) -> Vec<(&'static str, i32)> {
+        let (outside, inside) = (types::Fd(self.files[0].as_raw_fd()), types::Fixed(0));
+        let address = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
+        let address = (&raw const address).cast();
+        let mut byte = 0u8;
+        let path = c"/etc/passwd".as_ptr();
+        let entries = [
+            ("socket", opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build()),
+            ("connect", opcode::Connect::new(outside, address, 110).build()),
+            ("connect a file of its own", opcode::Connect::new(inside, address, 110).build()),
+            ("openat", opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path).build()),
+            ("send", opcode::Send::new(inside, &raw const byte, 1).build()),
+            ("close", opcode::Close::new(outside).build()),
+            ("change its files", opcode::FilesUpdate::new(&raw const outside.0, 1).build()),
+            ("nothing", opcode::Nop::new().build()),
+            ("read by descriptor", opcode::Read::new(outside, &raw mut byte, 1).build()),
+        ];
+        let attempt = |ring: &mut IoUring, entry: &squeue::Entry| {
+            // SAFETY: what the entry points to outlives the wait for its completion.
+            unsafe { ring.submission().push(entry) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            ring.completion().next().unwrap().result()
+        };
+        entries.iter().map(|(what, entry)| (*what, attempt(&mut self.ring, entry))).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn transfers_are_whole_and_zero_beyond_the_end() {
-        let Ok(mut ring) = Ring::new(4) else {
-            eprintln!("skipped: no io_uring here");
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let other = Arc::new(tempfile::tempfile().unwrap());
+        let Ok(mut ring) = Ring::new(4, vec![other, file.clone()]) else {
+            println!("skipped: transfers_are_whole_and_zero_beyond_the_end: no io_uring here");
             return;
         };
-        let file = Arc::new(tempfile::tempfile().unwrap());
         let push = |ring: &mut Ring, user, transfer, offset, buf: &Arc<IoBuf>| {
             let (file, len, buf) = (file.clone(), buf.len(), buf.clone());
             ring.push(Request { user, transfer, file, offset, buf, start: 0, len }).unwrap();

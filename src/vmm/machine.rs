@@ -37,11 +37,11 @@ use crate::vmm::pc::Pc;
 use crate::vmm::pci::irqfd;
 use crate::vmm::regs;
 use crate::vmm::report::Report;
-use crate::vmm::sandbox::Filters;
+use crate::vmm::sandbox::{Filters, Role};
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
 use kvm_ioctls::{Kvm, VmFd};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A disk with the device in front of it.
@@ -60,7 +60,7 @@ pub struct Bare {
     entry: Entry,
     board: Board,
     shared: Arc<vcpu::Shared>,
-    filters: Option<Arc<Filters>>,
+    filters: Option<Filters>,
 }
 
 impl Bare {
@@ -82,13 +82,15 @@ impl Bare {
         let board = Board::create(kvm, &plan, &payload, &ram, &entry)?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new()?), first_io));
-        let filters = plan.sandbox.then(|| Arc::new(Filters::new(plan.transport)));
+        let vcpus = board.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
+        let filters = Filters::new(plan.transport, board.vm.as_raw_fd(), vcpus);
+        let filters = plan.sandbox.then_some(filters);
         Ok(Self { plan, payload, ram, entry, board, shared, filters })
     }
 
     /// The seat of a vCPU; 0 is the boot processor, which every machine has.
     pub fn seat(&self, index: usize) -> Seat {
-        let (shared, filters) = (self.shared.clone(), self.filters.clone());
+        let (shared, filters) = (self.shared.clone(), self.filters);
         Seat { vcpu: self.board.vcpus[index].clone(), shared, filters }
     }
 }
@@ -113,7 +115,7 @@ pub struct Machine {
     pub console: Arc<Console>,
     /// Where vCPUs stop.
     pub gate: Arc<Gate>,
-    filters: Option<Arc<Filters>>,
+    filters: Option<Filters>,
 }
 
 impl Machine {
@@ -134,9 +136,8 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
-        let (disks, devices) = devices(open_disks(&plan, filters.as_ref(), report)?, report);
-        let confine = confine_worker(filters.as_ref());
-        let on_start: ThreadStart = Arc::new(move |_| confine());
+        let (disks, devices) = devices(open_disks(&plan, filters, report)?, report);
+        let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::worker(kind)));
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.transport, devices, &vm, &ram, &on_start)?;
         let mut pio = port_bus(&serial, &power, &gate, pci)?;
@@ -171,7 +172,7 @@ impl Machine {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_event_thread(&self) -> Result<()> {
-        self.filters.as_ref().map_or(Ok(()), |filters| filters.confine_event())
+        confine(self.filters, Role::Event)
     }
 
     /// Bring all vCPUs to a halt at the gate.
@@ -262,12 +263,15 @@ fn port_bus(
     Ok(bus)
 }
 
-fn open_disk(plan: &DiskPlan) -> Result<Arc<dyn Disk>> {
+/// Its tables may be anybody's, so that the thread which reads them is confined.
+fn open_disk(plan: &DiskPlan, filters: Option<Filters>) -> Result<Arc<dyn Disk>> {
     let mut layers = Vec::with_capacity(plan.layers.len());
     for layer in &plan.layers {
         layers.push((fds::take_file(layer.fd)?, layer.format));
     }
-    block::open(layers, plan.read_only).or_fail(|| format!("open disk {}", plan.volume_id))
+    let begin = Box::new(move || confine(filters, Role::Commit));
+    block::open_aside(layers, plan.read_only, begin)
+        .or_fail(|| format!("open disk {}", plan.volume_id))
 }
 
 /// A disk that is open, and what the guest's device for it needs.
@@ -285,13 +289,11 @@ fn notices(report: &Arc<Report>) -> Notices {
 /// Open the plan's disks, with their engines.
 fn open_disks(
     plan: &VmPlan,
-    filters: Option<&Arc<Filters>>,
+    filters: Option<Filters>,
     report: &Arc<Report>,
 ) -> Result<Vec<OpenDisk>> {
     let open = |plan: &DiskPlan| {
-        let (disk, notices) = (open_disk(plan)?, notices(report));
-        let flusher = disk.flush_aside(Box::new(confine_worker(filters)));
-        flusher.or_fail(|| format!("start the thread that flushes disk {}", plan.volume_id))?;
+        let (disk, notices) = (open_disk(plan, filters)?, notices(report));
         let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
         let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
         let hold = plan.hold.map(fds::take).transpose()?;
@@ -312,12 +314,9 @@ fn devices(disks: Vec<OpenDisk>, report: &Arc<Report>) -> (Vec<MachineDisk>, Vec
     (machine_disks, devices)
 }
 
-/// What a device's thread does first.
-fn confine_worker(
-    filters: Option<&Arc<Filters>>,
-) -> impl Fn() -> Result<()> + Send + Sync + 'static {
-    let filters = filters.cloned();
-    move || filters.as_ref().map_or(Ok(()), |filters| filters.confine_worker())
+/// What a thread with this role does first.
+fn confine(filters: Option<Filters>, role: Role) -> Result<()> {
+    filters.map_or(Ok(()), |filters| filters.confine(role))
 }
 
 /// The engines in use, in the order of the disks.

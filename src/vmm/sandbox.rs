@@ -3,12 +3,13 @@
 
 use crate::error::{OrFail, Result};
 use crate::plan::Transport;
-use crate::sys::seccomp::{self, Allow, Allow::Call, Allow::Ioctl, Filter};
+use crate::sys::seccomp::Allow::{self, Call, Ioctl, Is, Without};
+use crate::sys::seccomp::{self, Filter};
+use crate::virtio::device::DeviceKind;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
 
 /// KVM's ioctl numbers, KVMIO being 0xae. (linux/kvm.h)
 mod kvm {
@@ -39,154 +40,225 @@ mod kvm {
     pub const IOEVENTFD: u64 = write(0x79, 0x40);
 }
 
+/// No thread makes memory executable.
+const fn not_executable(call: i64) -> Allow {
+    Without { call, argument: 2, bits: libc::PROT_EXEC as u32 }
+}
+
+const fn advice(advice: i32) -> Allow {
+    Is { call: libc::SYS_madvise, argument: 2, value: advice as u32 }
+}
+
 /// What every thread needs.
 const COMMON: &[Allow] = &[
-    Call(libc::SYS_read),            // eventfds, signalfd, sockets
-    Call(libc::SYS_write),           // eventfds, report, console log, sockets
-    Call(libc::SYS_futex),           // locks, condition variables, thread ends
-    Call(libc::SYS_rt_sigreturn),    // from the kick's handler
-    Call(libc::SYS_rt_sigprocmask),  // the end of a thread
-    Call(libc::SYS_sigaltstack),     // std's stack guard, at the end of a thread
-    Call(libc::SYS_mmap),            // allocator
-    Call(libc::SYS_munmap),          // allocator
-    Call(libc::SYS_mremap),          // allocator
-    Call(libc::SYS_mprotect),        // allocator: a thread's arena grows
-    Call(libc::SYS_madvise),         // allocator; the stack of a thread that ends
-    Call(libc::SYS_brk),             // allocator
-    Call(libc::SYS_clock_gettime),   // where the vDSO cannot
-    Call(libc::SYS_gettid),          // names a panicking thread
-    Call(libc::SYS_getpid),          // kick
-    Call(libc::SYS_tgkill),          // kick
-    Call(libc::SYS_sched_yield),     // a contended lock
-    Call(libc::SYS_restart_syscall), // after a stop signal
-    Call(libc::SYS_close),           // a descriptor that is done with
-    Call(libc::SYS_exit),            // the end of a thread
-    Call(libc::SYS_exit_group),      // the end
+    Call(libc::SYS_write),              // eventfds, report, console log, sockets
+    Call(libc::SYS_futex),              // locks, condition variables, waits with a deadline
+    Call(libc::SYS_rt_sigreturn),       // from the handler of the kick, and of what a filter traps
+    Call(libc::SYS_restart_syscall),    // a wait with a deadline, after the process was stopped
+    not_executable(libc::SYS_mmap),     // allocator
+    not_executable(libc::SYS_mprotect), // allocator: a thread's arena grows
+    Call(libc::SYS_munmap),             // allocator
+    Call(libc::SYS_mremap),             // allocator
+    Call(libc::SYS_brk),                // allocator
+    Call(libc::SYS_clock_gettime),      // where the vDSO cannot
+    Call(libc::SYS_exit_group),         // the end
 ];
 
+/// Where overflows are checked, so is by std that what it closes is open.
+const CLOSING: &[Allow] = if cfg!(debug_assertions) {
+    &[Is { call: libc::SYS_fcntl, argument: 1, value: libc::F_GETFD as u32 }]
+} else {
+    &[]
+};
+
 const VCPU: &[Allow] = &[
-    Ioctl(kvm::RUN),           // the guest
-    Ioctl(kvm::GET_REGS),      // where it was when KVM gave up
+    Call(libc::SYS_getpid),    // the address of a kick
+    Call(libc::SYS_gettid),    // the same
     Call(libc::SYS_fallocate), // the console log, when it is full
     Call(libc::SYS_ftruncate), // the same, where files have no beginning to cut off
     Call(libc::SYS_lseek),     // the same
 ];
 
-/// What a vCPU needs where devices are on a PCI bus: their driver chooses the messages and addresses.
-const VCPU_PCI: &[Allow] = &[
-    Ioctl(kvm::SET_GSI_ROUTING), // MSI-X table
-    Ioctl(kvm::IOEVENTFD), // doorbells of a driver that is ready, and those of a BAR that moves
+/// On the vCPU's own descriptor.
+const VCPU_IOCTLS: &[u64] = &[
+    kvm::RUN,      // the guest
+    kvm::GET_REGS, // where it was when KVM gave up
 ];
 
-/// Disk I/O, whichever engine does it. Also the event thread's, which closes disks and reloads kernels.
-const FILES: &[Allow] = &[
-    Call(libc::SYS_ppoll),          // waits for the guest and for completions
-    Call(libc::SYS_poll),           // the same
-    Call(libc::SYS_io_uring_enter), // engine uring
-    Call(libc::SYS_preadv),         // engine sync
-    Call(libc::SYS_pwritev),        // engine sync
-    Call(libc::SYS_preadv2),        // what the page cache has
-    Call(libc::SYS_pwritev2),       // engine sync
-    Call(libc::SYS_pread64),        // metadata
-    Call(libc::SYS_pwrite64),       // data in one piece, metadata
-    Call(libc::SYS_readv),          // kernel and ramdisk
-    Call(libc::SYS_writev),         // std's writers
-    Call(libc::SYS_fdatasync),      // flush
-    Call(libc::SYS_fsync),          // flush of metadata
-    Call(libc::SYS_fallocate),      // discard, write-zeroes
-    Call(libc::SYS_ftruncate),      // an overlay grows
-    Call(libc::SYS_lseek),          // holes of a raw base
-    Call(libc::SYS_fstat),          // file sizes
-    Call(libc::SYS_newfstatat),     // file sizes (fstat in glibc)
-    Call(libc::SYS_statx),          // file sizes (std)
-    Call(libc::SYS_fcntl),          // std's duplicates of descriptors
+/// On the VM's descriptor, by a vCPU where devices are on a PCI bus: their driver chooses the messages and addresses.
+const VCPU_PCI_IOCTLS: &[u64] = &[
+    kvm::SET_GSI_ROUTING, // MSI-X table
+    kvm::IOEVENTFD,       // doorbells of a driver that is ready, and those of a BAR that moves
 ];
 
+/// What every thread of a device needs.
 const WORKER: &[Allow] = &[
-    Call(libc::SYS_getrandom),       // virtio-rng
-    Call(libc::SYS_clock_nanosleep), // a snapshot waits for operations from before it
+    Call(libc::SYS_read),           // eventfds
+    Call(libc::SYS_close),          // eventfds and the ring, at the end
+    Call(libc::SYS_rt_sigprocmask), // the end of a thread
+    Call(libc::SYS_sigaltstack),    // std's stack guard, at the end of a thread
+    advice(libc::MADV_DONTNEED),    // the stack of a thread that ends
+    Call(libc::SYS_exit),           // the end of a thread
+];
+
+/// What is done to a disk's files by each thread that works on them.
+const FILES: &[Allow] = &[
+    Call(libc::SYS_preadv),      // data, engine sync
+    Call(libc::SYS_pwritev),     // data
+    Call(libc::SYS_pread64),     // metadata
+    Call(libc::SYS_pwrite64),    // data in one piece, metadata
+    Call(libc::SYS_fdatasync),   // flush
+    Call(libc::SYS_fallocate),   // discard, write-zeroes
+    Call(libc::SYS_ftruncate),   // an overlay grows
+    Call(libc::SYS_sched_yield), // std's channel to the committing thread, when two meet there
+];
+
+/// A request queue of a disk.
+const BLOCK: &[Allow] = &[
+    Call(libc::SYS_ppoll),          // waits for the guest and for completions
+    Call(libc::SYS_io_uring_enter), // engine uring; the ring itself takes reads, writes and syncs of its own files only
+    Call(libc::SYS_preadv2),        // what the page cache has
+];
+
+/// The thread that writes a disk's metadata out.
+const COMMIT: &[Allow] = &[
+    Call(libc::SYS_fstat), // the length of an overlay, before its end is cut off
+    Call(libc::SYS_lseek), // the length of a block device
+    Call(libc::SYS_getrandom), // std's hash maps
+];
+
+/// The entropy device.
+const ENTROPY: &[Allow] = &[
+    Call(libc::SYS_ppoll),     // waits for the guest
+    Call(libc::SYS_getrandom), // what the guest gets
 ];
 
 const EVENT: &[Allow] = &[
-    Call(libc::SYS_accept4),      // control socket
-    Call(libc::SYS_recvfrom),     // control clients
-    Call(libc::SYS_recvmsg),      // control clients that pass descriptors
-    Call(libc::SYS_sendto),       // control clients, without SIGPIPE
-    Call(libc::SYS_shutdown),     // control clients
-    Call(libc::SYS_memfd_create), // a kernel that a boot menu names
-    Call(libc::SYS_getrandom),    // std's hash maps
-    Ioctl(kvm::RUN),              // completes an access before a reset
-    Ioctl(kvm::SET_REGS),         // reset
-    Ioctl(kvm::SET_SREGS),        // reset
-    Ioctl(kvm::SET_MSRS),         // reset
-    Ioctl(kvm::SET_FPU),          // reset
-    Ioctl(kvm::SET_LAPIC),        // reset
-    Ioctl(kvm::SET_MP_STATE),     // reset
-    Ioctl(kvm::SET_VCPU_EVENTS),  // reset
-    Ioctl(kvm::SET_XCRS),         // reset
-    Ioctl(kvm::SET_IRQCHIP),      // reset
-    Ioctl(kvm::SET_PIT2),         // reset
-    Ioctl(kvm::GET_MP_STATE),     // status: CPUs online
-    Ioctl(0x5421),                // FIONBIO: control clients
+    Call(libc::SYS_read),          // eventfds, signalfd
+    Call(libc::SYS_close),         // connections, files of a disk or a kernel that is replaced
+    Call(libc::SYS_ppoll),         // waits for all of them
+    Call(libc::SYS_getpid),        // status
+    advice(libc::MADV_DONTNEED),   // code that ran once
+    advice(libc::MADV_HUGEPAGE),   // RAM, at a reset
+    advice(libc::MADV_NOHUGEPAGE), // the same
+    advice(libc::MADV_DONTDUMP),   // the same
+    Call(libc::SYS_fstat),         // the length of a kernel, and of a disk's file
+    Call(libc::SYS_lseek),         // the console log, when it is full; the length of a block device
+    Call(libc::SYS_memfd_create),  // a kernel that a boot menu names
+    Call(libc::SYS_getrandom),     // std's hash maps
+    Call(libc::SYS_accept4),       // control socket
+    Call(libc::SYS_recvmsg),       // control clients, which may pass descriptors
+    Call(libc::SYS_recvfrom),      // the reader of a boot menu
+    Call(libc::SYS_sendto),        // both, without SIGPIPE
 ];
 
-/// The same of the event thread.
-const EVENT_PCI: &[Allow] = &[
-    Ioctl(kvm::IOEVENTFD), // reset
+/// On the VM's descriptor, at a reset.
+const EVENT_VM_IOCTLS: &[u64] = &[
+    kvm::SET_IRQCHIP, // the interrupt controllers
+    kvm::SET_PIT2,    // a PC's timer
+    kvm::IOEVENTFD,   // doorbells of a PCI function
 ];
 
-/// The filters of a VMM's threads, one a kind. Each is compiled by the first thread that it is for, so that no
-/// thread waits for another's.
-#[derive(Default)]
+/// On any vCPU's descriptor.
+const EVENT_VCPU_IOCTLS: &[u64] = &[
+    kvm::RUN,             // completes an access before a reset
+    kvm::GET_MP_STATE,    // status: CPUs online
+    kvm::SET_REGS,        // reset
+    kvm::SET_SREGS,       // reset
+    kvm::SET_MSRS,        // reset
+    kvm::SET_FPU,         // reset
+    kvm::SET_LAPIC,       // reset
+    kvm::SET_MP_STATE,    // reset
+    kvm::SET_VCPU_EVENTS, // reset
+    kvm::SET_XCRS,        // reset
+];
+
+/// What a thread is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To run the vCPU of this descriptor.
+    Vcpu(RawFd),
+    /// To serve a request queue of a disk.
+    Block,
+    /// To write a disk's metadata out.
+    Commit,
+    /// To serve the entropy device.
+    Entropy,
+    /// To serve control socket and console, and to reset and end the machine.
+    Event,
+}
+
+impl Role {
+    /// Of a thread that serves queues of this kind of device.
+    pub fn worker(kind: DeviceKind) -> Self {
+        match kind {
+            DeviceKind::Block => Self::Block,
+            DeviceKind::Entropy => Self::Entropy,
+        }
+    }
+}
+
+/// The filters of a VMM's threads, one a role. Each thread compiles its own, which takes some microseconds, so that none
+/// waits for another's.
+#[derive(Clone, Copy, Debug)]
 pub struct Filters {
     transport: Transport,
-    vcpu: OnceLock<Filter>,
-    worker: OnceLock<Filter>,
-    event: OnceLock<Filter>,
+    vm: RawFd,
+    /// The lowest and the highest of the vCPUs' descriptors, which are made one after the other.
+    vcpus: (RawFd, RawFd),
 }
 
 impl Filters {
-    /// The filters of a machine whose devices have this transport.
-    pub fn new(transport: Transport) -> Self {
-        Self { transport, ..Self::default() }
+    /// The filters of a machine whose devices have this transport, by the descriptors of its VM and of its vCPUs.
+    pub fn new(
+        transport: Transport,
+        vm: RawFd,
+        vcpus: impl Iterator<Item = RawFd> + Clone,
+    ) -> Self {
+        let vcpus = (vcpus.clone().min().unwrap_or(-1), vcpus.max().unwrap_or(-1));
+        Self { transport, vm, vcpus }
     }
 
-    fn with_pci(&self, list: &'static [Allow]) -> &'static [Allow] {
-        if self.transport == Transport::Pci { list } else { &[] }
+    /// What a thread with this role may call.
+    fn list(&self, role: Role) -> Vec<Allow> {
+        let on = |requests: &'static [u64], (first, last): (RawFd, RawFd)| {
+            requests.iter().map(move |&request| Ioctl { request, first, last })
+        };
+        let vm = (self.vm, self.vm);
+        let mut list = COMMON.to_vec();
+        if !matches!(role, Role::Vcpu(_)) {
+            list.extend_from_slice(CLOSING);
+        }
+        match role {
+            Role::Vcpu(fd) => {
+                list.extend_from_slice(VCPU);
+                list.extend(on(VCPU_IOCTLS, (fd, fd)));
+                if self.transport == Transport::Pci {
+                    list.extend(on(VCPU_PCI_IOCTLS, vm));
+                }
+            }
+            Role::Block => list.extend([WORKER, FILES, BLOCK].concat()),
+            Role::Commit => list.extend([WORKER, FILES, COMMIT].concat()),
+            Role::Entropy => list.extend([WORKER, ENTROPY].concat()),
+            Role::Event => {
+                list.extend([FILES, EVENT].concat());
+                // Kicks vCPUs.
+                let process = std::process::id();
+                list.push(Is { call: libc::SYS_tgkill, argument: 0, value: process });
+                list.extend(on(EVENT_VM_IOCTLS, vm));
+                list.extend(on(EVENT_VCPU_IOCTLS, self.vcpus));
+            }
+        }
+        list
     }
 
-    /// Confine the calling thread to what a vCPU's needs.
+    /// Confine the calling thread to what its role needs.
     ///
     /// # Errors
     /// The kernel has no seccomp filters.
-    pub fn confine_vcpu(&self) -> Result<()> {
-        compiled(&self.vcpu, &[COMMON, VCPU, self.with_pci(VCPU_PCI)])?.apply()
+    pub fn confine(&self, role: Role) -> Result<()> {
+        Filter::compile(&self.list(role))?.apply()
     }
-
-    /// Confine the calling thread to what a virtio worker needs.
-    ///
-    /// # Errors
-    /// The kernel has no seccomp filters.
-    pub fn confine_worker(&self) -> Result<()> {
-        compiled(&self.worker, &[COMMON, FILES, WORKER])?.apply()
-    }
-
-    /// Confine the calling thread to what the event thread needs.
-    ///
-    /// # Errors
-    /// The kernel has no seccomp filters.
-    pub fn confine_event(&self) -> Result<()> {
-        compiled(&self.event, &[COMMON, FILES, EVENT, self.with_pci(EVENT_PCI)])?.apply()
-    }
-}
-
-fn compiled<'a>(filter: &'a OnceLock<Filter>, lists: &[&[Allow]]) -> Result<&'a Filter> {
-    if let Some(filter) = filter.get() {
-        return Ok(filter);
-    }
-    // Two threads that come here at once both compile, and both get the same.
-    let compiled = Filter::compile(&lists.concat())?;
-    Ok(filter.get_or_init(|| compiled))
 }
 
 /// Confine the process as far as that does not depend on the thread. Call it before threads start, since
@@ -218,6 +290,9 @@ pub fn confine(report: RawFd) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::uring::Ring;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     #[test]
     fn the_ioctl_numbers_are_the_headers() {
@@ -232,11 +307,66 @@ mod tests {
         assert_eq!(kvm::IOEVENTFD, 0x4040_ae79);
     }
 
+    fn filters() -> Filters {
+        Filters::new(Transport::Pci, 10, 11..15)
+    }
+
     #[test]
-    fn the_filters_compile() {
-        let vcpu = [COMMON, VCPU, VCPU_PCI].concat();
-        for lists in [vcpu, [COMMON, FILES, WORKER, EVENT, EVENT_PCI].concat()] {
-            Filter::compile(&lists).unwrap();
+    fn the_filters_are_short() {
+        for (role, most) in [
+            (Role::Vcpu(11), 20),
+            (Role::Block, 30),
+            (Role::Commit, 30),
+            (Role::Entropy, 30),
+            (Role::Event, 35),
+        ] {
+            let list = filters().list(role);
+            Filter::compile(&list).unwrap();
+            let calls: BTreeSet<i64> = list.iter().map(Allow::call).collect();
+            assert!(calls.len() <= most, "{role:?} may make {} calls", calls.len());
+            // What no thread may, whatever it is there for.
+            for call in [
+                libc::SYS_open,
+                libc::SYS_openat,
+                libc::SYS_openat2,
+                libc::SYS_socket,
+                libc::SYS_connect,
+                libc::SYS_execve,
+                libc::SYS_clone,
+                libc::SYS_clone3,
+                libc::SYS_io_uring_setup,
+                libc::SYS_io_uring_register,
+                libc::SYS_kill,
+                libc::SYS_ptrace,
+                libc::SYS_process_vm_writev,
+            ] {
+                assert!(!calls.contains(&call), "{role:?} may make call {call}");
+            }
+            let enters = calls.contains(&libc::SYS_io_uring_enter);
+            assert_eq!(enters, role == Role::Block, "{role:?}");
+        }
+    }
+
+    /// A filter does not see what a ring is told to do: the ring itself has to refuse it.
+    #[test]
+    fn a_confined_worker_reaches_nothing_by_its_ring() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let ring = match Ring::new(8, vec![file]) {
+            Ok(ring) => ring,
+            Err(error) => {
+                println!(
+                    "skipped: a_confined_worker_reaches_nothing_by_its_ring: no io_uring here: {error}"
+                );
+                return;
+            }
+        };
+        let confined = std::thread::spawn(move || {
+            filters().confine(Role::worker(DeviceKind::Block)).unwrap();
+            let mut ring = ring;
+            ring.attempts()
+        });
+        for (what, result) in confined.join().unwrap() {
+            assert_eq!(result, -libc::EACCES, "{what}");
         }
     }
 }

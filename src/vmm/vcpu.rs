@@ -6,11 +6,12 @@ use crate::plan::{EndReason, ResetBy};
 use crate::sys::fds;
 use crate::sys::kvm::{self, Exit, Kickable};
 use crate::vmm::gate::{Gate, Stop};
-use crate::vmm::sandbox::Filters;
+use crate::vmm::sandbox::{Filters, Role};
 use kvm_ioctls::VcpuFd;
 use rustix::time::ClockId;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Address space for a thread's stack; only what it touches costs memory.
@@ -77,7 +78,7 @@ pub struct Seat {
     /// What it shares with the others.
     pub shared: Arc<Shared>,
     /// What its thread is confined by, at the latest from its first exit on.
-    pub filters: Option<Arc<Filters>>,
+    pub filters: Option<Filters>,
 }
 
 impl Seat {
@@ -88,7 +89,8 @@ impl Seat {
     pub fn spawn(mut self, index: usize) -> Result<()> {
         let thread = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(STACK);
         let thread = thread.spawn(move || {
-            if let Some(stop) = confine(self.filters.take()) {
+            let confined = confine(self.filters.take(), self.vcpu.lock().as_raw_fd());
+            if let Some(stop) = confined {
                 self.shared.gate.stop(stop);
             }
             self.take()
@@ -116,9 +118,9 @@ impl Seat {
     }
 }
 
-/// Confine the calling thread, if it is not; why it cannot be.
-fn confine(unconfined: Option<Arc<Filters>>) -> Option<Stop> {
-    let error = unconfined?.confine_vcpu().err()?;
+/// Confine the calling thread, if it is not, to this vCPU; why it cannot be.
+fn confine(unconfined: Option<Filters>, vcpu: RawFd) -> Option<Stop> {
+    let error = unconfined?.confine(Role::Vcpu(vcpu)).err()?;
     Some(Stop::End(EndReason::VmmError, error.to_string()))
 }
 
@@ -126,12 +128,13 @@ fn confine(unconfined: Option<Arc<Filters>>) -> Option<Stop> {
 ///
 /// Before its first exit a thread executes nothing but KVM_RUN, and a guest that begins need not wait until a filter is
 /// compiled. What the guest wants is looked at by a confined thread only.
-fn step(fd: &mut VcpuFd, shared: &Shared, unconfined: Option<Arc<Filters>>) -> Option<Stop> {
+fn step(fd: &mut VcpuFd, shared: &Shared, unconfined: Option<Filters>) -> Option<Stop> {
+    let descriptor = fd.as_raw_fd();
     let exit = kvm::run(fd);
     if let Some(pipe) = &shared.first_io {
         tell_first_io(&exit, pipe);
     }
-    if let Some(stop) = confine(unconfined) {
+    if let Some(stop) = confine(unconfined, descriptor) {
         return Some(stop);
     }
     let fault = match exit {

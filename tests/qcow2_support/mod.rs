@@ -85,7 +85,7 @@ pub fn base_kinds() -> Vec<Kind> {
     ]
 }
 
-use sporevm::block::{Disk, DiskFormat, Engine, Op, Queue, open, overlay};
+use sporevm::block::{Disk, DiskFormat, Engine, Op, Queue, open_aside, overlay};
 use sporevm::sys::iobuf::IoBuf;
 use std::fs::{File, OpenOptions};
 use std::sync::Arc;
@@ -104,7 +104,6 @@ impl Driver {
     /// A queue of `disk`.
     pub fn new(disk: &dyn Disk, engine: Engine) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MAX_LEN as usize)]).unwrap();
-        disk.flush_aside(Box::new(|| Ok(()))).unwrap();
         Self { queue: disk.queue(engine).unwrap(), ram: Arc::new(ram) }
     }
 
@@ -194,7 +193,8 @@ pub fn new_overlay(dir: &Path, name: &str, size: u64, base: &str, format: DiskFo
 pub fn open_overlay(dir: &Path, name: &str, base: &str, format: DiskFormat) -> Arc<dyn Disk> {
     let top = OpenOptions::new().read(true).write(true).open(dir.join(name)).unwrap();
     let base = File::open(dir.join(base)).unwrap();
-    open(vec![(top, DiskFormat::Qcow2), (base, format)], false).unwrap()
+    let layers = vec![(top, DiskFormat::Qcow2), (base, format)];
+    open_aside(layers, false, Box::new(|| Ok(()))).unwrap()
 }
 
 /// qemu-img finds nothing wrong and the same bytes as `model`.
