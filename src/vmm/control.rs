@@ -2,15 +2,20 @@
 
 use crate::control::{MAX_LINE, Request, Response};
 use rustix::event::PollFlags;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, accept_with};
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
-/// Most connections at a time; more wait in the listener's queue.
+/// Most connections at a time; one more takes the place of that which has been idle for the longest time.
 const MAX_CLIENTS: usize = 64;
+/// Connections accepted in a turn, so that whoever does nothing but connect keeps nobody else waiting.
+const MAX_ACCEPTED: usize = 16;
+/// A connection on which nothing is asked for so long is closed.
+const MAX_IDLE: Duration = Duration::from_secs(10);
 /// Output that waits for a client. One that reads slower than the guest writes is disconnected.
 const MAX_BACKLOG: usize = 256 << 10;
 
@@ -21,14 +26,14 @@ const MAX_FDS: usize = 32;
 pub type Answer<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Response + 'a;
 
 /// What a connection is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Mode {
     /// Requests and responses.
     Requests,
-    /// Bytes of the serial line.
-    Console,
     /// Silent until the end.
     Waiting,
+    /// Bytes of the serial line.
+    Console,
 }
 
 struct Client {
@@ -39,12 +44,32 @@ struct Client {
     /// Came with the input; the next line's.
     fds: Vec<OwnedFd>,
     output: VecDeque<u8>,
+    /// When something was last received, or it was accepted.
+    active: Instant,
     /// It is to be dropped, once `output` is sent.
     closing: bool,
     gone: bool,
 }
 
 impl Client {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            mode: Mode::Requests,
+            input: Vec::new(),
+            fds: Vec::new(),
+            output: VecDeque::new(),
+            active: Instant::now(),
+            closing: false,
+            gone: false,
+        }
+    }
+
+    /// How long it may stay as it is without asking anything.
+    fn patience(&self) -> Option<Duration> {
+        (self.mode == Mode::Requests).then(|| MAX_IDLE.saturating_sub(self.active.elapsed()))
+    }
+
     fn wants(&self) -> PollFlags {
         // Input that the guest has no room for is not read: the socket holds the sender back.
         let full = self.mode == Mode::Console && !self.input.is_empty();
@@ -100,7 +125,10 @@ impl Client {
             Ok(0) => self.gone = true,
             // Who waits has nothing more to say.
             Ok(_) if self.mode == Mode::Waiting => {}
-            Ok(n) => self.input.extend(&bytes[..n]),
+            Ok(n) => {
+                self.active = Instant::now();
+                self.input.extend(&bytes[..n]);
+            }
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.gone = true,
@@ -164,10 +192,7 @@ impl Control {
 
     /// What to poll for: the listener, then each client, in the order of [`Control::serve`]'s `ready`.
     pub fn poll_fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        let accepting = self.clients.len() < MAX_CLIENTS;
-        let listener = self.listener.iter().map(move |listener| {
-            (listener.as_fd(), if accepting { PollFlags::IN } else { PollFlags::empty() })
-        });
+        let listener = self.listener.iter().map(|listener| (listener.as_fd(), PollFlags::IN));
         listener.chain(self.clients.iter().map(|client| (client.stream.as_fd(), client.wants())))
     }
 
@@ -189,31 +214,36 @@ impl Control {
                 take_request(client, &line, answer);
             }
         }
-        self.clients.retain(|client| !client.gone);
+        self.clients.retain(|client| !client.gone && client.patience() != Some(Duration::ZERO));
         if listener.iter().any(|ready| ready.contains(PollFlags::IN)) {
             self.accept();
         }
     }
 
     fn accept(&mut self) {
-        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
-            if stream.set_nonblocking(true).is_ok() {
-                let (input, fds, output) = (Vec::new(), Vec::new(), VecDeque::new());
-                let mode = Mode::Requests;
-                self.clients.push(Client {
-                    stream,
-                    mode,
-                    input,
-                    fds,
-                    output,
-                    closing: false,
-                    gone: false,
-                });
-            }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for _ in 0..MAX_ACCEPTED {
+            let accepted = self.listener.as_ref().map(|listener| accept_with(listener, flags));
+            let Some(Ok(stream)) = accepted else { return };
             if self.clients.len() >= MAX_CLIENTS {
-                return;
+                self.make_room();
             }
+            self.clients.push(Client::new(stream.into()));
         }
+    }
+
+    /// Drop the connection that would be missed least: who asks nothing before who waits, and both before a console.
+    fn make_room(&mut self) {
+        let clients = self.clients.iter().enumerate();
+        let least = clients.min_by_key(|(_, client)| (client.mode, client.active));
+        if let Some(least) = least.map(|(index, _)| index) {
+            self.clients.swap_remove(least);
+        }
+    }
+
+    /// The time until [`Control::serve`] is to be called again though nothing is ready.
+    pub fn patience(&self) -> Option<Duration> {
+        self.clients.iter().filter_map(Client::patience).min()
     }
 
     /// Send output of the serial line to who is attached.
@@ -306,6 +336,45 @@ mod tests {
         client.write_all(b"{\"request\":\"make-coffee\"}\n").unwrap();
         serve(&mut control);
         assert!(reply(&client).contains("not a request"));
+    }
+
+    #[test]
+    fn whoever_asks_is_served_however_many_are_idle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let mut control = Control::new(Some(UnixListener::bind(&path).unwrap())).unwrap();
+        let serve = |control: &mut Control| {
+            let ready = vec![PollFlags::IN; control.poll_fds().count()];
+            control.serve(&ready, &mut |_, _| Response::Ok {});
+        };
+        // One of them is a console, the oldest: it is no idler.
+        let mut console = UnixStream::connect(&path).unwrap();
+        serve(&mut control);
+        console.write_all(b"{\"request\":\"console\"}\n").unwrap();
+        serve(&mut control);
+        let idle: Vec<_> = (0..3 * MAX_CLIENTS)
+            .map(|_| {
+                let client = UnixStream::connect(&path).unwrap();
+                serve(&mut control);
+                client
+            })
+            .collect();
+        assert_eq!(control.poll_fds().count(), 1 + MAX_CLIENTS);
+        let mut asks = UnixStream::connect(&path).unwrap();
+        asks.write_all(b"{\"request\":\"status\"}\n").unwrap();
+        serve(&mut control);
+        serve(&mut control);
+        assert_eq!(reply(&asks), "{\"response\":\"ok\"}\n");
+        assert_eq!(reply(&console), "{\"response\":\"ok\"}\n");
+        control.broadcast(b"x");
+        console.read_exact(&mut [0]).unwrap();
+        assert!(control.patience().is_some_and(|patience| patience <= MAX_IDLE));
+        for client in &mut control.clients {
+            client.active = Instant::now().checked_sub(MAX_IDLE).unwrap();
+        }
+        serve(&mut control);
+        assert_eq!(control.poll_fds().count(), 2, "the listener and the console");
+        drop(idle);
     }
 
     #[test]

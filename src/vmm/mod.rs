@@ -76,6 +76,8 @@ pub fn main() -> ExitCode {
         }
     };
     report_panics(&report);
+    // No directory of the launcher's is kept busy. The root is always there.
+    let _ = std::env::set_current_dir("/");
     match begin(plan, &report) {
         Ok(first) => first.take(),
         Err(error) => report.fail(&error),
