@@ -6,6 +6,7 @@
 //! interrupts belong to the [`transport`].
 
 pub mod blk;
+pub mod bucket;
 pub mod chain;
 pub mod device;
 pub mod queue;

@@ -2,13 +2,14 @@
 
 use crate::control::{Request, Response, Status};
 use crate::error::{OrFail, Result};
-use crate::plan::{EndReason, ResetBy, VmReport};
+use crate::plan::{EndReason, ResetBy};
 use crate::sys::{eventfd, fds};
+use crate::virtio::bucket::Bucket;
 use crate::vmm::control::Control;
 use crate::vmm::gate::Stop;
 use crate::vmm::layers;
 use crate::vmm::machine::Machine;
-use crate::vmm::report::{Report, now_ms};
+use crate::vmm::report::Report;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +20,10 @@ use std::time::{Duration, Instant};
 /// The console is served at most this often: output comes in batches, and pasted input no faster than a
 /// guest's line discipline takes it.
 const CONSOLE_TURN: Duration = Duration::from_millis(2);
+
+/// Resets that a guest has at once, and then one a second: a kernel that reboots as soon as it begins would keep a CPU of the
+/// host busy with nothing else.
+const RESETS: (u64, u64) = (1, 20);
 
 /// Polled before the control socket's descriptors.
 const OWN_FDS: usize = 3;
@@ -32,7 +37,8 @@ pub struct EventLoop {
     lock: Option<OwnedFd>,
     signals: File,
     started: Instant,
-    resets: u32,
+    /// Resets that the guest may have.
+    resets: Bucket,
     /// The guest's kernel has printed its panic banner since it last started.
     panicked: bool,
     console_served: Instant,
@@ -69,7 +75,7 @@ impl EventLoop {
             lock,
             signals,
             started: now,
-            resets: 0,
+            resets: Bucket::new(RESETS.0, RESETS.1),
             panicked: false,
             console_served: now,
             console_due: false,
@@ -91,9 +97,10 @@ impl EventLoop {
                 self.serve_console();
             }
             self.serve_control(&ready.control);
-            match self.machine.gate.take_stop() {
+            match self.machine.gate.take_stop(self.resets.wait().is_none()) {
                 None => {}
                 Some(Stop::Reset(by)) => {
+                    self.resets.take(1);
                     if let Err(end) = self.reset(by) {
                         return end;
                     }
@@ -120,9 +127,11 @@ impl EventLoop {
             polled.push(PollFd::from_borrowed_fd(fd, flags));
         }
         let left = CONSOLE_TURN.saturating_sub(self.console_served.elapsed());
-        let timeout = self
-            .console_due
-            .then(|| Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) });
+        let waits = [self.console_due.then_some(left), self.control.patience(), self.resets.wait()];
+        let timeout = waits.into_iter().flatten().min().map(|wait| Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        });
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).or_fail(|| "wait for events"),
@@ -147,7 +156,7 @@ impl EventLoop {
     }
 
     fn serve_control(&mut self, ready: &[PollFlags]) {
-        let (machine, started, resets) = (&self.machine, self.started, self.resets);
+        let (machine, started, resets) = (&self.machine, self.started, self.report.resets());
         let answer = &mut |request: &Request, fds: Vec<OwnedFd>| match request {
             Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
                 layers::answer(machine, request, fds)
@@ -166,18 +175,14 @@ impl EventLoop {
         if self.panicked && by != ResetBy::Control {
             return Err(self.judge(EndReason::GuestPanic, String::new()));
         }
-        self.report.tell(&VmReport::Reset { at: now_ms(), by });
         let failed = |error: crate::Error| (EndReason::VmmError, format!("cannot reset: {error}"));
-        if let Some(chosen) = self.machine.reset().map_err(failed)? {
+        let chosen = self.machine.reset().map_err(failed)?;
+        if let Some(chosen) = &chosen {
             self.report.notice(&chosen.message);
-            if let Some(environment) = chosen.saved {
-                self.report.tell(&VmReport::Saved { at: now_ms(), environment });
-            }
         }
-        self.resets += 1;
+        self.report.reset(by, chosen.and_then(|chosen| chosen.saved));
         self.panicked = false;
         self.machine.gate.open();
-        self.report.tell(&VmReport::Started { at: now_ms() });
         Ok(())
     }
 

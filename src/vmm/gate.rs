@@ -104,11 +104,15 @@ impl Gate {
         let _ = self.stopped.write(1);
     }
 
-    /// Why the machine stops, once.
-    pub fn take_stop(&self) -> Option<Stop> {
+    /// Why the machine stops, once. A reset stays where it is unless `resets`: the machine stands still that long.
+    pub fn take_stop(&self, resets: bool) -> Option<Stop> {
         // Non-blocking; nothing to read is as good.
         let _ = self.stopped.read();
-        self.state().stop.take()
+        let mut state = self.state();
+        match state.stop {
+            Some(Stop::Reset(by)) if !resets && by != ResetBy::Control => None,
+            _ => state.stop.take(),
+        }
     }
 
     /// Bring all of `threads` vCPU threads to the gate; returns when none runs the guest.
@@ -155,11 +159,27 @@ mod tests {
         gate.request(PowerRequest::Off);
         gate.request(PowerRequest::Reset(ResetBy::I8042));
         assert!(gate.is_closed());
-        assert!(matches!(gate.take_stop(), Some(Stop::End(EndReason::GuestPoweroff, _))));
-        assert_eq!(gate.take_stop(), None);
+        assert!(matches!(gate.take_stop(true), Some(Stop::End(EndReason::GuestPoweroff, _))));
+        assert_eq!(gate.take_stop(true), None);
         gate.request(PowerRequest::Reset(ResetBy::I8042));
         gate.request(PowerRequest::Off);
-        assert!(matches!(gate.take_stop(), Some(Stop::End(..))), "an end counts more than a reset");
+        assert!(
+            matches!(gate.take_stop(true), Some(Stop::End(..))),
+            "an end counts more than a reset"
+        );
+    }
+
+    #[test]
+    fn a_reset_may_have_to_wait_and_an_end_may_not() {
+        let gate = Gate::new().unwrap();
+        gate.request(PowerRequest::Reset(ResetBy::Acpi));
+        assert_eq!(gate.take_stop(false), None);
+        gate.open();
+        assert!(gate.is_closed(), "the guest does not run on meanwhile");
+        gate.stop(Stop::End(EndReason::Terminated, String::new()));
+        assert!(matches!(gate.take_stop(false), Some(Stop::End(..))));
+        gate.stop(Stop::Reset(ResetBy::Control));
+        assert!(gate.take_stop(false).is_some(), "a user's reset does not wait");
     }
 
     #[test]
@@ -169,7 +189,7 @@ mod tests {
         gate.request(PowerRequest::Off);
         gate.open();
         assert!(gate.is_closed());
-        gate.take_stop();
+        gate.take_stop(true);
         gate.open();
         assert!(!gate.is_closed());
     }

@@ -1,7 +1,7 @@
 //! What a VMM leaves behind in its report file, and the line on its `ready` pipe.
 
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{EndReason, Engine, Ready, VmReport};
+use crate::plan::{EndReason, Engine, Ready, ResetBy, SavedEnvironment, VmReport};
 use crate::sys::fds;
 use std::fs::File;
 use std::io::Write;
@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most notices in one VMM's life: a guest can provoke them and they end in a file.
 const MAX_NOTICES: u32 = 1000;
+/// Most resets told one by one; the rest are told in one line at the end. What reads a report reads its last 256 KiB.
+const MAX_RESETS: u32 = 100;
 
 /// The report file. Each event is one `write` of one line, so that lines of several threads do not mix.
 pub struct Report {
@@ -19,6 +21,9 @@ pub struct Report {
     /// The launcher's pipe, until it has heard.
     ready: Mutex<Option<File>>,
     notices: AtomicU32,
+    resets: AtomicU32,
+    /// What the boot menu last left to be remembered, if that is not told yet.
+    saved: Mutex<Option<VmReport>>,
 }
 
 /// Milliseconds since the epoch.
@@ -35,7 +40,13 @@ fn line(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 impl Report {
     /// Reports go to `file`, which is open for appending. `ready` is the launcher's pipe, if it waits.
     pub fn new(file: File, ready: Option<File>) -> Self {
-        Self { file, ready: Mutex::new(ready), notices: AtomicU32::new(0) }
+        Self {
+            file,
+            ready: Mutex::new(ready),
+            notices: AtomicU32::new(0),
+            resets: AtomicU32::new(0),
+            saved: Mutex::default(),
+        }
     }
 
     /// Tell the launcher on its pipe that the machine runs, and close that.
@@ -73,8 +84,40 @@ impl Report {
         }
     }
 
+    /// The machine was reset and runs again. `saved` is what the boot menu left to be remembered, if it did. Of a guest
+    /// that resets for ever only the beginning is told, and the last that is to be remembered.
+    pub fn reset(&self, by: ResetBy, saved: Option<Option<SavedEnvironment>>) {
+        let (at, count) = (now_ms(), self.resets.fetch_add(1, Ordering::Relaxed) + 1);
+        let mut kept = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = saved.map(|environment| VmReport::Saved { at, environment });
+        if count > MAX_RESETS {
+            *kept = saved.or(kept.take());
+            return;
+        }
+        self.tell(&VmReport::Reset { at, by });
+        if let Some(saved) = saved {
+            self.tell(&saved);
+        }
+        self.tell(&VmReport::Started { at });
+    }
+
+    /// Resets so far.
+    pub fn resets(&self) -> u32 {
+        self.resets.load(Ordering::Relaxed)
+    }
+
     /// Tell how it ended: the last line.
     pub fn ended(&self, reason: EndReason, message: &str) {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(saved) = saved {
+            self.tell(&saved);
+        }
+        let resets = self.resets();
+        if resets > MAX_RESETS {
+            let message =
+                format!("{resets} resets in all, of which the first {MAX_RESETS} are told");
+            self.tell(&VmReport::Notice { at: now_ms(), message });
+        }
         self.tell(&VmReport::Ended { at: now_ms(), reason, message: message.to_owned() });
     }
 }
@@ -90,6 +133,31 @@ fn answer(pipe: Option<File>, state: &Ready) {
 mod tests {
     use super::*;
     use std::io::{Read, Seek};
+
+    #[test]
+    fn a_guest_that_resets_for_ever_fills_no_report() {
+        let file = crate::sys::fds::memfd("report").unwrap();
+        let report = Report::new(file.try_clone().unwrap(), None);
+        let saved = |n: u64| SavedEnvironment { digest: n.to_string(), ..Default::default() };
+        for n in 0..100_000 {
+            report.reset(ResetBy::Acpi, (n % 3 == 0).then(|| Some(saved(n))));
+        }
+        report.ended(EndReason::Terminated, "over");
+        let (mut text, mut file) = (String::new(), file);
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert!(text.len() < 64 << 10, "{} bytes", text.len());
+        let events: Vec<VmReport> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [.., kept, count, end] = &events[..] else { panic!("{events:?}") };
+        assert!(
+            matches!(kept, VmReport::Saved { environment: Some(last), .. } if *last == saved(99_999))
+        );
+        assert!(
+            matches!(count, VmReport::Notice { message, .. } if message.contains("100000 resets"))
+        );
+        assert!(matches!(end, VmReport::Ended { .. }));
+    }
 
     #[test]
     fn events_are_lines_of_json_and_notices_are_bounded() {
