@@ -100,7 +100,7 @@ pub fn drive(data: &[u8]) {
     let mut command = [0; 4];
     memory.read(PCI_ECAM + (1 << 15) + 4, &mut command);
     assert_eq!(command[..2], [0, 0]);
-    function.shutdown();
+    assert!(function.shutdown(std::time::Instant::now() + std::time::Duration::from_secs(30)));
 }
 
 /// Those of its corpus.

@@ -13,6 +13,7 @@ mod identity;
 mod modes;
 mod rt;
 mod stress;
+mod worst;
 
 use alloc::vec;
 use alloc::vec::Vec;

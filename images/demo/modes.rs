@@ -6,7 +6,7 @@ use crate::rt::cpu::{self, COM1, Serial, out8};
 use crate::rt::machine::Machine;
 use crate::rt::sha256::Sha256;
 use crate::rt::virtio::Part;
-use crate::{keep, say, stress, who};
+use crate::{keep, say, stress, who, worst};
 
 /// Do what `mode` names.
 pub fn run(mode: &str, machine: &Machine) -> ! {
@@ -22,6 +22,7 @@ pub fn run(mode: &str, machine: &Machine) -> ! {
         "stress" => stress::run(machine),
         "write-until-killed" => write_until_killed(machine),
         "fill" => fill(machine),
+        "worst" => worst::run(machine),
         _ => panic!("no mode {mode}"),
     }
 }

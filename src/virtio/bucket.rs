@@ -7,8 +7,8 @@ const SECOND: u128 = 1_000_000_000;
 
 /// Tokens come at a steady rate, up to as many as the bucket holds.
 ///
-/// What is kept is when the bucket would be full again. Whoever finds a token may take more than there are; the next waits
-/// until that is made good, so that one large request is never refused for ever.
+/// What is kept is when the bucket would be full again. Whoever wants more than the bucket holds takes it when the bucket is
+/// full, and the next waits until that is made good: no request is refused for ever.
 #[derive(Debug)]
 pub struct Bucket {
     /// Tokens a second, at least 1.
@@ -28,27 +28,33 @@ impl Bucket {
         Self { rate, capacity, begin: Instant::now(), full: 0 }
     }
 
-    /// Take `amount` tokens. If there is none, none is taken: the time until there is one.
+    /// Take `amount` tokens. If there are not so many, none is taken: the time until there are.
     pub fn take(&mut self, amount: u64) -> Option<Duration> {
         self.take_at(amount, self.begin.elapsed().as_nanos())
     }
 
     /// How long until there is a token; `None`: there is one now.
     pub fn wait(&self) -> Option<Duration> {
-        self.wait_at(self.begin.elapsed().as_nanos())
+        self.wait_at(1, self.begin.elapsed().as_nanos())
     }
 
     fn take_at(&mut self, amount: u64, now: u128) -> Option<Duration> {
-        let wait = self.wait_at(now);
+        let wait = self.wait_at(amount, now);
         if wait.is_none() {
-            self.full = self.full.max(now) + u128::from(amount) * SECOND / u128::from(self.rate);
+            self.full = self.full.max(now) + self.time(amount);
         }
         wait
     }
 
-    fn wait_at(&self, now: u128) -> Option<Duration> {
-        let wait = (self.full + 1).saturating_sub(now + self.capacity);
+    fn wait_at(&self, amount: u64, now: u128) -> Option<Duration> {
+        let wanted = self.full + self.time(amount).min(self.capacity);
+        let wait = wanted.saturating_sub(now + self.capacity);
         (wait > 0).then(|| Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
+    }
+
+    /// How long so many tokens take to come, in nanoseconds.
+    fn time(&self, amount: u64) -> u128 {
+        u128::from(amount) * SECOND / u128::from(self.rate)
     }
 }
 

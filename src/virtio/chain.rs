@@ -204,8 +204,8 @@ impl Chain {
     }
 }
 
-/// The bytes `offset..offset + len` of a list of buffers.
-fn cut(segments: &[(GuestAddress, u32)], offset: u32, len: u32) -> Option<Segments> {
+/// The bytes `offset..offset + len` of a list of buffers. `None` if it is shorter.
+pub(crate) fn cut(segments: &[(GuestAddress, u32)], offset: u32, len: u32) -> Option<Segments> {
     let (mut skip, mut left) = (offset, len);
     let mut out = Segments::new();
     for &(addr, size) in segments {

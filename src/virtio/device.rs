@@ -3,9 +3,11 @@
 use crate::error::Result;
 use crate::virtio::blk::BlkState;
 use crate::virtio::chain::Chain;
+use crate::virtio::worker::Cease;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// Device types with their VIRTIO ids. (VIRTIO 1.2, 5)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +85,22 @@ pub enum Outcome {
 /// What serves one virtqueue. A worker thread owns it.
 ///
 /// Order of calls: [`start`](Self::start), then any number of rounds of
-/// [`handle`](Self::handle) for each waiting chain, one [`kick`](Self::kick) and one
+/// [`handle`](Self::handle) for each waiting chain while it is [ready](Self::is_ready), one [`kick`](Self::kick) and one
 /// [`completions`](Self::completions). Before the next `start` (the driver came again) or the end,
 /// rounds without `handle` follow until nothing is [in flight](Self::in_flight).
 pub trait QueueHandler: Send {
-    /// The driver is ready; these features are agreed upon.
-    fn start(&mut self, features: u64);
+    /// The driver is ready; these features are agreed upon. When `cease` is set, nothing more is begun, and what is not in
+    /// flight is forgotten without a word.
+    fn start(&mut self, features: u64, cease: Cease);
+    /// It takes another request. If not, it does once [`completions`](Self::completions) was called, when its
+    /// [`completion_fd`](Self::completion_fd) is readable or [`due`](Self::due) is over.
+    fn is_ready(&self) -> bool {
+        true
+    }
+    /// How long until `completions` is to be called though nothing is readable.
+    fn due(&self) -> Option<Duration> {
+        None
+    }
     /// Serve one request.
     fn handle(&mut self, chain: Chain) -> Outcome;
     /// The batch is over: begin what it deferred.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::virtio::chain::Chain;
 use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers, Outcome, QueueHandler};
+use crate::virtio::worker::Cease;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ impl Device for Rng {
 struct RngQueue;
 
 impl QueueHandler for RngQueue {
-    fn start(&mut self, _features: u64) {}
+    fn start(&mut self, _features: u64, _cease: Cease) {}
 
     fn handle(&mut self, chain: Chain) -> Outcome {
         if chain.readable_len() != 0 {

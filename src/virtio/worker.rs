@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::sys::eventfd::as_fd;
 use crate::virtio::device::{DeviceKind, Outcome, QueueHandler};
 use crate::virtio::queue::SplitQueue;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use smallvec::SmallVec;
 use std::io;
@@ -12,10 +12,14 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Address space for a worker's stack; only what it touches costs memory.
 const STACK: usize = 512 << 10;
+/// A worker that has not come to rest so long after it was told to waits for host storage that does not answer. What it is
+/// in the middle of is at most some dozen MiB.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Called first in every new worker thread: the place to put it into its sandbox. An error stops the device.
 pub type ThreadStart = Arc<dyn Fn(DeviceKind) -> Result<()> + Send + Sync>;
@@ -33,9 +37,29 @@ pub trait Signal: Send + Sync {
 /// What a worker shall do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
+    /// Finish what was taken from the ring, and rest.
     Park,
+    /// Finish what is in flight, give up the rest of what was taken from the ring, and rest.
+    Cease,
     Run,
+    /// As [`Order::Cease`], and end.
     Exit,
+}
+
+/// Set when a queue shall begin nothing more, not even what is left of a request that it has begun. To be looked at before
+/// each step of a request.
+#[derive(Clone, Default)]
+pub struct Cease(Arc<AtomicBool>);
+
+impl Cease {
+    /// It is so.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, cease: bool) {
+        self.0.store(cease, Ordering::SeqCst);
+    }
 }
 
 /// Where orders go to the thread and the queue comes back.
@@ -53,8 +77,10 @@ struct Slot {
 struct Shared {
     slot: Mutex<Slot>,
     changed: Condvar,
-    /// Any order but [`Order::Run`] waits; what the drain loop looks at between batches.
+    /// Any order but [`Order::Run`] waits; what the drain loop looks at before each request.
     attention: AtomicBool,
+    /// The order is to give up what was begun; what handlers look at within a request.
+    cease: Cease,
     /// Wakes a thread that polls.
     wake: EventFd,
     /// The guest's notifications.
@@ -71,9 +97,28 @@ impl Shared {
         self.changed.wait(slot).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Wait until the slot is as wanted, at the latest until `deadline`.
+    fn wait_until(&self, deadline: Instant, done: impl Fn(&Slot) -> bool) -> MutexGuard<'_, Slot> {
+        let mut slot = self.slot();
+        while !done(&slot) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(slot, left);
+            slot = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        slot
+    }
+
     fn order(&self, order: Order) {
         let mut slot = self.slot();
+        if slot.order == Order::Exit {
+            // There is no way back.
+            return;
+        }
         slot.order = order;
+        self.cease.set(matches!(order, Order::Cease | Order::Exit));
         self.attention.store(order != Order::Run, Ordering::SeqCst);
         drop(slot);
         self.changed.notify_all();
@@ -95,7 +140,7 @@ impl Shared {
                         return Some((ring, slot.features));
                     }
                 }
-                Order::Park => {}
+                Order::Park | Order::Cease => {}
             }
             slot = self.wait(slot);
         }
@@ -136,6 +181,7 @@ impl Worker {
             slot: Mutex::new(slot),
             changed: Condvar::new(),
             attention: AtomicBool::new(true),
+            cease: Cease::default(),
             wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             kick: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         };
@@ -162,6 +208,9 @@ impl Worker {
         if slot.gone {
             return Err(io::Error::other("its worker thread has ended"));
         }
+        if slot.busy {
+            return Err(io::Error::other("its worker thread still waits for the host's storage"));
+        }
         slot.ring = Some(ring);
         slot.features = features;
         drop(slot);
@@ -169,29 +218,57 @@ impl Worker {
         Ok(())
     }
 
-    /// Stop serving; returns when nothing is in flight any more, with the queue if it had one.
+    /// Finish what was taken from the queue and stop serving; the queue, if it had one. `None` also if it does not come to
+    /// rest, see [`Worker::rests`].
     pub fn park(&mut self) -> Option<SplitQueue> {
-        self.shared.order(Order::Park);
-        let mut slot = self.shared.slot();
-        while slot.busy && !slot.gone {
-            slot = self.shared.wait(slot);
-        }
-        slot.ring.take()
+        self.rest(Order::Park)
     }
 
-    /// Finish what is in flight and end the thread; there is no way back.
-    pub fn exit(&mut self) {
-        self.shared.order(Order::Exit);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported where it happened.
-            let _ = thread.join();
-        }
+    /// As [`Worker::park`], giving up what is not in flight of what was taken from the queue: its driver is gone.
+    pub fn cease(&mut self) -> Option<SplitQueue> {
+        self.rest(Order::Cease)
+    }
+
+    fn rest(&mut self, order: Order) -> Option<SplitQueue> {
+        self.shared.order(order);
+        // Whoever ends the machine must not wait for who waits here.
+        let rests = |slot: &Slot| !slot.busy || slot.gone || slot.order == Order::Exit;
+        self.shared.wait_until(Instant::now() + PATIENCE, rests).ring.take()
+    }
+
+    /// Nothing is in flight. If it is not so after [`Worker::park`] or [`Worker::cease`], the host's storage does not answer.
+    pub fn rests(&self) -> bool {
+        !self.shared.slot().busy
+    }
+
+    /// The way to its end, past whoever waits for it.
+    pub fn ending(&self) -> Ending {
+        Ending(self.shared.clone())
+    }
+}
+
+/// Ends a worker's thread.
+pub struct Ending(Arc<Shared>);
+
+impl Ending {
+    /// Have it finish what is in flight, and end; there is no way back.
+    pub fn order(&self) {
+        self.0.order(Order::Exit);
+    }
+
+    /// Whether it has ended, at the latest at `deadline`. If not, the host's storage does not answer.
+    pub fn wait(&self, deadline: Instant) -> bool {
+        self.0.wait_until(deadline, |slot| slot.gone).gone
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.exit();
+        self.shared.order(Order::Exit);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported where it happened.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -221,7 +298,7 @@ impl Serving {
             return;
         }
         while let Some((mut ring, features)) = self.shared.next_job() {
-            self.handler.start(features);
+            self.handler.start(features, self.shared.cease.clone());
             if let Err(reason) = self.serve(&mut ring) {
                 self.signal.stop(&format!("queue {}: {reason}", self.queue));
             }
@@ -240,9 +317,9 @@ impl Serving {
                 break;
             }
             let (wake, kick) = (as_fd(&self.shared.wake), as_fd(&self.shared.kick));
-            let [_, notified, _] =
-                wait_readable([Some(wake), Some(kick), self.handler.completion_fd()])
-                    .map_err(|e| format!("cannot wait for the guest: {e}"))?;
+            let fds = [Some(wake), Some(kick), self.handler.completion_fd()];
+            let [_, notified, _] = wait_readable(fds, self.handler.due())
+                .map_err(|e| format!("cannot wait for the guest: {e}"))?;
             if notified {
                 // Before the ring is looked at, so that a later notification is not lost.
                 let _ = self.shared.kick.read();
@@ -251,13 +328,17 @@ impl Serving {
         Ok(())
     }
 
-    /// THE drain loop: serve all that waits, hand over all that is done, one interrupt a batch.
+    /// THE drain loop: serve all that waits, hand over all that is done, one interrupt a batch. It ends early when another
+    /// order comes, and when the handler has its hands full: then what waits in the ring waits for that.
     fn drain(&mut self, ring: &mut SplitQueue) -> Result<(), String> {
         let broken = |e| format!("{e}");
         loop {
             ring.disable_notification().map_err(broken)?;
             // One turn of the ring at most, so that a guest that never stops is interrupted nonetheless.
             for _ in 0..ring.size() {
+                if self.interrupted() || !self.handler.is_ready() {
+                    break;
+                }
                 let Some(chain) = ring.pop().map_err(broken)? else { break };
                 let head = chain.head();
                 match self.handler.handle(chain) {
@@ -268,7 +349,8 @@ impl Serving {
             }
             self.handler.kick().map_err(|e| format!("the host takes no requests: {e}"))?;
             self.complete(ring)?;
-            if self.interrupted() || !ring.enable_notification().map_err(broken)? {
+            let full = !self.handler.is_ready();
+            if full || self.interrupted() || !ring.enable_notification().map_err(broken)? {
                 return Ok(());
             }
         }
@@ -298,10 +380,15 @@ impl Serving {
             if self.complete(ring).is_err() || begun.is_err() || self.handler.in_flight() == 0 {
                 return;
             }
-            let Some(fd) = self.handler.completion_fd() else { return };
-            if wait_readable([Some(fd), None, None]).is_err() {
+            let (fd, due) = (self.handler.completion_fd(), self.handler.due());
+            if fd.is_none() && due.is_none() {
                 return;
             }
+            // An order to give up what this waits for wakes it.
+            if wait_readable([fd, Some(as_fd(&self.shared.wake)), None], due).is_err() {
+                return;
+            }
+            let _ = self.shared.wake.read();
         }
     }
 
@@ -310,11 +397,19 @@ impl Serving {
     }
 }
 
-/// Block until one of the descriptors is readable, and say which (or none: a signal came, which costs a look).
-fn wait_readable(fds: [Option<BorrowedFd<'_>>; 3]) -> io::Result<[bool; 3]> {
+/// Block until one of the descriptors is readable, and say which (or none: a signal came or `timeout` is over, which costs a
+/// look).
+fn wait_readable(
+    fds: [Option<BorrowedFd<'_>>; 3],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; 3]> {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
     let mut polled: SmallVec<[PollFd<'_>; 3]> =
         fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    match poll(&mut polled, None) {
+    match poll(&mut polled, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }

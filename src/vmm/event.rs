@@ -25,6 +25,11 @@ const CONSOLE_TURN: Duration = Duration::from_millis(2);
 /// host busy with nothing else.
 const RESETS: (u64, u64) = (1, 20);
 
+/// How long a reset waits for vCPUs, each of which may be resetting a device.
+const RESET_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the end waits for them.
+const END_PATIENCE: Duration = Duration::from_millis(300);
+
 /// Polled before the control socket's descriptors.
 const OWN_FDS: usize = 3;
 
@@ -170,7 +175,11 @@ impl EventLoop {
 
     /// Reset the machine, or say why it ends instead.
     fn reset(&mut self, by: ResetBy) -> Result<(), (EndReason, String)> {
-        self.machine.pause();
+        if !self.machine.pause(RESET_PATIENCE) {
+            let message =
+                "cannot reset: a vCPU waits for the host's storage, which does not answer";
+            return Err((EndReason::VmmError, message.to_owned()));
+        }
         self.serve_console();
         if self.panicked && by != ResetBy::Control {
             return Err(self.judge(EndReason::GuestPanic, String::new()));
@@ -201,7 +210,8 @@ impl EventLoop {
     /// End the process. First what others wait for: devices come to rest, disks are durable, the report says how it
     /// ended, the lock is released. The kernel takes the VM apart after that, on nobody's time.
     pub fn finish(mut self, reason: EndReason, message: &str) -> ! {
-        self.machine.pause();
+        // A vCPU that does not come waits for a device, which is ended next.
+        self.machine.pause(END_PATIENCE);
         self.serve_console();
         self.machine.close(&self.report);
         self.machine.release();

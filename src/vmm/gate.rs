@@ -7,7 +7,7 @@ use crate::sys::fds;
 use crate::sys::kvm::Kick;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 /// What a machine stops for.
@@ -115,17 +115,22 @@ impl Gate {
         }
     }
 
-    /// Bring all of `threads` vCPU threads to the gate; returns when none runs the guest.
-    pub fn close(&self, threads: usize) {
+    /// Bring all of `threads` vCPU threads to the gate. True when none runs the guest, false if that takes longer than
+    /// `patience`.
+    pub fn close(&self, threads: usize, patience: Duration) -> bool {
         self.closed.store(true, Ordering::Release);
-        let mut state = self.state();
+        let (mut state, begin) = (self.state(), Instant::now());
         while state.waiting < threads {
+            if begin.elapsed() >= patience {
+                return false;
+            }
             // A thread that has not yet joined comes to the gate by itself.
             state.kicks.iter().for_each(|kick| kick.kick());
             let turn = Duration::from_millis(20);
             let waited = self.changed.wait_timeout(state, turn);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     /// Let them go on. A reason to stop that came meanwhile keeps the machine where it is.
@@ -185,7 +190,7 @@ mod tests {
     #[test]
     fn who_opens_the_gate_does_not_overlook_a_reason_to_stop() {
         let gate = Gate::new().unwrap();
-        gate.close(0);
+        assert!(gate.close(0, Duration::ZERO));
         gate.request(PowerRequest::Off);
         gate.open();
         assert!(gate.is_closed());
@@ -213,7 +218,7 @@ mod tests {
                 });
             }
             for _ in 0..50 {
-                gate.close(3);
+                assert!(gate.close(3, Duration::from_secs(60)));
                 let before = turns.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(turns.load(Ordering::SeqCst), before, "nobody moves");

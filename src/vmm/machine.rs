@@ -26,7 +26,7 @@ use crate::virtio::blk::Blk;
 use crate::virtio::device::Handlers;
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
-use crate::virtio::worker::ThreadStart;
+use crate::virtio::worker::{Ending, ThreadStart};
 use crate::vmm::board::Board;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, NewDevice, Virtio};
@@ -41,8 +41,14 @@ use crate::vmm::sandbox::{Filters, Role};
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
 use kvm_ioctls::{Kvm, VmFd};
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the end of a machine waits for what its devices have in flight: some dozen MiB at most. If the host's storage takes
+/// longer the volumes are left as after a crash, which they are made for.
+const REST: Duration = Duration::from_secs(2);
 
 /// A disk with the device in front of it.
 struct MachineDisk {
@@ -175,9 +181,10 @@ impl Machine {
         confine(self.filters, Role::Event)
     }
 
-    /// Bring all vCPUs to a halt at the gate.
-    pub fn pause(&self) {
-        self.gate.close(self.vcpus.len());
+    /// Bring all vCPUs to a halt at the gate. False if one does not come in time: it waits for a device that waits for the
+    /// host's storage. The gate is closed to it nonetheless.
+    pub fn pause(&self, patience: Duration) -> bool {
+        self.gate.close(self.vcpus.len(), patience)
     }
 
     /// Bring the paused machine back to its beginning. The vCPUs run again when the gate opens. With it comes what a boot
@@ -186,7 +193,12 @@ impl Machine {
     /// # Errors
     /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
     pub fn reset(&self) -> Result<Option<Chosen>> {
-        self.transports.iter().for_each(|transport| transport.reset());
+        let rest = self.transports.iter().map(|transport| transport.reset());
+        if !rest.fold(true, |all, rests| all && rests) {
+            return Err(Error::failure(
+                "a disk does not come to rest: the host's storage does not answer",
+            ));
+        }
         let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = payload.choose(self.media().next())?;
         self.power.reset();
@@ -203,9 +215,12 @@ impl Machine {
         Ok(chosen)
     }
 
-    /// vCPUs that the guest has brought up.
+    /// vCPUs that the guest has brought up; 0 if they can't be asked in time.
     pub fn cpus_online(&self) -> u32 {
-        self.pause();
+        if !self.pause(Duration::from_secs(1)) {
+            self.gate.open();
+            return 0;
+        }
         let up = |vcpu: &&Arc<Vcpu>| {
             vcpu.lock().get_mp_state().is_ok_and(|s| s.mp_state != KVM_MP_STATE_UNINITIALIZED)
         };
@@ -232,9 +247,13 @@ impl Machine {
     /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are paused.
     /// What does not work goes to `report`; there is no later.
     pub fn close(&self, report: &Report) {
-        self.transports.iter().for_each(|transport| transport.shutdown());
-        for (plan, disk) in self.plan.disks.iter().zip(&self.disks) {
-            if let Err(error) = disk.disk.close() {
+        let deadline = Instant::now() + REST;
+        self.transports.iter().flat_map(|transport| transport.endings()).for_each(Ending::order);
+        // Disks come first among the devices.
+        let rest: Vec<_> = self.transports.iter().map(|t| t.shutdown(deadline)).collect();
+        for ((plan, disk), rests) in self.plan.disks.iter().zip(&self.disks).zip(rest) {
+            let closed = if rests { disk.disk.close() } else { Err(ErrorKind::TimedOut.into()) };
+            if let Err(error) = closed {
                 report.notice(&format!("cannot close disk {}: {error}", plan.volume_id));
             }
         }

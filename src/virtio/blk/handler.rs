@@ -1,14 +1,14 @@
 //! Carries requests out, through a queue of the disk.
 
 use super::pending::{Doing, Pending, Table};
-use super::request::{Ranges, Refusal, Request, parse, status_address};
+use super::request::{Refusal, Request, parse, status_address};
+use super::work::Work;
 use super::{Shared, bit};
 use crate::block::{Op, Queue};
 use crate::mem::GuestRam;
-use crate::sys::iobuf::IoBuf;
-use crate::virtio::chain::{Chain, Segments};
+use crate::virtio::chain::Chain;
 use crate::virtio::device::{Outcome, QueueHandler};
-use smallvec::{SmallVec, smallvec};
+use crate::virtio::worker::Cease;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering;
 use virtio_bindings::virtio_blk::*;
 use vm_memory::{Bytes, GuestAddress};
 
-/// The host's operations for one request.
-type Ops = SmallVec<[Op; 1]>;
+/// Most bytes in flight at a time: what a queue that comes to rest waits for. A request beyond them waits for others.
+const WINDOW: u64 = 32 << 20;
 
 /// One request queue of a disk.
 pub(super) struct BlkQueue {
@@ -25,6 +25,11 @@ pub(super) struct BlkQueue {
     queue: Box<dyn Queue>,
     features: u64,
     pending: Table,
+    /// The request of which something is left to be begun. No other is taken meanwhile.
+    waiting: Option<u64>,
+    /// Bytes in flight.
+    flying: u64,
+    cease: Cease,
     /// Guest RAM, from the first request on: status bytes are written when requests finish.
     ram: Option<GuestRam>,
     /// Operations just finished; kept for its room.
@@ -34,7 +39,17 @@ pub(super) struct BlkQueue {
 impl BlkQueue {
     pub fn new(shared: Arc<Shared>, queue: Box<dyn Queue>) -> Self {
         let (pending, finished) = (Table::default(), Vec::new());
-        Self { shared, queue, features: 0, pending, ram: None, finished }
+        Self {
+            shared,
+            queue,
+            features: 0,
+            pending,
+            waiting: None,
+            flying: 0,
+            cease: Cease::default(),
+            ram: None,
+            finished,
+        }
     }
 
     /// Answer at once.
@@ -57,37 +72,57 @@ impl BlkQueue {
         self.answer(chain, status, VIRTIO_BLK_S_OK, id.len() as u32 + u32::from(whole))
     }
 
-    /// What the host has to do for it. `None`: a buffer is not guest memory.
-    fn ops(&self, chain: &Chain, request: Request) -> Option<(Doing, u32, Ops)> {
-        let buffer = |data: &Segments| IoBuf::guest(chain.ram(), data);
-        Some(match request {
-            Request::Read { offset, len, data } => {
-                (Doing::Read, len, smallvec![Op::Read { offset, buf: buffer(&data)? }])
+    /// Begin what is left of the request that waits, as far as that goes now.
+    fn advance(&mut self) {
+        let Some((token, ram)) = self.waiting.zip(self.ram.as_ref()) else { return };
+        while let Some(pending) = self.pending.get_mut(token) {
+            if pending.work.is_over() {
+                self.waiting = None;
+                return;
             }
-            Request::Write { offset, len, data } => {
-                (Doing::Write, len, smallvec![Op::Write { offset, buf: buffer(&data)? }])
+            if self.flying >= WINDOW || self.cease.is_set() {
+                return;
             }
-            Request::Flush | Request::GetId => (Doing::Flush, 0, smallvec![Op::Flush]),
-            Request::Discard(ranges) => (
-                Doing::Discard,
-                0,
-                range_ops(&ranges, |offset, len, _| Op::Discard { offset, len }),
-            ),
-            Request::WriteZeroes(ranges) => {
-                let op = |offset, len, unmap| Op::WriteZeroes { offset, len, unmap };
-                (Doing::WriteZeroes, 0, range_ops(&ranges, op))
+            let Some((op, len)) = pending.work.step(ram) else { return };
+            pending.operations += 1;
+            pending.flying += len;
+            self.flying += u64::from(len);
+            self.queue.submit(token, op);
+        }
+    }
+
+    /// What is not begun of the request that waits never will be.
+    fn forget(&mut self) {
+        let Some(token) = self.waiting.take() else { return };
+        if let Some(pending) = self.pending.get_mut(token) {
+            pending.work = Work::Nothing;
+            pending.forgotten = true;
+            if pending.operations == 0 {
+                self.pending.remove(token);
             }
-        })
+        }
     }
 
     /// One operation is over. The request, if with it the whole is done.
     fn operation_finished(&mut self, token: u64, result: io::Result<()>) -> Option<Pending> {
         let pending = self.pending.get_mut(token)?;
-        pending.operations -= 1;
+        // A step's bytes, or some of another's: their sum is right once all are over.
+        let landed = pending.flying / pending.operations.max(1);
+        pending.flying -= landed;
+        self.flying = self.flying.saturating_sub(landed.into());
+        pending.operations = pending.operations.saturating_sub(1);
         if let Err(error) = result {
             pending.error.get_or_insert(error);
+            pending.work = Work::Nothing;
         }
-        if pending.operations > 0 {
+        if pending.operations > 0 || !pending.work.is_over() {
+            return None;
+        }
+        if self.waiting == Some(token) {
+            self.waiting = None;
+        }
+        if pending.forgotten {
+            self.pending.remove(token);
             return None;
         }
         if pending.write_through && pending.error.is_none() {
@@ -127,14 +162,6 @@ impl BlkQueue {
     }
 }
 
-fn range_ops(ranges: &Ranges, op: impl Fn(u64, u64, bool) -> Op) -> Ops {
-    ranges
-        .iter()
-        .filter(|range| range.len > 0)
-        .map(|range| op(range.offset, range.len, range.unmap))
-        .collect()
-}
-
 /// The bytes written by a request that only got its status, counted from the beginning of its writable
 /// part as 2.7.8.2 wants: none, unless the status byte is all there is.
 fn failed_len(chain: &Chain) -> u32 {
@@ -142,8 +169,13 @@ fn failed_len(chain: &Chain) -> u32 {
 }
 
 impl QueueHandler for BlkQueue {
-    fn start(&mut self, features: u64) {
+    fn start(&mut self, features: u64, cease: Cease) {
         self.features = features;
+        self.cease = cease;
+    }
+
+    fn is_ready(&self) -> bool {
+        self.waiting.is_none()
     }
 
     fn handle(&mut self, chain: Chain) -> Outcome {
@@ -159,10 +191,10 @@ impl QueueHandler for BlkQueue {
             }
             Err(Refusal::IoErr) => return self.answer(&chain, status, VIRTIO_BLK_S_IOERR, failed),
         };
-        let Some((doing, len, ops)) = self.ops(&chain, request) else {
+        let Some((work, doing, len)) = Work::of(request, chain.ram()) else {
             return self.answer(&chain, status, VIRTIO_BLK_S_IOERR, failed);
         };
-        if ops.is_empty() {
+        if work.is_over() {
             return self.answer(&chain, status, VIRTIO_BLK_S_OK, failed);
         }
         let written = if doing == Doing::Read { len + 1 } else { failed };
@@ -172,14 +204,16 @@ impl QueueHandler for BlkQueue {
             doing,
             len,
             used: (written, failed),
-            operations: ops.len() as u32,
+            work,
+            operations: 0,
+            flying: 0,
             error: None,
             write_through: doing.changes() && self.features & bit(VIRTIO_BLK_F_FLUSH) == 0,
+            forgotten: false,
         });
         self.ram.get_or_insert_with(|| chain.ram().clone());
-        for op in ops {
-            self.queue.submit(token, op);
-        }
+        self.waiting = Some(token);
+        self.advance();
         Outcome::Deferred
     }
 
@@ -203,6 +237,10 @@ impl QueueHandler for BlkQueue {
                 }
             }
             self.finished = finished;
+            if self.cease.is_set() {
+                self.forget();
+            }
+            self.advance();
             // A flush may have followed a write; with a synchronous engine it is finished, too.
             // An error of the kick comes again at the worker's next one.
             if idle || self.queue.kick().is_err() {

@@ -3,6 +3,7 @@
 mod handler;
 mod pending;
 mod request;
+mod work;
 
 use crate::block::{Disk, Engine};
 use crate::control::DiskStatus;
@@ -24,6 +25,10 @@ pub const SECTOR: u64 = 512;
 const QUEUE_SIZE: u16 = 256;
 /// Most data segments of a request: a queue's descriptors less header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Most bytes of a data segment (VIRTIO_BLK_F_SIZE_MAX): more than a driver has a use for.
+const SIZE_MAX: u32 = 1 << 20;
+/// Most bytes of a request's data, 254 MiB.
+pub(crate) const MAX_DATA: u32 = SEG_MAX * SIZE_MAX;
 /// Most request queues.
 const MAX_QUEUES: u16 = 64;
 /// Most ranges of one discard or write-zeroes request.
@@ -166,7 +171,8 @@ impl Blk {
 }
 
 fn features(read_only: bool) -> u64 {
-    let always = bit(VIRTIO_BLK_F_SEG_MAX)
+    let always = bit(VIRTIO_BLK_F_SIZE_MAX)
+        | bit(VIRTIO_BLK_F_SEG_MAX)
         | bit(VIRTIO_BLK_F_BLK_SIZE)
         | bit(VIRTIO_BLK_F_TOPOLOGY)
         | bit(VIRTIO_BLK_F_FLUSH)
@@ -182,7 +188,7 @@ fn features(read_only: bool) -> u64 {
 fn config(geometry: Geometry, queues: u16, discard_granularity: u32) -> Vec<u8> {
     let mut config = Vec::with_capacity(60);
     config.extend((geometry.size / SECTOR).to_le_bytes()); // capacity
-    config.extend(0u32.to_le_bytes()); // size_max: not offered
+    config.extend(SIZE_MAX.to_le_bytes());
     config.extend(SEG_MAX.to_le_bytes());
     config.extend([0; 4]); // geometry: not offered
     config.extend((SECTOR as u32).to_le_bytes()); // blk_size

@@ -1,5 +1,6 @@
 //! Requests that the host works on, found again by their token.
 
+use super::work::Work;
 use std::io;
 use vm_memory::GuestAddress;
 
@@ -32,7 +33,6 @@ impl Doing {
 }
 
 /// One request of the guest.
-#[derive(Debug)]
 pub(super) struct Pending {
     pub head: u16,
     pub status: GuestAddress,
@@ -41,12 +41,18 @@ pub(super) struct Pending {
     pub len: u32,
     /// Bytes that the guest may find written, if it succeeds and if it fails.
     pub used: (u32, u32),
+    /// What is left to be begun.
+    pub work: Work,
     /// Operations of the host that are not finished.
     pub operations: u32,
+    /// Bytes that they transfer or touch.
+    pub flying: u32,
     /// The first that failed.
     pub error: Option<io::Error>,
     /// A flush must follow: the driver cannot ask for it.
     pub write_through: bool,
+    /// Nobody waits for it any more.
+    pub forgotten: bool,
 }
 
 /// Requests by token. Tokens are reused, so that it is as large as the most at one time: a queue's size.

@@ -1,6 +1,6 @@
 //! What the guest asks of a disk: parsed and checked, nothing done yet. (VIRTIO 1.2, 5.2.6)
 
-use super::{Geometry, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR};
+use super::{Geometry, MAX_DATA, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR};
 use crate::virtio::chain::{Chain, Segments};
 use smallvec::SmallVec;
 use virtio_bindings::virtio_blk::*;
@@ -104,9 +104,10 @@ pub(crate) fn parse(chain: &Chain, disk: Geometry, features: u64) -> Result<Requ
     }
 }
 
-/// The byte offset of `len` bytes from `sector` on, if they are whole sectors inside the disk.
+/// The byte offset of `len` bytes from `sector` on, if they are whole sectors inside the disk and no more than the
+/// configuration allows.
 fn data_range(sector: u64, len: u32, disk: Geometry) -> Result<u64, Refusal> {
-    if len == 0 || !u64::from(len).is_multiple_of(SECTOR) {
+    if len == 0 || len > MAX_DATA || !u64::from(len).is_multiple_of(SECTOR) {
         return Err(Refusal::IoErr);
     }
     inside(sector, len.into(), disk)

@@ -6,6 +6,7 @@ use crate::virtio::device::{Outcome, QueueHandler};
 use crate::virtio::feature;
 use crate::virtio::queue::SplitQueue;
 use crate::virtio::testing::*;
+use crate::virtio::worker::Cease;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -38,7 +39,7 @@ impl Rig {
         let (device, mut handlers) = Blk::create(&volume, &disk, Engine::Auto, 1, notices).unwrap();
         let mut handler = handlers.pop().unwrap();
         let features = accept(device.features()) | feature::RING;
-        handler.start(features);
+        handler.start(features, Cease::default());
         let driver = Driver::new(&ram, 0, 64);
         let ring = SplitQueue::new(ram.clone(), driver.state, 64, features).unwrap();
         Self { ram, driver, ring, handler, device, told }
@@ -291,7 +292,7 @@ fn the_configuration_tells_the_limits() {
     assert_eq!(config.len(), 60);
     let field = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
     assert_eq!(field(0), (DISK / 512) as u32);
-    assert_eq!(field(12), 254, "seg_max");
+    assert_eq!([field(8), field(12)], [1 << 20, 254], "size_max and seg_max");
     assert_eq!(field(20), 512, "blk_size");
     assert_eq!(u16::from_le_bytes(config[34..36].try_into().unwrap()), 1, "num_queues");
     assert_eq!([field(36), field(40), field(44)], [MAX_RANGE_SECTORS, 32, 128], "discard");

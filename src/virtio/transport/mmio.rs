@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::mem::GuestRam;
 use crate::virtio::Notices;
 use crate::virtio::device::{Device, Handlers};
-use crate::virtio::worker::{Signal, ThreadStart};
+use crate::virtio::worker::{Ending, Signal, ThreadStart};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -93,6 +93,7 @@ impl Line for MmioLine {
 pub struct MmioTransport {
     line: Arc<MmioLine>,
     registers: Mutex<Registers>,
+    endings: Vec<Ending>,
 }
 
 impl MmioTransport {
@@ -115,7 +116,8 @@ impl MmioTransport {
             irq,
         });
         let core = Core::new(device, handlers, ram, line.clone(), on_start)?;
-        Ok(Arc::new(Self { line, registers: Mutex::new(Registers::new(core)) }))
+        let endings = core.endings();
+        Ok(Arc::new(Self { line, registers: Mutex::new(Registers::new(core)), endings }))
     }
 
     /// The registers are valid between any two statements, so a poisoned lock is as good as another.
@@ -205,7 +207,8 @@ impl MmioTransport {
         }
         let mut registers = self.registers();
         if offset == VIRTIO_MMIO_STATUS && value == 0 {
-            return registers.reset();
+            registers.reset();
+            return;
         }
         let Registers { core, device_features_sel, driver_features_sel, queue_sel } =
             &mut *registers;
@@ -241,12 +244,12 @@ impl MmioTransport {
 }
 
 impl Transport for MmioTransport {
-    fn reset(&self) {
-        self.registers().reset();
+    fn reset(&self) -> bool {
+        self.registers().reset()
     }
 
-    fn shutdown(&self) {
-        self.registers().core.shutdown();
+    fn endings(&self) -> &[Ending] {
+        &self.endings
     }
 }
 

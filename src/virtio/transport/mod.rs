@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::mem::GuestRam;
 use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
 use crate::virtio::queue::{QueueState, SplitQueue};
-use crate::virtio::worker::{Signal, ThreadStart, Worker};
+use crate::virtio::worker::{Ending, Signal, ThreadStart, Worker};
 use crate::virtio::{Notices, feature};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
@@ -56,10 +57,15 @@ pub struct CoreState {
 
 /// What a machine does with a device, whatever its transport.
 pub trait Transport: Send + Sync {
-    /// The machine's reset. Nothing is in flight when it returns.
-    fn reset(&self);
-    /// Finish what is in flight and end the worker threads, for good.
-    fn shutdown(&self);
+    /// The machine's reset. True if nothing is in flight when it returns; else the host's storage does not answer.
+    fn reset(&self) -> bool;
+    /// The ends of its worker threads.
+    fn endings(&self) -> &[Ending];
+    /// Finish what is in flight and end the worker threads, for good. True if they have ended at `deadline`.
+    fn shutdown(&self, deadline: Instant) -> bool {
+        self.endings().iter().for_each(Ending::order);
+        self.endings().iter().all(|ending| ending.wait(deadline))
+    }
 }
 
 /// A device's core with the registers that say which part of it others show.
@@ -75,9 +81,9 @@ impl Registers {
         Self { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 }
     }
 
-    fn reset(&mut self) {
-        self.core.reset();
+    fn reset(&mut self) -> bool {
         (self.device_features_sel, self.driver_features_sel, self.queue_sel) = (0, 0, 0);
+        self.core.reset()
     }
 
     /// The 32 features that DeviceFeaturesSel chooses.
@@ -212,7 +218,8 @@ impl Core {
     /// The driver writes the status. Zero resets; a bit once set stays; steps out of order are ignored. (2.1.1, 3.1.1)
     pub fn set_status(&mut self, value: u8) {
         if value == 0 {
-            return self.reset();
+            self.reset();
+            return;
         }
         let value = value & !status::NEEDS_RESET;
         if self.status & !value != 0 || self.status & status::FAILED != 0 {
@@ -294,7 +301,7 @@ impl Core {
         if let (Some(worker), Some(state)) =
             (self.workers.get_mut(index), self.queues.get_mut(index))
         {
-            worker.park();
+            worker.cease();
             state.ready = false;
         }
     }
@@ -317,13 +324,20 @@ impl Core {
         self.device.config()
     }
 
-    /// Back to the state after power-on. Nothing is in flight when it returns. (2.1.2, 2.4.1)
-    pub fn reset(&mut self) {
-        self.park_all();
+    /// Back to the state after power-on. True if nothing is in flight when it returns (2.1.2, 2.4.1); else the host's storage
+    /// does not answer, and a queue that waits for it can't be served.
+    pub fn reset(&mut self) -> bool {
+        self.workers.iter_mut().for_each(|worker| drop(worker.cease()));
         self.line.clear();
         self.status = 0;
         self.driver_features = 0;
         self.queues.fill(QueueState::default());
+        self.workers.iter().all(Worker::rests)
+    }
+
+    /// The ends of its workers' threads.
+    pub fn endings(&self) -> Vec<Ending> {
+        self.workers.iter().map(Worker::ending).collect()
     }
 
     fn park_all(&mut self) {
@@ -394,10 +408,5 @@ impl Core {
             self.line.set_stopped();
         }
         Ok(())
-    }
-
-    /// Finish what is in flight and end the threads.
-    pub fn shutdown(&mut self) {
-        self.workers.iter_mut().for_each(Worker::exit);
     }
 }

@@ -81,7 +81,7 @@ fn run(engine: Engine, batches: &[Vec<Step>]) -> Result<(), TestCaseError> {
         rig.ram.read_slice(&mut read, GuestAddress(BUFFERS + 512)).unwrap();
         prop_assert_eq!(&read[..], &model[bytes(sector, 16)], "sector {}", sector);
     }
-    rig.transport.shutdown();
+    assert!(rig.transport.shutdown(std::time::Instant::now() + std::time::Duration::from_secs(30)));
     disk.close().unwrap();
     Ok(())
 }

@@ -436,7 +436,7 @@ fn a_machine_ends_with_its_workers() {
     let mut driver = rig.start();
     offer_reads(&mut driver, 8);
     rig.write(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-    rig.transport.shutdown();
+    assert!(rig.transport.shutdown(std::time::Instant::now() + std::time::Duration::from_secs(30)));
     let Rig { ram: second, transport, .. } = rig;
     drop((second, transport, driver));
     assert_eq!(Arc::strong_count(&ram), 1, "no thread holds guest memory");

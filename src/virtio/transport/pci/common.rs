@@ -94,7 +94,9 @@ fn read64(registers: &Registers, at: u64) -> Option<u64> {
 /// The guest writes, as it reads.
 pub fn write(registers: &mut Registers, line: &PciLine, at: u64, data: &[u8]) {
     match *data {
-        [value] if at == DEVICE_STATUS && value == 0 => registers.reset(),
+        [value] if at == DEVICE_STATUS && value == 0 => {
+            registers.reset();
+        }
         [value] if at == DEVICE_STATUS => registers.core.set_status(value),
         [a, b] => write16(registers, line, at, u16::from_le_bytes([a, b])),
         [a, b, c, d] => write32(registers, at, u32::from_le_bytes([a, b, c, d])),

@@ -17,7 +17,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::mem::GuestRam;
 use crate::virtio::Notices;
 use crate::virtio::device::{Device, DeviceKind, Handlers};
-use crate::virtio::worker::ThreadStart;
+use crate::virtio::worker::{Ending, ThreadStart};
 use line::PciLine;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -153,6 +153,7 @@ pub struct PciTransport {
     host: Arc<dyn PciHost>,
     /// Where the queues' doorbells are, if they are. Under the registers' lock but for reading.
     doorbells: Mutex<Option<u64>>,
+    endings: Vec<Ending>,
 }
 
 /// A lock whose content is valid between any two statements, so that a poisoned one is as good as another.
@@ -191,9 +192,11 @@ impl PciTransport {
         let line = Arc::new(PciLine::new(halt, queues, wires, host.clone()));
         let core = Core::new(device, handlers, ram, line.clone(), on_start);
         let core = core.or_fail(|| "create the queues of a PCI device")?;
+        let endings = core.endings();
         Ok(Arc::new(Self {
             line,
             registers: Mutex::new(Registers::new(core)),
+            endings,
             config: Mutex::new(config),
             window: Window::new(BAR_LEN.into()),
             host,
@@ -301,18 +304,19 @@ impl PciTransport {
 }
 
 impl Transport for PciTransport {
-    fn reset(&self) {
+    fn reset(&self) -> bool {
         let mut config = lock(&self.config);
         config.space = config.fresh.clone();
         self.window.follow(&config.space);
         let mut registers = lock(&self.registers);
-        registers.reset();
+        let rests = registers.reset();
         self.line.power_on();
         self.take_doorbells_down(&mut registers, &mut lock(&self.doorbells));
+        rests
     }
 
-    fn shutdown(&self) {
-        lock(&self.registers).core.shutdown();
+    fn endings(&self) -> &[Ending] {
+        &self.endings
     }
 }
 
