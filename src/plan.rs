@@ -241,6 +241,35 @@ pub struct DiskPlan {
     pub engine: Engine,
     /// Request queues, 1 to 64; usually one a vCPU, at most 4.
     pub queues: u16,
+    /// What the guest may have of it.
+    pub limits: DiskLimits,
+}
+
+/// What a guest may have of a disk, all of its queues together. Absent: as much as the host gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct DiskLimits {
+    /// Requests.
+    pub iops: Option<Rate>,
+    /// Bytes read and written.
+    pub bandwidth: Option<Rate>,
+}
+
+impl DiskLimits {
+    /// There are none.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How much of something, on the average and at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Rate {
+    /// A second, at least 1.
+    pub per_second: u64,
+    /// At once after a while without any, at least 1.
+    pub burst: u64,
 }
 
 /// One file of a disk's chain. Only the first layer of a writable disk is open for writing.

@@ -83,6 +83,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         read_only: false,
         layers,
         hold: None,
+        limits: Default::default(),
         engine: Engine::Auto,
         queues: 1,
     });

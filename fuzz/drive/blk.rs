@@ -28,10 +28,10 @@ pub fn drive(data: &[u8]) {
     let disk = sporevm::block::open(vec![(file, DiskFormat::Raw)], head[3] & 0x80 != 0).unwrap();
     let volume = "vol-0123456789abcdef0".parse().unwrap();
     let notices = Notices::new(Arc::new(|_: &str| {}));
-    let (_blk, mut handlers) = Blk::create(&volume, &disk, Engine::Sync, 1, notices).unwrap();
+    let (_blk, mut handlers) = Blk::create(&volume, &disk, Engine::Sync, 1, Default::default(), notices).unwrap();
     let handler = &mut handlers[0];
     let features = u64::from(u32::from_le_bytes(head.try_into().unwrap()));
-    handler.start(features);
+    handler.start(features, Default::default());
     let (avail, used) = (BASE + 0x100, BASE + 0x200);
     let state = QueueState { size: SIZE, ready: true, desc: BASE, avail, used, ..QueueState::default() };
     let mut queue = SplitQueue::new(ram.clone(), state, 256, 1 << 28).unwrap();

@@ -36,7 +36,8 @@ pub fn drive(data: &[u8]) {
     assert_eq!(word, *b"virt");
     mmio.read(0x70, &mut word);
     assert_eq!(word, [0; 4], "status after a reset");
-    mmio.shutdown();
+    let patience = std::time::Duration::from_secs(30);
+    assert!(mmio.shutdown(std::time::Instant::now() + patience));
 }
 
 /// What a driver does: status, features, a queue, a notification. (VIRTIO 1.2, 3.1.1 and 4.2.2)

@@ -13,6 +13,7 @@ pub fn drive(data: &[u8]) {
 /// One with a disk.
 pub fn seeds() -> Vec<Vec<u8>> {
     let disk = DiskPlan {
+        limits: Default::default(),
         volume_id: "vol-0123456789abcdef0".parse().unwrap(),
         read_only: false,
         layers: vec![LayerPlan { fd: PlanFd(16), format: DiskFormat::Raw }],

@@ -4,7 +4,7 @@ use super::filter::Filter;
 use super::output::Output;
 use crate::action::{Count, Until, parse_duration, parse_memory};
 use crate::image::record::{RootDeviceType, Tag};
-use crate::plan::{Engine, Transport};
+use crate::plan::{DiskLimits, Engine, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -323,6 +323,10 @@ pub struct Run {
     /// How the host does disk I/O
     #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
+    /// What each guest may have of each of its disks, a second and (after a colon) at once: disk.iops=1000,
+    /// disk.bandwidth=50M:200M [default: as much as the host gives]
+    #[arg(long, value_name = "LIMIT=RATE[:BURST],…", value_parser = super::limit::parse)]
+    pub limit: Option<DiskLimits>,
     /// How the guest finds its devices, in place of what suits the image
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,

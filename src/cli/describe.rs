@@ -178,8 +178,11 @@ fn disks(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, Str
         line.extend(live.map(io));
         ("Disk", line)
     };
+    let limits = &instance.spore.limits;
+    let limits = (!limits.are_none()).then(|| ("DiskLimits", super::limit::text(limits)));
     let any = instance.state != State::Terminated;
-    instance.disks().enumerate().filter(|_| any).map(line).collect()
+    let limits = limits.filter(|_| any);
+    instance.disks().enumerate().filter(|_| any).map(line).chain(limits).collect()
 }
 
 fn io(disk: &DiskStatus) -> String {

@@ -17,6 +17,7 @@ mod help;
 pub mod image;
 mod instance;
 pub mod kernel;
+mod limit;
 mod modify;
 pub mod output;
 mod probe;

@@ -93,6 +93,7 @@ fn action(args: &Run) -> Result<RunInstances> {
             terminate_on_shutdown: args.rm,
             block_device_mappings: mappings(args.block_device_mappings.as_deref())?,
             engine: args.engine.into(),
+            limits: args.limit.unwrap_or_default(),
             transport: args.transport.map(Into::into),
             no_overcommit: args.no_overcommit,
             tags,

@@ -12,7 +12,7 @@ use crate::image::record::{
     Tag, VirtualizationType,
 };
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{Engine, PvGrub, Transport};
+use crate::plan::{DiskLimits, Engine, PvGrub, Transport};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -55,6 +55,8 @@ pub struct Request {
     pub block_device_mappings: Vec<BlockDeviceMapping>,
     /// How the host does disk I/O.
     pub engine: Engine,
+    /// What each guest may have of each of its disks.
+    pub limits: DiskLimits,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<Transport>,
     /// Launch no more than the host has memory for, all that runs included.
@@ -127,6 +129,9 @@ pub struct LaunchPlan {
     pub shutdown_behavior: ShutdownBehavior,
     /// How the host does disk I/O.
     pub engine: Engine,
+    /// What the guest may have of each of its disks.
+    #[serde(skip_serializing_if = "DiskLimits::are_none")]
+    pub limits: DiskLimits,
     /// How the guest finds its devices.
     pub transport: Transport,
     /// Tags.
@@ -247,6 +252,7 @@ pub fn resolve(
                 ShutdownBehavior::Stop
             },
             engine: request.engine,
+            limits: request.limits,
             transport,
             tags: request.tags.clone(),
             product_codes: image.product_codes.clone(),

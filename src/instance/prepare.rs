@@ -158,6 +158,7 @@ fn record(plan: &LaunchPlan) -> Record {
                 uuid: plan.uuid.clone(),
                 transport: plan.transport,
                 engine: plan.engine,
+                limits: plan.limits,
                 engines: Vec::new(),
                 ephemeral: plan.ephemeral.clone(),
                 pid: None,
@@ -273,6 +274,7 @@ fn open_disk(fds: &mut Fds, mapping: &Mapping, instance: &Instance, opened: Open
         hold: Some(fds.add(opened.hold)),
         engine: instance.spore.engine,
         queues: queues(instance),
+        limits: instance.spore.limits,
     }
 }
 
@@ -285,6 +287,7 @@ fn ephemeral_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<Disk
         hold: None,
         engine: instance.spore.engine,
         queues: queues(instance),
+        limits: instance.spore.limits,
     })
 }
 

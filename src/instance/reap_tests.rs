@@ -44,6 +44,7 @@ pub fn record(
                 uuid: String::new(),
                 transport: Default::default(),
                 engine: Engine::Auto,
+                limits: Default::default(),
                 engines: vec![],
                 ephemeral: vec![],
                 pid: Some(1),

@@ -3,7 +3,7 @@
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 pub use crate::image::record::StateReason;
 use crate::image::record::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
-use crate::plan::{Engine, SavedEnvironment, Transport};
+use crate::plan::{DiskLimits, Engine, SavedEnvironment, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -97,6 +97,9 @@ pub struct Spore {
     pub transport: Transport,
     /// The engine asked for.
     pub engine: Engine,
+    /// What the guest may have of each of its disks.
+    #[serde(default, skip_serializing_if = "DiskLimits::are_none")]
+    pub limits: DiskLimits,
     /// The engine in use by each of [`Instance::disks`] while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,

@@ -33,6 +33,11 @@ impl Bucket {
         self.take_at(amount, self.begin.elapsed().as_nanos())
     }
 
+    /// Take `amount` tokens though there may not be so many: the next waits until that is made good.
+    pub fn charge(&mut self, amount: u64) {
+        self.full = self.full.max(self.begin.elapsed().as_nanos()) + self.time(amount);
+    }
+
     /// How long until there is a token; `None`: there is one now.
     pub fn wait(&self) -> Option<Duration> {
         self.wait_at(1, self.begin.elapsed().as_nanos())

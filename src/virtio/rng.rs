@@ -1,11 +1,13 @@
 //! The entropy device. (VIRTIO 1.2, 5.4)
 
 use crate::error::{Error, Result};
+use crate::virtio::bucket::Bucket;
 use crate::virtio::chain::Chain;
 use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers, Outcome, QueueHandler};
 use crate::virtio::worker::Cease;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most bytes one request gets; the driver is told how many it got and asks again. (5.4.6.1)
 const MAX_BYTES: u32 = 64 << 10;
@@ -18,7 +20,7 @@ pub struct Rng;
 impl Rng {
     /// The device and the handler of its one queue.
     pub fn create() -> (Arc<Self>, Handlers) {
-        (Arc::new(Self), vec![Box::new(RngQueue)])
+        (Arc::new(Self), vec![Box::new(RngQueue::new())])
     }
 }
 
@@ -57,10 +59,30 @@ impl Device for Rng {
     }
 }
 
-struct RngQueue;
+/// Bytes a second, and at once after a while without: much more than a kernel asks for, and not what keeps a CPU of the host
+/// busy.
+const RATE: (u64, u64) = (1 << 20, 4 << 20);
+
+struct RngQueue {
+    bucket: Bucket,
+}
+
+impl RngQueue {
+    fn new() -> Self {
+        Self { bucket: Bucket::new(RATE.0, RATE.1) }
+    }
+}
 
 impl QueueHandler for RngQueue {
     fn start(&mut self, _features: u64, _cease: Cease) {}
+
+    fn is_ready(&self) -> bool {
+        self.due().is_none()
+    }
+
+    fn due(&self) -> Option<Duration> {
+        self.bucket.wait()
+    }
 
     fn handle(&mut self, chain: Chain) -> Outcome {
         if chain.readable_len() != 0 {
@@ -82,6 +104,7 @@ impl QueueHandler for RngQueue {
             }
             done += piece.len() as u32;
         }
+        self.bucket.charge(done.into());
         Outcome::Done(done)
     }
 }
@@ -100,7 +123,7 @@ mod tests {
         driver.chain(0, pieces);
         driver.offer(0);
         let mut ring = SplitQueue::new(ram.clone(), driver.state, 64, feature::RING).unwrap();
-        let outcome = RngQueue.handle(ring.pop().unwrap().unwrap());
+        let outcome = RngQueue::new().handle(ring.pop().unwrap().unwrap());
         let mut bytes = vec![0; MAX_BYTES as usize + 0x1000];
         ram.read_slice(&mut bytes, GuestAddress(BUFFERS)).unwrap();
         (outcome, bytes)
@@ -115,6 +138,26 @@ mod tests {
         assert!(filled.chunks(64).all(|chunk| chunk.iter().any(|byte| *byte != 0)));
         assert!(beyond.iter().all(|byte| *byte == 0));
         assert_eq!(ask(&[(BUFFERS, 0, true)]).0, Outcome::Done(0));
+    }
+
+    #[test]
+    fn a_guest_that_wants_ever_more_has_to_wait() {
+        let ram = ram();
+        let mut driver = Driver::new(&ram, 0, 8);
+        driver.chain(0, &[(BUFFERS, MAX_BYTES, true)]);
+        let mut ring = SplitQueue::new(ram.clone(), driver.state, 64, feature::RING).unwrap();
+        let mut queue = RngQueue::new();
+        let mut served = 0;
+        while queue.is_ready() {
+            driver.offer(0);
+            let chain = ring.pop().unwrap().unwrap();
+            assert_eq!(queue.handle(chain), Outcome::Done(MAX_BYTES));
+            ring.push_used(0, MAX_BYTES).unwrap();
+            served += u64::from(MAX_BYTES);
+            assert!(served <= 64 * RATE.1, "it never has to wait");
+        }
+        assert!(served >= RATE.1, "a burst is had at once");
+        assert!(queue.due().is_some());
     }
 
     #[test]

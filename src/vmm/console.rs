@@ -3,16 +3,22 @@
 use crate::chipset::serial::SerialHost;
 use crate::error::{OrFail, Result};
 use crate::sys::fds;
+use crate::virtio::bucket::Bucket;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// The log never grows beyond this; then its older half goes.
 const MAX_LOG: u64 = 64 << 20;
 /// Output that waits for the event thread; a guest that is faster writes its log itself.
 const MAX_PENDING: usize = 64 << 10;
+/// Bytes a second that the log takes, and at once after a while without. The fastest serial line ever sold has a tenth of it.
+const RATE: (u64, u64) = (4 << 20, 16 << 20);
+/// A vCPU waits so long at most before it may go on to flood its console: it can be stopped meanwhile.
+const MAX_WAIT: Duration = Duration::from_millis(20);
 /// What Linux says when it panics. (kernel/panic.c)
 const BANNER: &[u8] = b"Kernel panic - not syncing";
 
@@ -24,6 +30,7 @@ struct Output {
     /// Bytes of [`BANNER`] that the output ends with.
     matched: usize,
     panicked: bool,
+    bucket: Bucket,
 }
 
 /// The serial line's host end.
@@ -41,7 +48,14 @@ impl Console {
     pub fn new(log: File) -> Result<Self> {
         let log_len = log.metadata().or_fail(|| "read the console log's size")?.len();
         let pending = Vec::with_capacity(256);
-        let output = Output { pending, log, log_len, matched: 0, panicked: false };
+        let output = Output {
+            pending,
+            log,
+            log_len,
+            matched: 0,
+            panicked: false,
+            bucket: Bucket::new(RATE.0, RATE.1),
+        };
         let wake = fds::eventfd().or_fail(|| "create an eventfd")?;
         Ok(Self { output: Mutex::new(output), wake })
     }
@@ -82,6 +96,11 @@ impl SerialHost for Console {
             MAX_PENDING => {
                 // A guest that floods its console pays for it; clients miss what is only in the log.
                 output.write_out();
+                let wait = output.bucket.wait();
+                drop(output);
+                if let Some(wait) = wait {
+                    std::thread::park_timeout(wait.min(MAX_WAIT));
+                }
             }
             _ => {}
         }
@@ -99,6 +118,7 @@ impl Output {
             return bytes;
         }
         self.look_for_panic(&bytes);
+        self.bucket.charge(bytes.len() as u64);
         // A log that has no room left is no reason to stop a machine.
         if self.log.write_all(&bytes).is_ok() {
             self.log_len += bytes.len() as u64;
@@ -140,6 +160,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     fn console() -> (Console, File) {
         let file = fds::memfd("console").unwrap();
@@ -159,6 +180,15 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_is_slowed_down() {
+        let (console, _file) = console();
+        console.state().bucket = Bucket::new(1 << 20, 1);
+        let begin = Instant::now();
+        (0..8).for_each(|_| send(&console, &[b'x'; MAX_PENDING]));
+        assert!(begin.elapsed() >= 7 * MAX_WAIT);
+    }
+
+    #[test]
     fn a_panic_is_seen_even_in_pieces_and_told_once() {
         let (console, _file) = console();
         send(&console, b"[    1.0] KKernel pan");
@@ -171,6 +201,7 @@ mod tests {
     #[test]
     fn the_log_stays_bounded() {
         let (console, file) = console();
+        console.state().bucket = Bucket::new(u64::MAX, u64::MAX);
         for _ in 0..MAX_LOG / MAX_PENDING as u64 + 3 {
             send(&console, &[b'x'; MAX_PENDING]);
             console.flush();

@@ -193,11 +193,13 @@ impl Machine {
     /// # Errors
     /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
     pub fn reset(&self) -> Result<Option<Chosen>> {
-        let rest = self.transports.iter().map(|transport| transport.reset());
-        if !rest.fold(true, |all, rests| all && rests) {
-            return Err(Error::failure(
-                "a disk does not come to rest: the host's storage does not answer",
-            ));
+        let mut rest = true;
+        for transport in &self.transports {
+            rest &= transport.reset();
+        }
+        if !rest {
+            let why = "a disk does not come to rest: the host's storage does not answer";
+            return Err(Error::failure(why));
         }
         let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = payload.choose(self.media().next())?;
@@ -313,7 +315,14 @@ fn open_disks(
 ) -> Result<Vec<OpenDisk>> {
     let open = |plan: &DiskPlan| {
         let (disk, notices) = (open_disk(plan, filters)?, notices(report));
-        let blk = Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, notices.clone());
+        let blk = Blk::create(
+            &plan.volume_id,
+            &disk,
+            plan.engine,
+            plan.queues,
+            plan.limits,
+            notices.clone(),
+        );
         let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
         let hold = plan.hold.map(fds::take).transpose()?;
         Ok(OpenDisk { disk: MachineDisk { disk, device, hold }, handlers, notices })

@@ -11,8 +11,9 @@ use crate::virtio::device::{Outcome, QueueHandler};
 use crate::virtio::worker::Cease;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 use virtio_bindings::virtio_blk::*;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -30,6 +31,8 @@ pub(super) struct BlkQueue {
     /// Bytes in flight.
     flying: u64,
     cease: Cease,
+    /// When the limits let the request that waits go on.
+    due: Option<Instant>,
     /// Guest RAM, from the first request on: status bytes are written when requests finish.
     ram: Option<GuestRam>,
     /// Operations just finished; kept for its room.
@@ -47,6 +50,7 @@ impl BlkQueue {
             waiting: None,
             flying: 0,
             cease: Cease::default(),
+            due: None,
             ram: None,
             finished,
         }
@@ -75,6 +79,7 @@ impl BlkQueue {
     /// Begin what is left of the request that waits, as far as that goes now.
     fn advance(&mut self) {
         let Some((token, ram)) = self.waiting.zip(self.ram.as_ref()) else { return };
+        self.due = None;
         while let Some(pending) = self.pending.get_mut(token) {
             if pending.work.is_over() {
                 self.waiting = None;
@@ -82,6 +87,14 @@ impl BlkQueue {
             }
             if self.flying >= WINDOW || self.cease.is_set() {
                 return;
+            }
+            if let Some(throttle) = &self.shared.throttle {
+                let mut throttle = throttle.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(wait) = throttle.take(!pending.admitted, pending.work.next_len()) {
+                    self.due = Some(Instant::now() + wait);
+                    return;
+                }
+                pending.admitted = true;
             }
             let Some((op, len)) = pending.work.step(ram) else { return };
             pending.operations += 1;
@@ -94,6 +107,7 @@ impl BlkQueue {
     /// What is not begun of the request that waits never will be.
     fn forget(&mut self) {
         let Some(token) = self.waiting.take() else { return };
+        self.due = None;
         if let Some(pending) = self.pending.get_mut(token) {
             pending.work = Work::Nothing;
             pending.forgotten = true;
@@ -178,6 +192,10 @@ impl QueueHandler for BlkQueue {
         self.waiting.is_none()
     }
 
+    fn due(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
     fn handle(&mut self, chain: Chain) -> Outcome {
         let Some(status) = status_address(&chain) else {
             return Outcome::Stop("a request has no room for its status in guest memory".into());
@@ -205,6 +223,7 @@ impl QueueHandler for BlkQueue {
             len,
             used: (written, failed),
             work,
+            admitted: false,
             operations: 0,
             flying: 0,
             error: None,

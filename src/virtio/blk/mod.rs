@@ -3,12 +3,14 @@
 mod handler;
 mod pending;
 mod request;
+mod throttle;
 mod work;
 
 use crate::block::{Disk, Engine};
 use crate::control::DiskStatus;
 use crate::error::{Error, Result};
 use crate::id::VolumeId;
+use crate::plan::DiskLimits;
 use crate::virtio::Notices;
 use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
 use handler::BlkQueue;
@@ -17,6 +19,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use throttle::Throttle;
 use virtio_bindings::virtio_blk::*;
 
 /// Bytes of a sector, whatever the logical block size. (5.2.4)
@@ -78,6 +81,8 @@ struct Shared {
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
     geometry: Geometry,
     notices: Notices,
+    /// What the guest may have, if that is limited.
+    throttle: Option<Mutex<Throttle>>,
     /// Host errors (errno, 0 for others) that were told already.
     told: Mutex<BTreeSet<i32>>,
     read_bytes: AtomicU64,
@@ -117,6 +122,7 @@ impl Blk {
         disk: &Arc<dyn Disk>,
         engine: Engine,
         queues: u16,
+        limits: DiskLimits,
         notices: Notices,
     ) -> io::Result<(Arc<Self>, Handlers)> {
         if !(1..=MAX_QUEUES).contains(&queues) {
@@ -136,6 +142,7 @@ impl Blk {
             serial,
             geometry,
             notices,
+            throttle: (!limits.are_none()).then(|| Mutex::new(Throttle::new(limits))),
             told: Mutex::default(),
             read_bytes: AtomicU64::new(0),
             write_bytes: AtomicU64::new(0),

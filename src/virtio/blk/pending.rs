@@ -43,6 +43,8 @@ pub(super) struct Pending {
     pub used: (u32, u32),
     /// What is left to be begun.
     pub work: Work,
+    /// It counts against the device's limits already.
+    pub admitted: bool,
     /// Operations of the host that are not finished.
     pub operations: u32,
     /// Bytes that they transfer or touch.

@@ -33,10 +33,15 @@ impl Rig {
     }
 
     fn with_features(disk: MemDisk, accept: fn(u64) -> u64) -> Self {
+        Self::create(disk, accept, DiskLimits::default())
+    }
+
+    fn create(disk: MemDisk, accept: fn(u64) -> u64, limits: DiskLimits) -> Self {
         let (ram, (notices, told)) = (ram(), notices());
         let volume = "vol-0123456789abcdef0".parse().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let (device, mut handlers) = Blk::create(&volume, &disk, Engine::Auto, 1, notices).unwrap();
+        let (device, mut handlers) =
+            Blk::create(&volume, &disk, Engine::Auto, 1, limits, notices).unwrap();
         let mut handler = handlers.pop().unwrap();
         let features = accept(device.features()) | feature::RING;
         handler.start(features, Cease::default());
@@ -315,11 +320,38 @@ fn state_is_kept_and_belongs_to_one_disk() {
 fn a_disk_has_one_to_64_queues_of_the_engine_asked_for() {
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(DISK));
     let volume = "vol-0123456789abcdef0".parse().unwrap();
-    let create = |engine, queues| Blk::create(&volume, &disk, engine, queues, notices().0);
+    let create = |engine, queues| {
+        Blk::create(&volume, &disk, engine, queues, DiskLimits::default(), notices().0)
+    };
     assert_eq!(create(Engine::Sync, 4).unwrap().1.len(), 4);
     assert!(create(Engine::Sync, 0).is_err());
     assert!(create(Engine::Sync, 65).is_err());
     assert!(create(Engine::Uring, 1).is_err());
+}
+
+#[test]
+fn limits_hold_back_and_lose_nothing() {
+    let slow = Some(crate::plan::Rate { per_second: 1, burst: 2 });
+    let limits = DiskLimits { iops: slow, bandwidth: None };
+    let mut rig = Rig::create(MemDisk::new(DISK), |offered| offered, limits);
+    for n in 0..2 {
+        assert_eq!(rig.ask(VIRTIO_BLK_T_OUT, n, 512, false), (OK, 1));
+    }
+    rig.header(VIRTIO_BLK_T_OUT, 2);
+    rig.driver.chain(0, &[(HEADER, 16, false), (DATA, 512, false), (STATUS, 1, true)]);
+    rig.driver.offer(0);
+    let chain = rig.ring.pop().unwrap().unwrap();
+    let begin = std::time::Instant::now();
+    assert_eq!(rig.handler.handle(chain), Outcome::Deferred);
+    let (mut done, mut waited) = (0, false);
+    while done == 0 {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60));
+        waited |= rig.handler.due().is_some();
+        assert_ne!(rig.handler.due().is_some(), rig.handler.is_ready());
+        rig.handler.completions(&mut |_, _| done += 1);
+    }
+    assert!(waited, "two are had at once, and no third");
+    assert_eq!((rig.status(), rig.handler.in_flight()), (OK, 0));
 }
 
 proptest! {

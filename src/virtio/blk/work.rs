@@ -75,6 +75,15 @@ impl Work {
         }
     }
 
+    /// Bytes that the next step transfers: none, if it only changes what is mapped.
+    pub fn next_len(&self) -> u32 {
+        match self {
+            Self::One(_, len) => *len,
+            Self::Data { offset, len, .. } => step_len(*offset, (*len).into()) as u32,
+            Self::Nothing | Self::Ranges { .. } => 0,
+        }
+    }
+
     /// The next step, with its weight in bytes; `None` if nothing is left.
     pub fn step(&mut self, ram: &GuestRam) -> Option<(Op, u32)> {
         match self {

@@ -26,7 +26,8 @@ fn overlay(engine: Engine) -> Option<(Arc<dyn Disk>, Arc<Blk>, Handlers)> {
     let disk = open(vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)], false).unwrap();
     let volume = "vol-0123456789abcdef0".parse().unwrap();
     // A host without io_uring has only the other engine to show.
-    let (device, handlers) = Blk::create(&volume, &disk, engine, 1, notices().0).ok()?;
+    let (device, handlers) =
+        Blk::create(&volume, &disk, engine, 1, Default::default(), notices().0).ok()?;
     Some((disk, device, handlers))
 }
 

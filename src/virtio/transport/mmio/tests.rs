@@ -44,7 +44,8 @@ impl Rig {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let volume = "vol-0123456789abcdef0".parse().unwrap();
         let (device, handlers) =
-            Blk::create(&volume, &disk, Engine::Auto, queues, notices().0).unwrap();
+            Blk::create(&volume, &disk, Engine::Auto, queues, Default::default(), notices().0)
+                .unwrap();
         Self::new(ram, device, handlers, Arc::new(|_| Ok(())))
     }
 

@@ -71,7 +71,9 @@ impl Rig {
     fn blk(queues: u16) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(1 << 20));
         let volume = "vol-0123456789abcdef0".parse().unwrap();
-        let made = Blk::create(&volume, &disk, Engine::Auto, queues, notices().0).unwrap();
+        let made =
+            Blk::create(&volume, &disk, Engine::Auto, queues, Default::default(), notices().0)
+                .unwrap();
         Self::new(made.0, made.1, Host::default())
     }
 
