@@ -18,6 +18,7 @@ pub mod sys;
 pub mod block;
 pub mod boot;
 pub mod chipset;
+pub mod ext4;
 pub mod mem;
 pub mod pvgrub;
 pub mod virtio;

@@ -196,7 +196,7 @@ fn an_account_sees_exactly_what_is_shared_with_it() {
         region.refused(other, &["image", "show", &web], "InvalidAMIID.NotFound");
     }
     // Public.
-    region.ok(ALICE, &["image", "share", "web", "--add", "all"]);
+    region.ok(ALICE, &["image", "share", "web", "--add", "all", "--yes"]);
     assert_eq!(region.images(CAROL, &["--community"]), [web.as_str()]);
     assert_eq!(region.images(CAROL, &["--executable-by", "all"]), [web.as_str()]);
     assert!(region.images(CAROL, &["--executable-by", "self"]).is_empty());
@@ -210,7 +210,7 @@ fn nobody_changes_what_is_anothers_with_or_without_spore() {
     }
     let region = Region::new(&["a", "b"]);
     let web = region.import(ALICE, "web");
-    region.ok(ALICE, &["image", "share", "web", "--add", "all"]);
+    region.ok(ALICE, &["image", "share", "web", "--add", "all", "--yes"]);
     let snapshot = region.snapshot_of(ALICE, &web);
     for args in [
         &["image", "deregister", &web][..],
@@ -286,7 +286,7 @@ fn what_others_launched_outlives_permission_and_image() {
     // Another image of the same kernel comes and goes.
     let other = region.import(ALICE, "other");
     assert_eq!(region.show(ALICE, &other)["KernelId"], kernel);
-    region.ok(ALICE, &["image", "share", "other", "--add", "all"]);
+    region.ok(ALICE, &["image", "share", "other", "--add", "all", "--yes"]);
     region.ok(ALICE, &["image", "share", "other", "--reset"]);
     region.ok(ALICE, &["image", "deregister", "other"]);
     let kernel = kernel.as_str().unwrap();

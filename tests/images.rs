@@ -3,6 +3,7 @@
 mod common;
 
 use common::images::{refused, show as image, snapshot_of};
+use common::programs::administrators;
 use common::{Store, has_kvm};
 use serde_json::Value;
 use std::fs;
@@ -119,6 +120,7 @@ fn images_are_found_as_ec2_finds_them() {
         "web-1",
         "--launch-permission",
         "Add=[{Group=all},{UserId=4242}]",
+        "--yes",
     ]);
     store.ok(&["tag", &import(&store, "tagged"), "Env=prod", "Owner=alice"]);
     let me = rustix::process::geteuid().as_raw().to_string();
@@ -404,10 +406,51 @@ fn secrets_are_named_before_an_image_is_public() {
         }
         assert!(!err.contains("history") && !err.contains(".pub"), "{err}");
     }
-    // What can't be looked into is said.
+    // What can't be looked into is not made public, unless somebody says so.
     import(&store, "opaque");
     let shared = store.spore(&["image", "share", "opaque", "--add", "all"]);
-    assert!(String::from_utf8_lossy(&shared.stderr).contains("not looked into"));
+    let err = String::from_utf8_lossy(&shared.stderr).into_owned();
+    assert_eq!((shared.status.code(), err.lines().count()), (Some(1), 1), "{err}");
+    assert!(err.contains("not looked into") && err.contains("--yes"), "{err}");
+    assert!(!store.ok(&["image", "show", "opaque", "-o", "json"]).contains("\"Public\": true"));
+    store.ok(&["image", "share", "opaque", "--add", "all", "--yes"]);
+}
+
+/// Keys are found in what only a journal names, and a journal that can't be replayed is no reason to look away.
+#[test]
+fn secrets_are_found_in_file_systems_that_were_not_unmounted() {
+    let store = Store::new();
+    let path = |name: &str| store.home().join(name);
+    fs::create_dir_all(path("root/etc/ssh")).unwrap();
+    fs::write(path("root/etc/ssh/ssh_host_rsa_key"), "k").unwrap();
+    fs::write(path("block"), vec![0; 1024]).unwrap();
+    let disk = path("disk");
+    let mut make = administrators("mke2fs");
+    make.args(["-q", "-F", "-t", "ext3", "-b", "1024", "-d"])
+        .args([&path("root"), &disk])
+        .arg("16M");
+    assert!(make.status().unwrap().success());
+    fs::write(path("script"), format!("jo\njw -b 15000 {}\njc\n", path("block").display()))
+        .unwrap();
+    let mut write = administrators("debugfs");
+    assert!(
+        write.args(["-w", "-f"]).args([&path("script"), &disk]).output().unwrap().status.success()
+    );
+    let bytes = fs::read(&disk).unwrap();
+    assert_eq!(bytes[1024 + 0x60] & 4, 4, "it needs recovery");
+    let mut torn = bytes.clone();
+    let magic = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4];
+    let journal = torn.windows(8).position(|bytes| bytes == magic).unwrap();
+    torn[journal + 40] = 0x80; // a feature that nobody knows
+    for (name, bytes) in [("unclean", bytes), ("torn", torn)] {
+        fs::write(&disk, bytes).unwrap();
+        store.ok(&["image", "import", disk.to_str().unwrap(), "--name", name, "--format", "raw"]);
+        let shared = store.spore(&["image", "share", name, "--add", "all"]);
+        let err = String::from_utf8_lossy(&shared.stderr).into_owned();
+        assert!(err.contains("/etc/ssh/ssh_host_rsa_key"), "{name}: {err}");
+        assert_eq!(shared.status.success(), name == "unclean", "{name}: {err}");
+        assert_eq!(err.contains("its journal has features"), name == "torn", "{name}: {err}");
+    }
 }
 
 #[test]

@@ -33,19 +33,20 @@ const EDGES: &[(&str, &[&str])] = &[
     // The data plane.
     ("mem", &[]),
     ("block", &[]),
+    ("ext4", &[]),
     ("net", &[]),
     ("boot", &["mem"]),
     ("chipset", &["mem"]),
     // What hangs on a bus, PCI's or the other, is all that a transport knows of the chipset.
     ("virtio", &["block", "net", "mem", "chipset::bus", "chipset::pci"]),
     // Both halves hold its socket, one after the other.
-    ("pvgrub", &["block", "boot"]),
+    ("pvgrub", &["block", "boot", "ext4"]),
     ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem", "pvgrub"]),
     // The control plane. Images and volumes are one layer.
     ("store", &[]),
     ("volume", &["image", "store", "block"]),
     // Registration unpacks kernels.
-    ("image", &["volume", "store", "block", "boot", "demo", "pvgrub"]),
+    ("image", &["volume", "store", "block", "boot", "demo", "ext4", "pvgrub"]),
     ("instance", &["image", "volume", "store", "block", "boot::cmdline", "mem::layout", "pvgrub"]),
     ("action", &["instance", "image", "volume", "store"]),
     ("service", &["action", "instance", "image", "volume", "store"]),

@@ -18,6 +18,7 @@ pub mod partitions;
 mod qcow2;
 mod queue;
 mod reader;
+pub mod signature;
 mod swap;
 #[cfg(test)]
 mod swap_tests;

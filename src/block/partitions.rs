@@ -8,8 +8,21 @@ use std::io;
 const SECTOR: u64 = 512;
 /// Logical partitions that are followed.
 const MAX_LOGICAL: u32 = 60;
+/// OSTypes of a partition that logical ones are in.
+const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 /// Entries of a GUID partition table that are read.
 const MAX_GUID: u32 = 128;
+
+/// "BIOS boot partition" 21686148-6449-6E6F-744E-656564454649, as on a disk. (GRUB manual, "BIOS installation")
+pub const BIOS_BOOT: Kind = Kind::Gpt(*b"Hah!IdontNeedEFI");
+/// "EFI system partition" C12A7328-F81F-11D2-BA4B-00A0C93EC93B, as on a disk. (UEFI 2.10, 5.3.3)
+pub const EFI_SYSTEM: [Kind; 2] = [
+    Kind::Gpt([
+        0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9,
+        0x3b,
+    ]),
+    Kind::Mbr(0xef),
+];
 
 /// How a disk is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +59,14 @@ pub struct Partition {
     pub active: bool,
     /// What Linux takes as PARTUUID=. (Documentation/admin-guide/kernel-parameters, root=)
     pub uuid: String,
+}
+
+impl Partition {
+    /// It is there for firmware and boot loaders, or only has others in it: nobody keeps files in it.
+    pub fn is_auxiliary(&self) -> bool {
+        let extended = matches!(self.kind, Kind::Mbr(kind) if EXTENDED.contains(&kind));
+        extended || self.kind == BIOS_BOOT || EFI_SYSTEM.contains(&self.kind)
+    }
 }
 
 /// A disk's partitions.
@@ -118,7 +139,7 @@ impl Entry {
     }
 
     fn is_extended(&self) -> bool {
-        matches!(self.kind, 0x05 | 0x0f | 0x85)
+        EXTENDED.contains(&self.kind)
     }
 
     fn partition(&self, number: u32, base: u64, disk_id: u32) -> Partition {

@@ -152,11 +152,15 @@ fn share_image(store: &Store, image: &Image, change: &Change, yes: bool) -> Resu
 
 /// Name what looks like a secret before everybody can read it; on a terminal, ask.
 fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
-    let mut found = Vec::new();
+    let (mut found, mut unknown) = (Vec::new(), None);
     for id in image.snapshots() {
         let report = secrets::look(store, &store.snapshots().get(id)?);
         if let Some(why) = &report.unknown {
-            eprintln!("spore: warning: {id} was not looked into for secrets: {why}");
+            let why = format!("{id} was not looked into for secrets, or not all of it: {why}");
+            if yes {
+                eprintln!("spore: warning: {why}");
+            }
+            unknown = unknown.or(Some(why));
         }
         found.extend(report.found);
     }
@@ -164,8 +168,17 @@ fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
         eprintln!("spore: warning: {} will be public: {}", secret.what, secret.path.escape_debug());
     }
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if found.is_empty() || yes || !terminal {
+    if yes {
         return Ok(());
+    }
+    match unknown {
+        Some(why) if terminal => eprintln!("spore: warning: {why}"),
+        Some(why) => {
+            let why = format!("{why}; --yes makes the image public all the same");
+            return Err(Error::refused("OperationNotPermitted", why));
+        }
+        None if found.is_empty() || !terminal => return Ok(()),
+        None => {}
     }
     eprint!("Make '{}' public all the same? [y/N] ", image.name);
     let mut answer = String::new();

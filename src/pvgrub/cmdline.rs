@@ -92,7 +92,9 @@ fn named(volume: &Volume, at: usize, initrd: bool) -> Option<String> {
 fn likely_root(volume: &Volume, kernel: usize) -> usize {
     let has_init = |at: &usize| {
         let system = &volume.systems[*at];
-        ["/sbin/init", "/usr/sbin/init", "/etc/fstab"].iter().any(|path| system.len(path).is_some())
+        ["/sbin/init", "/usr/sbin/init", "/etc/fstab"]
+            .iter()
+            .any(|path| system.stat(path).is_some())
     };
     let others = 0..volume.systems.len();
     std::iter::once(kernel).chain(others).find(has_init).unwrap_or(kernel)

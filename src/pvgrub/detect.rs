@@ -2,19 +2,13 @@
 
 use super::find;
 use super::volume::{Bytes, Volume};
-use crate::block::partitions::{self, Kind, Scheme};
+use crate::block::partitions::{self, BIOS_BOOT, EFI_SYSTEM, Kind, Scheme};
 use crate::plan::PvGrub;
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
 /// Code of a master boot record, before the disk's signature. (UEFI 2.10, 5.2.1)
 const CODE: usize = 440;
-/// "BIOS boot partition" 21686148-6449-6E6F-744E-656564454649, as on a disk. (GRUB manual, "BIOS installation")
-const BIOS_BOOT: [u8; 16] = *b"Hah!IdontNeedEFI";
-/// "EFI system partition" C12A7328-F81F-11D2-BA4B-00A0C93EC93B, as on a disk. (UEFI 2.10, 5.3.3)
-const EFI_SYSTEM: [u8; 16] = [
-    0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
-];
 /// Longest text that is told.
 const LONGEST: usize = 300;
 
@@ -52,17 +46,17 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
     let code = disk.read_exact_at(&mut sector, 0).ok().and_then(|()| boot_code(&sector));
     let read = |bytes: &mut [u8], at: u64| disk.read_exact_at(bytes, at);
     let table = partitions::partitions(disk.size(), &read);
-    let of_type = |gpt: [u8; 16], mbr: Option<u8>| {
-        let is = |kind: Kind| kind == Kind::Gpt(gpt) || mbr.is_some_and(|n| kind == Kind::Mbr(n));
-        table.partitions.iter().find(|partition| is(partition.kind)).map(|found| found.number)
+    let of_type = |kinds: &[Kind]| {
+        let is = |partition: &&partitions::Partition| kinds.contains(&partition.kind);
+        table.partitions.iter().find(is).map(|found| found.number)
     };
     let volume = Volume::open(Rc::clone(disk));
     let mut found = Disk {
         partition_table: scheme(volume.scheme).into(),
         file_systems: volume.systems.iter().map(told).collect(),
         boot_code: code.map(str::to_owned),
-        bios_boot_partition: of_type(BIOS_BOOT, None),
-        efi_system_partition: of_type(EFI_SYSTEM, Some(0xef)),
+        bios_boot_partition: of_type(&[BIOS_BOOT]),
+        efi_system_partition: of_type(&EFI_SYSTEM),
         ..Disk::default()
     };
     match find::find(&volume, PvGrub::Any, None) {
@@ -83,11 +77,7 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
 }
 
 fn told(system: &super::volume::FileSystem) -> String {
-    let what = match &system.uuid {
-        Some(uuid) => format!("ext2, ext3 or ext4, UUID {uuid}"),
-        None => "no ext2, ext3 or ext4".to_owned(),
-    };
-    short(&format!("{}: {what}", system.name()))
+    short(&format!("{}: {}", system.name(), system.described()))
 }
 
 fn short(text: &str) -> String {
@@ -153,7 +143,7 @@ mod tests {
         disk[512 + 72] = 2;
         disk[512 + 80] = 4;
         disk[512 + 84] = 128;
-        disk[1024..1040].copy_from_slice(&BIOS_BOOT);
+        disk[1024..1040].copy_from_slice(b"Hah!IdontNeedEFI");
         disk[1024 + 32] = 40;
         disk[1024 + 40] = 50;
         let found = of(disk);

@@ -49,10 +49,11 @@ pub fn find(
 ) -> Result<Located, String> {
     let order = order(volume, which)?;
     let readable: Vec<usize> =
-        order.iter().copied().filter(|&at| volume.systems[at].problem().is_none()).collect();
+        order.iter().copied().filter(|&at| volume.systems[at].is_readable()).collect();
     if readable.is_empty() {
         return Err(format!(
-            "no ext2, ext3 or ext4 file system was found on the root volume: {}",
+            "no ext2, ext3 or ext4 file system was found on the root volume: {}; PV-GRUB reads no other: \
+             boot it by firmware (no --kernel), or with --kernel FILE --initrd FILE",
             volume.described()
         ));
     }
@@ -202,6 +203,6 @@ struct Files<'a> {
 impl grubcfg::Files for Files<'_> {
     fn exists(&self, place: &Place, path: &str, nonempty: bool) -> bool {
         let Ok(at) = self.volume.find(place, self.menu) else { return false };
-        self.volume.systems[at].len(path).is_some_and(|len| len > 0 || !nonempty)
+        self.volume.systems[at].stat(path).is_some_and(|(_, len)| len > 0 || !nonempty)
     }
 }

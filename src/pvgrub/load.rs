@@ -134,7 +134,7 @@ pub fn list(volume: &Volume, boot: &PvBoot) -> Result<(String, Vec<Listed>), Str
         let path = entry.kernel.as_deref()?;
         match volume.find(&entry.place, located.system) {
             Ok(at) => {
-                volume.systems[at].len(path).is_none().then(|| format!("{path} is not there"))
+                volume.systems[at].stat(path).is_none().then(|| format!("{path} is not there"))
             }
             Err(why) => Some(why),
         }

@@ -251,6 +251,47 @@ fn what_was_looked_for_is_listed() {
     assert!(why.contains("no ext2, ext3 or ext4 file system"), "{why}");
 }
 
+/// What a disk has instead is named, and so are the features that keep a file system from being read.
+#[test]
+fn what_cant_be_read_is_named_with_what_would_boot_it() {
+    let mut xfs = vec![0; MIB];
+    xfs[..4].copy_from_slice(b"XFSB");
+    let mut luks = vec![0; MIB];
+    luks[..6].copy_from_slice(b"LUKS\xba\xbe");
+    let mut compressed = plain();
+    compressed[1024 + 0x60] |= 1;
+    let mut unknown = plain();
+    unknown[1024 + 0x63] |= 0x80;
+    for (part, what) in [
+        (xfs, "xfs"),
+        (luks, "LUKS"),
+        (vec![0; MIB], "blank"),
+        (compressed, "features that are not read: compression"),
+        (unknown, "unknown ones (0x80000000)"),
+    ] {
+        for disk in [part.clone(), mbr(&[part])] {
+            let why = of(&disk, &boot(PvGrub::Any)).err().unwrap();
+            assert!(why.contains(what) && why.contains("--kernel FILE"), "{what}: {why}");
+            let disk: Rc<dyn Bytes> = Rc::new(disk);
+            let told = super::detect::detect(&disk).file_systems.join("\n");
+            assert!(told.contains(what), "{told}");
+        }
+    }
+}
+
+/// A disk that was one file system keeps its superblock when it is divided; a file system's boot sector may look divided.
+#[test]
+fn a_table_counts_for_more_than_what_is_left_of_an_older_use() {
+    let mut divided = mbr(&[plain()]);
+    let old = with(7, &[("/boot/grub/menu.lst", b"title old\nkernel /old\n")]);
+    divided[1024..MIB].copy_from_slice(&old[1024..MIB]);
+    let loaded = of(&divided, &boot(PvGrub::Any)).unwrap();
+    assert_eq!(loaded.menu, "/boot/grub/menu.lst on partition 1");
+    let mut booted = plain();
+    booted[..512].copy_from_slice(&mbr(&[vec![0; MIB]])[..512]);
+    assert_eq!(of(&booted, &boot(PvGrub::Any)).unwrap().menu, "/boot/grub/menu.lst on the disk");
+}
+
 #[test]
 fn what_is_too_large_is_not_read() {
     let disk = ext4(1, |tree| {

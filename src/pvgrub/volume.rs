@@ -1,12 +1,14 @@
 //! The file systems of a disk, for reading only.
 
 use super::menu::Place;
-use crate::block::partitions::{self, Scheme};
+use crate::block::partitions::{self, Partition, Scheme};
+use crate::block::signature::{self, Signature};
+use crate::ext4::{Error, Ext4, Kind};
 use crate::plan::ROOT_DEVICE;
-use ext4_view::{Ext4, Ext4Error, Ext4Read};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// Bytes that are read from the disk at once; files lie in long runs.
@@ -98,25 +100,6 @@ impl Cached {
     }
 }
 
-/// A file system's part of a disk.
-struct Part {
-    disk: Rc<Cached>,
-    start: u64,
-    len: u64,
-}
-
-impl Ext4Read for Part {
-    fn read(
-        &mut self,
-        start: u64,
-        to: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        let end = start.checked_add(to.len() as u64).filter(|end| *end <= self.len);
-        end.ok_or("a block lies beyond the end of the file system")?;
-        Ok(self.disk.read(to, self.start + start)?)
-    }
-}
-
 /// A file system, or what may be one.
 pub struct FileSystem {
     /// The partition's number; `None` for the whole disk.
@@ -125,41 +108,60 @@ pub struct FileSystem {
     pub partuuid: Option<String>,
     /// Its UUID, if it is one that can be read.
     pub uuid: Option<String>,
-    label: Option<String>,
+    /// Its label, if it is one that can be read.
+    pub label: Option<String>,
+    /// What it is, if that is known.
+    signature: Option<Signature>,
     ext4: Result<Ext4, String>,
 }
 
-/// Why there is no file to be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// It is not there.
-    Absent,
-    /// It is there, but…
-    Unreadable(String),
-}
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Absent => f.write_str("it is not there"),
-            Self::Unreadable(why) => f.write_str(why),
-        }
-    }
-}
+pub use crate::ext4::Error as Missing;
 
 impl FileSystem {
     fn open(disk: &Rc<Cached>, at: (u64, u64), partition: Option<(u32, String)>) -> Self {
-        let part = Part { disk: Rc::clone(disk), start: at.0, len: at.1 };
-        let ext4 = Ext4::load(Box::new(part)).map_err(|error| error.to_string());
+        let ((start, len), part) = (at, Rc::clone(disk));
+        let read = move |bytes: &mut [u8], at: u64| {
+            let within = at.checked_add(bytes.len() as u64).is_some_and(|end| end <= len);
+            let at = start.checked_add(at).filter(|_| within);
+            part.read(bytes, at.ok_or(io::ErrorKind::UnexpectedEof)?)
+        };
+        let signature = signature::of(len, &read);
+        let ext4 = match signature {
+            // What a member of a mirror has in front is not to be trusted, nor mounted alone.
+            Some(Signature::Container(name)) => Err(name.to_owned()),
+            _ => Ext4::open(Box::new(read)),
+        };
         let (number, partuuid) = partition.unzip();
         let loaded = ext4.as_ref().ok();
         Self {
             partition: number,
             partuuid,
-            uuid: loaded.map(|ext4| ext4.uuid().to_string()),
-            label: loaded.and_then(|ext4| ext4.label().to_str().ok().map(str::to_owned)),
+            uuid: loaded.map(Ext4::uuid),
+            label: loaded.map(|ext4| ext4.label().to_owned()).filter(|label| !label.is_empty()),
+            signature,
             ext4,
         }
+    }
+
+    /// What it is, for messages.
+    pub fn described(&self) -> String {
+        match (&self.ext4, self.signature) {
+            (Ok(ext4), _) => {
+                let note = match ext4.unreplayed() {
+                    Some(why) => format!(", not unmounted, and read as it is because {why}"),
+                    None => String::new(),
+                };
+                format!("ext2, ext3 or ext4, UUID {}{note}", ext4.uuid())
+            }
+            (Err(why), Some(Signature::Ext)) => why.clone(),
+            (Err(_), Some(other)) => other.to_string(),
+            (Err(_), None) => "of a kind that is not known".into(),
+        }
+    }
+
+    /// It has, or may have, files in it.
+    fn may_hold_files(&self) -> bool {
+        self.signature.is_some_and(Signature::may_hold_files)
     }
 
     /// What it is called in messages.
@@ -176,9 +178,13 @@ impl FileSystem {
         format!("{ROOT_DEVICE}{}", number.unwrap_or_default())
     }
 
-    /// Why it can't be read, if it can't.
-    pub fn problem(&self) -> Option<&str> {
-        self.ext4.as_ref().err().map(String::as_str)
+    /// It can be read.
+    pub fn is_readable(&self) -> bool {
+        self.ext4.is_ok()
+    }
+
+    fn ext4(&self) -> Result<&Ext4, Missing> {
+        self.ext4.as_ref().map_err(|_| Error::Unreadable(self.described()))
     }
 
     /// The content of a file of at most `limit` bytes. Links are followed.
@@ -186,23 +192,7 @@ impl FileSystem {
     /// # Errors
     /// There is no such file, or it can't be read.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, Missing> {
-        let ext4 = self.ext4.as_ref().map_err(|why| Missing::Unreadable(why.clone()))?;
-        let absolute = format!("/{}", path.trim_start_matches('/'));
-        let mut file = ext4.open(absolute.as_str()).map_err(missing)?;
-        let len = file.metadata().len();
-        if len > limit {
-            let why = format!("it has {len} bytes, more than the {limit} that are read");
-            return Err(Missing::Unreadable(why));
-        }
-        let mut content = Vec::with_capacity(len as usize);
-        let mut buffer = vec![0; CHUNK as usize];
-        while (content.len() as u64) < len {
-            match file.read_bytes(&mut buffer).map_err(missing)? {
-                0 => return Err(Missing::Unreadable("it ends too soon".into())),
-                count => content.extend_from_slice(&buffer[..count]),
-            }
-        }
-        Ok(content)
+        self.ext4()?.read(path, limit)
     }
 
     /// As [`FileSystem::read`], as text; what is not UTF-8 is replaced.
@@ -213,29 +203,31 @@ impl FileSystem {
         self.read(path, limit).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Bytes of the file; `None` if there is none. A directory has some.
-    pub fn len(&self, path: &str) -> Option<u64> {
-        let ext4 = self.ext4.as_ref().ok()?;
-        let metadata = ext4.metadata(format!("/{}", path.trim_start_matches('/')).as_str()).ok()?;
-        Some(metadata.len())
+    /// What is at `path`, and its bytes; `None` if there is nothing.
+    pub fn stat(&self, path: &str) -> Option<(Kind, u64)> {
+        let found = self.ext4().ok()?.stat(path).ok()?;
+        Some((found.kind, found.len))
     }
 
     /// The names in a directory, the first few thousand; none if it can't be read.
     pub fn names(&self, directory: &str) -> Vec<String> {
-        let Ok(ext4) = &self.ext4 else { return Vec::new() };
-        let entries = ext4.read_dir(directory).into_iter().flatten().take(MAX_LISTED).flatten();
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.file_name().as_str().ok().map(str::to_owned))
-            .collect();
+        let mut names = Vec::new();
+        let mut more = |name: &[u8]| {
+            names.extend(std::str::from_utf8(name).ok().map(str::to_owned));
+            if names.len() < MAX_LISTED {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        };
+        if let Ok(ext4) = &self.ext4
+            && let Ok(directory) = ext4.stat(directory)
+        {
+            // What came before something damaged is there.
+            let _ = ext4.list(directory, &mut |name, _| more(name));
+        }
         names.sort_unstable();
         names
-    }
-}
-
-fn missing(error: Ext4Error) -> Missing {
-    match error {
-        Ext4Error::NotFound | Ext4Error::NotADirectory => Missing::Absent,
-        error => Missing::Unreadable(error.to_string()),
     }
 }
 
@@ -252,18 +244,24 @@ impl Volume {
     pub fn open(disk: Rc<dyn Bytes>) -> Self {
         let size = disk.size();
         let cached = Rc::new(Cached { disk, chunks: RefCell::default() });
-        // First: the boot sector of a disk without partitions may have a boot loader's code in it.
         let whole = FileSystem::open(&cached, (0, size), None);
         let read = |bytes: &mut [u8], at: u64| cached.read(bytes, at);
         let table = partitions::partitions(size, &read);
-        if whole.ext4.is_ok() || table.partitions.is_empty() {
-            return Self { scheme: Scheme::None, systems: vec![whole] };
+        let alone = |whole| Self { scheme: Scheme::None, systems: vec![whole] };
+        if table.partitions.is_empty() {
+            return alone(whole);
         }
-        let open = |partition: &partitions::Partition| {
+        let open = |partition: &Partition| {
             let name = Some((partition.number, partition.uuid.clone()));
             FileSystem::open(&cached, (partition.start, partition.len), name)
         };
-        let systems = table.partitions.iter().take(MAX_FILE_SYSTEMS).map(open).collect();
+        let systems: Vec<FileSystem> =
+            table.partitions.iter().take(MAX_FILE_SYSTEMS).map(open).collect();
+        // A disk that was one file system keeps its superblock when it is divided. But the boot sector of one that still
+        // is may have a boot loader's code where a table would be: of that no partition has anything in it.
+        if whole.is_readable() && !systems.iter().any(FileSystem::may_hold_files) {
+            return alone(whole);
+        }
         Self { scheme: table.scheme, systems }
     }
 
@@ -296,10 +294,9 @@ impl Volume {
     /// What there is, for messages.
     pub fn described(&self) -> String {
         const TOLD: usize = 6;
-        let described = self.systems.iter().take(TOLD).map(|system| match &system.uuid {
-            Some(uuid) => format!("{} (ext4, UUID {uuid})", system.name()),
-            None => format!("{} ({})", system.name(), system.problem().unwrap_or("unknown")),
-        });
+        let described = self.systems.iter().take(TOLD);
+        let described =
+            described.map(|system| format!("{} ({})", system.name(), system.described()));
         described.collect::<Vec<_>>().join(", ")
     }
 }

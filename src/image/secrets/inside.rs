@@ -1,14 +1,16 @@
 //! The process that looks: confined first, then reading what the guest wrote.
 
 use super::{kind, parse_layer};
+use crate::block::signature::{self, Signature};
 use crate::block::{Reader, partitions};
 use crate::error::{Error, OrFail, Result};
+use crate::ext4::{Ext4, Kind};
 use crate::sys::seccomp::{Allow, Allow::Call, Filter};
 use crate::sys::{confine, fds};
-use ext4_view::{Ext4, Ext4Read, FileType, PathBuf};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -70,22 +72,40 @@ fn look(arguments: impl Iterator<Item = OsString>) -> Result<()> {
 /// Name the secrets on a disk where this is called: a kind and a path each.
 ///
 /// # Errors
-/// It has no file system that can be read, or more in it than is looked at.
+/// It has no file system that can be read, one that can't, or more in it than is looked at.
 pub fn name(disk: Reader, say: &mut dyn FnMut(&str)) -> Result<()> {
-    let disk = Rc::new(disk);
-    let mut any = false;
+    let disk = &Rc::new(disk);
+    let (mut any, mut unread) = (false, Vec::new());
     let mut left = Left { entries: MAX_ENTRIES, found: MAX_FOUND };
-    for offset in file_systems(&disk) {
-        let part = Part { disk: Rc::clone(&disk), offset };
-        if let Ok(ext4) = Ext4::load(Box::new(part)) {
-            any = true;
-            walk(&ext4, &mut left, say)?;
+    for place in places(disk) {
+        let Place { name, start, len, needed } = place;
+        let part = Rc::clone(disk);
+        let read = move |bytes: &mut [u8], at: u64| {
+            let within = at.checked_add(bytes.len() as u64).is_some_and(|end| end <= len);
+            let at = start.checked_add(at).filter(|_| within);
+            part.read_exact_at(bytes, at.ok_or(io::ErrorKind::UnexpectedEof)?)
+        };
+        let what = signature::of(len, &read);
+        match Ext4::open(Box::new(read)) {
+            Ok(ext4) => {
+                any = true;
+                unread.extend(ext4.unreplayed().map(|why| format!("{name}: {why}")));
+                let damaged = walk(&ext4, &mut left, say)?;
+                unread.extend(damaged.map(|why| format!("{name}: {why}")));
+            }
+            Err(why) if what == Some(Signature::Ext) => unread.push(format!("{name}: {why}")),
+            Err(_) if needed && what.is_none_or(Signature::may_hold_files) => {
+                let what = what.map_or("of a kind that is not known".into(), |w| w.to_string());
+                unread.push(format!("{name} is {what}, which is not read"));
+            }
+            Err(_) => {}
         }
     }
-    if any {
-        return Ok(());
+    match (any, &unread[..]) {
+        (true, []) => Ok(()),
+        (false, []) => Err(Error::failure("no ext2, ext3 or ext4 file system was found on it")),
+        (_, unread) => Err(Error::failure(unread.join("; "))),
     }
-    Err(Error::failure("no ext2, ext3 or ext4 file system was found on it"))
 }
 
 fn confine() -> Result<()> {
@@ -94,29 +114,29 @@ fn confine() -> Result<()> {
     Filter::compile(&[CALLS, confine::MEMORY_AND_END].concat())?.apply()
 }
 
-/// Where file systems may begin: at the disk's first byte, or where a partition does.
-fn file_systems(disk: &Reader) -> Vec<u64> {
-    let table = partitions::partitions(disk.size(), &|bytes, at| disk.read_exact_at(bytes, at));
-    let mut offsets = vec![0];
-    offsets.extend(table.partitions.iter().map(|partition| partition.start));
-    offsets
+/// Where a file system may be.
+struct Place {
+    /// What it is called.
+    name: String,
+    start: u64,
+    len: u64,
+    /// There are files in it unless it is known that there are none.
+    needed: bool,
 }
 
-/// A file system's part of the disk.
-struct Part {
-    disk: Rc<Reader>,
-    offset: u64,
-}
-
-impl Ext4Read for Part {
-    fn read(
-        &mut self,
-        start: u64,
-        to: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        let at = self.offset.checked_add(start).ok_or("a block beyond the disk")?;
-        Ok(self.disk.read_exact_at(to, at)?)
-    }
+/// All of the disk, which may have what an older use left there, and its partitions.
+fn places(disk: &Reader) -> Vec<Place> {
+    let size = disk.size();
+    let table = partitions::partitions(size, &|bytes, at| disk.read_exact_at(bytes, at));
+    let needed = table.partitions.is_empty();
+    let mut places = vec![Place { name: "the disk".into(), start: 0, len: size, needed }];
+    places.extend(table.partitions.iter().map(|partition| Place {
+        name: format!("partition {}", partition.number),
+        start: partition.start,
+        len: partition.len,
+        needed: !partition.is_auxiliary(),
+    }));
+    places
 }
 
 /// How much may still be done.
@@ -125,37 +145,42 @@ struct Left {
     found: u32,
 }
 
-fn walk(ext4: &Ext4, left: &mut Left, say: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut pending = vec![PathBuf::new("/")];
-    while let Some(dir) = pending.pop() {
-        // A directory that can't be read hides what is in it from a guest as well.
-        for entry in ext4.read_dir(&dir).into_iter().flatten().flatten() {
-            left.entries = left.entries.checked_sub(1).ok_or_else(too_much)?;
-            let name = entry.file_name();
-            if name == "." || name == ".." {
-                continue;
-            }
-            let path = entry.path();
-            let text = path.display().to_string();
-            match entry.file_type() {
-                Ok(FileType::Directory) if !SKIPPED.contains(&&*text) => {
-                    if pending.len() >= MAX_PENDING {
-                        return Err(too_much());
-                    }
-                    pending.push(path);
+/// Go through all of a file system. What keeps something from being read is given, the first of it.
+fn walk(ext4: &Ext4, left: &mut Left, say: &mut dyn FnMut(&str)) -> Result<Option<String>> {
+    let root = ext4.root().map_err(|why| Error::failure(format!("its root directory: {why}")))?;
+    let mut pending = vec![(String::new(), root)];
+    let (mut over, mut damaged) = (false, None);
+    while let Some((parent, directory)) = pending.pop() {
+        let listed = ext4.list(directory, &mut |name, found| {
+            let path = format!("{parent}/{}", String::from_utf8_lossy(name));
+            let room = left.entries.checked_sub(1).map(|entries| left.entries = entries);
+            over |= room.is_none();
+            match found.kind {
+                Kind::Directory if !SKIPPED.contains(&&*path) => {
+                    over |= pending.len() >= MAX_PENDING;
+                    pending.push((path, found));
                 }
-                Ok(FileType::Regular) => {
-                    let Some(kind) = kind(&text) else { continue };
-                    if entry.metadata().is_ok_and(|meta| meta.len() > 0) {
-                        left.found = left.found.checked_sub(1).ok_or_else(too_much)?;
-                        say(&format!("{kind} {text}"));
+                Kind::File if found.len > 0 => {
+                    if let Some(kind) = kind(&path) {
+                        over |= left.found == 0;
+                        left.found = left.found.saturating_sub(1);
+                        say(&format!("{kind} {path}"));
                     }
                 }
                 _ => {}
             }
+            if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if over {
+            return Err(too_much());
+        }
+        if let Err(why) = listed {
+            damaged.get_or_insert_with(|| {
+                format!("{}: {why}", if parent.is_empty() { "/" } else { &parent })
+            });
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 fn too_much() -> Error {
