@@ -1,15 +1,28 @@
 //! Boot menus in all three languages, whatever their bytes.
 
 use sporevm::pvgrub::menu::{Menu, Place};
+use sporevm::ext4::Kind;
 use sporevm::pvgrub::{bls, grubcfg, legacy};
 use std::collections::BTreeMap;
 
-/// Every second file exists.
-struct EvenlyNamed;
+/// Every second file exists, and is the script itself.
+struct EvenlyNamed<'a>(&'a str);
 
-impl grubcfg::Files for EvenlyNamed {
-    fn exists(&self, _place: &Place, path: &str, _nonempty: bool) -> bool {
-        path.len().is_multiple_of(2)
+impl grubcfg::Files for EvenlyNamed<'_> {
+    fn stat(&self, _device: &str, path: &str) -> Option<(Kind, u64)> {
+        path.len().is_multiple_of(2).then_some((Kind::File, 1))
+    }
+    fn read(&self, device: &str, path: &str) -> Option<String> {
+        self.stat(device, path).map(|_| self.0.to_owned())
+    }
+    fn names(&self, _device: &str, path: &str) -> Vec<String> {
+        vec![format!("{}.conf", path.len())]
+    }
+    fn search(&self, _by: grubcfg::By, text: &str, _hints: &[&str]) -> Option<String> {
+        text.len().is_multiple_of(2).then(|| "hd0".to_owned())
+    }
+    fn probe(&self, device: &str, _what: grubcfg::Probe) -> Option<String> {
+        Some(device.to_owned())
     }
 }
 
@@ -34,9 +47,9 @@ pub fn drive(data: &[u8]) {
         .map(|(n, text)| (format!("a-{n}+{n}.conf"), text.to_owned()))
         .collect();
     check(&bls::parse(&files, &Place::Menu, &environment, &text));
-    if let Ok(menu) = grubcfg::parse(&text, "/boot/grub", &environment, &EvenlyNamed) {
-        check(&menu);
-    }
+    let start =
+        grubcfg::Start { device: "hd0", directory: "/boot/grub", environment: &environment };
+    check(&grubcfg::parse(&text, &start, &EvenlyNamed(&text)).menu);
 }
 
 /// Those of its corpus.

@@ -14,8 +14,9 @@ struct File {
     keys: BTreeMap<String, Vec<String>>,
 }
 
-/// The menu of these files (name, content), which are on the file system `place`. `environment` is GRUB's, for the
-/// variables that Fedora writes into them, and the saved entry; `loader_conf` is systemd-boot's configuration.
+/// The menu of these files (name, content), which are on the file system `place`, without a script around them.
+/// `environment` is GRUB's, for the variables that Fedora writes into them, and the saved entry; `loader_conf` is
+/// systemd-boot's configuration.
 pub fn parse(
     files: &[(String, String)],
     place: &Place,
@@ -26,32 +27,13 @@ pub fn parse(
     files.sort_by(order);
     let mut menu = Menu::default();
     for (index, file) in files.iter().enumerate() {
-        let all = |key: &str| file.keys.get(key).map(Vec::as_slice).unwrap_or_default();
-        let words = |key: &str| {
-            all(key).iter().map(|text| expand(text, environment)).collect::<Vec<_>>().join(" ")
-        };
-        let one = |key: &str| all(key).last().cloned();
-        let version = one("version").filter(|_| one("title").is_some());
-        let mut entry = Entry {
-            index: index.to_string(),
-            title: match (one("title"), version) {
-                (Some(title), Some(version)) if !title.contains(&version) => {
-                    format!("{title} ({version})")
-                }
-                (Some(title), _) => title,
-                (None, _) => file.id.clone(),
-            },
-            id: Some(file.id.clone()),
-            place: place.clone(),
-            kernel: one("linux"),
-            arguments: words("options").trim().to_owned(),
-            initrds: words("initrd").split_whitespace().map(str::to_owned).collect(),
-            ..Entry::default()
-        };
-        entry.other = match one("efi").or_else(|| one("uki")) {
-            Some(_) => Some("it is an EFI program".into()),
-            None => super::not_linux(&entry),
-        };
+        let version = file.last("version").filter(|_| file.last("title").is_some());
+        let mut entry = file.entry(environment);
+        entry.index = index.to_string();
+        entry.place = place.clone();
+        if let Some(version) = version.filter(|version| !entry.title.contains(*version)) {
+            entry.title = format!("{} ({version})", entry.title);
+        }
         menu.push(entry);
     }
     let value = |name| environment.get(name).filter(|value| !value.is_empty());
@@ -67,6 +49,65 @@ pub fn parse(
         found.map(|entry| entry.index.clone())
     });
     menu
+}
+
+/// The entries of these files (name, content) as GRUB's `blscfg` makes them of a script with these `variables`: by
+/// their files' names, the newest first; their ids are these names.
+pub fn entries(
+    mut files: Vec<(String, String)>,
+    variables: &BTreeMap<String, String>,
+) -> Vec<Entry> {
+    files.sort_by(|(a, _), (b, _)| compare_versions(b, a));
+    let entry = |(name, text): &(String, String)| {
+        let file = file(name, text);
+        let mut entry = file.entry(variables);
+        entry.id = Some(name.strip_suffix(".conf").unwrap_or(name).to_owned());
+        if file.last("options").is_none() {
+            entry.arguments = variables.get("default_kernelopts").cloned().unwrap_or_default();
+        }
+        entry
+    };
+    files.iter().map(entry).collect()
+}
+
+impl File {
+    /// The last value of a key that is to be there once.
+    fn last(&self, key: &str) -> Option<&str> {
+        self.keys.get(key)?.last().map(String::as_str)
+    }
+
+    /// The values of a key that may be there more than once, with variables set in.
+    fn words(&self, key: &str, variables: &BTreeMap<String, String>) -> String {
+        let all = self.keys.get(key).map(Vec::as_slice).unwrap_or_default();
+        all.iter().map(|text| expand(text, variables)).collect::<Vec<_>>().join(" ")
+    }
+
+    fn entry(&self, variables: &BTreeMap<String, String>) -> Entry {
+        // `$root/vmlinuz` and `($root)/vmlinuz`: the device is the entry's anyway.
+        let path = |text: &str| {
+            let rest = text.strip_prefix("($root)").or_else(|| text.strip_prefix("$root"));
+            expand(rest.unwrap_or(text), variables)
+        };
+        let initrds = self.keys.get("initrd").map(Vec::as_slice).unwrap_or_default();
+        let initrds = initrds.iter().flat_map(|text| text.split_whitespace()).map(path);
+        let mut entry = Entry {
+            title: self.last("title").map_or_else(|| self.id.clone(), str::to_owned),
+            id: Some(self.id.clone()),
+            kernel: self.last("linux").map(path),
+            arguments: self.words("options", variables).trim().to_owned(),
+            initrds: initrds.flat_map(|text| words_of(&text)).collect(),
+            ..Entry::default()
+        };
+        entry.other = match self.last("efi").or_else(|| self.last("uki")) {
+            Some(_) => Some("it is an EFI program".into()),
+            None => super::not_linux(&entry),
+        };
+        entry
+    }
+}
+
+fn words_of(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// A line's key and value; `None` for a comment or an empty line.

@@ -10,7 +10,7 @@ use super::volume::Volume;
 pub fn rewrite(arguments: &str, volume: &Volume, kernel: usize, initrd: bool) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut root = None;
-    for word in arguments.split_whitespace() {
+    for word in split(arguments) {
         // The console of a Xen guest; naming it would make it the one that init writes to.
         if matches!(word, "console=hvc0" | "console=xvc0" | "earlyprintk=xen" | "xencons=tty") {
             continue;
@@ -54,21 +54,11 @@ fn root_device(device: &str, volume: &Volume, initrd: bool) -> Option<String> {
         let at = volume.systems.iter().position(|s| s.partuuid.as_ref().is_some_and(same))?;
         return named(volume, at, initrd);
     }
-    let disk = device.strip_prefix("/dev/")?;
-    let rest = ["xvd", "vd", "sd", "hd"].iter().find_map(|prefix| disk.strip_prefix(prefix))?;
-    let (letter, number) = rest.split_at_checked(1)?;
-    let number = match number {
-        "" => None,
-        digits => Some(digits.parse::<u32>().ok()?),
-    };
-    match letter {
-        // Some Xen kernels count their disks from xvde.
-        "a" | "e" => {}
-        letter if letter.starts_with(|c: char| c.is_ascii_lowercase()) => {
-            let number = number.map(|number| number.to_string()).unwrap_or_default();
-            return Some(format!("root=/dev/vd{letter}{number}"));
-        }
-        _ => return None,
+    let (disk, number) = disk_and_partition(device.strip_prefix("/dev/")?)?;
+    if disk > 0 {
+        let letter = char::from(b'a' + u8::try_from(disk).ok().filter(|disk| *disk < 26)?);
+        let number = number.map(|number| number.to_string()).unwrap_or_default();
+        return Some(format!("root=/dev/vd{letter}{number}"));
     }
     let at = match volume.systems.iter().position(|system| system.partition == number) {
         Some(at) => at,
@@ -77,6 +67,43 @@ fn root_device(device: &str, volume: &Volume, initrd: bool) -> Option<String> {
         None => return None,
     };
     named(volume, at, initrd)
+}
+
+/// What a device's name means: a disk, counted from 0, and maybe its partition.
+fn disk_and_partition(name: &str) -> Option<(u32, Option<u32>)> {
+    let partition = |digits: &str| match digits {
+        "" => Some(None),
+        digits => digits.parse::<u32>().ok().map(Some),
+    };
+    if let Some(rest) = ["xvd", "vd", "sd", "hd"].iter().find_map(|kind| name.strip_prefix(kind)) {
+        let (letter, number) = rest.split_at_checked(1)?;
+        let letter = letter.chars().next().filter(char::is_ascii_lowercase)?;
+        // Some Xen kernels count their disks from xvde.
+        let disk = if letter == 'e' { 0 } else { u32::from(letter) - u32::from('a') };
+        return Some((disk, partition(number)?));
+    }
+    // nvme0n1p1: the first controller's first name space; mmcblk0p1.
+    let (number, rest) = match (name.strip_prefix("nvme"), name.strip_prefix("mmcblk")) {
+        (Some(rest), _) => rest.split_once("n1")?,
+        (_, Some(rest)) => rest.split_at(rest.find('p').unwrap_or(rest.len())),
+        _ => return None,
+    };
+    let number = number.parse().ok()?;
+    match rest.strip_prefix('p') {
+        Some(digits) => Some((number, Some(digits.parse().ok()?))),
+        None => rest.is_empty().then_some((number, None)),
+    }
+}
+
+/// The words of a command line: what is in double quotes is not taken apart, as the kernel does not. (lib/cmdline.c in
+/// Linux, next_arg())
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let apart = move |c: char| {
+        quoted ^= c == '"';
+        !quoted && c.is_whitespace()
+    };
+    text.split(apart).filter(|word| !word.is_empty())
 }
 
 /// `root=` for a file system.
@@ -98,4 +125,38 @@ fn likely_root(volume: &Volume, kernel: usize) -> usize {
     };
     let others = 0..volume.systems.len();
     std::iter::once(kernel).chain(others).find(has_init).unwrap_or(kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_of_each_driver_are_disks_and_partitions() {
+        for (name, found) in [
+            ("sda", Some((0, None))),
+            ("xvda1", Some((0, Some(1)))),
+            ("xvde2", Some((0, Some(2)))),
+            ("vdb3", Some((1, Some(3)))),
+            ("nvme0n1p15", Some((0, Some(15)))),
+            ("nvme0n1", Some((0, None))),
+            ("nvme1n1p2", Some((1, Some(2)))),
+            ("mmcblk0p2", Some((0, Some(2)))),
+            ("mmcblk1", Some((1, None))),
+            ("nvme0n2p1", None),
+            ("nvme0n1x", None),
+            ("mapper/root", None),
+            ("sdA", None),
+            ("sd", None),
+            ("sda1x", None),
+        ] {
+            assert_eq!(disk_and_partition(name), found, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_is_one_word() {
+        let words: Vec<&str> = split("a  \"b  c\" d=\"e f\"\tg \"h i").collect();
+        assert_eq!(words, ["a", "\"b  c\"", "d=\"e f\"", "g", "\"h i"]);
+    }
 }

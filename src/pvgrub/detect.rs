@@ -61,15 +61,20 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
     };
     match find::find(&volume, PvGrub::Any, None) {
         Ok(located) => {
-            let on = volume.systems[located.system].name();
-            found.menu = Some(short(&format!("{} on {on}", located.path)));
-            match located.menu.candidates(None) {
-                Ok(order) => {
-                    let first = order.first().and_then(|&at| located.menu.entries.get(at));
-                    found.default_entry = first.map(|entry| short(&entry.full_title()));
+            found.menu = Some(short(&located.name(&volume)));
+            let entries = &located.menu.entries;
+            let order = located.menu.candidates(None).unwrap_or_default();
+            let mut reasons = Vec::new();
+            for at in order {
+                match located.problem(&volume, &entries[at]) {
+                    None => {
+                        found.default_entry = Some(short(&entries[at].full_title()));
+                        return found;
+                    }
+                    Some(why) => reasons.push(why),
                 }
-                Err(why) => found.no_menu = Some(short(&why)),
             }
+            found.no_menu = Some(short(&reasons.join("; ")));
         }
         Err(why) => found.no_menu = Some(short(&why)),
     }

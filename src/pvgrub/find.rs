@@ -1,9 +1,12 @@
 //! Where menus are looked for, and in which order.
 
-use super::menu::{MAX_MENU, Menu, Place, SAVED_ENTRY};
+use super::grubcfg::{By, Probe, Start};
+use super::menu::{self, Entry, MAX_MENU, Menu, Place, SAVED_ENTRY, split_device};
 use super::script::Variables;
 use super::volume::{FileSystem, Missing, Volume};
-use super::{bls, grubcfg, legacy};
+use super::{bls, commands, grubcfg, legacy};
+use crate::block::partitions::Scheme;
+use crate::ext4::Kind;
 use crate::id::hex;
 use crate::plan::{PvGrub, SavedEnvironment};
 use sha2::{Digest, Sha256};
@@ -14,6 +17,8 @@ const LEGACY: [&str; 2] = ["menu.lst", "grub.conf"];
 const ENTRIES: [&str; 2] = ["/boot/loader", "/loader"];
 /// Longest BLS entry, environment block or saved default.
 const MAX_SMALL: u64 = 64 << 10;
+/// Menus that can't be read, and are told, at most.
+const MAX_PROBLEMS: usize = 4;
 /// Most BLS entries' bytes together.
 const MAX_ENTRIES_BYTES: usize = 4 << 20;
 
@@ -27,6 +32,8 @@ pub struct Located {
     pub system: usize,
     /// What is remembered of earlier boots; none if there is no file that GRUB would write it into.
     pub saved: Option<SavedEnvironment>,
+    /// What of it, or of menus before it, could not be read.
+    pub problems: Vec<String>,
 }
 
 impl Located {
@@ -36,9 +43,55 @@ impl Located {
         saved.variables.extend(self.menu.saved(at));
         (!saved.variables.is_empty() && saved.is_sound()).then_some(saved)
     }
+
+    /// Its path and file system, for messages.
+    pub fn name(&self, volume: &Volume) -> String {
+        format!("{} on {}", self.path, volume.systems[self.system].name())
+    }
+
+    /// Why an entry can't be loaded, as far as that is known without reading its files.
+    pub fn problem(&self, volume: &Volume, entry: &Entry) -> Option<String> {
+        if entry.other.is_some() {
+            return entry.other.clone();
+        }
+        let kernel = entry.kernel.as_deref()?;
+        let wrong = |path: &str| {
+            let at = match self.at(volume, entry, path) {
+                Ok((at, path)) => volume.systems[at].stat(path),
+                Err(why) => return Some(why),
+            };
+            match at {
+                None => Some(format!("{path} is not there")),
+                Some((Kind::File, _)) => None,
+                Some(_) => Some(format!("{path} is no file")),
+            }
+        };
+        std::iter::once(kernel).chain(entry.initrds.iter().map(String::as_str)).find_map(wrong)
+    }
+
+    /// The file system of a path of an entry, by its place in the volume, and the path there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn at<'p>(
+        &self,
+        volume: &Volume,
+        entry: &Entry,
+        path: &'p str,
+    ) -> Result<(usize, &'p str), String> {
+        let (place, path) = split_device(path, 1);
+        Ok((volume.find(place.as_ref().unwrap_or(&entry.place), self.system)?, path))
+    }
+
+    /// Something of it can be loaded.
+    fn is_of_use(&self, volume: &Volume) -> bool {
+        self.menu.entries.iter().any(|entry| self.problem(volume, entry).is_none())
+    }
 }
 
-/// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu counts for more than BLS entries, and these for more than grub.cfg.
+/// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu counts for more than
+/// grub.cfg, and that for more than BLS entries alone; but a menu of which nothing can be loaded counts for nothing, as
+/// one that a distribution's upgrade left behind.
 ///
 /// # Errors
 /// There is none, or the one that there is can't be read; what was looked for, and where.
@@ -57,20 +110,30 @@ pub fn find(
             volume.described()
         ));
     }
-    for language in [legacy_menu, bls_menu, grub_menu] {
+    let (mut useless, mut problems) = (None, Vec::new());
+    for language in [legacy_menus, grub_menus, bls_menus] {
         for &at in &readable {
-            if let Some(located) = language(volume, at, saved)? {
-                return Ok(located);
+            for mut located in language(volume, at, saved, &mut problems) {
+                if located.is_of_use(volume) {
+                    located.problems.splice(0..0, problems);
+                    return Ok(located);
+                }
+                useless.get_or_insert(located);
             }
         }
     }
+    if let Some(mut located) = useless {
+        located.problems.splice(0..0, problems);
+        return Ok(located);
+    }
     let names: Vec<String> = readable.iter().map(|&at| volume.systems[at].name()).collect();
+    let unreadable = problems.iter().map(|why| format!("; {why}")).collect::<String>();
     Err(format!(
-        "no boot menu was found on {}; looked for {}/{{menu.lst,grub.conf}}, {}/entries/*.conf and {}/grub.cfg",
+        "no boot menu was found on {}; looked for {}/{{menu.lst,grub.conf}}, {}/grub.cfg and {}/entries/*.conf{unreadable}",
         names.join(" and "),
         format_args!("{{{}}}", DIRECTORIES.join(",")),
-        format_args!("{{{}}}", ENTRIES.join(",")),
         format_args!("{{{}}}", DIRECTORIES.join(",")),
+        format_args!("{{{}}}", ENTRIES.join(",")),
     ))
 }
 
@@ -92,25 +155,32 @@ fn order(volume: &Volume, which: PvGrub) -> Result<Vec<usize>, String> {
     }
 }
 
-type Language = Result<Option<Located>, String>;
-
-/// A menu's text, if the file is there.
-fn text(system: &FileSystem, path: &str) -> Result<Option<String>, String> {
+/// A menu's text, if the file is there and can be read.
+fn text(system: &FileSystem, path: &str, problems: &mut Vec<String>) -> Option<String> {
     match system.read_text(path, MAX_MENU) {
-        Ok(text) => Ok(Some(text)),
-        Err(Missing::Absent) => Ok(None),
+        Ok(text) => Some(text),
+        Err(Missing::Absent) => None,
         Err(Missing::Unreadable(why)) => {
-            Err(format!("the menu {path} on {} can't be read: {why}", system.name()))
+            if problems.len() < MAX_PROBLEMS {
+                problems.push(format!("the menu {path} on {} can't be read: {why}", system.name()));
+            }
+            None
         }
     }
 }
 
-fn legacy_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Language {
+fn legacy_menus(
+    volume: &Volume,
+    at: usize,
+    saved: Option<&SavedEnvironment>,
+    problems: &mut Vec<String>,
+) -> Vec<Located> {
     let system = &volume.systems[at];
+    let mut found = Vec::new();
     for directory in DIRECTORIES {
         for name in LEGACY {
             let path = format!("{directory}/{name}");
-            let Some(text) = text(system, &path)? else { continue };
+            let Some(text) = text(system, &path, problems) else { continue };
             let file = system.read_text(&format!("{directory}/default"), MAX_SMALL).ok();
             let saved = file.as_deref().map(|text| still(text, saved));
             let number = || file.as_deref()?.split_whitespace().next();
@@ -118,16 +188,24 @@ fn legacy_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> 
             let menu = legacy::parse(&text, remembered.map(String::as_str).or_else(number));
             // pv-grub's package leaves one without an entry behind where GRUB 2 took over.
             if !menu.entries.is_empty() {
-                return Ok(Some(Located { menu, path, system: at, saved }));
+                found.push(Located { menu, path, system: at, saved, problems: Vec::new() });
             }
         }
     }
-    Ok(None)
+    found
 }
 
-fn bls_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Language {
+fn bls_menus(
+    volume: &Volume,
+    at: usize,
+    saved: Option<&SavedEnvironment>,
+    problems: &mut Vec<String>,
+) -> Vec<Located> {
     let system = &volume.systems[at];
-    let (environment, saved) = environment(system, saved);
+    let environments = DIRECTORIES.iter().map(|directory| environment(system, directory, saved));
+    let (environment, saved) =
+        environments.into_iter().find(|(_, saved)| saved.is_some()).unwrap_or_default();
+    let mut found = Vec::new();
     for directory in ENTRIES {
         let path = format!("{directory}/entries");
         let mut files = Vec::new();
@@ -136,7 +214,8 @@ fn bls_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Lan
             let Ok(text) = system.read_text(&format!("{path}/{name}"), MAX_SMALL) else { continue };
             total += text.len();
             if total > MAX_ENTRIES_BYTES {
-                return Err(format!("{path} on {} has too much in it", system.name()));
+                problems.push(format!("{path} on {} has too much in it", system.name()));
+                break;
             }
             files.push((name, text));
         }
@@ -144,28 +223,38 @@ fn bls_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Lan
             continue;
         }
         let conf = system.read_text(&format!("{directory}/loader.conf"), MAX_SMALL);
-        let place = Place::Menu;
-        let menu = bls::parse(&files, &place, &environment, &conf.unwrap_or_default());
-        return Ok(Some(Located { menu, path, system: at, saved }));
+        let menu = bls::parse(&files, &Place::Menu, &environment, &conf.unwrap_or_default());
+        let saved = saved.clone();
+        found.push(Located { menu, path, system: at, saved, problems: Vec::new() });
     }
-    Ok(None)
+    found
 }
 
-fn grub_menu(volume: &Volume, at: usize, saved: Option<&SavedEnvironment>) -> Language {
+fn grub_menus(
+    volume: &Volume,
+    at: usize,
+    saved: Option<&SavedEnvironment>,
+    problems: &mut Vec<String>,
+) -> Vec<Located> {
     let system = &volume.systems[at];
-    let (environment, saved) = environment(system, saved);
+    let mut found = Vec::new();
     for directory in DIRECTORIES {
         let path = format!("{directory}/grub.cfg");
-        let Some(text) = text(system, &path)? else { continue };
-        let files = Files { volume, menu: at };
-        let menu = grubcfg::parse(&text, directory, &environment, &files)
-            .map_err(|why| format!("the menu {path} on {} is no script: {why}", system.name()))?;
-        if menu.entries.is_empty() {
+        let Some(text) = text(system, &path, problems) else { continue };
+        let (environment, saved) = environment(system, directory, saved);
+        let device = volume.device(at);
+        let start = Start { device: &device, directory, environment: &environment };
+        let parsed = grubcfg::parse(&text, &start, &Files { volume, menu: at });
+        let located = || format!("the menu {path} on {}", system.name());
+        let wrong = parsed.problems.iter().map(|why| format!("{} has a mistake: {why}", located()));
+        if parsed.menu.entries.is_empty() {
+            problems.extend(wrong.take(MAX_PROBLEMS));
             continue;
         }
-        return Ok(Some(Located { menu, path, system: at, saved }));
+        let wrong = wrong.collect();
+        found.push(Located { menu: parsed.menu, path, system: at, saved, problems: wrong });
     }
-    Ok(None)
+    found
 }
 
 /// What is remembered beside a file that says `text`: nothing yet if it was another when `saved` was.
@@ -175,21 +264,20 @@ fn still(text: &str, saved: Option<&SavedEnvironment>) -> SavedEnvironment {
     still.unwrap_or(SavedEnvironment { digest, ..SavedEnvironment::default() })
 }
 
-/// What grubenv says: lines `name=value` behind a comment, padded with `#`; and over it, what is remembered.
-/// (GRUB 2 manual, "Environment block")
+/// What the environment block in a directory says; and over it, what is remembered. Nothing if there is none.
 fn environment(
     system: &FileSystem,
+    directory: &str,
     saved: Option<&SavedEnvironment>,
 ) -> (Variables, Option<SavedEnvironment>) {
-    let text = |directory: &&str| system.read_text(&format!("{directory}/grubenv"), MAX_SMALL).ok();
-    let Some(text) = DIRECTORIES.iter().find_map(text) else { return Default::default() };
+    let text = system.read_text(&format!("{directory}/grubenv"), MAX_SMALL).ok();
+    let Some((text, mut variables)) = text.and_then(|text| {
+        let variables = commands::environment(&text)?;
+        Some((text, variables))
+    }) else {
+        return Default::default();
+    };
     let saved = still(&text, saved);
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let mut variables: Variables = lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .take(256)
-        .collect();
     variables.extend(saved.variables.clone());
     (variables, Some(saved))
 }
@@ -200,9 +288,51 @@ struct Files<'a> {
     menu: usize,
 }
 
+impl Files<'_> {
+    fn system(&self, device: &str) -> Option<&FileSystem> {
+        let at = self.volume.find(&menu::device(device, 1), self.menu).ok()?;
+        self.volume.systems.get(at)
+    }
+}
+
 impl grubcfg::Files for Files<'_> {
-    fn exists(&self, place: &Place, path: &str, nonempty: bool) -> bool {
-        let Ok(at) = self.volume.find(place, self.menu) else { return false };
-        self.volume.systems[at].stat(path).is_some_and(|(_, len)| len > 0 || !nonempty)
+    fn stat(&self, device: &str, path: &str) -> Option<(Kind, u64)> {
+        self.system(device)?.stat(path)
+    }
+
+    fn read(&self, device: &str, path: &str) -> Option<String> {
+        self.system(device)?.read_text(path, MAX_MENU).ok()
+    }
+
+    fn names(&self, device: &str, path: &str) -> Vec<String> {
+        self.system(device).map(|system| system.names(path)).unwrap_or_default()
+    }
+
+    fn search(&self, by: By, text: &str, hints: &[&str]) -> Option<String> {
+        let is = |system: &FileSystem| match by {
+            By::Uuid => system.uuid.as_ref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(text)),
+            By::Label => system.label.as_deref() == Some(text),
+            By::File => system.stat(text).is_some(),
+        };
+        let hinted = hints
+            .iter()
+            .filter_map(|hint| self.volume.find(&menu::device(hint, 1), self.menu).ok());
+        let mut all = hinted.chain(0..self.volume.systems.len());
+        all.find(|&at| is(&self.volume.systems[at])).map(|at| self.volume.device(at))
+    }
+
+    fn probe(&self, device: &str, what: Probe) -> Option<String> {
+        let system = self.system(device)?;
+        match what {
+            Probe::Uuid => system.uuid.clone(),
+            Probe::Label => system.uuid.as_ref().map(|_| system.label.clone().unwrap_or_default()),
+            Probe::FileSystem => system.uuid.as_ref().map(|_| "ext2".into()),
+            Probe::Table => Some(match self.volume.scheme {
+                Scheme::None => "none".into(),
+                Scheme::Mbr => "msdos".into(),
+                Scheme::Gpt => "gpt".into(),
+            }),
+            Probe::PartUuid => system.partuuid.clone(),
+        }
     }
 }

@@ -1,60 +1,537 @@
-//! GRUB 2's grub.cfg: what update-grub and grub2-mkconfig write is executed, short of what draws or waits.
+//! GRUB 2's grub.cfg: executed as GRUB executes it, short of what draws, waits or writes.
 //! (GRUB 2 manual, "Commands"; util/grub.d in its sources)
+//!
+//! The script makes a list of entries. Only when all of it has run are these executed, each with a copy of the variables as
+//! they are then, to find out what it would load: `set root` behind an entry counts for it, as it does in GRUB.
 
-use super::menu::{Entry, MAX_ENTRIES, Menu, Place, Save, device, split_device};
-use super::script::{self, Statement, Variables, Word};
+use super::commands;
+pub use super::devices::{By, Files, Probe};
+use super::grubtest;
+use super::menu::{Entry, MAX_ENTRIES, Menu, device, split_device};
+use super::script::{Block, Script, Statement, Values, Variables, Word};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most statements that are executed.
 const MAX_STEPS: u32 = 200_000;
-/// Most bytes that variables may hold; a script could double one with each line.
+/// Most bytes that a variable may hold, and all of them; a script could double one with each line.
 const MAX_VALUE: usize = 64 << 10;
+const MAX_VALUES: usize = 1 << 20;
 /// Variables at most.
 const MAX_VARIABLES: usize = 1000;
+/// Commands within commands at most: blocks, functions, files.
+const MAX_DEPTH: u32 = 100;
+/// Files that are read at most.
+const MAX_FILES: u32 = 200;
 
-/// What a script asks of the disk.
-pub trait Files {
-    /// Whether there is a file, or (`-d`) a directory; `nonempty`: and it has something in it.
-    fn exists(&self, place: &Place, path: &str, nonempty: bool) -> bool;
+/// What grub.cfg is started with.
+pub struct Start<'a> {
+    /// The device that it is on, e.g. `hd0,msdos1`.
+    pub device: &'a str,
+    /// Its directory there.
+    pub directory: &'a str,
+    /// What the environment block beside it has.
+    pub environment: &'a Variables,
 }
 
-/// Execute the script `text`, which lies in the directory `prefix`. `environment` is what grubenv has.
-///
-/// # Errors
-/// It is no script, or too much of one.
-pub fn parse(
-    text: &str,
-    prefix: &str,
-    environment: &Variables,
-    files: &dyn Files,
-) -> Result<Menu, String> {
-    let statements = script::parse(text)?;
-    let mut variables = Variables::new();
+/// A menu, and what was wrong with its script.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The menu.
+    pub menu: Menu,
+    /// What could not be understood, by line; the rest counts.
+    pub problems: Vec<String>,
+}
+
+/// Execute the script `text`.
+pub fn parse(text: &str, start: &Start<'_>, files: &dyn Files) -> Parsed {
+    let mut run = Run {
+        environment: start.environment,
+        environment_file: (start.device.to_owned(), format!("{}/grubenv", start.directory)),
+        files,
+        functions: BTreeMap::new(),
+        problems: Vec::new(),
+        steps: MAX_STEPS,
+        depth: 0,
+        read: 0,
+    };
+    let mut scope = Scope::default();
+    let prefix = format!("({}){}", start.device, start.directory);
     for (name, value) in [
-        ("prefix", prefix),
-        ("config_directory", prefix),
+        ("prefix", &*prefix),
+        ("cmdpath", &prefix),
+        ("config_directory", &prefix),
+        ("config_file", &format!("{prefix}/grub.cfg")),
+        ("root", start.device),
         ("grub_platform", "pc"),
         ("grub_cpu", "i386"),
-        ("feature_menuentry_id", "y"),
-        ("feature_menuentry_options", "y"),
-        ("feature_platform_search_hint", "y"),
-        ("feature_default_font_path", "y"),
-        ("feature_all_video_module", "y"),
-        ("feature_timeout_style", "y"),
-        ("feature_200_final", "y"),
-        ("feature_chainloader_bpb", "y"),
-        ("feature_ntldr", "y"),
-        ("feature_nativedisk_cmd", "y"),
     ] {
-        variables.insert(name.into(), value.into());
+        scope.put(name, value.into());
+        scope.exported.insert(name.into());
     }
-    let mut run = Run { environment, files, menu: Menu::default(), steps: MAX_STEPS };
-    let mut level = Level { variables, place: Place::Menu, ..Level::default() };
-    run.statements(&statements, &mut level, &mut None)?;
-    let Run { mut menu, .. } = run;
-    let value = |name: &str| level.variables.get(name).filter(|value| !value.is_empty());
-    menu.default = value("default").cloned();
-    menu.fallback = value("fallback").map(|text| words_of_fallback(text)).unwrap_or_default();
-    Ok(menu)
+    for name in FEATURES {
+        scope.put(name, "y".into());
+        scope.exported.insert(name.to_owned());
+    }
+    let menu = run.menu(text, &mut scope);
+    Parsed { menu, problems: run.problems }
+}
+
+/// What this GRUB says that it can. (normal/main.c)
+const FEATURES: [&str; 10] = [
+    "feature_chainloader_bpb",
+    "feature_ntldr",
+    "feature_platform_search_hint",
+    "feature_default_font_path",
+    "feature_all_video_module",
+    "feature_menuentry_id",
+    "feature_menuentry_options",
+    "feature_200_final",
+    "feature_nativedisk_cmd",
+    "feature_timeout_style",
+];
+
+/// Why what is being executed ends before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// So many loops, and whether the outermost of them goes on with its next turn.
+    Loop(u32, bool),
+    /// The function or the file.
+    Return,
+    /// All of it.
+    Exit,
+    /// What was loaded boots.
+    Boot,
+    /// Another menu is shown instead.
+    Menu(Box<Menu>),
+    /// It is too much.
+    TooMuch,
+}
+
+/// An entry that was not executed yet.
+#[derive(Clone, Debug)]
+struct Item {
+    title: String,
+    id: Option<String>,
+    submenu: bool,
+    /// `$1` and so on: the title, and what follows it.
+    arguments: Vec<String>,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Script(Block),
+    /// It is known already: a Boot Loader Specification entry.
+    Entry(Box<Entry>),
+}
+
+/// Variables, and what was made with them: GRUB's environment context.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scope {
+    pub variables: Variables,
+    pub exported: BTreeSet<String>,
+    pub arguments: Vec<String>,
+    /// The last command did what it should.
+    pub status: bool,
+    /// The last command is none: GRUB says so, and takes it for done, negated or not.
+    pub unknown: bool,
+    /// What was loaded.
+    pub entry: Entry,
+    /// Variables that are to be saved.
+    pub saves: BTreeMap<String, String>,
+    items: Vec<Item>,
+}
+
+impl Scope {
+    /// What a submenu, or another configuration file, sees of it.
+    fn nested(&self) -> Self {
+        let exported = self.variables.iter().filter(|(name, _)| self.exported.contains(*name));
+        Self {
+            variables: exported.map(|(n, v)| (n.clone(), v.clone())).collect(),
+            exported: self.exported.clone(),
+            status: true,
+            ..Self::default()
+        }
+    }
+
+    /// Set a variable, if there is room for it.
+    pub fn put(&mut self, name: &str, value: String) {
+        let old = self.variables.get(name).map(String::len);
+        let all: usize = self.variables.values().map(String::len).sum();
+        let room = (old.is_some() || self.variables.len() < MAX_VARIABLES)
+            && value.len() <= MAX_VALUE
+            && all - old.unwrap_or(0) + value.len() <= MAX_VALUES;
+        if room {
+            self.variables.insert(name.to_owned(), value);
+        }
+    }
+
+    /// A variable's value; empty if it is not set.
+    pub fn get(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
+    }
+
+    /// `NAME=VALUE`
+    fn assign(&mut self, word: &str) -> bool {
+        let Some((name, value)) = word.split_once('=') else { return false };
+        self.put(name, value.to_owned());
+        true
+    }
+
+    /// The device and the path that a path means.
+    pub fn locate<'p>(&self, path: &'p str) -> (String, &'p str) {
+        match path.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+            Some((name, rest)) if !name.is_empty() => (name.to_owned(), rest),
+            Some((_, rest)) => (self.get("root").to_owned(), rest),
+            None => (self.get("root").to_owned(), path),
+        }
+    }
+}
+
+pub(super) struct Run<'a> {
+    pub environment: &'a Variables,
+    /// The device and the path of the file that it is in.
+    pub environment_file: (String, String),
+    pub files: &'a dyn Files,
+    functions: BTreeMap<String, Block>,
+    problems: Vec<String>,
+    steps: u32,
+    depth: u32,
+    read: u32,
+}
+
+type Done = Result<(), Stop>;
+
+impl Run<'_> {
+    /// Execute a configuration file, and then each of its entries.
+    fn menu(&mut self, text: &str, scope: &mut Scope) -> Menu {
+        let ended = self.lines(text, scope);
+        // Its entries are executed when it is read no more.
+        scope.variables.remove("config_file");
+        scope.variables.remove("config_directory");
+        if let Err(Stop::Menu(menu)) = ended {
+            return *menu;
+        }
+        let mut menu = Menu::default();
+        if matches!(ended, Err(Stop::Boot)) {
+            // It boots without having shown a menu.
+            let title = "what the script boots".to_owned();
+            scope.items.clear();
+            menu.push(finished(Entry { index: "0".into(), title, ..scope.entry.clone() }));
+        }
+        self.entries(scope, "", &[], &mut menu);
+        let value = |name: &str| Some(scope.get(name).to_owned()).filter(|value| !value.is_empty());
+        menu.default = value("default");
+        menu.fallback = value("fallback").map(|text| words_of_fallback(&text)).unwrap_or_default();
+        menu.saves.clone_from(&scope.saves);
+        menu
+    }
+
+    /// Execute a script, line by line. What can't be understood is told and left out.
+    pub fn lines(&mut self, text: &str, scope: &mut Scope) -> Done {
+        for line in Script::new(text) {
+            match line {
+                Ok(statements) => match self.statements(&statements, scope) {
+                    Err(Stop::Loop(..)) => {}
+                    ended => ended?,
+                },
+                Err(why) if self.problems.len() < 3 => self.problems.push(why),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Execute the entries of a menu, and add what they load.
+    fn entries(
+        &mut self,
+        scope: &Scope,
+        prefix: &str,
+        within: &[(String, Option<String>)],
+        menu: &mut Menu,
+    ) {
+        for (n, item) in scope.items.iter().enumerate() {
+            let index = format!("{prefix}{n}");
+            if menu.entries.len() >= MAX_ENTRIES {
+                return;
+            }
+            let (title, id) = (item.title.clone(), item.id.clone());
+            let empty = Entry { index, title, id, within: within.to_vec(), ..Entry::default() };
+            let body = match &item.body {
+                Body::Script(body) => body,
+                Body::Entry(known) => {
+                    let place = device(scope.get("root"), 1);
+                    let Entry { index, within, .. } = empty;
+                    menu.push(finished(Entry { index, within, place, ..(**known).clone() }));
+                    continue;
+                }
+            };
+            let mut inner = if item.submenu { scope.nested() } else { scope.clone() };
+            inner.items.clear();
+            inner.saves.clear();
+            inner.arguments.clone_from(&item.arguments);
+            inner.put("chosen", empty.chosen());
+            inner.exported.insert("chosen".into());
+            let ended = self.statements(body, &mut inner);
+            if item.submenu {
+                let within = [within, &[(item.title.clone(), item.id.clone())]].concat();
+                self.entries(&inner, &format!("{}>", empty.index), &within, menu);
+                continue;
+            }
+            let loaded = match ended {
+                Err(Stop::Menu(other)) => from_another(*other),
+                Err(Stop::TooMuch) => {
+                    Entry { other: Some("it has too many commands".into()), ..inner.entry }
+                }
+                _ => Entry { saves: inner.saves, ..inner.entry },
+            };
+            let Entry { index, title, id, within, .. } = empty;
+            menu.push(finished(Entry { index, title, id, within, ..loaded }));
+        }
+    }
+
+    /// Execute; the scope's status is the last command's.
+    fn statements(&mut self, statements: &[Statement], scope: &mut Scope) -> Done {
+        self.depth += 1;
+        let done = if self.depth > MAX_DEPTH {
+            Err(Stop::TooMuch)
+        } else {
+            statements.iter().try_for_each(|statement| self.statement(statement, scope))
+        };
+        self.depth -= 1;
+        done
+    }
+
+    fn statement(&mut self, statement: &Statement, scope: &mut Scope) -> Done {
+        self.steps = self.steps.checked_sub(1).ok_or(Stop::TooMuch)?;
+        match statement {
+            Statement::Command(words, block) => {
+                let words = expanded(words, scope);
+                match words.split_first() {
+                    Some((name, arguments)) => self.command(name, arguments, block.as_ref(), scope),
+                    None => Ok(()),
+                }
+            }
+            Statement::If(branches, otherwise) => {
+                for (condition, body) in branches {
+                    self.statements(condition, scope)?;
+                    if scope.status {
+                        return self.statements(body, scope);
+                    }
+                }
+                scope.status = true;
+                self.statements(otherwise, scope)
+            }
+            Statement::For(words, body) => {
+                let words = expanded(words, scope);
+                let Some(("in", values)) = words.get(1).map(String::as_str).zip(words.get(2..))
+                else {
+                    return Ok(());
+                };
+                for value in values {
+                    scope.put(&words[0], value.clone());
+                    if self.turn(body, scope)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Statement::While { until, condition, body } => loop {
+                self.steps = self.steps.checked_sub(1).ok_or(Stop::TooMuch)?;
+                self.statements(condition, scope)?;
+                if scope.status == *until || self.turn(body, scope)? {
+                    return Ok(());
+                }
+            },
+            Statement::Function(name, body) => {
+                let name = expanded(name, scope).concat();
+                if self.functions.len() < MAX_VARIABLES {
+                    self.functions.insert(name, body.clone());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A loop's turn; gives whether it was the last.
+    fn turn(&mut self, body: &[Statement], scope: &mut Scope) -> Result<bool, Stop> {
+        match self.statements(body, scope) {
+            Ok(()) | Err(Stop::Loop(1, true)) => Ok(false),
+            Err(Stop::Loop(1, false)) => Ok(true),
+            Err(Stop::Loop(more, goes_on)) => Err(Stop::Loop(more - 1, goes_on)),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn command(
+        &mut self,
+        name: &str,
+        arguments: &[String],
+        block: Option<&Block>,
+        scope: &mut Scope,
+    ) -> Done {
+        let first = arguments.first().map_or("", String::as_str);
+        let number = || first.parse::<u32>().unwrap_or(1).max(1);
+        scope.unknown = false;
+        match name {
+            "!" => {
+                if let Some((name, arguments)) = arguments.split_first() {
+                    self.command(name, arguments, block, scope)?;
+                }
+                scope.status = !scope.status || scope.unknown;
+                return Ok(());
+            }
+            "menuentry" | "submenu" => scope.status = item(name, arguments, block, scope),
+            "set" => scope.status = first.is_empty() || scope.assign(first),
+            "[" | "test" => {
+                let exists = |path: &str| {
+                    let (device, path) = scope.locate(path);
+                    self.files.stat(&device, path)
+                };
+                scope.status = grubtest::holds(name, arguments, &exists);
+            }
+            "source" | "." => return self.source(first, scope),
+            "configfile" | "normal" if !first.is_empty() => return self.configfile(first, scope),
+            "eval" => {
+                let text = arguments.join(" ");
+                return self.within(scope, |run, scope| run.lines(&text, scope));
+            }
+            "break" => return Err(Stop::Loop(number(), false)),
+            "continue" => return Err(Stop::Loop(number(), true)),
+            "return" => {
+                scope.status = first.is_empty() || first == "0";
+                return Err(Stop::Return);
+            }
+            "exit" | "normal_exit" => return Err(Stop::Exit),
+            "boot" if scope.entry.kernel.is_some() || scope.entry.other.is_some() => {
+                return Err(Stop::Boot);
+            }
+            "shift" => drop(scope.arguments.drain(..scope.arguments.len().min(number() as usize))),
+            "setparams" => scope.arguments = arguments.to_vec(),
+            "blscfg" => {
+                let found = commands::blscfg(self.files, arguments, scope);
+                scope.items.extend(found.into_iter().map(|entry| Item {
+                    title: String::new(),
+                    id: None,
+                    submenu: false,
+                    arguments: Vec::new(),
+                    body: Body::Entry(Box::new(entry)),
+                }));
+                scope.status = true;
+            }
+            _ => match commands::plain(self, name, arguments, scope) {
+                Some(status) => scope.status = status,
+                None => match self.functions.get(name).cloned() {
+                    Some(body) => return self.call(&body, arguments, scope),
+                    None => {
+                        scope.unknown = !scope.assign(name);
+                        scope.status = true;
+                    }
+                },
+            },
+        }
+        Ok(())
+    }
+
+    /// One level deeper, unless that is too deep.
+    fn within(
+        &mut self,
+        scope: &mut Scope,
+        inside: impl FnOnce(&mut Self, &mut Scope) -> Done,
+    ) -> Done {
+        self.depth += 1;
+        let done = if self.depth > MAX_DEPTH { Err(Stop::TooMuch) } else { inside(self, scope) };
+        self.depth -= 1;
+        done
+    }
+
+    fn call(&mut self, body: &[Statement], arguments: &[String], scope: &mut Scope) -> Done {
+        let outer = std::mem::replace(&mut scope.arguments, arguments.to_vec());
+        let done = self.statements(body, scope);
+        scope.arguments = outer;
+        match done {
+            Err(Stop::Return) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn file(&mut self, path: &str, scope: &Scope) -> Option<String> {
+        self.read += 1;
+        let (device, path) = scope.locate(path);
+        if self.read > MAX_FILES { None } else { self.files.read(&device, path) }
+    }
+
+    /// Execute another file as if it stood here.
+    fn source(&mut self, path: &str, scope: &mut Scope) -> Done {
+        let Some(text) = self.file(path, scope) else {
+            scope.status = false;
+            return Ok(());
+        };
+        let outer = (scope.get("config_file").to_owned(), scope.get("config_directory").to_owned());
+        configured(path, scope);
+        scope.status = true;
+        let done = self.within(scope, |run, scope| run.lines(&text, scope));
+        scope.put("config_file", outer.0);
+        scope.put("config_directory", outer.1);
+        match done {
+            Err(Stop::Return) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Show the menu of another file, if it has one; it sees what is exported.
+    fn configfile(&mut self, path: &str, scope: &mut Scope) -> Done {
+        let Some(text) = self.file(path, scope) else {
+            scope.status = false;
+            return Ok(());
+        };
+        let mut inner = scope.nested();
+        configured(path, &mut inner);
+        let mut menu = Menu::default();
+        self.within(&mut inner, |run, inner| {
+            menu = run.menu(&text, inner);
+            Ok(())
+        })?;
+        menu.saves.extend(scope.saves.clone());
+        scope.status = true;
+        if menu.entries.is_empty() { Ok(()) } else { Err(Stop::Menu(Box::new(menu))) }
+    }
+}
+
+/// Tell a file where it is.
+fn configured(path: &str, scope: &mut Scope) {
+    let (device, path) = scope.locate(path);
+    let path = format!("({device}){path}");
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
+    scope.put("config_directory", directory);
+    scope.put("config_file", path);
+}
+
+fn expanded(words: &[Word], scope: &Scope) -> Vec<String> {
+    let values =
+        Values { variables: &scope.variables, arguments: &scope.arguments, status: scope.status };
+    words.iter().flat_map(|word| word.expand(values)).collect()
+}
+
+/// What an entry loads that shows another menu: what that would boot.
+fn from_another(menu: Menu) -> Entry {
+    let order = menu.candidates(None).unwrap_or_default();
+    let first = order.into_iter().find(|&at| menu.entries[at].other.is_none());
+    let saves = first.map(|at| menu.saved(at)).unwrap_or_default();
+    match first.and_then(|at| menu.entries.into_iter().nth(at)) {
+        Some(entry) => Entry { saves, ..entry },
+        None => Entry {
+            other: Some("it reads another menu, which boots nothing".into()),
+            ..Entry::default()
+        },
+    }
+}
+
+fn finished(mut entry: Entry) -> Entry {
+    if entry.other.is_none() || entry.kernel.is_some() {
+        entry.other = super::not_linux(&entry);
+    }
+    entry
 }
 
 /// Numbers are separated by spaces; a title is one.
@@ -64,245 +541,10 @@ fn words_of_fallback(text: &str) -> Vec<String> {
     if numbers { text.split_whitespace().map(str::to_owned).collect() } else { vec![text.into()] }
 }
 
-struct Run<'a> {
-    environment: &'a Variables,
-    files: &'a dyn Files,
-    menu: Menu,
-    steps: u32,
-}
-
-/// A menu, main or sub: its variables and how far it is counted.
-#[derive(Clone, Default)]
-struct Level {
-    variables: Variables,
-    place: Place,
-    /// `1>` in the submenu with index 1.
-    prefix: String,
-    within: Vec<(String, Option<String>)>,
-    entries: usize,
-}
-
-impl Run<'_> {
-    /// Execute; the result is the last command's. In a `menuentry`, `entry` is what it becomes.
-    fn statements(
-        &mut self,
-        statements: &[Statement],
-        level: &mut Level,
-        entry: &mut Option<Entry>,
-    ) -> Result<bool, String> {
-        let mut last = true;
-        for statement in statements {
-            self.steps = self.steps.checked_sub(1).ok_or("it has too many commands")?;
-            last = match statement {
-                Statement::Command(words, block) => {
-                    self.command(words, block.as_deref(), level, entry)?
-                }
-                Statement::If(branches, otherwise) => {
-                    let mut chosen = otherwise;
-                    for (condition, body) in branches {
-                        if self.statements(condition, level, entry)? {
-                            chosen = body;
-                            break;
-                        }
-                    }
-                    self.statements(chosen, level, entry)?
-                }
-            };
-        }
-        Ok(last)
-    }
-
-    fn command(
-        &mut self,
-        words: &[Word],
-        block: Option<&[Statement]>,
-        level: &mut Level,
-        entry: &mut Option<Entry>,
-    ) -> Result<bool, String> {
-        let words: Vec<String> = words.iter().flat_map(|w| w.expand(&level.variables)).collect();
-        let Some((name, arguments)) = words.split_first() else { return Ok(true) };
-        match (name.as_str(), block) {
-            ("menuentry", Some(body)) => return self.menuentry(arguments, body, level),
-            ("submenu", Some(body)) => return self.submenu(arguments, body, level),
-            ("set" | "export", _) => {
-                arguments.iter().for_each(|word| assign(word, level));
-            }
-            ("unset", _) => arguments.iter().for_each(|name| drop(level.variables.remove(name))),
-            ("load_env", _) => {
-                for (name, value) in self.environment {
-                    put(name, value.clone(), level);
-                }
-            }
-            ("[" | "test", _) => return Ok(self.test(arguments, level)),
-            ("search" | "search.fs_uuid" | "search.fs_label", _) => search(name, arguments, level),
-            // Boot Loader Specification entries (Fedora's blscfg) are looked for before any script is.
-            ("insmod" | "blscfg" | "true" | "sleep" | "terminal_output" | "terminal_input", _) => {}
-            ("savedefault", _) => {
-                // As update-grub's function of this name: what was chosen for one boot is not.
-                let once = level.variables.get("boot_once").is_some_and(|once| !once.is_empty());
-                if let Some(entry) = entry.as_mut().filter(|_| !once) {
-                    entry.save = Some(Save::Own);
-                }
-            }
-            // What a submenu saves when it is opened, or an entry when it boots, is none that programs write.
-            ("save_env", _) if entry.is_none() && level.prefix.is_empty() => {
-                for name in arguments.iter().filter(|name| !name.starts_with('-')) {
-                    let value = level.variables.get(name).cloned().unwrap_or_default();
-                    self.menu.saves.insert(name.clone(), value);
-                }
-            }
-            _ if name.contains('=') => assign(name, level),
-            _ => {
-                return Ok(entry.as_mut().is_some_and(|entry| load(entry, name, arguments, level)));
-            }
-        }
-        Ok(true)
-    }
-
-    fn menuentry(
-        &mut self,
-        arguments: &[String],
-        body: &[Statement],
-        level: &mut Level,
-    ) -> Result<bool, String> {
-        let (title, id) = title(arguments);
-        let index = format!("{}{}", level.prefix, level.entries);
-        level.entries += 1;
-        if self.menu.entries.len() >= MAX_ENTRIES {
-            return Ok(true);
-        }
-        let within = level.within.clone();
-        let mut entry = Some(Entry { index, title, id, within, ..Entry::default() });
-        let mut inner = level.clone();
-        self.statements(body, &mut inner, &mut entry)?;
-        if let Some(mut entry) = entry {
-            if entry.other.is_none() {
-                entry.other = super::not_linux(&entry);
-            }
-            self.menu.push(entry);
-        }
-        Ok(true)
-    }
-
-    fn submenu(
-        &mut self,
-        arguments: &[String],
-        body: &[Statement],
-        level: &mut Level,
-    ) -> Result<bool, String> {
-        let (title, id) = title(arguments);
-        let mut inner = level.clone();
-        inner.prefix = format!("{}{}>", level.prefix, level.entries);
-        inner.within.push((title, id));
-        inner.entries = 0;
-        level.entries += 1;
-        self.statements(body, &mut inner, &mut None)
-    }
-
-    /// `[ … ]`: one test, or several joined by -a and -o from left to right.
-    fn test(&self, arguments: &[String], level: &Level) -> bool {
-        let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        if words.last() == Some(&"]") {
-            words.pop();
-        }
-        let mut holds = true;
-        let mut or = false;
-        for clause in words.split_inclusive(|word| matches!(*word, "-a" | "-o")) {
-            let (clause, next_or) = match clause.split_last() {
-                Some((&"-o", clause)) => (clause, true),
-                Some((&"-a", clause)) => (clause, false),
-                _ => (clause, false),
-            };
-            let one = self.one_test(clause, level);
-            holds = if or { holds || one } else { holds && one };
-            or = next_or;
-        }
-        holds
-    }
-
-    fn one_test(&self, words: &[&str], level: &Level) -> bool {
-        let number = |text: &str| text.parse::<i64>().unwrap_or(0);
-        let exists = |path: &str, nonempty| {
-            let (place, path) = split_device(path, 1);
-            self.files.exists(&place.unwrap_or_else(|| level.place.clone()), path, nonempty)
-        };
-        match words {
-            ["!", rest @ ..] => !self.one_test(rest, level),
-            [] => false,
-            [one] => !one.is_empty(),
-            ["-n", text] => !text.is_empty(),
-            ["-z", text] => text.is_empty(),
-            ["-s", path] => exists(path, true),
-            ["-f" | "-e" | "-d", path] => exists(path, false),
-            [a, "=" | "==", b] => a == b,
-            [a, "!=", b] => a != b,
-            [a, "-eq", b] => number(a) == number(b),
-            [a, "-ne", b] => number(a) != number(b),
-            [a, "-lt", b] => number(a) < number(b),
-            [a, "-le", b] => number(a) <= number(b),
-            [a, "-gt", b] => number(a) > number(b),
-            [a, "-ge", b] => number(a) >= number(b),
-            _ => false,
-        }
-    }
-}
-
-fn assign(word: &str, level: &mut Level) {
-    let Some((name, value)) = word.split_once('=') else { return };
-    if name == "root" {
-        level.place = device(value, 1);
-    }
-    put(name, value.to_owned(), level);
-}
-
-fn put(name: &str, value: String, level: &mut Level) {
-    let room = level.variables.len() < MAX_VARIABLES || level.variables.contains_key(name);
-    if room && value.len() <= MAX_VALUE {
-        level.variables.insert(name.to_owned(), value);
-    }
-}
-
-/// `search --fs-uuid --set=root … NAME`: the root device is where it is found.
-fn search(command: &str, arguments: &[String], level: &mut Level) {
-    let has = |names: &[&str]| arguments.iter().any(|word| names.contains(&word.as_str()));
-    let mut name = None;
-    let mut variable = "root";
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--hint" | "--hint-bios" | "--hint-efi" | "--hint-baremetal" | "--hint-ieee1275" => {
-                words.next();
-            }
-            // Its argument is optional, and no name of a file system is ever written there.
-            "--set" | "-s" => {
-                let mut ahead = words.clone();
-                if ahead.next().is_some_and(|next| !next.starts_with('-')) && ahead.next().is_some()
-                {
-                    variable = words.next().map_or("root", String::as_str);
-                }
-            }
-            word if word.starts_with("--set=") => variable = &word["--set=".len()..],
-            word if word.starts_with('-') => {}
-            word if name.is_none() => name = Some(word),
-            // search.fs_uuid NAME VARIABLE [HINT…]
-            word if command.contains('.') => {
-                variable = word;
-                break;
-            }
-            _ => {}
-        }
-    }
-    let Some(name) = name.filter(|_| variable == "root") else { return };
-    if has(&["--fs-uuid", "-u"]) || command.ends_with("uuid") {
-        level.place = Place::Uuid(name.to_owned());
-    } else if has(&["--label", "-l"]) || command.ends_with("label") {
-        level.place = Place::Label(name.to_owned());
-    }
-}
-
-/// A menuentry's title and id.
-fn title(arguments: &[String]) -> (String, Option<String>) {
-    let (mut title, mut id) = (None, None);
+/// `menuentry` or `submenu`: an entry of the scope's menu.
+fn item(command: &str, arguments: &[String], block: Option<&Block>, scope: &mut Scope) -> bool {
+    let (Some(body), true) = (block, scope.items.len() < MAX_ENTRIES) else { return false };
+    let (mut title, mut id, mut rest) = (None, None, Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -310,36 +552,26 @@ fn title(arguments: &[String]) -> (String, Option<String>) {
             "--class" | "--users" | "--hotkey" | "--source" => drop(words.next()),
             word if word.starts_with("--id=") => id = Some(word["--id=".len()..].to_owned()),
             word if word.starts_with("--") => {}
-            word if title.is_none() => title = Some(word.to_owned()),
-            _ => {}
+            word => {
+                title.get_or_insert_with(|| word.to_owned());
+                rest.push(word.to_owned());
+            }
         }
     }
-    (title.unwrap_or_default(), id)
+    scope.items.push(Item {
+        title: title.unwrap_or_default(),
+        id,
+        submenu: command == "submenu",
+        arguments: rest,
+        body: Body::Script(Block::clone(body)),
+    });
+    true
 }
 
-/// A command that loads something. Gives whether it is one.
-fn load(entry: &mut Entry, command: &str, arguments: &[String], level: &Level) -> bool {
-    match command {
-        "linux" | "linux16" | "linuxefi" => {
-            let Some((path, arguments)) = arguments.split_first() else { return false };
-            let (place, path) = split_device(path, 1);
-            entry.place = place.unwrap_or_else(|| level.place.clone());
-            entry.kernel = Some(path.to_owned());
-            entry.arguments = arguments.join(" ");
-        }
-        "initrd" | "initrd16" | "initrdefi" => {
-            let paths = arguments.iter().filter(|word| !word.starts_with("--"));
-            entry.initrds = paths.map(|path| split_device(path, 1).1.to_owned()).collect();
-        }
-        "multiboot" | "multiboot2" | "module" | "module2" | "xen_hypervisor" | "xen_module" => {
-            entry.other = Some("it boots Xen or another multiboot kernel".into());
-        }
-        "chainloader" => entry.other = Some("it starts another boot loader".into()),
-        "configfile" | "source" | "." => entry.other = Some("it reads another menu".into()),
-        "fwsetup" | "reboot" | "halt" => entry.other = Some("it boots nothing".into()),
-        _ => return false,
-    }
-    true
+/// The place that a path of an entry means, and the path there.
+pub(super) fn place(path: &str, scope: &Scope) -> (super::menu::Place, String) {
+    let (place, path) = split_device(path, 1);
+    (place.unwrap_or_else(|| device(scope.get("root"), 1)), path.to_owned())
 }
 
 #[cfg(test)]

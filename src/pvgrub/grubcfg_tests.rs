@@ -1,4 +1,6 @@
+use super::super::menu::Place;
 use super::*;
+use crate::ext4::Kind;
 
 /// What update-grub of Debian 12 writes, shortened.
 const DEBIAN: &str = r#"
@@ -68,18 +70,48 @@ if [ -f  ${config_directory}/custom.cfg ]; then
 fi
 "#;
 
-/// Only grubenv exists.
-struct Grubenv;
+/// Only grubenv and a kernel exist, on partition 1; partition 2 has the UUID 12-34 and the label cloudimg-rootfs.
+struct Disk;
 
-impl Files for Grubenv {
-    fn exists(&self, place: &Place, path: &str, nonempty: bool) -> bool {
-        *place == Place::Menu && path == "/boot/grub/grubenv" && nonempty
+impl Files for Disk {
+    fn stat(&self, device: &str, path: &str) -> Option<(Kind, u64)> {
+        let there = device == "hd0,msdos1" && path == "/boot/grub/grubenv" || path == "/k";
+        there.then_some((Kind::File, 1024))
+    }
+    fn read(&self, _device: &str, path: &str) -> Option<String> {
+        let text = match path {
+            "/again" => "source /again\n",
+            "/other" => "menuentry o {\nlinux /k $e $n\n}\n",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+    fn names(&self, _device: &str, path: &str) -> Vec<String> {
+        if path == "/boot/loader/entries" {
+            vec!["a-1.conf".into(), "a-10.conf".into()]
+        } else {
+            vec![]
+        }
+    }
+    fn search(&self, by: By, text: &str, _hints: &[&str]) -> Option<String> {
+        let found =
+            by == By::Uuid && text == "12-34" || by == By::Label && text == "cloudimg-rootfs";
+        found.then(|| "hd0,msdos2".to_owned())
+    }
+    fn probe(&self, device: &str, _what: Probe) -> Option<String> {
+        Some(format!("of {device}"))
     }
 }
 
-fn read(text: &str, environment: &[(&str, &str)]) -> Result<Menu, String> {
+fn parsed(text: &str, environment: &[(&str, &str)]) -> Parsed {
     let environment = environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-    parse(text, "/boot/grub", &environment, &Grubenv)
+    let start = Start { device: "hd0,msdos1", directory: "/boot/grub", environment: &environment };
+    parse(text, &start, &Disk)
+}
+
+fn read(text: &str, environment: &[(&str, &str)]) -> Result<Menu, String> {
+    let Parsed { menu, problems } = parsed(text, environment);
+    if problems.is_empty() { Ok(menu) } else { Err(problems.join("; ")) }
 }
 
 #[test]
@@ -87,7 +119,7 @@ fn what_update_grub_writes_is_read() {
     let menu = read(DEBIAN, &[]).unwrap();
     let simple = &menu.entries[0];
     assert_eq!(simple.id.as_deref(), Some("gnulinux-simple-6d7b"));
-    assert_eq!(simple.place, Place::Uuid("6d7b".into()));
+    assert_eq!(simple.place, Place::Partition(1));
     assert_eq!(simple.kernel.as_deref(), Some("/boot/vmlinuz-6.1.0-18-amd64"));
     assert_eq!(simple.arguments, "root=UUID=6d7b ro quiet");
     assert_eq!(simple.initrds, ["/boot/initrd.img-6.1.0-18-amd64"]);
@@ -118,11 +150,19 @@ fn tests_hold_as_in_grub() {
         ("[ 10 -gt 9 -a 1 -le 1 ]", true),
         ("[ a = b -o a = a ]", true),
         ("[ -s /boot/grub/grubenv ]", true),
-        ("[ -s (hd0,1)/boot/grub/grubenv ]", false),
+        ("[ -s (hd0,msdos1)/boot/grub/grubenv ]", true),
+        ("[ -s (hd0,msdos2)/boot/grub/grubenv ]", false),
+        ("[ ]", true),
+        ("[ a = b -a c = c -o d = d ]", true),
+        ("[ ( a = b -o c = c ) -a d = e ]", false),
         ("[ -e /nothing ]", false),
         ("test x = x", true),
         ("true", true),
-        ("unknown_command", false),
+        ("unknown_command", true),
+        ("! unknown_command", true),
+        ("[ a10 -pgt a9 -a a1 -plt a2 ]", true),
+        ("[ a1 -plt b2 ]", false),
+        ("regexp a b", false),
     ] {
         let text = format!("if {condition}; then set default=yes; else set default=no; fi");
         let found = read(&text, &[]).unwrap().default;
@@ -131,27 +171,97 @@ fn tests_hold_as_in_grub() {
 }
 
 #[test]
-fn searches_set_the_root_device() {
+fn searches_set_a_variable_to_what_is_found() {
+    let second = Place::Partition(2);
     for (command, place) in [
-        ("search --fs-uuid --set=root 12-34", Place::Uuid("12-34".into())),
-        ("search.fs_uuid 12-34 root hd0,msdos1", Place::Uuid("12-34".into())),
-        ("search --label --set root cloudimg-rootfs", Place::Label("cloudimg-rootfs".into())),
-        ("search -u -s 12-34", Place::Uuid("12-34".into())),
-        ("search --fs-uuid --set=boot 12-34", Place::Menu),
-        ("set root=(hd0,gpt2)", Place::Partition(2)),
-        ("root=hd0", Place::Disk),
+        ("search --fs-uuid --set=root 12-34", &second),
+        ("search.fs_uuid 12-34 root hd0,msdos1", &second),
+        ("search --label --set root cloudimg-rootfs", &second),
+        ("search -u -s 12-34", &second),
+        ("search --fs-uuid --set=root 56-78", &Place::Partition(1)),
+        ("search --fs-uuid --set=boot 12-34", &Place::Partition(1)),
+        ("search --fs-uuid --set=boot 12-34; set root=$boot", &second),
+        ("set root=(hd0,gpt2)", &second),
+        ("root=hd0", &Place::Disk),
     ] {
         let text = format!("menuentry x {{\n{command}\nlinux /k a\n}}");
         let menu = read(&text, &[]).unwrap();
-        assert_eq!(menu.entries[0].place, place, "{command}");
+        assert_eq!(&menu.entries[0].place, place, "{command}");
     }
 }
 
 #[test]
-fn fedoras_is_a_script_without_entries() {
-    let menu = read("insmod blscfg\nblscfg\nset fallback=\"1 2\"\n", &[]).unwrap();
-    assert!(menu.entries.is_empty());
-    assert_eq!(menu.fallback, ["1", "2"]);
+fn what_an_entry_saves_is_told_with_it() {
+    let text = "function savedefault {\nsaved_entry=\"${chosen}\"; save_env saved_entry\n}\n\
+        submenu 's>' --id a {\nmenuentry b {\nsavedefault\nlinux /k\n}\n}\n\
+        menuentry c {\nset x=1\nsave_env x y\nlinux /k\n}\n\
+        menuentry d {\nsave_env -f /elsewhere x\nlinux /k\n}\n";
+    let menu = read(text, &[]).unwrap();
+    let saved = |at: usize| menu.saved(at).into_iter().collect::<Vec<_>>();
+    assert_eq!(saved(0), [("saved_entry".into(), "a>b".into())]);
+    assert_eq!(saved(1), [("x".into(), "1".into()), ("y".into(), String::new())]);
+    assert_eq!(saved(2), []);
+}
+
+/// A disk with two of Fedora's entries.
+struct Fedora;
+
+impl Files for Fedora {
+    fn stat(&self, device: &str, path: &str) -> Option<(Kind, u64)> {
+        Disk.stat(device, path)
+    }
+    fn read(&self, _device: &str, path: &str) -> Option<String> {
+        let name = path.rsplit_once('/')?.1.strip_suffix(".conf")?;
+        let options = if name == "f-9" { "" } else { "options root=LABEL=x $kernelopts\n" };
+        Some(format!(
+            "title Fedora ({name})\nversion {name}\nlinux ($root)/vmlinuz-{name}\n\
+             initrd /init-{name} $tuned_initrd\n{options}"
+        ))
+    }
+    fn names(&self, device: &str, path: &str) -> Vec<String> {
+        let there = device == "hd0,msdos1" && path == "/boot/loader/entries";
+        let names = ["f-9.conf", "f-10.conf", "readme"].map(str::to_owned);
+        if there { names.into() } else { vec![] }
+    }
+    fn search(&self, _by: By, _text: &str, _hints: &[&str]) -> Option<String> {
+        None
+    }
+    fn probe(&self, _device: &str, _what: Probe) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn blscfg_puts_entries_where_it_stands_with_the_scripts_variables() {
+    let text = "set kernelopts='ro quiet'\nset tuned_initrd=/tuned\nset default_kernelopts=fallback\n\
+        menuentry first {\nlinux /k\n}\nblscfg\nmenuentry last {\nlinux /k\n}\n\
+        if [ \"${boot_counter}\" = 0 -a \"${boot_success}\" = 0 ]; then set default=2; else decrement boot_counter; set default=f-10; fi\n\
+        save_env boot_counter\n";
+    let read = |environment: &[(&str, &str)], text: &str| {
+        let environment = environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let start =
+            Start { device: "hd0,msdos1", directory: "/boot/grub", environment: &environment };
+        parse(text, &start, &Fedora).menu
+    };
+    let menu = read(&[], text);
+    let titles: Vec<&str> = menu.entries.iter().map(|entry| entry.title.as_str()).collect();
+    assert_eq!(titles, ["first", "Fedora (f-10)", "Fedora (f-9)", "last"]);
+    let entry = &menu.entries[1];
+    assert_eq!((entry.index.as_str(), entry.id.as_deref()), ("1", Some("f-10")));
+    assert_eq!(entry.kernel.as_deref(), Some("/vmlinuz-f-10"));
+    assert_eq!(entry.initrds, ["/init-f-10", "/tuned"]);
+    assert_eq!(entry.arguments, "root=LABEL=x ro quiet");
+    assert_eq!(menu.entries[2].arguments, "fallback");
+    assert_eq!(menu.candidates(None), Ok(vec![1]));
+    assert_eq!(menu.saves["boot_counter"], "-1");
+    let worn = read(&[("boot_counter", "0"), ("boot_success", "0")], &format!("load_env\n{text}"));
+    assert_eq!(worn.candidates(None), Ok(vec![2]));
+    let one = read(
+        &[],
+        "set default=f-9\nexport default\nblscfg default\nsubmenu o {\nblscfg non-default\n}\n",
+    );
+    let ids: Vec<_> = one.entries.iter().map(|e| (e.index.as_str(), e.id.as_deref())).collect();
+    assert_eq!(ids, [("0", Some("f-9")), ("1>0", Some("f-10"))]);
 }
 
 #[test]
@@ -162,12 +272,30 @@ fn a_script_that_grows_is_cut() {
     assert!(read(&nested, &[]).is_ok());
     let many = "menuentry a {\nlinux /k\n}\n".repeat(2 * MAX_ENTRIES);
     assert_eq!(read(&many, &[]).unwrap().entries.len(), MAX_ENTRIES);
-    assert!(read("menuentry x {", &[]).is_err());
+    let good = "menuentry a {\nlinux /k\n}\n";
+    for (bad, why) in [("menuentry x {", "a { without its }"), ("}\n", "a } without a {")] {
+        let Parsed { menu, problems } = parsed(&format!("{good}{bad}"), &[]);
+        assert_eq!(menu.entries.len(), 1, "{bad}");
+        assert!(problems[0].contains(why), "{problems:?}");
+    }
+    // What would go on for ever ends, and what came before it counts.
+    for endless in [
+        "while true; do set a=$a; done\n",
+        "function f {\nf\n}\nf\n",
+        "source /again\n",
+        "function g {\nwhile true; do g; done\n}\ng\n",
+        "eval \"eval x\"\nfor a in 1 2; do until false; do x; done; done\n",
+    ] {
+        assert_eq!(parsed(&format!("{good}{endless}"), &[]).menu.entries.len(), 1, "{endless}");
+    }
+    let menu = read("menuentry a {\nwhile true; do x; done\n}\nmenuentry b {\nlinux /k\n}\n", &[])
+        .unwrap();
+    assert!(menu.entries[0].other.as_ref().unwrap().contains("too many commands"));
 }
 
 proptest::proptest! {
     #[test]
-    fn any_script_is_a_menu_or_an_error(text in "(menuentry a \\{\n|submenu b \\{\n|linux /k \\$x\n|\\}\n|set x=\\$x\\$x\n|if \\[ \\$x = a \\]; then\n|fi\n|search --set=root -u 1\n|else\n){0,30}") {
+    fn any_script_is_a_menu_or_an_error(text in "(menuentry a \\{\n|function f \\{\n|f \\$@\n|for a in \\$x b; do\n|done\n|while \\[ a \\]; do\n|configfile /other\n|submenu b \\{\n|linux /k \\$x\n|\\}\n|set x=\\$x\\$x\n|if \\[ \\$x = a \\]; then\n|fi\n|search --set=root -u 1\n|else\n){0,30}") {
         if let Ok(menu) = read(&text, &[("x", "y")]) {
             let _ = menu.candidates(None);
         }

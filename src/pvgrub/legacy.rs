@@ -8,6 +8,8 @@ use super::menu::{Entry, Menu, Save, device, split_device};
 pub fn parse(text: &str, saved: Option<&str>) -> Menu {
     let mut menu = Menu::default();
     let mut current: Option<Entry> = None;
+    // A backslash before a line's end takes the end away. (stage2/cmdline.c, get_line_from_config)
+    let text = text.replace("\\\r\n", " ").replace("\\\n", " ");
     for line in text.lines() {
         let (command, rest) = split(line);
         match (command, &mut current) {
@@ -25,7 +27,8 @@ pub fn parse(text: &str, saved: Option<&str>) -> Menu {
             }
             (command, Some(entry)) => within(entry, command, rest),
             ("default", None) => {
-                let number = if rest == "saved" { saved.unwrap_or("0") } else { rest };
+                let number =
+                    if first(rest) == "saved" { saved.unwrap_or("0") } else { first(rest) };
                 menu.default = Some(number.to_owned());
             }
             ("fallback", None) => {
@@ -53,11 +56,16 @@ fn split(line: &str) -> (&str, &str) {
     (command, rest.strip_prefix('=').unwrap_or(rest).trim())
 }
 
+/// The first word; what follows is somebody's remark.
+fn first(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
 /// One command of an entry.
 fn within(entry: &mut Entry, command: &str, rest: &str) {
     match command {
-        "root" | "rootnoverify" => entry.place = device(rest, 0),
-        "uuid" => entry.place = super::menu::Place::Uuid(rest.to_owned()),
+        "root" | "rootnoverify" => entry.place = device(first(rest), 0),
+        "uuid" => entry.place = super::menu::Place::Uuid(first(rest).to_owned()),
         "kernel" => {
             // `--type=linux`, `--no-mem-option`.
             let path = rest.split_whitespace().find(|word| !word.starts_with("--"));
@@ -162,6 +170,10 @@ initrd\t\t/boot/initrd.img-6.1.0-18-cloud-amd64\n\
         let saved = |at| menu.saved(at).remove("saved_entry");
         assert_eq!([saved(0), saved(1), saved(2)], ["0", "2", "1"].map(|n| Some(n.to_owned())));
         assert_eq!(parse("default saved\n", None).default.as_deref(), Some("0"));
+        let text = "title a\nroot (hd0,1) # the second\nkernel /k \\\n a \\\r\n b\n";
+        let entry = parse(text, None).entries.remove(0);
+        assert_eq!(entry.place, Place::Partition(2));
+        assert_eq!(entry.arguments.split_whitespace().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

@@ -38,8 +38,7 @@ pub struct Loaded {
 /// One line: what was looked for, or why nothing could be loaded.
 pub fn load(volume: &Volume, boot: &PvBoot) -> Result<Loaded, String> {
     let located = find::find(volume, boot.from, boot.saved.as_ref())?;
-    let system = &volume.systems[located.system];
-    let place = format!("{} on {}", located.path, system.name());
+    let place = located.name(volume);
     let candidates = located.menu.candidates(boot.entry.as_deref());
     let candidates = candidates.map_err(|why| format!("the menu {place}: {why}"))?;
     let mut skipped = Vec::new();
@@ -47,6 +46,7 @@ pub fn load(volume: &Volume, boot: &PvBoot) -> Result<Loaded, String> {
         let entry = &located.menu.entries[at];
         match load_entry(volume, &located, entry, boot) {
             Ok((kernel, ramdisk, command_line)) => {
+                skipped.splice(0..0, located.problems.iter().cloned());
                 return Ok(Loaded {
                     menu: place,
                     entry: (entry.index.clone(), entry.full_title()),
@@ -63,6 +63,7 @@ pub fn load(volume: &Volume, boot: &PvBoot) -> Result<Loaded, String> {
             Err(_) => {}
         }
     }
+    skipped.extend(located.problems);
     Err(format!("nothing of the menu {place} can be booted: {}", skipped.join("; ")))
 }
 
@@ -109,7 +110,7 @@ fn read(
     path: &str,
     limit: u64,
 ) -> Result<(usize, Vec<u8>), String> {
-    let at = volume.find(&entry.place, located.system)?;
+    let (at, path) = located.at(volume, entry, path)?;
     match volume.systems[at].read(path, limit) {
         Ok(bytes) => Ok((at, bytes)),
         Err(Missing::Absent) => {
@@ -127,18 +128,7 @@ fn read(
 pub fn list(volume: &Volume, boot: &PvBoot) -> Result<(String, Vec<Listed>), String> {
     let located = find::find(volume, boot.from, boot.saved.as_ref())?;
     let order = located.menu.candidates(None).unwrap_or_default();
-    let problem = |entry: &Entry| {
-        if entry.other.is_some() {
-            return entry.other.clone();
-        }
-        let path = entry.kernel.as_deref()?;
-        match volume.find(&entry.place, located.system) {
-            Ok(at) => {
-                volume.systems[at].stat(path).is_none().then(|| format!("{path} is not there"))
-            }
-            Err(why) => Some(why),
-        }
-    };
+    let problem = |entry: &Entry| located.problem(volume, entry);
     let problems: Vec<Option<String>> = located.menu.entries.iter().map(problem).collect();
     let default = order.into_iter().find(|&at| problems[at].is_none());
     let listed = located.menu.entries.iter().zip(problems).enumerate();
@@ -150,6 +140,5 @@ pub fn list(volume: &Volume, boot: &PvBoot) -> Result<(String, Vec<Listed>), Str
         default: default == Some(at),
         problem,
     });
-    let name = volume.systems[located.system].name();
-    Ok((format!("{} on {name}", located.path), listed.collect()))
+    Ok((located.name(volume), listed.collect()))
 }

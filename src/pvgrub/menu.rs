@@ -27,19 +27,19 @@ pub struct Entry {
     pub kernel: Option<String>,
     /// The kernel's arguments.
     pub arguments: String,
-    /// The initial ramdisk's parts, in order.
+    /// The initial ramdisk's parts, in order; with a device in front, `(hd0,gpt2)/initrd`, where it is not the kernel's.
     pub initrds: Vec<String>,
     /// Why it is not for us, e.g. that it boots Xen.
     pub other: Option<String>,
-    /// What it makes the default when it boots.
+    /// What it makes the default when it boots. (GRUB legacy)
     pub save: Option<Save>,
+    /// Variables that it saves when it boots. (GRUB 2)
+    pub saves: BTreeMap<String, String>,
 }
 
 /// What `savedefault` makes the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Save {
-    /// The entry itself.
-    Own,
     /// Another of the menu's, by its index.
     Entry(String),
     /// The first of `fallback`.
@@ -100,7 +100,7 @@ pub struct Listed {
 
 impl Entry {
     /// GRUB 2's variable `chosen`: the ids of the submenus around it and its own, or titles, as [`Menu::find`] takes them.
-    fn chosen(&self) -> String {
+    pub fn chosen(&self) -> String {
         let own = [(self.title.clone(), self.id.clone())];
         let name = |(title, id): &(String, Option<String>)| {
             id.as_ref().unwrap_or(title).replace('>', ">>")
@@ -141,9 +141,9 @@ impl Menu {
     pub fn saved(&self, at: usize) -> BTreeMap<String, String> {
         let mut saves = self.saves.clone();
         let entry = &self.entries[at];
+        saves.extend(entry.saves.clone());
         let default = match &entry.save {
             None => None,
-            Some(Save::Own) => Some(entry.chosen()),
             Some(Save::Entry(index)) => Some(index.clone()),
             // The one after it, if it is one of them. (stage2/builtins.c in GRUB 0.97, savedefault_func)
             Some(Save::Fallback) => {

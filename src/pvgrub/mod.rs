@@ -5,16 +5,19 @@
 //! launcher holds first and a VMM afterwards, so that a reboot inside the guest reads the menu, too.
 //!
 //! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its three languages
-//! ([`legacy`], [`bls`], [`grubcfg`]), [`load`] chooses the entry as GRUB would and reads its kernel and initial ramdisk,
+//! ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`bls`]), [`load`] chooses the entry as GRUB would and reads its kernel and initial ramdisk,
 //! [`cmdline`] makes its arguments right for this machine. [`detect`] only tells what there is, before an image is
 //! registered.
 
 pub mod ask;
 pub mod bls;
 mod cmdline;
+mod commands;
 mod detect;
+pub mod devices;
 pub mod find;
 pub mod grubcfg;
+mod grubtest;
 pub mod legacy;
 pub mod load;
 pub mod menu;

@@ -196,16 +196,46 @@ fn grub_cfg_is_read_where_there_is_no_menu_lst() {
     assert!(loaded.command_line.starts_with(&format!("root=UUID={UUID}2 ro console=ttyS0")));
 }
 
+const OLDER: &[u8] =
+    b"title Fedora\nversion 6.8\nlinux /boot/vmlinuz-6.8\noptions root=/dev/vda ro\n";
+const NEWER: &[u8] =
+    b"title Fedora\nversion 6.9\nlinux /boot/vmlinuz-6.9\noptions root=/dev/vda ro $kernelopts\n";
+
 #[test]
-fn bls_entries_count_for_more_than_grub_cfg() {
-    let entry = b"title Fedora\nversion 6.9\nlinux /boot/vmlinuz-6.9\noptions root=/dev/vda ro\n";
-    let older = b"title Fedora\nversion 6.8\nlinux /boot/vmlinuz-6.8\noptions root=/dev/vda ro\n";
+fn grub_cfg_is_executed_where_entries_are_beside_it() {
+    let script = b"load_env\nset default=${saved_entry}\nset kernelopts=quiet\n\
+        menuentry own {\nlinux /boot/gone\n}\ninsmod blscfg\nblscfg\n";
+    let saved = |id: &str| format!("# GRUB Environment Block\nsaved_entry={id}\n####");
+    let disk = |id: &str| {
+        with(
+            1,
+            &[
+                ("/boot/loader/entries/x-6.9.conf", NEWER),
+                ("/boot/loader/entries/x-6.10.conf", OLDER),
+                ("/boot/grub2/grub.cfg", script),
+                ("/boot/grub2/grubenv", saved(id).as_bytes()),
+                ("/boot/vmlinuz-6.8", &small_elf()),
+                ("/boot/vmlinuz-6.9", &small_elf()),
+            ],
+        )
+    };
+    let loaded = of(&disk("x-6.9"), &boot(PvGrub::Hd0)).unwrap();
+    assert_eq!(loaded.menu, "/boot/grub2/grub.cfg on the disk");
+    assert_eq!(loaded.entry, ("2".into(), "Fedora".into()));
+    assert!(loaded.command_line.starts_with("root=/dev/vda ro quiet "), "{}", loaded.command_line);
+    let entries = list(&Volume::open(Rc::new(disk("x-6.10"))), &boot(PvGrub::Hd0)).unwrap().1;
+    assert_eq!(entries[0].problem.as_deref(), Some("/boot/gone is not there"));
+    assert!(entries[1].default && !entries[2].default);
+    assert_eq!(entries[1].id.as_deref(), Some("x-6.10"));
+}
+
+#[test]
+fn entries_alone_are_a_menu() {
     let disk = with(
         1,
         &[
-            ("/boot/loader/entries/x-6.9.conf", &entry[..]),
-            ("/boot/loader/entries/x-6.8.conf", older),
-            ("/boot/grub2/grub.cfg", b"insmod blscfg\nblscfg\n"),
+            ("/boot/loader/entries/x-6.9.conf", NEWER),
+            ("/boot/loader/entries/x-6.8.conf", OLDER),
             ("/boot/grub2/grubenv", b"# GRUB Environment Block\nsaved_entry=x-6.8\n####"),
             ("/boot/vmlinuz-6.8", &small_elf()),
         ],
@@ -215,6 +245,59 @@ fn bls_entries_count_for_more_than_grub_cfg() {
     let entries = list(&Volume::open(Rc::new(disk)), &boot(PvGrub::Hd0)).unwrap().1;
     assert_eq!(entries[0].problem.as_deref(), Some("/boot/vmlinuz-6.9 is not there"));
     assert!(entries[1].default && !entries[0].default);
+}
+
+/// What a distribution's upgrade left behind, a directory, and a link to itself are no menus.
+#[test]
+fn a_menu_of_which_nothing_can_be_loaded_hides_no_other() {
+    let script =
+        b"menuentry 'GRUB 2' {\nlinux /boot/vmlinuz root=/dev/nvme0n1p1\ninitrd /boot/initrd\n}\n";
+    let whole = b"default 0\ntitle old\nroot (hd0)\nkernel /boot/vmlinuz\ntitle older\nroot (hd0)\nkernel /boot/vmlinuz\n";
+    let gone = b"title old\nroot (hd0,0)\nkernel /boot/vmlinuz-2.6.18\n";
+    let unready = b"title old\nkernel /boot/vmlinuz\ninitrd /boot/initrd-2.6.18\n";
+    let good: [(&str, &[u8]); 3] = [
+        ("/boot/grub/grub.cfg", script),
+        ("/boot/vmlinuz", &small_elf()),
+        ("/boot/initrd", b"ramdisk"),
+    ];
+    type Left<'a> = &'a dyn Fn(&Path);
+    let menu = |text: &'static [u8]| move |tree: &Path| put(tree, "/boot/grub/menu.lst", text);
+    let (whole, gone, unready) = (menu(whole), menu(gone), menu(unready));
+    let directory = |tree: &Path| put(tree, "/boot/grub/menu.lst/x", b"");
+    let circle = |tree: &Path| {
+        std::os::unix::fs::symlink("grub.conf", tree.join("boot/grub/menu.lst")).unwrap();
+        std::os::unix::fs::symlink("menu.lst", tree.join("boot/grub/grub.conf")).unwrap();
+    };
+    let left: [Left<'_>; 5] = [&whole, &gone, &unready, &directory, &circle];
+    for (n, left) in left.into_iter().enumerate() {
+        let disk = mbr(&[ext4(1, |tree| {
+            good.iter().for_each(|(path, content)| put(tree, path, content));
+            left(tree);
+        })]);
+        let loaded = of(&disk, &boot(PvGrub::Hd00)).unwrap();
+        assert_eq!(loaded.entry.1, "GRUB 2", "{n}");
+        assert!(loaded.command_line.starts_with(&format!("root=UUID={UUID}1 ")), "{n}");
+        let disk: Rc<dyn Bytes> = Rc::new(disk);
+        let found = super::detect::detect(&disk);
+        assert_eq!((found.default_entry.as_deref(), found.no_menu), (Some("GRUB 2"), None), "{n}");
+    }
+}
+
+/// Where the default can't be loaded and a fallback can, that is what is proposed.
+#[test]
+fn the_first_entry_that_can_be_loaded_is_proposed() {
+    let menu =
+        b"default 0\nfallback 1\ntitle gone\nkernel /boot/gone\ntitle good\nkernel /boot/vmlinuz\n";
+    let disk = with(1, &[("/boot/grub/menu.lst", menu), ("/boot/vmlinuz", &small_elf())]);
+    let disk: Rc<dyn Bytes> = Rc::new(disk);
+    assert_eq!(super::detect::detect(&disk).default_entry.as_deref(), Some("good"));
+    let disk: Rc<dyn Bytes> = Rc::new(with(1, &[("/boot/grub/menu.lst", menu)]));
+    let found = super::detect::detect(&disk);
+    assert_eq!(found.default_entry, None);
+    assert_eq!(
+        found.no_menu.as_deref(),
+        Some("/boot/gone is not there; /boot/vmlinuz is not there")
+    );
 }
 
 #[test]

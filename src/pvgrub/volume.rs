@@ -265,6 +265,16 @@ impl Volume {
         Self { scheme: table.scheme, systems }
     }
 
+    /// What GRUB 2 calls the device of the file system at `at`.
+    pub fn device(&self, at: usize) -> String {
+        let number = self.systems.get(at).and_then(|system| system.partition);
+        match (number, self.scheme) {
+            (Some(number), Scheme::Gpt) => format!("hd0,gpt{number}"),
+            (Some(number), _) => format!("hd0,msdos{number}"),
+            (None, _) => "hd0".into(),
+        }
+    }
+
     /// The file system that `place` means, in a menu that is on `menu`.
     ///
     /// # Errors
