@@ -31,6 +31,39 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A name that a record or a package gives a file: one component of a path, of 1 to 255 bytes, without control
+/// characters. It is checked when it is read, so that no other ever gets as far as a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileName(String);
+
+impl TryFrom<String> for FileName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        let bad = |c: char| c == '/' || c.is_control();
+        if (1..=255).contains(&name.len()) && !matches!(&*name, "." | "..") && !name.contains(bad) {
+            return Ok(Self(name));
+        }
+        let shown: String = name.escape_debug().take(100).collect();
+        Err(Error::failure(format!("'{shown}' is not the name of a file")))
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.0
+    }
+}
+
+impl std::ops::Deref for FileName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal $(, $built_in:literal)*) => {
         $(#[$doc])*
@@ -144,6 +177,17 @@ mod tests {
         let (a, b) = (InstanceId::generate().unwrap(), InstanceId::generate().unwrap());
         assert_ne!(a, b);
         assert_eq!(a.as_str().parse::<InstanceId>().unwrap(), a);
+    }
+
+    #[test]
+    fn a_file_name_is_never_a_path() {
+        let name = |name: &str| serde_json::from_value::<FileName>(name.into());
+        for good in ["web.part.0", "a b", ".hidden", "ü"] {
+            assert_eq!(&*name(good).unwrap(), good);
+        }
+        for bad in ["", ".", "..", "/", "../x", "a/b", "a\0", "a\n", &"x".repeat(256)] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

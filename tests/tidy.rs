@@ -62,6 +62,73 @@ const WITHIN_VOCABULARY: &[(&str, &[&str])] = &[
     ("control", &["plan", "id", "error"]),
 ];
 
+/// How a program gets at a file, a socket or a process by its name or number.
+const BY_NAME: &[&str] = &[
+    "File::open(",
+    "File::options(",
+    "File::create",
+    "OpenOptions",
+    "DirBuilder",
+    "fs::read(",
+    "fs::read_to_string(",
+    "fs::read_dir(",
+    "fs::write(",
+    "fs::copy(",
+    "fs::rename(",
+    "fs::remove_",
+    "remove_file(",
+    "remove_dir",
+    "hard_link(",
+    "::symlink(",
+    "fs::set_permissions(",
+    "fs::create_dir",
+    "rustix::fs::open",
+    "openat(",
+    "openat2(",
+    "linkat(",
+    "renameat",
+    "mkdirat(",
+    "mknodat(",
+    "chmod(",
+    "chown(",
+    "UnixStream::connect(",
+    "UnixListener::bind(",
+    "pidfd_open(",
+    "kill_process(",
+];
+
+/// Where that is, besides in `sys` and in the one place for what lies below a store, and why it is fine there: what it
+/// names does not lie below a store, or it has come through that one place.
+const OUTSIDE: &[(&str, &str)] = &[
+    ("src/store/beneath/mod.rs", "the one place"),
+    ("src/store/beneath/owned.rs", "the one place"),
+    ("src/store/beneath/place.rs", "the one place"),
+    ("src/store/fault.rs", "it ends itself"),
+    ("src/store/acl.rs", "fchmod of what the one place has opened"),
+    ("src/volume/users.rs", "fchmod of what the one place has opened"),
+    ("src/store/journal.rs", "the kernel's id of this boot, in /proc"),
+    ("src/instance/client.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
+    ("src/instance/prepare.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
+    ("src/instance/lifecycle.rs", "a process that holds a lock in a directory of the user's"),
+    ("src/instance/spawn.rs", "/dev/null, and a child of its own"),
+    ("src/instance/firmware.rs", "firmware, which the host or the user has"),
+    ("src/pvgrub/ask.rs", "/dev/null"),
+    ("src/cli/create.rs", "/dev/null"),
+    ("src/cli/doctor.rs", "/proc, /sys and /etc"),
+    ("src/cli/image.rs", "a manifest that the user names"),
+    ("src/cli/run.rs", "user data and mappings that the user names"),
+    ("src/service.rs", "/proc/meminfo"),
+    ("src/image/accounts.rs", "/etc/passwd and /etc/group"),
+    ("src/image/boot_method.rs", "a disk that the user names"),
+    ("src/image/bundle/depot.rs", "a part of a bundle in a directory that the user names"),
+    ("src/image/bundle/keys.rs", "keys that the user names, or that are in the user's own account"),
+    ("src/image/export/mod.rs", "a file that the user has an image written to"),
+    ("src/image/export/read.rs", "a file that the user imports"),
+    ("src/image/import/mod.rs", "a file that the user imports"),
+    ("src/image/kernel.rs", "a kernel or ramdisk that the user names"),
+    ("src/image/remote/net/oci.rs", "the user's credentials for registries"),
+];
+
 /// A source file: its path from the project's root, and its lines.
 struct Source {
     path: PathBuf,
@@ -94,8 +161,8 @@ impl Source {
 
 /// All that is wrong with `sources`.
 fn check(sources: &[Source]) -> Vec<String> {
-    const RULES: [fn(&Source) -> Vec<String>; 6] =
-        [edges, sizes, soundness, threads, words, tests_use_helpers];
+    const RULES: [fn(&Source) -> Vec<String>; 7] =
+        [edges, sizes, soundness, threads, words, names, tests_use_helpers];
     sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect()
 }
 
@@ -305,6 +372,30 @@ fn tests_use_helpers(source: &Source) -> Vec<String> {
     bad.map(|(number, _)| source.complaint(number, what)).collect()
 }
 
+/// The lines of a source that get at something by its name; tests at its end may.
+fn by_name(source: &Source) -> Vec<(usize, &'static str)> {
+    let tests = source.lines.iter().position(|line| line.trim() == "#[cfg(test)]");
+    let path = source.path.to_string_lossy();
+    if source.module().is_none_or(|module| module == "sys") || path.ends_with("tests.rs") {
+        return vec![];
+    }
+    let code = source.code().take_while(|(number, _)| tests.is_none_or(|tests| *number <= tests));
+    let used = code.filter(|(_, line)| !line.trim_start().starts_with("use "));
+    used.filter_map(|(n, line)| Some((n, *BY_NAME.iter().find(|call| line.contains(**call))?)))
+        .collect()
+}
+
+/// One place opens what lies below a store (src/store/beneath): another account may have put anything there.
+fn names(source: &Source) -> Vec<String> {
+    if OUTSIDE.iter().any(|(path, _)| source.path == Path::new(path)) {
+        return vec![];
+    }
+    let what = |call: &str| {
+        format!("{call} outside of src/store/beneath; use that, or say in OUTSIDE why not")
+    };
+    by_name(source).into_iter().map(|(n, call)| source.complaint(n, &what(call))).collect()
+}
+
 /// Every Rust source of the project.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -335,6 +426,10 @@ fn the_house_rules_hold() {
     assert!(sources.iter().any(|source| source.path.ends_with("src/lib.rs")));
     let complaints = check(&sources);
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+    for (path, _) in OUTSIDE {
+        let source = sources.iter().find(|source| source.path == Path::new(path));
+        assert!(source.is_some_and(|s| !by_name(s).is_empty()), "{path} needs no place in OUTSIDE");
+    }
 }
 
 #[cfg(test)]
@@ -409,6 +504,18 @@ mod tests {
         refused("src/id.rs", "scope.spawn(|| 1);", "no more threads");
         accepted("src/id.rs", "Builder::new().spawn(work);\n#[cfg(test)]\nthread::spawn(work);");
         accepted("src/id/tests.rs", "std::thread::spawn(work);");
+    }
+
+    #[test]
+    fn what_lies_below_a_store_is_opened_in_one_place() {
+        for call in ["File::open(path)", "std::fs::write(a, b)", "fs::remove_file(a)"] {
+            refused("src/volume/mod.rs", &format!("fn f() {{ {call}; }}"), "outside of src/store");
+            accepted("tests/a.rs", &format!("fn f() {{ {call}; }}"));
+            accepted("src/sys/a.rs", &format!("fn f() {{ {call}; }}"));
+            accepted("src/id.rs", &format!("#[cfg(test)]\nmod tests {{ fn f() {{ {call} }} }}"));
+        }
+        refused("src/cli/mod.rs", "fn f() { pidfd_open(pid, flags) }", "outside of src/store");
+        accepted("src/cli/run.rs", "fn f() { File::open(path) }");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::action::Until;
 use crate::error::{Error, Kind, Result};
 use crate::instance::client;
 use crate::instance::console::{self, Detached};
-use crate::instance::dir::InstanceDir;
+use crate::instance::dir::{self, InstanceDir};
 use crate::instance::lifecycle::Change;
 use crate::instance::record::{Record, State};
 use crate::plan::{ResetBy, VmReport};
@@ -69,7 +69,7 @@ pub fn logs(store: &Store, args: &Logs) -> Result<ExitCode> {
     let (dir, _) = one(store, &args.target)?;
     let mut out = io::stdout().lock();
     if args.vmm {
-        console::copy_log(&dir, &dir.vmm_log(), false, &mut out)?;
+        console::copy_log(&dir, dir::VMM_LOG, false, &mut out)?;
         let mut text = String::new();
         for report in dir.reports()? {
             text.push_str(&line(&report));
@@ -78,7 +78,7 @@ pub fn logs(store: &Store, args: &Logs) -> Result<ExitCode> {
         drop(out);
         super::output::write_stdout(text.as_bytes())?;
     } else {
-        console::copy_log(&dir, &dir.console(), args.follow, &mut out)?;
+        console::copy_log(&dir, dir::CONSOLE, args.follow, &mut out)?;
     }
     Ok(ExitCode::SUCCESS)
 }

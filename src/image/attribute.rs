@@ -4,10 +4,9 @@ use super::catalog::{check_description, check_own};
 use super::record::{Image, ProductCode};
 use crate::error::{Error, Result};
 use crate::id::ImageId;
+use crate::store::beneath::Owned;
 use crate::store::{Durability, Store, rfc3339, time};
 use crate::volume::owner_id;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file whose time of modification is when the image was last launched.
@@ -127,15 +126,16 @@ pub fn launched(store: &Store, image: &Image) {
     if image.owner_id != owner_id() {
         return;
     }
-    let path = store.images().dir(&image.image_id).join(LAUNCHED);
-    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let dir = Owned::open(&store.images().dir(&image.image_id));
+    let file = dir.and_then(|dir| dir.open_or_create(LAUNCHED));
     // Not worth a launch: what is lost is one time of many.
     let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// When the image was last launched (EC2 attribute lastLaunchedTime).
 pub fn last_launched(store: &Store, id: &ImageId) -> Option<String> {
-    let modified = store.images().dir(id).join(LAUNCHED).metadata().ok()?.modified().ok()?;
+    let modified =
+        store.images().dir(id).join(LAUNCHED).symlink_metadata().ok()?.modified().ok()?;
     modified.duration_since(UNIX_EPOCH).ok().map(rfc3339)
 }
 

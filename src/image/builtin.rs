@@ -10,7 +10,7 @@ use crate::demo;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
 use crate::plan::{DiskFormat, Transport};
-use crate::store::{Durability, Staging, Store, now};
+use crate::store::{Durability, Staging, Store, beneath, now};
 use crate::volume::owner_id;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -31,8 +31,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     }
     let id: ImageId = DEMO_ID.parse()?;
     let kernel_digest = hex(&Sha256::digest(demo::KERNEL));
-    let kernel_id = KernelId::from_digest(&kernel_digest)?;
-    if let Some(image) = current(store, &id, &kernel_id) {
+    if let Some(image) = current(store, &id, &kernel_digest) {
         return Ok(Some(image));
     }
     if store.administrator().is_some_and(|uid| uid.to_string() != owner_id()) {
@@ -44,10 +43,10 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
         ));
     }
     let _lock = store.lock()?;
-    if let Some(image) = current(store, &id, &kernel_id) {
+    if let Some(image) = current(store, &id, &kernel_digest) {
         return Ok(Some(image));
     }
-    ensure_kernel(store, &kernel_id, &kernel_digest)?;
+    let kernel_id = ensure_kernel(store, &kernel_digest)?;
     let snapshot = ensure_snapshot(store)?;
     let mut manifest = Manifest::with_root(DEMO, snapshot);
     manifest.description = Some("Built-in guest: finds its disk, proves it, powers off".into());
@@ -83,25 +82,39 @@ pub fn refuse_name(name: &str) -> Result<()> {
 }
 
 /// The image as it is in the store, if it and all of its parts are there in this program's version.
-fn current(store: &Store, id: &ImageId, kernel: &KernelId) -> Option<Image> {
+fn current(store: &Store, id: &ImageId, kernel_digest: &str) -> Option<Image> {
     let image = store.images().get(id).ok()?;
+    let owner = store.images().owner(id);
+    let kernel = store.kernels().get(image.kernel_id.as_ref()?).ok()?;
     let snapshot = image.block_device_mappings.first()?.ebs.as_ref()?.snapshot_id.as_ref()?;
     let administrators = |uid: u32| uid.to_string() == image.owner_id;
     let whole = store.administrator().is_none_or(administrators)
         && image.state == ImageState::Available
-        && image.kernel_id.as_ref() == Some(kernel)
         && image.transport == Some(Transport::Mmio)
-        && store.kernels().exists(kernel)
-        && store.snapshots().exists(snapshot);
+        && kernel.digest == kernel_digest
+        && store.kernels().owner(&kernel.kernel_id) == owner
+        && store.snapshots().owner(snapshot) == owner;
     whole.then_some(image)
 }
 
-fn ensure_kernel(store: &Store, id: &KernelId, digest: &str) -> Result<()> {
-    if store.kernels().exists(id) {
-        return Ok(());
+/// An id that follows from what the program brings along could be guessed, and taken by somebody else, who is not
+/// believed: then it is any other. With it whether the object is there.
+fn free<T>(owner: Option<u32>, id: T, other: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
+    match owner {
+        Some(owner) if owner == beneath::user() => Ok((id, true)),
+        Some(_) => Ok((other()?, false)),
+        None => Ok((id, false)),
+    }
+}
+
+fn ensure_kernel(store: &Store, digest: &str) -> Result<KernelId> {
+    let id = KernelId::from_digest(digest)?;
+    let (id, there) = free(store.kernels().owner(&id), id, KernelId::generate)?;
+    if there {
+        return Ok(id);
     }
     let staging = Staging::new(store)?;
-    kernel::write(&staging.path().join(KERNEL), &mut &demo::KERNEL[..])?;
+    kernel::write(staging.dir()?, KERNEL, &mut &demo::KERNEL[..])?;
     let record = Kernel {
         kernel_id: id.clone(),
         // Not the plain name: an older version's kernel may still have that.
@@ -115,7 +128,8 @@ fn ensure_kernel(store: &Store, id: &KernelId, digest: &str) -> Result<()> {
         transports: vec![Transport::Mmio],
         tags: Vec::new(),
     };
-    staging.publish(store, &record, Durability::Durable)
+    staging.publish(store, &record, Durability::Durable)?;
+    Ok(id)
 }
 
 fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
@@ -127,11 +141,12 @@ fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
         .collect();
     let digest = digest::combine(root.len() as u64, &chunks);
     let id = SnapshotId::from_digest(&digest)?;
-    if store.snapshots().exists(&id) {
+    let (id, there) = free(store.snapshots().owner(&id), id, SnapshotId::generate)?;
+    if there {
         return Ok(id);
     }
     let staging = Staging::new(store)?;
-    kernel::write(&staging.path().join(DATA), &mut &root[..])?;
+    kernel::write(staging.dir()?, DATA, &mut &root[..])?;
     let size = root.len() as u64;
     let mut record =
         Snapshot::flat(id.clone(), (owner_id(), now()), size, (DiskFormat::Raw, digest));

@@ -12,11 +12,11 @@ use super::record::{Image, ImageState, Kernel, Ramdisk, Snapshot, SnapshotState,
 use crate::error::{Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::plan::{DiskFormat, PvGrub};
+use crate::store::beneath::Owned;
 use crate::store::{Durability, Locked, Store, StoreLock, now};
 use crate::volume::owner_id;
 use crate::volume::record::Layer;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
 use std::path::Path;
 
 /// What an image boots, in the store that it comes into.
@@ -158,7 +158,7 @@ impl<'a> Incoming<'a> {
     pub fn file(&self, n: usize) -> Result<Option<(File, bool)>> {
         match &self.disks[n] {
             Slot::Done => Ok(None),
-            Slot::Pending(snapshot) => open_data(&snapshot.dir()).map(Some),
+            Slot::Pending(snapshot) => open_data(snapshot.owned()).map(Some),
         }
     }
 
@@ -267,18 +267,11 @@ pub(super) fn pending_snapshot(
 }
 
 /// The content's file in a pending snapshot's directory, and whether it may have something already.
-pub(super) fn open_data(dir: &Path) -> Result<(File, bool)> {
-    let path = dir.join(DATA);
+pub(super) fn open_data(dir: &Owned) -> Result<(File, bool)> {
+    let path = dir.path().join(DATA);
     // It was sealed, and its maker killed before the record said so.
-    let _ = fs::set_permissions(&path, Permissions::from_mode(0o600));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .or_fail(|| format!("write {}", path.display()))?;
+    let _ = dir.set_mode(DATA, 0o600);
+    let file = dir.open_or_create(DATA).or_fail(|| format!("write {}", path.display()))?;
     let begun = file.metadata().or_fail(|| format!("read {}", path.display()))?.len() > 0;
     Ok((file, begun))
 }
@@ -290,9 +283,8 @@ pub(super) fn seal(
     layers: Vec<Layer>,
     digest: &str,
 ) -> Result<()> {
-    let data = snapshot.dir().join(DATA);
-    super::snapshot::protect(&data)?;
-    crate::store::sync_dir(&snapshot.dir())?;
+    super::snapshot::protect(snapshot.owned(), DATA)?;
+    snapshot.owned().sync().or_fail(|| format!("sync {}", snapshot.dir().display()))?;
     let record = &mut snapshot.record;
     (record.format, record.layers) = (format, layers);
     record.digest = digest.to_owned();

@@ -10,12 +10,12 @@ use crate::boot;
 use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::plan::{PvGrub, Transport};
+use crate::store::beneath::Owned;
 use crate::store::shared::open_file;
 use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::{owner_id, users};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The unpacked ELF in a kernel's directory.
@@ -57,7 +57,7 @@ fn register_file(
     file.rewind().or_fail(|| format!("read {}", path.display()))?;
     let unpacked = boot::unpack(&file).map_err(|e| e.context(path.display()))?;
     let staging = Staging::new(store)?;
-    write(&staging.path().join(KERNEL), &mut &unpacked.elf[..])?;
+    write(staging.dir()?, KERNEL, &mut &unpacked.elf[..])?;
     let lock = store.lock()?;
     let kernel = Kernel {
         kernel_id: match store.administrator() {
@@ -109,7 +109,7 @@ fn register_ramdisk_file(
     };
     file.rewind().or_fail(|| format!("read {}", path.display()))?;
     let staging = Staging::new(store)?;
-    let written = write(&staging.path().join(RAMDISK), &mut file)?;
+    let written = write(staging.dir()?, RAMDISK, &mut file)?;
     if written != digest {
         return Err(Error::failure(format!(
             "{} changed while it was being read; try again",
@@ -196,14 +196,30 @@ fn examine(mut file: File, path: &Path, what: &str) -> Result<(File, String, u64
 }
 
 /// Write a new file, durable and read-only. Gives its SHA-256 in hexadecimal.
-pub(super) fn write(path: &Path, from: &mut dyn Read) -> Result<String> {
+pub(super) fn write(dir: &Owned, name: &str, from: &mut dyn Read) -> Result<String> {
     let mut write = || -> std::io::Result<String> {
-        let mut file = File::options().write(true).create_new(true).mode(0o400).open(path)?;
+        let mut file = dir.create(name, 0o400)?;
         let (digest, _) = digest::copy(from, &mut file)?;
         file.sync_all()?;
         Ok(digest)
     };
-    write().or_fail(|| format!("write {}", path.display()))
+    write().or_fail(|| format!("write {}", dir.path().join(name).display()))
+}
+
+/// Open what was registered, to read all of it: it has the size that its record says, whoever registered it.
+///
+/// # Errors
+/// It is anything else.
+pub(super) fn open_content(dir: &Path, name: &str, size: u64) -> Result<File> {
+    let file = open_file(dir, name)?;
+    let found = file.metadata().or_fail(|| format!("read {}", dir.display()))?.len();
+    if found == size && size <= MAX_FILE {
+        return Ok(file);
+    }
+    Err(Error::failure(format!(
+        "{} has {found} bytes and not the {size} that its record says; deregister it",
+        dir.join(name).display()
+    )))
 }
 
 /// The kernel for an image of one's own: another's can go or be closed at any time, so that is copied.
@@ -215,7 +231,7 @@ pub fn own(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
     if record.owner_id == owner_id() || PvGrub::of(id).is_some() {
         return Ok(Registered { record, new: false });
     }
-    let file = open_file(&store.kernels().dir(id), KERNEL)?;
+    let file = open_content(&store.kernels().dir(id), KERNEL, record.size_bytes)?;
     register_file(store, file, Path::new(&record.name), None)
 }
 
@@ -228,7 +244,7 @@ pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<Registered<Ramdisk>>
     if record.owner_id == owner_id() {
         return Ok(Registered { record, new: false });
     }
-    let file = open_file(&store.ramdisks().dir(id), RAMDISK)?;
+    let file = open_content(&store.ramdisks().dir(id), RAMDISK, record.size_bytes)?;
     let path = Path::new(&record.name);
     register_ramdisk_file(store, file, path, None)
 }
@@ -309,6 +325,8 @@ pub(super) fn refuse_in_use(
     let users: Vec<String> = listing
         .records
         .iter()
+        // Nobody else's image can be made of it, whatever its record says.
+        .filter(|image| image.owner_id == owner_id())
         .filter(|image| image.state != ImageState::Deregistered && uses(image))
         .map(|image| format!("{} ('{}')", image.image_id, image.name))
         .collect();

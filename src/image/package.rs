@@ -5,13 +5,12 @@
 
 use super::catalog::{self, MAX_MAPPINGS, Manifest};
 use super::import::MAX_SIZE;
-use super::kernel::{KERNEL, RAMDISK};
+use super::kernel::{KERNEL, RAMDISK, open_content};
 use super::record::{Image, ImageState, Snapshot, SnapshotState, Tag};
 use super::{digest, snapshot};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::plan::PvGrub;
-use crate::store::shared::open_file;
 use crate::store::{Record, Store, now};
 use crate::volume::owner_id;
 use serde::{Deserialize, Serialize};
@@ -368,7 +367,7 @@ pub fn available(store: &Store, id: &SnapshotId) -> Result<Snapshot> {
 pub fn open_kernel(store: &Store, image: &Image) -> Result<Option<File>> {
     // Where the copy goes has PV-GRUB's, too.
     let own = image.kernel_id.as_ref().filter(|id| PvGrub::of(id).is_none());
-    open_boot(&store.kernels(), own, KERNEL)
+    open_boot(&store.kernels(), own, KERNEL, |kernel| kernel.size_bytes)
 }
 
 /// The image's initial ramdisk, if it has one.
@@ -376,17 +375,18 @@ pub fn open_kernel(store: &Store, image: &Image) -> Result<Option<File>> {
 /// # Errors
 /// It is not registered any more.
 pub fn open_ramdisk(store: &Store, image: &Image) -> Result<Option<File>> {
-    open_boot(&store.ramdisks(), image.ramdisk_id.as_ref(), RAMDISK)
+    open_boot(&store.ramdisks(), image.ramdisk_id.as_ref(), RAMDISK, |ramdisk| ramdisk.size_bytes)
 }
 
 fn open_boot<R: Record>(
     objects: &crate::store::Collection<R>,
     id: Option<&R::Id>,
     name: &str,
+    size: impl Fn(&R) -> u64,
 ) -> Result<Option<File>> {
     let Some(id) = id else { return Ok(None) };
-    objects.get(id)?;
-    open_file(&objects.dir(id), name).map(Some)
+    let size = size(&objects.get(id)?);
+    open_content(&objects.dir(id), name, size).map(Some)
 }
 
 fn content(mut file: File, name: Option<String>) -> Result<Content> {

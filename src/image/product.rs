@@ -3,17 +3,17 @@
 use super::attribute::check_product_code;
 use super::record::Image;
 use crate::error::{Error, OrFail, Result};
+use crate::store::Store;
+use crate::store::beneath::Owned;
 use crate::store::journal::Event;
-use crate::store::{Store, sync_dir};
 use crate::volume::owner_id;
 use serde_json::Value;
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 
 /// Accepted codes are empty files here, in the account's directory.
-fn dir(store: &Store) -> PathBuf {
-    store.account_dir().join("products")
+const DIRECTORY: &str = "products";
+
+fn dir(store: &Store) -> std::io::Result<Owned> {
+    Owned::open(&store.account_dir())?.dir(DIRECTORY)
 }
 
 /// Agree to a product's terms and rate. Twice is as good as once.
@@ -23,12 +23,13 @@ fn dir(store: &Store) -> PathBuf {
 pub fn accept(store: &Store, code: &str) -> Result<()> {
     check_product_code(code)?;
     store.note_of(Event::Created, "product", code, Value::Null);
-    let dir = dir(store);
-    let doing = || format!("accept the product {code}");
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir).or_fail(doing)?;
-    crate::store::fault::point("acceptance of a product");
-    File::create(dir.join(code)).or_fail(doing)?;
-    sync_dir(&dir)
+    let accept = |dir: Owned| {
+        crate::store::fault::point("acceptance of a product");
+        drop(dir.open_or_create(code)?);
+        dir.sync()
+    };
+    let accepted = store.account()?.make_dir(DIRECTORY).and_then(accept);
+    accepted.or_fail(|| format!("accept the product {code}"))
 }
 
 /// Take an acceptance back: nothing new of it is launched.
@@ -37,7 +38,7 @@ pub fn accept(store: &Store, code: &str) -> Result<()> {
 /// `InvalidProductCode.NotFound`: it is not accepted.
 pub fn cancel(store: &Store, code: &str) -> Result<()> {
     check_product_code(code)?;
-    match fs::remove_file(dir(store).join(code)) {
+    match dir(store).and_then(|dir| dir.remove(code)) {
         Ok(()) => {
             store.note_of(Event::Removed, "product", code, Value::Null);
             Ok(())
@@ -52,9 +53,7 @@ pub fn cancel(store: &Store, code: &str) -> Result<()> {
 
 /// The accepted codes, sorted.
 pub fn accepted(store: &Store) -> Vec<String> {
-    let entries = fs::read_dir(dir(store)).into_iter().flatten().flatten();
-    let mut codes: Vec<String> =
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut codes = dir(store).and_then(|dir| dir.names()).unwrap_or_default();
     codes.sort();
     codes
 }
@@ -65,11 +64,9 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
     if image.owner_id == owner_id() {
         return Ok(());
     }
-    let missing = image
-        .product_codes
-        .iter()
-        .map(|code| &code.product_code_id)
-        .find(|code| check_product_code(code).is_err() || !dir(store).join(code).exists());
+    let missing = image.product_codes.iter().map(|code| &code.product_code_id).find(|code| {
+        check_product_code(code).is_err() || !dir(store).is_ok_and(|dir| dir.has(code))
+    });
     let Some(code) = missing else { return Ok(()) };
     let rate = image.hourly_rate.as_deref().map(|rate| format!(", at {rate} an hour"));
     Err(Error::refused(

@@ -3,12 +3,12 @@
 //! A region is another directory, a bucket of an S3-compatible service or a repository of an OCI registry.
 
 use crate::error::{Error, OrFail, Result};
-use crate::store::{Store, sync_dir};
+use crate::store::Store;
+use crate::store::beneath::Owned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -191,18 +191,15 @@ struct Regions {
 /// # Errors
 /// The file that has them can't be read.
 pub fn list(store: &Store) -> Result<Vec<Region>> {
-    let path = store.account_dir().join(FILE);
-    let too_long = path.metadata().is_ok_and(|meta| meta.len() > MAX_FILE);
-    let text = match fs::read(&path) {
+    let dir = store.account_dir();
+    let path = dir.join(FILE);
+    let text = match Owned::open(&dir).and_then(|dir| dir.read(FILE, MAX_FILE)) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.or_fail(|| format!("read {}", path.display()))?,
     };
     let corrupt = |why: String| {
         Error::failure(format!("{} is damaged: {why}; repair or remove it", path.display()))
     };
-    if too_long {
-        return Err(corrupt(format!("it is longer than {MAX_FILE} bytes")));
-    }
     let found: Regions = serde_json::from_slice(&text).map_err(|e| corrupt(e.to_string()))?;
     Ok(found.regions)
 }
@@ -210,18 +207,12 @@ pub fn list(store: &Store) -> Result<Vec<Region>> {
 /// Replace the list. The caller holds the store's lock.
 fn save(store: &Store, mut regions: Vec<Region>) -> Result<()> {
     regions.sort_by(|a, b| a.region_name.cmp(&b.region_name));
-    let dir = store.account_dir();
-    let (path, new) = (dir.join(FILE), dir.join("regions.json.new"));
+    let dir = store.account()?;
     let write = || -> std::io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let mut options = File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(&Regions { regions })?)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
+        dir.replace(FILE, &serde_json::to_vec_pretty(&Regions { regions })?, true)?;
+        dir.sync()
     };
-    write().or_fail(|| format!("write {}", path.display()))?;
-    sync_dir(&dir)
+    write().or_fail(|| format!("write {}", dir.path().join(FILE).display()))
 }
 
 /// Name a region.
@@ -377,7 +368,7 @@ mod tests {
         }
         let region = find(&store, "west").unwrap();
         region.open(&dir.path().join("west")).unwrap();
-        fs::remove_dir_all(dir.path().join("west")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("west")).unwrap();
         let gone = region.open(&dir.path().join("west")).unwrap_err();
         assert_eq!(gone.code(), Some("InvalidRegion"));
         assert!(gone.to_string().contains("has gone"));

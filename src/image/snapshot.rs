@@ -8,12 +8,11 @@ use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::plan::DiskFormat;
+use crate::store::beneath::{self, Owned};
 use crate::store::{Durability, Locked, Staging, Store, fault, now};
-use crate::volume::record::Layer;
+use crate::volume::record::{Layer, LayerName};
 use crate::volume::{self, MAX_LAYERS, owner_id};
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::fs::File;
 
 /// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
 ///
@@ -42,8 +41,7 @@ pub(super) fn stage(
     names::check_tags(&tags)?;
     let staging = Staging::new(store)?;
     let imported = import::import(source, staging.path(), options)?;
-    let data = staging.path().join(DATA);
-    protect(&data)?;
+    protect(staging.dir()?, DATA)?;
     let content = (imported.format, imported.digest);
     let made = (owner_id(), now());
     let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
@@ -58,10 +56,9 @@ pub(super) fn stage(
 ///
 /// # Errors
 /// It is not there, or another's.
-pub(super) fn protect(path: &Path) -> Result<()> {
-    let doing = || format!("protect {}", path.display());
-    let readers = path.metadata().or_fail(doing)?.permissions().mode() & 0o444;
-    fs::set_permissions(path, Permissions::from_mode(readers | 0o400)).or_fail(doing)
+pub(super) fn protect(dir: &Owned, name: &str) -> Result<()> {
+    let protect = || dir.set_mode(name, dir.stat(name)?.st_mode & 0o444 | 0o400);
+    protect().or_fail(|| format!("protect {}", dir.path().join(name).display()))
 }
 
 /// What a new snapshot is said to be.
@@ -181,7 +178,7 @@ impl Pending {
 
     fn seal(&mut self) -> Result<()> {
         let id = self.locked.record.snapshot_id.clone();
-        let (dir, below) = (self.locked.dir(), self.locked.record.layers.clone());
+        let below = self.locked.record.layers.clone();
         let files = std::mem::take(&mut self.files);
         if let Some((top, _)) = files.first() {
             // What a killed VMM wrote may be in the page cache alone.
@@ -190,16 +187,15 @@ impl Pending {
         let disk = Reader::open(files);
         let disk = disk.or_fail(|| format!("read the content of {id}"))?;
         let progress = Progress::new(Some(disk.size()), true);
-        let data = dir.join(DATA);
         if self.flatten {
-            let new = dir.join("data.new");
-            let doing = || format!("write {}", new.display());
-            let out = File::options().read(true).write(true).create_new(true).open(&new);
+            let new = "data.new";
+            let doing = || format!("write the content of {id}");
+            let out = self.locked.owned().create(new, 0o600);
             self.locked.record.digest =
                 import::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
-            protect(&new)?;
+            protect(self.locked.owned(), new)?;
             fault::point("the flat content of a snapshot");
-            fs::rename(&new, &data).or_fail(doing)?;
+            self.locked.owned().rename(new, DATA).or_fail(doing)?;
             self.locked.record.format = DiskFormat::Raw;
             self.locked.record.layers.clear();
         } else {
@@ -207,14 +203,14 @@ impl Pending {
                 progress.at(at);
                 cancel::check()
             })?;
-            protect(&data)?;
+            protect(self.locked.owned(), DATA)?;
         }
         fault::point("completion of a snapshot");
         self.locked.record.state = SnapshotState::Completed;
         self.locked.save(Durability::Durable)?;
         for layer in below.iter().filter(|_| self.flatten) {
             // What stays only costs space.
-            let _ = fs::remove_file(dir.join(&layer.file));
+            let _ = self.locked.owned().remove(&layer.file);
         }
         Ok(())
     }
@@ -252,7 +248,7 @@ pub fn resolve(store: &Store, text: &str) -> Result<Snapshot> {
 /// # Errors
 /// One can't be opened.
 pub fn open_layers(store: &Store, snapshot: &Snapshot) -> Result<Vec<(File, DiskFormat)>> {
-    let data = Layer { file: DATA.to_owned(), format: snapshot.format };
+    let data = Layer { file: LayerName::data(), format: snapshot.format };
     let layers: Vec<Layer> = std::iter::once(data).chain(snapshot.layers.iter().cloned()).collect();
     volume::open_chain(&store.snapshots().dir(&snapshot.snapshot_id), &layers, false)
 }
@@ -267,7 +263,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     if snapshot.state != SnapshotState::Completed {
         return Err(Error::refused("IncorrectState", format!("{id} is not completed")));
     }
-    let from = store.snapshots().dir(id);
+    let from = beneath::owned(&store.snapshots().dir(id))?;
     let mut copy = snapshot.clone();
     copy.snapshot_id = wanted.snapshot_id;
     copy.owner_id = owner_id();
@@ -276,12 +272,16 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     copy.tags = wanted.tags;
     store.snapshots().create(Durability::Durable, |dir| {
         let files = std::iter::once(DATA).chain(snapshot.layers.iter().map(|l| &*l.file));
+        let dir = beneath::owned(dir)?;
         for name in files {
             fault::point("copy of a layer");
-            let doing = || format!("copy {name} of {id}");
-            if fs::hard_link(from.join(name), dir.join(name)).is_err() {
-                fs::copy(from.join(name), dir.join(name)).or_fail(doing)?;
-                File::open(dir.join(name)).and_then(|file| file.sync_all()).or_fail(doing)?;
+            if from.link(name, &dir, name).is_err() {
+                let copy = || {
+                    let mut to = dir.create(name, 0o400)?;
+                    std::io::copy(&mut from.file(name)?, &mut to)?;
+                    to.sync_all()
+                };
+                copy().or_fail(|| format!("copy {name} of {id}"))?;
             }
         }
         Ok(copy)

@@ -1,13 +1,12 @@
 //! The serial line: its log, what can be seen in it, and attaching to it.
 
 use super::client::ask;
-use super::dir::InstanceDir;
+use super::dir::{CONSOLE, InstanceDir};
 use crate::control::Request;
 use crate::error::{Error, OrFail, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
-use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -40,11 +39,8 @@ impl PromptWatch {
         if self.seen {
             return Ok(true);
         }
-        let path = dir.console();
-        let mut file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            file => file.or_fail(|| format!("open {}", path.display()))?,
-        };
+        let path = dir.file(CONSOLE);
+        let Some(mut file) = dir.open_file(CONSOLE)? else { return Ok(false) };
         file.seek(SeekFrom::Start(self.at)).or_fail(|| format!("read {}", path.display()))?;
         let mut chunk = [0; 64 << 10];
         while !self.seen {
@@ -72,11 +68,8 @@ impl PromptWatch {
 /// The log can't be read.
 pub fn last_lines(dir: &InstanceDir, start: u64, count: usize) -> Result<Vec<String>> {
     const WINDOW: u64 = 64 << 10;
-    let path = dir.console();
-    let mut file = match File::open(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        file => file.or_fail(|| format!("open {}", path.display()))?,
-    };
+    let path = dir.file(CONSOLE);
+    let Some(mut file) = dir.open_file(CONSOLE)? else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
     file.seek(SeekFrom::End(0))
         .and_then(|end| file.seek(SeekFrom::Start(start.max(end.saturating_sub(WINDOW)))))
@@ -90,15 +83,13 @@ pub fn last_lines(dir: &InstanceDir, start: u64, count: usize) -> Result<Vec<Str
     Ok(lines[lines.len().saturating_sub(count)..].to_vec())
 }
 
-/// Copy the log from its beginning to `out`; with `follow`, go on until the VMM is gone.
+/// Copy the log of that name from its beginning to `out`; with `follow`, go on until the VMM is gone.
 ///
 /// # Errors
 /// The log can't be read or `out` not written; this user has no inotify instance left.
-pub fn copy_log(dir: &InstanceDir, path: &Path, follow: bool, out: &mut dyn Write) -> Result<()> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file.or_fail(|| format!("open {}", path.display()))?,
-    };
+pub fn copy_log(dir: &InstanceDir, name: &str, follow: bool, out: &mut dyn Write) -> Result<()> {
+    let Some(mut file) = dir.open_file(name)? else { return Ok(()) };
+    let path = &dir.file(name);
     // Watched before the first reading: what is written between a reading and the wait ends the wait.
     let mut growth = if follow { Some(Growth::watch(dir, path)?) } else { None };
     loop {

@@ -5,16 +5,30 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::image::record::RootDeviceType;
 use crate::plan::VmReport;
+use crate::store::beneath::{Dir, Owned};
 use crate::store::journal::Cause;
 use crate::store::{self, Collection, Durability, Locked, Store};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use serde_json::{Value, json};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// What the guest said.
+pub const CONSOLE: &str = "console.log";
+/// What the guest is given.
+pub const USER_DATA: &str = "user-data";
+/// What the VMM printed.
+pub const VMM_LOG: &str = "vmm.log";
+/// What the VMM reports, one line of JSON each.
+pub const REPORT: &str = "report.jsonl";
+/// Where the VMM listens.
+const SOCKET: &str = "control.sock";
+/// Whose flock the VMM holds; its process id is in it.
+const VMM_LOCK: &str = "vmm.lock";
+/// More of it is no number.
+const MAX_PID: u64 = 64;
 
 /// Longest tail of a report file that is looked at.
 const REPORT_TAIL: u64 = 256 << 10;
@@ -122,19 +136,38 @@ impl InstanceDir {
         &self.store
     }
 
-    /// A file in the directory.
+    /// The directory, open: everything but the record is behind this, which another's instance never passes.
+    ///
+    /// # Errors
+    /// There is none; it is another's (`AuthFailure`), or others may write it.
+    pub fn owned(&self) -> Result<Owned> {
+        match Dir::open(&self.path) {
+            Ok(dir) if !dir.is_ours() => Err(Error::refused(
+                "AuthFailure",
+                format!(
+                    "{} belongs to account {}; only that one may do this",
+                    self.id,
+                    dir.owner()
+                ),
+            )),
+            dir => dir.and_then(Dir::owned).or_fail(|| format!("open {}", self.path.display())),
+        }
+    }
+
+    /// The path of a file in the directory, for messages.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// What the guest said.
-    pub fn console(&self) -> PathBuf {
-        self.file("console.log")
-    }
-
-    /// What the VMM printed.
-    pub fn vmm_log(&self) -> PathBuf {
-        self.file("vmm.log")
+    /// Open a file in the directory for reading; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`InstanceDir::owned`]'s; it is no plain file.
+    pub fn open_file(&self, name: &str) -> Result<Option<File>> {
+        match self.owned()?.file(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(Some).or_fail(|| format!("open {}", self.file(name).display())),
+        }
     }
 
     /// The record; `None` if there is no such instance.
@@ -143,6 +176,12 @@ impl InstanceDir {
     /// It is corrupt.
     pub fn record(&self) -> Result<Option<Record>> {
         absent(instances(&self.store).get(&self.id))
+    }
+
+    /// Whether the instance, which has this record, belongs to somebody else.
+    pub fn is_anothers(&self, record: &Record) -> bool {
+        let shared = self.store.administrator().is_some();
+        shared && record.owner_id != crate::volume::owner_id()
     }
 
     /// Wait for the right to change the instance's state. `None` if there is no such instance.
@@ -166,7 +205,7 @@ impl InstanceDir {
     /// # Errors
     /// The directory is not readable.
     pub fn vmm_alive(&self) -> Result<bool> {
-        self.held("vmm.lock")
+        self.held(VMM_LOCK)
     }
 
     /// Block until the VMM is gone.
@@ -174,27 +213,13 @@ impl InstanceDir {
     /// # Errors
     /// The directory is not readable.
     pub fn await_vmm_end(&self) -> Result<()> {
-        match File::open(self.file("vmm.lock")) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            file => {
-                let file = file.or_fail(|| format!("open {}", self.file("vmm.lock").display()))?;
-                rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared))
-                    .or_fail(|| format!("wait for the VMM of {}", self.id))
-            }
-        }
+        let Some(file) = self.open_file(VMM_LOCK)? else { return Ok(()) };
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared))
+            .or_fail(|| format!("wait for the VMM of {}", self.id))
     }
 
     fn held(&self, name: &str) -> Result<bool> {
-        let path = self.file(name);
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            file => file.or_fail(|| format!("open {}", path.display()))?,
-        };
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-            Err(e) => Err(Error::io(format!("probe {}", path.display()), e)),
-        }
+        self.owned()?.is_held(name).or_fail(|| format!("probe {}", self.file(name).display()))
     }
 
     /// The lock that the VMM will hold, taken. Those who probe it hold it for a moment only, so this waits for them.
@@ -202,17 +227,9 @@ impl InstanceDir {
     /// # Errors
     /// The directory is gone or not writable.
     pub fn take_vmm_lock(&self) -> Result<File> {
-        let path = self.file("vmm.lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .or_fail(|| format!("open {}", path.display()))?;
-        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
-            .or_fail(|| format!("lock {}", path.display()))?;
+        let doing = || format!("lock {}", self.file(VMM_LOCK).display());
+        let file = self.owned()?.open_or_create(VMM_LOCK).or_fail(doing)?;
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).or_fail(doing)?;
         Ok(file)
     }
 
@@ -220,13 +237,9 @@ impl InstanceDir {
     ///
     /// # Errors
     /// No space, no permission.
-    pub fn open_log(&self, path: &Path) -> Result<File> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .or_fail(|| format!("open {}", path.display()))?;
+    pub fn open_log(&self, name: &str) -> Result<File> {
+        let path = self.file(name);
+        let file = self.owned()?.append(name).or_fail(|| format!("open {}", path.display()))?;
         let end = file.metadata().map_or(0, |meta| meta.len());
         match fallocate(&file, FallocateFlags::KEEP_SIZE, end, LOG_ROOM) {
             Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(io::Error::from(error))
@@ -241,13 +254,9 @@ impl InstanceDir {
     /// # Errors
     /// No space, no permission.
     pub fn open_report(&self) -> Result<File> {
-        let path = self.file("report.jsonl");
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(e).or_fail(|| format!("remove {}", path.display()))
-            }
-            _ => self.open_log(&path),
-        }
+        let removed = self.owned()?.remove_if_there(REPORT);
+        removed.or_fail(|| format!("remove {}", self.file(REPORT).display()))?;
+        self.open_log(REPORT)
     }
 
     /// What the VMM has reported, as far as it is whole lines of known form, oldest first.
@@ -255,16 +264,12 @@ impl InstanceDir {
     /// # Errors
     /// The file can't be read.
     pub fn reports(&self) -> Result<Vec<VmReport>> {
-        let path = self.file("report.jsonl");
-        let mut file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            file => file.or_fail(|| format!("open {}", path.display()))?,
-        };
+        let Some(mut file) = self.open_file(REPORT)? else { return Ok(Vec::new()) };
         let mut tail = Vec::new();
         file.seek(SeekFrom::End(0))
             .and_then(|end| file.seek(SeekFrom::Start(end.saturating_sub(REPORT_TAIL))))
             .and_then(|_| file.take(REPORT_TAIL).read_to_end(&mut tail))
-            .or_fail(|| format!("read {}", path.display()))?;
+            .or_fail(|| format!("read {}", self.file(REPORT).display()))?;
         Ok(tail
             .split(|&b| b == b'\n')
             .filter_map(|line| serde_json::from_slice(line).ok())
@@ -276,13 +281,18 @@ impl InstanceDir {
     /// # Errors
     /// No space.
     pub fn write_pid(&self, pid: u32) -> Result<()> {
-        let path = self.file("vmm.lock");
-        fs::write(&path, pid.to_string()).or_fail(|| format!("write {}", path.display()))
+        let write = |mut file: File| {
+            file.set_len(0)?;
+            io::Write::write_all(&mut file, pid.to_string().as_bytes())
+        };
+        let written = self.owned()?.writable(VMM_LOCK).and_then(write);
+        written.or_fail(|| format!("write {}", self.file(VMM_LOCK).display()))
     }
 
     /// The process id of the VMM that holds the lock.
     pub fn recorded_pid(&self) -> Option<u32> {
-        fs::read_to_string(self.file("vmm.lock")).ok()?.trim().parse().ok()
+        let text = self.owned().ok()?.read(VMM_LOCK, MAX_PID).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 
     /// A path to the control socket that is short enough for sockaddr_un wherever the store is, and the
@@ -292,10 +302,10 @@ impl InstanceDir {
     /// environments must find the same one.
     ///
     /// # Errors
-    /// The directory is gone.
-    pub fn control_path(&self) -> Result<(PathBuf, File)> {
-        let dir = File::open(&self.path).or_fail(|| format!("open {}", self.path.display()))?;
-        Ok((PathBuf::from(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())), dir))
+    /// The directory is gone; it is another's.
+    pub fn control_path(&self) -> Result<(PathBuf, Owned)> {
+        let dir = self.owned()?;
+        Ok((dir.through(SOCKET), dir))
     }
 
     /// Remove what only a running VMM needs.
@@ -303,13 +313,8 @@ impl InstanceDir {
     /// # Errors
     /// No permission.
     pub fn remove_socket(&self) -> Result<()> {
-        let path = self.file("control.sock");
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", path.display()), e))
-            }
-            _ => Ok(()),
-        }
+        let removed = self.owned()?.remove_if_there(SOCKET);
+        removed.or_fail(|| format!("remove {}", self.file(SOCKET).display()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Changing a stopped instance (EC2 ModifyInstanceAttribute).
 
-use super::dir::{self, InstanceDir};
+use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::fitting;
 use super::lifecycle;
 use super::record::{Instance, Record};
@@ -12,9 +12,6 @@ use crate::image::kernel;
 use crate::image::record::RootDeviceType;
 use crate::plan::PvGrub;
 use crate::store::{Durability, Store};
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// What is to be changed; what is `None` or empty stays.
@@ -133,17 +130,10 @@ fn boots(instance: &mut Instance, changes: &Changes) -> Result<()> {
 
 /// The new content, whole or not at all.
 fn replace_user_data(dir: &InstanceDir, bytes: &[u8]) -> Result<()> {
-    let (path, new) = (dir.file("user-data"), dir.file("user-data.new"));
-    let doing = || format!("write {}", path.display());
-    if bytes.is_empty() {
-        return match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).or_fail(doing),
-            _ => Ok(()),
-        };
-    }
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new).or_fail(doing)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).or_fail(doing)?;
-    fs::rename(&new, &path).or_fail(doing)
+    let owned = dir.owned()?;
+    let written = match bytes {
+        [] => owned.remove_if_there(USER_DATA),
+        _ => owned.replace(USER_DATA, bytes, true),
+    };
+    written.or_fail(|| format!("write {}", dir.file(USER_DATA).display()))
 }

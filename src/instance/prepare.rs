@@ -1,6 +1,6 @@
 //! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
 
-use super::dir::{self, InstanceDir};
+use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::firmware;
 use super::host;
 use super::launch::{LaunchPlan, VolumePlan};
@@ -12,10 +12,10 @@ use crate::id::VolumeId;
 use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, PvGrub, VmPlan};
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
-use std::fs::{self, File};
+use rustix::fs::Mode;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 /// Most request queues of a disk: more vCPUs share them.
@@ -86,9 +86,8 @@ fn furnish(
     user_data: Option<&[u8]>,
 ) -> Result<()> {
     if let Some(bytes) = user_data {
-        let path = dir.file("user-data");
-        let mut file = dir.open_log(&path)?;
-        file.write_all(bytes).or_fail(|| format!("write {}", path.display()))?;
+        let mut file = dir.open_log(USER_DATA)?;
+        file.write_all(bytes).or_fail(|| format!("write {}", dir.file(USER_DATA).display()))?;
     }
     for (volume, mapping) in plan.volumes.iter().zip(&locked.record.instance.block_device_mappings)
     {
@@ -184,9 +183,9 @@ pub fn open(
     entry: Option<&str>,
 ) -> Result<Prepared> {
     let mut fds = Fds::default();
-    let console = dir.open_log(&dir.console())?;
+    let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
-        console.metadata().or_fail(|| format!("read {}", dir.console().display()))?.len();
+        console.metadata().or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?.len();
     let instance = record.instance.clone();
     let mut disks = Vec::new();
     let mut root = None;
@@ -301,7 +300,7 @@ fn listen(dir: &InstanceDir) -> Result<UnixListener> {
     let (path, _dir) = dir.control_path()?;
     let listener = UnixListener::bind(&path)
         .or_fail(|| format!("create the control socket of {}", dir.id()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+    rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR)
         .or_fail(|| format!("protect the control socket of {}", dir.id()))?;
     Ok(listener)
 }

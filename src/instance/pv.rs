@@ -13,11 +13,12 @@ use crate::image::remote::helper::launcher;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
 use crate::pvgrub::{Bytes, Child, Wanted};
 use crate::store::Store;
+use crate::store::beneath::Owned;
 use crate::volume::Opened;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Seek};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// Files that are kept: some kernels and their ramdisks.
@@ -119,13 +120,13 @@ impl Cache {
         Self(base.join("pv-grub"))
     }
 
-    fn path(&self, digest: &str, kind: &str) -> Option<PathBuf> {
+    fn name(digest: &str, kind: &str) -> Option<String> {
         let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
-        hex.then(|| self.0.join(format!("{digest}.{kind}")))
+        hex.then(|| format!("{digest}.{kind}"))
     }
 
     fn open(&self, digest: &str, kind: &str) -> Option<File> {
-        let file = File::open(self.path(digest, kind)?).ok()?;
+        let file = Owned::open(&self.0).ok()?.file(&Self::name(digest, kind)?).ok()?;
         // What is used stays. A cache that can't be marked is none the worse.
         let _ = file.set_modified(std::time::SystemTime::now());
         Some(file)
@@ -151,45 +152,50 @@ impl Cache {
 
     /// Keep a file. One that can't be kept is used all the same.
     fn keep(&self, digest: &str, kind: &str, file: File) -> Result<File> {
-        let Some(path) = self.path(digest, kind) else { return Ok(file) };
-        match self.write(&path, &file) {
+        let Some(name) = Self::name(digest, kind) else { return Ok(file) };
+        match self.write(&name, &file) {
             Ok(kept) => {
                 self.trim();
                 Ok(kept)
             }
             Err(error) => {
+                let path = self.0.join(name);
                 eprintln!("spore: warning: {} can't be kept: {error}", path.display());
                 Ok(file)
             }
         }
     }
 
-    fn write(&self, path: &Path, from: &File) -> io::Result<File> {
-        fs::DirBuilder::new().recursive(true).create(&self.0)?;
-        let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    fn write(&self, name: &str, from: &File) -> io::Result<File> {
+        let above: Vec<_> = self.0.ancestors().skip(1).take(2).collect();
+        above.into_iter().rev().try_for_each(|dir| Owned::make_if_absent(dir).map(drop))?;
+        let cache = Owned::make_if_absent(&self.0)?;
+        let temporary = format!("{name}.new-{}", std::process::id());
         let write = || {
-            let mut options = File::options();
-            let mut to =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut to = cache.create_anew(&temporary, 0o600)?;
             (&*from).rewind()?;
             io::copy(&mut &*from, &mut to)?;
             // After a power failure the name must not stand for less.
             to.sync_all()?;
-            fs::rename(&temporary, path)?;
-            File::open(path)
+            cache.rename(&temporary, name)?;
+            cache.file(name)
         };
-        write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+        write().inspect_err(|_| drop(cache.remove(&temporary)))
     }
 
     /// Let go of what has not been used for longest. Who has it open keeps it.
     fn trim(&self) {
-        let files = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let mut files: Vec<_> = files
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        let Ok(cache) = Owned::open(&self.0) else { return };
+        let names = cache.names().unwrap_or_default().into_iter();
+        let mut files: Vec<_> = names
+            .filter_map(|name| {
+                let stat = cache.stat(&name).ok()?;
+                Some(((stat.st_mtime, stat.st_mtime_nsec), name))
+            })
             .collect();
         files.sort();
-        for (_, path) in files.iter().rev().skip(KEPT) {
-            let _ = fs::remove_file(path);
+        for (_, name) in files.iter().rev().skip(KEPT) {
+            let _ = cache.remove(name);
         }
     }
 }

@@ -75,6 +75,10 @@ fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
 /// The record can't be read or replaced.
 pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
     let Some(record) = dir.record()? else { return Ok(None) };
+    // Another's is what its record says: nothing else of it is looked at, and nothing done about it.
+    if dir.is_anothers(&record) {
+        return Ok(Some(record));
+    }
     match record.instance.state {
         State::Stopped => return Ok(Some(record)),
         State::Terminated if !is_old(&record) => return Ok(Some(record)),
@@ -165,11 +169,11 @@ fn last_sign_of_life(dir: &InstanceDir, record: &Record, reports: &[VmReport]) -
     }
     let overlay = |id: &VolumeId| {
         let top = dir.store().volumes().get(id).ok()?.layers.into_iter().next()?;
-        Some(dir.store().volumes().dir(id).join(top.file))
+        Some(dir.store().volumes().dir(id).join(&*top.file))
     };
     let mapped = record.instance.block_device_mappings.iter();
     let volumes = mapped.filter_map(|mapping| overlay(&mapping.ebs.volume_id));
-    let files = [dir.console(), dir.file("report.jsonl")].into_iter().chain(volumes);
+    let files = [dir.file(dir::CONSOLE), dir.file(dir::REPORT)].into_iter().chain(volumes);
     let written = files.filter_map(|path| path.metadata().ok()?.modified().ok()).max();
     written
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())

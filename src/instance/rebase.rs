@@ -13,10 +13,9 @@ use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
 use crate::image::DATA;
 use crate::image::record::Snapshot;
-use crate::store::{Durability, Store, fault};
+use crate::store::{Durability, Store, beneath, fault};
 use crate::volume;
-use crate::volume::record::Layer;
-use std::fs::{self, File};
+use crate::volume::record::{Layer, LayerName};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -45,29 +44,31 @@ pub fn rebase(
         None => Some(while_in_use(LINGER, || volume::hold(&volume, &locked.record, false))?),
     };
     let top = top.clone();
-    let base = Layer { file: snapshot.snapshot_id.to_string(), format: snapshot.format };
-    let (data, link) =
-        (store.snapshots().dir(&snapshot.snapshot_id).join(DATA), volume.join(&base.file));
+    let base = Layer { file: LayerName::from(&snapshot.snapshot_id), format: snapshot.format };
+    let link = volume.join(&*base.file);
+    let content = beneath::owned(&store.snapshots().dir(&snapshot.snapshot_id))?;
     fault::point("link of a flat base");
-    fs::hard_link(&data, &link).or_fail(|| format!("link {}", link.display()))?;
+    let linked = content.link(DATA, locked.owned(), &base.file);
+    linked.or_fail(|| format!("link {}", link.display()))?;
     locked.record.layers = vec![top.clone(), base.clone()];
     if let Err(error) = locked.save(Durability::Durable) {
-        let _ = fs::remove_file(&link);
+        let _ = locked.owned().remove(&base.file);
         return Err(error);
     }
     fault::point("naming of a flat base");
-    let path = volume.join(&top.file);
+    let path = volume.join(&*top.file);
     let doing = || format!("change {}", path.display());
-    let file = File::options().read(true).write(true).open(&path).or_fail(doing)?;
+    let file = locked.owned().writable(&top.file).or_fail(doing)?;
     overlay::name_base(&file, &Backing { name: &base.file, format: base.format }).or_fail(doing)?;
     for layer in frozen {
         // Who has it open keeps it; a name that stays only costs space.
-        let _ = fs::remove_file(volume.join(&layer.file));
+        let _ = locked.owned().remove(&layer.file);
     }
     let (Some(instance), Some(dir)) = (running, dir) else { return Ok(()) };
     let Some(disk) = instance.record.instance.disk_of(id) else { return Ok(()) };
     let ino = file.metadata().or_fail(doing)?.ino();
-    let base_file = File::open(&link).or_fail(|| format!("open {}", link.display()))?;
+    let base_file =
+        locked.owned().file(&base.file).or_fail(|| format!("open {}", link.display()))?;
     let request = Request::Rebase { disk: DiskTop { disk, top: ino }, format: base.format };
     client::ask_with(dir, &request, &[base_file.as_fd()]).map(|_| ())
 }

@@ -17,7 +17,7 @@ use crate::image::import::cancel;
 use crate::image::record::Snapshot;
 use crate::image::snapshot::{self, Frozen, Pending, Wanted};
 use crate::plan::VmReport;
-use crate::store::{Locked, Store};
+use crate::store::{Locked, Store, beneath};
 use crate::volume::record::Volume;
 use crate::volume::{self, open_chain};
 use std::fs::File;
@@ -162,7 +162,7 @@ fn is_unchanged(dir: &Path, volume: &Volume) -> Result<bool> {
         return Ok(false);
     }
     let doing = || format!("read {}", volume.volume_id);
-    let file = File::open(dir.join(&top.file)).or_fail(doing)?;
+    let file = beneath::owned(dir)?.file(&top.file).or_fail(doing)?;
     let below = Reader::open(open_chain(dir, below, false)?).or_fail(doing)?;
     Ok(below.size() == volume.size_bytes && overlay::is_empty(&file).or_fail(doing)?)
 }
@@ -206,16 +206,15 @@ fn freeze_live(
 
 /// The overlay that a VMM whose disk writes to the file with inode number `top` is to write to next.
 fn next_top(locked: &mut Locked<Volume>, top: u64) -> Result<File> {
-    let dir = locked.dir();
     let is_top = |n: usize| {
         let layer = locked.record.layers.get(n);
-        layer.is_some_and(|l| dir.join(&l.file).metadata().is_ok_and(|m| m.ino() == top))
+        layer.is_some_and(|l| locked.owned().stat(&l.file).is_ok_and(|stat| stat.st_ino == top))
     };
     if is_top(1) {
         // An earlier attempt got as far as this.
-        let path = dir.join(&locked.record.layers[0].file);
-        let opened = File::options().read(true).write(true).open(&path);
-        return opened.or_fail(|| format!("open {}", path.display()));
+        let name = &locked.record.layers[0].file;
+        let opened = locked.owned().writable(name);
+        return opened.or_fail(|| format!("open {}", locked.dir().join(&**name).display()));
     }
     if !is_top(0) {
         return Err(Error::failure(format!(

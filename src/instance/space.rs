@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::image::DATA;
 use crate::image::record::{Image, ImageState};
 use crate::store::Store;
+use crate::store::beneath::Dir;
 use crate::volume::record::Layer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -61,9 +62,15 @@ impl Files {
     ) {
         let entry = self.holders.entry(holder.to_owned()).or_default();
         entry.1 = size;
+        let Ok(opened) = Dir::open(dir) else { return };
         for name in names {
-            // What has gone meanwhile takes nothing.
-            let Ok(metadata) = dir.join(name).metadata() else { continue };
+            // What has gone meanwhile takes nothing. A link is followed only if it is this user's.
+            let metadata = dir.join(name).symlink_metadata();
+            let metadata = match metadata {
+                Ok(link) if link.is_symlink() && opened.is_ours() => dir.join(name).metadata(),
+                metadata => metadata,
+            };
+            let Ok(metadata) = metadata else { continue };
             let file = (metadata.dev(), metadata.ino());
             entry.0.push(file);
             let known = self.files.entry(file).or_default();
@@ -89,7 +96,7 @@ impl Files {
 }
 
 fn names(layers: &[Layer]) -> impl Iterator<Item = &str> {
-    layers.iter().map(|layer| layer.file.as_str())
+    layers.iter().map(|layer| &*layer.file)
 }
 
 /// Look at every object. What can't be read is told on stderr.

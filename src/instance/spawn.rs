@@ -1,6 +1,6 @@
 //! Starting a VMM process and hearing whether it came up.
 
-use super::dir::InstanceDir;
+use super::dir::{InstanceDir, VMM_LOG};
 use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
 use crate::image::remote::helper::{beside, launcher};
@@ -38,7 +38,7 @@ pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
     let pid = start(
         &plan,
         &fds.numbered().collect::<Vec<_>>(),
-        &dir.open_log(&dir.vmm_log())?,
+        &dir.open_log(VMM_LOG)?,
         dir.id().as_str(),
     )?;
     let noted = dir.write_pid(pid);
@@ -141,6 +141,9 @@ fn read_line(mut pipe: &File) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Most of a VMM's log in which its last words are looked for, in bytes: one that dies at once prints little.
+const MAX_WORDS: u64 = 1 << 20;
+
 /// What a VMM that died without a ready line left behind: its report's last word, or the last line it printed.
 fn last_words(dir: &InstanceDir, pid: u32) -> String {
     let ended =
@@ -149,7 +152,7 @@ fn last_words(dir: &InstanceDir, pid: u32) -> String {
             _ => None,
         });
     let printed = || {
-        let log = std::fs::read(dir.vmm_log()).ok()?;
+        let log = dir.owned().ok()?.read(VMM_LOG, MAX_WORDS).ok()?;
         let text = String::from_utf8_lossy(&log).trim_end().to_owned();
         text.lines().next_back().filter(|line| !line.is_empty()).map(str::to_owned)
     };

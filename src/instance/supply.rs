@@ -65,11 +65,8 @@ pub fn create_volume(
 /// # Errors
 /// No space; the store's file system has no O_TMPFILE.
 pub fn ephemeral(dir: &InstanceDir, wanted: &Ephemeral) -> Result<File> {
-    use rustix::fs::{Mode, OFlags};
     let doing = || format!("make the disk {} of {}", wanted.virtual_name, dir.id());
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::open(dir.file(""), flags, Mode::RUSR | Mode::WUSR).or_fail(doing)?;
-    let file = File::from(file);
+    let file = dir.owned()?.nameless().or_fail(doing)?;
     overlay::create(&file, wanted.size.saturating_mul(GIB), None).or_fail(doing)?;
     Ok(file)
 }
@@ -174,11 +171,13 @@ fn give_back(store: &Store, record: &Record, goes: impl Fn(&Attachment) -> bool)
     Ok(())
 }
 
-/// The instance's volumes. The record of one that never came up does not name an instance-store root.
+/// The instance's volumes, which are its owner's. The record of one that never came up does not name an instance-store root.
 fn volumes_of(store: &Store, record: &Record) -> Result<Vec<Volume>> {
     let instance = &record.instance;
     if instance.spore.starts == 0 {
-        return Ok(store.volumes().list()?.or_warn());
+        let mut volumes = store.volumes().list()?.or_warn();
+        volumes.retain(|volume| volume.owner_id == record.owner_id);
+        return Ok(volumes);
     }
     let volumes = store.volumes();
     let mapped = instance.block_device_mappings.iter().map(|m| volumes.get(&m.ebs.volume_id));

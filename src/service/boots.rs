@@ -7,6 +7,7 @@ use crate::image::record::{Kernel, Ramdisk};
 use crate::image::{catalog, kernel};
 use crate::instance::dir::instances;
 use crate::instance::record::{Instance, State};
+use crate::store::beneath::Dir;
 use crate::store::{Record as _, Store};
 use std::path::{Path, PathBuf};
 
@@ -128,9 +129,10 @@ fn existing(text: &str, unknown: Error) -> Result<PathBuf> {
 /// # Errors
 /// There is none.
 pub fn lab_kernel(store: &Store) -> Result<PathBuf> {
-    let builds =
-        std::fs::read_dir(store.cache().join("lab-kernel")).into_iter().flatten().flatten();
-    let kernels = builds.map(|build| build.path().join("vmlinux")).filter(|path| path.is_file());
+    let cache = store.cache().join("lab-kernel");
+    let builds = Dir::place(&cache).and_then(|cache| cache.names()).unwrap_or_default();
+    let kernels = builds.iter().map(|build| cache.join(build).join("vmlinux"));
+    let kernels = kernels.filter(|path| path.is_file());
     let newest = kernels.max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
     newest.ok_or_else(|| {
         Error::refused(

@@ -3,11 +3,10 @@
 //! The list is an extended attribute in the kernel's own format (linux/posix_acl_xattr.h): a version, then entries of
 //! a tag, permissions and an id, little-endian, sorted by tag and id. An object is its owner's to change, always.
 
+use super::beneath::{self, Owned};
 use crate::error::{Error, OrFail, Result};
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{FileType, Mode, XattrFlags, fchmod, fsetxattr};
 use rustix::io::Errno;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 const ATTRIBUTE: &str = "system.posix_acl_access";
@@ -84,25 +83,18 @@ impl Readers {
 /// The file system has no access control lists and needs them for this, or the object is another's.
 pub fn grant(dir: &Path, readers: &Readers) -> Result<()> {
     let doing = || format!("set who may read {}", dir.display());
+    let dir = &beneath::owned(dir)?;
     if !readers.is_empty() {
-        for entry in fs::read_dir(dir).or_fail(doing)? {
-            let entry = entry.or_fail(doing)?;
-            let meta = entry.path().symlink_metadata().or_fail(doing)?;
-            // The lock is for those who change the object.
-            if meta.is_file() && entry.file_name() != "lock" {
-                let mode = Permissions::from_mode(meta.mode() & 0o777 | 0o044);
-                fs::set_permissions(entry.path(), mode).or_fail(doing)?;
-            }
-        }
+        open_up(dir).or_fail(doing)?;
     }
     super::fault::point("change of an access control list");
     let list = readers.encode(READ | WRITE | SEARCH, READ | SEARCH);
-    match setxattr(dir, ATTRIBUTE, &list, XattrFlags::empty()) {
+    match fsetxattr(dir, ATTRIBUTE, &list, XattrFlags::empty()) {
         Ok(()) => Ok(()),
         // Without lists there are still the owner and everybody.
         Err(Errno::OPNOTSUPP) if readers.users.is_empty() && readers.groups.is_empty() => {
             let mode = if readers.public { 0o755 } else { 0o700 };
-            fs::set_permissions(dir, Permissions::from_mode(mode)).or_fail(doing)
+            fchmod(dir, Mode::from_raw_mode(mode)).or_fail(doing)
         }
         Err(Errno::OPNOTSUPP) => Err(Error::failure(format!(
             "cannot {}: its file system has no POSIX access control lists; put the store on one that has",
@@ -112,9 +104,24 @@ pub fn grant(dir: &Path, readers: &Readers) -> Result<()> {
     }
 }
 
+/// Whoever gets into the directory may read its files.
+fn open_up(dir: &Owned) -> std::io::Result<()> {
+    for name in dir.names()? {
+        let stat = dir.stat(&name)?;
+        let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        // The lock is for those who change the object.
+        if plain && name != "lock" && stat.st_uid == dir.owner() {
+            dir.set_mode(&name, stat.st_mode & 0o777 | 0o044)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn a_list_is_what_the_kernel_expects() {

@@ -1,18 +1,21 @@
 //! All objects of one kind.
 
+use super::beneath::{Dir, Owned};
 use super::journal::{Cause, Event};
 use super::record::{self, Record};
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
-use super::{Durability, Store, open_lock, wait_lock};
+use super::{Durability, Store, wait_lock};
 use crate::error::{Error, OrFail, Result};
 use crate::id::Id;
 use serde_json::Value;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// The file in an object's directory whose flock is held for a transition.
+const LOCK: &str = "lock";
 
 /// The objects of one kind in a store.
 #[derive(Clone, Debug)]
@@ -82,12 +85,12 @@ impl<R: Record> Collection<R> {
     ) -> Result<Locked<R>> {
         let staging = Staging::new(&self.store)?;
         let record = make(staging.path())?;
-        let path = staging.path().join("lock");
-        let lock = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
-        wait_lock(&lock).or_fail(|| format!("lock {}", path.display()))?;
-        staging.publish(&self.store, &record, durability)?;
+        let lock = staging.dir()?.open_or_create(LOCK);
+        let lock = lock.and_then(|file| wait_lock(&file).map(|()| file));
+        let lock = lock.or_fail(|| format!("lock {}", record.id()))?;
+        let dir = staging.publish(&self.store, &record, durability)?;
         let essence = record.essence();
-        Ok(Locked { collection: self.clone(), record, essence, _lock: lock })
+        Ok(Locked { collection: self.clone(), record, essence, dir, _lock: lock })
     }
 
     /// The object's record.
@@ -98,14 +101,51 @@ impl<R: Record> Collection<R> {
         if let Some(built_in) = R::built_in().into_iter().find(|record| record.id() == id) {
             return Ok(built_in);
         }
-        let found = record::read::<R>(&self.dir(id))?;
-        let trusted = |record: &R| record.id() == id && self.is_owners(record);
-        found.filter(trusted).ok_or_else(|| not_found::<R>(id.as_ref()))
+        let found = match self.place().and_then(|place| place.object(id.as_ref())) {
+            Ok(dir) => self.read(&dir)?,
+            Err(error) => self.unopened(id, &error)?,
+        };
+        found.filter(|record| record.id() == id).ok_or_else(|| not_found::<R>(id.as_ref()))
+    }
+
+    /// The place that has them all.
+    fn place(&self) -> io::Result<Dir> {
+        Dir::place(&self.path)
+    }
+
+    /// The record of an object, unless somebody made it in another's name: in a shared store everybody can make
+    /// directories.
+    fn read(&self, dir: &Dir) -> Result<Option<R>> {
+        let shared = self.store.administrator().is_some();
+        let owners = |record: &R| !shared || dir.owner().to_string() == record.owner();
+        Ok(record::read::<R>(dir)?.filter(owners))
+    }
+
+    /// What to make of an object whose directory can't be opened: it went meanwhile, or is another's, hidden or
+    /// misshapen, and doesn't exist for this user.
+    fn unopened(&self, id: &R::Id, error: &io::Error) -> Result<Option<R>> {
+        let gone = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        if gone || !self.is_ours(id) {
+            return Ok(None);
+        }
+        Err(Error::io(format!("open {}", self.dir(id).display()), error))
+    }
+
+    /// Whether what has the object's name is this user's, whatever it is.
+    fn is_ours(&self, id: &R::Id) -> bool {
+        let stat = self.place().and_then(|place| place.stat(id.as_ref()));
+        stat.is_ok_and(|stat| stat.st_uid == super::beneath::user())
     }
 
     /// True if it exists.
     pub fn exists(&self, id: &R::Id) -> bool {
-        self.dir(id).is_dir()
+        self.owner(id).is_some()
+    }
+
+    /// The uid of its directory's owner, if it exists.
+    pub fn owner(&self, id: &R::Id) -> Option<u32> {
+        // Looked at from outside: another's need not be open to this user.
+        self.place().ok()?.owner_of(id.as_ref())
     }
 
     /// Every object that exists throughout, by id. Those that come or go meanwhile may be in it or not.
@@ -114,32 +154,26 @@ impl<R: Record> Collection<R> {
     /// The directory can't be read. A corrupt record is no error: it is in [`Listing::broken`].
     pub fn list(&self) -> Result<Listing<R>> {
         let mut listing = Listing { records: Vec::new(), broken: Vec::new() };
+        let place = self.place().or_fail(|| format!("list {}", self.path.display()))?;
         for id in self.ids()? {
-            match record::read::<R>(&self.dir(&id)) {
-                Ok(Some(record)) if !self.is_owners(&record) => {}
-                Ok(Some(record)) if *record.id() == id => {
-                    self.sweep_unfinished(&id);
-                    listing.records.push(record);
+            let found = match place.object(id.as_ref()) {
+                Ok(dir) => self.read(&dir).inspect(|found| self.sweep(dir, found.is_none())),
+                Err(error) => self.unopened(&id, &error),
+            };
+            match found {
+                Ok(Some(record)) if *record.id() == id => listing.records.push(record),
+                Ok(Some(record)) if self.is_ours(&id) => {
+                    listing.broken.push(Error::failure(format!(
+                        "the record in {} is that of {}; put the directory aside",
+                        self.dir(&id).display(),
+                        record.id()
+                    )));
                 }
-                Ok(Some(record)) => listing.broken.push(Error::failure(format!(
-                    "the record in {} is that of {}; put the directory aside",
-                    self.dir(&id).display(),
-                    record.id()
-                ))),
-                Ok(None) => self.sweep_void(&id),
+                Ok(_) => {}
                 Err(error) => listing.broken.push(error),
             }
         }
         Ok(listing)
-    }
-
-    /// False if somebody made a record in another's name: in a shared store everybody can make directories.
-    fn is_owners(&self, record: &R) -> bool {
-        self.store.administrator().is_none()
-            || self
-                .dir(record.id())
-                .symlink_metadata()
-                .is_ok_and(|m| m.is_dir() && m.uid().to_string() == record.owner())
     }
 
     /// The ids of all objects, sorted.
@@ -147,15 +181,10 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// The directory can't be read.
     pub fn ids(&self) -> Result<Vec<R::Id>> {
-        let doing = || format!("list {}", self.path.display());
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.path).or_fail(doing)? {
-            let name = entry.or_fail(doing)?.file_name();
-            // What is not an id is not ours.
-            if let Some(Ok(id)) = name.to_str().map(str::parse) {
-                ids.push(id);
-            }
-        }
+        let names = self.place().and_then(|place| place.names());
+        let names = names.or_fail(|| format!("list {}", self.path.display()))?;
+        // What is not an id is not ours.
+        let mut ids: Vec<R::Id> = names.iter().filter_map(|name| name.parse().ok()).collect();
         ids.sort();
         Ok(ids)
     }
@@ -165,48 +194,48 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// It does not exist, or its record is corrupt.
     pub fn lock(&self, id: &R::Id) -> Result<Locked<R>> {
-        let dir = self.dir(id);
-        let path = dir.join("lock");
+        let doing = || format!("lock {}", self.dir(id).display());
         loop {
-            let file = match open_lock(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    return Err(not_found::<R>(id.as_ref()));
-                }
-                Err(e) if is_full(&e) && reserve::give_up(&self.store.account_dir()) => continue,
-                Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            let dir = match self.place().and_then(|place| place.object(id.as_ref())) {
+                Ok(dir) if !dir.is_ours() => return Err(not_owned(&self.get(id)?)),
+                Ok(dir) => dir.owned().or_fail(doing)?,
+                Err(e) if e.kind() == ErrorKind::PermissionDenied && !self.is_ours(id) => {
                     return Err(not_owned(&self.get(id)?));
                 }
-                opened => opened.or_fail(|| format!("open {}", path.display()))?,
-            };
-            wait_lock(&file).or_fail(|| format!("lock {}", path.display()))?;
-            // Whoever had it may have removed the object; its lock file is then not the one at this path.
-            let held = file.metadata().or_fail(|| format!("read {}", path.display()))?;
-            match path.metadata() {
-                Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => {
-                    let record = self.get(id)?;
-                    let essence = record.essence();
-                    return Ok(Locked { collection: self.clone(), record, essence, _lock: file });
+                Err(e) => {
+                    self.unopened(id, &e)?;
+                    return Err(not_found::<R>(id.as_ref()));
                 }
-                _ => continue,
+            };
+            let file = match dir.open_or_create(LOCK) {
+                Err(e) if is_full(&e) && reserve::give_up(&self.store.account_dir()) => continue,
+                file => file.or_fail(doing)?,
+            };
+            wait_lock(&file).or_fail(doing)?;
+            // Whoever had it may have removed the object; the directory is then not the one of this name.
+            if !dir.is_at(&self.dir(id)) {
+                continue;
             }
+            let record = self.get(id)?;
+            let essence = record.essence();
+            return Ok(Locked { collection: self.clone(), record, essence, dir, _lock: file });
         }
     }
 
-    /// True if somebody holds the object's lock: what is not at rest yet is still being worked on.
+    /// True if somebody holds the object's lock: what is not at rest yet is still being worked on. Of another's object
+    /// it is taken for granted: its record alone says how it is.
     ///
     /// # Errors
     /// The lock can't be probed.
     pub fn is_locked(&self, id: &R::Id) -> Result<bool> {
-        let path = self.dir(id).join("lock");
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            file => file.or_fail(|| format!("open {}", path.display()))?,
-        };
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-            Err(e) => Err(Error::io(format!("probe {}", path.display()), e)),
+        match self.place().and_then(|place| place.object(id.as_ref())) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Ok(dir) if dir.is_ours() => dir.owned().and_then(|dir| dir.is_held(LOCK)),
+            Ok(_) => Ok(true),
+            Err(_) if !self.is_ours(id) => Ok(true),
+            Err(e) => Err(e),
         }
+        .or_fail(|| format!("probe the lock of {}", self.dir(id).display()))
     }
 
     /// True if nobody else of its owner may have the object's name.
@@ -235,8 +264,12 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// It does not exist or can't be removed. A corrupt one can be removed.
     pub fn remove(&self, id: &R::Id) -> Result<()> {
-        if self.exists(id) {
-            self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null, R::REMOVAL, None);
+        match self.owner(id) {
+            None if !self.is_ours(id) => return Err(not_found::<R>(id.as_ref())),
+            Some(owner) if owner != super::beneath::user() => {
+                return Err(not_owned(&self.get(id)?));
+            }
+            _ => self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null, R::REMOVAL, None),
         }
         if staging::discard(&self.store, &self.dir(id))? {
             Ok(())
@@ -281,26 +314,23 @@ impl<R: Record> Collection<R> {
         }
     }
 
-    /// What a killed command had begun to write in the directory of an object that nobody works on.
-    fn sweep_unfinished(&self, id: &R::Id) {
-        let dir = self.dir(id);
-        let unfinished = UNFINISHED.map(|name| dir.join(name));
-        if !unfinished.iter().any(|path| path.symlink_metadata().is_ok()) {
+    /// Take away from one's own object what a killed command had begun to write in it, or all of one that has no record.
+    fn sweep(&self, dir: Dir, void: bool) {
+        let Ok(dir) = dir.owned() else { return };
+        // A record that has no content exists only after a power failure: the object never was.
+        if void {
+            if record::is_left_void(&dir) {
+                let _ = staging::discard(&self.store, dir.path());
+            }
             return;
         }
-        let Ok(file) = File::options().read(true).write(true).open(dir.join("lock")) else {
+        if !UNFINISHED.iter().any(|name| dir.has(name)) {
             return;
-        };
+        }
+        let Ok(file) = dir.writable(LOCK) else { return };
+        // Nobody works on it.
         if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
-            unfinished.iter().for_each(|path| drop(fs::remove_file(path)));
-        }
-    }
-
-    /// A record that has no content exists only after a power failure: the object never was.
-    fn sweep_void(&self, id: &R::Id) {
-        let void = |path: &Path| fs::read(path).is_ok_and(|text| record::is_void(&text));
-        if void(&self.dir(id).join(record::RECORD)) {
-            let _ = staging::discard(&self.store, &self.dir(id));
+            UNFINISHED.iter().for_each(|name| drop(dir.remove(name)));
         }
     }
 }
@@ -313,6 +343,7 @@ pub struct Locked<R> {
     pub record: R,
     /// What the journal last said of it.
     essence: Value,
+    dir: Owned,
     _lock: File,
 }
 
@@ -320,6 +351,11 @@ impl<R: Record> Locked<R> {
     /// The object's directory.
     pub fn dir(&self) -> PathBuf {
         self.collection.dir(self.record.id())
+    }
+
+    /// The same, held open.
+    pub fn owned(&self) -> &Owned {
+        &self.dir
     }
 
     /// Write [`Locked::record`].
@@ -336,7 +372,7 @@ impl<R: Record> Locked<R> {
     /// As [`Locked::save`].
     pub fn save_because(&mut self, durability: Durability, cause: Option<&Cause>) -> Result<()> {
         let account = self.collection.store.account_dir();
-        record::rewrite(&account, &self.dir(), &self.record, durability)?;
+        record::rewrite(&account, &self.dir, &self.record, durability)?;
         let essence = self.record.essence();
         if essence != self.essence {
             let id = self.record.id().as_ref();

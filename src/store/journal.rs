@@ -8,16 +8,16 @@
 //! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
 //! the medium when the command that did it ends; all lines before it are, too.
 
+use super::beneath::{self, Dir, Owned};
 use super::time::since_epoch;
 use super::{Durability, Record, Store, fault, rfc3339};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{OrFail, Result};
 use crate::image::record::Snapshot;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,12 @@ const JOURNAL: &str = "journal.jsonl";
 const ROOM: u64 = 64 << 10;
 /// Longest line that is read.
 const MAX_LINE: u64 = 1 << 16;
+/// Of another account's journal, its last bytes are read, at most this many, ...
+const OTHERS_TAIL: u64 = 8 << 20;
+/// ... lines of at most this many bytes, ...
+const OTHERS_LINE: usize = 1 << 12;
+/// ... and with at most this many commas: what they become in memory is a small multiple of them.
+const OTHERS_COMMAS: usize = 256;
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,48 +95,76 @@ pub fn set_command(verb: String) {
 /// An account's journal, opened when it is first written to.
 #[derive(Debug)]
 pub(super) struct Journal {
-    dir: PathBuf,
+    home: PathBuf,
+    dir: OnceLock<PathBuf>,
     file: OnceLock<File>,
 }
 
 impl Journal {
     /// The journal of the user that this process is.
     pub(super) fn new(home: &Path) -> Self {
-        Self { dir: account_dir(home), file: OnceLock::new() }
+        Self { home: home.to_owned(), dir: OnceLock::new(), file: OnceLock::new() }
+    }
+
+    /// The directory of what the user's account has to itself.
+    pub(super) fn account_dir(&self) -> &Path {
+        self.dir.get_or_init(|| account_dir(&self.home, beneath::user()))
     }
 
     fn file(&self) -> Result<&File> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let file = open(&self.dir)?;
+        let file = open(self.account_dir())?;
         Ok(self.file.get_or_init(|| file))
     }
 }
 
-/// The directory of what the user's account has to itself.
-pub(super) fn account_dir(home: &Path) -> PathBuf {
-    home.join("accounts").join(rustix::process::geteuid().as_raw().to_string())
+/// Where a user's account is: `accounts/UID`. In a shared store whose administrator made none, anybody may have taken
+/// that name; it is left to them then, and the account is `accounts/UID.SUFFIX`, the first that is the user's.
+fn account_dir(home: &Path, uid: u32) -> PathBuf {
+    let accounts = home.join("accounts");
+    let usual = accounts.join(uid.to_string());
+    let Ok(place) = Dir::place(&accounts) else { return usual };
+    let planted = match place.stat(&uid.to_string()) {
+        Ok(stat) => stat.st_uid != uid,
+        Err(_) => false,
+    };
+    if !planted {
+        return usual;
+    }
+    let ours = |name: &String| {
+        account_of(name) == Some(uid) && place.stat(name).is_ok_and(|stat| stat.st_uid == uid)
+    };
+    let found = place.names().unwrap_or_default().into_iter().filter(ours).min();
+    let suffix = || crate::id::random_hex(8).unwrap_or_else(|_| "own".to_owned());
+    let name = found.unwrap_or_else(|| {
+        let name = format!("{uid}.{}", suffix());
+        eprintln!(
+            "spore: warning: {} is not yours and is left alone, your account is in {name}; the store's administrator can remove it",
+            usual.display()
+        );
+        name
+    });
+    accounts.join(name)
+}
+
+/// The uid that the name of an account's directory says.
+fn account_of(name: &str) -> Option<u32> {
+    name.split_once('.').map_or(name, |(uid, _)| uid).parse().ok()
 }
 
 /// Make the account's directory, and see that nobody else made it.
 ///
 /// # Errors
 /// No space; somebody else did.
-pub(super) fn make_account_dir(dir: &Path) -> Result<()> {
-    if !dir.is_dir() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.or_fail(|| format!("make {}", dir.display()))?;
-    }
-    super::paths::check_owner(dir)
+pub(super) fn make_account_dir(dir: &Path) -> Result<Owned> {
+    Owned::make_if_absent(dir).or_fail(|| format!("make {}", dir.display()))
 }
 
 fn open(dir: &Path) -> Result<File> {
-    make_account_dir(dir)?;
-    let path = dir.join(JOURNAL);
-    let attempt = || -> io::Result<File> {
-        let mut file =
-            File::options().read(true).append(true).create(true).mode(0o600).open(&path)?;
+    let attempt = |dir: &Owned| -> io::Result<File> {
+        let mut file = dir.append(JOURNAL)?;
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(-1)).is_ok() {
             file.read_exact(&mut last)?;
@@ -140,14 +174,15 @@ fn open(dir: &Path) -> Result<File> {
         }
         let end = file.metadata()?.len();
         if end == 0 {
-            File::open(dir)?.sync_all()?;
+            dir.sync()?;
         }
         // On a disk that fills up it can still be said what is ended and deleted. Where there is no room it is not.
         let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, end, ROOM);
         super::reserve::fill(dir);
         Ok(file)
     };
-    attempt().or_fail(|| format!("open the journal {}", path.display()))
+    let path = dir.join(JOURNAL);
+    attempt(&make_account_dir(dir)?).or_fail(|| format!("open the journal {}", path.display()))
 }
 
 /// Milliseconds since the host booted.
@@ -161,7 +196,7 @@ pub fn boot_ms() -> u64 {
 pub fn boot_id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         text.map(|t| t.trim().to_owned()).unwrap_or_default()
     })
 }
@@ -177,12 +212,12 @@ impl Store {
         cause: Option<&Cause>,
     ) {
         // A snapshot never changes, so what its own file takes on the medium is what it costs.
-        let data = || self.home.join(R::DIRECTORY).join(id).join("data");
+        let data = || Dir::open(&self.home.join(R::DIRECTORY).join(id))?.stat("data");
         if R::DIRECTORY == Snapshot::DIRECTORY
             && event != Event::Removed
-            && let Ok(meta) = data().symlink_metadata()
+            && let Ok(stat) = data()
         {
-            record["StoredBytes"] = (meta.blocks() * 512).into();
+            record["StoredBytes"] = (stat.st_blocks * 512).into();
         }
         self.append((event, cause), (R::KIND, id), record, durability);
     }
@@ -245,50 +280,66 @@ impl Store {
     /// A journal can't be read.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for account in fs::read_dir(self.home().join("accounts")).into_iter().flatten().flatten() {
-            let path = account.path().join(JOURNAL);
-            let file = match File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
-                Err(e) if hidden(&e) => continue,
-                file => file.or_fail(|| format!("open the journal {}", path.display()))?,
-            };
-            let meta = file.metadata().or_fail(|| format!("read {}", path.display()))?;
+        let Ok(accounts) = Dir::place(&self.home().join("accounts")) else { return Ok(entries) };
+        let mut names = accounts.names().unwrap_or_default();
+        names.sort();
+        for name in names {
+            let Ok(account) = accounts.object(&name) else { continue };
             // A journal says only what its own account did.
-            if account.file_name().to_str() != Some(&meta.uid().to_string()) {
+            if account_of(&name) != Some(account.owner()) {
                 continue;
             }
-            read(file, &mut entries)
-                .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+            let doing = || format!("read the journal {}", account.path().join(JOURNAL).display());
+            match account.file(JOURNAL) {
+                Err(e) if !account.is_ours() || e.kind() == io::ErrorKind::NotFound => {}
+                Ok(file) if !account.is_ours() => {
+                    read_others(file, &mut entries).or_fail(doing)?;
+                }
+                file => read(file.or_fail(doing)?, &mut entries).or_fail(doing)?,
+            }
         }
         Ok(entries)
     }
 }
 
-/// Another's, or not there.
-fn hidden(e: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-    matches!(e.kind(), NotFound | NotADirectory | PermissionDenied)
+fn read(file: impl Read, entries: &mut Vec<Entry>) -> io::Result<()> {
+    each_line(file, |line| entries.extend(serde_json::from_slice::<Entry>(line)))
 }
 
-fn read(file: File, entries: &mut Vec<Entry>) -> io::Result<()> {
+/// The end of another account's journal, as much as can do no harm.
+fn read_others(mut file: File, entries: &mut Vec<Entry>) -> io::Result<()> {
+    let len = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(len.saturating_sub(OTHERS_TAIL)))?;
+    each_line(file.take(OTHERS_TAIL), |line| {
+        let commas = line.iter().filter(|&&byte| byte == b',').count();
+        if line.len() <= OTHERS_LINE && commas <= OTHERS_COMMAS {
+            entries.extend(serde_json::from_slice::<Entry>(line));
+        }
+    })
+}
+
+fn each_line(file: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
     loop {
-        let mut line = Vec::new();
+        line.clear();
         if (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        entries.extend(serde_json::from_slice::<Entry>(&line));
+        each(&line);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_torn_line_costs_itself_only() {
         let (_dir, store) = Store::scratch();
         store.note_of(Event::Created, "product", "a", Value::Null);
-        let path = account_dir(store.home()).join(JOURNAL);
+        let path = store.account_dir().join(JOURNAL);
         let whole = fs::read(&path).unwrap();
         for cut in [1, whole.len() / 2, whole.len() - 1] {
             fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();

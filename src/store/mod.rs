@@ -12,6 +12,7 @@
 //! while being listed was not there.
 
 pub mod acl;
+pub mod beneath;
 mod collection;
 pub mod fault;
 pub mod journal;
@@ -30,8 +31,7 @@ pub use time::{now, rfc3339};
 use crate::error::{OrFail, Result};
 use crate::image::record::{Image, Kernel, Ramdisk, Snapshot};
 use crate::volume::record::Volume;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,6 +88,16 @@ impl Store {
     pub fn open_at(home: &Path) -> Result<Self> {
         let home = std::path::absolute(home).or_fail(|| format!("open {}", home.display()))?;
         let administrator = shared::administrator(&home)?;
+        let home = match home.is_symlink() {
+            false => home,
+            // Below it no link is followed.
+            true => {
+                if administrator.is_none() {
+                    paths::check_owner(&home)?;
+                }
+                home.canonicalize().or_fail(|| format!("open {}", home.display()))?
+            }
+        };
         let journal = Arc::new(journal::Journal::new(&home));
         let store = Self { home, administrator, journal };
         if administrator.is_some() {
@@ -98,10 +108,7 @@ impl Store {
         if !store.tmp().is_dir() {
             for name in DIRECTORIES {
                 let path = store.home.join(name);
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&path)
+                beneath::make_place(&path, 0o700)
                     .or_fail(|| format!("make the store's directory {}", path.display()))
                     .map_err(|e| e.remedy("SPORE_HOME says where the store is"))?;
             }
@@ -131,7 +138,15 @@ impl Store {
 
     /// The directory of what the user's account has to itself in this store; it need not exist.
     pub fn account_dir(&self) -> PathBuf {
-        journal::account_dir(&self.home)
+        self.journal.account_dir().to_owned()
+    }
+
+    /// The same, made if it is not there.
+    ///
+    /// # Errors
+    /// No space; it is not the user's.
+    pub fn account(&self) -> Result<beneath::Owned> {
+        journal::make_account_dir(self.journal.account_dir())
     }
 
     /// What can be made again and may be deleted at any time, such as downloaded or built images.
@@ -180,14 +195,14 @@ impl Store {
     /// The lock file can't be made.
     pub fn lock(&self) -> Result<StoreLock> {
         // Nobody can change another's objects, so users of a shared store need not wait for each other.
-        let path = if self.administrator.is_some() {
-            journal::make_account_dir(&self.account_dir())?;
-            self.account_dir().join("lock")
-        } else {
-            self.home.join("lock")
+        let dir = match self.administrator {
+            Some(_) => self.account()?,
+            None => beneath::Owned::home(&self.home)
+                .or_fail(|| format!("use {}", self.home.display()))?,
         };
-        let file = open_lock(&path).or_fail(|| format!("open {}", path.display()))?;
-        wait_lock(&file).or_fail(|| format!("lock {}", path.display()))?;
+        let doing = || format!("lock {}", dir.path().join("lock").display());
+        let file = dir.open_or_create("lock").or_fail(doing)?;
+        wait_lock(&file).or_fail(doing)?;
         Ok(StoreLock { _file: file })
     }
 }
@@ -196,12 +211,6 @@ impl Store {
 #[derive(Debug)]
 pub struct StoreLock {
     _file: File,
-}
-
-/// Open a lock file, made if absent, readable by us alone.
-fn open_lock(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// flock(2), exclusive, waiting through signals.
@@ -213,5 +222,5 @@ fn wait_lock(file: &File) -> std::io::Result<()> {
 /// fsync a directory, so that the names in it are on the medium.
 pub fn sync_dir(path: &Path) -> Result<()> {
     fault::point("sync of a directory");
-    File::open(path).and_then(|d| d.sync_all()).or_fail(|| format!("sync {}", path.display()))
+    beneath::sync_place(path).or_fail(|| format!("sync {}", path.display()))
 }

@@ -7,12 +7,12 @@ use crate::volume::record::Volume;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{Durability, fault, reserve};
+use super::Durability;
+use super::beneath::{Dir, Owned};
+use super::reserve;
 
 /// The record's file name in an object's directory.
 pub const RECORD: &str = "record.json";
@@ -20,6 +20,8 @@ pub const RECORD: &str = "record.json";
 pub(super) const NEW: &str = "record.json.new";
 /// Longer records than this (bytes) are refused: ours have a few KiB.
 const MAX_RECORD: u64 = 1 << 20;
+/// Likewise another's, of which there may be any number.
+const MAX_OTHERS: u64 = 256 << 10;
 
 /// A kind of object in the store.
 pub trait Record: Serialize + DeserializeOwned + Clone {
@@ -132,39 +134,34 @@ record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVol
 }));
 
 /// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure took it
-/// before anything of it was on the medium.
+/// before anything of it was on the medium; or if it is another's and can't be read as one, which is for them to mend.
 ///
 /// # Errors
 /// It can't be read or is not a record of this kind; one line naming the file.
-pub(super) fn read<R: Record>(dir: &Path) -> Result<Option<R>> {
-    let path = dir.join(RECORD);
-    let mut text = Vec::new();
-    let open = || File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
-    match open().and_then(|f| f.take(MAX_RECORD + 1).read_to_end(&mut text)) {
-        Ok(_) => {}
-        // Another's, that is not shared with this user: for them it does not exist.
-        Err(e) if e.kind() == ErrorKind::PermissionDenied && !is_ours(dir) => return Ok(None),
+pub(super) fn read<R: Record>(dir: &Dir) -> Result<Option<R>> {
+    if !dir.is_ours() {
+        let text = dir.read(RECORD, MAX_OTHERS).ok();
+        return Ok(text.and_then(|text| serde_json::from_slice(&text).ok()));
+    }
+    let path = dir.path().join(RECORD);
+    let text = match dir.read(RECORD, MAX_RECORD) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
-        Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
-    }
+        text => text.or_fail(|| format!("read {}", path.display()))?,
+    };
     if is_void(&text) {
         return Ok(None);
     }
-    let corrupt = |why: String| {
-        Error::failure(format!(
-            "the record {} is not one of {} {}: {why}; repair it, or put its directory aside",
-            path.display(),
-            if R::KIND.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" },
-            R::KIND
-        ))
-    };
-    if text.len() as u64 > MAX_RECORD {
-        return Err(corrupt(format!("it is longer than {MAX_RECORD} bytes")));
-    }
     serde_json::from_slice(&text).map(Some).map_err(|error| {
-        newer::<R>(dir, &text, &error).unwrap_or_else(|| corrupt(error.to_string()))
+        newer::<R>(dir.path(), &text, &error).unwrap_or_else(|| {
+            Error::failure(format!(
+                "the record {} is not one of {} {}: {error}; repair it, or put its directory aside",
+                path.display(),
+                if R::KIND.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" },
+                R::KIND
+            ))
+        })
     })
 }
 
@@ -187,70 +184,49 @@ fn newer<R: Record>(dir: &Path, text: &[u8], error: &serde_json::Error) -> Optio
     )))
 }
 
-fn is_ours(dir: &Path) -> bool {
-    dir.symlink_metadata().is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw())
-}
-
 /// What an unsynced file may be after a power failure: without data, or zeros.
 pub(super) fn is_void(text: &[u8]) -> bool {
     text.iter().all(|&byte| byte == 0)
 }
 
+/// Whether the record in `dir` has no content.
+pub(super) fn is_left_void(dir: &Owned) -> bool {
+    dir.read(RECORD, MAX_RECORD).is_ok_and(|text| is_void(&text))
+}
+
 /// Replace the record in `dir`, whole or not at all. The caller holds the object's lock, or made `dir` itself.
-pub(super) fn write<R: Record>(dir: &Path, record: &R, durability: Durability) -> Result<()> {
+pub(super) fn write<R: Record>(dir: &Owned, record: &R, durability: Durability) -> Result<()> {
     let text = text(dir, record)?;
-    replace(dir, &text, durability).or_fail(|| format!("write {}", dir.join(RECORD).display()))?;
-    sync(dir, durability)
+    finish(dir, dir.replace(RECORD, &text, durability == Durability::Durable), durability)
 }
 
 /// As [`write()`] of a record that is there already: where there is no space it gets the reserve's in `account`.
 pub(super) fn rewrite<R: Record>(
     account: &Path,
-    dir: &Path,
+    dir: &Owned,
     record: &R,
     durability: Durability,
 ) -> Result<()> {
-    let (text, path) = (text(dir, record)?, dir.join(RECORD));
-    let written = match replace(dir, &text, durability) {
+    let text = text(dir, record)?;
+    let written = match dir.replace(RECORD, &text, durability == Durability::Durable) {
         Err(full) if reserve::is_full(&full) => {
             // The cause, if there is no reserve either.
-            reserve::replace(account, &path, &text, durability).map_err(|_| full)
+            reserve::replace(account, dir, RECORD, &text, durability).map_err(|_| full)
         }
         written => written,
     };
-    written.or_fail(|| format!("write {}", path.display()))?;
-    sync(dir, durability)
+    finish(dir, written, durability)
 }
 
-fn text<R: Record>(dir: &Path, record: &R) -> Result<Vec<u8>> {
+fn text<R: Record>(dir: &Owned, record: &R) -> Result<Vec<u8>> {
     let text = serde_json::to_vec_pretty(record);
-    let mut text = text.or_fail(|| format!("write {}", dir.join(RECORD).display()))?;
+    let mut text = text.or_fail(|| format!("write {}", dir.path().join(RECORD).display()))?;
     text.push(b'\n');
     Ok(text)
 }
 
-fn sync(dir: &Path, durability: Durability) -> Result<()> {
-    if durability == Durability::Durable { super::sync_dir(dir) } else { Ok(()) }
-}
-
-fn replace(dir: &Path, text: &[u8], durability: Durability) -> std::io::Result<()> {
-    let (path, new) = (dir.join(RECORD), dir.join(NEW));
-    let attempt = || -> std::io::Result<()> {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        fault::point("writing of a record");
-        file.write_all(text)?;
-        // Whoever may read the old one may read the new one.
-        if let Ok(old) = path.symlink_metadata() {
-            file.set_permissions(old.permissions())?;
-        }
-        if durability == Durability::Durable {
-            fault::point("sync of a record");
-            file.sync_all()?;
-        }
-        fault::point("replacement of a record");
-        std::fs::rename(&new, &path)
-    };
-    // What could not be written takes no space; what a killed command began is replaced by the next.
-    attempt().inspect_err(|_| drop(std::fs::remove_file(&new)))
+fn finish(dir: &Owned, written: std::io::Result<()>, durability: Durability) -> Result<()> {
+    let durable = durability == Durability::Durable;
+    let written = written.and_then(|()| if durable { dir.sync() } else { Ok(()) });
+    written.or_fail(|| format!("write {}", dir.path().join(RECORD).display()))
 }

@@ -4,10 +4,11 @@
 //! remove another's. An object is a directory of its owner's with mode 0700, so it is private until an access control
 //! list says otherwise ([`super::acl`]). The file `shared` in the store says that it is one.
 
+use super::beneath::{self, Dir};
 use super::{DIRECTORIES, Store, sync_dir};
 use crate::error::{Error, OrFail, Result};
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What marks a shared store.
@@ -40,26 +41,18 @@ pub fn share(store: &Store) -> Result<()> {
             format!("{} belongs to another user", store.home.display()),
         ));
     }
-    let mode = |path: &Path, mode: u32| {
-        fs::set_permissions(path, Permissions::from_mode(mode))
-            .or_fail(|| format!("share {}", path.display()))
+    let place = |path: &Path, mode: u32| {
+        beneath::make_place(path, mode).or_fail(|| format!("share {}", path.display()))
     };
     for name in DIRECTORIES {
-        let path = store.home.join(name);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.or_fail(|| format!("make {}", path.display()))?;
         // Others must not prepare what everybody would take from the cache.
-        mode(&path, if name == "cache" { 0o755 } else { 0o1777 })?;
+        place(&store.home.join(name), if name == "cache" { 0o755 } else { 0o1777 })?;
     }
-    let path = store.home.join(MARKER);
-    File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(&path)
-        .or_fail(|| format!("make {}", path.display()))?;
-    mode(&store.home, 0o755)?;
+    // Before the marker: one that others could have made is refused.
+    place(&store.home, 0o755)?;
+    let marked = beneath::owned(&store.home)?.open_or_create(MARKER);
+    marked.or_fail(|| format!("make {}", store.home.join(MARKER).display()))?;
+    beneath::owned(&store.home)?.set_mode(MARKER, 0o644).or_fail(|| "share the store")?;
     sync_dir(&store.home)
 }
 
@@ -69,20 +62,6 @@ pub fn share(store: &Store) -> Result<()> {
 /// # Errors
 /// There is none, or it is none of that kind.
 pub fn open_file(dir: &Path, name: &str) -> Result<File> {
-    let path = dir.join(name);
-    let doing = || format!("open {}", path.display());
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(&path)
-        .or_fail(doing)?;
-    let meta = file.metadata().or_fail(doing)?;
-    let owner = dir.symlink_metadata().or_fail(doing)?.uid();
-    if meta.is_file() && meta.uid() == owner {
-        return Ok(file);
-    }
-    Err(Error::failure(format!(
-        "{} is not a file of its owner's; it is not opened",
-        path.display()
-    )))
+    let opened = Dir::open(dir).and_then(|dir| dir.file(name));
+    opened.or_fail(|| format!("open {}", dir.join(name).display()))
 }

@@ -3,24 +3,22 @@
 //! Everything under the store's `tmp/` is a directory whose maker holds its flock. Without a holder it is
 //! debris: of a killed command, or of an object being deleted.
 
+use super::beneath::{self, Dir, Owned};
 use super::journal::Event;
 use super::{Durability, Record, Store, fault, record, sync_dir};
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A directory in the making. Dropped without [`Staging::publish`], it is removed with all that is in it; if its
 /// process is killed, the next command removes it.
 #[derive(Debug)]
 pub struct Staging {
-    path: PathBuf,
-    /// Holds the flock; the lock stays with the directory through its rename.
-    _lock: File,
-    published: bool,
+    /// Holds the flock, which stays with the directory through its rename. `None` once it is published.
+    dir: Option<Owned>,
+    path: std::path::PathBuf,
 }
 
 impl Staging {
@@ -34,15 +32,15 @@ impl Staging {
             fault::point("making of a staging directory");
             let path = store.tmp().join(random_hex(16)?);
             let doing = || format!("make {}", path.display());
-            DirBuilder::new().mode(0o700).create(&path).or_fail(doing)?;
-            fault::point("locking of a staging directory");
-            let lock = match File::open(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                opened => opened.or_fail(doing)?,
+            let dir = match Owned::make(&path) {
+                // Swept between its making and its opening.
+                Err(e) if e.kind() == ErrorKind::NotFound && store.tmp().is_dir() => continue,
+                made => made.or_fail(doing)?,
             };
-            let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-            if locked && path.exists() {
-                return Ok(Self { path, _lock: lock, published: false });
+            fault::point("locking of a staging directory");
+            let locked = flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if locked && dir.is_at(&path) {
+                return Ok(Self { path, dir: Some(dir) });
             }
         }
         Err(Error::failure(format!("cannot make a directory in {}", store.tmp().display())))
@@ -51,6 +49,14 @@ impl Staging {
     /// Where to put the object's files.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same, held open.
+    ///
+    /// # Errors
+    /// It has been published.
+    pub fn dir(&self) -> Result<&Owned> {
+        self.dir.as_ref().ok_or_else(|| Error::failure("the object is published already"))
     }
 
     /// Write the record and let the object appear. Files in the directory must have been synced by whoever
@@ -63,26 +69,27 @@ impl Staging {
         store: &Store,
         new: &R,
         durability: Durability,
-    ) -> Result<()> {
-        record::write(&self.path, new, durability)?;
+    ) -> Result<Owned> {
+        record::write(self.dir()?, new, durability)?;
         let parent = store.home().join(R::DIRECTORY);
         let target = parent.join(new.id().as_ref());
         // A directory can be renamed over an empty one: an object is never empty, so this refuses existing ids.
         fault::point("appearance of an object");
-        fs::rename(&self.path, &target).or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
-        self.published = true;
+        beneath::move_dir(&self.path, &target)
+            .or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
+        let Some(dir) = self.dir.take() else { return Err(Error::failure("published twice")) };
         store.note::<R>(Event::Created, new.id().as_ref(), new.essence(), durability, None);
         if durability == Durability::Durable {
             sync_dir(&parent)?;
         }
-        Ok(())
+        Ok(dir.moved(target))
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.published {
-            remove(&self.path);
+        if self.dir.is_some() {
+            beneath::remove_tree(&self.path);
         }
     }
 }
@@ -91,34 +98,27 @@ impl Drop for Staging {
 pub(super) fn discard(store: &Store, path: &Path) -> Result<bool> {
     let gone = store.tmp().join(random_hex(16)?);
     fault::point("disappearance of an object");
-    match fs::rename(path, &gone) {
+    match beneath::move_dir(path, &gone) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(Error::io(format!("remove {}", path.display()), e)),
     }
     fault::point("removal of an object's files");
-    remove(&gone);
+    beneath::remove_tree(&gone);
     Ok(true)
 }
 
-/// Remove what nobody holds; another's can't be opened or removed. Several commands may sweep at once; what one can't remove stays for the next.
+/// Remove this user's directories that nobody holds, and nothing else, whoever put it there. Several commands may sweep
+/// at once; what one can't remove stays for the next.
 pub(super) fn sweep(store: &Store) {
-    let Ok(entries) = fs::read_dir(store.tmp()) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let Ok(file) = File::open(&path) else { continue };
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+    let Ok(tmp) = Dir::place(&store.tmp()) else { return };
+    for name in tmp.names().unwrap_or_default() {
+        let Ok(dir) = tmp.place_in(&name) else { continue };
+        let path = dir.path().to_owned();
+        let Ok(dir) = dir.owned() else { continue };
+        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
             // If it was published meanwhile, `path` leads nowhere; names are never used again.
-            remove(&path);
+            beneath::remove_tree(&path);
         }
-    }
-}
-
-/// Remove a directory under `tmp/` that is nobody's, or ours. Failing is harmless: the next sweep tries again.
-fn remove(path: &Path) {
-    if path.is_dir() {
-        let _ = fs::remove_dir_all(path);
-    } else {
-        let _ = fs::remove_file(path);
     }
 }

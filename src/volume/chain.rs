@@ -1,27 +1,28 @@
 //! The files of a chain: named, linked from one object to another, opened, repaired.
 
-use super::record::{Layer, Volume};
+use super::record::{Layer, LayerName, Volume};
 use super::users;
 use crate::block::overlay::{self, Repaired};
 use crate::error::{Error, OrFail, Result};
 use crate::image::DATA;
 use crate::image::record::Snapshot;
 use crate::plan::DiskFormat;
+use crate::store::beneath::{self, Dir, Owned};
 use crate::store::shared::open_file;
 use crate::store::{Store, StoreLock, fault};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
-
-/// What the lowest file of a volume's chain is called.
-pub const BASE: &str = "base";
 
 /// The chain below the overlay of a new volume that begins as `snapshot`.
 ///
 /// What is below a snapshot's `data` keeps its name, which is written in the overlay above it.
 pub(super) fn below(snapshot: &Snapshot) -> Vec<Layer> {
-    let name = if snapshot.layers.is_empty() { BASE } else { snapshot.snapshot_id.as_str() };
-    let data = Layer { file: name.to_owned(), format: snapshot.format };
+    let name = match snapshot.layers.is_empty() {
+        true => LayerName::base(),
+        false => LayerName::from(&snapshot.snapshot_id),
+    };
+    let data = Layer { file: name, format: snapshot.format };
     std::iter::once(data).chain(snapshot.layers.iter().cloned()).collect()
 }
 
@@ -47,31 +48,40 @@ pub(super) fn link_snapshot(
 ) -> Result<Option<Held>> {
     let layers = &volume.layers;
     let id = &snapshot.snapshot_id;
-    let from = store.snapshots().dir(id);
     let gone = || {
         let message = format!("the snapshot {id} has no content any more");
         Error::refused("InvalidSnapshot.NotFound", message)
     };
+    let from = match Dir::open(&store.snapshots().dir(id)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Err(gone()),
+        from => from.or_fail(|| format!("open {id}"))?,
+    };
+    let to = beneath::owned(dir)?;
     let names = || layers.iter().enumerate().map(|(n, layer)| (source(n, layer), &*layer.file));
-    match link_all(&from, dir, names()) {
+    // Another's content is referred to even by whom the kernel would let link it: its owner is to know.
+    let ours = from.is_ours();
+    let from = match ours {
+        true => Some(from.owned().or_fail(|| format!("open {id}"))?),
+        false => None,
+    };
+    match from
+        .map_or_else(|| Err(ErrorKind::Unsupported.into()), |from| link_all(&from, &to, names()))
+    {
         Ok(()) => Ok(None),
         Err(e) if e.kind() == ErrorKind::NotFound => Err(gone()),
         // EMLINK, EXDEV, EPERM, EOPNOTSUPP: link(2). A snapshot is deleted under the store's lock, if no volume needs it.
         Err(_) => {
-            let held = if snapshot.owner_id == super::owner_id() {
-                Held::Lock { _lock: store.lock()? }
-            } else {
-                Held::Data { _data: users::enter(store, id, &volume.volume_id)? }
+            let held = match ours {
+                true => Held::Lock { _lock: store.lock()? },
+                false => Held::Data { _data: users::enter(store, id, &volume.volume_id)? },
             };
+            let from = store.snapshots().dir(id);
             for (source, name) in names() {
-                let (data, link) = (from.join(source), dir.join(name));
-                if !data.is_file() {
-                    return Err(gone());
-                }
+                open_file(&from, source).map_err(|_| gone())?;
                 fault::point("symbolic link of a layer");
-                let _ = fs::remove_file(&link);
-                std::os::unix::fs::symlink(&data, &link)
-                    .or_fail(|| format!("link {}", link.display()))?;
+                let _ = to.remove(name);
+                to.symlink(name, &from.join(source))
+                    .or_fail(|| format!("link {}", dir.join(name).display()))?;
             }
             Ok(Some(held))
         }
@@ -79,13 +89,13 @@ pub(super) fn link_snapshot(
 }
 
 fn link_all<'a>(
-    from: &Path,
-    to: &Path,
+    from: &Owned,
+    to: &Owned,
     names: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> io::Result<()> {
     for (source, name) in names {
         fault::point("link of a layer");
-        fs::hard_link(from.join(source), to.join(name))?;
+        from.link(source, to, name)?;
     }
     Ok(())
 }
@@ -96,11 +106,8 @@ fn link_all<'a>(
 /// # Errors
 /// The file system has no hard links (or no more), or they are symbolic links: the content has to be copied then.
 pub fn link_chain(from: &Path, layers: &[Layer], to: &Path) -> io::Result<()> {
-    if layers.iter().any(|layer| from.join(&layer.file).is_symlink()) {
-        return Err(ErrorKind::Unsupported.into());
-    }
     let names = layers.iter().enumerate().map(|(n, layer)| (&*layer.file, source(n, layer)));
-    link_all(from, to, names)
+    link_all(&Owned::open(from)?, &Owned::open(to)?, names)
 }
 
 /// Open the files of a chain, top first; with `write` the top for writing, too.
@@ -108,15 +115,22 @@ pub fn link_chain(from: &Path, layers: &[Layer], to: &Path) -> io::Result<()> {
 /// # Errors
 /// One can't be opened.
 pub fn open_chain(dir: &Path, layers: &[Layer], write: bool) -> Result<Vec<(File, DiskFormat)>> {
+    let opened = Dir::open(dir).or_fail(|| format!("open {}", dir.display()))?;
+    if !opened.is_ours() {
+        // Another's snapshot: its own files, and no link of theirs.
+        let open = |layer: &Layer| Ok((open_file(dir, &layer.file)?, layer.format));
+        return layers.iter().map(open).collect();
+    }
+    let opened = opened.owned().or_fail(|| format!("open {}", dir.display()))?;
     let open = |(n, layer): (usize, &Layer)| {
-        let path = dir.join(&layer.file);
+        let name = &*layer.file;
         // A symbolic link leads to what may be another's.
-        if let Ok(target) = fs::read_link(&path) {
-            let name = target.file_name().unwrap_or_default().to_string_lossy();
-            return Ok((open_file(target.parent().unwrap_or(dir), &name)?, layer.format));
+        if let Ok(target) = opened.read_link(name) {
+            let file = target.file_name().unwrap_or_default().to_string_lossy();
+            return Ok((open_file(target.parent().unwrap_or(dir), &file)?, layer.format));
         }
-        let opened = File::options().read(true).write(write && n == 0).open(&path);
-        Ok((opened.or_fail(|| format!("open {}", path.display()))?, layer.format))
+        let file = if write && n == 0 { opened.writable(name) } else { opened.link_target(name) };
+        Ok((file.or_fail(|| format!("open {}", dir.join(name).display()))?, layer.format))
     };
     layers.iter().enumerate().map(open).collect()
 }
@@ -128,15 +142,15 @@ pub fn open_chain(dir: &Path, layers: &[Layer], write: bool) -> Result<Vec<(File
 /// An overlay is worse than leaking, or can't be written.
 pub fn repair_held(dir: &Path, volume: &Volume) -> Result<Repaired> {
     let mut repaired = Repaired::default();
-    for layer in volume.layers.iter().filter(|layer| layer.file.starts_with("overlay-")) {
-        let path = dir.join(&layer.file);
-        if path.is_symlink() {
+    let opened = beneath::owned(dir)?;
+    for layer in volume.layers.iter().filter(|layer| layer.file.is_overlay()) {
+        if opened.read_link(&layer.file).is_ok() {
             continue;
         }
-        let doing = || format!("repair the overlay {}", path.display());
-        let file = File::open(&path).or_fail(doing)?;
+        let doing = || format!("repair the overlay {}", dir.join(&*layer.file).display());
+        let file = opened.link_target(&layer.file).or_fail(doing)?;
         if overlay::is_dirty(&file).or_fail(doing)? {
-            let file = File::options().read(true).write(true).open(&path).or_fail(doing)?;
+            let file = opened.writable(&layer.file).or_fail(doing)?;
             repaired.clusters += overlay::repair(&file).or_fail(doing)?.clusters;
         }
     }
@@ -145,12 +159,12 @@ pub fn repair_held(dir: &Path, volume: &Volume) -> Result<Repaired> {
 
 /// Remove the files of a chain that the volume's record does not name: what a killed command left. Failing only costs
 /// space. The caller holds the volume's lock.
-pub(super) fn sweep(dir: &Path, volume: &Volume) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let of_a_chain = name == BASE || name.starts_with("overlay-") || name.starts_with("snap-");
-        if of_a_chain && volume.layers.iter().all(|layer| layer.file != name) {
-            let _ = fs::remove_file(dir.join(name));
+pub(super) fn sweep(dir: &Owned, volume: &Volume) {
+    for name in dir.names().unwrap_or_default() {
+        let of_a_chain =
+            name == LayerName::BASE || name.starts_with("overlay-") || name.starts_with("snap-");
+        if of_a_chain && volume.layers.iter().all(|layer| *layer.file != name) {
+            let _ = dir.remove(&name);
         }
     }
 }

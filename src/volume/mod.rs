@@ -21,15 +21,15 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::image::record::{Snapshot, SnapshotState, Tag};
 use crate::plan::DiskFormat;
+use crate::store::beneath::{self, Owned};
 use crate::store::{Durability, Locked, Store, fault, now};
-use record::{Attachment, Layer, Volume};
+use record::{Attachment, Layer, LayerName, Volume};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-pub use chain::{BASE, link_chain, open_chain, repair_held};
+pub use chain::{link_chain, open_chain, repair_held};
 
 /// The file in a volume's directory whose flock its user holds.
 const IN_USE: &str = "in-use";
@@ -133,6 +133,7 @@ fn create(
             volume.layers = chain::below(snapshot);
             _until_made = chain::link_snapshot(store, snapshot, &volume, dir)?;
         }
+        let dir = &beneath::owned(dir)?;
         let (top, _) = new_overlay(dir, size_bytes, volume.layers.first(), durability)
             .map_err(|e| e.context(&volume.volume_id))?;
         volume.layers.insert(0, top);
@@ -142,18 +143,16 @@ fn create(
 
 /// Make an empty overlay in `dir` over `below`.
 fn new_overlay(
-    dir: &Path,
+    dir: &Owned,
     size: u64,
     below: Option<&Layer>,
     durability: Durability,
 ) -> Result<(Layer, File)> {
     // Never the name of another overlay: frozen, it may be linked beside any of them.
-    let name = format!("overlay-{}.qcow2", crate::id::random_hex(16)?);
-    let path = dir.join(&name);
+    let name = LayerName::try_from(format!("overlay-{}.qcow2", crate::id::random_hex(16)?))?;
     fault::point("making of an overlay");
     let make = || -> io::Result<File> {
-        let file =
-            File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = dir.create(&name, 0o600)?;
         let backing = below.map(|below| Backing { name: &below.file, format: below.format });
         overlay::create(&file, size, backing)?;
         if durability == Durability::Durable {
@@ -161,7 +160,8 @@ fn new_overlay(
         }
         Ok(file)
     };
-    let file = make().or_fail(|| format!("make the overlay {}", path.display()))?;
+    let file =
+        make().or_fail(|| format!("make the overlay {}", dir.path().join(&*name).display()))?;
     Ok((Layer { file: name, format: DiskFormat::Qcow2 }, file))
 }
 
@@ -182,17 +182,17 @@ pub fn push_layer(locked: &mut Locked<Volume>, size: u64) -> Result<File> {
             ),
         ));
     }
-    let dir = locked.dir();
-    chain::sweep(&dir, &locked.record);
-    let (top, file) = new_overlay(&dir, size, locked.record.layers.first(), Durability::Durable)?;
-    let path = dir.join(&top.file);
+    let dir = locked.owned();
+    chain::sweep(dir, &locked.record);
+    let (top, file) = new_overlay(dir, size, locked.record.layers.first(), Durability::Durable)?;
+    let name = top.file.clone();
     let before = locked.record.clone();
     locked.record.layers.insert(0, top);
     locked.record.size_bytes = size;
     locked.record.size = size.div_ceil(GIB);
     if let Err(error) = locked.save(Durability::Durable) {
         locked.record = before;
-        let _ = fs::remove_file(path);
+        let _ = locked.owned().remove(&name);
         return Err(error);
     }
     Ok(file)
@@ -217,7 +217,7 @@ pub fn resize(locked: &mut Locked<Volume>, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// The volumes that need `snapshot` to stay, because they have no hard links to its content.
+/// The volumes of this user that need `snapshot` to stay, because they have no hard links to its content.
 ///
 /// # Errors
 /// The volumes can't be listed.
@@ -226,7 +226,10 @@ pub fn needing(store: &Store, snapshot: &SnapshotId) -> Result<Vec<VolumeId>> {
     let needs = |volume: &Volume| {
         let dir = volumes.dir(&volume.volume_id);
         volume.snapshot_id.as_ref() == Some(snapshot)
-            && volume.layers.iter().any(|layer| dir.join(&layer.file).is_symlink())
+            && volume.owner_id == owner_id()
+            && Owned::open(&dir).is_ok_and(|dir| {
+                volume.layers.iter().any(|layer| dir.read_link(&layer.file).is_ok())
+            })
     };
     Ok(volumes.list()?.records.into_iter().filter(needs).map(|v| v.volume_id).collect())
 }
@@ -271,10 +274,12 @@ pub fn repair(store: &Store, volume: &Volume) -> Result<Repaired> {
 /// # Errors
 /// `VolumeInUse`: somebody does.
 pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
-    let path = dir.join(IN_USE);
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).or_fail(|| format!("open {}", path.display()))?;
+    let file = match Owned::open(dir) {
+        // What is another's is not locked.
+        Err(_) if volume.owner_id != owner_id() => return Err(crate::store::not_owned(volume)),
+        dir => dir.and_then(|dir| dir.open_or_create(IN_USE)),
+    };
+    let file = file.or_fail(|| format!("open {}", dir.join(IN_USE).display()))?;
     let operation = if shared {
         FlockOperation::NonBlockingLockShared
     } else {
@@ -300,6 +305,7 @@ pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
 mod tests {
     use super::*;
     use crate::image::DATA;
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     fn snapshot(store: &Store) -> Snapshot {
@@ -321,7 +327,7 @@ mod tests {
                 .unwrap();
         assert_eq!(volume.size_bytes, 1 << 20);
         let dir = store.volumes().dir(&volume.volume_id);
-        let overlay = dir.join(&volume.layers[0].file).metadata().unwrap();
+        let overlay = dir.join(&*volume.layers[0].file).metadata().unwrap();
         assert!(overlay.blocks() * 512 <= 256 << 10, "{} blocks", overlay.blocks());
         store.snapshots().remove(&snapshot.snapshot_id).unwrap();
         let layers = open_layers(&store, &volume, false).unwrap();

@@ -1,5 +1,6 @@
 //! The record of a volume.
 
+use crate::error::{Error, Result};
 use crate::id::{InstanceId, SnapshotId, VolumeId};
 use crate::image::record::Tag;
 use crate::plan::DiskFormat;
@@ -10,9 +11,83 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Layer {
     /// Its name in the object's directory.
-    pub file: String,
+    pub file: LayerName,
     /// Its format, declared here and never sniffed.
     pub format: DiskFormat,
+}
+
+/// What a file of a chain may be called, whoever wrote the record that says so: `base`, `overlay-HEX.qcow2` or a
+/// snapshot's id. So it is no path, and nothing else that is in an object's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LayerName(String);
+
+impl LayerName {
+    /// What the lowest file of a volume's chain is called.
+    pub const BASE: &'static str = "base";
+    /// The content of a snapshot in its own directory.
+    const DATA: &'static str = "data";
+
+    /// The lowest file's.
+    pub fn base() -> Self {
+        Self(Self::BASE.to_owned())
+    }
+
+    /// That of a snapshot's own content.
+    pub fn data() -> Self {
+        Self(Self::DATA.to_owned())
+    }
+
+    /// Whether a file of that name is an overlay.
+    pub fn is_overlay(&self) -> bool {
+        self.0.starts_with("overlay-")
+    }
+}
+
+impl From<&SnapshotId> for LayerName {
+    fn from(id: &SnapshotId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl std::ops::Deref for LayerName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<std::path::Path> for LayerName {
+    fn as_ref(&self) -> &std::path::Path {
+        self.0.as_ref()
+    }
+}
+
+impl std::fmt::Display for LayerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for LayerName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        let digits = name.strip_prefix("overlay-").and_then(|rest| rest.strip_suffix(".qcow2"));
+        let hex = |d: &str| (1..=64).contains(&d.len()) && d.bytes().all(|b| b.is_ascii_hexdigit());
+        if name == Self::BASE || digits.is_some_and(hex) || name.parse::<SnapshotId>().is_ok() {
+            return Ok(Self(name));
+        }
+        let shown: String = name.escape_debug().take(100).collect();
+        Err(Error::failure(format!("'{shown}' is not the name of a layer")))
+    }
+}
+
+impl From<LayerName> for String {
+    fn from(name: LayerName) -> Self {
+        name.0
+    }
 }
 
 /// EC2 Volume: qcow2 overlays beside the record, and below them hard links to the snapshot's files.
@@ -60,4 +135,39 @@ pub struct Attachment {
     pub device: String,
     /// The volume goes with its instance.
     pub delete_on_termination: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_called_nothing_else() {
+        let layer = |name: &str| {
+            let json = serde_json::json!({ "File": name, "Format": "raw" });
+            serde_json::from_value::<Layer>(json)
+        };
+        for name in ["base", "overlay-0123456789abcdef.qcow2", "snap-0123456789abcdef0"] {
+            assert_eq!(&*layer(name).unwrap().file, name);
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "data",
+            "lock",
+            "record.json",
+            "in-use",
+            "users",
+            "../../../etc/passwd",
+            "overlay-.qcow2",
+            "overlay-../x.qcow2",
+            "overlay-a/b.qcow2",
+            "snap-../x",
+            "/etc/passwd",
+            "base\0",
+        ] {
+            assert!(layer(name).is_err(), "{name:?}");
+        }
+    }
 }

@@ -8,10 +8,10 @@ use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::image::DATA;
 use crate::store::Store;
+use crate::store::beneath::{self, Dir};
 use crate::store::shared::open_file;
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use std::fs::File;
 
 /// The directory's name in that of a snapshot.
 const USERS: &str = "users";
@@ -21,14 +21,14 @@ const USERS: &str = "users";
 /// # Errors
 /// The snapshot is another's.
 pub fn allow(store: &Store, snapshot: &SnapshotId) -> Result<()> {
-    let path = store.snapshots().dir(snapshot).join(USERS);
-    if path.is_dir() {
+    let dir = beneath::owned(&store.snapshots().dir(snapshot))?;
+    if dir.has(USERS) {
         return Ok(());
     }
     crate::store::fault::point("place for a snapshot's users");
-    let made = DirBuilder::new().mode(0o700).create(&path);
-    made.and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o1733)))
-        .or_fail(|| format!("make {}", path.display()))
+    let made =
+        dir.make_dir(USERS).and_then(|users| Ok(fchmod(&users, Mode::from_raw_mode(0o1733))?));
+    made.or_fail(|| format!("make {}", dir.path().join(USERS).display()))
 }
 
 /// Say that `volume`, which is being made, needs another's snapshot. Holding what this gives keeps the snapshot until
@@ -44,13 +44,14 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
         Error::refused("InvalidSnapshot.NotFound", message)
     };
     flock(&data, FlockOperation::NonBlockingLockShared).map_err(|_| gone())?;
-    if !dir.join(DATA).exists() {
+    let opened = Dir::open(&dir).or_fail(|| format!("open {snapshot}"))?;
+    if !opened.has(DATA) {
         return Err(gone());
     }
     crate::store::fault::point("mark of a snapshot's user");
-    let marker = dir.join(USERS).join(volume.as_str());
-    std::os::unix::fs::symlink(store.volumes().dir(volume), &marker)
-        .or_fail(|| format!("say in {} who uses it", marker.display()))?;
+    // Whoever shares the snapshot made that, and it leads nowhere else.
+    let marked = opened.mark(USERS, volume.as_str(), &store.volumes().dir(volume));
+    marked.or_fail(|| format!("say in {} who uses it", dir.join(USERS).display()))?;
     Ok(data)
 }
 
@@ -61,31 +62,38 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
 /// `InvalidSnapshot.InUse`: somebody is making one now.
 pub fn others(store: &Store, snapshot: &SnapshotId) -> Result<(Vec<VolumeId>, Option<File>)> {
     let dir = store.snapshots().dir(snapshot);
-    let Ok(entries) = fs::read_dir(dir.join(USERS)) else { return Ok((Vec::new(), None)) };
+    let Ok(users) = Dir::open(&dir).and_then(|dir| dir.owned()?.place_in(USERS)) else {
+        return Ok((Vec::new(), None));
+    };
     let data = open_file(&dir, DATA)?;
     flock(&data, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         let message = format!("{snapshot} is being used for a new volume; try again");
         Error::refused("InvalidSnapshot.InUse", message)
     })?;
     let mut volumes = Vec::new();
-    for entry in entries.flatten() {
-        let volume = entry.file_name().to_str().and_then(|name| name.parse::<VolumeId>().ok());
-        match volume.filter(|volume| store.volumes().exists(volume)) {
-            Some(volume) => volumes.push(volume),
+    for name in users.names().unwrap_or_default() {
+        match user(store, &users, &name) {
+            Some((volume, _)) => volumes.push(volume),
             // Failing is harmless: it is looked at again next time.
-            None => drop(fs::remove_file(entry.path())),
+            None => drop(users.unmark(&name)),
         }
     }
     Ok((volumes, Some(data)))
 }
 
+/// The volume that a name in `users` stands for, and its account: only its owner can have said so.
+fn user(store: &Store, users: &Dir, name: &str) -> Option<(VolumeId, u32)> {
+    let volume: VolumeId = name.parse().ok()?;
+    let uid = users.stat(name).ok()?.st_uid;
+    (store.volumes().owner(&volume) == Some(uid)).then_some((volume, uid))
+}
+
 /// The accounts that have a volume which needs the snapshot, by uid.
 pub fn accounts(store: &Store, snapshot: &SnapshotId) -> Vec<u32> {
-    let entries = fs::read_dir(store.snapshots().dir(snapshot).join(USERS));
-    let markers = entries.into_iter().flatten().flatten();
-    let lives = |name: &str| name.parse().is_ok_and(|id: VolumeId| store.volumes().exists(&id));
-    let alive = markers.filter(|marker| marker.file_name().to_str().is_some_and(lives));
-    let mut uids: Vec<u32> = alive.filter_map(|m| Some(m.metadata().ok()?.uid())).collect();
+    let dir = Dir::open(&store.snapshots().dir(snapshot));
+    let Ok(users) = dir.and_then(|dir| dir.place_in(USERS)) else { return Vec::new() };
+    let names = users.names().unwrap_or_default().into_iter();
+    let mut uids: Vec<u32> = names.filter_map(|name| Some(user(store, &users, &name)?.1)).collect();
     uids.sort_unstable();
     uids.dedup();
     uids

@@ -8,7 +8,7 @@ use sporevm::instance::record::State;
 use sporevm::plan::DiskFormat;
 use sporevm::store::Store;
 use sporevm::volume;
-use sporevm::volume::record::Layer;
+use sporevm::volume::record::{Layer, LayerName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -236,7 +236,7 @@ impl Eyes {
     fn look_at_disks(&mut self, store: &Store, world: &mut World) {
         for record in all(store.snapshots().list()) {
             let record = snapshot::settled(store, record);
-            let data = Layer { file: "data".to_owned(), format: record.format };
+            let data = Layer { file: LayerName::data(), format: record.format };
             let layers: Vec<Layer> = [data].into_iter().chain(record.layers.clone()).collect();
             let complete = record.state == SnapshotState::Completed;
             let dir = store.snapshots().dir(&record.snapshot_id);

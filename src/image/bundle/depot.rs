@@ -4,7 +4,8 @@ use crate::error::{Error, OrFail, Result};
 use crate::image::region::S3Location;
 use crate::image::remote::Fault;
 use crate::image::remote::helper::{Objects, helper};
-use std::fs::{self, File};
+use crate::store::beneath;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -57,6 +58,11 @@ impl Depot {
         Ok((Self::open(&format!("{place}{query}"))?, name.to_owned()))
     }
 
+    /// Whether it is a bucket, which the user's credentials are sent to.
+    pub fn takes_credentials(text: &str) -> bool {
+        text.starts_with("s3://")
+    }
+
     /// Where the object of that name is.
     pub fn location(&self, name: &str) -> String {
         match &self.place {
@@ -105,7 +111,7 @@ impl Depot {
             Place::Directory(path) => {
                 let path = path.join(name);
                 let mut bytes = Vec::new();
-                let read = File::open(&path)
+                let read = beneath::foreign_file(&path)
                     .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes).map(drop));
                 match read {
                     Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -135,7 +141,7 @@ impl Depot {
             Place::Directory(path) => {
                 let path = path.join(name);
                 let write = || -> std::io::Result<()> {
-                    let mut file = File::create(&path)?;
+                    let mut file = beneath::foreign_create(&path)?;
                     file.write_all(&bytes)?;
                     file.sync_all()
                 };

@@ -7,15 +7,13 @@ use super::depot::Depot;
 use super::manifest::Part;
 use super::{MAX_MANIFEST, MAX_PART};
 use crate::error::{Error, OrFail, Result};
-use crate::id::hex;
+use crate::id::{FileName, hex};
 use crate::image::record::Image;
+use crate::image::region::{self, Location, S3Location};
 use crate::store::Store;
-use crate::store::shared::open_file;
+use crate::store::beneath::{Dir, Owned};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The file's name in the image's directory.
@@ -31,7 +29,7 @@ pub struct Seal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct Sealed {
-    name: String,
+    name: FileName,
     size: u64,
     stamp: String,
     sha1: String,
@@ -42,7 +40,7 @@ impl Seal {
     pub(super) fn new(depot: &Depot, manifest: &str, text: &[u8], parts: &[Part]) -> Result<Self> {
         let seal = |name: &str, sha1: &[u8]| -> Result<Sealed> {
             let (size, stamp) = depot.stamp(name)?;
-            Ok(Sealed { name: name.to_owned(), size, stamp, sha1: hex(sha1) })
+            Ok(Sealed { name: name.to_owned().try_into()?, size, stamp, sha1: hex(sha1) })
         };
         let mut files = vec![seal(manifest, &Sha1::digest(text))?];
         for part in parts {
@@ -56,32 +54,51 @@ impl Seal {
     /// # Errors
     /// No space.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        let (path, new) = (dir.join(FILE), dir.join("bundle.json.new"));
         let write = || -> std::io::Result<()> {
-            let mut options = File::options();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            if let Ok(old) = path.symlink_metadata() {
-                file.set_permissions(old.permissions())?;
-            }
-            fs::rename(&new, &path)
+            Owned::open(dir)?.replace(FILE, &serde_json::to_vec(self)?, true)
         };
-        write().or_fail(|| format!("write {}", path.display()))
+        write().or_fail(|| format!("write {}", dir.join(FILE).display()))
     }
+}
+
+/// Another's record must not send this user's credentials anywhere: a bucket is asked only if the user has named it.
+///
+/// # Errors
+/// `AuthFailure`: none of the user's regions is in that bucket of that service.
+fn refuse_strange(store: &Store, image: &Image, location: &str) -> Result<()> {
+    if !Depot::takes_credentials(location) {
+        return Ok(());
+    }
+    let place: S3Location = location.parse()?;
+    let same = |s3: &S3Location| (&s3.bucket, &s3.endpoint) == (&place.bucket, &place.endpoint);
+    let named = region::list(store)?;
+    if named.iter().any(|region| matches!(&region.endpoint, Location::S3(s3) if same(s3))) {
+        return Ok(());
+    }
+    let place = S3Location { prefix: String::new(), ..place };
+    Err(Error::refused(
+        "AuthFailure",
+        format!(
+            "{} of account {} has its bundle at {place}, which would get your credentials; if you trust it, say so with 'spore region add NAME {place}'",
+            image.image_id, image.owner_id
+        ),
+    ))
 }
 
 /// See that an image's bundle, if it was registered from one, is as it was.
 ///
 /// # Errors
-/// `InvalidManifest`: a file of it is missing or has changed. Its place can't be reached.
+/// `InvalidManifest`: a file of it is missing or has changed. Its place can't be reached. `AuthFailure`: it is another's,
+/// in a bucket that this user has not named.
 pub fn check(store: &Store, image: &Image) -> Result<()> {
     let Some(location) = &image.image_location else { return Ok(()) };
+    let ours = image.owner_id == crate::volume::owner_id();
+    if !ours {
+        refuse_strange(store, image, location)?;
+    }
     let dir = store.images().dir(&image.image_id);
-    let mut text = Vec::new();
-    let file = open_file(&dir, FILE)?;
-    file.take(MAX_MANIFEST * 4).read_to_end(&mut text).or_fail(|| format!("read {FILE}"))?;
+    let text = Dir::open(&dir).and_then(|dir| dir.read(FILE, MAX_MANIFEST * 4));
+    let text = text.or_fail(|| format!("read {}", dir.join(FILE).display()))?;
     let mut seal: Seal = serde_json::from_slice(&text)
         .map_err(|e| Error::failure(format!("{FILE} of {} is damaged: {e}", image.image_id)))?;
     let gone = |error: Error| {
@@ -98,14 +115,19 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
         if now == (file.size, file.stamp.clone()) {
             continue;
         }
+        // Another could have any amount read.
+        if !ours {
+            let why = format!("{} has changed; its owner has to launch it once", &*file.name);
+            return Err(gone(super::invalid(why)));
+        }
         let bytes = depot.read(&file.name, MAX_PART).map_err(gone)?;
         if hex(&Sha1::digest(&bytes)) != file.sha1 {
-            return Err(gone(super::invalid(format!("{} has changed", file.name))));
+            return Err(gone(super::invalid(format!("{} has changed", &*file.name))));
         }
         (file.size, file.stamp) = now;
         renewed = true;
     }
-    if renewed && image.owner_id == crate::volume::owner_id() {
+    if renewed {
         // If it can't be kept, it is found out again.
         let _ = seal.write(&dir);
     }

@@ -3,6 +3,7 @@
 use super::KeyFiles;
 use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::store::Store;
+use crate::store::beneath::Owned;
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs1v15::{Signature, SigningKey, VerifyingKey};
 use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey, LineEnding};
@@ -12,9 +13,6 @@ use rsa::sha2::Sha256;
 use rsa::signature::{RandomizedSigner, SignatureEncoding, Verifier};
 use rsa::{Pkcs1v15Encrypt, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -41,7 +39,7 @@ fn bad(path: &Path, what: &str) -> Error {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let text = fs::read(path).or_refuse(|| format!("read {}", path.display()))?;
+    let text = std::fs::read(path).or_refuse(|| format!("read {}", path.display()))?;
     String::from_utf8(text).map_err(|_| bad(path, "key or certificate"))
 }
 
@@ -68,18 +66,16 @@ pub(super) fn public(path: &Path) -> Result<RsaPublicKey> {
 
 /// The account's own pair of key and certificate files for a `role`, made if they are not there.
 fn own(store: &Store, role: &str) -> Result<(PathBuf, PathBuf)> {
-    let dir = store.account_dir().join("keys");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-    made.or_fail(|| format!("make {}", dir.display()))?;
-    let (key, cert) = (dir.join(format!("{role}-key.pem")), dir.join(format!("{role}-cert.pem")));
+    let dir = store.account()?.make_dir("keys").or_fail(|| "make the account's keys")?;
+    let (key, cert) = (format!("{role}-key.pem"), format!("{role}-cert.pem"));
     let _lock = store.lock()?;
-    if !(key.exists() && cert.exists()) {
-        make(role, &key, &cert)?;
+    if !(dir.has(&key) && dir.has(&cert)) {
+        make(role, &dir, &key, &cert)?;
     }
-    Ok((key, cert))
+    Ok((dir.path().join(key), dir.path().join(cert)))
 }
 
-fn make(role: &str, key_path: &Path, cert_path: &Path) -> Result<()> {
+fn make(role: &str, dir: &Owned, key_name: &str, cert_name: &str) -> Result<()> {
     let doing = || format!("make a key for the role '{role}'");
     let key = RsaPrivateKey::new(&mut OsRng, BITS).or_fail(doing)?;
     let info = key.to_public_key().to_public_key_der().or_fail(doing)?;
@@ -97,23 +93,9 @@ fn make(role: &str, key_path: &Path, cert_path: &Path) -> Result<()> {
     );
     let certificate = builder.or_fail(doing)?.build::<Signature>().or_fail(doing)?;
     let pem = key.to_pkcs8_pem(LineEnding::LF).or_fail(doing)?;
-    replace(key_path, pem.as_bytes())?;
-    replace(cert_path, certificate.to_pem(LineEnding::LF).or_fail(doing)?.as_bytes())
-}
-
-fn replace(path: &Path, text: &[u8]) -> Result<()> {
-    let new = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        match fs::remove_file(&new) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().or_fail(|| format!("write {}", path.display()))
+    let cert = certificate.to_pem(LineEnding::LF).or_fail(doing)?;
+    dir.replace(key_name, pem.as_bytes(), true).or_fail(doing)?;
+    dir.replace(cert_name, cert.as_bytes(), true).or_fail(doing)
 }
 
 /// What a bundle is made with.

@@ -4,7 +4,7 @@ use super::keys::{self, Reader, Writer};
 use super::xml::{self, Element, element};
 use super::{MAX_PART, invalid};
 use crate::error::Result;
-use crate::id::hex;
+use crate::id::{FileName, hex};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::import::MAX_SIZE;
 use crate::image::record::Architecture;
@@ -42,7 +42,7 @@ pub(super) struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     /// Beside the manifest.
-    pub filename: String,
+    pub filename: FileName,
     /// SHA-1.
     pub digest: [u8; 20],
 }
@@ -250,6 +250,7 @@ fn parts(parts: &Element) -> Result<Vec<Part>> {
         let place = place.ok_or_else(|| invalid("its parts are numbered wrongly"))?;
         let filename = part.child("filename")?.text.clone();
         check_name(&filename)?;
+        let filename = FileName::try_from(filename)?;
         *place = Some(Part { filename, digest: digest(part)? });
     }
     Ok(all.into_iter().flatten().collect())

@@ -18,9 +18,7 @@ use aes::Aes128;
 use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
 use flate2::read::GzDecoder;
 use sha1::{Digest, Sha1};
-use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 
 /// Bytes of a cipher's block.
 const BLOCK: usize = 16;
@@ -120,9 +118,8 @@ fn unbundle(
     name: &str,
 ) -> Result<(Staging, Snapshot)> {
     let staging = Staging::new(store)?;
-    let path = staging.path().join(DATA);
-    let doing = || format!("write {}", path.display());
-    let out = File::options().read(true).write(true).create_new(true).open(&path).or_fail(doing)?;
+    let doing = || "write the disk of a bundle";
+    let out = staging.dir()?.create(DATA, 0o600).or_fail(doing)?;
     let copy = Copy::new(out);
     let parts = Parts::new(depot, manifest);
     let mut archive = Summed { sum: Sha1::new(), from: GzDecoder::new(parts) };
@@ -136,7 +133,7 @@ fn unbundle(
     archive.from.into_inner().done(manifest)?;
     let size = manifest.size.next_multiple_of(512);
     let digest = copy.finish(size)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o400)).or_fail(doing)?;
+    staging.dir()?.set_mode(DATA, 0o400).or_fail(doing)?;
     cancel::check()?;
     let (id, made) = (SnapshotId::generate()?, (owner_id(), now()));
     let mut snapshot = Snapshot::flat(id, made, size, (DiskFormat::Raw, digest));
@@ -183,7 +180,7 @@ impl<'a> Parts<'a> {
         let Some(part) = self.parts.next() else { return Ok(false) };
         let bytes = self.depot.read(&part.filename, MAX_PART)?;
         if <[u8; 20]>::from(Sha1::digest(&bytes)) != part.digest {
-            return Err(invalid(format!("{} is not what its digest says", part.filename)));
+            return Err(invalid(format!("{} is not what its digest says", &*part.filename)));
         }
         self.total += bytes.len() as u64;
         (self.plain, self.at) = (bytes, 0);

@@ -6,7 +6,7 @@ use super::manifest::{Manifest, Part, unhex};
 use super::{KeyFiles, PART, SUFFIX, archive};
 use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
-use crate::id::random_hex;
+use crate::id::{FileName, random_hex};
 use crate::image::record::{Architecture, Image, Snapshot};
 use crate::image::{catalog, copy, names, snapshot};
 use crate::plan::ROOT_DEVICE;
@@ -244,7 +244,8 @@ impl Parts<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (filename, digest) = (self.name(self.parts.len()), Sha1::digest(&bytes).into());
+        let filename = FileName::try_from(self.name(self.parts.len())).map_err(io::Error::other)?;
+        let digest = Sha1::digest(&bytes).into();
         self.total += bytes.len() as u64;
         self.depot.write(&filename, bytes).map_err(io::Error::other)?;
         self.parts.push(Part { filename, digest });

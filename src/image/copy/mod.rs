@@ -2,7 +2,6 @@
 
 mod transfer;
 
-use super::DATA;
 use super::incoming::{Boot, Incoming, open_data, pending_snapshot, seal};
 use super::package::{self, NewImage, Package};
 use super::record::{Image, Snapshot};
@@ -12,8 +11,9 @@ use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::plan::DiskFormat;
 use crate::store::Store;
+use crate::store::beneath::Owned;
 use crate::volume::owner_id;
-use crate::volume::record::Layer;
+use crate::volume::record::{Layer, LayerName};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -89,13 +89,13 @@ fn share(
     if from.home() != to.home() || source.owner_id != owner_id() {
         return None;
     }
-    let data = Layer { file: DATA.to_owned(), format: source.format };
+    let data = Layer { file: LayerName::data(), format: source.format };
     let chain: Vec<Layer> = std::iter::once(data).chain(source.layers.iter().cloned()).collect();
     match crate::volume::link_chain(&from.snapshots().dir(&source.snapshot_id), &chain, dir) {
         Ok(()) => Some((source.format, source.layers.clone())),
         Err(_) => {
-            for layer in &chain {
-                let _ = std::fs::remove_file(dir.join(&layer.file));
+            if let Ok(dir) = Owned::open(dir) {
+                chain.iter().for_each(|layer| drop(dir.remove(&layer.file)));
             }
             None
         }
@@ -117,7 +117,7 @@ pub fn snapshot(from: &Store, source: &Snapshot, to: &Store, wanted: Wanted) -> 
         wanted.tags,
     )?;
     let mut work = || -> Result<()> {
-        let (out, begun) = open_data(&pending.dir())?;
+        let (out, begun) = open_data(pending.owned())?;
         transfer::transfer(snapshot::open_layers(from, &source)?, (&out, begun), &source)?;
         seal(&mut pending, DiskFormat::Raw, Vec::new(), &source.digest)
     };

@@ -13,7 +13,7 @@ use crate::image::incoming::{Boot, Incoming};
 use crate::image::names;
 use crate::image::package::{Content, MAX_PACKAGE, NewImage, Package, largest_blob, malformed};
 use crate::image::record::Image;
-use crate::store::{Staging, Store};
+use crate::store::{Staging, Store, beneath};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
@@ -218,7 +218,7 @@ pub fn write_file(
     chunk: &mut dyn FnMut(u64) -> Result<Option<Vec<u8>>>,
 ) -> Result<()> {
     let doing = || format!("write {}", path.display());
-    let file = File::options().write(true).create_new(true).open(path).or_fail(doing)?;
+    let file = beneath::create(path, 0o600).or_fail(doing)?;
     let (mut sum, mut offset) = (Sha256::new(), 0);
     while offset < content.size_bytes {
         let bytes = match chunk(offset)? {

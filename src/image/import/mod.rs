@@ -17,9 +17,10 @@ pub use format::SourceFormat;
 use crate::block::{self, Content, DiskFormat};
 use crate::error::{Error, OrFail, OrRefuse, Result};
 use crate::image::digest::{self, CHUNK};
+use crate::store::beneath::{self, Owned};
 use copy::Copy;
 use progress::Progress;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
@@ -143,7 +144,7 @@ fn import_file(path: &Path, mut file: File, dir: &Path, options: &Options) -> Re
             let dir = dir.canonicalize().or_fail(|| "find the store")?;
             let target = dir.join(DATA);
             external::convert(&path, format, &target)?;
-            adopt(&target)
+            adopt(&dir)
         }
     }
 }
@@ -162,23 +163,19 @@ fn import_stream(mut stream: Stream, dir: &Path, options: &Options) -> Result<Im
     if format == SourceFormat::Raw {
         return copy_stream(stream, create(dir, DATA)?, options, None);
     }
-    let spool = dir.join("spool");
-    copy_stream(stream, create(dir, "spool")?, options, None)?;
-    let file = File::open(&spool).or_fail(|| "open the spooled disk")?;
-    let imported = import_file(&spool, file, dir, &Options { format: Some(format), ..*options })?;
-    std::fs::remove_file(&spool).or_fail(|| "remove the spooled disk")?;
+    let spool = "spool";
+    copy_stream(stream, create(dir, spool)?, options, None)?;
+    let owned = beneath::owned(dir)?;
+    let file = owned.file(spool).or_fail(|| "open the spooled disk")?;
+    let path = dir.join(spool);
+    let imported = import_file(&path, file, dir, &Options { format: Some(format), ..*options })?;
+    owned.remove(spool).or_fail(|| "remove the spooled disk")?;
     Ok(imported)
 }
 
 fn create(dir: &Path, name: &str) -> Result<File> {
-    let path = dir.join(name);
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .or_fail(|| format!("create {}", path.display()))
+    let created = Owned::open(dir).and_then(|dir| dir.create_anew(name, 0o600));
+    created.or_fail(|| format!("create {}", dir.join(name).display()))
 }
 
 fn check_size(size: u64) -> Result<()> {
@@ -283,8 +280,8 @@ fn copy_stream(
 }
 
 /// Take what qemu-img wrote: make it durable and digest it.
-fn adopt(path: &Path) -> Result<Imported> {
-    let file = OpenOptions::new().read(true).write(true).open(path);
+fn adopt(dir: &Path) -> Result<Imported> {
+    let file = Owned::open(dir).and_then(|dir| dir.writable(DATA));
     let file = file.or_fail(|| "open the converted disk")?;
     let size = file.metadata().or_fail(|| "examine the converted disk")?.len();
     check_size(size)?;

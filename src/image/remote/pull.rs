@@ -56,7 +56,7 @@ pub fn snapshot(from: &Remote, id: &SnapshotId, to: &Store, wanted: Wanted) -> R
     let (id, description) = (wanted.snapshot_id, wanted.description);
     let mut pending = pending_snapshot(to, id, disk.size_bytes, description, wanted.tags)?;
     let mut work = || {
-        let (out, _) = open_data(&pending.dir())?;
+        let (out, _) = open_data(pending.owned())?;
         let digest = fetch(from, &disk, (&out, false))?;
         verified(&disk, &digest)?;
         seal(&mut pending, DiskFormat::Raw, Vec::new(), &digest)

@@ -1,0 +1,348 @@
+//! A directory where things are locked, written and removed: the effective user's own.
+
+use super::{Dir, component, open_at, plain_file, split, waiting};
+use crate::error::{OrFail, Result};
+use crate::store::fault;
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat, linkat,
+    mkdirat, openat, renameat, renameat_with, statat, symlinkat,
+};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// A directory that is the effective user's and that nobody else may write.
+#[derive(Debug)]
+pub struct Owned(Dir);
+
+impl Deref for Owned {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        &self.0
+    }
+}
+
+impl AsFd for Owned {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl Owned {
+    /// For [`Dir::owned`], which has looked.
+    pub(super) fn new(dir: Dir) -> Self {
+        Self(dir)
+    }
+
+    /// This directory under the path that it has been moved to.
+    pub(in crate::store) fn moved(mut self, path: PathBuf) -> Self {
+        self.0.path = path;
+        self
+    }
+
+    /// The directory at `path`, an object's or one in the making.
+    ///
+    /// # Errors
+    /// There is none; it is another's, or others may write it (`PermissionDenied`).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Dir::open(path)?.owned()
+    }
+
+    /// A private store's own directory. It may be like /tmp, a file system of its own: others can take names in it
+    /// and nothing of the user's away.
+    ///
+    /// # Errors
+    /// As [`Owned::open`]'s.
+    pub(in crate::store) fn home(path: &Path) -> io::Result<Self> {
+        let dir = Dir::place(path)?;
+        let sticky = fstat(&dir.fd)?.st_mode & Mode::SVTX.as_raw_mode() != 0;
+        if sticky && dir.is_ours() { Ok(Self(dir)) } else { dir.owned() }
+    }
+
+    /// Make a directory with mode 0700, which does not exist yet.
+    ///
+    /// # Errors
+    /// The name is taken; no space; the parent isn't writable.
+    pub fn make(path: &Path) -> io::Result<Self> {
+        let (parent, name) = split(path)?;
+        mkdirat(&parent, name, Mode::RWXU)?;
+        Dir::within(parent.as_fd(), name, path.to_owned())?.owned()
+    }
+
+    /// [`Owned::make`], unless it is there already.
+    ///
+    /// # Errors
+    /// As [`Owned::make`]'s; somebody else made it.
+    pub fn make_if_absent(path: &Path) -> io::Result<Self> {
+        match Self::open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => match Self::make(path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::open(path),
+                made => made,
+            },
+            opened => opened,
+        }
+    }
+
+    /// A directory in this one, the effective user's too.
+    ///
+    /// # Errors
+    /// As [`Owned::open`]'s.
+    pub fn dir(&self, name: &str) -> io::Result<Self> {
+        self.place_in(name)?.owned()
+    }
+
+    /// [`Owned::dir`], made with mode 0700 if absent.
+    ///
+    /// # Errors
+    /// No space; it is another's.
+    pub fn make_dir(&self, name: &str) -> io::Result<Self> {
+        match mkdirat(&self.0.fd, component(name.as_ref())?, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => self.dir(name),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A new file, for reading and writing.
+    ///
+    /// # Errors
+    /// The name is taken; no space.
+    pub fn create(&self, name: &str, mode: u32) -> io::Result<File> {
+        let file = self.plain(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)?;
+        waiting(file, OFlags::empty())
+    }
+
+    /// [`Owned::create`], in the place of whatever file has the name.
+    ///
+    /// # Errors
+    /// No space; a directory has the name.
+    pub fn create_anew(&self, name: &str, mode: u32) -> io::Result<File> {
+        match self.create(name, mode) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                self.remove(name)?;
+                self.create(name, mode)
+            }
+            created => created,
+        }
+    }
+
+    /// A file for reading and writing, made with mode 0600 if absent. It has no other name.
+    ///
+    /// # Errors
+    /// It is no plain file of the user's; no space.
+    pub fn open_or_create(&self, name: &str) -> io::Result<File> {
+        let file = self.plain(name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+        only_name(&file)?;
+        waiting(file, OFlags::empty())
+    }
+
+    /// [`Owned::open_or_create`] for appending.
+    ///
+    /// # Errors
+    /// As [`Owned::open_or_create`]'s.
+    pub fn append(&self, name: &str) -> io::Result<File> {
+        let file = self.plain(name, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND, 0o600)?;
+        only_name(&file)?;
+        waiting(file, OFlags::APPEND)
+    }
+
+    /// An existing file for reading and writing.
+    ///
+    /// # Errors
+    /// There is none, or it is no plain file of the user's.
+    pub fn writable(&self, name: &str) -> io::Result<File> {
+        waiting(self.plain(name, OFlags::RDWR, 0)?, OFlags::empty())
+    }
+
+    /// A file for reading, whose owner may be another: a hard link that this user made of theirs.
+    ///
+    /// # Errors
+    /// There is none, or it is no plain file.
+    pub fn link_target(&self, name: &str) -> io::Result<File> {
+        let file = open_at(self.as_fd(), name.as_ref(), OFlags::RDONLY, 0)?;
+        plain_file(&fstat(&file)?)?;
+        waiting(file.into(), OFlags::empty())
+    }
+
+    /// A file without a name, for reading and writing.
+    ///
+    /// # Errors
+    /// No space; the file system has no O_TMPFILE.
+    pub fn nameless(&self) -> io::Result<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(openat(&self.0.fd, ".", flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Replace a file, whole or not at all; who may read the old one may read the new one. With `durable` its bytes are
+    /// on the medium before it has the name; the name itself is with [`Owned::sync`].
+    ///
+    /// # Errors
+    /// No space; the old file stays.
+    pub fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let new = format!("{name}.new");
+        let attempt = || -> io::Result<()> {
+            let mut file = self.create_anew(&new, 0o600)?;
+            fault::point("writing of a record");
+            file.write_all(bytes)?;
+            if let Ok(old) = self.stat(name) {
+                fchmod(&file, Mode::from_raw_mode(old.st_mode & 0o777))?;
+            }
+            if durable {
+                fault::point("sync of a record");
+                file.sync_all()?;
+            }
+            fault::point("replacement of a record");
+            self.rename(&new, name)
+        };
+        // What could not be written takes no space; what a killed command began is replaced by the next.
+        attempt().inspect_err(|_| drop(self.remove(&new)))
+    }
+
+    /// Give a file another name, in the place of what had that.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (component(from.as_ref())?, component(to.as_ref())?);
+        Ok(renameat(&self.0.fd, from, &self.0.fd, to)?)
+    }
+
+    /// Exchange a file with one in another directory.
+    ///
+    /// # Errors
+    /// One is not there; the file system can't (EINVAL, ENOSYS, EOPNOTSUPP).
+    pub fn exchange(&self, name: &str, with: &Self, other: &str) -> io::Result<()> {
+        let (name, other) = (component(name.as_ref())?, component(other.as_ref())?);
+        Ok(renameat_with(self, name, with, other, RenameFlags::EXCHANGE)?)
+    }
+
+    /// Move a file into another directory, in the place of what had the name there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn move_to(&self, name: &str, to: &Self, new: &str) -> io::Result<()> {
+        Ok(renameat(self, component(name.as_ref())?, to, component(new.as_ref())?)?)
+    }
+
+    /// Remove a file.
+    ///
+    /// # Errors
+    /// There is none; it is a directory.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.unmark(name)
+    }
+
+    /// Remove a file, if there is one.
+    ///
+    /// # Errors
+    /// It is a directory; the file system is read-only.
+    pub fn remove_if_there(&self, name: &str) -> io::Result<()> {
+        match self.remove(name) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Make a symbolic link.
+    ///
+    /// # Errors
+    /// The name is taken; no space.
+    pub fn symlink(&self, name: &str, target: &Path) -> io::Result<()> {
+        Ok(symlinkat(target, self, component(name.as_ref())?)?)
+    }
+
+    /// Give a file of this directory a name in another, too.
+    ///
+    /// # Errors
+    /// It is no plain file; the file system has no hard links or no more of them; the name is taken.
+    pub fn link(&self, name: &str, to: &Self, new: &str) -> io::Result<()> {
+        let name = component(name.as_ref())?;
+        plain_file(&statat(&self.0.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        Ok(linkat(&self.0.fd, name, &to.0.fd, component(new.as_ref())?, AtFlags::empty())?)
+    }
+
+    /// Change a file's mode, all of its nine bits.
+    ///
+    /// # Errors
+    /// It is no plain file of the user's.
+    pub fn set_mode(&self, name: &str, mode: u32) -> io::Result<()> {
+        let file = match self.plain(name, OFlags::RDONLY, 0) {
+            // One that its owner may not read: the owner may say so all the same.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                self.plain(name, OFlags::WRONLY, 0)?
+            }
+            file => file?,
+        };
+        Ok(fchmod(&file, Mode::from_raw_mode(mode & 0o777))?)
+    }
+
+    /// fsync(2): the names in it are on the medium.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn sync(&self) -> io::Result<()> {
+        fault::point("sync of a directory");
+        Ok(rustix::fs::fsync(&self.0.fd)?)
+    }
+
+    /// Whether this is what `path` leads to now.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let same = |a: Stat, b: Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        match (fstat(&self.0.fd), statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)) {
+            (Ok(held), Ok(named)) => same(held, named),
+            _ => false,
+        }
+    }
+
+    /// Whether somebody holds a file's flock exclusively. Without the file nobody does.
+    ///
+    /// # Errors
+    /// It is no plain file of the user's.
+    pub fn is_held(&self, name: &str) -> io::Result<bool> {
+        let file = match self.plain(name, OFlags::RDONLY, 0) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A path to something in it that is valid while this is held, whatever its own path leads to: short enough for
+    /// sockaddr_un, and for a child that inherits nothing else.
+    pub fn through(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.fd.as_raw_fd()))
+    }
+}
+
+/// [`Owned::create`] in the directory that the path leads through.
+///
+/// # Errors
+/// As [`Owned::open`]'s and [`Owned::create`]'s.
+pub fn create(path: &Path, mode: u32) -> io::Result<File> {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    Owned::open(path.parent().unwrap_or(path))?.create(name, mode)
+}
+
+/// The directory at `path` as the effective user's.
+///
+/// # Errors
+/// As [`Owned::open`]'s, in words.
+pub fn owned(path: &Path) -> Result<Owned> {
+    Owned::open(path).or_fail(|| format!("use {}", path.display()))
+}
+
+/// What is locked or appended to has no name where somebody else expects something else of it.
+fn only_name(file: &File) -> io::Result<()> {
+    if fstat(file)?.st_nlink <= 1 {
+        return Ok(());
+    }
+    let why = "it is a hard link of another file; it is not written";
+    Err(io::Error::new(ErrorKind::InvalidInput, why))
+}
