@@ -7,6 +7,8 @@ use common::Store;
 use common::images::{data, noise, refusal, show};
 use serde_json::Value;
 use servers::{Proxy, Server, blobs, registry, request, s3};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Output;
 
 const MIB: usize = 1 << 20;
@@ -42,6 +44,99 @@ fn ok(store: &Store, args: &[&str]) -> String {
 #[track_caller]
 fn refused(store: &Store, args: &[&str], code: &str) -> String {
     refusal(&spore(store, args), code)
+}
+
+/// A server on loopback whose every answer is `answer`'s for that path; it may well have no end.
+fn hostile(answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + 'static) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            while !head.ends_with(b"\r\n\r\n")
+                && lines.read_until(b'\n', &mut head).unwrap_or(0) > 0
+            {}
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            // Whoever asked may have heard enough.
+            let _ = answer(path, &mut stream);
+        }
+    });
+    port
+}
+
+fn http(stream: &mut TcpStream, kind: &str, body: &str) -> std::io::Result<()> {
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[test]
+fn a_region_that_never_ends_is_given_up() {
+    let store = Store::new();
+    let tags = std::sync::atomic::AtomicUsize::new(0);
+    let registry = hostile(move |path, stream| {
+        if path.contains("/tags/") {
+            let next = || tags.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let page: Vec<String> = (0..100).map(|_| format!("\"t{}\"", next())).collect();
+            let body = format!("{{\"name\": \"x\", \"tags\": [{}]}}", page.join(","));
+            return http(stream, "application/json", &body);
+        }
+        if path.contains("/manifests/") {
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {kind}\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b' '; 1 << 16])?;
+            }
+        }
+        http(stream, "application/json", "{}")
+    });
+    let says = |args: &[&str], what: &str| {
+        let said = refused(&store, args, "Unavailable");
+        assert!(said.contains(what) && said.trim().lines().count() == 1, "{args:?}: {said}");
+    };
+    let oci = format!("oci://127.0.0.1:{registry}/x");
+    says(&["region", "add", "tags", &oci], "more than 100000 tags");
+    let keys = std::sync::atomic::AtomicUsize::new(0);
+    let bucket = hostile(move |_, stream| {
+        let mut page = String::new();
+        for _ in 0..1000 {
+            let n = keys.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            page += &format!(
+                "<Contents><Key>images/k{n:09}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
+                 <ETag>\"e\"</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            );
+        }
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>true</IsTruncated>{page}\
+             <NextContinuationToken>more</NextContinuationToken></ListBucketResult>"
+        );
+        http(stream, "application/xml", &body)
+    });
+    let s3 = format!("s3://images?endpoint=http://127.0.0.1:{bucket}");
+    says(&["region", "add", "keys", &s3], "more than 100000 objects");
+    // One whose list is in order, and whose manifests are not.
+    let listed = hostile(move |path, stream| {
+        if path.contains("/tags/") {
+            let body = "{\"name\": \"x\", \"tags\": [\"ami-0123456789abcdef0\"]}";
+            return http(stream, "application/json", body);
+        }
+        if path.contains("/manifests/") {
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {kind}\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b' '; 1 << 16])?;
+            }
+        }
+        http(stream, "application/json", "{}")
+    });
+    ok(&store, &["region", "add", "body", &format!("oci://127.0.0.1:{listed}/x")]);
+    let copy = ["image", "copy", "ami-0123456789abcdef0", "--from", "body", "--name", "copied"];
+    says(&copy, "more than 4 MiB");
 }
 
 /// What holds for every kind of region: `west`, known to both.

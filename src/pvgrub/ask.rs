@@ -15,10 +15,14 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The child has so much processor time for all of a job; between two packets it takes far less.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A whole job takes a fraction of a second; on a host that swaps, or in a machine in a machine, far less than this.
+const JOB: Duration = Duration::from_secs(300);
+/// What a question counts at least, in bytes: there are no more than 4 million.
+const QUESTION: u64 = 4096;
 /// Bytes of the disk that a job may read in all.
 const MAX_READ: u64 = 16 << 30;
 /// Largest initial ramdisk.
@@ -130,7 +134,14 @@ impl Child {
         wire::put_json(socket, Tag::Job, &Order { job, size: disk.size() })?;
         let mut talk = Talk::default();
         let (mut buffer, mut piece) = (Vec::new(), vec![0; PIECE]);
+        let begun = Instant::now();
         loop {
+            if begun.elapsed() > JOB {
+                return Err(Error::failure(format!(
+                    "reading the root volume was given up: it would take more than {} s",
+                    JOB.as_secs()
+                )));
+            }
             let Some((tag, body)) = wire::get(socket, &mut buffer)? else {
                 return Err(Error::failure("the process that reads the root volume is gone"));
             };
@@ -150,8 +161,8 @@ impl Child {
                         wire::put_json(socket, Tag::Want, &want(found))?;
                     }
                 }
-                Tag::Kernel => put(&mut talk.files.kernel, "kernel", body, LARGEST)?,
-                Tag::Ramdisk => put(&mut talk.files.ramdisk, "ramdisk", body, MAX_RAMDISK)?,
+                Tag::Kernel => talk.kernel.put("kernel", body, LARGEST)?,
+                Tag::Ramdisk => talk.ramdisk.put("ramdisk", body, MAX_RAMDISK)?,
                 Tag::End => return talk.over(body),
                 Tag::Job | Tag::Bytes | Tag::Fault | Tag::Want => return Err(wire::nonsense()),
             }
@@ -165,12 +176,40 @@ struct Talk {
     read: u64,
     text: Vec<u8>,
     answer: Option<Answer>,
-    files: Files,
+    kernel: Pieces,
+    ramdisk: Pieces,
+}
+
+/// A file that comes in pieces. All but the last are full, and an empty one is the end: there is an end to them.
+#[derive(Default)]
+struct Pieces {
+    file: Option<File>,
+    last: bool,
+    over: bool,
+}
+
+impl Pieces {
+    /// Add a piece; the file is made with the first.
+    fn put(&mut self, name: &str, piece: &[u8], limit: u64) -> Result<()> {
+        let doing = || format!("keep the {name} of a root volume");
+        if self.over || (self.last && !piece.is_empty()) {
+            return Err(wire::nonsense());
+        }
+        self.last = piece.len() < PIECE;
+        self.over = piece.is_empty();
+        if self.file.is_none() {
+            self.file = Some(fds::memfd(name)?);
+        }
+        let Some(file) = &mut self.file else { return Err(wire::nonsense()) };
+        file.write_all(piece).or_fail(doing)?;
+        let len = fds::len(file).or_fail(doing)?;
+        if len > limit { Err(wire::nonsense()) } else { Ok(()) }
+    }
 }
 
 impl Talk {
     fn count(&mut self, bytes: usize) -> Result<()> {
-        self.read += bytes as u64;
+        self.read += (bytes as u64).max(QUESTION);
         if self.read > MAX_READ {
             let gib = MAX_READ >> 30;
             return Err(Error::failure(format!(
@@ -182,6 +221,9 @@ impl Talk {
 
     /// A piece of the answer; the answer when it is whole.
     fn answered(&mut self, piece: &[u8]) -> Result<Option<&Answer>> {
+        if self.answer.is_some() {
+            return Err(wire::nonsense());
+        }
         if !piece.is_empty() {
             self.text.extend_from_slice(piece);
             let fits = self.text.len() as u64 <= MAX_ANSWER;
@@ -198,7 +240,9 @@ impl Talk {
             _ if !why.is_empty() => {
                 Err(Error::failure(clean(&String::from_utf8_lossy(&why[..why.len().min(1000)]))))
             }
-            Some(answer) => Ok((answer, self.files)),
+            Some(answer) => {
+                Ok((answer, Files { kernel: self.kernel.file, ramdisk: self.ramdisk.file }))
+            }
             None => Err(wire::nonsense()),
         }
     }
@@ -208,14 +252,52 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Add a piece to a file; it is made with the first.
-fn put(file: &mut Option<File>, name: &str, piece: &[u8], limit: u64) -> Result<()> {
-    let doing = || format!("keep the {name} of a root volume");
-    if file.is_none() {
-        *file = Some(fds::memfd(name)?);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a job whose child says `what` for ever.
+    fn told(what: &[(Tag, &[u8])]) -> Error {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let child = Child::from_socket(ours);
+        std::thread::scope(|scope| {
+            // Ends when the other end is closed.
+            scope.spawn(move || {
+                for (tag, body) in what.iter().cycle() {
+                    if wire::put(theirs.as_fd(), *tag, body).is_err() {
+                        return;
+                    }
+                }
+            });
+            let said = child.detect(&vec![0; 512]).unwrap_err();
+            drop(child);
+            said
+        })
     }
-    let Some(file) = file else { return Err(wire::nonsense()) };
-    file.write_all(piece).or_fail(doing)?;
-    let len = fds::len(file).or_fail(doing)?;
-    if len > limit { Err(wire::nonsense()) } else { Ok(()) }
+
+    #[test]
+    fn a_child_that_says_the_same_for_ever_is_given_up() {
+        let full = vec![7; PIECE];
+        let nonsense: [&[(Tag, &[u8])]; 6] = [
+            &[(Tag::Answer, b"\"Unpacked\""), (Tag::Answer, b"")],
+            &[(Tag::Kernel, b"")],
+            &[(Tag::Ramdisk, b"")],
+            &[(Tag::Kernel, b"x")],
+            &[(Tag::Ramdisk, &full), (Tag::Ramdisk, b"x")],
+            &[(Tag::Answer, b"x")],
+        ];
+        for what in nonsense {
+            assert!(told(what).message().contains("nonsense"), "{:?}", what[0].0);
+        }
+    }
+
+    #[test]
+    fn questions_without_an_answer_to_them_count() {
+        let mut talk = Talk::default();
+        let most = MAX_READ / QUESTION;
+        assert!((0..most).all(|_| talk.count(0).is_ok()));
+        assert!(talk.count(0).unwrap_err().message().contains("16 GiB"));
+    }
 }

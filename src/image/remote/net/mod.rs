@@ -10,6 +10,11 @@ use crate::image::package::Chunk;
 use crate::image::region::{Location, S3Location};
 use tokio::runtime::{Builder, Runtime};
 
+/// Most images and snapshots that a region is believed to have.
+const MAX_IDS: usize = 100_000;
+/// Most objects of content: 64 TiB in chunks of 4 MiB, before they are compressed.
+const MAX_BLOBS: usize = 1 << 24;
+
 /// A client, and what drives it.
 struct Driven<C> {
     client: C,
@@ -109,6 +114,6 @@ impl Objects for Driven<s3::Bucket> {
         self.runtime.block_on(self.client.stamp(name))
     }
     fn list(&self, place: &str) -> Answer<Vec<(String, u64)>> {
-        self.runtime.block_on(self.client.list_named(place))
+        self.runtime.block_on(self.client.list_named(place, MAX_BLOBS))
     }
 }

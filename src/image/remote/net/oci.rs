@@ -3,7 +3,9 @@
 //! An image is an artifact: the package is its config, the chunks are its layers, and its id is its tag. Credentials
 //! are those that `docker login` keeps.
 
-use super::{Answer, CONNECT, Fault, RegionClient, SILENCE, provide_cryptography, root_cause};
+use super::{
+    Answer, CONNECT, Fault, MAX_IDS, RegionClient, SILENCE, provide_cryptography, root_cause,
+};
 use crate::error::{OrFail, Result};
 use crate::image::package::{Chunk, is_digest};
 use base64::Engine;
@@ -13,6 +15,7 @@ use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
+use serde::Deserialize;
 use std::path::PathBuf;
 
 /// Media types: of the artifact, of the package and of a chunk.
@@ -24,13 +27,24 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const MAX_MANIFEST: usize = 4 << 20;
 /// Tags asked for at once.
 const TAGS: usize = 100;
+/// Longest list of so many: a tag has at most 128 characters.
+const MAX_TAGS_BODY: usize = 1 << 20;
 
 /// An open repository.
 pub(super) struct Repository {
     client: Client,
+    /// For what the other client would read without a bound.
+    http: reqwest::Client,
     registry: String,
     repository: String,
     auth: RegistryAuth,
+}
+
+/// The tags of a repository.
+#[derive(Deserialize)]
+struct Tags {
+    /// `null` where there are none any more.
+    tags: Option<Vec<String>>,
 }
 
 impl From<OciDistributionError> for Fault {
@@ -73,19 +87,58 @@ impl Repository {
             ..ClientConfig::default()
         };
         let client = Client::try_from(config).or_fail(|| format!("talk to {registry}"))?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .user_agent(concat!("spore/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .or_fail(|| format!("talk to {registry}"))?;
         let auth = credentials(registry).unwrap_or(RegistryAuth::Anonymous);
         let (registry, repository) = (registry.to_owned(), repository.to_owned());
-        Ok(Self { client, registry, repository, auth })
+        Ok(Self { client, http, registry, repository, auth })
     }
 
     fn tag(&self, id: &str) -> Reference {
         Reference::with_tag(self.registry.clone(), self.repository.clone(), id.to_owned())
     }
 
+    /// What the registry answers to `path` of the repository, of at most `limit` bytes.
+    async fn read(&self, path: &str, accept: &str, limit: usize) -> Answer<Vec<u8>> {
+        let name = self.tag("latest");
+        let token = self.client.auth(&name, &self.auth, RegistryOperation::Pull).await?;
+        let scheme = if is_loopback(&self.registry) { "http" } else { "https" };
+        let registry = name.resolve_registry();
+        let url = format!("{scheme}://{registry}/v2/{}/{path}", name.repository());
+        let request = self.http.get(url).header("Accept", accept);
+        let request = match (token, &self.auth) {
+            (Some(token), _) => request.bearer_auth(token),
+            (None, RegistryAuth::Basic(user, word)) => request.basic_auth(user, Some(word)),
+            _ => request,
+        };
+        let failed = |e: reqwest::Error| Fault::Failed(root_cause(&e));
+        let mut response = request.send().await.map_err(failed)?;
+        match response.status() {
+            status if status.is_success() => {}
+            status if status.as_u16() == 404 => return Err(Fault::Absent),
+            status if matches!(status.as_u16(), 401 | 403) => {
+                return Err(Fault::Denied(format!("it answers {status}")));
+            }
+            status => return Err(Fault::Failed(format!("it answers {status}"))),
+        }
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            if bytes.len() + piece.len() > limit {
+                let most = limit >> 20;
+                return Err(Fault::Failed(format!("its answer has more than {most} MiB")));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
     /// What says where, when no tag matters, and that we may.
     async fn anywhere(&self, operation: RegistryOperation) -> Answer<Reference> {
-        let name =
-            Reference::with_tag(self.registry.clone(), self.repository.clone(), "latest".into());
+        let name = self.tag("latest");
         self.client.auth(&name, &self.auth, operation).await?;
         Ok(name)
     }
@@ -93,27 +146,32 @@ impl Repository {
 
 impl RegionClient for Repository {
     async fn list(&self) -> Answer<Vec<String>> {
-        let name = self.anywhere(RegistryOperation::Pull).await?;
-        let (mut ids, mut last) = (Vec::new(), None::<String>);
+        let (mut ids, mut after) = (Vec::new(), String::new());
         loop {
-            let page = self.client.list_tags(&name, &self.auth, Some(TAGS), last.as_deref()).await;
-            let tags = match page.map_err(Fault::from) {
+            let path = format!("tags/list?n={TAGS}{after}");
+            let page = match self.read(&path, "application/json", MAX_TAGS_BODY).await {
                 // Nobody has pushed anything yet.
                 Err(Fault::Absent) => return Ok(ids),
-                page => page?.tags,
+                page => page?,
             };
-            let (full, next) = (tags.len(), tags.last().cloned());
+            let page: Tags =
+                serde_json::from_slice(&page).map_err(|e| Fault::Failed(e.to_string()))?;
+            let tags = page.tags.unwrap_or_default();
+            let next = tags.last().filter(|_| tags.len() >= TAGS);
+            let next = next.filter(|tag| is_tag(tag)).map(|tag| format!("&last={tag}"));
             ids.extend(tags);
-            if full < TAGS || next == last {
-                return Ok(ids);
+            if ids.len() > MAX_IDS {
+                return Err(Fault::Failed(format!("it lists more than {MAX_IDS} tags")));
             }
-            last = next;
+            match next.filter(|next| *next != after) {
+                Some(next) => after = next,
+                None => return Ok(ids),
+            }
         }
     }
 
     async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>> {
-        let tag = self.tag(id);
-        let (json, _) = self.client.pull_manifest_raw(&tag, &self.auth, &[MANIFEST]).await?;
+        let json = self.read(&format!("manifests/{id}"), MANIFEST, MAX_MANIFEST).await?;
         let manifest: OciImageManifest =
             serde_json::from_slice(&json).map_err(|e| Fault::Failed(e.to_string()))?;
         let digest = manifest.config.digest.strip_prefix("sha256:").unwrap_or_default();
@@ -180,6 +238,12 @@ fn descriptor(media_type: &str, digest: &str, size: u64) -> OciDescriptor {
         size: i64::try_from(size).unwrap_or(i64::MAX),
         ..OciDescriptor::default()
     }
+}
+
+/// Whether it is a tag as registries have them, which stands in a URL as it is. (distribution-spec, "Pulling manifests")
+fn is_tag(text: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (1..=128).contains(&text.len()) && text.chars().all(fine)
 }
 
 /// A registry on this machine speaks plain HTTP, as Docker has it.

@@ -2,7 +2,9 @@
 //!
 //! Credentials are in the environment, in AWS's variables; without them the bucket is asked anonymously.
 
-use super::{Answer, CONNECT, Fault, RegionClient, SILENCE, provide_cryptography, root_cause};
+use super::{
+    Answer, CONNECT, Fault, MAX_IDS, RegionClient, SILENCE, provide_cryptography, root_cause,
+};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::image::package::Chunk;
@@ -132,14 +134,18 @@ impl Bucket {
     }
 
     /// The objects of a directory below the prefix: the last part of each name, and when it was written.
-    pub(super) async fn list_named(&self, place: &str) -> Answer<Vec<(String, u64)>> {
-        let found: Vec<_> = self.store.list(Some(&self.path(place))).try_collect().await?;
-        let name = |path: &Path| path.filename().map(str::to_owned);
-        let time = |ms: i64| u64::try_from(ms).unwrap_or(0);
-        let all = found.iter().filter_map(|object| {
-            Some((name(&object.location)?, time(object.last_modified.timestamp_millis())))
-        });
-        Ok(all.collect())
+    /// More than `most` are none that we made.
+    pub(super) async fn list_named(&self, place: &str, most: usize) -> Answer<Vec<(String, u64)>> {
+        let mut listing = self.store.list(Some(&self.path(place)));
+        let mut all = Vec::new();
+        while let Some(object) = listing.try_next().await? {
+            let time = u64::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
+            all.extend(object.location.filename().map(|name| (name.to_owned(), time)));
+            if all.len() > most {
+                return Err(Fault::Failed(format!("it lists more than {most} objects in {place}")));
+            }
+        }
+        Ok(all)
     }
 
     /// Where the package of an image or a snapshot is.
@@ -151,8 +157,8 @@ impl Bucket {
 
 impl RegionClient for Bucket {
     async fn list(&self) -> Answer<Vec<String>> {
-        let mut all = self.list_named(IMAGES).await?;
-        all.extend(self.list_named(SNAPSHOTS).await?);
+        let mut all = self.list_named(IMAGES, MAX_IDS).await?;
+        all.extend(self.list_named(SNAPSHOTS, MAX_IDS).await?);
         let ids = all.iter().filter_map(|(name, _)| name.strip_suffix(".json"));
         Ok(ids.map(str::to_owned).collect())
     }
