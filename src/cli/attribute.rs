@@ -226,6 +226,8 @@ fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
                     Err(e) if e.code() == Some("InvalidSnapshot.InUse") => {
                         eprintln!("spore: note: {id} stays: {}", e.message());
                     }
+                    // Of an image that failed before it was made, or deleted since.
+                    Err(e) if e.code() == Some("InvalidSnapshot.NotFound") => {}
                     deleted => deleted?,
                 }
             }
