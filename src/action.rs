@@ -94,6 +94,17 @@ pub fn parse_size(text: &str) -> Result<u64> {
     parse_bytes(text, 30, "GiB")
 }
 
+/// Percent of one CPU: `50` or `50%`, 1 to 6400.
+///
+/// # Errors
+/// Not such a number.
+pub fn parse_percent(text: &str) -> Result<u32> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|percent| (1..=6400).contains(percent)).ok_or_else(|| {
+        Error::usage(format!("'{}' is not a percentage from 1 to 6400", text.escape_debug()))
+    })
+}
+
 fn parse_bytes(text: &str, plain: u32, unit_of_plain: &str) -> Result<u64> {
     let bad = || {
         Error::usage(format!(
@@ -170,6 +181,14 @@ mod tests {
         }
         for bad in ["", "M", "-1", "1X", "1e30", "99999999999999T", "0.3b", "1..2G"] {
             assert!(parse_memory(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn percentages() {
+        assert_eq!((parse_percent("50").unwrap(), parse_percent("150%").unwrap()), (50, 150));
+        for bad in ["", "0", "%", "-1", "6401", "1.5", "50 %"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::skip::{is_root, skip};
+use common::skip::{is_root, skip, skip_anywhere};
 use common::{Store, has_kvm};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -138,6 +138,34 @@ fn a_user_who_may_have_no_more_processes_is_told_so() {
             other.spore("100", &[&["terminate"], &ids[..]].concat());
         }
     }
+}
+
+#[test]
+fn a_limit_holds_or_is_refused_by_name() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let run = [&WAITS[..], &["--cpu-quota", "50%", "--memory-max", "128M"]].concat();
+    let done = store.spore(&run);
+    if !done.status.success() {
+        // No user may make such a group everywhere; nothing is left of the attempt.
+        let said = stderr(&done);
+        assert_eq!((done.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains("UnsupportedOperation") && said.contains("control group"), "{said}");
+        assert_eq!(store.ok(&["ls", "-q"]), "");
+        return skip_anywhere("no control group can be made here");
+    }
+    let id = String::from_utf8(done.stdout).unwrap().trim().to_owned();
+    let described = store.describe(&id);
+    assert_eq!(described["Spore"]["Limits"]["CpuQuota"], 50);
+    let group = PathBuf::from(described["Spore"]["ControlGroup"].as_str().unwrap());
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).unwrap();
+    assert_eq!(read("cpu.max").trim(), "50000 100000");
+    assert_eq!(read("memory.max").trim(), (128 << 20).to_string());
+    assert!(read("cgroup.procs").lines().any(|pid| pid == store.pid(&id).unwrap().to_string()));
+    store.ok(&["terminate", &id]);
+    assert!(!group.exists(), "the group goes with the instance");
 }
 
 fn wait_until(what: &str, mut is: impl FnMut() -> bool) {

@@ -2,7 +2,7 @@
 
 use super::filter::Filter;
 use super::output::Output;
-use crate::action::{Count, Until, parse_duration, parse_memory};
+use crate::action::{Count, Until, parse_duration, parse_memory, parse_percent};
 use crate::image::record::{RootDeviceType, Tag};
 use crate::plan::{DiskLimits, Engine, Transport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -278,6 +278,13 @@ pub struct Run {
     /// Launch no more than fit into the memory that running instances leave of the host's; without this it is a warning
     #[arg(long)]
     pub no_overcommit: bool,
+    /// CPU time that each instance may take at most: percent of one CPU, 1 to 6400. It needs a control group (v2) that
+    /// this user may divide; so does --memory-max
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub cpu_quota: Option<u32>,
+    /// Memory that each instance may take at most, its VMM's own included: 512M, 2G. One that wants more is ended
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory_max: Option<u64>,
     /// Name: the tag Name of every instance
     #[arg(long, value_parser = parse_name)]
     pub name: Option<String>,

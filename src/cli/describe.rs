@@ -228,6 +228,11 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
         fields.push(("CommandLine", instance.spore.command_line.clone()));
     }
     fields.push(("Uuid", instance.spore.uuid.clone()));
+    let limits = &instance.spore.limits;
+    fields.extend(limits.cpu_quota.iter().map(|percent| ("CpuQuota", format!("{percent}%"))));
+    fields.extend(limits.memory_max.iter().map(|bytes| ("MemoryMax", human_bytes(*bytes))));
+    let group = instance.spore.control_group.iter();
+    fields.extend(group.map(|group| ("ControlGroup", group.display().to_string())));
     fields.extend(instance.spore.pid.iter().map(|pid| ("Pid", pid.to_string())));
     let tags = instance.tags.iter().filter(|tag| tag.key != "Name");
     fields.extend(tags.map(|tag| ("Tag", format!("{}={}", tag.key, tag.value))));

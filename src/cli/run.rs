@@ -13,7 +13,7 @@ use crate::image::record::{BlockDeviceMapping, Tag};
 use crate::instance::console;
 use crate::instance::dir::InstanceDir;
 use crate::instance::launch;
-use crate::instance::record::{Record, State};
+use crate::instance::record::{Limits, Record, State};
 use crate::service::{self, Waited};
 use crate::store::Store;
 use crate::volume::owner_id;
@@ -96,6 +96,7 @@ fn action(args: &Run) -> Result<RunInstances> {
             limits: args.limit.unwrap_or_default(),
             transport: args.transport.map(Into::into),
             no_overcommit: args.no_overcommit,
+            limits: Limits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
             tags,
         },
         user_data: args.user_data.as_deref().map(user_data).transpose()?,

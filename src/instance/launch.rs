@@ -1,7 +1,7 @@
 //! From what was asked for to N exact plans, without touching anything.
 
 use super::mapping;
-use super::record::{Ephemeral, ShutdownBehavior};
+use super::record::{Ephemeral, Limits, ShutdownBehavior};
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Error, Result};
@@ -61,6 +61,8 @@ pub struct Request {
     pub transport: Option<Transport>,
     /// Launch no more than the host has memory for, all that runs included.
     pub no_overcommit: bool,
+    /// What each may take of the host.
+    pub limits: Limits,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
 }
@@ -136,6 +138,9 @@ pub struct LaunchPlan {
     pub transport: Transport,
     /// Tags.
     pub tags: Vec<Tag>,
+    /// What it may take of the host.
+    #[serde(skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The image's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<ProductCode>,
@@ -255,6 +260,7 @@ pub fn resolve(
             limits: request.limits,
             transport,
             tags: request.tags.clone(),
+            limits: request.limits,
             product_codes: image.product_codes.clone(),
             hourly_rate: image.hourly_rate.clone(),
         })

@@ -1,6 +1,7 @@
 //! Launch, stop, start, reboot, terminate: each transition under the instance's lock, no wait under it
 //! but for the VMM itself.
 
+use super::cgroup;
 use super::client::ask;
 use super::dir::{self, InstanceDir};
 use super::launch::LaunchPlan;
@@ -64,6 +65,9 @@ fn undo(store: &Store, record: &Record) -> Result<()> {
     let dir = InstanceDir::new(store, &record.instance.instance_id);
     let Some(locked) = dir.lock()? else { return Ok(()) };
     end_vmm(&dir)?;
+    if let Some(group) = &locked.record.instance.spore.control_group {
+        cgroup::remove(group);
+    }
     supply::remove_volumes(store, &locked.record)?;
     locked.remove()
 }
@@ -93,9 +97,11 @@ fn bring_up(
     entry: Option<&str>,
 ) -> Result<()> {
     let prepared = prepare::open(dir, &mut locked.record, wait, entry)?;
-    if !wait {
-        // Saved before there is a VMM that might outlive us.
+    if !wait || prepared.group.is_some() {
+        // Saved before there is a VMM, or a control group, that might outlive us.
         dir::save(locked)?;
+    }
+    if !wait {
         return spawn::spawn(dir, prepared).map(|_| ());
     }
     let spawned = spawn::spawn(dir, prepared)?;

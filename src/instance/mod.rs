@@ -13,6 +13,7 @@
 //! | `user-data` | as given to `run` |
 
 pub mod attach;
+pub mod cgroup;
 pub mod client;
 pub mod console;
 pub mod dir;

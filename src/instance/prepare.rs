@@ -1,5 +1,6 @@
 //! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
 
+use super::cgroup;
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::firmware;
 use super::host;
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 /// Most request queues of a disk: more vCPUs share them.
 const MAX_QUEUES: u16 = 4;
@@ -28,6 +30,8 @@ pub struct Prepared {
     pub plan: VmPlan,
     /// Descriptors and their numbers in the VMM.
     pub fds: Fds,
+    /// The control group that it is put into.
+    pub group: Option<PathBuf>,
     /// Our end of the ready pipe.
     pub ready: File,
 }
@@ -114,6 +118,9 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
 /// Remove an instance that never came up. What fails here, the next command does again: the record is
 /// pending and its VMM gone.
 pub fn undo(store: &Store, locked: Locked<Record>) {
+    if let Some(group) = &locked.record.instance.spore.control_group {
+        cgroup::remove(group);
+    }
     if supply::remove_volumes(store, &locked.record).is_ok() {
         let _ = locked.remove();
     }
@@ -163,6 +170,8 @@ fn record(plan: &LaunchPlan) -> Record {
                 pid: None,
                 starts: 0,
                 console_start: 0,
+                limits: plan.limits,
+                control_group: None,
                 hourly_rate: plan.hourly_rate.clone(),
                 ended_at: None,
                 terminated_at: None,
@@ -223,7 +232,11 @@ pub fn open(
         first_io: None,
         sandbox: true,
     };
-    Ok(Prepared { plan, fds, ready: ready.into() })
+    // Last: what fails before leaves none.
+    let limits = record.instance.spore.limits;
+    let group = (!limits.is_none()).then(|| cgroup::make(dir.id(), &limits)).transpose()?;
+    record.instance.spore.control_group.clone_from(&group);
+    Ok(Prepared { plan, fds, group, ready: ready.into() })
 }
 
 /// What the VMM executes first: the firmware that boots the root device, a kernel, or what a boot menu says.

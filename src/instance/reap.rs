@@ -3,6 +3,7 @@
 //! A VMM tells nobody that it ends. Whoever looks next sees that `vmm.lock` is free, reads the last line of
 //! the report and brings the record up to date: [`settle`] decides, [`refresh`] does it under the lock.
 
+use super::cgroup;
 use super::dir::{self, InstanceDir};
 use super::record::{Record, ShutdownBehavior, State, StateReason};
 use super::supply;
@@ -221,6 +222,9 @@ pub fn finish(
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
     instance.spore.engines.clear();
+    if let Some(group) = instance.spore.control_group.take() {
+        cgroup::remove(&group);
+    }
     let mut saved = reports.into_iter().rev().filter_map(|report| match report {
         VmReport::Saved { environment, .. } => Some(environment),
         _ => None,

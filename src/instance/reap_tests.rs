@@ -50,6 +50,8 @@ pub fn record(
                 pid: Some(1),
                 starts,
                 console_start: 0,
+                limits: Default::default(),
+                control_group: None,
                 hourly_rate: None,
                 ended_at: None,
                 terminated_at: None,

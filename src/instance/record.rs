@@ -106,6 +106,12 @@ pub struct Spore {
     /// Empty disks, new at every start, after the volumes in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ephemeral: Vec<Ephemeral>,
+    /// What it may take of the host.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
+    /// The control group that holds it to that while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_group: Option<PathBuf>,
     /// The VMM's process id while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -122,6 +128,25 @@ pub struct Spore {
     /// Milliseconds since the epoch of its termination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated_at: Option<u64>,
+}
+
+/// What an instance may take of the host, by a control group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Percent of one CPU: 1 to 6400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<u32>,
+    /// Bytes of memory, the guest's and the VMM's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max: Option<u64>,
+}
+
+impl Limits {
+    /// True if it may take what it gets.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An instance-store disk beside the root: `ephemeralN` of an image's mapping.

@@ -1,5 +1,6 @@
 //! Starting a VMM process and hearing whether it came up.
 
+use super::cgroup;
 use super::dir::{InstanceDir, VMM_LOG};
 use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
@@ -33,7 +34,7 @@ pub struct Spawned {
 /// # Errors
 /// No more processes or descriptors.
 pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
-    let Prepared { plan, fds, ready } = prepared;
+    let Prepared { plan, fds, group, ready } = prepared;
     let plan = plan.to_bytes()?;
     let pid = start(
         &plan,
@@ -41,7 +42,8 @@ pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
         &dir.open_log(VMM_LOG)?,
         dir.id().as_str(),
     )?;
-    let noted = dir.write_pid(pid);
+    let joined = group.map_or(Ok(()), |group| cgroup::join(&group, pid));
+    let noted = dir.write_pid(pid).and(joined);
     drop(fds);
     if let Err(error) = noted {
         // No command could end it later. It is our child, so its number is nobody else's.
