@@ -111,6 +111,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/instance/prepare.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
     ("src/instance/lifecycle.rs", "a process that holds a lock in a directory of the user's"),
     ("src/instance/spawn.rs", "/dev/null, and a child of its own"),
+    ("src/instance/cgroup.rs", "/proc and cgroup v2's file system"),
     ("src/instance/firmware.rs", "firmware, which the host or the user has"),
     ("src/pvgrub/ask.rs", "/dev/null"),
     ("src/cli/create.rs", "/dev/null"),

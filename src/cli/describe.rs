@@ -178,7 +178,7 @@ fn disks(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, Str
         line.extend(live.map(io));
         ("Disk", line)
     };
-    let limits = &instance.spore.limits;
+    let limits = &instance.spore.disk_limits;
     let limits = (!limits.are_none()).then(|| ("DiskLimits", super::limit::text(limits)));
     let any = instance.state != State::Terminated;
     let limits = limits.filter(|_| any);
@@ -228,7 +228,7 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
         fields.push(("CommandLine", instance.spore.command_line.clone()));
     }
     fields.push(("Uuid", instance.spore.uuid.clone()));
-    let limits = &instance.spore.limits;
+    let limits = &instance.spore.cgroup_limits;
     fields.extend(limits.cpu_quota.iter().map(|percent| ("CpuQuota", format!("{percent}%"))));
     fields.extend(limits.memory_max.iter().map(|bytes| ("MemoryMax", human_bytes(*bytes))));
     let group = instance.spore.control_group.iter();

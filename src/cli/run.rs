@@ -13,7 +13,7 @@ use crate::image::record::{BlockDeviceMapping, Tag};
 use crate::instance::console;
 use crate::instance::dir::InstanceDir;
 use crate::instance::launch;
-use crate::instance::record::{Limits, Record, State};
+use crate::instance::record::{CgroupLimits, Record, State};
 use crate::service::{self, Waited};
 use crate::store::Store;
 use crate::volume::owner_id;
@@ -93,10 +93,10 @@ fn action(args: &Run) -> Result<RunInstances> {
             terminate_on_shutdown: args.rm,
             block_device_mappings: mappings(args.block_device_mappings.as_deref())?,
             engine: args.engine.into(),
-            limits: args.limit.unwrap_or_default(),
+            disk_limits: args.limit.unwrap_or_default(),
             transport: args.transport.map(Into::into),
             no_overcommit: args.no_overcommit,
-            limits: Limits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
+            cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
             tags,
         },
         user_data: args.user_data.as_deref().map(user_data).transpose()?,

@@ -1,11 +1,11 @@
-//! Limits of an instance by a control group of its own. (Linux, Documentation/admin-guide/cgroup-v2.rst)
+//! CgroupLimits of an instance by a control group of its own. (Linux, Documentation/admin-guide/cgroup-v2.rst)
 //!
 //! The group is made where this user may make one: below the nearest group, from the launcher's own upwards, that is the
 //! user's to write and hands the controllers on. Where none does but the launcher's own could, the launcher moves into a
 //! child of it first, for a group that hands controllers on has no processes ("No Internal Process Constraint"). A
 //! group is removed by whoever finds its VM ended.
 
-use super::record::Limits;
+use super::record::CgroupLimits;
 use crate::error::{Error, OrFail, Result};
 use crate::id::InstanceId;
 use rustix::fs::{Access, access};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Microseconds in which a quota is measured, the kernel's own.
 const PERIOD: u64 = 100_000;
 
-impl Limits {
+impl CgroupLimits {
     fn controllers(&self) -> Vec<&'static str> {
         let cpu = self.cpu_quota.map(|_| "cpu");
         cpu.into_iter().chain(self.memory_max.map(|_| "memory")).collect()
@@ -27,7 +27,7 @@ impl Limits {
 ///
 /// # Errors
 /// `UnsupportedOperation`: this user can make none here; the line says what is missing.
-pub fn make(id: &InstanceId, limits: &Limits) -> Result<PathBuf> {
+pub fn make(id: &InstanceId, limits: &CgroupLimits) -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").or_fail(|| "read the mounts")?;
     let own = fs::read_to_string("/proc/self/cgroup").or_fail(|| "read the control group")?;
     let root = mount(&mounts).ok_or_else(|| missing(limits, "cgroup v2 is not mounted"))?;
@@ -45,7 +45,7 @@ fn mount(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(of)
 }
 
-fn make_at(root: &Path, own: &str, id: &InstanceId, limits: &Limits) -> Result<PathBuf> {
+fn make_at(root: &Path, own: &str, id: &InstanceId, limits: &CgroupLimits) -> Result<PathBuf> {
     let own = root.join(own.trim_start_matches('/'));
     let needed = limits.controllers();
     let mut within = own.ancestors().take_while(|dir| dir.starts_with(root));
@@ -117,7 +117,7 @@ fn hand_on(own: &Path, needed: &[&str]) -> Result<(), String> {
     })
 }
 
-fn missing(limits: &Limits, why: &str) -> Error {
+fn missing(limits: &CgroupLimits, why: &str) -> Error {
     Error::refused(
         "UnsupportedOperation",
         format!(
@@ -167,7 +167,7 @@ mod tests {
         fs::read_to_string(path).unwrap()
     }
 
-    const BOTH: Limits = Limits { cpu_quota: Some(150), memory_max: Some(1 << 30) };
+    const BOTH: CgroupLimits = CgroupLimits { cpu_quota: Some(150), memory_max: Some(1 << 30) };
 
     #[test]
     fn the_nearest_group_that_hands_on_gets_it() {
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(read(&group.join("cgroup.procs")), "4711");
         // It is there from an earlier run.
         assert_eq!(make_at(root.path(), "/app/shell", &id(), &BOTH).unwrap(), group);
-        let memory = Limits { cpu_quota: None, memory_max: Some(64 << 20) };
+        let memory = CgroupLimits { cpu_quota: None, memory_max: Some(64 << 20) };
         assert!(make_at(root.path(), "/app", &id(), &memory).is_ok());
     }
 

@@ -1,7 +1,7 @@
 //! From what was asked for to N exact plans, without touching anything.
 
 use super::mapping;
-use super::record::{Ephemeral, Limits, ShutdownBehavior};
+use super::record::{CgroupLimits, Ephemeral, ShutdownBehavior};
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Error, Result};
@@ -56,13 +56,13 @@ pub struct Request {
     /// How the host does disk I/O.
     pub engine: Engine,
     /// What each guest may have of each of its disks.
-    pub limits: DiskLimits,
+    pub disk_limits: DiskLimits,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<Transport>,
     /// Launch no more than the host has memory for, all that runs included.
     pub no_overcommit: bool,
     /// What each may take of the host.
-    pub limits: Limits,
+    pub cgroup_limits: CgroupLimits,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
 }
@@ -133,14 +133,14 @@ pub struct LaunchPlan {
     pub engine: Engine,
     /// What the guest may have of each of its disks.
     #[serde(skip_serializing_if = "DiskLimits::are_none")]
-    pub limits: DiskLimits,
+    pub disk_limits: DiskLimits,
     /// How the guest finds its devices.
     pub transport: Transport,
     /// Tags.
     pub tags: Vec<Tag>,
     /// What it may take of the host.
-    #[serde(skip_serializing_if = "Limits::is_none")]
-    pub limits: Limits,
+    #[serde(skip_serializing_if = "CgroupLimits::is_none")]
+    pub cgroup_limits: CgroupLimits,
     /// The image's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<ProductCode>,
@@ -257,10 +257,10 @@ pub fn resolve(
                 ShutdownBehavior::Stop
             },
             engine: request.engine,
-            limits: request.limits,
+            disk_limits: request.disk_limits,
             transport,
             tags: request.tags.clone(),
-            limits: request.limits,
+            cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
             hourly_rate: image.hourly_rate.clone(),
         })

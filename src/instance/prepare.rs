@@ -164,13 +164,13 @@ fn record(plan: &LaunchPlan) -> Record {
                 uuid: plan.uuid.clone(),
                 transport: plan.transport,
                 engine: plan.engine,
-                limits: plan.limits,
+                disk_limits: plan.disk_limits,
                 engines: Vec::new(),
                 ephemeral: plan.ephemeral.clone(),
                 pid: None,
                 starts: 0,
                 console_start: 0,
-                limits: plan.limits,
+                cgroup_limits: plan.cgroup_limits,
                 control_group: None,
                 hourly_rate: plan.hourly_rate.clone(),
                 ended_at: None,
@@ -233,7 +233,7 @@ pub fn open(
         sandbox: true,
     };
     // Last: what fails before leaves none.
-    let limits = record.instance.spore.limits;
+    let limits = record.instance.spore.cgroup_limits;
     let group = (!limits.is_none()).then(|| cgroup::make(dir.id(), &limits)).transpose()?;
     record.instance.spore.control_group.clone_from(&group);
     Ok(Prepared { plan, fds, group, ready: ready.into() })
@@ -286,7 +286,7 @@ fn open_disk(fds: &mut Fds, mapping: &Mapping, instance: &Instance, opened: Open
         hold: Some(fds.add(opened.hold)),
         engine: instance.spore.engine,
         queues: queues(instance),
-        limits: instance.spore.limits,
+        limits: instance.spore.disk_limits,
     }
 }
 
@@ -299,7 +299,7 @@ fn ephemeral_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<Disk
         hold: None,
         engine: instance.spore.engine,
         queues: queues(instance),
-        limits: instance.spore.limits,
+        limits: instance.spore.disk_limits,
     })
 }
 

@@ -99,7 +99,7 @@ pub struct Spore {
     pub engine: Engine,
     /// What the guest may have of each of its disks.
     #[serde(default, skip_serializing_if = "DiskLimits::are_none")]
-    pub limits: DiskLimits,
+    pub disk_limits: DiskLimits,
     /// The engine in use by each of [`Instance::disks`] while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,
@@ -107,8 +107,8 @@ pub struct Spore {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ephemeral: Vec<Ephemeral>,
     /// What it may take of the host.
-    #[serde(default, skip_serializing_if = "Limits::is_none")]
-    pub limits: Limits,
+    #[serde(default, skip_serializing_if = "CgroupLimits::is_none")]
+    pub cgroup_limits: CgroupLimits,
     /// The control group that holds it to that while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_group: Option<PathBuf>,
@@ -133,7 +133,7 @@ pub struct Spore {
 /// What an instance may take of the host, by a control group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Limits {
+pub struct CgroupLimits {
     /// Percent of one CPU: 1 to 6400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_quota: Option<u32>,
@@ -142,7 +142,7 @@ pub struct Limits {
     pub memory_max: Option<u64>,
 }
 
-impl Limits {
+impl CgroupLimits {
     /// True if it may take what it gets.
     pub fn is_none(&self) -> bool {
         *self == Self::default()

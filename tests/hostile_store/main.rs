@@ -62,6 +62,7 @@ fn run(world: &World, uid: u32, args: &[String]) -> Run {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(std::fs::File::create(&errors).unwrap());
     let begun = Instant::now();
+    #[expect(clippy::zombie_processes, reason = "wait4 below takes it away")]
     let child = command.spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
