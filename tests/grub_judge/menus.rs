@@ -333,9 +333,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "unclosed-at-the-end",
-        concat!(
-            "menuentry a { linux /boot/k1\n}\nmenuentry b { linux /boot/k2\n}\nset default=1\nmenuentry c { linux /boot/k3\n"
-        ),
+        "menuentry a { linux /boot/k1\n}\nmenuentry b { linux /boot/k2\n}\nset default=1\nmenuentry c { linux /boot/k3\n",
     ),
     case(
         "if-without-fi",
