@@ -76,32 +76,35 @@ impl BlkQueue {
         self.answer(chain, status, VIRTIO_BLK_S_OK, id.len() as u32 + u32::from(whole))
     }
 
-    /// Begin what is left of the request that waits, as far as that goes now.
-    fn advance(&mut self) {
-        let Some((token, ram)) = self.waiting.zip(self.ram.as_ref()) else { return };
+    /// Begin what is left of the request that waits, as far as that goes now. True if a step of it was begun.
+    fn advance(&mut self) -> bool {
+        let Some((token, ram)) = self.waiting.zip(self.ram.as_ref()) else { return false };
+        let mut begun = false;
         self.due = None;
         while let Some(pending) = self.pending.get_mut(token) {
             if pending.work.is_over() {
                 self.waiting = None;
-                return;
+                break;
             }
             if self.flying >= WINDOW || self.cease.is_set() {
-                return;
+                break;
             }
             if let Some(throttle) = &self.shared.throttle {
                 let mut throttle = throttle.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(wait) = throttle.take(!pending.admitted, pending.work.next_len()) {
                     self.due = Some(Instant::now() + wait);
-                    return;
+                    break;
                 }
                 pending.admitted = true;
             }
-            let Some((op, len)) = pending.work.step(ram) else { return };
+            let Some((op, len)) = pending.work.step(ram) else { break };
             pending.operations += 1;
             pending.flying += len;
             self.flying += u64::from(len);
             self.queue.submit(token, op);
+            begun = true;
         }
+        begun
     }
 
     /// What is not begun of the request that waits never will be.
@@ -259,10 +262,10 @@ impl QueueHandler for BlkQueue {
             if self.cease.is_set() {
                 self.forget();
             }
-            self.advance();
-            // A flush may have followed a write; with a synchronous engine it is finished, too.
+            let begun = self.advance();
+            // What was begun now, and a flush that followed a write, may be finished, too.
             // An error of the kick comes again at the worker's next one.
-            if idle || self.queue.kick().is_err() {
+            if (idle && !begun) || self.queue.kick().is_err() {
                 return;
             }
         }
