@@ -44,11 +44,8 @@ pub fn main() -> ExitCode {
     if arguments.next_if(|first| first == image::import::external::SUBCOMMAND).is_some() {
         return image::import::external::main(arguments);
     }
-    if arguments.next_if(|first| first == image::secrets::SUBCOMMAND).is_some() {
-        return image::secrets::main(arguments);
-    }
-    if arguments.next_if(|first| first == image::modules::SUBCOMMAND).is_some() {
-        return image::modules::main(arguments);
+    if let Some(code) = image::child::main(&mut arguments) {
+        return code;
     }
     if arguments.next_if(|first| first == pvgrub::SUBCOMMAND).is_some() {
         return pvgrub::main();

@@ -5,6 +5,7 @@ mod servers;
 
 use common::Store;
 use common::images::{data, error_of, noise, objects, refusal, show};
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -344,6 +345,32 @@ fn a_signature_makes_nothing_safe() {
     let path = make(plain, MIB, &same);
     store.ok(&["image", "register", &path, "--name", "good", "--key", &key, "--cert", &cert]);
     assert!(fs::read(data(&store, "good")).unwrap() == bytes[..MIB]);
+    // Of EC2's time: kernels by short ids, of which PV-GRUB's are known.
+    let boots = |kernel: &str| {
+        let ids = format!("<kernel_id>{kernel}</kernel_id><ramdisk_id>ari-a51cf9cc</ramdisk_id>");
+        let edit = move |xml: String| {
+            xml.replace("x86_64</architecture>", &format!("x86_64</architecture>{ids}"))
+        };
+        make(plain, MIB, &edit)
+    };
+    for (n, (aki, ours)) in [
+        ("aki-427d952b", "aki-pv-grub-hd0"),
+        ("aki-b4aa75dd", "aki-pv-grub-hd00"),
+        ("aki-919dcaf8", "aki-pv-grub-hd0"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let (path, name) = (boots(aki), format!("pv-{n}"));
+        store.ok(&["image", "register", &path, "--name", &name, "--key", &key, "--cert", &cert]);
+        let image = show(&store, &name);
+        assert_eq!((&image["KernelId"], &image["RamdiskId"]), (&(*ours).into(), &Value::Null));
+    }
+    let path = boots("aki-a71cf9ce");
+    let args = ["image", "register", &path, "--name", "old", "--key", &key, "--cert", &cert];
+    assert!(refused(&store, &args, "InvalidAKIID.NotFound").contains("--kernel"));
+    store.ok(&[&args[..], &["--kernel", "aki-pv-grub-hd0"]].concat());
+    assert_eq!(show(&store, "old")["KernelId"], "aki-pv-grub-hd0");
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub fn drive(data: &[u8]) {
     let head = &data[..data.len().min(format::HEAD)];
     let tail = data.last_chunk::<512>();
     let _ = format::compression(head);
+    let _ = format::what(head, tail);
     let _ = format::detect(head, tail);
     let _ = format::detect(head, None);
 }

@@ -41,7 +41,7 @@ impl ImportSource for Reader {
 ///
 /// # Errors
 /// `InvalidData` for bad metadata; `PermissionDenied` if the image names a backing file.
-pub fn import_source(file: File, format: DiskFormat) -> io::Result<Box<dyn ImportSource>> {
+pub fn import_source(file: File, format: DiskFormat) -> io::Result<Reader> {
     let chain = Chain::open(vec![(file, format)])?;
     if let Some(Layer::Qcow2(image)) = chain.layers.first().map(|layer| &**layer) {
         if let Some(name) = &image.header.backing {
@@ -55,5 +55,5 @@ pub fn import_source(file: File, format: DiskFormat) -> io::Result<Box<dyn Impor
         }
         image.verify()?;
     }
-    Ok(Box::new(Reader::from_chain(chain)))
+    Ok(Reader::from_chain(chain))
 }

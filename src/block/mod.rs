@@ -7,6 +7,7 @@ mod chain;
 #[cfg(test)]
 mod crash_tests;
 mod disk;
+pub mod foreign;
 mod guard;
 mod host;
 #[cfg(test)]

@@ -43,6 +43,10 @@ impl Reader {
         Self { chain }
     }
 
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     /// Bytes of the disk; a multiple of 512.
     pub fn size(&self) -> u64 {
         self.chain.size()

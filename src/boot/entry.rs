@@ -23,7 +23,7 @@ const fn gdt(mode: Mode) -> [u64; 6] {
 }
 
 /// The mode that a kernel is entered in: what it was compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Mode {
     /// 64-bit, with paging.
     Long,

@@ -1,6 +1,6 @@
 //! `spore image create`.
 
-use super::image::{CANCELLED, cancellable, tag};
+use super::image::{cancellable, cancelled, tag};
 use super::output::Output;
 use super::select;
 use crate::action::parse_duration;
@@ -87,7 +87,7 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
         false => Ok(()),
     };
     let Some(created) = cancellable(|| imaging::create(store, &dir, request, begun))? else {
-        return Ok(ExitCode::from(CANCELLED));
+        return Ok(cancelled());
     };
     if args.in_background {
         return Ok(ExitCode::SUCCESS);

@@ -10,12 +10,12 @@ use crate::id::SnapshotId;
 use crate::image::arrival;
 use crate::image::bundle::{self, RegisterBundle};
 use crate::image::catalog::{self, Manifest};
-use crate::image::export::{self, read::Input};
-use crate::image::import::{Options, Source, SourceFormat, cancel};
+use crate::image::export;
+use crate::image::import::{self, Opened, Options, Reading, Source, SourceFormat, cancel};
 use crate::image::kernel::{self, Registered};
 use crate::image::package::NewImage;
 use crate::image::record::{Image, Kernel, Ramdisk, RootDeviceType, Tag};
-use crate::store::Store;
+use crate::store::{Staging, Store};
 use clap::{Args, Subcommand};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,10 @@ const MAX_MANIFEST: u64 = 1 << 20;
 pub enum ImageCommand {
     /// Import a disk and register an image of it; prints the image's id
     ///
-    /// The disk may be raw, qcow2, vmdk, vhd or vhdx, compressed by gzip, xz or zstd or not at all. It is
-    /// copied into the store as a snapshot: sparse, checksummed, never modified afterwards. An image that refers to
-    /// other files (a backing file, extents) is refused. vmdk, vhdx and dynamic vhd need qemu-img.
+    /// The disk may be raw, qcow2, vmdk, vhd or vhdx, compressed by gzip, xz, zstd, lz4 or bzip2 or not at all, or the one
+    /// disk in a tar archive, an OVA or a zip archive. It is copied into the store as a snapshot: sparse, checksummed,
+    /// never modified afterwards. An image that refers to other files (a backing file, extents) is refused, and so is
+    /// what is no disk; --format raw takes any file as it is.
     ///
     /// What 'spore image export' wrote is taken in with all that belongs to it: its kernel, its description, its tags.
     ///
@@ -274,11 +275,11 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
         ImageCommand::Export { image, file } => {
             let image = catalog::resolve(&store, image)?;
             let done = cancellable(|| export::to(&store, &image, file))?;
-            Ok(done.map_or(ExitCode::from(CANCELLED), |()| ExitCode::SUCCESS))
+            Ok(done.map_or(cancelled(), |()| ExitCode::SUCCESS))
         }
         ImageCommand::Bundle(args) => {
             let made = cancellable(|| super::bundle::bundle(&store, args))?;
-            let Some(location) = made else { return Ok(ExitCode::from(CANCELLED)) };
+            let Some(location) = made else { return Ok(cancelled()) };
             select::made(output, "ImageLocation", &location)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -302,8 +303,10 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
     }
 }
 
-/// The exit code of a command that ^C ended: 128 + SIGINT, as shells have it.
-pub const CANCELLED: u8 = 130;
+/// The end of a command that was cancelled.
+pub fn cancelled() -> ExitCode {
+    ExitCode::from(cancel::exit_code())
+}
 
 /// Run something long that ^C undoes. `None` if it was.
 ///
@@ -323,7 +326,7 @@ pub fn cancellable<T>(work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
 /// Print a new image's id.
 fn told(output: Output, image: Option<Image>) -> Result<ExitCode> {
     match image {
-        None => Ok(ExitCode::from(CANCELLED)),
+        None => Ok(cancelled()),
         Some(image) => {
             select::made(output, "ImageId", image.image_id.as_str())?;
             Ok(ExitCode::SUCCESS)
@@ -379,11 +382,14 @@ impl<'a> Undo<'a> {
 
 /// Import a disk or an exported image, whichever it is.
 fn import_any(store: &Store, args: &ImportArgs) -> Result<Image> {
-    match export::read::sniff(Source::from_argument(args.disk.clone()))? {
-        Input::Exported(_) if args.boot.kernel.is_some() || args.boot.cmdline.is_some() => {
+    let staging = Staging::new(store)?;
+    let options = Options { format: args.format.format, progress: true };
+    let source = Source::from_argument(args.disk.clone());
+    match import::open(&source, staging.path(), &options)? {
+        Opened::Exported(_) if args.boot.kernel.is_some() || args.boot.cmdline.is_some() => {
             Err(Error::usage("an exported image brings its own kernel and command line"))
         }
-        Input::Exported(stream) => {
+        Opened::Exported(reading) => {
             let new = NewImage {
                 name: args.name.clone().unwrap_or_default(),
                 description: args.boot.description.clone(),
@@ -391,35 +397,36 @@ fn import_any(store: &Store, args: &ImportArgs) -> Result<Image> {
                 tags: args.boot.tags.clone(),
                 source_region: String::new(),
             };
-            export::read::import(store, stream, new)
+            export::read::import(store, reading, new)
         }
-        Input::Disk(source) => {
+        Opened::Disk(reading) => {
             let name = args.name.as_deref();
             let name = name.ok_or_else(|| Error::usage("a disk has no name: give --name"))?;
-            import(store, &source, name, args.format.format, &args.boot)
+            import_disk(store, (staging, reading), name, &args.boot)
         }
     }
 }
 
-fn import(
+/// Import a disk that is being read, register an image of it, and warn if nothing on it boots.
+fn import_disk(
     store: &Store,
-    source: &Source,
+    disk: (Staging, Reading),
     name: &str,
-    format: Option<SourceFormat>,
     boot: &BootArgs,
 ) -> Result<Image> {
     // A long copy must not end in a refusal that could have come first.
     catalog::check_name(store, name)?;
     let mut undo = Undo::new(store);
-    let mut work = || {
+    let work = || {
         undo.boot(boot)?;
-        let options = Options { format, progress: true };
         let description = format!("Imported for image {name}");
         let manifest = |root: SnapshotId| undo.manifest(root, name, boot);
-        arrival::import(store, source, &options, &description, manifest)
+        arrival::import(store, disk, &description, manifest)
     };
     let result = work();
-    undo.settle(result)
+    let image = undo.settle(result)?;
+    super::detect::warn(store, &image);
+    Ok(image)
 }
 
 fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
@@ -431,10 +438,15 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
         return register_bundle(store, name, args);
     }
     if let Some(disk) = &args.disk {
+        let staging = Staging::new(store)?;
+        let options = Options { format: args.format.format, progress: true };
         let source = Source::from_argument(disk.clone());
-        let image = import(store, &source, name, args.format.format, &args.boot)?;
-        super::detect::warn(store, &image);
-        return Ok(image);
+        return match import::open(&source, staging.path(), &options)? {
+            Opened::Disk(reading) => import_disk(store, (staging, reading), name, &args.boot),
+            Opened::Exported(_) => {
+                Err(Error::usage("it is an exported image: 'spore image import' takes it"))
+            }
+        };
     }
     let Some(text) = &args.snapshot else {
         return Err(Error::usage(
@@ -462,6 +474,7 @@ fn register_bundle(store: &Store, location: &str, args: &RegisterArgs) -> Result
             name: args.bundle_name.clone(),
             description: args.boot.description.clone(),
             kernel: undo.kernel.as_ref().map(|kernel| kernel.record.kernel_id.clone()),
+            ramdisk: undo.ramdisk.as_ref().map(|ramdisk| ramdisk.record.ramdisk_id.clone()),
             command_line: args.boot.cmdline.clone(),
             tags: args.boot.tags.clone(),
             keys: args.keys.files(),

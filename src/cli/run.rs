@@ -2,7 +2,7 @@
 
 use super::args::{Run, user_data_file};
 use super::describe;
-use super::image::{CANCELLED, cancellable};
+use super::image::{cancellable, cancelled};
 use super::instance::{finish, shortfall, wait_for};
 use super::output::{Format, Output, emit, write_stdout};
 use super::progress::Progress;
@@ -30,7 +30,7 @@ pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
     let action = action(args)?;
     // Who is interrupted from here on still hears what has been launched.
     let launch = || Progress::during("launching", || service::run(store, &action));
-    let Some(launched) = cancellable(launch)? else { return Ok(ExitCode::from(CANCELLED)) };
+    let Some(launched) = cancellable(launch)? else { return Ok(cancelled()) };
     let image = &launched.image;
     let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
     if !provided && image.owner_id != owner_id() {
@@ -52,7 +52,7 @@ pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
         if cancel::requested() {
             emit(output, &describe::list(&records))?;
             eprintln!("spore: interrupted{}", going_on(&records));
-            return Ok(ExitCode::from(CANCELLED));
+            return Ok(cancelled());
         }
         if !output.quiet && output.format == Format::Table {
             write_stdout(consoles(store, &records)?.as_bytes())?;

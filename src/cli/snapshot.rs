@@ -2,7 +2,7 @@
 
 use super::copy::RegionArgs;
 use super::filter::Filter;
-use super::image::{CANCELLED, FormatArg, cancellable, tag};
+use super::image::{FormatArg, cancellable, cancelled, tag};
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::Result;
@@ -141,7 +141,7 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
             if volume.starts_with(InstanceId::PREFIX) {
                 let dir = service::resolve(&store, std::slice::from_ref(volume))?.remove(0);
                 let made = cancellable(|| snapshots::create_all(&store, &dir, &wanted))?;
-                let Some(made) = made else { return Ok(ExitCode::from(CANCELLED)) };
+                let Some(made) = made else { return Ok(cancelled()) };
                 list(output, made)?;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -179,7 +179,7 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
 
 /// Print a new snapshot's id.
 fn told(output: Output, snapshot: Option<Snapshot>) -> Result<ExitCode> {
-    let Some(snapshot) = snapshot else { return Ok(ExitCode::from(CANCELLED)) };
+    let Some(snapshot) = snapshot else { return Ok(cancelled()) };
     select::made(output, "SnapshotId", snapshot.snapshot_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }

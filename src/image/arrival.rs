@@ -5,7 +5,7 @@
 //! one completes the image where its snapshot is there, and takes it away where it is not ([`sweep`]).
 
 use super::catalog::{self, Manifest};
-use super::import::{Options, Source};
+use super::import::Reading;
 use super::record::{Image, ImageState, Snapshot, SnapshotState};
 use super::snapshot;
 use crate::error::Result;
@@ -14,21 +14,21 @@ use crate::store::{Durability, Locked, Staging, Store};
 use crate::volume::owner_id;
 use std::path::Path;
 
-/// Import the disk at `source`, and register the image that `manifest` makes of its snapshot. Whatever goes wrong, nothing
+/// Import a disk that is being read into the staging directory, and register the image that `manifest` makes of its snapshot. Whatever goes wrong, nothing
 /// stays.
 ///
 /// # Errors
-/// As [`snapshot::import`]'s and [`catalog::register`]'s.
+/// As [`Reading::into_disk`]'s and [`catalog::register`]'s.
 pub fn import(
     store: &Store,
-    source: &Source,
-    options: &Options,
+    (staging, reading): (Staging, Reading),
     description: &str,
     manifest: impl FnOnce(SnapshotId) -> Manifest,
 ) -> Result<Image> {
-    let made = snapshot::stage(store, source, options, description, Vec::new())?;
-    let manifest = manifest(made.1.snapshot_id.clone());
-    publish(store, made, manifest, |_, _| Ok(()))
+    let imported = reading.into_disk()?;
+    let made = snapshot::staged(&staging, imported, description, Vec::new())?;
+    let manifest = manifest(made.snapshot_id.clone());
+    publish(store, (staging, made), manifest, |_, _| Ok(()))
 }
 
 /// Let an image appear together with its snapshot, which is whole in `staging`. `finish` is given the image's record and

@@ -48,7 +48,7 @@ pub fn of_file(path: &Path, given: Option<SourceFormat>) -> Result<Proposal> {
     let file = File::open(path).or_fail(doing)?;
     let size = file.metadata().or_fail(doing)?.len();
     let (head, tail) = format::ends(&file, size).or_fail(doing)?;
-    let packed = format::compression(&head)?.is_some();
+    let packed = format::compression(&head).is_some();
     let format = given.map_or_else(|| format::detect(&head, tail.as_ref()), Ok)?;
     let format = match format {
         SourceFormat::Raw if !packed => DiskFormat::Raw,

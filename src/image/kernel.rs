@@ -17,6 +17,11 @@ use crate::volume::{owner_id, users};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
+use unpack::unpack;
+
+mod unpack;
+
+pub(super) use unpack::HELPER;
 
 /// The unpacked ELF in a kernel's directory.
 pub const KERNEL: &str = "kernel";
@@ -55,7 +60,7 @@ fn register_file(
         return Ok(Registered { record, new: false });
     }
     file.rewind().or_fail(|| format!("read {}", path.display()))?;
-    let unpacked = boot::unpack(&file).map_err(|e| e.context(path.display()))?;
+    let unpacked = unpack(&file).map_err(|e| e.context(path.display()))?;
     let staging = Staging::new(store)?;
     write(staging.dir()?, KERNEL, &mut &unpacked.elf[..])?;
     let lock = store.lock()?;

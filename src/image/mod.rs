@@ -8,7 +8,7 @@ pub mod boot_method;
 pub mod builtin;
 pub mod bundle;
 pub mod catalog;
-mod child;
+pub mod child;
 pub mod copy;
 pub mod digest;
 pub mod export;

@@ -1,7 +1,7 @@
 //! Snapshots: content that never changes.
 
 use super::import::progress::Progress;
-use super::import::{self, DATA, Options, Source, cancel};
+use super::import::{self, DATA, Imported, Options, Source, cancel};
 use super::record::{Snapshot, SnapshotState, Tag};
 use super::{catalog, digest, kernel, names};
 use crate::block::Reader;
@@ -25,22 +25,24 @@ pub fn import(
     description: &str,
     tags: Vec<Tag>,
 ) -> Result<Snapshot> {
-    let (staging, snapshot) = stage(store, source, options, description, tags)?;
+    names::check_tags(&tags)?;
+    let staging = Staging::new(store)?;
+    let imported = import::import(source, staging.path(), options)?;
+    let snapshot = staged(&staging, imported, description, tags)?;
     staging.publish(store, &snapshot, Durability::Durable)?;
     Ok(snapshot)
 }
 
-/// [`import`] up to where the snapshot is to appear.
-pub(super) fn stage(
-    store: &Store,
-    source: &Source,
-    options: &Options,
+/// The record of what was imported into the staging directory, up to where it is to appear.
+///
+/// # Errors
+/// I/O errors; cancelled.
+pub(super) fn staged(
+    staging: &Staging,
+    imported: Imported,
     description: &str,
     tags: Vec<Tag>,
-) -> Result<(Staging, Snapshot)> {
-    names::check_tags(&tags)?;
-    let staging = Staging::new(store)?;
-    let imported = import::import(source, staging.path(), options)?;
+) -> Result<Snapshot> {
     protect(staging.dir()?, DATA)?;
     let content = (imported.format, imported.digest);
     let made = (owner_id(), now());
@@ -48,7 +50,7 @@ pub(super) fn stage(
     snapshot.description = description.to_owned();
     snapshot.tags = tags;
     import::cancel::check()?;
-    Ok((staging, snapshot))
+    Ok(snapshot)
 }
 
 /// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another link still may: the

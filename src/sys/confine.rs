@@ -1,7 +1,7 @@
 //! A process that reads what a guest wrote: what it had before is taken away.
 
 use super::seccomp::{Allow, Allow::Call, Allow::Without};
-use crate::error::{OrFail, Result};
+use crate::error::{Error, OrFail, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What an allocator and the end of a process take.
@@ -51,4 +51,16 @@ pub fn close_files() -> Result<()> {
         .and_then(|rules| rules.restrict_self())
         .or_fail(|| "confine a process")?;
     Ok(())
+}
+
+/// This process ends when the thread that started it does, however that ends. `parent` is that thread's process.
+///
+/// # Errors
+/// The parent is gone already.
+pub fn die_with(parent: u32) -> Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let doing = || "end with the parent";
+    set_parent_process_death_signal(Some(Signal::KILL)).or_fail(doing)?;
+    let found = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if found == Some(parent) { Ok(()) } else { Err(Error::failure("the parent is gone")) }
 }

@@ -123,7 +123,10 @@ impl Header {
             return Err(corrupt("it is marked corrupt; repair it with qemu-img check -r all"));
         }
         if incompat & INCOMPAT_DATA_FILE != 0 {
-            return Err(corrupt("it has an external data file; flatten it with qemu-img convert"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it has an external data file; flatten it with qemu-img convert where it was made",
+            ));
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! A bundle's manifest: XML of version 2007-10-10, as ec2-ami-tools write it.
 
+use super::kernels::{Kernel, is_short};
 use super::keys::{self, Reader, Writer};
 use super::xml::{self, Element, element};
 use super::{MAX_PART, invalid};
 use crate::error::Result;
-use crate::id::{FileName, hex};
-use crate::id::{KernelId, RamdiskId};
+use crate::id::{FileName, RamdiskId, hex};
 use crate::image::import::MAX_SIZE;
 use crate::image::record::Architecture;
 
@@ -18,8 +18,10 @@ const MAX_PARTS: usize = 200_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
     pub architecture: Architecture,
-    pub kernel_id: Option<KernelId>,
+    pub kernel: Option<Kernel>,
     pub ramdisk_id: Option<RamdiskId>,
+    /// A ramdisk of EC2's.
+    pub ramdisk_of_ec2: Option<String>,
     /// Virtual name and device: `ami` is the root.
     pub mappings: Vec<(String, String)>,
     pub product_codes: Vec<String>,
@@ -78,7 +80,7 @@ impl Manifest {
             Architecture::Arm64 => "arm64",
         };
         let mut text = element("architecture", architecture);
-        if let Some(id) = &self.kernel_id {
+        if let Some(Kernel::Ours(id)) = &self.kernel {
             text += &element("kernel_id", id.as_str());
         }
         if let Some(id) = &self.ramdisk_id {
@@ -154,10 +156,17 @@ impl Manifest {
             return Err(invalid("it has an impossible size"));
         }
         let id = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let kernel = id(machine.text_of("kernel_id")).map(|id| Kernel::parse(&id)).transpose()?;
+        let ramdisk = id(machine.text_of("ramdisk_id"));
+        let (ramdisk_of_ec2, ramdisk) = match ramdisk {
+            Some(text) if is_short(&text, RamdiskId::PREFIX) => (Some(text), None),
+            other => (None, other),
+        };
         Ok(Self {
             architecture: architecture(&machine.child("architecture")?.text)?,
-            kernel_id: id(machine.text_of("kernel_id")).map(|id| id.parse()).transpose()?,
-            ramdisk_id: id(machine.text_of("ramdisk_id")).map(|id| id.parse()).transpose()?,
+            kernel,
+            ramdisk_id: ramdisk.map(|id| id.parse()).transpose()?,
+            ramdisk_of_ec2,
             mappings: mappings(machine),
             product_codes: product_codes(machine),
             name: image.child("name")?.text.clone(),

@@ -10,6 +10,7 @@ mod depot;
 #[doc(hidden)]
 pub mod examine;
 pub mod intact;
+mod kernels;
 mod keys;
 mod manifest;
 pub(super) mod read;

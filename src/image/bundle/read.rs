@@ -1,17 +1,19 @@
 //! Registering a bundle: all of it is verified, and its disk becomes the snapshot that instances begin as.
 
 use super::depot::Depot;
+use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
 use super::{KeyFiles, MAX_MANIFEST, MAX_PART, archive, intact, invalid, keys};
-use crate::error::{OrFail, Result};
-use crate::id::{KernelId, SnapshotId};
+use crate::error::{Error, OrFail, Result};
+use crate::id::{KernelId, RamdiskId, SnapshotId};
 use crate::image::DATA;
 use crate::image::catalog::{self, Manifest as Registration};
+use crate::image::import::SourceFormat;
 use crate::image::import::cancel;
 use crate::image::import::copy::Copy;
 use crate::image::record::{BlockDeviceMapping, Image, ProductCode, RootDeviceType, Snapshot, Tag};
-use crate::image::{arrival, names};
-use crate::plan::DiskFormat;
+use crate::image::{arrival, boot_method, names};
+use crate::plan::{DiskFormat, PvGrub};
 use crate::store::{Staging, Store, now};
 use crate::volume::owner_id;
 use aes::Aes128;
@@ -19,6 +21,7 @@ use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
 use flate2::read::GzDecoder;
 use sha1::{Digest, Sha1};
 use std::io::{self, Read};
+use std::path::Path;
 
 /// Bytes of a cipher's block.
 const BLOCK: usize = 16;
@@ -36,6 +39,8 @@ pub struct RegisterBundle {
     pub description: Option<String>,
     /// A kernel in place of the bundle's.
     pub kernel: Option<KernelId>,
+    /// The ramdisk that belongs to that.
+    pub ramdisk: Option<RamdiskId>,
     /// The kernel command line: a bundle has none.
     pub command_line: Option<String>,
     /// Tags.
@@ -57,9 +62,11 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
         None => names::from_file(manifest.name.trim_end_matches(".img")),
     };
     catalog::check_name(store, &name)?;
+    refuse_missing(&manifest, request)?;
     let made = unbundle(store, &depot, &manifest, &name)?;
     let id = made.1.snapshot_id.clone();
-    let registration = registration(&manifest, request, name, id, depot.location(&file))?;
+    let boot = boots(&manifest, request, &made.0.path().join(DATA))?;
+    let registration = registration(&manifest, request, (name, id), boot, depot.location(&file));
     let seal = intact::Seal::new(&depot, &file, &text, &manifest.parts)?;
     arrival::publish(store, made, registration, |image, dir| {
         image.product_codes = codes(&manifest);
@@ -78,10 +85,10 @@ fn codes(manifest: &Manifest) -> Vec<ProductCode> {
 fn registration(
     manifest: &Manifest,
     request: &RegisterBundle,
-    name: String,
-    root: SnapshotId,
+    (name, root): (String, SnapshotId),
+    (kernel, ramdisk): Boot,
     location: String,
-) -> Result<Registration> {
+) -> Registration {
     let device = |text: &str| {
         if text.starts_with("/dev/") { text.to_owned() } else { format!("/dev/{text}") }
     };
@@ -100,14 +107,58 @@ fn registration(
         no_device: None,
     }));
     registration.architecture = Some(manifest.architecture);
-    registration.kernel_id = request.kernel.clone().or_else(|| manifest.kernel_id.clone());
-    registration.ramdisk_id = manifest.ramdisk_id.clone();
+    registration.kernel_id = kernel;
+    registration.ramdisk_id = ramdisk;
     registration.command_line = request.command_line.clone();
     registration.root_device_type = Some(RootDeviceType::InstanceStore);
     registration.description = request.description.clone();
     registration.image_location = Some(location);
     registration.tags = request.tags.clone();
-    Ok(registration)
+    registration
+}
+
+/// What an image boots.
+type Boot = (Option<KernelId>, Option<RamdiskId>);
+
+/// # Errors
+/// Its kernel or ramdisk is EC2's, and none was given in its place.
+fn refuse_missing(manifest: &Manifest, request: &RegisterBundle) -> Result<()> {
+    let kernel = match &manifest.kernel {
+        Some(Kernel::Ec2s(id)) => Some(id),
+        _ => None,
+    };
+    let pv_grub = matches!(manifest.kernel, Some(Kernel::PvGrub(_)));
+    let ramdisk = manifest.ramdisk_of_ec2.as_ref().filter(|_| !pv_grub);
+    let Some(missing) = kernel.or(ramdisk).filter(|_| request.kernel.is_none()) else {
+        return Ok(());
+    };
+    Err(Error::refused(
+        "InvalidAKIID.NotFound",
+        format!(
+            "it boots {missing}, which only EC2 had; give --kernel, and --initrd if that needs one"
+        ),
+    ))
+}
+
+/// A kernel that was given comes with the ramdisk that was given, and PV-GRUB with none.
+fn boots(manifest: &Manifest, request: &RegisterBundle, root: &Path) -> Result<Boot> {
+    if let Some(kernel) = &request.kernel {
+        return Ok((Some(kernel.clone()), request.ramdisk.clone()));
+    }
+    let pv_grub = |partitioned: bool| {
+        let id = if partitioned { "aki-pv-grub-hd00" } else { "aki-pv-grub-hd0" };
+        Ok((Some(id.parse()?), None))
+    };
+    match &manifest.kernel {
+        Some(Kernel::PvGrub(PvGrub::Hd0)) => pv_grub(false),
+        Some(Kernel::PvGrub(PvGrub::Hd00)) => pv_grub(true),
+        Some(Kernel::PvGrub(PvGrub::Any)) => {
+            let disk = boot_method::of_file(root, Some(SourceFormat::Raw))?.disk;
+            pv_grub(disk.partition_table != "none")
+        }
+        Some(Kernel::Ours(id)) => Ok((Some(id.clone()), manifest.ramdisk_id.clone())),
+        Some(Kernel::Ec2s(_)) | None => Ok((None, manifest.ramdisk_id.clone())),
+    }
 }
 
 /// The bundle's disk as a snapshot that is to appear.

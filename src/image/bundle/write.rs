@@ -1,6 +1,7 @@
 //! Making a bundle.
 
 use super::depot::Depot;
+use super::kernels::Kernel;
 use super::keys;
 use super::manifest::{Manifest, Part, unhex};
 use super::{KeyFiles, PART, SUFFIX, archive};
@@ -124,7 +125,8 @@ fn manifest(
     let codes = image.map(|image| &*image.product_codes).unwrap_or_default();
     Manifest {
         architecture: image.map_or(Architecture::X86_64, |image| image.architecture),
-        kernel_id: image.and_then(|image| image.kernel_id.clone()),
+        kernel: image.and_then(|image| image.kernel_id.clone()).map(Kernel::Ours),
+        ramdisk_of_ec2: None,
         ramdisk_id: image.and_then(|image| image.ramdisk_id.clone()),
         mappings,
         product_codes: codes.iter().map(|code| code.product_code_id.clone()).collect(),

@@ -25,17 +25,17 @@ use std::path::{Path, PathBuf};
 /// The first member's name: what an exported image is recognised by.
 pub const PACKAGE: &str = "spore-image/package.json";
 /// The last member's name.
-const END: &str = "spore-image/end";
+pub(super) const END: &str = "spore-image/end";
 /// zstd's own default.
 const LEVEL: i32 = 3;
 
 /// The name of the member that has the chunk of `what` at `offset`.
-fn member(what: &str, offset: u64) -> String {
+pub(super) fn member(what: &str, offset: u64) -> String {
     format!("{what}/{offset:016x}.zst")
 }
 
 /// What the chunks of disk `n` are named by.
-fn disk_member(n: usize) -> String {
+pub(super) fn disk_member(n: usize) -> String {
     format!("disk-{n}")
 }
 

@@ -2,12 +2,18 @@
 
 use crate::error::{Error, OrFail, Result};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 fn flag() -> &'static Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(Arc::default)
+}
+
+/// The number of the signal that asked; 0 for none.
+fn signal() -> &'static Arc<AtomicUsize> {
+    static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+    SIGNAL.get_or_init(Arc::default)
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP are requests to cancel; a second one ends the process at once.
@@ -16,14 +22,23 @@ fn flag() -> &'static Arc<AtomicBool> {
 /// The handlers can't be installed.
 pub fn watch_signals() -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for number in [SIGINT, SIGTERM, SIGHUP] {
         // Registered first, so that the first signal passes it and sets the flag.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag().clone())
+        signal_hook::flag::register_conditional_shutdown(number, 128 + number, flag().clone())
             .or_fail(|| "install a signal handler")?;
-        signal_hook::flag::register(signal, flag().clone())
+        let value = number.unsigned_abs() as usize;
+        signal_hook::flag::register_usize(number, signal().clone(), value)
+            .or_fail(|| "install a signal handler")?;
+        signal_hook::flag::register(number, flag().clone())
             .or_fail(|| "install a signal handler")?;
     }
     Ok(())
+}
+
+/// The exit code of a command that was cancelled: 128 and the signal's number, as shells have it.
+pub fn exit_code() -> u8 {
+    let signal = u8::try_from(signal().load(Ordering::Relaxed)).unwrap_or(0);
+    128 + if signal == 0 { 2 } else { signal }
 }
 
 /// Whether a signal has asked to stop.

@@ -10,7 +10,7 @@ use super::denied;
 use super::format::SourceFormat;
 use crate::error::{Error, OrFail, Result};
 use crate::image::remote::helper::launcher;
-use crate::sys::confine::limit;
+use crate::sys::confine::{die_with, limit};
 use crate::sys::last::Last;
 use crate::sys::seccomp::Filter;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// Address space that qemu-img may take, in bytes.
 const MEMORY: u64 = 4 << 30;
-/// The hidden subcommand that confines itself and becomes qemu-img: `__qemu-img SOURCE DIR ARG…`.
+/// The hidden subcommand that confines itself and becomes qemu-img: `__qemu-img PARENT SOURCE DIR ARG…`.
 pub const SUBCOMMAND: &str = "__qemu-img";
 
 /// Convert `source` to a raw, sparse `target` in a directory of its own.
@@ -86,7 +86,8 @@ fn refuse_references(source: &Path, format: SourceFormat, dir: &Path) -> Result<
 
 fn confined(source: &Path, dir: &Path) -> Result<Command> {
     let mut command = Command::new(launcher()?);
-    command.arg(SUBCOMMAND).arg(source).arg(dir).env("LC_ALL", "C");
+    let own = std::process::id().to_string();
+    command.arg(SUBCOMMAND).arg(own).arg(source).arg(dir).env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }
@@ -109,15 +110,21 @@ fn missing(cause: std::io::Error) -> Error {
 
 fn unreadable(format: SourceFormat, output: &Output) -> Error {
     let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
+        // Not the image's fault. The words are qemu-img's in the C locale.
+        return Error::io("write the imported disk into the store", rustix::io::Errno::NOSPC);
+    }
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     let line = line.trim().trim_start_matches("qemu-img: ").trim_start_matches("spore: ");
     Error::refused("InvalidParameterValue", format!("the disk can't be read as {format}: {line}"))
 }
 
-/// `spore __qemu-img SOURCE DIR ARG…`: limit this process, then become qemu-img.
+/// `spore __qemu-img PARENT SOURCE DIR ARG…`: limit this process, then become qemu-img.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let [source, dir, ..] = &arguments[..] else { return ExitCode::from(2) };
+    let [parent, source, dir, ..] = &arguments[..] else { return ExitCode::from(2) };
+    let parent = parent.to_str().and_then(|parent| parent.parse().ok());
+    let Some(parent) = parent else { return ExitCode::from(2) };
     let Some(program) = program() else {
         eprintln!(
             "this format needs qemu-img, which is not installed; install the package qemu-utils"
@@ -125,11 +132,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(125);
     };
     let mut words = vec![OsString::from("qemu-img")];
-    words.extend_from_slice(&arguments[2..]);
+    words.extend_from_slice(&arguments[3..]);
     let mut become_it = || {
-        let program = Last::open(&program).or_fail(|| format!("start {}", program.display()))?;
-        confine(Path::new(source), Path::new(dir), &program)?;
-        program.execute(std::mem::take(&mut words))
+        // It stays so in the program that this process becomes.
+        die_with(parent)?;
+        let last = Last::open(&program).or_fail(|| format!("start {}", program.display()))?;
+        confine(Path::new(source), Path::new(dir), (&program, &last))?;
+        last.execute(std::mem::take(&mut words))
     };
     if let Err(error) = become_it() {
         eprintln!("{error}");
@@ -143,7 +152,7 @@ fn program() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join("qemu-img")).find(|file| file.is_file())
 }
 
-fn confine(source: &Path, dir: &Path, program: &Last) -> Result<()> {
+fn confine(source: &Path, dir: &Path, (path, program): (&Path, &Last)) -> Result<()> {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
         RulesetCreatedAttr, path_beneath_rules,
@@ -151,6 +160,10 @@ fn confine(source: &Path, dir: &Path, program: &Last) -> Result<()> {
     limit(MEMORY, None)?;
     let abi = ABI::V5;
     let system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store"];
+    // Somebody's own build has its libraries beside it, or where a package manager puts them.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let own = path.parent().map(|dir| [dir.to_owned(), dir.with_file_name("lib")]);
+    let own = own.into_iter().flatten().filter(|dir| dir.exists() && dir.parent().is_some());
     let devices = ["/dev/null", "/dev/urandom", "/proc/self"];
     // Best effort: a kernel without Landlock still has the checks and limits above.
     Ruleset::default()
@@ -159,6 +172,7 @@ fn confine(source: &Path, dir: &Path, program: &Last) -> Result<()> {
         .and_then(|rules| rules.handle_access(AccessNet::from_all(abi)))
         .and_then(|rules| rules.create())
         .and_then(|rules| rules.add_rules(path_beneath_rules(system, AccessFs::from_read(abi))))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(own, AccessFs::from_read(abi))))
         .and_then(|rules| rules.add_rules(path_beneath_rules(devices, AccessFs::from_read(abi))))
         .and_then(|rules| rules.add_rules(path_beneath_rules([source], AccessFs::from_read(abi))))
         .and_then(|rules| rules.add_rules(path_beneath_rules([dir], AccessFs::from_all(abi))))

@@ -1,5 +1,7 @@
 //! What a file is, by its first and last bytes. Only an import looks: a launch goes by the record.
 
+use super::others;
+use crate::block::foreign::{vhd, vhdx, vmdk};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::fs::File;
@@ -7,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 
 /// Bytes of a stream's beginning that detection wants to see.
-pub const HEAD: usize = 4096;
+pub const HEAD: usize = 8192;
 
 /// Formats that can be imported, by qemu-img's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,63 +69,108 @@ pub enum Compression {
     Gzip,
     /// The .xz file format 1.2.
     Xz,
+    /// What xz was before: .lzma.
+    Lzma,
     /// RFC 8878.
     Zstd,
+    /// The LZ4 frame format.
+    Lz4,
+    /// bzip2's.
+    Bzip2,
 }
 
 /// The compression of a stream that begins like this.
+pub fn compression(head: &[u8]) -> Option<Compression> {
+    Some(match head {
+        [0x1f, 0x8b, 8, ..] => Compression::Gzip,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+        // Properties, a dictionary of a power of two, and a size that is unknown or below 256 TiB.
+        [0x5d, 0, 0, .., _] if is_lzma(head) => Compression::Lzma,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        // A skippable frame comes first in what pzstd makes.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [0x04, 0x22, 0x4d, 0x18, ..] => Compression::Lz4,
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..] => Compression::Bzip2,
+        _ => return None,
+    })
+}
+
+fn is_lzma(head: &[u8]) -> bool {
+    let dictionary = head.get(1..5).and_then(|b| b.first_chunk().copied()).map(u32::from_le_bytes);
+    let size = head.get(5..13).and_then(|b| b.first_chunk().copied()).map(u64::from_le_bytes);
+    dictionary.is_some_and(u32::is_power_of_two)
+        && size.is_some_and(|n| n == u64::MAX || n < 1 << 48)
+}
+
+/// What a file or a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A disk.
+    Disk(SourceFormat),
+    /// Something of these, compressed.
+    Packed(Compression),
+    /// What `spore image export` writes.
+    Exported,
+    /// A tar archive.
+    Tar,
+    /// A zip archive.
+    Zip,
+}
+
+/// What begins like this and (where the end can be seen) ends with `tail`.
 ///
 /// # Errors
-/// One that is not supported.
-pub fn compression(head: &[u8]) -> Result<Option<Compression>> {
-    Ok(match head {
-        [0x1f, 0x8b, 8, ..] => Some(Compression::Gzip),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..] => {
-            return Err(unsupported("compressed with bzip2", "decompress it first: bzip2 -dc"));
-        }
-        _ => None,
-    })
+/// It is something else that is known: what it is, and what would work.
+pub fn what(head: &[u8], tail: Option<&[u8; 512]>) -> Result<What> {
+    if let Some(compression) = compression(head) {
+        return Ok(What::Packed(compression));
+    }
+    // POSIX.1-2017, pax, "ustar Interchange Format": name at 0, magic at 257.
+    if head.get(257..262) == Some(b"ustar") {
+        let name = head.split(|byte| *byte == 0).next();
+        let exported = name == Some(crate::image::export::PACKAGE.as_bytes());
+        return Ok(if exported { What::Exported } else { What::Tar });
+    }
+    if [&b"PK\x03\x04"[..], b"PK\x05\x06", b"PK00"].iter().any(|magic| head.starts_with(magic)) {
+        return Ok(What::Zip);
+    }
+    detect(head, tail).map(What::Disk)
 }
 
 /// The format of a disk file that begins like this and (where the end can be seen) ends with `tail`.
 ///
 /// # Errors
-/// A format that is known and not supported.
+/// A format that is known and not supported, or no disk.
 pub fn detect(head: &[u8], tail: Option<&[u8; 512]>) -> Result<SourceFormat> {
     if head.starts_with(b"QFI\xfb") {
         return match head.get(4..8) {
             Some([0, 0, 0, 2 | 3]) => Ok(SourceFormat::Qcow2),
-            _ => Err(unsupported("a qcow of another version than 2 and 3", CONVERT)),
+            _ => Err(unsupported("a disk in qcow of another version than 2 and 3", CONVERT)),
         };
     }
-    if head.starts_with(b"KDMV") {
+    if head.starts_with(vmdk::MAGIC) || head.starts_with(b"COWD") {
         return Ok(SourceFormat::Vmdk);
     }
-    if head.starts_with(b"# Disk DescriptorFile") {
-        return Err(unsupported("a vmdk descriptor, which only names other files", CONVERT));
-    }
-    if head.starts_with(b"vhdxfile") {
+    if head.starts_with(vhdx::MAGIC) {
         return Ok(SourceFormat::Vhdx);
     }
     // VHD: the footer is the last sector; a dynamic disk has a copy of it in front.
-    if head.starts_with(b"conectix") || tail.is_some_and(|tail| tail.starts_with(b"conectix")) {
+    if head.starts_with(vhd::COOKIE) || tail.is_some_and(|tail| tail.starts_with(vhd::COOKIE)) {
         return Ok(SourceFormat::Vpc);
     }
-    if head.get(0x40..0x44) == Some(&[0x7f, 0x10, 0xda, 0xbe]) {
-        return Err(unsupported("a VirtualBox vdi", CONVERT));
+    if tail.is_some_and(|tail| tail.starts_with(b"koly")) {
+        return Err(unsupported("a disk image of macOS (dmg)", CONVERT));
     }
-    if head.starts_with(b"QED\0") {
-        return Err(unsupported("a qed", CONVERT));
-    }
+    others::refuse(head)?;
     Ok(SourceFormat::Raw)
 }
 
-const CONVERT: &str = "convert it first: qemu-img convert -O qcow2";
+/// The remedy for what qemu-img reads.
+pub(super) const CONVERT: &str = "convert it first: qemu-img convert -O qcow2";
 
-fn unsupported(what: &str, remedy: &str) -> Error {
-    Error::refused("InvalidParameterValue", format!("the disk is {what}; {remedy}"))
+/// The error for what is no disk, or none that is read.
+pub(super) fn unsupported(what: &str, remedy: &str) -> Error {
+    Error::refused("InvalidParameterValue", format!("it is {what}; {remedy}"))
 }
 
 /// The first bytes and, if there are so many, the last sector of a file.
@@ -159,10 +206,19 @@ mod tests {
 
     #[test]
     fn compressions_are_told_apart() {
-        assert_eq!(compression(b"\x1f\x8b\x08").unwrap(), Some(Compression::Gzip));
-        assert_eq!(compression(b"\xfd7zXZ\0").unwrap(), Some(Compression::Xz));
-        assert_eq!(compression(b"\x28\xb5\x2f\xfd").unwrap(), Some(Compression::Zstd));
-        assert_eq!(compression(b"").unwrap(), None);
-        assert!(compression(b"BZh91AY&SY").is_err());
+        let lzma = b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff";
+        for (head, expected) in [
+            (&b"\x1f\x8b\x08"[..], Some(Compression::Gzip)),
+            (b"\xfd7zXZ\0", Some(Compression::Xz)),
+            (lzma, Some(Compression::Lzma)),
+            (&lzma[..12], None),
+            (b"\x28\xb5\x2f\xfd", Some(Compression::Zstd)),
+            (b"\x50\x2a\x4d\x18", Some(Compression::Zstd)),
+            (b"\x04\x22\x4d\x18", Some(Compression::Lz4)),
+            (b"BZh91AY&SY", Some(Compression::Bzip2)),
+            (b"", None),
+        ] {
+            assert_eq!(compression(head), expected, "{head:?}");
+        }
     }
 }

@@ -3,9 +3,11 @@
 use super::cancel;
 use super::format::Compression;
 use crate::error::Error;
+use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 /// Most memory that an xz decoder may take, in bytes.
 const XZ_MEMORY: u64 = 1 << 30;
@@ -13,7 +15,7 @@ const XZ_MEMORY: u64 = 1 << 30;
 const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// A source that stops when the import is cancelled, also while it waits for bytes.
-struct Cancellable(File);
+pub struct Cancellable(pub File);
 
 impl Read for Cancellable {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -46,22 +48,20 @@ pub fn unreadable(cause: io::Error) -> Error {
     Error::refused("InvalidParameterValue", format!("cannot decompress it: {cause}; {remedy}"))
 }
 
+/// What is to be said to the user, and is no error.
+pub type Warnings = Rc<RefCell<Vec<String>>>;
+
 /// A stream of bytes whose beginning can be looked at.
-pub struct Stream {
+pub struct Stream<'a> {
     seen: Vec<u8>,
     at: usize,
-    rest: Box<dyn Read>,
+    rest: Box<dyn Read + 'a>,
 }
 
-impl Stream {
-    /// The bytes of `file` from where it stands.
-    pub fn new(file: File) -> Self {
-        Self::after(Vec::new(), file)
-    }
-
-    /// What of `file` has been read already, and the rest of it.
-    pub fn after(seen: Vec<u8>, file: File) -> Self {
-        Self { seen, at: 0, rest: Box::new(Cancellable(file)) }
+impl<'a> Stream<'a> {
+    /// The bytes that `from` gives.
+    pub fn new(from: impl Read + 'a) -> Self {
+        Self { seen: Vec::new(), at: 0, rest: Box::new(from) }
     }
 
     /// The first `count` bytes, or all if there are fewer, without taking them.
@@ -78,20 +78,23 @@ impl Stream {
     ///
     /// # Errors
     /// The decoder can't be set up.
-    pub fn decompressed(self, compression: Compression) -> io::Result<Self> {
+    pub fn decompressed(self, compression: Compression, warnings: &Warnings) -> io::Result<Self> {
+        let xz = |input, decoder| Box::new(liblzma::bufread::XzDecoder::new_stream(input, decoder));
         let input = BufReader::with_capacity(1 << 16, self);
-        let rest: Box<dyn Read> = match compression {
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        let rest: Box<dyn Read + 'a> = match compression {
+            Compression::Gzip => Box::new(Gzip::new(input, Rc::clone(warnings))),
             Compression::Xz => {
                 let flags = liblzma::stream::CONCATENATED;
-                let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?;
-                Box::new(liblzma::bufread::XzDecoder::new_stream(input, decoder))
+                xz(input, liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?)
             }
+            Compression::Lzma => xz(input, liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY)?),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
                 Box::new(decoder)
             }
+            Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
         };
         Ok(Self { seen: Vec::new(), at: 0, rest })
     }
@@ -99,7 +102,7 @@ impl Stream {
     /// Fill as much of `bytes` as there is.
     ///
     /// # Errors
-    /// I/O errors, a corrupt or truncated compressed stream, cancellation.
+    /// I/O errors, a corrupt or truncated compressed stream.
     pub fn fill(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < bytes.len() {
@@ -114,16 +117,97 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for Stream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let seen = &self.seen[self.at..];
         if seen.is_empty() {
-            cancel::check_io()?;
             return self.rest.read(bytes);
         }
         let count = seen.len().min(bytes.len());
         bytes[..count].copy_from_slice(&seen[..count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+/// Input of which two bytes may have been looked at.
+struct Looked<R> {
+    head: Vec<u8>,
+    input: R,
+}
+
+impl<R: BufRead> Read for Looked<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(bytes)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Looked<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.head.is_empty() { self.input.fill_buf() } else { Ok(&self.head) }
+    }
+
+    fn consume(&mut self, count: usize) {
+        if self.head.is_empty() {
+            self.input.consume(count);
+        } else {
+            self.head.drain(..count);
+        }
+    }
+}
+
+/// The members of a gzip file. What follows them is treated as gzip(1) does: zeros, as on a tape, are nothing; other bytes
+/// are left with a warning.
+struct Gzip<R> {
+    member: Option<flate2::bufread::GzDecoder<Looked<R>>>,
+    warnings: Warnings,
+}
+
+impl<R: BufRead> Gzip<R> {
+    fn new(input: R, warnings: Warnings) -> Self {
+        let input = Looked { head: Vec::new(), input };
+        Self { member: Some(flate2::bufread::GzDecoder::new(input)), warnings }
+    }
+
+    /// The next member's decoder.
+    fn follow(
+        &self,
+        mut input: Looked<R>,
+    ) -> io::Result<Option<flate2::bufread::GzDecoder<Looked<R>>>> {
+        let mut head = Vec::new();
+        input.by_ref().take(2).read_to_end(&mut head)?;
+        if head == [0x1f, 0x8b] {
+            return Ok(Some(flate2::bufread::GzDecoder::new(Looked { head, input: input.input })));
+        }
+        let mut garbage = head.iter().any(|byte| *byte != 0);
+        while !garbage {
+            let bytes = input.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            garbage = bytes.iter().any(|byte| *byte != 0);
+            let count = bytes.len();
+            input.consume(count);
+        }
+        let what = "bytes after the end of its gzip data are ignored, as gzip does";
+        self.warnings.borrow_mut().push(what.to_owned());
+        Ok(None)
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(bytes)?;
+            if count > 0 || bytes.is_empty() {
+                return Ok(count);
+            }
+            if let Some(member) = self.member.take() {
+                self.member = self.follow(member.into_inner())?;
+            }
+        }
+        Ok(0)
     }
 }

@@ -4,11 +4,9 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst in Linux)
 
 use crate::error::{Error, OrFail, Result};
-use crate::sys::seccomp::{Allow, Allow::Call, Filter};
-use crate::sys::{confine, fds};
-use std::ffi::OsString;
+use crate::image::child::{Given, Helper};
+use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::process::ExitCode;
 
 /// Bytes of address space.
 const MEMORY: u64 = 1 << 30;
@@ -32,25 +30,16 @@ const CALLS: &[Allow] = &[
     Call(libc::SYS_fcntl), // std looks at what it closes
 ];
 
-/// `spore __modules FD`.
-pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let mut look = || -> Result<()> {
-        let bad = || Error::usage("this is for spore itself");
-        let fd = arguments.next().and_then(|text| text.to_str()?.parse().ok()).ok_or_else(bad)?;
-        fds::close_all_but(&[fd]);
-        let file = fds::take_file(fd)?;
-        confine::limit(MEMORY, Some(TIME))?;
-        confine::close_files()?;
-        Filter::compile(&[CALLS, confine::MEMORY_AND_END].concat())?.apply()?;
-        let found = look(file).or_fail(|| "unpack the initial ramdisk")?;
-        let words = [(found.mmio, "mmio\n"), (found.pci, "pci\n")];
-        let answer: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
-        std::io::stdout().write_all(answer.as_bytes()).or_fail(|| "answer")
-    };
-    match look() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(125),
-    }
+/// The look, with the ramdisk's file.
+pub(in crate::image) const HELPER: Helper =
+    Helper { word: "__modules", memory: MEMORY, seconds: Some(TIME), calls: CALLS, run };
+
+fn run(files: Vec<Given>) -> Result<()> {
+    let given = files.into_iter().next().ok_or_else(|| Error::usage("this is for spore itself"))?;
+    let found = look(given.file).or_fail(|| "unpack the initial ramdisk")?;
+    let words = [(found.mmio, "mmio\n"), (found.pci, "pci\n")];
+    let answer: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+    std::io::stdout().write_all(answer.as_bytes()).or_fail(|| "answer")
 }
 
 /// The drivers found.

@@ -5,15 +5,14 @@
 
 mod inside;
 
-pub use inside::{look, main};
+pub(super) use inside::HELPER;
+pub use inside::look;
 
 use super::child;
 use crate::error::{OrFail, Result};
 use crate::plan::Transport;
 use std::fs::File;
 
-/// The hidden subcommand: `__modules FD`, the ramdisk.
-pub const SUBCOMMAND: &str = "__modules";
 /// Most bytes of the answer that are read.
 const MAX_ANSWER: u64 = 4 << 10;
 
@@ -25,7 +24,7 @@ pub fn transports(ramdisk: &File) -> Vec<Transport> {
 
 fn ask(ramdisk: &File) -> Result<Vec<Transport>> {
     let file = ramdisk.try_clone().or_fail(|| "pass the ramdisk on")?;
-    let (status, answer) = child::ask(SUBCOMMAND, &[(file, "")], MAX_ANSWER)?;
+    let (status, answer) = child::ask(&HELPER, &[(file, "")], MAX_ANSWER)?;
     // Half a look could miss the one driver that matters.
     Ok(if status.success() { understand(&answer) } else { Vec::new() })
 }

@@ -1,17 +1,14 @@
 //! The process that looks: confined first, then reading what the guest wrote.
 
-use super::{kind, parse_layer};
+use super::{kind, parse_format};
 use crate::block::signature::{self, Signature};
 use crate::block::{Reader, partitions};
 use crate::error::{Error, OrFail, Result};
 use crate::ext4::{Ext4, Kind};
-use crate::sys::seccomp::{Allow, Allow::Call, Filter};
-use crate::sys::{confine, fds};
-use std::ffi::OsString;
-use std::fs::File;
+use crate::image::child::{Given, Helper};
+use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::process::ExitCode;
 use std::rc::Rc;
 
 /// Bytes of address space.
@@ -40,15 +37,12 @@ const CALLS: &[Allow] = &[
     Call(libc::SYS_fcntl),   // std looks at what it closes
 ];
 
-/// `spore __secrets FD:FORMAT…`.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match look(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("- {}", error.message()));
-            ExitCode::from(125)
-        }
-    }
+/// The look, with the snapshot's files, each noted with its format.
+pub(in crate::image) const HELPER: Helper =
+    Helper { word: "__secrets", memory: MEMORY, seconds: Some(TIME), calls: CALLS, run };
+
+fn run(files: Vec<Given>) -> Result<()> {
+    look(files).inspect_err(|error| say(&format!("- {}", error.message())))
 }
 
 /// One line of the answer. Nobody hears if nobody listens.
@@ -58,14 +52,9 @@ fn say(line: &str) {
     let _ = std::io::stdout().write_all(line.as_bytes());
 }
 
-fn look(arguments: impl Iterator<Item = OsString>) -> Result<()> {
-    let layer = |text: OsString| parse_layer(&text.to_string_lossy());
-    let layers = arguments.map(layer).collect::<Result<Vec<_>>>()?;
-    fds::close_all_but(&layers.iter().map(|(fd, _)| *fd).collect::<Vec<_>>());
-    let open =
-        |&(fd, format): &(i32, _)| -> Result<(File, _)> { Ok((fds::take_file(fd)?, format)) };
-    let files = layers.iter().map(open).collect::<Result<Vec<_>>>()?;
-    confine()?;
+fn look(files: Vec<Given>) -> Result<()> {
+    let layer = |given: Given| Ok((given.file, parse_format(&given.note)?));
+    let files = files.into_iter().map(layer).collect::<Result<Vec<_>>>()?;
     name(Reader::open(files).or_fail(|| "read the disk")?, &mut say)
 }
 
@@ -106,12 +95,6 @@ pub fn name(disk: Reader, say: &mut dyn FnMut(&str)) -> Result<()> {
         (false, []) => Err(Error::failure("no ext2, ext3 or ext4 file system was found on it")),
         (_, unread) => Err(Error::failure(unread.join("; "))),
     }
-}
-
-fn confine() -> Result<()> {
-    confine::limit(MEMORY, Some(TIME))?;
-    confine::close_files()?;
-    Filter::compile(&[CALLS, confine::MEMORY_AND_END].concat())?.apply()
 }
 
 /// Where a file system may be.

@@ -6,7 +6,8 @@
 
 mod inside;
 
-pub use inside::{main, name};
+pub(super) use inside::HELPER;
+pub use inside::name;
 
 use super::record::Snapshot;
 use super::{child, snapshot};
@@ -14,8 +15,6 @@ use crate::error::{Error, Result};
 use crate::plan::DiskFormat;
 use crate::store::Store;
 
-/// The hidden subcommand: `__secrets FD:FORMAT…`, the snapshot's files, top first.
-pub const SUBCOMMAND: &str = "__secrets";
 /// Most bytes of the answer that are read.
 const MAX_ANSWER: u64 = 64 << 10;
 
@@ -58,9 +57,9 @@ pub fn look(store: &Store, snapshot: &Snapshot) -> Report {
 
 fn ask(store: &Store, snapshot: &Snapshot) -> Result<Report> {
     let layers = snapshot::open_layers(store, snapshot)?;
-    let suffix = |format| if format == DiskFormat::Raw { ":raw" } else { ":qcow2" };
+    let suffix = |format| if format == DiskFormat::Raw { "raw" } else { "qcow2" };
     let files: Vec<_> = layers.into_iter().map(|(file, format)| (file, suffix(format))).collect();
-    let (status, answer) = child::ask(SUBCOMMAND, &files, MAX_ANSWER)?;
+    let (status, answer) = child::ask(&HELPER, &files, MAX_ANSWER)?;
     let mut report = understand(&answer);
     if !status.success() && report.unknown.is_none() {
         report.unknown = Some(format!("its file system could not be read to the end ({status})"));
@@ -111,16 +110,13 @@ fn kind(path: &str) -> Option<usize> {
 }
 
 /// # Errors
-/// The argument is not `FD:FORMAT`.
-fn parse_layer(text: &str) -> Result<(i32, DiskFormat)> {
-    let bad = || Error::usage("this is for spore itself");
-    let (fd, format) = text.split_once(':').ok_or_else(bad)?;
-    let format = match format {
-        "raw" => DiskFormat::Raw,
-        "qcow2" => DiskFormat::Qcow2,
-        _ => return Err(bad()),
-    };
-    Ok((fd.parse().map_err(|_| bad())?, format))
+/// It is no format.
+fn parse_format(text: &str) -> Result<DiskFormat> {
+    match text {
+        "raw" => Ok(DiskFormat::Raw),
+        "qcow2" => Ok(DiskFormat::Qcow2),
+        _ => Err(Error::usage("this is for spore itself")),
+    }
 }
 
 #[cfg(test)]
