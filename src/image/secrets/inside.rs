@@ -145,9 +145,13 @@ fn walk(ext4: &Ext4, left: &mut Left, say: &mut dyn FnMut(&str)) -> Result<Optio
                 }
                 Kind::File if found.len > 0 => {
                     if let Some(kind) = kind(&path) {
-                        over |= left.found == 0;
-                        left.found = left.found.saturating_sub(1);
-                        say(&format!("{kind} {path}"));
+                        match left.found.checked_sub(1) {
+                            Some(found) => {
+                                left.found = found;
+                                say(&format!("{kind} {path}"));
+                            }
+                            None => over = true,
+                        }
                     }
                 }
                 _ => {}
