@@ -219,7 +219,11 @@ fn what_the_menu_saves_counts_until_the_guest_says_otherwise() {
         start(&[]);
         let expected = match name {
             "legacy" => ["second", "third", "third", "third", "first", "second"],
-            _ => ["more > second", "first", "more > third", "more > third", "first", "first"],
+            // A submenu does not see boot_once, which is not exported: GRUB, too, saves what was for one boot.
+            _ => {
+                let second = "more > second";
+                [second, second, "more > third", "more > third", "first", "first"]
+            }
         };
         assert_eq!(boots, expected, "{name}");
         // It is the instance's, not the image's.
