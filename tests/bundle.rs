@@ -292,6 +292,29 @@ fn what_is_wrong_with_a_bundle_is_said_and_leaves_nothing() {
     store.ok(&register);
 }
 
+/// A bundle of theirs, of what `script` makes plain.tar of, that says what `edit` makes of its manifest; signed.
+fn contrived(
+    (dir, key): (&Path, &str),
+    bytes: &[u8],
+    script: &str,
+    edit: &dyn Fn(String) -> String,
+) -> String {
+    sh(
+        dir,
+        &format!(
+            "rm -f theirs.part.*; {script}; gzip -c plain.tar > plain.gz; split -b 3M -d plain.gz theirs.part."
+        ),
+    );
+    let path = theirs(dir, bytes, key);
+    let xml = edit(fs::read_to_string(&path).unwrap().replace(">\n  <", "><"));
+    let at = xml.find("<machine_configuration>").unwrap()..xml.find("<signature>").unwrap();
+    fs::write(dir.join("signed"), &xml[at]).unwrap();
+    let sign = format!("openssl dgst -sha1 -sign {key} signed | od -An -tx1 | tr -d ' \\n'");
+    let old = element(&xml, "signature").to_owned();
+    fs::write(&path, xml.replace(&old, &sh(dir, &sign))).unwrap();
+    path
+}
+
 /// Contrived, and signed by whoever contrived it.
 #[test]
 fn a_signature_makes_nothing_safe() {
@@ -301,20 +324,7 @@ fn a_signature_makes_nothing_safe() {
     let (key, cert) = keys(&dir, "user");
     fs::write(dir.join("web.img"), &bytes[..MIB]).unwrap();
     let make = |script: &str, size: usize, edit: &dyn Fn(String) -> String| {
-        sh(
-            &dir,
-            &format!(
-                "rm -f theirs.part.*; {script}; gzip -c plain.tar > plain.gz; split -b 3M -d plain.gz theirs.part."
-            ),
-        );
-        let path = theirs(&dir, &bytes[..size], &key);
-        let xml = edit(fs::read_to_string(&path).unwrap().replace(">\n  <", "><"));
-        let at = xml.find("<machine_configuration>").unwrap()..xml.find("<signature>").unwrap();
-        fs::write(dir.join("signed"), &xml[at]).unwrap();
-        let sign = format!("openssl dgst -sha1 -sign {key} signed | od -An -tx1 | tr -d ' \\n'");
-        let old = element(&xml, "signature").to_owned();
-        fs::write(&path, xml.replace(&old, &sh(&dir, &sign))).unwrap();
-        path
+        contrived((&dir, &key), &bytes[..size], script, edit)
     };
     let same = |xml: String| xml;
     let plain = "tar cf plain.tar web.img";
@@ -345,13 +355,21 @@ fn a_signature_makes_nothing_safe() {
     let path = make(plain, MIB, &same);
     store.ok(&["image", "register", &path, "--name", "good", "--key", &key, "--cert", &cert]);
     assert!(fs::read(data(&store, "good")).unwrap() == bytes[..MIB]);
-    // Of EC2's time: kernels by short ids, of which PV-GRUB's are known.
+}
+
+#[test]
+fn kernels_of_ec2s_time_are_ours_where_they_are_pv_grub() {
+    let store = Store::new();
+    let dir = depot(&store);
+    let (key, cert) = keys(&dir, "user");
+    let bytes = &content()[..MIB];
+    fs::write(dir.join("web.img"), bytes).unwrap();
     let boots = |kernel: &str| {
         let ids = format!("<kernel_id>{kernel}</kernel_id><ramdisk_id>ari-a51cf9cc</ramdisk_id>");
         let edit = move |xml: String| {
             xml.replace("x86_64</architecture>", &format!("x86_64</architecture>{ids}"))
         };
-        make(plain, MIB, &edit)
+        contrived((&dir, &key), bytes, "tar cf plain.tar web.img", &edit)
     };
     for (n, (aki, ours)) in [
         ("aki-427d952b", "aki-pv-grub-hd0"),
