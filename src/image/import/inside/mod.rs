@@ -203,7 +203,7 @@ impl Look {
 
     fn image(&mut self, window: &Window, image: &dyn Image) -> io::Result<()> {
         let size = image.size();
-        let other = |error: Error| io::Error::new(io::ErrorKind::Other, Passed(error));
+        let other = |error: Error| io::Error::other(Passed(error));
         check_size(size).map_err(other)?;
         if !room::fits(window, image, self.free)? {
             return self.out.send(&Frame::TooLarge, &[]).map_err(other);
