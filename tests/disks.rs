@@ -440,11 +440,14 @@ fn a_disk_that_somebody_writes_is_not_taken() {
         .spawn()
         .unwrap();
     let mut held = [0; 4];
-    std::io::Read::read_exact(&mut holder.stdout.take().unwrap(), &mut held).unwrap();
+    // It stays open: who can't print ends, and with it the lock.
+    let mut said = holder.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut said, &mut held).unwrap();
     let store = Store::new();
     let output = import(&store, &dir.path().join("locked"), "running");
     holder.kill().unwrap();
     holder.wait().unwrap();
+    drop(said);
     let line = refusal(&output, "IncorrectState");
     assert!(line.contains("shut"), "{line}");
     arrives(&import(&store, &dir.path().join("locked"), "later"), &store, "later", &sample());
