@@ -26,7 +26,7 @@ macro_rules! targets {
 }
 
 targets! {
-    archive, blk, bundle, chain, chipset, control, elf, ext4, formats, fw_cfg, initramfs, journal, kernel,
+    archive, blk, bundle, chain, chipset, control, elf, ext4, foreign, formats, fw_cfg, initramfs, journal, kernel,
     menu_asker, mmio, partitions, pci, plan, pv_disk, pv_menu, qcow2, records, remote,
 }
 

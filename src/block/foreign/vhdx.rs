@@ -37,7 +37,7 @@ const fn guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> Guid {
 }
 
 /// CRC-32C, whose polynomial reversed is 0x82f63b78, of a structure whose own checksum is at byte 4.
-pub(super) fn checksum(bytes: &[u8]) -> u32 {
+pub fn checksum(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: u8| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
             (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
