@@ -124,7 +124,6 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/image/bundle/depot.rs", "a part of a bundle in a directory that the user names"),
     ("src/image/bundle/keys.rs", "keys that the user names, or that are in the user's own account"),
     ("src/image/export/mod.rs", "a file that the user has an image written to"),
-    ("src/image/export/read.rs", "a file that the user imports"),
     ("src/image/import/mod.rs", "a file that the user imports"),
     ("src/image/kernel.rs", "a kernel or ramdisk that the user names"),
     ("src/image/remote/net/oci.rs", "the user's credentials for registries"),
