@@ -119,8 +119,12 @@ fn a_user_who_may_have_no_more_processes_is_told_so() {
     let disk = other.path("disk");
     std::fs::write(&disk, vec![7; 4 << 20]).unwrap();
     let import = ["image", "import", disk.to_str().unwrap(), "--name", "alone"];
-    // One process with one thread does it all.
-    let done = other.spore("1", &import);
+    // What somebody else made is read by a process of its own: two with one thread each do it all.
+    let alone = other.spore("1", &import);
+    let said = stderr(&alone);
+    assert_eq!((alone.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert!(said.contains("ulimit -u"), "{said}");
+    let done = other.spore("2", &import);
     assert!(done.status.success(), "{}", stderr(&done));
     for processes in ["1", "2", "3", "5"] {
         let run = other.spore(processes, &["run", "demo", "-q", "-n", "4", "-m", "64M", "--rm"]);

@@ -11,6 +11,7 @@ use crate::image::remote::helper::launcher;
 use crate::instance::imaging::{self, CreateImage, DeviceChange};
 use crate::service;
 use crate::store::Store;
+use crate::sys::process::not_started;
 use clap::Args;
 use std::fs::File;
 use std::io::Read;
@@ -114,7 +115,8 @@ fn in_background() -> Result<ExitCode> {
     let words = words.map(|word| if word == "--no-wait" { "--in-background".into() } else { word });
     let mut command = Command::new(launcher()?);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().or_fail(|| "go on in the background")?;
+    let mut child =
+        command.spawn().map_err(|cause| not_started("go on in the background", &cause))?;
     let mut said = Vec::new();
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_end(&mut said).or_fail(|| "hear from the background")?;

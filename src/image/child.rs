@@ -7,6 +7,7 @@
 use super::remote::helper::launcher;
 use super::{import, kernel, modules, secrets};
 use crate::error::{Error, OrFail, Result};
+use crate::sys::process::not_started;
 use crate::sys::seccomp::{Allow, Filter};
 use crate::sys::{confine, fds};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -96,7 +97,7 @@ impl Child {
             let colon = if note.is_empty() { "" } else { ":" };
             command.arg(format!("{}{colon}{note}", file.as_raw_fd()));
         }
-        let process = command.spawn().or_fail(|| "start a process")?;
+        let process = command.spawn().map_err(|cause| not_started("start a process", &cause))?;
         Ok((Self { process, memory: helper.memory }, answer))
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, OrFail, Result};
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -51,7 +52,9 @@ pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> R
             environment.as_ptr(),
         )
     };
-    check(status, "start a process")?;
+    if status != 0 {
+        return Err(not_started("start a process", &io::Error::from_raw_os_error(status)));
+    }
     u32::try_from(pid).map_err(|_| Error::failure("the system gave a negative process id"))
 }
 
@@ -81,7 +84,7 @@ pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
     // SAFETY: this process has one thread, so the child's memory is whole: no lock is held by a thread that it lacks.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
-        return Err(io::Error::last_os_error()).or_fail(doing);
+        return Err(not_started(doing(), &io::Error::last_os_error()));
     }
     if pid == 0 {
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
@@ -105,6 +108,17 @@ pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
 
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::failure("an argument of a process contains a NUL byte"))
+}
+
+/// The error of a process that was not started, with what helps where the user may have no more (EAGAIN).
+pub fn not_started(doing: impl fmt::Display, cause: &io::Error) -> Error {
+    let error = Error::io(doing, cause);
+    match cause.kind() {
+        io::ErrorKind::WouldBlock => {
+            error.remedy("end some of this user's processes, or raise their limit (ulimit -u)")
+        }
+        _ => error,
+    }
 }
 
 /// posix_spawn functions return the error number.

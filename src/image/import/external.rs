@@ -12,6 +12,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::image::remote::helper::launcher;
 use crate::sys::confine::{die_with, limit};
 use crate::sys::last::Last;
+use crate::sys::process::not_started;
 use crate::sys::seccomp::Filter;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -105,7 +106,7 @@ fn finish(mut child: Child) -> Result<Output> {
 }
 
 fn missing(cause: std::io::Error) -> Error {
-    Error::io("start qemu-img", cause)
+    not_started("start qemu-img", &cause)
 }
 
 fn unreadable(format: SourceFormat, output: &Output) -> Error {
