@@ -192,12 +192,16 @@ fn a_wrong_command_line_is_exit_code_2() {
         (&["wait", "--for", "godot", "i-0"], "possible values: running"),
         (&["stop"], "see 'spore stop --help'"),
         (&["logs", "--vmm", "-f", "x"], "cannot be used with"),
-        (&["image", "import", "x"], "--name"),
         (&["image", "rm"], "see 'spore image deregister --help'"),
         (&["tag", "i-0", "i-1"], "KEY=VALUE; see 'spore tag --help'"),
     ] {
         store.refused(args, 2, says);
     }
+    // What a file is decides whether it needs a name; so it has to be there.
+    let disk = store.home().join("disk");
+    std::fs::write(&disk, vec![1; 1 << 20]).unwrap();
+    store.refused(&["image", "import", disk.to_str().unwrap()], 2, "--name");
+    store.refused(&["image", "import", "x"], 1, "check the file's name");
     assert_eq!(store.volumes(), 0);
 }
 

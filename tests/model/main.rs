@@ -219,8 +219,10 @@ impl Run {
             return false;
         };
         self.log.push(format!("  {}", said.trim()));
-        // The next commands find what is left and bring it up to date.
-        for words in [&["ls"][..], &["usage"], &["image", "ls"]] {
+        // The next commands find what is left and bring it up to date: each that lists objects of a kind, the user's own.
+        let lists =
+            [&["ls"][..], &["usage"], &["image", "ls"], &["volume", "ls"], &["snapshot", "ls"]];
+        for words in lists {
             let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
             let next = self.region.spore(step.user, &words, None);
             assert!(matches!(next, Outcome::Done(_)), "{next:?}");

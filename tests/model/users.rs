@@ -5,7 +5,7 @@ use sporevm::block::{self, Engine, Op};
 use sporevm::store::Store;
 use sporevm::sys::iobuf::IoBuf;
 use sporevm::volume;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -114,7 +114,8 @@ impl Region {
     pub fn write(&self, id: &str, offset: u64, bytes: &[u8]) {
         let record = self.store.volumes().resolve(id).unwrap();
         let dir = self.store.volumes().dir(&record.volume_id);
-        let open = || volume::open_layers(&self.store, &record, false);
+        let owner = record.owner_id.parse().unwrap();
+        let open = || as_user(owner, || volume::open_layers(&self.store, &record, false));
         // The kernel lets go of a volume some time after its VMM is gone.
         let in_time = std::iter::repeat_with(|| {
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -122,8 +123,6 @@ impl Region {
         });
         let opened = open().ok().or_else(|| in_time.take(10_000).flatten().next());
         let opened = opened.expect("a volume that nobody uses");
-        let owner = record.owner_id.parse().unwrap();
-        chown(dir.join("in-use"), Some(owner), Some(owner)).unwrap();
         let disk = block::open(opened.layers, false).unwrap();
         let mut queue = disk.queue(Engine::Sync).unwrap();
         let buf = IoBuf::from_bytes(bytes.to_vec().into_boxed_slice());
@@ -139,6 +138,23 @@ impl Region {
         let entries = std::fs::read_dir(self.store.home().join("tmp")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
+}
+
+/// Do `work` as a user, in this thread alone: not even root believes what is in another's directory.
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
+    let me = rustix::process::geteuid().as_raw();
+    let become_user = |uid: u32| {
+        if uid == me && rustix::process::geteuid().as_raw() == me {
+            return;
+        }
+        // SAFETY: setresuid(2) takes no memory. The system call itself changes this thread only.
+        let done = unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
+        assert_eq!(done, 0, "root is needed");
+    };
+    become_user(uid);
+    let result = work();
+    become_user(me);
+    result
 }
 
 impl Drop for Region {

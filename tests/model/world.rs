@@ -1,5 +1,6 @@
 //! What a store has, as the model says it and as it is read from the disk: one type for both, so that `==` decides.
 
+use crate::users::as_user;
 use sporevm::block::Reader;
 use sporevm::image::record::{ImageState, LaunchPermission, RootDeviceType, SnapshotState, Tag};
 use sporevm::image::{catalog, snapshot};
@@ -177,7 +178,8 @@ impl Eyes {
         if let Some(bytes) = self.seen.get(&stamps) {
             return bytes.clone();
         }
-        let files = volume::open_chain(dir, layers, false).unwrap();
+        let owner = dir.metadata().unwrap().uid();
+        let files = as_user(owner, || volume::open_chain(dir, layers, false)).unwrap();
         let reader = Reader::open(files).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         let mut bytes = vec![0; reader.size() as usize];
         reader.read_exact_at(&mut bytes, 0).unwrap();
@@ -193,7 +195,8 @@ impl Eyes {
     pub fn look(&mut self, store: &Store, users: &[u32]) -> World {
         let mut world = World::default();
         for record in all(store.images().list()) {
-            let record = catalog::settled(store, record);
+            let owner = uid(&record.owner_id);
+            let record = as_user(owner, || catalog::settled(store, record));
             let devices = record.block_device_mappings.iter().map(|m| Device {
                 name: m.device_name.clone(),
                 snapshot: m.ebs.as_ref().and_then(|e| Some(e.snapshot_id.as_ref()?.to_string())),
@@ -235,7 +238,8 @@ impl Eyes {
 
     fn look_at_disks(&mut self, store: &Store, world: &mut World) {
         for record in all(store.snapshots().list()) {
-            let record = snapshot::settled(store, record);
+            let owner = uid(&record.owner_id);
+            let record = as_user(owner, || snapshot::settled(store, record));
             let data = Layer { file: LayerName::data(), format: record.format };
             let layers: Vec<Layer> = [data].into_iter().chain(record.layers.clone()).collect();
             let complete = record.state == SnapshotState::Completed;
