@@ -113,7 +113,6 @@ impl Region {
     /// Write to a volume that nobody uses, as a VMM of its owner's does.
     pub fn write(&self, id: &str, offset: u64, bytes: &[u8]) {
         let record = self.store.volumes().resolve(id).unwrap();
-        let dir = self.store.volumes().dir(&record.volume_id);
         let owner = record.owner_id.parse().unwrap();
         let open = || as_user(owner, || volume::open_layers(&self.store, &record, false));
         // The kernel lets go of a volume some time after its VMM is gone.
