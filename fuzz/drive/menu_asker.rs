@@ -2,7 +2,6 @@
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::net::{RecvFlags, sockopt::{Timeout, set_socket_timeout}};
-use sporevm::plan::{PvBoot, PvGrub};
 use sporevm::pvgrub::{Child, Wanted};
 use std::time::Duration;
 
@@ -32,14 +31,7 @@ pub fn drive(data: &[u8]) {
         while recv(&theirs, &mut heard[..], RecvFlags::empty()).is_ok_and(|(len, _)| len > 0) {}
     });
     let child = Child::from_socket(ours);
-    let boot = PvBoot {
-        from: PvGrub::Any,
-        entry: None,
-        append: String::new(),
-        instance_id: "i-0123456789abcdef0".parse().unwrap(),
-        launch_index: 0,
-        saved: None,
-    };
+    let boot = super::any_boot();
     let disk = vec![7u8; 64 << 10];
     let failure = match which & 3 {
         0 => child.boot(&disk, &boot, &mut |_| Wanted::default()).err(),

@@ -52,3 +52,15 @@ pub fn file(bytes: &[u8]) -> std::fs::File {
 pub fn number(data: &[u8]) -> (u8, &[u8]) {
     data.split_first().map_or((0, data), |(first, rest)| (*first, rest))
 }
+
+/// What is asked of a boot menu: its default entry, wherever it is.
+pub fn any_boot() -> sporevm::plan::PvBoot {
+    sporevm::plan::PvBoot {
+        from: sporevm::plan::PvGrub::Any,
+        entry: None,
+        append: String::new(),
+        instance_id: "i-0123456789abcdef0".parse().unwrap(),
+        launch_index: 0,
+        saved: None,
+    }
+}

@@ -2,7 +2,6 @@
 //!
 //! The input says what is changed in a disk that boots: runs of a 3-byte offset, a length and as many bytes.
 
-use sporevm::plan::{PvBoot, PvGrub};
 use sporevm::pvgrub::{load, volume::Volume};
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -51,14 +50,7 @@ pub fn changed(data: &[u8]) -> Vec<u8> {
 /// Boot from the changed disk.
 pub fn drive(data: &[u8]) {
     let volume = Volume::open(Rc::new(changed(data)));
-    let boot = PvBoot {
-        from: PvGrub::Any,
-        entry: None,
-        append: String::new(),
-        instance_id: "i-0123456789abcdef0".parse().unwrap(),
-        launch_index: 0,
-        saved: None,
-    };
+    let boot = super::any_boot();
     match load::load(&volume, &boot) {
         // Nothing was changed that matters.
         Ok(loaded) => assert!(!loaded.kernel.is_empty() && loaded.command_line.contains("panic=")),
