@@ -21,7 +21,7 @@ pub fn drive(data: &[u8]) {
         _ => opened(unfolded(data), |file| Ok(Box::new(Vhdx::open(file)?))),
     };
     let Some(image) = image else { return };
-    let (len, size, mut last, mut packed) = (file.len(), image.size(), 0, 0);
+    let (len, size, mut last, mut packed) = (file.size(), image.size(), 0, 0);
     // Who imports refuses disks of more than 64 TiB before.
     if size > 64 << 40 {
         return;

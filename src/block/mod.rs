@@ -3,6 +3,7 @@
 //! A [`Disk`] is opened once from its layers and gives each virtqueue a [`Queue`] of its own. A queue
 //! belongs to one thread; queues of one disk share its metadata.
 
+mod bytes;
 mod chain;
 #[cfg(test)]
 mod crash_tests;
@@ -30,6 +31,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use crate::plan::{DiskFormat, Engine};
+pub use bytes::Bytes;
 pub use disk::{open, open_aside};
 pub use import::{ImportSource, import_source};
 pub use reader::{Content, Extent, Reader};

@@ -1,6 +1,7 @@
 //! The file systems of a disk, for reading only.
 
 use super::menu::Place;
+pub use crate::block::Bytes;
 use crate::block::partitions::{self, Partition, Scheme};
 use crate::block::signature::{self, Signature};
 use crate::ext4::{Error, Ext4, Kind};
@@ -19,38 +20,6 @@ const KEPT: usize = 64;
 const MAX_FILE_SYSTEMS: usize = 32;
 /// Directory entries that are looked at.
 const MAX_LISTED: usize = 4096;
-
-/// The bytes of a disk or of a file.
-pub trait Bytes {
-    /// How many there are.
-    fn size(&self) -> u64;
-    /// Fill `bytes` from `offset`.
-    ///
-    /// # Errors
-    /// They are not all there, or can't be read.
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
-}
-
-impl Bytes for crate::block::Reader {
-    fn size(&self) -> u64 {
-        Self::size(self)
-    }
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        Self::read_exact_at(self, bytes, offset)
-    }
-}
-
-impl Bytes for Vec<u8> {
-    fn size(&self) -> u64 {
-        self.len() as u64
-    }
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let from = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        let found = self.get(from..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
 
 /// A disk of which what was read last is kept.
 struct Cached {

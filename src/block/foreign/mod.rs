@@ -7,6 +7,7 @@ pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
 
+pub use super::Bytes;
 use super::chain::Source;
 use super::reader::Reader;
 use std::cell::RefCell;
@@ -17,34 +18,6 @@ use std::rc::Rc;
 const SECTOR: u64 = 512;
 /// Bytes of tables that are read at a time.
 const PAGE: usize = 64 << 10;
-
-/// The bytes of an image's file.
-pub trait Bytes {
-    /// How many there are.
-    fn len(&self) -> u64;
-    /// Whether there is none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Fills `bytes` from `offset`.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` beyond the end; I/O errors.
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
-}
-
-impl Bytes for Vec<u8> {
-    fn len(&self) -> u64 {
-        Vec::len(self) as u64
-    }
-
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..));
-        let found = rest.and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
 
 /// Where bytes of a disk are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +145,7 @@ impl Pages {
             Some(from..from.checked_add(len)?).filter(|range| range.end <= page.1.len())
         };
         if within(&page).is_none() {
-            let rest = self.file.len().saturating_sub(offset).min(PAGE as u64) as usize;
+            let rest = self.file.size().saturating_sub(offset).min(PAGE as u64) as usize;
             if rest < len {
                 return Err(cut_short());
             }

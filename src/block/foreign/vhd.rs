@@ -90,7 +90,7 @@ impl Vhd {
     /// # Errors
     /// `InvalidData`: it is damaged or none. `PermissionDenied`: it has a parent. `Unsupported`: another kind. I/O errors.
     pub fn open(file: Rc<dyn Bytes>) -> io::Result<Self> {
-        let end = file.len().checked_sub(FOOTER as u64).ok_or_else(cut_short)?;
+        let end = file.size().checked_sub(FOOTER as u64).ok_or_else(cut_short)?;
         // A dynamic one has a copy of its footer in front.
         let footer = match Footer::read(&*file, end)? {
             Some(footer) => footer,
@@ -115,7 +115,7 @@ impl Vhd {
 
     fn blocks(file: &dyn Bytes, footer: &Footer) -> io::Result<Blocks> {
         let mut header = [0; 1024];
-        file.read_exact_at(&mut header, inside(file.len(), footer.header, 1024)?)?;
+        file.read_exact_at(&mut header, inside(file.size(), footer.header, 1024)?)?;
         if !header.starts_with(b"cxsparse")
             || checksum(&header, 36) != u32::from_be_bytes(field(&header, 36))
         {
@@ -127,7 +127,7 @@ impl Vhd {
             return Err(invalid("its blocks have an impossible size"));
         }
         let table = u64::from_be_bytes(field(&header, 16));
-        inside(file.len(), table, count * 4)?;
+        inside(file.size(), table, count * 4)?;
         let bitmap = (size / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
         Ok(Blocks { table, size, bitmap })
     }
@@ -148,7 +148,7 @@ impl Image for Vhd {
             return Ok((Place::Zero, len));
         }
         let data = u64::from(entry) * SECTOR + blocks.bitmap + within;
-        Ok((Place::At(inside(self.pages.file.len(), data, len)?), len))
+        Ok((Place::At(inside(self.pages.file.size(), data, len)?), len))
     }
 
     fn read_exact_at(&self, _bytes: &mut [u8], _offset: u64) -> io::Result<()> {

@@ -82,7 +82,7 @@ impl Vhdx {
         for entry in regions[16..].chunks_exact(32).take(count) {
             let at = u64::from_le_bytes(field(entry, 16));
             let len = u64::from(u32::from_le_bytes(field(entry, 24)));
-            let place = (inside(file.len(), at, len)?, len);
+            let place = (inside(file.size(), at, len)?, len);
             match field::<16>(entry, 0) {
                 BAT => table = Some(place),
                 METADATA => metadata = Some(place),
@@ -121,10 +121,10 @@ fn check_log(file: &dyn Bytes) -> io::Result<()> {
     let (len, at) =
         (u32::from_le_bytes(field(&header, 68)), u64::from_le_bytes(field(&header, 72)));
     let len = u64::from(len);
-    inside(file.len(), at, len)?;
+    inside(file.size(), at, len)?;
     for sector in (0..len.min(MAX_LOG)).step_by(4 << 10) {
         let mut entry = [0; 64];
-        file.read_exact_at(&mut entry, inside(file.len(), at + sector, 64)?)?;
+        file.read_exact_at(&mut entry, inside(file.size(), at + sector, 64)?)?;
         if entry.starts_with(b"loge") && field::<16>(&entry, 32) == log {
             return Err(refers(
                 "it was not closed, and its log has to be replayed; run 'qemu-img check -r all' on it",
@@ -203,7 +203,7 @@ impl Image for Vhdx {
             0..=3 => Ok((Place::Zero, len)),
             6 => {
                 let at = (entry >> 20).checked_mul(MIB).and_then(|at| at.checked_add(within));
-                let at = inside(self.pages.file.len(), at.ok_or_else(cut_short)?, len)?;
+                let at = inside(self.pages.file.size(), at.ok_or_else(cut_short)?, len)?;
                 Ok((Place::At(at), len))
             }
             state => Err(invalid(format!("a block's state {state} is impossible"))),

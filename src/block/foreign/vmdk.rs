@@ -73,7 +73,7 @@ impl Header {
 
     fn read(file: &dyn Bytes, at: u64) -> io::Result<Self> {
         let mut bytes = [0; 512];
-        file.read_exact_at(&mut bytes, inside(file.len(), at, SECTOR)?)?;
+        file.read_exact_at(&mut bytes, inside(file.size(), at, SECTOR)?)?;
         Self::parse(&bytes)
     }
 
@@ -99,7 +99,7 @@ impl Vmdk {
     /// kind of VMDK. I/O errors.
     pub fn open(file: Rc<dyn Bytes>) -> io::Result<Self> {
         let mut magic = [0; 4];
-        file.read_exact_at(&mut magic, inside(file.len(), 0, 4)?)?;
+        file.read_exact_at(&mut magic, inside(file.size(), 0, 4)?)?;
         if magic != *MAGIC {
             return Err(unsupported("it is another kind of vmdk"));
         }
@@ -107,7 +107,7 @@ impl Vmdk {
         check_descriptor(&*file, header.descriptor)?;
         if header.directory == AT_END {
             // The last sectors: a marker, the header once more, a marker.
-            let at = file.len().checked_sub(2 * SECTOR).ok_or_else(cut_short)? / SECTOR * SECTOR;
+            let at = file.size().checked_sub(2 * SECTOR).ok_or_else(cut_short)? / SECTOR * SECTOR;
             let footer = Header::read(&*file, at)
                 .map_err(|_| invalid("it is cut short: it has no footer"))?;
             if footer.directory == AT_END {
@@ -121,7 +121,7 @@ impl Vmdk {
         }
         let tables = header.capacity.div_ceil(header.reach());
         let bytes = tables.checked_mul(4).ok_or_else(cut_short)?;
-        inside(file.len(), header.directory, bytes)?;
+        inside(file.size(), header.directory, bytes)?;
         Ok(Self { header, directory: Pages::new(Rc::clone(&file)), tables: Pages::new(file) })
     }
 
@@ -138,10 +138,10 @@ impl Vmdk {
         }
         let at = u64::from(entry) * SECTOR;
         if self.header.flags & COMPRESSED != 0 {
-            inside(self.file().len(), at, MARKER)?;
+            inside(self.file().size(), at, MARKER)?;
             return Ok(Place::Packed);
         }
-        inside(self.file().len(), at, len).map(Place::At)
+        inside(self.file().size(), at, len).map(Place::At)
     }
 
     /// The entry of the grain that has the byte at `offset`: in which table, and the entry; `None` if there is no table.
@@ -189,7 +189,7 @@ impl Image for Vmdk {
         let Some((_, entry)) = self.entry(offset)? else { return Err(cut_short()) };
         let at = u64::from(entry) * SECTOR;
         let mut marker = [0; MARKER as usize];
-        self.file().read_exact_at(&mut marker, inside(self.file().len(), at, MARKER)?)?;
+        self.file().read_exact_at(&mut marker, inside(self.file().size(), at, MARKER)?)?;
         let packed = u64::from(u32::from_le_bytes(field(&marker, 8)));
         let grain = offset / self.header.grain * self.header.grain;
         // What nothing compresses becomes a little longer.
@@ -199,7 +199,7 @@ impl Image for Vmdk {
             return Err(invalid(format!("the marker of the grain at byte {grain} is damaged")));
         }
         let mut data = vec![0; packed as usize];
-        let start = inside(self.file().len(), at + MARKER, packed)?;
+        let start = inside(self.file().size(), at + MARKER, packed)?;
         self.file().read_exact_at(&mut data, start)?;
         let mut whole = flate2::bufread::ZlibDecoder::new(&data[..]);
         let damaged = |e| invalid(format!("the grain at byte {grain} can't be decompressed: {e}"));
@@ -219,7 +219,7 @@ fn check_descriptor(file: &dyn Bytes, (at, len): (u64, u64)) -> io::Result<()> {
     }
     let len = len.min(MAX_DESCRIPTOR);
     let mut text = vec![0; len as usize];
-    file.read_exact_at(&mut text, inside(file.len(), at, len)?)?;
+    file.read_exact_at(&mut text, inside(file.size(), at, len)?)?;
     let text = String::from_utf8_lossy(&text);
     let text = text.split('\0').next().unwrap_or_default();
     let value = |key: &str| {

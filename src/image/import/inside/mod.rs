@@ -109,10 +109,10 @@ impl Look {
     /// What can be read at any place.
     fn window(&mut self, window: Window, depth: u32) -> Result<()> {
         let (head, tail) = window.ends()?;
-        check_size(window.len())?;
+        check_size(window.size())?;
         match self.what(&head, tail.as_ref(), depth)? {
             // Unpacked it is not less.
-            What::Packed(_) if window.len() > self.free => self.out.send(&Frame::TooLarge, &[]),
+            What::Packed(_) if window.size() > self.free => self.out.send(&Frame::TooLarge, &[]),
             What::Packed(compression) => {
                 let stream = Stream::new(window.reader());
                 let stream = stream.decompressed(compression, &self.warnings);
@@ -171,7 +171,7 @@ impl Look {
             }
         }
         let window = Window::new(&file, Which::Spool(number))?;
-        check_size(window.len())?;
+        check_size(window.size())?;
         Ok(window)
     }
 
@@ -185,7 +185,7 @@ impl Look {
         let image: io::Result<Box<dyn Image>> = match format {
             SourceFormat::Vmdk => foreign::vmdk::Vmdk::open(file).map(|image| Box::new(image) as _),
             SourceFormat::Vhdx => foreign::vhdx::Vhdx::open(file).map(|image| Box::new(image) as _),
-            SourceFormat::Raw => Ok(Box::new(Raw(window.len())) as _),
+            SourceFormat::Raw => Ok(Box::new(Raw(window.size())) as _),
             SourceFormat::Vpc => vhd::Vhd::open(file).map(|image| Box::new(image) as _),
             SourceFormat::Qcow2 => window
                 .file()
@@ -210,7 +210,7 @@ impl Look {
         }
         self.out.send(&Frame::Disk(Some(size)), &[]).map_err(other)?;
         let mut buffer = Vec::new();
-        foreign::each_run(image, window.len(), &mut |at, place, len| match place {
+        foreign::each_run(image, window.size(), &mut |at, place, len| match place {
             Place::Zero => Ok(()),
             Place::At(from) => self.copy(window, (at, from, len)).map_err(other),
             Place::Packed => {

@@ -42,7 +42,7 @@ fn count(
     of: &dyn Fn(u64, u64) -> io::Result<u64>,
 ) -> io::Result<u64> {
     let mut sum = 0u64;
-    foreign::each_run(image, window.len(), &mut |_, place, len| {
+    foreign::each_run(image, window.size(), &mut |_, place, len| {
         match place {
             Place::Zero => {}
             // To unpack it twice would take longer than to find that it does not fit.

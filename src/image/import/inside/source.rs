@@ -99,7 +99,7 @@ impl Window {
 }
 
 impl Bytes for Window {
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.len
     }
 
