@@ -1,8 +1,8 @@
 //! Spore launches N identical KVM instances from one image.
 //!
 //! `docs/ARCHITECTURE.md` walks through one launch. Two halves share only the vocabulary ([`plan`],
-//! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`instance`], [`image`],
-//! [`volume`], [`store`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`],
+//! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`instance`], [`transfer`],
+//! [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`], [`record`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`],
 //! [`block`], [`mem`]) runs one virtual machine in one process.
 
 pub mod action;
@@ -24,10 +24,18 @@ pub mod pvgrub;
 pub mod virtio;
 pub mod vmm;
 
+pub mod account;
+pub mod child;
 pub mod cli;
 pub mod image;
+pub mod import;
+pub mod inspect;
 pub mod instance;
+pub mod kernel;
+pub mod record;
+pub mod snapshot;
 pub mod store;
+pub mod transfer;
 pub mod volume;
 
 pub use error::{Error, Result};
@@ -41,10 +49,10 @@ pub fn main() -> ExitCode {
     if arguments.next_if(|first| first == plan::SUBCOMMAND).is_some() {
         return vmm::main();
     }
-    if arguments.next_if(|first| first == image::import::external::SUBCOMMAND).is_some() {
-        return image::import::external::main(arguments);
+    if arguments.next_if(|first| first == import::external::SUBCOMMAND).is_some() {
+        return import::external::main(arguments);
     }
-    if let Some(code) = image::child::main(&mut arguments) {
+    if let Some(code) = child::main(&mut arguments) {
         return code;
     }
     if arguments.next_if(|first| first == pvgrub::SUBCOMMAND).is_some() {

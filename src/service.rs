@@ -6,9 +6,8 @@ pub mod usage;
 use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Error, Kind, OrFail, Result};
 use crate::id::ReservationId;
-use crate::image::import::cancel;
-use crate::image::record::{Image, RootDeviceType};
-use crate::image::{attribute, bundle, catalog, kernel, product};
+use crate::image::{attribute, catalog, product};
+use crate::import::cancel;
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::host;
@@ -17,9 +16,12 @@ use crate::instance::lifecycle::{self, Change};
 use crate::instance::modify::{self, Changes};
 use crate::instance::pool::parallel;
 use crate::instance::reap;
-use crate::instance::record::{Record, State};
+use crate::kernel;
+use crate::record::image::{Image, RootDeviceType};
+use crate::record::instance::{Record, State};
 use crate::store::Store;
 use crate::sys::kvm;
+use crate::transfer::bundle;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -357,7 +359,7 @@ fn poll_until(deadline: Option<Instant>, mut is_true: impl FnMut() -> bool) {
 mod tests {
     use super::*;
     use crate::instance::reap::tests::record;
-    use crate::instance::record::ShutdownBehavior::Stop;
+    use crate::record::instance::ShutdownBehavior::Stop;
 
     #[test]
     fn instances_are_told_by_reservation_and_launch_index() {

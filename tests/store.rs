@@ -4,12 +4,14 @@
 mod skip;
 
 use sporevm::id::SnapshotId;
+use sporevm::image::builtin;
 use sporevm::image::catalog::{self, Manifest};
-use sporevm::image::record::{Image, Snapshot};
-use sporevm::image::{DATA, builtin, kernel, snapshot};
+use sporevm::import::DATA;
 use sporevm::plan::DiskFormat;
+use sporevm::record::image::{Image, Snapshot};
 use sporevm::store::{Durability, RECORD, Store, now};
 use sporevm::volume::{self, NewVolume, owner_id};
+use sporevm::{kernel, snapshot};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -296,7 +298,7 @@ fn churn() {
         let durability = [Durability::Volatile, Durability::Durable][round % 2];
         let new = NewVolume::default();
         let volume = volume::create_from_snapshot(&store, &base, new, durability).unwrap();
-        let change = |v: &mut volume::record::Volume| {
+        let change = |v: &mut sporevm::record::volume::Volume| {
             v.create_time = now();
             Ok(())
         };

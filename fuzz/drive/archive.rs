@@ -1,6 +1,6 @@
 //! A bundle's archive: tar with one member that is a disk, sparse in GNU's way.
 
-use sporevm::image::bundle::examine;
+use sporevm::transfer::bundle::examine;
 use std::os::unix::fs::MetadataExt;
 
 /// Bytes of the disk.

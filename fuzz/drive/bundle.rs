@@ -1,6 +1,6 @@
 //! A bundle's manifest.
 
-use sporevm::image::bundle::examine;
+use sporevm::transfer::bundle::examine;
 
 /// Read it as if its signature were right.
 pub fn drive(data: &[u8]) {

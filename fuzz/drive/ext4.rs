@@ -1,7 +1,7 @@
 //! A root volume that is searched for secrets before an image becomes public.
 
 use sporevm::block::{DiskFormat, Reader};
-use sporevm::image::secrets;
+use sporevm::inspect::secrets;
 
 /// Search the disk of [`super::pv_disk`] with the input's changes in it.
 pub fn drive(data: &[u8]) {

@@ -1,6 +1,6 @@
 //! What a file is by its first and last bytes, and how a stream is packed.
 
-use sporevm::image::import::format;
+use sporevm::import::format;
 
 /// Detect: the input's last 512 bytes are the tail.
 pub fn drive(data: &[u8]) {

@@ -1,6 +1,6 @@
 //! An initial ramdisk that is looked through for drivers.
 
-use sporevm::image::modules;
+use sporevm::inspect::modules;
 
 /// Look.
 pub fn drive(data: &[u8]) {

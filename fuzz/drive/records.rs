@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sporevm::image::package::{Package, SnapshotPackage};
-use sporevm::image::record::{Image, Kernel, Ramdisk, Snapshot};
-use sporevm::instance::record::Record;
-use sporevm::volume::record::Volume;
+use sporevm::transfer::package::{Package, SnapshotPackage};
+use sporevm::record::image::{Image, Kernel, Ramdisk, Snapshot};
+use sporevm::record::instance::Record;
+use sporevm::record::volume::Volume;
 
 /// What is read is written and read again.
 fn again<T: Serialize + DeserializeOwned>(data: &[u8]) {

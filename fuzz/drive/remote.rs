@@ -1,7 +1,7 @@
 //! A registry and a bucket that answer with the input.
 
-use sporevm::image::region::{Location, Region};
-use sporevm::image::remote::{Remote, helper};
+use sporevm::transfer::region::{Location, Region};
+use sporevm::transfer::remote::{Remote, helper};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sporevm::image::remote::helper::provide();
+    sporevm::transfer::remote::helper::provide();
     sporevm::main()
 }

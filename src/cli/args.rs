@@ -3,8 +3,8 @@
 use super::filter::Filter;
 use super::output::Output;
 use crate::action::{Count, Until, parse_duration, parse_memory, parse_percent};
-use crate::image::record::{RootDeviceType, Tag};
 use crate::plan::{DiskLimits, Engine, Transport};
+use crate::record::image::{RootDeviceType, Tag};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;

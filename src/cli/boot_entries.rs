@@ -2,8 +2,8 @@
 
 use super::output::{self, Output, Table};
 use crate::error::Result;
-use crate::image::boot_entries::{self, Listed};
 use crate::image::catalog;
+use crate::inspect::boot_entries::{self, Listed};
 use crate::store::Store;
 use serde_json::json;
 use std::process::ExitCode;

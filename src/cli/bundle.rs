@@ -1,8 +1,8 @@
 //! `spore image bundle`, and `spore image register` of a bundle.
 
 use crate::error::Result;
-use crate::image::bundle::{self, Bundle, KeyFiles};
 use crate::store::Store;
+use crate::transfer::bundle::{self, Bundle, KeyFiles};
 use clap::Args;
 use std::path::PathBuf;
 

@@ -2,11 +2,11 @@
 
 use super::image::{cancellable, tag};
 use crate::error::Result;
-use crate::image::package::NewImage;
-use crate::image::place::{self, Place};
-use crate::image::record::{Image, Snapshot, Tag};
-use crate::image::snapshot::Wanted;
+use crate::record::image::{Image, Snapshot, Tag};
+use crate::snapshot::Wanted;
 use crate::store::Store;
+use crate::transfer::package::NewImage;
+use crate::transfer::place::{self, Place};
 use clap::Args;
 
 /// Arguments of `image copy`.

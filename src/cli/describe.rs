@@ -5,7 +5,7 @@ use super::output::{Table, human_bytes};
 use crate::control::{DiskStatus, Status};
 use crate::error::Result;
 use crate::instance::lifecycle::Change;
-use crate::instance::record::{Disk, Instance, Mapping, Record, State};
+use crate::record::instance::{Disk, Instance, Mapping, Record, State};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -241,7 +241,7 @@ fn fields(record: &Record) -> Vec<(&'static str, String)> {
 
 /// State changes under EC2's `key`, e.g. `StoppingInstances`.
 pub fn changes(key: &str, changes: &[Change]) -> Table {
-    let state = |state: crate::instance::record::State| json!(state);
+    let state = |state: crate::record::instance::State| json!(state);
     let json = |change: &Change| {
         json!({
             "InstanceId": change.record.instance.instance_id,

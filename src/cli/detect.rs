@@ -2,10 +2,10 @@
 
 use super::output::{self, Output, Table};
 use crate::error::{Error, Result};
-use crate::image::boot_method::{self, Proposal};
-use crate::image::import::SourceFormat;
-use crate::image::record::Image;
-use crate::image::snapshot;
+use crate::import::SourceFormat;
+use crate::inspect::boot_method::{self, Proposal};
+use crate::record::image::Image;
+use crate::snapshot;
 use crate::store::Store;
 use serde_json::json;
 use std::path::Path;

@@ -3,10 +3,11 @@
 use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
+use crate::account;
 use crate::error::{Error, Result};
 use crate::image::permission::is_explicit;
-use crate::image::record::{Image, ImageState};
-use crate::image::{accounts, attribute, builtin, catalog};
+use crate::image::{attribute, builtin, catalog};
+use crate::record::image::{Image, ImageState};
 use crate::store::{Store, now};
 use crate::volume::owner_id;
 use clap::Args;
@@ -110,7 +111,7 @@ impl Caller {
         Self {
             me: owner_id(),
             uid: rustix::process::geteuid().as_raw(),
-            groups: accounts::own_groups(),
+            groups: account::own_groups(),
             administrator: store.administrator().map(|uid| uid.to_string()),
         }
     }

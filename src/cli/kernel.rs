@@ -4,9 +4,9 @@ use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::error::{Error, Result};
-use crate::image::kernel;
-use crate::image::record::Kernel;
+use crate::kernel;
 use crate::plan::PvGrub;
+use crate::record::image::Kernel;
 use crate::service::boots;
 use crate::store::Store;
 use clap::Subcommand;
@@ -165,7 +165,7 @@ pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode>
         RamdiskCommand::Ls { filters } => {
             let ramdisks = store.ramdisks().list()?.or_warn();
             let ramdisks = select::select(ramdisks, filters, RAMDISK_FILTERS)?;
-            let row = |ramdisk: &crate::image::record::Ramdisk| {
+            let row = |ramdisk: &crate::record::image::Ramdisk| {
                 vec![
                     ramdisk.ramdisk_id.to_string(),
                     ramdisk.name.clone(),

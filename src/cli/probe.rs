@@ -2,9 +2,9 @@
 
 use crate::action::{RunInstances, Until};
 use crate::error::{Error, OrFail, Result};
-use crate::image::kernel;
 use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::launch::Request;
+use crate::kernel;
 use crate::service::{self, Waited, boots};
 use crate::store::Store;
 use crate::sys::fds;

@@ -3,10 +3,10 @@
 use super::output::{self, Output, Table};
 use super::select;
 use crate::error::Result;
-use crate::image::place;
-use crate::image::record::{Image, Snapshot};
-use crate::image::region::{self, Location};
+use crate::record::image::{Image, Snapshot};
 use crate::store::{Record, Store};
+use crate::transfer::place;
+use crate::transfer::region::{self, Location};
 use clap::Subcommand;
 use serde_json::json;
 use std::process::ExitCode;

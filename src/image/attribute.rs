@@ -1,9 +1,9 @@
 //! What of an image may be changed after it is registered, and its tags.
 
 use super::catalog::{check_description, check_own};
-use super::record::{Image, ProductCode};
 use crate::error::{Error, Result};
 use crate::id::ImageId;
+use crate::record::image::{Image, ProductCode};
 use crate::store::beneath::Owned;
 use crate::store::{Durability, Store, rfc3339, time};
 use crate::volume::owner_id;

@@ -2,14 +2,16 @@
 //! again when the program brings another version.
 
 use super::catalog::{self, Manifest};
-use super::digest;
-use super::import::DATA;
-use super::kernel::{self, KERNEL};
-use super::record::{Architecture, Image, ImageState, Kernel, RootDeviceType, Snapshot, Tag};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
+use crate::import::DATA;
+use crate::kernel::{self, KERNEL};
 use crate::plan::{DiskFormat, Transport};
+use crate::record::image::{
+    Architecture, Image, ImageState, Kernel, RootDeviceType, Snapshot, Tag,
+};
+use crate::snapshot::digest;
 use crate::store::{Durability, Staging, Store, beneath, now};
 use crate::volume::owner_id;
 use sha2::{Digest, Sha256};

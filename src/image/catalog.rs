@@ -1,21 +1,22 @@
 //! Registering, finding and deregistering images.
 
-use super::record::{
-    Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
-    RootDeviceType, SnapshotState, StateReason, Tag, VirtualizationType,
-};
-use super::{builtin, kernel, names, snapshot};
+use super::{builtin, names};
 use crate::boot;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::{PvGrub, ROOT_DEVICE, Transport};
+use crate::record::image::{
+    Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
+    RootDeviceType, SnapshotState, StateReason, Tag, VirtualizationType,
+};
+use crate::record::volume::default_volume_type;
 use crate::store::{Durability, Locked, Record, Store, not_owned, now};
 use crate::volume::owner_id;
-use crate::volume::record::default_volume_type;
+use crate::{kernel, snapshot};
 use serde::Deserialize;
 
 /// Largest volume in GiB: EC2's.
-pub const MAX_GIB: u64 = super::import::MAX_SIZE >> 30;
+pub const MAX_GIB: u64 = crate::import::MAX_SIZE >> 30;
 /// Largest root of an instance-store image in GiB: EC2's.
 const MAX_INSTANCE_STORE_GIB: u64 = 10;
 /// Most block devices of an image; each takes a device slot of the machine.
@@ -151,7 +152,7 @@ pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
 ///
 /// # Errors
 /// As [`register`]'s and as those of `finish`.
-pub(super) fn publish(
+pub(crate) fn publish(
     store: &Store,
     mut manifest: Manifest,
     gib: Gib<'_>,
@@ -175,7 +176,7 @@ pub(super) fn publish(
 }
 
 /// The image that a manifest describes, if all of it holds.
-pub(super) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -> Result<Image> {
+pub(crate) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -> Result<Image> {
     resolve_with(store, manifest, id, &|id| snapshot_gib(store, id))
 }
 
@@ -194,7 +195,7 @@ pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
 }
 
 /// How many GiB a snapshot needs, if it may be used.
-pub(super) type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
+pub(crate) type Gib<'a> = &'a dyn Fn(&SnapshotId) -> Result<u64>;
 
 /// What an image with this kernel is for.
 fn architecture_of(store: &Store, kernel: Option<&KernelId>) -> Result<Architecture> {
@@ -218,7 +219,7 @@ fn check_pv_grub(manifest: &Manifest) -> Result<()> {
 }
 
 /// As [`resolve_manifest`], for snapshots that need not be in the store yet.
-pub(super) fn resolve_with(
+pub(crate) fn resolve_with(
     store: &Store,
     manifest: Manifest,
     id: ImageId,

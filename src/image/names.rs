@@ -1,7 +1,7 @@
 //! What names and tags may be.
 
-use super::record::Tag;
 use crate::error::{Error, Result};
+use crate::record::image::Tag;
 use crate::store::{Record, Store, StoreLock};
 use crate::volume::owner_id;
 

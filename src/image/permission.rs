@@ -4,11 +4,11 @@
 //! that say what the record says. A snapshot is open to all that may launch an image of it, and to whoever has a
 //! volume of it, so that taking a permission back takes nothing from under an instance.
 
-use super::accounts;
 use super::builtin;
-use super::record::{Image, ImageState, LaunchPermission};
+use crate::account;
 use crate::error::{Error, Result};
 use crate::id::ImageId;
+use crate::record::image::{Image, ImageState, LaunchPermission};
 use crate::store::acl::{self, Readers};
 use crate::store::{Durability, Locked, Record, Store};
 use crate::volume::{owner_id, users};
@@ -46,11 +46,11 @@ impl FromStr for Who {
 
 impl Who {
     fn user(name: &str) -> Result<Self> {
-        accounts::user(name).map(|id| Self::Some(LaunchPermission::UserId(id.to_string())))
+        account::user(name).map(|id| Self::Some(LaunchPermission::UserId(id.to_string())))
     }
 
     fn group(name: &str) -> Result<Self> {
-        accounts::group(name).map(|id| Self::Some(LaunchPermission::Group(id.to_string())))
+        account::group(name).map(|id| Self::Some(LaunchPermission::Group(id.to_string())))
     }
 }
 

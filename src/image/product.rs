@@ -1,8 +1,8 @@
 //! Products: what must be agreed to before an image that carries its code is launched.
 
 use super::attribute::check_product_code;
-use super::record::Image;
 use crate::error::{Error, OrFail, Result};
+use crate::record::image::Image;
 use crate::store::Store;
 use crate::store::beneath::Owned;
 use crate::store::journal::Event;

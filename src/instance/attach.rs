@@ -5,13 +5,13 @@
 
 use super::dir::{self, InstanceDir};
 use super::lifecycle;
-use super::record::{Instance, MappedVolume, Mapping, State};
 use super::supply::{LINGER, while_in_use};
 use crate::error::{Error, Result};
 use crate::id::{InstanceId, VolumeId};
-use crate::image::record::RootDeviceType;
+use crate::record::image::RootDeviceType;
+use crate::record::instance::{Instance, MappedVolume, Mapping, State};
+use crate::record::volume::{Attachment, Volume};
 use crate::store::{Durability, Store};
-use crate::volume::record::{Attachment, Volume};
 use std::time::Duration;
 
 /// Most volumes of an instance; each takes a device slot of the machine.

@@ -5,9 +5,9 @@
 //! child of it first, for a group that hands controllers on has no processes ("No Internal Process Constraint"). A
 //! group is removed by whoever finds its VM ended.
 
-use super::record::CgroupLimits;
 use crate::error::{Error, OrFail, Result};
 use crate::id::InstanceId;
+use crate::record::instance::CgroupLimits;
 use rustix::fs::{Access, access};
 use std::fs;
 use std::io;

@@ -1,10 +1,10 @@
 //! An instance's directory: its record, its locks, its files.
 
-use super::record::{Record, State};
 use crate::error::{Error, OrFail, Result};
 use crate::id::InstanceId;
-use crate::image::record::RootDeviceType;
 use crate::plan::VmReport;
+use crate::record::image::RootDeviceType;
+use crate::record::instance::{Record, State};
 use crate::store::beneath::{Dir, Owned};
 use crate::store::journal::Cause;
 use crate::store::{self, Collection, Durability, Locked, Store};

@@ -6,21 +6,21 @@
 //! was; if this process is killed, whoever looks next finds the image pending and unlocked: it has failed.
 
 use super::dir::InstanceDir;
-use super::record::{Instance, Mapping, State};
 use super::snapshots::{self, Begun};
 use super::{lifecycle, reap};
 use crate::error::{Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_GIB, MAX_MAPPINGS};
-use crate::image::import::cancel;
-use crate::image::kernel;
-use crate::image::record::{
+use crate::import::cancel;
+use crate::kernel;
+use crate::record::image::{
     BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason, Tag,
 };
-use crate::image::snapshot::{self, Wanted};
+use crate::record::instance::{Instance, Mapping, State};
+use crate::record::volume::{Volume, default_volume_type};
+use crate::snapshot::{self, Wanted};
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::owner_id;
-use crate::volume::record::{Volume, default_volume_type};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 

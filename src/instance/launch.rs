@@ -1,18 +1,18 @@
 //! From what was asked for to N exact plans, without touching anything.
 
 use super::mapping;
-use super::record::{CgroupLimits, Ephemeral, ShutdownBehavior};
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId, hex};
 use crate::image::catalog::check_root_size;
-use crate::image::record::{
+use crate::mem::layout::{MIN_MEMORY, PAGE};
+use crate::plan::{DiskLimits, Engine, PvGrub, Transport};
+use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     Tag, VirtualizationType,
 };
-use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{DiskLimits, Engine, PvGrub, Transport};
+use crate::record::instance::{CgroupLimits, Ephemeral, ShutdownBehavior};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::Kind;
-use crate::image::record::{BlockDeviceMapping, EbsBlockDevice};
+use crate::record::image::{BlockDeviceMapping, EbsBlockDevice};
 
 struct Counted(u32);
 

@@ -1,11 +1,11 @@
 //! Which disks an instance gets: the image's block device mapping, changed by the request's.
 
 use super::launch::VolumePlan;
-use super::record::Ephemeral;
 use crate::error::{Error, Result};
 use crate::image::catalog::check_virtual_name;
-use crate::image::import::MAX_SIZE;
-use crate::image::record::{BlockDeviceMapping, EbsBlockDevice, Image};
+use crate::import::MAX_SIZE;
+use crate::record::image::{BlockDeviceMapping, EbsBlockDevice, Image};
+use crate::record::instance::Ephemeral;
 
 /// GiB of an `ephemeralN` disk. It takes only what the guest writes.
 const EPHEMERAL_GIB: u64 = 8;

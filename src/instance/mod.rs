@@ -29,7 +29,6 @@ pub mod prepare;
 mod pv;
 pub mod reap;
 mod rebase;
-pub mod record;
 pub mod snapshots;
 pub mod space;
 pub mod spawn;

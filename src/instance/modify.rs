@@ -3,14 +3,14 @@
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::fitting;
 use super::lifecycle;
-use super::record::{Instance, Record};
 use super::types;
 use crate::boot::cmdline;
 use crate::error::{Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::kernel;
-use crate::image::record::RootDeviceType;
+use crate::kernel;
 use crate::plan::PvGrub;
+use crate::record::image::RootDeviceType;
+use crate::record::instance::{Instance, Record};
 use crate::store::{Durability, Store};
 use std::path::PathBuf;
 

@@ -5,15 +5,15 @@
 //! and unpacked by a process that had read nothing else, so that no image decides what another's digest stands for.
 
 use super::prepare::Fds;
-use super::record::Instance;
 use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
-use crate::image::digest;
-use crate::image::remote::helper::launcher;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
 use crate::pvgrub::{Bytes, Child, Wanted};
+use crate::record::instance::Instance;
+use crate::snapshot::digest;
 use crate::store::Store;
 use crate::store::beneath::Owned;
+use crate::transfer::remote::helper::launcher;
 use crate::volume::Opened;
 use std::fs::File;
 use std::io::{self, Seek};

@@ -5,12 +5,12 @@
 
 use super::cgroup;
 use super::dir::{self, InstanceDir};
-use super::record::{Record, ShutdownBehavior, State, StateReason};
 use super::supply;
 use crate::error::Result;
 use crate::id::VolumeId;
-use crate::image::record::RootDeviceType;
 use crate::plan::{EndReason, Engine, VmReport};
+use crate::record::image::RootDeviceType;
+use crate::record::instance::{Record, ShutdownBehavior, State, StateReason};
 use crate::store::Locked;
 use crate::store::journal::Cause;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

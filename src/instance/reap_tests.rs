@@ -1,7 +1,7 @@
 use super::*;
 use crate::id::{ImageId, InstanceId, ReservationId};
-use crate::image::record::{Architecture, VirtualizationType};
-use crate::instance::record::{CpuOptions, Instance, Spore};
+use crate::record::image::{Architecture, VirtualizationType};
+use crate::record::instance::{CpuOptions, Instance, Spore};
 use crate::store::{Durability, Store};
 use proptest::prelude::*;
 

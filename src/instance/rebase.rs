@@ -5,17 +5,17 @@
 use super::client;
 use super::dir::InstanceDir;
 use super::lifecycle;
-use super::record::State;
 use super::supply::{LINGER, while_in_use};
 use crate::block::overlay::{self, Backing};
 use crate::control::{DiskTop, Request};
 use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
-use crate::image::DATA;
-use crate::image::record::Snapshot;
+use crate::import::DATA;
+use crate::record::image::Snapshot;
+use crate::record::instance::State;
+use crate::record::volume::{Layer, LayerName};
 use crate::store::{Durability, Store, beneath, fault};
 use crate::volume;
-use crate::volume::record::{Layer, LayerName};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 

@@ -7,18 +7,18 @@
 use super::client;
 use super::dir::InstanceDir;
 use super::lifecycle;
-use super::record::{Disk, Mapping, State};
 use super::supply::{LINGER, while_in_use};
 use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
-use crate::image::import::cancel;
-use crate::image::record::Snapshot;
-use crate::image::snapshot::{self, Frozen, Pending, Wanted};
+use crate::import::cancel;
 use crate::plan::VmReport;
+use crate::record::image::Snapshot;
+use crate::record::instance::{Disk, Mapping, State};
+use crate::record::volume::Volume;
+use crate::snapshot::{self, Frozen, Pending, Wanted};
 use crate::store::{Locked, Store, beneath};
-use crate::volume::record::Volume;
 use crate::volume::{self, open_chain};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -34,7 +34,7 @@ pub struct Begun {
     /// The volume.
     pub volume_id: VolumeId,
     /// Its chain at that moment, as it is called in its directory.
-    layers: Vec<volume::record::Layer>,
+    layers: Vec<crate::record::volume::Layer>,
     /// The VMM has yet to seal it.
     live: Option<Live>,
 }

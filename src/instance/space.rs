@@ -5,11 +5,11 @@
 
 use super::dir;
 use crate::error::Result;
-use crate::image::DATA;
-use crate::image::record::{Image, ImageState};
+use crate::import::DATA;
+use crate::record::image::{Image, ImageState};
+use crate::record::volume::Layer;
 use crate::store::Store;
 use crate::store::beneath::Dir;
-use crate::volume::record::Layer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -123,7 +123,7 @@ pub fn usages(store: &Store) -> Result<Usages> {
             objects.push(files.usage("image", id, Some(&image.name), &of));
         }
     }
-    let tag = |tags: &[crate::image::record::Tag]| {
+    let tag = |tags: &[crate::record::image::Tag]| {
         tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.clone())
     };
     for snapshot in &snapshots {

@@ -2,15 +2,15 @@
 
 use super::dir::InstanceDir;
 use super::launch::{LaunchPlan, VolumePlan};
-use super::record::{Ephemeral, Instance, Mapping, Record};
 use crate::block::overlay;
 use crate::error::{OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
-use crate::image::kernel::{KERNEL, RAMDISK};
-use crate::image::record::RootDeviceType;
+use crate::kernel::{KERNEL, RAMDISK};
+use crate::record::image::RootDeviceType;
+use crate::record::instance::{Ephemeral, Instance, Mapping, Record};
+use crate::record::volume::{Attachment, Volume};
 use crate::store::shared::open_file;
 use crate::store::{Durability, Store};
-use crate::volume::record::{Attachment, Volume};
 use crate::volume::{self, NewVolume, Opened};
 use std::fs::File;
 use std::time::{Duration, Instant};

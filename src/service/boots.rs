@@ -2,11 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::kernel::Registered;
-use crate::image::record::{Kernel, Ramdisk};
-use crate::image::{catalog, kernel};
+use crate::image::catalog;
 use crate::instance::dir::instances;
-use crate::instance::record::{Instance, State};
+use crate::kernel;
+use crate::kernel::Registered;
+use crate::record::image::{Kernel, Ramdisk};
+use crate::record::instance::{Instance, State};
 use crate::store::beneath::Dir;
 use crate::store::{Record as _, Store};
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use super::beneath::{self, Dir, Owned};
 use super::time::since_epoch;
 use super::{Durability, Record, Store, fault, rfc3339};
 use crate::error::{OrFail, Result};
-use crate::image::record::Snapshot;
+use crate::record::image::Snapshot;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -29,8 +29,8 @@ pub use staging::Staging;
 pub use time::{now, rfc3339};
 
 use crate::error::{OrFail, Result};
-use crate::image::record::{Image, Kernel, Ramdisk, Snapshot};
-use crate::volume::record::Volume;
+use crate::record::image::{Image, Kernel, Ramdisk, Snapshot};
+use crate::record::volume::Volume;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,7 +168,7 @@ impl Store {
         self.collection()
     }
 
-    /// Snapshots; their content is [`crate::image::DATA`] beside the record.
+    /// Snapshots; their content is [`crate::import::DATA`] beside the record.
     pub fn snapshots(&self) -> Collection<Snapshot> {
         self.collection()
     }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, OrFail, Result};
 use crate::id::Id;
-use crate::image::record::{Image, ImageState, Kernel, Ramdisk, Snapshot};
-use crate::volume::record::Volume;
+use crate::record::image::{Image, ImageState, Kernel, Ramdisk, Snapshot};
+use crate::record::volume::Volume;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
 }
 
 /// The value of the tag `Name`.
-fn name_tag(tags: &[crate::image::record::Tag]) -> Option<&str> {
+fn name_tag(tags: &[crate::record::image::Tag]) -> Option<&str> {
     tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())
 }
 

@@ -1,12 +1,12 @@
 //! The files of a chain: named, linked from one object to another, opened, repaired.
 
-use super::record::{Layer, LayerName, Volume};
 use super::users;
 use crate::block::overlay::{self, Repaired};
 use crate::error::{Error, OrFail, Result};
-use crate::image::DATA;
-use crate::image::record::Snapshot;
+use crate::import::DATA;
 use crate::plan::DiskFormat;
+use crate::record::image::Snapshot;
+use crate::record::volume::{Layer, LayerName, Volume};
 use crate::store::beneath::{self, Dir, Owned};
 use crate::store::shared::open_file;
 use crate::store::{Store, StoreLock, fault};

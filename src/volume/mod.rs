@@ -13,17 +13,16 @@
 //! time. `in-use` carries the flock of whoever has the volume open.
 
 mod chain;
-pub mod record;
 pub mod users;
 
 use crate::block::overlay::{self, Backing, Repaired};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
-use crate::image::record::{Snapshot, SnapshotState, Tag};
 use crate::plan::DiskFormat;
+use crate::record::image::{Snapshot, SnapshotState, Tag};
+use crate::record::volume::{Attachment, Layer, LayerName, Volume, default_volume_type};
 use crate::store::beneath::{self, Owned};
 use crate::store::{Durability, Locked, Store, fault, now};
-use record::{Attachment, Layer, LayerName, Volume};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io;
@@ -98,7 +97,7 @@ pub fn create_empty(store: &Store, new: NewVolume, durability: Durability) -> Re
 }
 
 fn check_size(size: u64) -> Result<u64> {
-    if size == 0 || size > crate::image::import::MAX_SIZE {
+    if size == 0 || size > crate::import::MAX_SIZE {
         return Err(Error::refused(
             "InvalidParameterValue",
             format!("a volume of {size} bytes can't be made: it may have 1 byte to 16 TiB"),
@@ -122,7 +121,7 @@ fn create(
         size: size_bytes.div_ceil(GIB),
         size_bytes,
         snapshot_id: snapshot.map(|s| s.snapshot_id.clone()),
-        volume_type: new.volume_type.unwrap_or_else(record::default_volume_type),
+        volume_type: new.volume_type.unwrap_or_else(default_volume_type),
         layers: Vec::new(),
         attachment: new.attachment,
         tags: new.tags,
@@ -304,7 +303,7 @@ pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::DATA;
+    use crate::import::DATA;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 

@@ -2,10 +2,10 @@
 
 use super::Store;
 use sporevm::block::{self, Engine, Op, Queue, Reader};
-use sporevm::image::record::Snapshot;
+use sporevm::record::image::Snapshot;
 use sporevm::store::Store as Inner;
 use sporevm::sys::iobuf::IoBuf;
-use sporevm::{image, volume};
+use sporevm::{snapshot, volume};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,7 +68,7 @@ pub fn snapshot(store: &Store, id: &str) -> Snapshot {
 
 pub fn snapshot_content(store: &Store, id: &str) -> Vec<u8> {
     let inner = inner(store);
-    read(image::snapshot::open_layers(&inner, &snapshot(store, id)).unwrap())
+    read(snapshot::open_layers(&inner, &snapshot(store, id)).unwrap())
 }
 
 /// qemu-img reads the file in its directory as `content`, and finds nothing wrong with it.

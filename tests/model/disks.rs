@@ -2,8 +2,8 @@
 
 use super::step::{Draw, Effect, Expect, Foreseen, Step, nothing};
 use super::world::{Attachment, Bytes, Snapshot, Tags, Volume, World};
-use sporevm::image::record::SnapshotState;
-use sporevm::instance::record::State;
+use sporevm::record::image::SnapshotState;
+use sporevm::record::instance::State;
 
 const MIB: usize = 1 << 20;
 

@@ -2,8 +2,8 @@
 
 use super::step::{Draw, Expect, Foreseen, Seen, Step, nothing};
 use super::world::{Device, Image, Snapshot, World};
-use sporevm::image::record::{ImageState, RootDeviceType, SnapshotState};
-use sporevm::instance::record::State;
+use sporevm::record::image::{ImageState, RootDeviceType, SnapshotState};
+use sporevm::record::instance::State;
 use std::collections::BTreeSet;
 
 const CODES: [&str; 2] = ["code-a", "code-b"];

@@ -2,9 +2,9 @@
 
 use super::step::{Draw, Effect, Foreseen, Seen, Step, nothing};
 use super::world::{Attachment, Instance, Tags, Volume, World};
-use sporevm::image::record::{ImageState, RootDeviceType};
-use sporevm::instance::record::State;
 use sporevm::instance::types;
+use sporevm::record::image::{ImageState, RootDeviceType};
+use sporevm::record::instance::State;
 
 impl Draw<'_> {
     pub fn run_instance(&mut self) -> Option<Step> {

@@ -14,8 +14,8 @@ mod step;
 mod users;
 mod world;
 
-use sporevm::image::record::{ImageState, SnapshotState};
-use sporevm::instance::record::State;
+use sporevm::record::image::{ImageState, SnapshotState};
+use sporevm::record::instance::State;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -332,7 +332,7 @@ impl Run {
             }
             if new.content.is_some() {
                 let record = self.region.store.snapshots().resolve(id).unwrap();
-                sporevm::image::snapshot::verify(&self.region.store, &record).unwrap();
+                sporevm::snapshot::verify(&self.region.store, &record).unwrap();
             }
         }
         for (id, new) in now.images.iter().filter(|(id, _)| !before.images.contains_key(*id)) {

@@ -2,7 +2,7 @@
 
 use super::users::{Region, USERS};
 use super::world::{Image, Instance, Snapshot, Volume, World};
-use sporevm::image::record::ImageState;
+use sporevm::record::image::ImageState;
 use std::collections::HashMap;
 
 /// xorshift64* (Vigna 2014): the same steps for the same seed.

@@ -2,14 +2,15 @@
 
 use crate::users::as_user;
 use sporevm::block::Reader;
-use sporevm::image::record::{ImageState, LaunchPermission, RootDeviceType, SnapshotState, Tag};
-use sporevm::image::{catalog, snapshot};
+use sporevm::image::catalog;
 use sporevm::instance::dir::instances;
-use sporevm::instance::record::State;
 use sporevm::plan::DiskFormat;
+use sporevm::record::image::{ImageState, LaunchPermission, RootDeviceType, SnapshotState, Tag};
+use sporevm::record::instance::State;
+use sporevm::record::volume::{Layer, LayerName};
+use sporevm::snapshot;
 use sporevm::store::Store;
 use sporevm::volume;
-use sporevm::volume::record::{Layer, LayerName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,0 +1,411 @@
+//! The records of images, kernels and snapshots, in the shapes of EC2's API.
+//!
+//! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
+
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
+use crate::plan::{DiskFormat, Transport};
+use crate::record::volume::{Layer, default_volume_type};
+use serde::{Deserialize, Serialize};
+
+/// A key and a value (EC2 Tag).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Tag {
+    /// 1 to 127 characters.
+    pub key: String,
+    /// 0 to 255 characters.
+    pub value: String,
+}
+
+/// EC2 Image (DescribeImages).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Image {
+    /// The image's id.
+    pub image_id: ImageId,
+    /// 3 to 128 characters, unique per owner; never changes.
+    pub name: String,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC, with milliseconds.
+    pub creation_date: String,
+    /// pending, available, failed or deregistered.
+    pub state: ImageState,
+    /// Guest architecture.
+    pub architecture: Architecture,
+    /// hvm (firmware; a kernel kept in the image boots directly too) or paravirtual.
+    pub virtualization_type: VirtualizationType,
+    /// The kernel that boots directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_id: Option<KernelId>,
+    /// Its initial ramdisk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk_id: Option<RamdiskId>,
+    /// The image's kernel command line; Spore adds the console, the root device and the instance's identity where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
+    /// ebs or instance-store.
+    pub root_device_type: RootDeviceType,
+    /// Device name of the root in the mapping, e.g. `/dev/vda`.
+    pub root_device_name: String,
+    /// The volumes of an instance, in order.
+    pub block_device_mappings: Vec<BlockDeviceMapping>,
+    /// Everybody may launch it.
+    #[serde(default)]
+    pub public: bool,
+    /// Who else may launch it (EC2 attribute launchPermission); "everybody" is [`Image::public`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launch_permissions: Vec<LaunchPermission>,
+    /// What must be accepted before it launches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub product_codes: Vec<ProductCode>,
+    /// What its owner charges for an hour of an instance: a decimal number, in whatever money they agree on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly_rate: Option<String>,
+    /// `windows`, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Operating system and how it is charged, e.g. `Linux/UNIX`.
+    #[serde(default = "linux")]
+    pub platform_details: String,
+    /// The firmware interface that it was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_mode: Option<BootMode>,
+    /// How its guest finds its devices, where that matters to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// The instance that it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_instance_id: Option<InstanceId>,
+    /// The image that it was copied from, or that its instance was launched from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_image_id: Option<ImageId>,
+    /// The region that it was copied from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_image_region: Option<String>,
+    /// The manifest of the bundle that it was registered from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_location: Option<String>,
+    /// RFC 3339: from then on others don't find it unless they ask for deprecated ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecation_time: Option<String>,
+    /// Why its state is what it is, if that needs saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<StateReason>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+impl Image {
+    /// The snapshots that its volumes begin as.
+    pub fn snapshots(&self) -> impl Iterator<Item = &SnapshotId> {
+        let ebs = self.block_device_mappings.iter().filter_map(|m| m.ebs.as_ref());
+        ebs.filter_map(|ebs| ebs.snapshot_id.as_ref())
+    }
+
+    /// The snapshot that its root begins as, if there is one.
+    pub fn root_snapshot(&self) -> Option<&SnapshotId> {
+        let mut mappings = self.block_device_mappings.iter();
+        let root = mappings.find(|m| m.device_name == self.root_device_name)?;
+        root.ebs.as_ref()?.snapshot_id.as_ref()
+    }
+}
+
+/// What an image is if nobody says otherwise.
+pub const LINUX: &str = "Linux/UNIX";
+
+fn linux() -> String {
+    LINUX.to_owned()
+}
+
+/// EC2 LaunchPermission: one account, or one group of accounts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum LaunchPermission {
+    /// A user's uid in decimal.
+    UserId(String),
+    /// A Unix group's gid in decimal.
+    Group(String),
+}
+
+/// EC2 ProductCode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ProductCode {
+    /// 1 to 64 letters, digits and dashes.
+    pub product_code_id: String,
+    /// Always `marketplace`.
+    pub product_code_type: String,
+}
+
+/// EC2 StateReason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct StateReason {
+    /// e.g. `Client.UserInitiatedShutdown`.
+    pub code: String,
+    /// `Code: sentence`.
+    pub message: String,
+}
+
+impl StateReason {
+    /// `code`, and `code: detail` as the message, in one line.
+    pub fn new(code: &str, detail: &str) -> Self {
+        let line = detail.lines().next().unwrap_or_default();
+        Self { code: code.to_owned(), message: format!("{code}: {line}") }
+    }
+}
+
+/// EC2 boot modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootMode {
+    /// A BIOS.
+    LegacyBios,
+    /// UEFI.
+    Uefi,
+    /// UEFI where there is one.
+    UefiPreferred,
+}
+
+/// EC2 image states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageState {
+    /// Its snapshots are not whole yet.
+    Pending,
+    /// It can be launched.
+    Available,
+    /// It never became available.
+    Failed,
+    /// It launches nothing new.
+    Deregistered,
+}
+
+/// Guest architectures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// 32-bit x86.
+    #[serde(rename = "i386")]
+    I386,
+    /// 64-bit x86.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm: recorded, not launched on x86.
+    #[serde(rename = "arm64")]
+    Arm64,
+}
+
+/// EC2 virtualization types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VirtualizationType {
+    /// Hardware virtual machine.
+    Hvm,
+    /// Direct kernel boot, PV-GRUB style.
+    Paravirtual,
+}
+
+/// EC2 root device types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootDeviceType {
+    /// The root is a volume and survives stop and start.
+    #[serde(rename = "ebs")]
+    Ebs,
+    /// The root is gone when the instance ends.
+    #[serde(rename = "instance-store")]
+    InstanceStore,
+}
+
+/// EC2 BlockDeviceMapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct BlockDeviceMapping {
+    /// e.g. `/dev/vda`.
+    pub device_name: String,
+    /// The volume made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebs: Option<EbsBlockDevice>,
+    /// `ephemeralN`: an empty disk that is gone when the instance stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_name: Option<String>,
+    /// There is no such device, whatever the image maps to it. Always empty, as in EC2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_device: Option<String>,
+}
+
+/// EC2 EbsBlockDevice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct EbsBlockDevice {
+    /// What the volume begins as; empty if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<SnapshotId>,
+    /// GiB, rounded up; at least the snapshot's, and that if absent in a manifest.
+    #[serde(default)]
+    pub volume_size: u64,
+    /// The volume goes with its instance. Absent in a manifest: the root does, others don't, as on EC2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_on_termination: Option<bool>,
+    /// EC2's name of what it is stored on. Recorded; every type is the same here.
+    #[serde(default = "default_volume_type")]
+    pub volume_type: String,
+    /// The guest may only read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// EC2 Snapshot: immutable content of one volume, in `data` beside the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// The snapshot's id.
+    pub snapshot_id: SnapshotId,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC.
+    pub start_time: String,
+    /// GiB, rounded up.
+    pub volume_size: u64,
+    /// Exact size of the disk in bytes, a multiple of 512.
+    pub size_bytes: u64,
+    /// Format of the file, declared here and never sniffed.
+    pub format: DiskFormat,
+    /// What is below `data`, top first: files that it shares with other snapshots and volumes. None if it is whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
+    /// Digest of the disk's content as the guest sees it, hexadecimal ([`crate::snapshot::digest`] says how); empty until completed.
+    pub digest: String,
+    /// pending, completed or error.
+    #[serde(default)]
+    pub state: SnapshotState,
+    /// Why it is in error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_message: Option<String>,
+    /// The volume that it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_id: Option<VolumeId>,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+impl Snapshot {
+    /// The record of a completed snapshot whose `data` is all of it, without description or tags.
+    pub fn flat(
+        snapshot_id: SnapshotId,
+        (owner_id, start_time): (String, String),
+        size_bytes: u64,
+        (format, digest): (DiskFormat, String),
+    ) -> Self {
+        Self {
+            snapshot_id,
+            owner_id,
+            start_time,
+            volume_size: size_bytes.div_ceil(1 << 30),
+            size_bytes,
+            format,
+            layers: Vec::new(),
+            digest,
+            state: SnapshotState::Completed,
+            state_message: None,
+            volume_id: None,
+            description: String::new(),
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// EC2 snapshot states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotState {
+    /// Its content is fixed and not yet sealed: its maker holds its lock until it is.
+    Pending,
+    /// It is whole and its digest is known.
+    #[default]
+    Completed,
+    /// It never became whole.
+    Error,
+}
+
+/// A registered kernel: an ELF vmlinux in `kernel` beside the record, unpacked once, page-aligned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Kernel {
+    /// The kernel's id.
+    pub kernel_id: KernelId,
+    /// Unique name, 3 to 128 characters, of those that EC2 allows in an image's.
+    pub name: String,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC.
+    pub creation_date: String,
+    /// Guest architecture.
+    pub architecture: Architecture,
+    /// The version string found in a bzImage's header, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of the file as it was registered, hexadecimal.
+    pub digest: String,
+    /// Bytes of the unpacked kernel.
+    pub size_bytes: u64,
+    /// The transports of virtio devices that it has drivers for without any module.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<Transport>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+impl Kernel {
+    /// PV-GRUB's kernels, which every store has: they mean that a menu on the root volume says what boots.
+    pub fn pv_grub() -> Vec<Self> {
+        let kernel = |id: &str| {
+            Some(Self {
+                kernel_id: id.parse().ok()?,
+                name: id.trim_start_matches(KernelId::PREFIX).to_owned(),
+                owner_id: "spore".into(),
+                creation_date: "1970-01-01T00:00:00.000Z".into(),
+                architecture: Architecture::X86_64,
+                version: None,
+                digest: String::new(),
+                size_bytes: 0,
+                transports: Vec::new(),
+                tags: Vec::new(),
+            })
+        };
+        KernelId::BUILT_IN.iter().filter_map(|id| kernel(id)).collect()
+    }
+}
+
+/// A registered initial ramdisk: `ramdisk` beside the record, byte for byte as registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Ramdisk {
+    /// The ramdisk's id.
+    pub ramdisk_id: RamdiskId,
+    /// Unique name, 3 to 128 characters, of those that EC2 allows in an image's.
+    pub name: String,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// RFC 3339, UTC.
+    pub creation_date: String,
+    /// SHA-256, hexadecimal.
+    pub digest: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// The transports of virtio devices that it has drivers for; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<Transport>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}

@@ -1,0 +1,345 @@
+//! The record of an instance, in the shapes of EC2's API (DescribeInstances).
+
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
+use crate::plan::{DiskLimits, Engine, SavedEnvironment, Transport};
+pub use crate::record::image::StateReason;
+use crate::record::image::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// An instance and what EC2 says of its reservation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Record {
+    /// What launched it together with others.
+    pub reservation_id: ReservationId,
+    /// The owner's uid in decimal.
+    pub owner_id: String,
+    /// EC2's Instance.
+    pub instance: Instance,
+}
+
+/// EC2 Instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Instance {
+    /// The instance's id.
+    pub instance_id: InstanceId,
+    /// The image it was launched from.
+    pub image_id: ImageId,
+    /// Its state.
+    pub state: State,
+    /// Why it is in that state, if that needs saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<StateReason>,
+    /// 0-based position in its reservation.
+    pub ami_launch_index: u32,
+    /// Preset name.
+    pub instance_type: String,
+    /// RFC 3339, UTC: when it was launched or last started.
+    pub launch_time: String,
+    /// Guest architecture.
+    pub architecture: Architecture,
+    /// hvm or paravirtual.
+    pub virtualization_type: VirtualizationType,
+    /// The kernel that boots directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_id: Option<KernelId>,
+    /// Its initial ramdisk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk_id: Option<RamdiskId>,
+    /// e.g. `/dev/vda`.
+    pub root_device_name: String,
+    /// ebs or instance-store.
+    pub root_device_type: RootDeviceType,
+    /// Its volumes, in order. An instance-store root is none: the VMM's open descriptors are all that keeps it.
+    pub block_device_mappings: Vec<Mapping>,
+    /// vCPUs.
+    pub cpu_options: CpuOptions,
+    /// What the guest's own power-off does.
+    pub instance_initiated_shutdown_behavior: ShutdownBehavior,
+    /// Tags; `Name` is the instance's name.
+    pub tags: Vec<Tag>,
+    /// Its image's, when it was launched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub product_codes: Vec<ProductCode>,
+    /// What EC2 has no word for.
+    pub spore: Spore,
+}
+
+/// Spore's own part of an instance's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Spore {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// The firmware, in place of the host's own, where there is no kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<PathBuf>,
+    /// The whole kernel command line; empty where firmware boots.
+    pub command_line: String,
+    /// What that was made of: its image's, for images made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_command_line: Option<String>,
+    /// Added to the arguments of the boot menu's entry at every boot, if a menu says what boots.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub append: String,
+    /// The title of the boot menu's entry that its last launch or start booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_entry: Option<String>,
+    /// What the boot menu would have saved on its root volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_environment: Option<SavedEnvironment>,
+    /// SMBIOS UUID.
+    pub uuid: String,
+    /// How the guest finds its devices.
+    #[serde(default)]
+    pub transport: Transport,
+    /// The engine asked for.
+    pub engine: Engine,
+    /// What the guest may have of each of its disks.
+    #[serde(default, skip_serializing_if = "DiskLimits::are_none")]
+    pub disk_limits: DiskLimits,
+    /// The engine in use by each of [`Instance::disks`] while running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<Engine>,
+    /// Empty disks, new at every start, after the volumes in the guest's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ephemeral: Vec<Ephemeral>,
+    /// What it may take of the host.
+    #[serde(default, skip_serializing_if = "CgroupLimits::is_none")]
+    pub cgroup_limits: CgroupLimits,
+    /// The control group that holds it to that while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_group: Option<PathBuf>,
+    /// The VMM's process id while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How many times it has been up: 0 until the first launch succeeds.
+    pub starts: u32,
+    /// Where in the console log its current (or last) run begins, in bytes.
+    pub console_start: u64,
+    /// What the image's owner charges for an hour, when it was launched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly_rate: Option<String>,
+    /// Milliseconds since the epoch: when its last run ended, or the last sign of life of one that was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<u64>,
+    /// Milliseconds since the epoch of its termination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminated_at: Option<u64>,
+}
+
+/// What an instance may take of the host, by a control group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct CgroupLimits {
+    /// Percent of one CPU: 1 to 6400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<u32>,
+    /// Bytes of memory, the guest's and the VMM's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max: Option<u64>,
+}
+
+impl CgroupLimits {
+    /// True if it may take what it gets.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An instance-store disk beside the root: `ephemeralN` of an image's mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Ephemeral {
+    /// e.g. `/dev/vdb`.
+    pub device_name: String,
+    /// `ephemeralN`.
+    pub virtual_name: String,
+    /// GiB.
+    pub size: u64,
+}
+
+/// One of an instance's disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk<'a> {
+    /// The root, which lasts as long as the VMM.
+    InstanceStore,
+    /// A volume.
+    Volume(&'a Mapping),
+    /// Empty at every start.
+    Ephemeral(&'a Ephemeral),
+}
+
+impl Instance {
+    /// Its disks while it runs, in the order in which the VMM and the guest count them.
+    pub fn disks(&self) -> impl Iterator<Item = Disk<'_>> {
+        let root = self.is_instance_store(&self.root_device_name).then_some(Disk::InstanceStore);
+        let volumes = self.block_device_mappings.iter().map(Disk::Volume);
+        let ephemeral = self.spore.ephemeral.iter().map(Disk::Ephemeral);
+        root.into_iter().chain(volumes).chain(ephemeral)
+    }
+
+    /// The place of a volume among [`Instance::disks`].
+    pub fn disk_of(&self, volume: &VolumeId) -> Option<usize> {
+        let is = |disk: Disk| matches!(disk, Disk::Volume(m) if m.ebs.volume_id == *volume);
+        self.disks().position(is)
+    }
+
+    /// True of the device of a root that goes with the VMM.
+    pub fn is_instance_store(&self, device: &str) -> bool {
+        self.root_device_type == RootDeviceType::InstanceStore && device == self.root_device_name
+    }
+
+    /// The value of tag `Name`.
+    pub fn name(&self) -> Option<&str> {
+        self.tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())
+    }
+}
+
+/// EC2 InstanceBlockDeviceMapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Mapping {
+    /// e.g. `/dev/vda`.
+    pub device_name: String,
+    /// The volume.
+    pub ebs: MappedVolume,
+}
+
+/// EC2 EbsInstanceBlockDevice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct MappedVolume {
+    /// The volume's id.
+    pub volume_id: VolumeId,
+    /// The volume goes with the instance.
+    pub delete_on_termination: bool,
+    /// The guest may only read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// EC2 CpuOptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct CpuOptions {
+    /// Cores.
+    pub core_count: u8,
+    /// Threads of each; always 1.
+    pub threads_per_core: u8,
+}
+
+/// What the guest's own power-off does (EC2 InstanceInitiatedShutdownBehavior).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShutdownBehavior {
+    /// The instance stops and may be started again.
+    Stop,
+    /// The instance and its volumes go.
+    Terminate,
+}
+
+/// EC2 instance states. As JSON: `{"Code": 16, "Name": "running"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "StateJson", into = "StateJson")]
+pub enum State {
+    /// Being launched or started.
+    Pending,
+    /// Its VMM runs.
+    Running,
+    /// Being terminated.
+    ShuttingDown,
+    /// Gone; the record is kept for a while.
+    Terminated,
+    /// Asked to stop.
+    Stopping,
+    /// Not running; may be started.
+    Stopped,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct StateJson {
+    code: u8,
+    name: String,
+}
+
+impl State {
+    const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Running,
+        Self::ShuttingDown,
+        Self::Terminated,
+        Self::Stopping,
+        Self::Stopped,
+    ];
+
+    /// EC2's code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Pending => 0,
+            Self::Running => 16,
+            Self::ShuttingDown => 32,
+            Self::Terminated => 48,
+            Self::Stopping => 64,
+            Self::Stopped => 80,
+        }
+    }
+
+    /// EC2's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// A VMM is, or may be, at work.
+    pub fn is_active(self) -> bool {
+        !matches!(self, Self::Stopped | Self::Terminated)
+    }
+}
+
+impl From<State> for StateJson {
+    fn from(state: State) -> Self {
+        Self { code: state.code(), name: state.name().to_owned() }
+    }
+}
+
+impl TryFrom<StateJson> for State {
+    type Error = String;
+    fn try_from(json: StateJson) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|s| s.name() == json.name && s.code() == json.code);
+        found.ok_or_else(|| format!("no instance state {} '{}'", json.code, json.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_ec2s() {
+        assert_eq!(
+            serde_json::to_string(&State::ShuttingDown).unwrap(),
+            r#"{"Code":32,"Name":"shutting-down"}"#
+        );
+        for state in State::ALL {
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+        assert!(serde_json::from_str::<State>(r#"{"Code":16,"Name":"stopped"}"#).is_err());
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let reason = StateReason::new("Server.InternalError", "a\nb");
+        assert_eq!(reason.message, "Server.InternalError: a");
+    }
+}

@@ -1,0 +1,342 @@
+//! Snapshots: content that never changes.
+
+pub mod digest;
+
+use super::import::progress::Progress;
+use super::import::{self, DATA, Imported, Options, Source, cancel};
+use super::kernel;
+use crate::block::Reader;
+use crate::error::{Error, OrFail, Result};
+use crate::id::SnapshotId;
+use crate::image::{catalog, names};
+use crate::plan::DiskFormat;
+use crate::record::image::{Snapshot, SnapshotState, Tag};
+use crate::record::volume::{Layer, LayerName};
+use crate::store::beneath::{self, Owned};
+use crate::store::{Durability, Locked, Staging, Store, fault, now};
+use crate::volume::{self, MAX_LAYERS, owner_id};
+use std::fs::File;
+
+/// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
+///
+/// # Errors
+/// As [`import::import`]'s; a tag is malformed.
+pub fn import(
+    store: &Store,
+    source: &Source,
+    options: &Options,
+    description: &str,
+    tags: Vec<Tag>,
+) -> Result<Snapshot> {
+    names::check_tags(&tags)?;
+    let staging = Staging::new(store)?;
+    let imported = import::import(source, staging.path(), options)?;
+    let snapshot = staged(&staging, imported, description, tags)?;
+    staging.publish(store, &snapshot, Durability::Durable)?;
+    Ok(snapshot)
+}
+
+/// The record of what was imported into the staging directory, up to where it is to appear.
+///
+/// # Errors
+/// I/O errors; cancelled.
+pub(crate) fn staged(
+    staging: &Staging,
+    imported: Imported,
+    description: &str,
+    tags: Vec<Tag>,
+) -> Result<Snapshot> {
+    protect(staging.dir()?, DATA)?;
+    let content = (imported.format, imported.digest);
+    let made = (owner_id(), now());
+    let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
+    snapshot.description = description.to_owned();
+    snapshot.tags = tags;
+    import::cancel::check()?;
+    Ok(snapshot)
+}
+
+/// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another link still may: the
+/// directories are the gates.
+///
+/// # Errors
+/// It is not there, or another's.
+pub(crate) fn protect(dir: &Owned, name: &str) -> Result<()> {
+    let protect = || dir.set_mode(name, dir.stat(name)?.st_mode & 0o444 | 0o400);
+    protect().or_fail(|| format!("protect {}", dir.path().join(name).display()))
+}
+
+/// What a new snapshot is said to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its id, if others refer to it already.
+    pub snapshot_id: SnapshotId,
+    /// Free text.
+    pub description: String,
+    /// Tags.
+    pub tags: Vec<Tag>,
+}
+
+/// The content of a volume at one moment: files that nobody writes any more.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The volume, as it was then.
+    pub volume: crate::record::volume::Volume,
+    /// Its files, top first, as they are called in its directory.
+    pub layers: Vec<Layer>,
+    /// The same, open for reading.
+    pub files: Vec<(File, DiskFormat)>,
+}
+
+/// A snapshot in the making: it is in the store as pending while this is held.
+#[derive(Debug)]
+pub struct Pending {
+    locked: Locked<Snapshot>,
+    files: Vec<(File, DiskFormat)>,
+    /// The content must be copied: it is too deep, or has no hard links.
+    flatten: bool,
+}
+
+/// Make the frozen content of a volume a pending snapshot. Constant time. The caller holds the volume's lock.
+///
+/// # Errors
+/// No space; the description or a tag is malformed.
+pub fn begin(store: &Store, frozen: Frozen, wanted: Wanted) -> Result<Pending> {
+    check(&wanted)?;
+    let volume = &frozen.volume;
+    let from = store.volumes().dir(&volume.volume_id);
+    let mut linked = false;
+    let locked = store.snapshots().create_locked(Durability::Durable, |dir| {
+        let (top, below) = frozen.layers.split_first().ok_or_else(|| {
+            Error::failure(format!("the record of {} names no file", volume.volume_id))
+        })?;
+        linked = volume::link_chain(&from, &frozen.layers, dir).is_ok();
+        let content = (top.format, String::new());
+        let made = (owner_id(), now());
+        let mut snapshot = Snapshot::flat(wanted.snapshot_id, made, volume.size_bytes, content);
+        snapshot.state = SnapshotState::Pending;
+        snapshot.volume_id = Some(volume.volume_id.clone());
+        snapshot.layers = below.to_vec();
+        snapshot.description = wanted.description;
+        snapshot.tags = wanted.tags;
+        Ok(snapshot)
+    })?;
+    let flatten = !linked || frozen.layers.len() > MAX_LAYERS;
+    Ok(Pending { locked, files: frozen.files, flatten })
+}
+
+/// # Errors
+/// The description is longer than EC2's 255 characters, or a tag malformed.
+pub fn check(wanted: &Wanted) -> Result<()> {
+    names::check_tags(&wanted.tags)?;
+    if wanted.description.chars().count() > 255 {
+        return Err(Error::refused(
+            "InvalidParameterValue",
+            "the description is longer than 255 characters; shorten it",
+        ));
+    }
+    Ok(())
+}
+
+impl Drop for Pending {
+    /// What nobody completes is in error.
+    fn drop(&mut self) {
+        if self.locked.record.state == SnapshotState::Pending {
+            self.fail("it was not finished; make it again");
+        }
+    }
+}
+
+impl Pending {
+    /// The record so far.
+    pub fn record(&self) -> &Snapshot {
+        &self.locked.record
+    }
+
+    /// Whether [`Pending::complete`] copies the content.
+    pub fn is_copied(&self) -> bool {
+        self.flatten
+    }
+
+    /// Seal it: the digest is computed, and a chain that is too deep is copied into one file. Its files are durable
+    /// and nobody writes them. If that fails the snapshot is in error, and nothing else has changed.
+    ///
+    /// # Errors
+    /// I/O errors, no space, or cancelled.
+    pub fn complete(mut self) -> Result<Snapshot> {
+        match self.seal() {
+            Ok(()) => Ok(self.locked.record.clone()),
+            Err(error) => {
+                self.fail(error.message());
+                Err(error)
+            }
+        }
+    }
+
+    /// It will never be whole.
+    pub fn fail(&mut self, why: &str) {
+        let record = &mut self.locked.record;
+        (record.state, record.state_message) = (SnapshotState::Error, Some(why.to_owned()));
+        // If even that can't be written, the next command finds it pending and without a holder.
+        let _ = self.locked.save(Durability::Durable);
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        let id = self.locked.record.snapshot_id.clone();
+        let below = self.locked.record.layers.clone();
+        let files = std::mem::take(&mut self.files);
+        if let Some((top, _)) = files.first() {
+            // What a killed VMM wrote may be in the page cache alone.
+            top.sync_all().or_fail(|| format!("sync the content of {id}"))?;
+        }
+        let disk = Reader::open(files);
+        let disk = disk.or_fail(|| format!("read the content of {id}"))?;
+        let progress = Progress::new(Some(disk.size()), true);
+        if self.flatten {
+            let new = "data.new";
+            let doing = || format!("write the content of {id}");
+            let out = self.locked.owned().create(new, 0o600);
+            self.locked.record.digest =
+                import::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
+            protect(self.locked.owned(), new)?;
+            fault::point("the flat content of a snapshot");
+            self.locked.owned().rename(new, DATA).or_fail(doing)?;
+            self.locked.record.format = DiskFormat::Raw;
+            self.locked.record.layers.clear();
+        } else {
+            self.locked.record.digest = digest::disk(&disk, &mut |at| {
+                progress.at(at);
+                cancel::check()
+            })?;
+            protect(self.locked.owned(), DATA)?;
+        }
+        fault::point("completion of a snapshot");
+        self.locked.record.state = SnapshotState::Completed;
+        self.locked.save(Durability::Durable)?;
+        for layer in below.iter().filter(|_| self.flatten) {
+            // What stays only costs space.
+            let _ = self.locked.owned().remove(&layer.file);
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot as it truly is: one whose maker died before it was whole is in error.
+pub fn settled(store: &Store, mut snapshot: Snapshot) -> Snapshot {
+    let id = &snapshot.snapshot_id;
+    if snapshot.state == SnapshotState::Pending
+        && matches!(store.snapshots().is_locked(id), Ok(false))
+    {
+        // It may have been completed between the two looks.
+        if let Ok(again) = store.snapshots().get(id) {
+            snapshot = again;
+        }
+        if snapshot.state == SnapshotState::Pending {
+            snapshot.state = SnapshotState::Error;
+            let why = "the command that made it was killed; delete it and make it again";
+            snapshot.state_message = Some(why.to_owned());
+        }
+    }
+    snapshot
+}
+
+/// The snapshot that `text` addresses, as it truly is.
+///
+/// # Errors
+/// `InvalidSnapshot.NotFound`; several match.
+pub fn resolve(store: &Store, text: &str) -> Result<Snapshot> {
+    Ok(settled(store, store.snapshots().resolve(text)?))
+}
+
+/// Open a snapshot's files, top first, for [`Reader::open`].
+///
+/// # Errors
+/// One can't be opened.
+pub fn open_layers(store: &Store, snapshot: &Snapshot) -> Result<Vec<(File, DiskFormat)>> {
+    let data = Layer { file: LayerName::data(), format: snapshot.format };
+    let layers: Vec<Layer> = std::iter::once(data).chain(snapshot.layers.iter().cloned()).collect();
+    volume::open_chain(&store.snapshots().dir(&snapshot.snapshot_id), &layers, false)
+}
+
+/// Make another snapshot of the same content (EC2 CopySnapshot). The content is shared.
+///
+/// # Errors
+/// It is not completed (`IncorrectState`), has gone, or the copy is malformed.
+pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapshot> {
+    check(&wanted)?;
+    let id = &snapshot.snapshot_id;
+    if snapshot.state != SnapshotState::Completed {
+        return Err(Error::refused("IncorrectState", format!("{id} is not completed")));
+    }
+    let from = beneath::owned(&store.snapshots().dir(id))?;
+    let mut copy = snapshot.clone();
+    copy.snapshot_id = wanted.snapshot_id;
+    copy.owner_id = owner_id();
+    copy.start_time = now();
+    copy.description = wanted.description;
+    copy.tags = wanted.tags;
+    store.snapshots().create(Durability::Durable, |dir| {
+        let files = std::iter::once(DATA).chain(snapshot.layers.iter().map(|l| &*l.file));
+        let dir = beneath::owned(dir)?;
+        for name in files {
+            fault::point("copy of a layer");
+            if from.link(name, &dir, name).is_err() {
+                let copy = || {
+                    let mut to = dir.create(name, 0o400)?;
+                    std::io::copy(&mut from.file(name)?, &mut to)?;
+                    to.sync_all()
+                };
+                copy().or_fail(|| format!("copy {name} of {id}"))?;
+            }
+        }
+        Ok(copy)
+    })
+}
+
+/// Delete a snapshot. Volumes made from it keep its content.
+///
+/// # Errors
+/// An image refers to it, or a volume that has no hard link to its content (`InvalidSnapshot.InUse`, naming
+/// them), or it does not exist.
+pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
+    let record = store.snapshots().get(id)?;
+    catalog::check_owner(&record)?;
+    let _lock = store.lock()?;
+    if record.state == SnapshotState::Pending && store.snapshots().is_locked(id)? {
+        return Err(Error::refused(
+            "IncorrectState",
+            format!("{id} is being made; delete it once it is completed"),
+        ));
+    }
+    kernel::refuse_in_use(store, "InvalidSnapshot.InUse", id.as_str(), |image| {
+        image.snapshots().any(|snapshot| snapshot == id)
+    })?;
+    let (others, _held) = volume::users::others(store, id)?;
+    let mut volumes = volume::needing(store, id)?;
+    volumes.extend(others);
+    if !volumes.is_empty() {
+        let ids: Vec<&str> = volumes.iter().map(|v| v.as_str()).collect();
+        return Err(Error::refused(
+            "InvalidSnapshot.InUse",
+            format!("{id} is the base of {}; delete that first", ids.join(", ")),
+        ));
+    }
+    store.snapshots().remove(id)
+}
+
+/// Compare a snapshot's content with its recorded digest.
+///
+/// # Errors
+/// They differ, or the content can't be read.
+pub fn verify(store: &Store, snapshot: &Snapshot) -> Result<()> {
+    let layers = open_layers(store, snapshot)?;
+    let disk = Reader::open(layers).or_fail(|| format!("read {}", snapshot.snapshot_id))?;
+    let found = digest::disk(&disk, &mut |_| cancel::check())?;
+    if found == snapshot.digest {
+        return Ok(());
+    }
+    Err(Error::failure(format!(
+        "{} has changed: its digest is {found}, recorded was {}; import it again",
+        snapshot.snapshot_id, snapshot.digest
+    )))
+}

@@ -1,0 +1,79 @@
+//! Bundles: an instance-store image as EC2 has it in S3, a manifest in XML beside parts of 10 MiB.
+//!
+//! The parts are one stream cut up: a tar archive of the root disk, compressed by gzip and encrypted by AES-128 in CBC
+//! mode. The manifest has the SHA-1 of each part and of the archive, and the cipher's key and initialization vector,
+//! encrypted by RSA once for the user and once for EC2, and is signed by the user. It is what ec2-ami-tools and
+//! euca2ools write and read; SHA-1 is theirs.
+
+mod archive;
+mod depot;
+#[doc(hidden)]
+pub mod examine;
+pub mod intact;
+mod kernels;
+mod keys;
+mod manifest;
+pub(super) mod read;
+pub(super) mod write;
+mod xml;
+
+pub use read::RegisterBundle;
+pub use write::Bundle;
+
+use super::remote::helper::helper;
+use crate::error::{Error, Result};
+use crate::record::image::Image;
+use crate::store::Store;
+use std::path::PathBuf;
+
+/// Bytes of a part but the last.
+const PART: usize = 10 << 20;
+/// Longest part that is read.
+const MAX_PART: u64 = 64 << 20;
+/// Longest manifest that is read.
+const MAX_MANIFEST: u64 = 8 << 20;
+/// How the manifest's name ends.
+pub const SUFFIX: &str = ".manifest.xml";
+
+/// Whose keys a bundle is made with or read with; one's own, made when first needed, where none are given.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFiles {
+    /// The user's private key (PEM, PKCS#1 or PKCS#8).
+    pub key: Option<PathBuf>,
+    /// The user's certificate (PEM, X.509).
+    pub cert: Option<PathBuf>,
+    /// EC2's certificate.
+    pub ec2_cert: Option<PathBuf>,
+}
+
+/// The error for a bundle that can't be believed, with EC2's code.
+fn invalid(why: impl std::fmt::Display) -> Error {
+    Error::refused("InvalidManifest", format!("the bundle is refused: {why}"))
+}
+
+/// Make a bundle in the place `to`: a directory, or `s3://bucket/prefix?…`. Gives its manifest's location. Nothing
+/// stays if that fails.
+///
+/// # Errors
+/// There is no such image, it has other volumes than its root, there is a bundle of that name, a key is unusable, no
+/// space, cancelled.
+pub fn make(store: &Store, bundle: &Bundle, to: &str) -> Result<String> {
+    (helper()?.bundle)(store, bundle, to)
+}
+
+/// Register a bundle. Nothing stays if that fails.
+///
+/// # Errors
+/// `InvalidManifest`: the bundle is damaged, incomplete, signed by somebody else or encrypted for others. The name is
+/// taken; its kernel is not registered here; I/O errors, no space, cancelled.
+pub fn register(store: &Store, request: &RegisterBundle) -> Result<Image> {
+    (helper()?.register)(store, request)
+}
+
+/// Registering a bundle needs the other program: become it before anything else is done.
+///
+/// # Errors
+/// There is no such program.
+pub fn prepare() -> Result<()> {
+    helper().map(drop)
+}

@@ -1,0 +1,397 @@
+//! An image outside of a store: what is written beside its content in a stream or in a remote region.
+//!
+//! It is read from wherever it comes without trust: every size and place is checked here, and everything that an
+//! image's record says is checked again as a registration's manifest is.
+
+use crate::error::{Error, OrFail, Result};
+use crate::id::{ImageId, SnapshotId};
+use crate::image::catalog::{self, MAX_MAPPINGS, Manifest};
+use crate::import::MAX_SIZE;
+use crate::kernel::{KERNEL, RAMDISK, open_content};
+use crate::plan::PvGrub;
+use crate::record::image::{Image, ImageState, Snapshot, SnapshotState, Tag};
+use crate::snapshot;
+use crate::snapshot::digest;
+use crate::store::{Record, Store, now};
+use crate::volume::owner_id;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+
+/// What says which format it is, and its version.
+pub const FORMAT: &str = "spore-image-1";
+/// As [`FORMAT`], of a snapshot alone.
+pub const SNAPSHOT_FORMAT: &str = "spore-snapshot-1";
+/// Longest package that is read, in bytes: a disk of 1 TiB in chunks of 64 MiB has 16384 of them.
+pub const MAX_PACKAGE: u64 = 16 << 20;
+/// Bytes of the smallest chunk that content is cut into.
+pub const MIN_CHUNK: u64 = 4 << 20;
+/// Bytes of the largest.
+pub const MAX_CHUNK: u64 = 64 << 20;
+/// Chunks of a disk before larger ones are taken.
+const MANY_CHUNKS: u64 = 16384;
+/// Largest kernel or ramdisk.
+const MAX_BOOT_FILE: u64 = 2 << 30;
+
+/// An image and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Package {
+    /// [`FORMAT`].
+    pub format: String,
+    /// The image as it was in its region, without who may launch it.
+    pub image: Image,
+    /// Its kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Content>,
+    /// Its initial ramdisk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<Content>,
+    /// The content of its snapshots, each once.
+    pub disks: Vec<Content>,
+}
+
+/// A file's or a disk's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Content {
+    /// A snapshot's id, or the name of a kernel or ramdisk.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Of a disk: its [`crate::snapshot::digest`]; of a file: its SHA-256. Hexadecimal.
+    pub digest: String,
+    /// Where it has other than zeros, by place. None in a stream, which has them behind the package.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<Chunk>,
+}
+
+/// A piece of content, compressed by zstd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Chunk {
+    /// Where it begins: a multiple of [`Content::chunk_size`], which is how much it has, except for the last.
+    pub offset: u64,
+    /// SHA-256 of the compressed bytes, hexadecimal.
+    pub digest: String,
+    /// Compressed bytes.
+    pub size: u64,
+}
+
+impl Content {
+    /// A snapshot's. Chunks are not listed.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            name: snapshot.snapshot_id.to_string(),
+            size_bytes: snapshot.size_bytes,
+            digest: snapshot.digest.clone(),
+            chunks: Vec::new(),
+        }
+    }
+
+    /// What its chunks have, before compression: it follows from the size, so that copies of changed images agree.
+    pub fn chunk_size(&self) -> u64 {
+        let mut size = MIN_CHUNK;
+        while size < MAX_CHUNK && self.size_bytes / size >= MANY_CHUNKS {
+            size *= 2;
+        }
+        size
+    }
+
+    /// Bytes of the chunk at `offset`.
+    pub fn chunk_len(&self, offset: u64) -> usize {
+        self.chunk_size().min(self.size_bytes.saturating_sub(offset)) as usize
+    }
+
+    fn check_disk(&self) -> Result<()> {
+        let _: SnapshotId = self.name.parse()?;
+        self.check("disk", MAX_SIZE)?;
+        if !self.size_bytes.is_multiple_of(512) {
+            return Err(malformed("its disk ends within a sector"));
+        }
+        Ok(())
+    }
+
+    fn check(&self, what: &str, largest: u64) -> Result<()> {
+        let bad = |why: &str| Err(malformed(&format!("its {what} {why}")));
+        if self.size_bytes == 0 || self.size_bytes > largest {
+            return bad("has an impossible size");
+        }
+        if !is_digest(&self.digest) {
+            return bad("has a malformed digest");
+        }
+        let mut next = 0;
+        for chunk in &self.chunks {
+            let aligned = chunk.offset.is_multiple_of(self.chunk_size());
+            if !aligned || chunk.offset < next || chunk.offset >= self.size_bytes {
+                return bad("has chunks that are out of place");
+            }
+            if !is_digest(&chunk.digest) || chunk.size == 0 || chunk.size > largest_blob(self) {
+                return bad("has a chunk of an impossible size or digest");
+            }
+            next = chunk.offset + self.chunk_size();
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that zstd may make of a chunk: a little more than it has.
+pub fn largest_blob(content: &Content) -> u64 {
+    zstd::zstd_safe::compress_bound(content.chunk_size() as usize) as u64
+}
+
+/// True for a SHA-256 in lower-case hexadecimal.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// The error for what is no package, or none that can be believed.
+pub fn malformed(why: &str) -> Error {
+    Error::refused("InvalidManifest", format!("this is not an image that Spore exported: {why}"))
+}
+
+/// What the copy is to be.
+#[derive(Clone, Debug, Default)]
+pub struct NewImage {
+    /// 3 to 128 characters, not taken.
+    pub name: String,
+    /// The source's if absent.
+    pub description: Option<String>,
+    /// Take over the source's tags.
+    pub copy_tags: bool,
+    /// Tags, over those taken over.
+    pub tags: Vec<Tag>,
+    /// Where the source is.
+    pub source_region: String,
+}
+
+impl Package {
+    /// Describe an image of a store. Chunks are not listed.
+    ///
+    /// # Errors
+    /// It is not available (`InvalidAMIID.Unavailable`), or its owner keeps others from copying it
+    /// (`OperationNotPermitted`).
+    pub fn of(store: &Store, image: &Image) -> Result<Self> {
+        if image.state != ImageState::Available {
+            return Err(Error::refused(
+                "InvalidAMIID.Unavailable",
+                format!("image {} ('{}') is not available", image.image_id, image.name),
+            ));
+        }
+        if !image.product_codes.is_empty() && image.owner_id != owner_id() {
+            return Err(Error::refused(
+                "OperationNotPermitted",
+                format!("image {} has a product code; only its owner may copy it", image.image_id),
+            ));
+        }
+        let mut disks: Vec<Content> = Vec::new();
+        for id in image.snapshots() {
+            let snapshot = available(store, id)?;
+            if disks.iter().all(|disk| disk.name != id.as_str()) {
+                disks.push(Content::of(&snapshot));
+            }
+        }
+        let mut package = Self {
+            format: FORMAT.to_owned(),
+            image: Image { public: false, launch_permissions: Vec::new(), ..image.clone() },
+            kernel: None,
+            ramdisk: None,
+            disks,
+        };
+        if let Some(file) = open_kernel(store, image)? {
+            let name = image.kernel_id.as_ref().map(|id| store.kernels().get(id)).transpose()?;
+            package.kernel = Some(content(file, name.map(|kernel| kernel.name))?);
+        }
+        if let Some(file) = open_ramdisk(store, image)? {
+            let name = image.ramdisk_id.as_ref().map(|id| store.ramdisks().get(id)).transpose()?;
+            package.ramdisk = Some(content(file, name.map(|ramdisk| ramdisk.name))?);
+        }
+        Ok(package)
+    }
+
+    /// Read one, and check all that content is found by.
+    ///
+    /// # Errors
+    /// `InvalidManifest`: it is none, or none that can be believed.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let package: Self = serde_json::from_slice(json).map_err(|e| malformed(&e.to_string()))?;
+        if package.format != FORMAT {
+            let shown: String = package.format.escape_debug().take(40).collect();
+            return Err(malformed(&format!("its format is '{shown}', not {FORMAT}")));
+        }
+        let deregistered = package.image.state == ImageState::Deregistered;
+        if package.disks.is_empty() != deregistered || package.disks.len() > MAX_MAPPINGS {
+            return Err(malformed("it has no disk, or too many"));
+        }
+        for (n, disk) in package.disks.iter().enumerate() {
+            disk.check_disk()?;
+            if package.disks[..n].iter().any(|other| other.name == disk.name) {
+                return Err(malformed("it has a disk twice"));
+            }
+        }
+        for id in package.image.snapshots().filter(|_| !deregistered) {
+            package.disk(id)?;
+        }
+        for (what, file) in [("kernel", &package.kernel), ("ramdisk", &package.ramdisk)] {
+            file.as_ref().map_or(Ok(()), |file| file.check(what, MAX_BOOT_FILE))?;
+        }
+        Ok(package)
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// It has too many chunks (`InvalidParameterValue`).
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let json = serde_json::to_vec(self).or_fail(|| "describe the image")?;
+        if json.len() as u64 > MAX_PACKAGE {
+            return Err(Error::refused(
+                "InvalidParameterValue",
+                "the image has more content than can be described; copy it to a directory",
+            ));
+        }
+        Ok(json)
+    }
+
+    /// Which disk has a snapshot's content.
+    ///
+    /// # Errors
+    /// None has.
+    pub fn disk(&self, id: &SnapshotId) -> Result<usize> {
+        let found = self.disks.iter().position(|disk| disk.name == id.as_str());
+        found.ok_or_else(|| malformed("it lacks a snapshot that it refers to"))
+    }
+
+    /// What the copy is registered by; its mapping has the source's snapshots still.
+    pub fn manifest(&self, new: &NewImage) -> Result<Manifest> {
+        let image = &self.image;
+        let mut tags = if new.copy_tags { image.tags.clone() } else { Vec::new() };
+        crate::image::names::set_tags(&mut tags, &new.tags)?;
+        Ok(Manifest {
+            name: new.name.clone(),
+            description: new.description.clone().or_else(|| image.description.clone()),
+            architecture: Some(image.architecture),
+            virtualization_type: Some(image.virtualization_type),
+            kernel_id: None,
+            ramdisk_id: None,
+            command_line: image.command_line.clone(),
+            root_device_type: Some(image.root_device_type),
+            root_device_name: Some(image.root_device_name.clone()),
+            block_device_mappings: image.block_device_mappings.clone(),
+            boot_mode: image.boot_mode,
+            transport: image.transport,
+            platform: image.platform.clone(),
+            source_instance_id: None,
+            source_image_id: Some(image.image_id.clone()),
+            source_image_region: Some(new.source_region.clone()).filter(|r| !r.is_empty()),
+            image_location: None,
+            tags,
+        })
+    }
+
+    /// What stays of it in a remote region once it is deregistered: that it was there.
+    pub fn deregistered(mut self) -> Self {
+        self.image.state = ImageState::Deregistered;
+        (self.kernel, self.ramdisk, self.disks) = (None, None, Vec::new());
+        self
+    }
+
+    /// As it is to be in a remote region: under a new id, and the user's.
+    ///
+    /// # Errors
+    /// The name, the description or a tag is malformed.
+    pub fn renew(&mut self, new: &NewImage) -> Result<()> {
+        let manifest = self.manifest(new)?;
+        crate::image::names::check(&manifest.name)?;
+        crate::image::names::check_tags(&manifest.tags)?;
+        catalog::check_description(manifest.description.as_deref())?;
+        let image = &mut self.image;
+        image.source_image_id = manifest.source_image_id;
+        image.source_image_region = manifest.source_image_region;
+        image.image_id = ImageId::generate()?;
+        (image.name, image.description) = (manifest.name, manifest.description);
+        (image.owner_id, image.creation_date) = (owner_id(), now());
+        image.tags = manifest.tags;
+        Ok(())
+    }
+}
+
+/// A snapshot in a remote region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SnapshotPackage {
+    /// [`SNAPSHOT_FORMAT`].
+    pub format: String,
+    /// The snapshot; it has its content in one raw file.
+    pub snapshot: Snapshot,
+    /// Its content; none of one that has been deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Content>,
+}
+
+impl SnapshotPackage {
+    /// Read one, and check all that content is found by.
+    ///
+    /// # Errors
+    /// `InvalidManifest`: it is none, or none that can be believed.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let package: Self = serde_json::from_slice(json).map_err(|e| malformed(&e.to_string()))?;
+        if package.format != SNAPSHOT_FORMAT {
+            return Err(malformed(&format!("its format is not {SNAPSHOT_FORMAT}")));
+        }
+        if let Some(disk) = &package.disk {
+            disk.check_disk()?;
+            if disk.size_bytes != package.snapshot.size_bytes {
+                return Err(malformed("its disk has another size than its snapshot"));
+            }
+        }
+        Ok(package)
+    }
+}
+
+/// A snapshot that can be copied.
+///
+/// # Errors
+/// It does not exist, or is not completed (`IncorrectState`).
+pub fn available(store: &Store, id: &SnapshotId) -> Result<Snapshot> {
+    let snapshot = snapshot::settled(store, store.snapshots().get(id)?);
+    if snapshot.state == SnapshotState::Completed {
+        return Ok(snapshot);
+    }
+    Err(Error::refused("IncorrectState", format!("{id} is not completed")))
+}
+
+/// The image's kernel, if it has one.
+///
+/// # Errors
+/// It is not registered any more.
+pub fn open_kernel(store: &Store, image: &Image) -> Result<Option<File>> {
+    // Where the copy goes has PV-GRUB's, too.
+    let own = image.kernel_id.as_ref().filter(|id| PvGrub::of(id).is_none());
+    open_boot(&store.kernels(), own, KERNEL, |kernel| kernel.size_bytes)
+}
+
+/// The image's initial ramdisk, if it has one.
+///
+/// # Errors
+/// It is not registered any more.
+pub fn open_ramdisk(store: &Store, image: &Image) -> Result<Option<File>> {
+    open_boot(&store.ramdisks(), image.ramdisk_id.as_ref(), RAMDISK, |ramdisk| ramdisk.size_bytes)
+}
+
+fn open_boot<R: Record>(
+    objects: &crate::store::Collection<R>,
+    id: Option<&R::Id>,
+    name: &str,
+    size: impl Fn(&R) -> u64,
+) -> Result<Option<File>> {
+    let Some(id) = id else { return Ok(None) };
+    let size = size(&objects.get(id)?);
+    open_content(&objects.dir(id), name, size).map(Some)
+}
+
+fn content(mut file: File, name: Option<String>) -> Result<Content> {
+    let (digest, size_bytes) =
+        digest::copy(&mut file, &mut io::sink()).or_fail(|| "read the kernel or ramdisk")?;
+    Ok(Content { name: name.unwrap_or_default(), size_bytes, digest, chunks: Vec::new() })
+}

@@ -1,0 +1,120 @@
+//! Where an image is, or goes to: what the name of a region means.
+
+use super::copy;
+use super::package::NewImage;
+use super::region::{self, Location, Region};
+use super::remote::{Remote, pull, push};
+use crate::error::Result;
+use crate::image::catalog;
+use crate::record::image::{Image, Snapshot};
+use crate::snapshot::{self, Wanted};
+use crate::store::Store;
+use std::collections::HashSet;
+
+/// Where an image is, or goes to.
+pub enum Place {
+    /// A store in a directory.
+    Store(Store),
+    /// A bucket or a registry.
+    Remote(Box<Remote>),
+}
+
+/// The region of that name; the store at hand without one.
+///
+/// # Errors
+/// `InvalidRegion`: it is unknown, or has gone.
+pub fn find(store: &Store, name: Option<&str>) -> Result<Place> {
+    let Some(name) = name.filter(|name| *name != region::LOCAL) else {
+        return Ok(Place::Store(store.clone()));
+    };
+    let found = region::find(store, name)?;
+    match &found.endpoint {
+        Location::Directory(path) => found.open(path).map(Place::Store),
+        _ => Remote::open(&found).map(|remote| Place::Remote(Box::new(remote))),
+    }
+}
+
+/// See that a remote region answers, before it gets a name.
+///
+/// # Errors
+/// It does not.
+pub fn probe(name: &str, location: &Location) -> Result<()> {
+    if matches!(location, Location::Directory(_)) {
+        return Ok(());
+    }
+    let region = Region { region_name: name.to_owned(), endpoint: location.clone() };
+    Remote::open(&region)?.probe()
+}
+
+/// The images in a region that the user can see.
+///
+/// # Errors
+/// It can't be read.
+pub fn images(place: &Place) -> Result<Vec<Image>> {
+    match place {
+        Place::Store(store) => {
+            let images = store.images().list()?.or_warn().into_iter();
+            Ok(images.map(|image| catalog::settled(store, image)).collect())
+        }
+        Place::Remote(remote) => Ok(remote.images()?.into_iter().map(|p| p.image).collect()),
+    }
+}
+
+/// The snapshots in a region that are not an image's.
+///
+/// # Errors
+/// It can't be read.
+pub fn snapshots(place: &Place) -> Result<Vec<Snapshot>> {
+    match place {
+        Place::Store(store) => {
+            let images = images(place)?;
+            let mapped: HashSet<_> = images.iter().flat_map(Image::snapshots).collect();
+            let snapshots = store.snapshots().list()?.or_warn().into_iter();
+            let alone = snapshots.filter(|found| !mapped.contains(&found.snapshot_id));
+            Ok(alone.map(|found| snapshot::settled(store, found)).collect())
+        }
+        Place::Remote(remote) => remote.snapshots(),
+    }
+}
+
+/// Copy an image (EC2 CopyImage).
+///
+/// # Errors
+/// There is no such image in `from`; as [`copy::image`]'s, [`push::image`]'s and [`pull::image`]'s.
+pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Result<Image> {
+    match (from, to) {
+        (Place::Store(from), Place::Store(to)) => {
+            copy::image(from, &catalog::resolve(from, text)?, to, new)
+        }
+        (Place::Store(from), Place::Remote(to)) => {
+            push::image(from, &catalog::resolve(from, text)?, to, new)
+        }
+        (Place::Remote(from), Place::Store(to)) => pull::image(from, text, to, new),
+        (Place::Remote(from), Place::Remote(to)) => push::relay(from, text, to, new),
+    }
+}
+
+/// Copy a snapshot (EC2 CopySnapshot).
+///
+/// # Errors
+/// There is no such snapshot in `from`; as [`copy::snapshot`]'s.
+pub fn copy_snapshot(from: &Place, text: &str, to: &Place, wanted: Wanted) -> Result<Snapshot> {
+    let (from, to) = match (from, to) {
+        (Place::Store(from), Place::Store(to)) => (from, to),
+        (Place::Store(from), Place::Remote(to)) => {
+            return push::snapshot(from, &snapshot::resolve(from, text)?.snapshot_id, to, wanted);
+        }
+        (Place::Remote(from), Place::Store(to)) => {
+            return pull::snapshot(from, &text.parse()?, to, wanted);
+        }
+        (Place::Remote(from), Place::Remote(to)) => {
+            return push::relay_snapshot(from, &text.parse()?, to, wanted);
+        }
+    };
+    let found = snapshot::resolve(from, text)?;
+    // One's own content is shared: it never changes.
+    if from.home() == to.home() && catalog::check_owner(&found).is_ok() {
+        return snapshot::copy(from, &found, wanted);
+    }
+    copy::snapshot(from, &found, to, wanted)
+}

@@ -1,0 +1,119 @@
+//! What talks to the network: the only asynchronous code, each call driven to its end by the thread that made it.
+
+mod oci;
+mod s3;
+
+use super::helper::{Backend, Objects};
+use super::{Answer, CONNECT, Fault, SILENCE};
+use crate::error::{Error, OrFail, Result};
+use crate::transfer::package::Chunk;
+use crate::transfer::region::{Location, S3Location};
+use tokio::runtime::{Builder, Runtime};
+
+/// Most images and snapshots that a region is believed to have.
+const MAX_IDS: usize = 100_000;
+/// Most objects of content: 64 TiB in chunks of 4 MiB, before they are compressed.
+const MAX_BLOBS: usize = 1 << 24;
+
+/// A client, and what drives it.
+struct Driven<C> {
+    client: C,
+    runtime: Runtime,
+}
+
+/// Open a remote region. Nothing is asked of it yet.
+///
+/// # Errors
+/// The client can't be set up; it is a directory.
+pub(super) fn region(location: &Location) -> Result<Box<dyn Backend>> {
+    Ok(match location {
+        Location::S3(location) => {
+            Box::new(Driven { client: s3::Bucket::open(location)?, runtime: runtime()? })
+        }
+        Location::Oci { registry, repository } => {
+            let client = oci::Repository::open(registry, repository)?;
+            Box::new(Driven { client, runtime: runtime()? })
+        }
+        Location::Directory(path) => {
+            return Err(Error::failure(format!("{} is a directory", path.display())));
+        }
+    })
+}
+
+/// Open a bucket. Nothing is asked of it yet.
+///
+/// # Errors
+/// The client can't be set up.
+pub(super) fn bucket(location: &S3Location) -> Result<Box<dyn Objects>> {
+    Ok(Box::new(Driven { client: s3::Bucket::open(location)?, runtime: runtime()? }))
+}
+
+/// Say whose cryptography TLS uses, before a client is made.
+fn provide_cryptography() {
+    // Fails if there is one already: that will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().or_fail(|| "set up the network")
+}
+
+/// The innermost cause of an error, which says more than what is around it.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let outer = error.to_string();
+    let inner = cause.to_string();
+    if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
+}
+
+/// What a region's client can do. (See [`Backend`])
+trait RegionClient: Send + Sync {
+    async fn list(&self) -> Answer<Vec<String>>;
+    async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>>;
+    async fn has(&self, digest: &str) -> Answer<bool>;
+    async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()>;
+    async fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>>;
+    async fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
+}
+
+impl<C: RegionClient> Backend for Driven<C> {
+    fn list(&self) -> Answer<Vec<String>> {
+        self.runtime.block_on(self.client.list())
+    }
+    fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>> {
+        self.runtime.block_on(self.client.package(id, limit))
+    }
+    fn has(&self, digest: &str) -> Answer<bool> {
+        self.runtime.block_on(self.client.has(digest))
+    }
+    fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()> {
+        self.runtime.block_on(self.client.put(digest, bytes))
+    }
+    fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>> {
+        self.runtime.block_on(self.client.get(digest, size))
+    }
+    fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()> {
+        self.runtime.block_on(self.client.publish(id, json, chunks))
+    }
+}
+
+impl Objects for Driven<s3::Bucket> {
+    fn read(&self, name: &str, limit: u64) -> Answer<Vec<u8>> {
+        self.runtime.block_on(self.client.read_named(name, limit))
+    }
+    fn write(&self, name: &str, bytes: Vec<u8>) -> Answer<()> {
+        self.runtime.block_on(self.client.write_named(name, bytes))
+    }
+    fn delete(&self, name: &str) -> Answer<()> {
+        self.runtime.block_on(self.client.delete_named(name))
+    }
+    fn stamp(&self, name: &str) -> Answer<(u64, String)> {
+        self.runtime.block_on(self.client.stamp(name))
+    }
+    fn list(&self, place: &str) -> Answer<Vec<(String, u64)>> {
+        self.runtime.block_on(self.client.list_named(place, MAX_BLOBS))
+    }
+}
