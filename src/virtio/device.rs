@@ -1,9 +1,9 @@
 //! What a virtio device is, apart from any transport.
 
-use crate::error::Result;
-use crate::virtio::blk::BlkState;
+use crate::error::{Error, Result};
 use crate::virtio::chain::Chain;
 use crate::virtio::worker::Cease;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -58,14 +58,54 @@ pub trait Device: Send + Sync {
     fn restore(&self, state: &DeviceState) -> Result<()>;
 }
 
-/// The state of a device, apart from its transport's.
+/// The state of a device, apart from its transport's: bytes that devices of its kind alone read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "device")]
-pub enum DeviceState {
-    /// A disk's.
-    Block(BlkState),
-    /// The entropy device has none.
-    Entropy {},
+#[serde(deny_unknown_fields)]
+pub struct DeviceState {
+    /// The device's VIRTIO id. (VIRTIO 1.2, 5)
+    pub kind: u32,
+    /// What the bytes mean, counted from 1 by each kind of device.
+    pub version: u16,
+    /// The state, in postcard's encoding.
+    pub payload: Vec<u8>,
+}
+
+impl DeviceState {
+    /// Encodes a state of this kind and version.
+    pub fn new(kind: DeviceKind, version: u16, state: &impl Serialize) -> Self {
+        // A vector takes any length, and states are plain structures: nothing is left to fail.
+        let payload = postcard::to_allocvec(state).unwrap_or_default();
+        Self { kind: kind.id(), version, payload }
+    }
+
+    /// Decodes the state for the device `name` of this kind, which reads `version` alone.
+    ///
+    /// # Errors
+    /// It is another kind of device's, of another version, or its bytes are none of that version.
+    pub fn decode<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        kind: DeviceKind,
+        version: u16,
+    ) -> Result<T> {
+        if self.kind != kind.id() {
+            return Err(Error::failure(format!(
+                "the saved state for {name} is of virtio device type {}, not {}",
+                self.kind,
+                kind.id()
+            )));
+        }
+        if self.version != version {
+            return Err(Error::failure(format!(
+                "the saved state of {name} has version {}; this Spore reads version {version}",
+                self.version
+            )));
+        }
+        match postcard::take_from_bytes(&self.payload) {
+            Ok((state, [])) => Ok(state),
+            _ => Err(Error::failure(format!("the saved state of {name} is damaged"))),
+        }
+    }
 }
 
 /// One handler a queue, in order.

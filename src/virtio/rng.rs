@@ -1,6 +1,6 @@
 //! The entropy device. (VIRTIO 1.2, 5.4)
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::virtio::bucket::Bucket;
 use crate::virtio::chain::Chain;
 use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers, Outcome, QueueHandler};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Most bytes one request gets; the driver is told how many it got and asks again. (5.4.6.1)
 const MAX_BYTES: u32 = 64 << 10;
+/// Version of the saved state, which is nothing.
+const STATE_VERSION: u16 = 1;
 /// Bytes drawn from the host at a time.
 const CHUNK: usize = 256;
 
@@ -46,16 +48,11 @@ impl Device for Rng {
     }
 
     fn save(&self) -> DeviceState {
-        DeviceState::Entropy {}
+        DeviceState::new(self.kind(), STATE_VERSION, &())
     }
 
     fn restore(&self, state: &DeviceState) -> Result<()> {
-        match state {
-            DeviceState::Entropy {} => Ok(()),
-            other => Err(Error::failure(format!(
-                "the saved state is not an entropy device's: {other:?}"
-            ))),
-        }
+        state.decode(self.name(), self.kind(), STATE_VERSION)
     }
 }
 

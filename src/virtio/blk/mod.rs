@@ -55,14 +55,16 @@ pub(crate) struct Geometry {
 }
 
 /// The state of a block device: what the guest believes of the disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlkState {
+#[derive(Serialize, Deserialize)]
+struct BlkState {
     /// Features offered.
-    pub features: u64,
+    features: u64,
     /// The configuration space.
-    pub config: Vec<u8>,
+    config: Vec<u8>,
 }
+
+/// Version of [`BlkState`].
+const STATE_VERSION: u16 = 1;
 
 /// A disk as the guest sees it.
 pub struct Blk {
@@ -235,13 +237,12 @@ impl Device for Blk {
     }
 
     fn save(&self) -> DeviceState {
-        DeviceState::Block(BlkState { features: self.features, config: self.config.clone() })
+        let state = BlkState { features: self.features, config: self.config.clone() };
+        DeviceState::new(self.kind(), STATE_VERSION, &state)
     }
 
     fn restore(&self, state: &DeviceState) -> Result<()> {
-        let DeviceState::Block(state) = state else {
-            return Err(Error::failure(format!("the saved state is not a disk's: {state:?}")));
-        };
+        let state: BlkState = state.decode(self.name(), self.kind(), STATE_VERSION)?;
         if state.features == self.features && state.config == self.config {
             return Ok(());
         }

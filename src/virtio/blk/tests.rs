@@ -313,7 +313,7 @@ fn state_is_kept_and_belongs_to_one_disk() {
     assert_eq!(state, rig.device.save());
     rig.device.restore(&state).unwrap();
     assert!(Rig::new(MemDisk::new(2 * DISK)).device.restore(&state).is_err());
-    assert!(rig.device.restore(&DeviceState::Entropy {}).is_err());
+    assert!(rig.device.restore(&DeviceState::new(DeviceKind::Entropy, 1, &())).is_err());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
 
-use super::{Core, CoreState, Halt, Line, Registers, Transport, set_high, set_low};
+use super::{Core, CoreState, Halt, Line, Registers, Transport, TransportState, set_high, set_low};
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
@@ -139,42 +139,6 @@ impl MmioTransport {
             .collect()
     }
 
-    /// Stop serving, finish what is in flight, and say what a snapshot has to keep. [`Self::resume`] goes on.
-    pub fn save(&self) -> MmioState {
-        let mut registers = self.registers();
-        MmioState {
-            // First: the last completions still raise interrupts.
-            core: registers.core.save(),
-            device_features_sel: registers.device_features_sel,
-            driver_features_sel: registers.driver_features_sel,
-            queue_sel: registers.queue_sel,
-            interrupt_status: self.line.interrupt_status.load(Ordering::SeqCst),
-        }
-    }
-
-    /// Take over a saved state; [`Self::resume`] lets it live.
-    ///
-    /// # Errors
-    /// It is the state of another device.
-    pub fn restore(&self, state: &MmioState) -> Result<()> {
-        let mut registers = self.registers();
-        registers.core.restore(&state.core)?;
-        registers.device_features_sel = state.device_features_sel;
-        registers.driver_features_sel = state.driver_features_sel;
-        registers.queue_sel = state.queue_sel;
-        self.line.interrupt_status.store(state.interrupt_status, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Go on after [`Self::save`] or [`Self::restore`]. A driver with a pending interrupt gets the edge
-    /// again: it may have been lost with the old machine.
-    pub fn resume(&self) {
-        self.registers().core.resume();
-        if self.line.interrupt_status.load(Ordering::SeqCst) != 0 {
-            self.line.raise(0);
-        }
-    }
-
     fn read_register(&self, offset: u32) -> u32 {
         if offset == VIRTIO_MMIO_INTERRUPT_STATUS {
             // The guest's interrupt handler does not wait for a reset on another CPU.
@@ -244,6 +208,43 @@ impl MmioTransport {
 }
 
 impl Transport for MmioTransport {
+    fn pause(&self) -> Result<()> {
+        self.registers().core.pause()
+    }
+
+    /// A driver with a pending interrupt gets the edge again.
+    fn resume(&self) {
+        self.registers().core.resume();
+        if self.line.interrupt_status.load(Ordering::SeqCst) != 0 {
+            self.line.raise(0);
+        }
+    }
+
+    fn save(&self) -> Result<TransportState> {
+        let mut registers = self.registers();
+        Ok(TransportState::Mmio(MmioState {
+            // First: the last completions still raise interrupts.
+            core: registers.core.save()?,
+            device_features_sel: registers.device_features_sel,
+            driver_features_sel: registers.driver_features_sel,
+            queue_sel: registers.queue_sel,
+            interrupt_status: self.line.interrupt_status.load(Ordering::SeqCst),
+        }))
+    }
+
+    fn restore(&self, state: &TransportState) -> Result<()> {
+        let mut registers = self.registers();
+        let TransportState::Mmio(state) = state else {
+            return Err(registers.core.other_transport());
+        };
+        registers.core.restore(&state.core)?;
+        registers.device_features_sel = state.device_features_sel;
+        registers.driver_features_sel = state.driver_features_sel;
+        registers.queue_sel = state.queue_sel;
+        self.line.interrupt_status.store(state.interrupt_status, Ordering::SeqCst);
+        Ok(())
+    }
+
     fn reset(&self) -> bool {
         self.registers().reset()
     }

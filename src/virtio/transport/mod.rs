@@ -55,8 +55,37 @@ pub struct CoreState {
     pub device: DeviceState,
 }
 
+/// What a snapshot keeps of a device behind its transport.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransportState {
+    /// Over virtio-mmio.
+    Mmio(mmio::MmioState),
+    /// Over virtio-pci.
+    Pci(pci::PciState),
+}
+
 /// What a machine does with a device, whatever its transport.
 pub trait Transport: Send + Sync {
+    /// Stops serving and finishes what is in flight: each request is answered, or still in its ring. The vCPUs are paused,
+    /// until [`Self::resume`] was called.
+    ///
+    /// # Errors
+    /// The device does not come to rest, for the host's storage does not answer. `resume` goes on all the same.
+    fn pause(&self) -> Result<()>;
+    /// Goes on after [`Self::pause`], [`Self::save`] or [`Self::restore`], with what waits in the rings, and repeats the
+    /// interrupts that may have been lost with the old machine.
+    fn resume(&self);
+    /// Pauses, and says what a snapshot has to keep.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    fn save(&self) -> Result<TransportState>;
+    /// Takes over a saved state; [`Self::resume`] lets it live. Guest memory is the saved machine's by then.
+    ///
+    /// # Errors
+    /// It is the state of another device or transport.
+    fn restore(&self, state: &TransportState) -> Result<()>;
     /// The machine's reset. True if nothing is in flight when it returns; else the host's storage does not answer.
     fn reset(&self) -> bool;
     /// The ends of its worker threads.
@@ -340,12 +369,23 @@ impl Core {
         self.workers.iter().map(Worker::ending).collect()
     }
 
-    fn park_all(&mut self) {
+    /// Stops serving and finishes what is in flight. [`Self::resume`] goes on.
+    ///
+    /// # Errors
+    /// The host's storage does not answer.
+    pub fn pause(&mut self) -> Result<()> {
         for (worker, state) in self.workers.iter_mut().zip(&mut self.queues) {
             if let Some(ring) = worker.park() {
                 *state = ring.state();
             }
         }
+        if self.workers.iter().all(Worker::rests) {
+            return Ok(());
+        }
+        let name = self.device.name();
+        Err(Error::failure(format!(
+            "{name} does not come to rest: the host's storage does not answer"
+        )))
     }
 
     /// Let the workers serve, if the driver is ready and the device not stopped.
@@ -368,16 +408,25 @@ impl Core {
         }
     }
 
-    /// Stop serving, finish what is in flight, and say what there is to keep. [`Self::resume`] goes on.
-    pub fn save(&mut self) -> CoreState {
-        self.park_all();
-        CoreState {
+    /// Pauses, and says what there is to keep.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub fn save(&mut self) -> Result<CoreState> {
+        self.pause()?;
+        Ok(CoreState {
             status: self.status,
             needs_reset: self.line.stopped(),
             driver_features: self.driver_features,
             queues: self.queues.clone(),
             device: self.device.save(),
-        }
+        })
+    }
+
+    /// The error of a state that is another transport's.
+    fn other_transport(&self) -> Error {
+        let name = self.device.name();
+        Error::failure(format!("the saved state of {name} is of another transport"))
     }
 
     /// Take over a saved state. [`Self::resume`] lets it live.

@@ -147,6 +147,17 @@ impl Rig {
         assert_eq!(self.wait_used(driver, 1), [(0, 64)]);
     }
 
+    fn save(&self) -> MmioState {
+        match self.transport.save().unwrap() {
+            TransportState::Mmio(state) => state,
+            state => panic!("{state:?}"),
+        }
+    }
+
+    fn restore(&self, state: &MmioState) -> Result<()> {
+        self.transport.restore(&TransportState::Mmio(state.clone()))
+    }
+
     fn told(&self) -> Vec<String> {
         self.told.lock().unwrap().clone()
     }
@@ -393,15 +404,15 @@ fn a_device_goes_on_where_it_was_saved() {
     let first = Rig::rng(&ram);
     let mut driver = first.start();
     first.draw(&mut driver);
-    let saved = serde_json::to_string(&first.transport.save()).unwrap();
+    let saved = serde_json::to_string(&first.save()).unwrap();
     drop(first);
     // Offered while the machine was away; nobody notifies of it again.
     driver.chain(5, &[(BUFFERS, 32, true)]);
     driver.offer(5);
     let second = Rig::rng(&ram);
     let state: MmioState = serde_json::from_str(&saved).unwrap();
-    second.transport.restore(&state).unwrap();
-    assert_eq!(second.transport.save(), state, "nothing runs before it is told to");
+    second.restore(&state).unwrap();
+    assert_eq!(second.save(), state, "nothing runs before it is told to");
     second.transport.resume();
     assert_eq!(second.wait_used(&mut driver, 1), [(5, 32)]);
     second.draw(&mut driver);
@@ -412,22 +423,22 @@ fn a_state_that_does_not_fit_is_refused() {
     let ram = ram();
     let rig = Rig::rng(&ram);
     rig.start();
-    let good = rig.transport.save();
+    let good = rig.save();
     let mut bad = good.clone();
     bad.core.queues.clear();
-    assert!(rig.transport.restore(&bad).is_err());
+    assert!(rig.restore(&bad).is_err());
     let mut bad = good.clone();
     bad.core.driver_features = u64::MAX;
-    assert!(rig.transport.restore(&bad).is_err());
-    assert!(Rig::blk(&ram, MemDisk::new(512), 1).transport.restore(&good).is_err());
+    assert!(rig.restore(&bad).is_err());
+    assert!(Rig::blk(&ram, MemDisk::new(512), 1).restore(&good).is_err());
     // Queue addresses in a state are checked as a guest's are.
     let mut bad = good.clone();
     bad.core.queues[0].desc = RAM;
-    rig.transport.restore(&bad).unwrap();
+    rig.restore(&bad).unwrap();
     rig.transport.resume();
     assert_eq!(rig.status() & NEEDS_RESET, NEEDS_RESET);
-    rig.transport.restore(&good).unwrap();
-    assert_eq!(rig.transport.save(), good);
+    rig.restore(&good).unwrap();
+    assert_eq!(rig.save(), good);
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod msix;
 pub use line::{PciHost, Vectors, Wire};
 pub use msix::Message;
 
-use super::{Core, CoreState, Halt, Registers, Transport};
+use super::{Core, CoreState, Halt, Registers, Transport, TransportState};
 use crate::chipset::pci::config::{ConfigSpace, Identity};
 use crate::chipset::pci::{Function, Window};
 use crate::error::{Error, OrFail, Result};
@@ -240,57 +240,6 @@ impl PciTransport {
         }
     }
 
-    /// Stop serving, finish what is in flight, and say what a snapshot has to keep. [`Self::resume`] goes on.
-    pub fn save(&self) -> PciState {
-        let mut registers = lock(&self.registers);
-        // First: the last completions still raise interrupts.
-        let core = registers.core.save();
-        let (isr, vectors) = self.line.save();
-        let selected = &*registers;
-        let state = PciState {
-            core,
-            device_feature_select: selected.device_features_sel,
-            driver_feature_select: selected.driver_features_sel,
-            queue_select: selected.queue_sel,
-            isr,
-            vectors,
-            config: Vec::new(),
-        };
-        drop(registers);
-        PciState { config: lock(&self.config).space.save(), ..state }
-    }
-
-    /// Take over a saved state; [`Self::resume`] lets it live.
-    ///
-    /// # Errors
-    /// It is the state of another device.
-    pub fn restore(&self, state: &PciState) -> Result<()> {
-        let count = |vectors: &Vectors| (vectors.msix.vectors(), vectors.queues.len());
-        if self.line.with(count) != count(&state.vectors) {
-            return Err(Error::failure("the saved interrupts are another device's"));
-        }
-        let mut config = lock(&self.config);
-        config.space.restore(&state.config)?;
-        self.window.follow(&config.space);
-        let mut registers = lock(&self.registers);
-        registers.core.restore(&state.core)?;
-        registers.device_features_sel = state.device_feature_select;
-        registers.driver_features_sel = state.driver_feature_select;
-        registers.queue_sel = state.queue_select;
-        self.line.restore(state.isr, &state.vectors);
-        Ok(())
-    }
-
-    /// Go on after [`Self::save`] or [`Self::restore`].
-    pub fn resume(&self) {
-        let mut registers = lock(&self.registers);
-        registers.core.resume();
-        if registers.core.live() {
-            self.hang_doorbells(&mut registers);
-        }
-        self.line.repeat();
-    }
-
     fn read_device(&self, at: u64, data: &mut [u8]) {
         let registers = lock(&self.registers);
         let bytes = usize::try_from(at).ok().and_then(|at| {
@@ -304,6 +253,56 @@ impl PciTransport {
 }
 
 impl Transport for PciTransport {
+    fn pause(&self) -> Result<()> {
+        lock(&self.registers).core.pause()
+    }
+
+    fn resume(&self) {
+        let mut registers = lock(&self.registers);
+        registers.core.resume();
+        if registers.core.live() {
+            self.hang_doorbells(&mut registers);
+        }
+        self.line.repeat();
+    }
+
+    fn save(&self) -> Result<TransportState> {
+        let config = lock(&self.config);
+        let mut registers = lock(&self.registers);
+        // First: the last completions still raise interrupts.
+        let core = registers.core.save()?;
+        let (isr, vectors) = self.line.save();
+        Ok(TransportState::Pci(PciState {
+            core,
+            device_feature_select: registers.device_features_sel,
+            driver_feature_select: registers.driver_features_sel,
+            queue_select: registers.queue_sel,
+            isr,
+            vectors,
+            config: config.space.save(),
+        }))
+    }
+
+    fn restore(&self, state: &TransportState) -> Result<()> {
+        let mut config = lock(&self.config);
+        let mut registers = lock(&self.registers);
+        let TransportState::Pci(state) = state else {
+            return Err(registers.core.other_transport());
+        };
+        let count = |vectors: &Vectors| (vectors.msix.vectors(), vectors.queues.len());
+        if self.line.with(count) != count(&state.vectors) {
+            return Err(Error::failure("the saved interrupts are another device's"));
+        }
+        config.space.restore(&state.config)?;
+        self.window.follow(&config.space);
+        registers.core.restore(&state.core)?;
+        registers.device_features_sel = state.device_feature_select;
+        registers.driver_features_sel = state.driver_feature_select;
+        registers.queue_sel = state.queue_select;
+        self.line.restore(state.isr, &state.vectors);
+        Ok(())
+    }
+
     fn reset(&self) -> bool {
         let mut config = lock(&self.config);
         config.space = config.fresh.clone();

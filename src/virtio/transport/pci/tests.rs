@@ -363,8 +363,8 @@ fn a_restored_device_goes_on_where_the_saved_one_was() {
     rig.msix(1 << 15);
     rig.set_config(0x10, 4, BASE as u32 + 0x8000);
     rig.draw(&mut driver);
-    let text = serde_json::to_string(&rig.transport.save()).unwrap();
-    let state: PciState = serde_json::from_str(&text).unwrap();
+    let text = serde_json::to_string(&rig.transport.save().unwrap()).unwrap();
+    let state: TransportState = serde_json::from_str(&text).unwrap();
     let mut memory = vec![0; RAM as usize];
     rig.ram.read_slice(&mut memory, GuestAddress(0)).unwrap();
     let next = Rig::rng();
