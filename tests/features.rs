@@ -17,13 +17,15 @@ const AREAS: &[&str] = &[
     "type",
     "permission",
     "virtualization",
+    "console",
     "create",
     "bundle",
     "copy",
     "security",
+    "autoscaling",
 ];
 /// How many rows those areas have.
-const ROWS: usize = 107;
+const ROWS: usize = 124;
 
 struct Row {
     number: u32,
