@@ -1,7 +1,10 @@
 //! House rules that a compiler does not hold: which module may use which, how long files and functions
-//! are, where `unsafe` is and why it is sound.
+//! are, where `unsafe` is and why it is sound, and that no files use each other in a circle (tidy/circles.rs).
 
 use std::path::{Path, PathBuf};
+
+#[path = "tidy/circles.rs"]
+mod circles;
 
 /// Lines of a file at most.
 const FILE_LINES: usize = 600;
@@ -474,7 +477,7 @@ fn sources() -> Vec<Source> {
 fn the_house_rules_hold() {
     let sources = sources();
     assert!(sources.iter().any(|source| source.path.ends_with("src/lib.rs")));
-    let complaints = check(&sources);
+    let complaints = [check(&sources), circles::check(&sources)].concat();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
     for (path, _) in OUTSIDE {
         let source = sources.iter().find(|source| source.path == Path::new(path));
