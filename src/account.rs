@@ -1,7 +1,7 @@
 //! The users and groups of this machine by name. A static program has no name service, so what is in neither
 //! /etc/passwd nor /etc/group is known by its number only.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A user's uid.
 ///
@@ -33,7 +33,7 @@ fn find(kind: &str, file: &str, name: &str) -> Result<u32> {
     });
     id.ok_or_else(|| {
         Error::refused(
-            "InvalidUserID.Unknown",
+            Code::InvalidUserIDUnknown,
             format!("there is no {kind} '{}' in {file}; give its number", name.escape_debug()),
         )
     })

@@ -98,7 +98,7 @@ impl Child {
             let colon = if note.is_empty() { "" } else { ":" };
             command.arg(format!("{}{colon}{note}", file.as_raw_fd()));
         }
-        let process = command.spawn().map_err(|cause| not_started("start a process", &cause))?;
+        let process = command.spawn().map_err(|cause| not_started("start a process", cause))?;
         Ok((Self { process, memory: helper.memory }, answer))
     }
 

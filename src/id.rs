@@ -1,6 +1,6 @@
 //! Identifiers: EC2's prefixes and 17 lower-case hexadecimal digits.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -65,7 +65,7 @@ impl std::ops::Deref for FileName {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal $(, $built_in:literal)*) => {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:expr $(, $built_in:literal)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -148,25 +148,25 @@ macro_rules! id {
 
 id!(
     /// An image, `ami-…`.
-    ImageId, "ami", "InvalidAMIID.Malformed");
+    ImageId, "ami", Code::InvalidAMIIDMalformed);
 id!(
     /// A registered kernel, `aki-…`, or one of PV-GRUB's.
-    KernelId, "aki", "InvalidAKIID.Malformed", "aki-pv-grub-hd0", "aki-pv-grub-hd00");
+    KernelId, "aki", Code::InvalidAKIIDMalformed, "aki-pv-grub-hd0", "aki-pv-grub-hd00");
 id!(
     /// A registered initial ramdisk, `ari-…`.
-    RamdiskId, "ari", "InvalidARIID.Malformed");
+    RamdiskId, "ari", Code::InvalidARIIDMalformed);
 id!(
     /// An immutable copy of one volume, `snap-…`.
-    SnapshotId, "snap", "InvalidSnapshotID.Malformed");
+    SnapshotId, "snap", Code::InvalidSnapshotIDMalformed);
 id!(
     /// A writable disk, `vol-…`.
-    VolumeId, "vol", "InvalidVolumeID.Malformed");
+    VolumeId, "vol", Code::InvalidVolumeIDMalformed);
 id!(
     /// A virtual machine, `i-…`.
-    InstanceId, "i", "InvalidInstanceID.Malformed");
+    InstanceId, "i", Code::InvalidInstanceIDMalformed);
 id!(
     /// All that one `run` launched, `r-…`.
-    ReservationId, "r", "InvalidReservationID.Malformed");
+    ReservationId, "r", Code::InvalidReservationIDMalformed);
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +196,7 @@ mod tests {
             ["", "i-", "i-../../../../etc/pas", "ami-0123456789abcdef0", "i-0123456789ABCDEF0"]
         {
             let error = bad.parse::<InstanceId>().unwrap_err();
-            assert_eq!(error.code(), Some("InvalidInstanceID.Malformed"), "{bad}");
+            assert_eq!(error.code(), Some(Code::InvalidInstanceIDMalformed), "{bad}");
         }
     }
 }

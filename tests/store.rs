@@ -3,6 +3,7 @@
 #[path = "common/skip.rs"]
 mod skip;
 
+use sporevm::error::Code;
 use sporevm::id::SnapshotId;
 use sporevm::image::builtin;
 use sporevm::image::catalog::{self, Manifest};
@@ -61,7 +62,7 @@ fn one_of_many_gets_the_name() {
     });
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
     for error in results.into_iter().filter_map(Result::err) {
-        assert_eq!(error.code(), Some("InvalidAMIName.Duplicate"));
+        assert_eq!(error.code(), Some(Code::InvalidAMINameDuplicate));
     }
     assert_eq!(lab.store.images().list().unwrap().records.len(), 1);
 }
@@ -131,7 +132,10 @@ fn the_built_in_image_is_made_once_by_many() {
     snapshot::verify(&lab.store, &root).unwrap();
     // It comes back, and nobody else can have its name.
     catalog::deregister(&lab.store, &image.image_id).unwrap();
-    assert_eq!(register(&lab.store, "demo").unwrap_err().code(), Some("InvalidAMIName.Duplicate"));
+    assert_eq!(
+        register(&lab.store, "demo").unwrap_err().code(),
+        Some(Code::InvalidAMINameDuplicate)
+    );
     assert_eq!(catalog::resolve(&lab.store, "demo").unwrap().image_id, image.image_id);
     assert_eq!(lab.store.kernels().list().unwrap().records.len(), 1);
 }
@@ -142,12 +146,12 @@ fn what_is_in_use_stays() {
     let image = catalog::resolve(&lab.store, "demo").unwrap();
     let kernel_id = image.kernel_id.clone().unwrap();
     let error = kernel::deregister(&lab.store, &kernel_id).unwrap_err();
-    assert_eq!(error.code(), Some("InvalidAKIID.InUse"));
+    assert_eq!(error.code(), Some(Code::InvalidAKIIDInUse));
     assert!(error.message().contains("'demo'"), "{error}");
     let ebs = image.block_device_mappings[0].ebs.as_ref().unwrap();
     let snapshot_id = ebs.snapshot_id.as_ref().unwrap();
     let error = snapshot::delete(&lab.store, snapshot_id).unwrap_err();
-    assert_eq!(error.code(), Some("InvalidSnapshot.InUse"));
+    assert_eq!(error.code(), Some(Code::InvalidSnapshotInUse));
     catalog::deregister(&lab.store, &image.image_id).unwrap();
     kernel::deregister(&lab.store, &kernel_id).unwrap();
     snapshot::delete(&lab.store, snapshot_id).unwrap();
@@ -164,7 +168,7 @@ fn ids_prefixes_and_names_resolve() {
     for unknown in ["three", "ami-", "ami-00000000000000000", "../images", ""] {
         assert_eq!(
             resolve(unknown).unwrap_err().code(),
-            Some("InvalidAMIID.NotFound"),
+            Some(Code::InvalidAMIIDNotFound),
             "{unknown}"
         );
     }

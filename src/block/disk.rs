@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub writer: Option<Arc<Writer>>,
     pub read_only: bool,
     /// What the disk was before its top was swapped, until that is whole on its own; and why it can't be.
-    pub previous: Mutex<Option<(Arc<Shared>, Option<String>)>>,
+    pub previous: Mutex<Option<(Arc<Shared>, Option<(io::ErrorKind, String)>)>>,
 }
 
 /// The disk's state at present.
@@ -203,7 +203,7 @@ impl Disk for FileDisk {
         shared.seal_previous();
         let left = shared.previous.lock().unwrap().as_ref().and_then(|(_, why)| why.clone());
         shared.close()?;
-        left.map_or(Ok(()), |why| Err(io::Error::other(why)))
+        left.map_or(Ok(()), |(kind, why)| Err(io::Error::new(kind, why)))
     }
 
     fn layers(&self) -> io::Result<LayersStatus> {
@@ -212,7 +212,7 @@ impl Disk for FileDisk {
         let sealed = match &*shared.previous.lock().unwrap() {
             None => Ok(true),
             Some((_, None)) => Ok(false),
-            Some((_, Some(why))) => Err(why.clone()),
+            Some((_, Some((_, why)))) => Err(why.clone()),
         };
         Ok(LayersStatus { top, layers: shared.chain.layers.len(), sealed })
     }
@@ -266,7 +266,8 @@ impl Shared {
             std::thread::park_timeout(Duration::from_millis(1));
             outcome = previous.close();
         }
-        *self.previous.lock().unwrap() = outcome.err().map(|e| (previous, Some(e.to_string())));
+        *self.previous.lock().unwrap() =
+            outcome.err().map(|e| (previous, Some((e.kind(), e.to_string()))));
     }
 
     /// True if nothing is left to do.

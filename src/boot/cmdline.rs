@@ -1,6 +1,6 @@
 //! The kernel command line: the image's or the menu's, the user's, and what every instance needs.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::mem::GuestRam;
 use crate::mem::layout::{CMDLINE, CMDLINE_MAX};
@@ -16,7 +16,7 @@ const _: () = assert!((MAX as u64) < CMDLINE_MAX);
 /// # Errors
 /// Longer than [`MAX`], or with a NUL in it.
 pub fn check(cmdline: &str) -> Result<()> {
-    let refused = |why| Err(Error::refused("InvalidParameterValue", why));
+    let refused = |why| Err(Error::refused(Code::InvalidParameterValue, why));
     if cmdline.contains('\0') {
         return refused(
             "the kernel command line contains a NUL, at which the kernel would stop reading; take it out"

@@ -3,7 +3,7 @@
 
 use super::Mode;
 use super::source::{Source, refused, u16_at, u32_at, u64_at};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::mem::layout::{HIGH_RAM, PAGE, RAM_ABOVE_4G};
 use crate::mem::{GuestRam, ram};
 use std::ops::Range;
@@ -187,7 +187,7 @@ impl Elf {
         let start = self.loads().map(|segment| segment.paddr).min().unwrap_or(end);
         if end > ram::low_end(ram) {
             return Err(Error::refused(
-                "InvalidParameterValue",
+                Code::InvalidParameterValue,
                 format!(
                     "the kernel needs {} MiB of memory and more, the instance has {}: give it more (--memory)",
                     end.div_ceil(1 << 20),

@@ -18,7 +18,7 @@ pub mod unpack;
 pub use entry::{Entry, EntryState, Mode};
 pub use unpack::{UnpackedKernel, unpack};
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, RESET_VECTOR, SMBIOS, ZERO_PAGE};
 use crate::mem::{GuestRam, ram};
 use crate::plan::VmPlan;
@@ -94,7 +94,7 @@ fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<R
     let highest = pages.and_then(|pages| Some((room.end.checked_sub(pages)? & !(PAGE - 1), pages)));
     let Some((start, pages)) = highest.filter(|(start, _)| *start >= lowest) else {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!(
                 "the initial ramdisk of {} MiB does not fit beside the kernel, which leaves {} MiB of the \
                  instance's memory: give it more (--memory), or a smaller ramdisk",

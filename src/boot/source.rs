@@ -1,6 +1,6 @@
 //! The bytes of a kernel: a file that can be mapped, or what came out of a decompressor.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::sys::fds;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -86,5 +86,5 @@ pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// The error for a file that is not a kernel, or not one for this machine.
 pub fn refused(why: impl std::fmt::Display) -> Error {
-    Error::refused("InvalidParameterValue", format!("not a kernel that can be booted: {why}"))
+    Error::refused(Code::InvalidParameterValue, format!("not a kernel that can be booted: {why}"))
 }

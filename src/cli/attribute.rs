@@ -2,7 +2,7 @@
 
 use super::output::{self, Output, Table};
 use super::select;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::image::attribute::{self, Modification};
 use crate::image::catalog;
 use crate::image::permission::{self, Change, Who};
@@ -177,7 +177,7 @@ fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
         Some(why) if terminal => eprintln!("spore: warning: {why}"),
         Some(why) => {
             let why = format!("{why}; --yes makes the image public all the same");
-            return Err(Error::refused("OperationNotPermitted", why));
+            return Err(Error::refused(Code::OperationNotPermitted, why));
         }
         None if found.is_empty() || !terminal => return Ok(()),
         None => {}
@@ -187,7 +187,7 @@ fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
     std::io::stdin().read_line(&mut answer).or_fail(|| "read the answer")?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Error::refused("OperationNotPermitted", "the image stays as it was")),
+        _ => Err(Error::refused(Code::OperationNotPermitted, "the image stays as it was")),
     }
 }
 
@@ -225,11 +225,11 @@ fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
         if args.delete_associated_snapshots {
             for id in image.snapshots() {
                 match snapshot::delete(store, id) {
-                    Err(e) if e.code() == Some("InvalidSnapshot.InUse") => {
+                    Err(e) if e.code() == Some(Code::InvalidSnapshotInUse) => {
                         eprintln!("spore: note: {id} stays: {}", e.message());
                     }
                     // Of an image that failed before it was made, or deleted since.
-                    Err(e) if e.code() == Some("InvalidSnapshot.NotFound") => {}
+                    Err(e) if e.code() == Some(Code::InvalidSnapshotNotFound) => {}
                     deleted => deleted?,
                 }
             }

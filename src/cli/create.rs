@@ -116,7 +116,7 @@ fn in_background() -> Result<ExitCode> {
     let mut command = Command::new(launcher()?);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child =
-        command.spawn().map_err(|cause| not_started("go on in the background", &cause))?;
+        command.spawn().map_err(|cause| not_started("go on in the background", cause))?;
     let mut said = Vec::new();
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_end(&mut said).or_fail(|| "hear from the background")?;

@@ -1,7 +1,7 @@
 //! `--filter name=value[,value]` as EC2's describe calls have it: values of one filter are alternatives,
 //! several filters must all hold, `*` and `?` are wildcards, `\` takes the next character literally.
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use std::str::FromStr;
 
 /// One filter.
@@ -51,7 +51,7 @@ impl Filter {
     /// The error for a name that the command has no filter for.
     pub fn unknown(&self, known: &[&str]) -> Error {
         Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!(
                 "the filter '{}' is unknown; there are {}",
                 self.name.escape_debug(),

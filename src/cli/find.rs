@@ -4,7 +4,7 @@ use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
 use crate::account;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::image::permission::is_explicit;
 use crate::image::{attribute, builtin, catalog};
 use crate::record::image::{Image, ImageState};
@@ -189,7 +189,7 @@ fn check(args: &FindArgs) -> Result<()> {
         |text: &&String| !matches!(&***text, "self" | "amazon" | "aws-marketplace") && !uid(text);
     if let Some(bad) = args.owner.iter().find(owner) {
         return Err(Error::refused(
-            "InvalidUserID.Malformed",
+            Code::InvalidUserIDMalformed,
             format!(
                 "'{}' is no owner: give self, amazon, aws-marketplace or a uid",
                 bad.escape_debug()
@@ -199,7 +199,7 @@ fn check(args: &FindArgs) -> Result<()> {
     let who = |text: &&String| !matches!(&***text, "self" | "all") && !uid(text);
     if let Some(bad) = args.executable_by.iter().find(who) {
         return Err(Error::refused(
-            "InvalidUserID.Malformed",
+            Code::InvalidUserIDMalformed,
             format!("'{}' is nobody: give self, all or a uid", bad.escape_debug()),
         ));
     }

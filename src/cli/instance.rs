@@ -5,7 +5,7 @@ use super::describe;
 use super::output::{Format, Output, emit};
 use super::progress::Progress;
 use crate::action::Until;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::instance::client;
 use crate::instance::console::{self, Detached};
 use crate::instance::dir::{self, InstanceDir};
@@ -124,7 +124,7 @@ pub fn attach(store: &Store, args: &Console) -> Result<ExitCode> {
     let (dir, record) = one(store, &args.target)?;
     if !record.instance.state.is_active() {
         return Err(Error::refused(
-            "IncorrectInstanceState",
+            Code::IncorrectInstanceState,
             format!(
                 "{} is {}; 'spore logs' has what it said",
                 dir.id(),
@@ -290,11 +290,11 @@ pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Op
     match waited {
         Waited::Reached(_) => None,
         Waited::Lost(error) => Some(match error.kind() {
-            Kind::Refused => Error::refused("InvalidInstanceID.NotFound", error.message()),
+            Kind::Refused => Error::refused(Code::InvalidInstanceIDNotFound, error.message()),
             _ => Error::failure(error.message()),
         }),
         Waited::Impossible(record) => Some(Error::refused(
-            "IncorrectInstanceState",
+            Code::IncorrectInstanceState,
             format!("{} and will not be {}", stage(record), what(until)),
         )),
         Waited::TimedOut(record) => Some(Error::timeout(format!(

@@ -3,7 +3,7 @@
 use super::filter::Filter;
 use super::output::{self, Output, Table, human_bytes};
 use super::select::{self, Filters};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::image::Kernel;
@@ -142,7 +142,7 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
                 let kernel = store.kernels().resolve(text)?;
                 if PvGrub::of(&kernel.kernel_id).is_some() {
                     let why = format!("{} is built in, and stays", kernel.kernel_id);
-                    return Err(Error::refused("OperationNotPermitted", why));
+                    return Err(Error::refused(Code::OperationNotPermitted, why));
                 }
                 boots::deregister_kernel(&store, &kernel)
             }));

@@ -7,7 +7,7 @@ use super::instance::{finish, shortfall, wait_for};
 use super::output::{Format, Output, emit, write_stdout};
 use super::progress::Progress;
 use crate::action::{RunInstances, Until};
-use crate::error::{Error, OrFail, OrRefuse, Result};
+use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::import::cancel;
 use crate::instance::console;
 use crate::instance::dir::InstanceDir;
@@ -114,7 +114,7 @@ fn mappings(text: Option<&str>) -> Result<Vec<BlockDeviceMapping>> {
         None => text.to_owned(),
     };
     serde_json::from_str(&text).map_err(|e| {
-        Error::refused("InvalidBlockDeviceMapping", format!("the mapping is malformed: {e}"))
+        Error::refused(Code::InvalidBlockDeviceMapping, format!("the mapping is malformed: {e}"))
     })
 }
 
@@ -139,7 +139,7 @@ pub fn user_data(text: &str) -> Result<Vec<u8>> {
     }
     if bytes.len() as u64 > MAX_USER_DATA {
         return Err(Error::refused(
-            "InvalidUserData.Malformed",
+            Code::InvalidUserDataMalformed,
             format!("user data may have {MAX_USER_DATA} bytes at most"),
         ));
     }
@@ -186,7 +186,7 @@ fn failed(record: &Record) -> Option<Error> {
     let bad = ended && reason.code.ends_with(".InternalError");
     bad.then(|| {
         let (id, state) = (&instance.instance_id, instance.state.name());
-        Error::refused("IncorrectInstanceState", format!("{id} is {state}: {}", reason.message))
+        Error::refused(Code::IncorrectInstanceState, format!("{id} is {state}: {}", reason.message))
     })
 }
 

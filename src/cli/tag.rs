@@ -2,7 +2,7 @@
 
 use super::image::tag;
 use super::select;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
 use crate::image::catalog;
 use crate::image::names::set_tags;
@@ -91,7 +91,7 @@ fn change(store: &Store, text: &str, change: Tags) -> Result<()> {
         on(&instances(store), &id, durability, |r| change(&mut r.instance.tags))
     } else {
         Err(Error::refused(
-            "InvalidID",
+            Code::InvalidID,
             format!(
                 "'{}' is no id: give ami-…, i-…, vol-…, snap-…, aki-… or ari-…",
                 text.escape_debug()

@@ -1,7 +1,7 @@
 //! What of an image may be changed after it is registered, and its tags.
 
 use super::catalog::{check_description, check_own};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::record::image::{Image, ProductCode};
 use crate::store::beneath::Owned;
@@ -140,7 +140,7 @@ pub fn last_launched(store: &Store, id: &ImageId) -> Option<String> {
 }
 
 fn invalid(why: impl Into<String>) -> Error {
-    Error::refused("InvalidParameterValue", why)
+    Error::refused(Code::InvalidParameterValue, why)
 }
 
 #[cfg(test)]

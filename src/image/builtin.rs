@@ -3,7 +3,7 @@
 
 use super::catalog::{self, Manifest};
 use crate::demo;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
 use crate::import::DATA;
 use crate::kernel::{self, KERNEL};
@@ -38,7 +38,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     }
     if store.administrator().is_some_and(|uid| uid.to_string() != owner_id()) {
         return Err(Error::refused(
-            "InvalidAMIID.NotFound",
+            Code::InvalidAMIIDNotFound,
             format!(
                 "this shared store lacks the image '{DEMO}' of this version; its administrator runs 'spore store share' again"
             ),
@@ -76,7 +76,7 @@ pub fn is(id: &ImageId) -> bool {
 pub fn refuse_name(name: &str) -> Result<()> {
     if name == DEMO {
         return Err(Error::refused(
-            "InvalidAMIName.Duplicate",
+            Code::InvalidAMINameDuplicate,
             format!("the name '{name}' is taken by a built-in image; choose another"),
         ));
     }

@@ -2,7 +2,7 @@
 
 use super::{builtin, names};
 use crate::boot;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::{PvGrub, ROOT_DEVICE, Transport};
 use crate::record::image::{
@@ -87,7 +87,7 @@ impl Manifest {
     /// It is no JSON, lacks a field, has one that is unknown or of a wrong type: the line says which and where.
     pub fn parse(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json).map_err(|e| {
-            Error::refused("InvalidManifest", format!("the manifest is malformed: {e}"))
+            Error::refused(Code::InvalidManifest, format!("the manifest is malformed: {e}"))
         })
     }
 
@@ -189,7 +189,7 @@ pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
     check_owner(&snapshot)?;
     if snapshot.state != SnapshotState::Completed {
         let why = snapshot.state_message.as_deref().unwrap_or("it is still being made");
-        return Err(Error::refused("IncorrectState", format!("{id} is not completed: {why}")));
+        return Err(Error::refused(Code::IncorrectState, format!("{id} is not completed: {why}")));
     }
     Ok(snapshot.volume_size)
 }
@@ -310,7 +310,7 @@ pub fn check_description(text: Option<&str>) -> Result<()> {
 }
 
 fn invalid(why: impl Into<String>) -> Error {
-    Error::refused("InvalidParameterValue", why)
+    Error::refused(Code::InvalidParameterValue, why)
 }
 
 fn resolve_mappings(
@@ -380,7 +380,7 @@ pub fn check_virtual_name(name: &str) -> Result<()> {
 pub fn check_root_size(root_device_type: RootDeviceType, gib: u64) -> Result<()> {
     if root_device_type == RootDeviceType::InstanceStore && gib > MAX_INSTANCE_STORE_GIB {
         return Err(Error::refused(
-            "InvalidManifest",
+            Code::InvalidManifest,
             format!(
                 "the root has {gib} GiB; with an instance-store root it may have {MAX_INSTANCE_STORE_GIB}, else use ebs"
             ),
@@ -501,7 +501,7 @@ pub fn check_registered(image: &Image) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(
-        "InvalidAMIID.Unavailable",
+        Code::InvalidAMIIDUnavailable,
         format!("image {} ('{}') is deregistered", image.image_id, image.name),
     ))
 }

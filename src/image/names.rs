@@ -1,6 +1,6 @@
 //! What names and tags may be.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::image::Tag;
 use crate::store::{Record, Store, StoreLock};
 use crate::volume::owner_id;
@@ -21,7 +21,7 @@ pub fn check(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(
-        "InvalidAMIName.Malformed",
+        Code::InvalidAMINameMalformed,
         format!(
             "'{}' is not a name: it takes {MIN} to {MAX} letters, digits, spaces and ()[]./-'@_",
             name.escape_debug()
@@ -50,7 +50,7 @@ pub fn check_free<R: Record>(store: &Store, _lock: &StoreLock, name: &str) -> Re
     match listing.records.iter().find(taken) {
         None => Ok(()),
         Some(holder) => Err(Error::refused(
-            "InvalidAMIName.Duplicate",
+            Code::InvalidAMINameDuplicate,
             format!(
                 "the name '{name}' is taken by {} {}; choose another or deregister that one",
                 R::KIND,
@@ -67,10 +67,10 @@ const MAX_TAGS: usize = 50;
 /// `TagLimitExceeded`: more than 50. `InvalidParameterValue`: a key is empty, too long, reserved or given twice, or a
 /// value too long (EC2, "Tag restrictions").
 pub fn check_tags(tags: &[Tag]) -> Result<()> {
-    let refuse = |why: String| Err(Error::refused("InvalidParameterValue", why));
+    let refuse = |why: String| Err(Error::refused(Code::InvalidParameterValue, why));
     if tags.len() > MAX_TAGS {
         let why = format!("{} tags are too many: an object has at most {MAX_TAGS}", tags.len());
-        return Err(Error::refused("TagLimitExceeded", why));
+        return Err(Error::refused(Code::TagLimitExceeded, why));
     }
     for (index, tag) in tags.iter().enumerate() {
         let shown: String = tag.key.chars().take(MAX).collect();
@@ -122,7 +122,11 @@ mod tests {
             assert!(check(&from_file(good)).is_ok(), "{good}");
         }
         for bad in ["", "ab", "a:b", "naïve", "tab\there", "line\nbreak", &"x".repeat(129)] {
-            assert_eq!(check(bad).unwrap_err().code(), Some("InvalidAMIName.Malformed"), "{bad}");
+            assert_eq!(
+                check(bad).unwrap_err().code(),
+                Some(Code::InvalidAMINameMalformed),
+                "{bad}"
+            );
             assert!(check(&from_file(bad)).is_ok(), "{bad}");
         }
     }
@@ -138,10 +142,10 @@ mod tests {
     #[test]
     fn tags_have_ec2s_limits() {
         let tag = |key: String, value: String| Tag { key, value };
-        let code = |tags: &[Tag]| check_tags(tags).unwrap_err().code().map(str::to_owned);
+        let code = |tags: &[Tag]| check_tags(tags).unwrap_err().code();
         let many = |n: usize| (0..n).map(|i| tag(i.to_string(), String::new())).collect::<Vec<_>>();
         assert!(check_tags(&many(50)).is_ok());
-        assert_eq!(code(&many(51)).unwrap(), "TagLimitExceeded");
+        assert_eq!(code(&many(51)).unwrap(), Code::TagLimitExceeded);
         assert!(check_tags(&[tag("ä".repeat(127), "ü".repeat(255))]).is_ok());
         for bad in [
             tag("k".repeat(128), String::new()),
@@ -150,7 +154,7 @@ mod tests {
             tag("AWS:x".into(), String::new()),
             tag("k".repeat(10_000), "v".repeat(10_000)),
         ] {
-            assert_eq!(code(std::slice::from_ref(&bad)).unwrap(), "InvalidParameterValue");
+            assert_eq!(code(std::slice::from_ref(&bad)).unwrap(), Code::InvalidParameterValue);
             assert!(check_tags(&[bad]).unwrap_err().to_string().len() < 400);
         }
         let mut tags = many(50);

@@ -6,7 +6,7 @@
 
 use super::builtin;
 use crate::account;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::record::image::{Image, ImageState, LaunchPermission};
 use crate::store::acl::{self, Readers};
@@ -134,7 +134,7 @@ fn changed(image: &Image, change: &Change) -> Result<Image> {
     new.launch_permissions.dedup();
     if new.launch_permissions.len() > MAX_ENTRIES {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("an image is shared with at most {MAX_ENTRIES} users and groups; use a group"),
         ));
     }
@@ -151,7 +151,7 @@ pub fn change(store: &Store, id: &ImageId, change: &Change) -> Result<Image> {
     super::catalog::check_own(&locked.record)?;
     if locked.record.state != ImageState::Available {
         let why = format!("image {id} is not available yet; share it once it is");
-        return Err(Error::refused("InvalidAMIID.Unavailable", why));
+        return Err(Error::refused(Code::InvalidAMIIDUnavailable, why));
     }
     let new = changed(&locked.record, change)?;
     apply(store, &mut locked, new)?;

@@ -1,7 +1,7 @@
 //! Products: what must be agreed to before an image that carries its code is launched.
 
 use super::attribute::check_product_code;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::record::image::Image;
 use crate::store::Store;
 use crate::store::beneath::Owned;
@@ -44,7 +44,7 @@ pub fn cancel(store: &Store, code: &str) -> Result<()> {
             Ok(())
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::refused(
-            "InvalidProductCode.NotFound",
+            Code::InvalidProductCodeNotFound,
             format!("the product {code} is not accepted"),
         )),
         Err(e) => Err(Error::io(format!("cancel the product {code}"), e)),
@@ -70,7 +70,7 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
     let Some(code) = missing else { return Ok(()) };
     let rate = image.hourly_rate.as_deref().map(|rate| format!(", at {rate} an hour"));
     Err(Error::refused(
-        "OptInRequired",
+        Code::OptInRequired,
         format!(
             "image '{}' carries the product {code}{}; 'spore product accept {code}' first",
             image.name,

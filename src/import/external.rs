@@ -8,7 +8,7 @@
 use super::cancel;
 use super::denied;
 use super::format::SourceFormat;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::sys::confine::{die_with, limit};
 use crate::sys::last::Last;
 use crate::sys::process::not_started;
@@ -62,7 +62,7 @@ fn refuse_references(source: &Path, format: SourceFormat, dir: &Path) -> Result<
     let output = finish(command.spawn().map_err(missing)?)?;
     let refused = |what: String| {
         Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!(
                 "the disk refers to {what}, which is never opened; flatten it with qemu-img convert where it was made"
             ),
@@ -106,7 +106,7 @@ fn finish(mut child: Child) -> Result<Output> {
 }
 
 fn missing(cause: std::io::Error) -> Error {
-    not_started("start qemu-img", &cause)
+    not_started("start qemu-img", cause)
 }
 
 fn unreadable(format: SourceFormat, output: &Output) -> Error {
@@ -117,7 +117,10 @@ fn unreadable(format: SourceFormat, output: &Output) -> Error {
     }
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     let line = line.trim().trim_start_matches("qemu-img: ").trim_start_matches("spore: ");
-    Error::refused("InvalidParameterValue", format!("the disk can't be read as {format}: {line}"))
+    Error::refused(
+        Code::InvalidParameterValue,
+        format!("the disk can't be read as {format}: {line}"),
+    )
 }
 
 /// `spore __qemu-img PARENT SOURCE DIR ARG…`: limit this process, then become qemu-img.

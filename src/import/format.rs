@@ -2,7 +2,7 @@
 
 use super::others;
 use crate::block::foreign::{vhd, vhdx, vmdk};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -170,7 +170,7 @@ pub(super) const CONVERT: &str = "convert it first: qemu-img convert -O qcow2";
 
 /// The error for what is no disk, or none that is read.
 pub(super) fn unsupported(what: &str, remedy: &str) -> Error {
-    Error::refused("InvalidParameterValue", format!("it is {what}; {remedy}"))
+    Error::refused(Code::InvalidParameterValue, format!("it is {what}; {remedy}"))
 }
 
 /// The first bytes and, if there are so many, the last sector of a file.

@@ -25,7 +25,7 @@ pub(crate) use inside::HELPER;
 pub use receive::{Opened, Reading, open};
 
 use crate::block::{self, Content, DiskFormat};
-use crate::error::{Error, OrFail, OrRefuse, Result};
+use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::snapshot::digest::CHUNK;
 use copy::Copy;
 use progress::Progress;
@@ -75,7 +75,7 @@ impl Source {
                 return Ok(input.or_fail(|| "use standard input")?.into());
             }
         };
-        let refused = |why: &str| Err(Error::refused("InvalidParameterValue", why));
+        let refused = |why: &str| Err(Error::refused(Code::InvalidParameterValue, why));
         let text = path.to_string_lossy();
         if !path.exists() && (text.starts_with("http://") || text.starts_with("https://")) {
             return refused(
@@ -94,7 +94,7 @@ impl Source {
         }
         if is_being_written(&file) {
             return Err(Error::refused(
-                "IncorrectState",
+                Code::IncorrectState,
                 "another process has it open for writing, as QEMU does while a machine runs; shut that machine down first",
             ));
         }
@@ -140,7 +140,7 @@ pub fn import(source: &Source, target_dir: &Path, options: &Options) -> Result<I
     match open(source, target_dir, options)? {
         Opened::Disk(reading) => reading.into_disk(),
         Opened::Exported(_) => Err(source.explain(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             "it is an exported image, which has more than a disk; 'spore image import' takes it",
         ))),
     }
@@ -149,11 +149,11 @@ pub fn import(source: &Source, target_dir: &Path, options: &Options) -> Result<I
 fn check_size(size: u64) -> Result<()> {
     match size {
         0 => Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             "it is empty; a disk has at least one sector",
         )),
         size if size > MAX_SIZE => Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("its disk of {size} bytes is larger than the limit of 16 TiB"),
         )),
         _ => Ok(()),

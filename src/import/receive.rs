@@ -8,7 +8,7 @@ use super::{DATA, Imported, MAX_SIZE, Options, Source, SourceFormat};
 use super::{cancel, check_size, external, room};
 use crate::block::DiskFormat;
 use crate::child::{Child, one_line};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::snapshot::digest::{self, CHUNK};
 use crate::store::beneath::Owned;
 use crate::transfer::package::{Content, MAX_PACKAGE, Package};
@@ -184,7 +184,7 @@ impl Reading {
             return Ok(());
         }
         Err(Error::refused(
-            "IncorrectState",
+            Code::IncorrectState,
             "it changed while it was read; import it again when nobody writes it",
         ))
     }
@@ -196,7 +196,7 @@ impl Reading {
             (Which::Spool(n), _) => self.dir.join(SPOOLS.get(n).ok_or_else(nonsense)?),
             (Which::Source, Source::Stdin) => {
                 return Err(Error::refused(
-                    "InvalidParameterValue",
+                    Code::InvalidParameterValue,
                     format!("{}; import it from a file", one_line(why, 300)),
                 ));
             }

@@ -1,6 +1,6 @@
 //! Whether a disk fits, before its import begins: after an hour it would be known anyway. The reader counts.
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use rustix::fs::statvfs;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub(super) fn free(dir: &Path) -> Option<u64> {
 pub(super) fn refused(free: u64, dir: &Path) -> Error {
     let store = dir.ancestors().nth(2).unwrap_or(dir);
     Error::refused(
-        "InsufficientVolumeCapacity",
+        Code::InsufficientVolumeCapacity,
         format!(
             "its content takes more than the {} MiB that are free at {}; free some, or set SPORE_HOME to a larger file \
              system",

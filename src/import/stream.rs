@@ -2,7 +2,7 @@
 
 use super::cancel;
 use super::format::Compression;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -45,7 +45,7 @@ pub fn unreadable(cause: io::Error) -> Error {
     } else {
         "it is damaged or cut short: fetch it again"
     };
-    Error::refused("InvalidParameterValue", format!("cannot decompress it: {cause}; {remedy}"))
+    Error::refused(Code::InvalidParameterValue, format!("cannot decompress it: {cause}; {remedy}"))
 }
 
 /// What is to be said to the user, and is no error.

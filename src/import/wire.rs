@@ -125,7 +125,7 @@ impl<W: Write> Sender<W> {
             Frame::Failed(error) => {
                 let told = Told {
                     kind: error.kind(),
-                    code: error.code().map(str::to_owned),
+                    code: error.code().map(|code| code.as_str().to_owned()),
                     message: error.message().chars().take(1000).collect(),
                 };
                 text = serde_json::to_vec(&told).or_fail(|| "write JSON")?;
@@ -231,7 +231,7 @@ impl<R: Read> Receiver<R> {
                 let told = serde_json::from_slice(&self.text(a)?).map_err(|_| nonsense())?;
                 let Told { kind, code, message } = told;
                 let clean = |text: &str| crate::child::one_line(text, 1000);
-                Frame::Failed(Error::reported(kind, code.as_deref().map(clean), clean(&message)))
+                Frame::Failed(Error::reported(kind, code.as_deref(), clean(&message)))
             }
             TOO_LARGE => Frame::TooLarge,
             END => Frame::End(a),
@@ -250,7 +250,8 @@ mod tests {
         let mut sender = Sender::new(&mut pipe);
         let copy = Frame::Copy { at: 1, len: 2, which: Which::Spool(1), from: 3 };
         let fallback = Frame::Fallback(Which::Source, SourceFormat::Vhdx, "why".into());
-        let failed = Frame::Failed(Error::refused("InvalidParameterValue", "bad\x1b[0m"));
+        let failed =
+            Frame::Failed(Error::refused(crate::error::Code::InvalidParameterValue, "bad\x1b[0m"));
         for frame in [Frame::Disk(None), copy, fallback, failed, Frame::End(512)] {
             sender.send(&frame, &[]).unwrap();
         }

@@ -1,7 +1,7 @@
 //! What the boot menu on an image's root has.
 
 use crate::block::Reader;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::plan::{PvBoot, PvGrub};
 use crate::pvgrub::Child;
@@ -19,7 +19,7 @@ pub use crate::pvgrub::Listed;
 pub fn list(store: &Store, image: &Image) -> Result<(String, Vec<Listed>)> {
     let id = image.root_snapshot().ok_or_else(|| {
         Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("image '{}' has no snapshot as its root", image.name),
         )
     })?;

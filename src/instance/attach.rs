@@ -6,7 +6,7 @@
 use super::dir::{self, InstanceDir};
 use super::lifecycle;
 use super::supply::{LINGER, while_in_use};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, VolumeId};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Instance, MappedVolume, Mapping, State};
@@ -47,27 +47,27 @@ pub fn attach(
     let id = volume.record.volume_id.clone();
     if let Some(user) = attached_to(store, &volume.record) {
         return Err(Error::refused(
-            "VolumeInUse",
+            Code::VolumeInUse,
             format!("{id} is attached to {user}; detach it first"),
         ));
     }
     let it = &mut locked.record.instance;
     if it.root_device_type == RootDeviceType::InstanceStore {
         return Err(Error::refused(
-            "UnsupportedOperation",
+            Code::UnsupportedOperation,
             format!("{} has an instance-store root and can't be changed", it.instance_id),
         ));
     }
     crate::image::catalog::check_device_name(device)?;
     if it.block_device_mappings.iter().any(|m| m.device_name == device) {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("{device} of {} is taken; choose another device name", it.instance_id),
         ));
     }
     if it.block_device_mappings.len() >= MAX_VOLUMES {
         return Err(Error::refused(
-            "AttachmentLimitExceeded",
+            Code::AttachmentLimitExceeded,
             format!("{} has {MAX_VOLUMES} volumes, which is the most", it.instance_id),
         ));
     }
@@ -97,7 +97,7 @@ pub fn detach(store: &Store, volume: &VolumeId) -> Result<Attachment> {
     let (Some(attachment), Some(user)) = (record.attachment.clone(), attached_to(store, &record))
     else {
         return Err(Error::refused(
-            "IncorrectState",
+            Code::IncorrectState,
             format!("{volume} is attached to no instance"),
         ));
     };
@@ -118,7 +118,7 @@ pub fn detach(store: &Store, volume: &VolumeId) -> Result<Attachment> {
 pub fn delete(store: &Store, volume: &Volume) -> Result<()> {
     if let Some(user) = attached_to(store, volume) {
         return Err(Error::refused(
-            "VolumeInUse",
+            Code::VolumeInUse,
             format!(
                 "{} is attached to {user}; detach it or terminate that first",
                 volume.volume_id

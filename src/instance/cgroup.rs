@@ -5,7 +5,7 @@
 //! child of it first, for a group that hands controllers on has no processes ("No Internal Process Constraint"). A
 //! group is removed by whoever finds its VM ended.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::record::instance::CgroupLimits;
 use rustix::fs::{Access, access};
@@ -119,7 +119,7 @@ fn hand_on(own: &Path, needed: &[&str]) -> Result<(), String> {
 
 fn missing(limits: &CgroupLimits, why: &str) -> Error {
     Error::refused(
-        "UnsupportedOperation",
+        Code::UnsupportedOperation,
         format!(
             "--cpu-quota and --memory-max need a control group (v2) with {} that is this user's: {why}; run spore within \
              'systemd-run --user --scope -p Delegate=yes'",
@@ -201,7 +201,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let root = hierarchy(&[("", "cpu", "cpu"), ("own", "cpu", "")]);
         let error = make_at(root.path(), "/own", &id(), &BOTH).unwrap_err();
-        assert_eq!(error.code(), Some("UnsupportedOperation"));
+        assert_eq!(error.code(), Some(Code::UnsupportedOperation));
         assert!(error.message().contains("with cpu and memory"), "{error}");
         assert!(error.message().contains("own does not have them"), "{error}");
         let nowhere = make_at(root.path(), "/gone", &id(), &BOTH).unwrap_err();

@@ -1,6 +1,6 @@
 //! An instance's directory: its record, its locks, its files.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::plan::VmReport;
 use crate::record::image::RootDeviceType;
@@ -39,7 +39,7 @@ impl store::Record for Record {
     type Id = InstanceId;
     const DIRECTORY: &'static str = "instances";
     const KIND: &'static str = "instance";
-    const NOT_FOUND: &'static str = "InvalidInstanceID.NotFound";
+    const NOT_FOUND: Code = Code::InvalidInstanceIDNotFound;
     fn id(&self) -> &InstanceId {
         &self.instance.instance_id
     }
@@ -143,7 +143,7 @@ impl InstanceDir {
     pub fn owned(&self) -> Result<Owned> {
         match Dir::open(&self.path) {
             Ok(dir) if !dir.is_ours() => Err(Error::refused(
-                "AuthFailure",
+                Code::AuthFailure,
                 format!(
                     "{} belongs to account {}; only that one may do this",
                     self.id,

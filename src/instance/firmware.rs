@@ -1,6 +1,6 @@
 //! The firmware that runs a disk's boot record: SeaBIOS, as the distribution has it.
 
-use crate::error::{Error, OrRefuse, Result};
+use crate::error::{Code, Error, OrRefuse, Result};
 use crate::mem::layout::firmware_fits;
 use std::fs::{self, File};
 use std::io::Read;
@@ -29,7 +29,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
         let len = fs::metadata(path).or_refuse(doing)?.len();
         if !firmware_fits(len) {
             return Err(Error::refused(
-                "InvalidParameterValue",
+                Code::InvalidParameterValue,
                 format!(
                     "cannot {}: it has {len} bytes, and an image has a multiple of 4 KiB up to 256 KiB, as SeaBIOS's \
                      bios-microvm.bin",

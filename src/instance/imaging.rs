@@ -8,7 +8,7 @@
 use super::dir::InstanceDir;
 use super::snapshots::{self, Begun};
 use super::{lifecycle, reap};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_GIB, MAX_MAPPINGS};
 use crate::import::cancel;
@@ -139,8 +139,10 @@ fn abandon(store: &Store, mut locked: Locked<Image>, new: &[SnapshotId], error: 
         return;
     }
     locked.record.state = ImageState::Failed;
-    locked.record.state_reason =
-        Some(StateReason::new(error.code().unwrap_or("Server.InternalError"), error.message()));
+    locked.record.state_reason = Some(StateReason::new(
+        error.code().map_or("Server.InternalError", Code::as_str),
+        error.message(),
+    ));
     // If even that can't be written, the next command finds it pending and without a holder.
     let _ = locked.save(Durability::Durable);
 }
@@ -149,14 +151,14 @@ fn check_state(instance: &Instance) -> Result<()> {
     let id = &instance.instance_id;
     if instance.root_device_type == RootDeviceType::InstanceStore {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("{id} has an instance-store root; an image of it has to be bundled"),
         ));
     }
     match instance.state {
         State::Running | State::Stopped => Ok(()),
         state => Err(Error::refused(
-            "IncorrectInstanceState",
+            Code::IncorrectInstanceState,
             format!("{id} is {}; an image is made of a running or stopped instance", state.name()),
         )),
     }
@@ -312,7 +314,7 @@ fn check_mappings(mappings: &[BlockDeviceMapping], root: &str) -> Result<()> {
 }
 
 fn mapping_error(why: impl Into<String>) -> Error {
-    Error::refused("InvalidBlockDeviceMapping", why)
+    Error::refused(Code::InvalidBlockDeviceMapping, why)
 }
 
 /// One of the instance's devices in the image; none if it is left out.

@@ -3,7 +3,7 @@
 use super::mapping;
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId, hex};
 use crate::image::catalog::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
@@ -276,7 +276,7 @@ struct Boots {
 
 /// A kernel, or else firmware boots the root device.
 fn boots(request: &Request, image: &Image) -> Result<Boots> {
-    let wrong = |message: String| Err(Error::refused("InvalidParameterCombination", message));
+    let wrong = |message: String| Err(Error::refused(Code::InvalidParameterCombination, message));
     if request.firmware.is_some() && request.kernel.is_some() {
         return wrong("--firmware boots from disk and --kernel does not; give one of them".into());
     }
@@ -318,7 +318,7 @@ fn boots(request: &Request, image: &Image) -> Result<Boots> {
 /// Whether a boot menu says what boots.
 fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
     let menu = kernel.and_then(PvGrub::of).is_some();
-    let refuse = |why: &str| Err(Error::refused("InvalidParameterCombination", why));
+    let refuse = |why: &str| Err(Error::refused(Code::InvalidParameterCombination, why));
     if menu && request.ramdisk.is_some() {
         return refuse("PV-GRUB loads the ramdisk that the root volume's menu names; give none");
     }
@@ -342,7 +342,7 @@ pub fn fitting(usual: Transport, drivers: &[Transport]) -> Transport {
 fn check_image(image: &Image) -> Result<()> {
     if image.state != ImageState::Available {
         return Err(Error::refused(
-            "InvalidAMIID.Unavailable",
+            Code::InvalidAMIIDUnavailable,
             format!(
                 "image '{}' is {:?}; only an available image launches",
                 image.name, image.state
@@ -352,7 +352,7 @@ fn check_image(image: &Image) -> Result<()> {
     }
     if image.architecture == Architecture::Arm64 {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("image '{}' is for arm64; this host runs x86_64", image.name),
         ));
     }
@@ -388,7 +388,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
     }
     if max > MAX_COUNT {
         return Err(Error::refused(
-            "InstanceLimitExceeded",
+            Code::InstanceLimitExceeded,
             format!(
                 "-n {max} is more than the {MAX_COUNT} instances that one run may launch; use several runs"
             ),
@@ -397,7 +397,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
     let mib = |bytes: u64| bytes >> 20;
     if memory > host.memory {
         return Err(Error::refused(
-            "InsufficientInstanceCapacity",
+            Code::InsufficientInstanceCapacity,
             format!(
                 "an instance of {} MiB exceeds this host's memory of {} MiB; give a smaller --memory or type",
                 mib(memory),
@@ -409,7 +409,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
     let fit = u32::try_from(left / memory).unwrap_or(u32::MAX);
     if fit < min && request.no_overcommit {
         return Err(Error::refused(
-            "InsufficientInstanceCapacity",
+            Code::InsufficientInstanceCapacity,
             format!(
                 "{min} instances of {} MiB exceed the {} MiB that running instances leave of this host's {} MiB; {fit} \
                  fit, or give a smaller --memory or type",

@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Kind;
+use crate::error::{Code, Kind};
 use crate::record::image::{BlockDeviceMapping, EbsBlockDevice};
 
 struct Counted(u32);
@@ -159,7 +159,7 @@ fn fewer_than_the_maximum_are_launched_if_no_more_fit() {
     assert_eq!(go(&request(2, 100), &image()).unwrap().len(), 8);
     let refused = Request { no_overcommit: true, ..request(9, 100) };
     let error = go(&refused, &image()).unwrap_err();
-    assert_eq!(error.code(), Some("InsufficientInstanceCapacity"));
+    assert_eq!(error.code(), Some(Code::InsufficientInstanceCapacity));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn what_runs_counts() {
     assert_eq!(at(5, &strict(1, 100)).unwrap(), (3, false));
     assert_eq!(at(5, &strict(3, 3)).unwrap(), (3, false));
     let error = at(5, &strict(4, 100)).unwrap_err();
-    assert_eq!(error.code(), Some("InsufficientInstanceCapacity"));
+    assert_eq!(error.code(), Some(Code::InsufficientInstanceCapacity));
     assert!(error.message().contains("3072 MiB that running instances leave"), "{error}");
 }
 
@@ -187,9 +187,12 @@ fn what_cannot_be_is_refused_by_name() {
     let kind = |request: &Request, image: &Image| go(request, image).unwrap_err();
     assert_eq!(kind(&request(0, 0), &image()).kind(), Kind::Usage);
     assert_eq!(kind(&request(3, 2), &image()).kind(), Kind::Usage);
-    assert_eq!(kind(&request(100_000, 100_000), &image()).code(), Some("InstanceLimitExceeded"));
+    assert_eq!(
+        kind(&request(100_000, 100_000), &image()).code(),
+        Some(Code::InstanceLimitExceeded)
+    );
     let big = Request { memory: Some(9 << 30), ..request(1, 1) };
-    assert_eq!(kind(&big, &image()).code(), Some("InsufficientInstanceCapacity"));
+    assert_eq!(kind(&big, &image()).code(), Some(Code::InsufficientInstanceCapacity));
     let small = Request { memory: Some(1 << 20), ..request(1, 1) };
     assert_eq!(kind(&small, &image()).kind(), Kind::Usage);
     for cpus in [0, 65] {
@@ -197,9 +200,9 @@ fn what_cannot_be_is_refused_by_name() {
         assert_eq!(kind(&many, &image()).kind(), Kind::Usage);
     }
     let unknown = Request { instance_type: Some("x9.huge".into()), ..request(1, 1) };
-    assert_eq!(kind(&unknown, &image()).code(), Some("InvalidParameterValue"));
+    assert_eq!(kind(&unknown, &image()).code(), Some(Code::InvalidParameterValue));
     let gone = Image { state: ImageState::Deregistered, ..image() };
-    assert_eq!(kind(&request(1, 1), &gone).code(), Some("InvalidAMIID.Unavailable"));
+    assert_eq!(kind(&request(1, 1), &gone).code(), Some(Code::InvalidAMIIDUnavailable));
     let bare = Image { kernel_id: None, ..image() };
     let mut appended = request(1, 1);
     appended.append = "quiet".into();
@@ -210,7 +213,7 @@ fn what_cannot_be_is_refused_by_name() {
     let uefi = Image { boot_mode: Some(BootMode::Uefi), ..bare };
     assert!(kind(&request(1, 1), &uefi).message().contains("UEFI"));
     let rootless = Image { root_device_name: "/dev/sda1".into(), ..image() };
-    assert_eq!(kind(&request(1, 1), &rootless).code(), Some("InvalidBlockDeviceMapping"));
+    assert_eq!(kind(&request(1, 1), &rootless).code(), Some(Code::InvalidBlockDeviceMapping));
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn an_instance_store_root_has_ec2s_limit() {
     assert!(go(&request(1, 1), &image).is_ok());
     let request =
         Request { root_device_type: Some(RootDeviceType::InstanceStore), ..request(1, 1) };
-    assert_eq!(go(&request, &image).unwrap_err().code(), Some("InvalidManifest"));
+    assert_eq!(go(&request, &image).unwrap_err().code(), Some(Code::InvalidManifest));
     image.block_device_mappings[1].ebs.as_mut().unwrap().volume_size = 10;
     assert!(go(&request, &image).is_ok());
 }

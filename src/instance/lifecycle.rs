@@ -8,7 +8,7 @@ use super::launch::LaunchPlan;
 use super::pool::parallel;
 use super::{prepare, reap, spawn, supply};
 use crate::control::Request;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Record, State, StateReason};
 use crate::store::{self, Locked, Store};
@@ -127,7 +127,7 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>) -> Result<Chang
     let root = &locked.record.instance.root_device_name;
     if locked.record.instance.block_device_mappings.first().is_none_or(|m| m.device_name != *root) {
         return Err(Error::refused(
-            "IncorrectInstanceState",
+            Code::IncorrectInstanceState,
             format!("{} has no volume attached as its root {root}; attach one", dir.id()),
         ));
     }
@@ -226,7 +226,7 @@ fn keeps_root(dir: &InstanceDir, locked: &Locked<Record>) -> Result<()> {
     }
     let id = dir.id();
     Err(Error::refused(
-        "UnsupportedOperation",
+        Code::UnsupportedOperation,
         format!("{id} has an instance-store root, which a stop would lose; terminate it"),
     ))
 }
@@ -300,7 +300,7 @@ fn change(previous: State, locked: &Locked<Record>) -> Change {
 /// The error for an instance that is not there.
 pub fn not_found(id: &str) -> Error {
     Error::refused(
-        "InvalidInstanceID.NotFound",
+        Code::InvalidInstanceIDNotFound,
         format!("there is no instance '{}'; 'spore ls' lists them", id.escape_debug()),
     )
 }
@@ -308,7 +308,7 @@ pub fn not_found(id: &str) -> Error {
 pub(super) fn incorrect_state(locked: &Locked<Record>, cannot: &str) -> Error {
     let instance = &locked.record.instance;
     let (id, state) = (&instance.instance_id, instance.state.name());
-    Error::refused("IncorrectInstanceState", format!("{id} is {state} and cannot be {cannot}"))
+    Error::refused(Code::IncorrectInstanceState, format!("{id} is {state} and cannot be {cannot}"))
 }
 
 /// End the VMM, if there is one, and wait until it is gone: by request, then by SIGKILL.

@@ -1,7 +1,7 @@
 //! Which disks an instance gets: the image's block device mapping, changed by the request's.
 
 use super::launch::VolumePlan;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::image::catalog::check_virtual_name;
 use crate::import::MAX_SIZE;
 use crate::record::image::{BlockDeviceMapping, EbsBlockDevice, Image};
@@ -128,5 +128,5 @@ pub fn disks(
 }
 
 fn invalid(why: impl Into<String>) -> Error {
-    Error::refused("InvalidBlockDeviceMapping", why)
+    Error::refused(Code::InvalidBlockDeviceMapping, why)
 }

@@ -5,7 +5,7 @@ use super::launch::fitting;
 use super::lifecycle;
 use super::types;
 use crate::boot::cmdline;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::kernel;
 use crate::plan::PvGrub;
@@ -45,7 +45,7 @@ pub fn modify(
     let record = dir.record()?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     if record.instance.root_device_type == RootDeviceType::InstanceStore {
         return Err(Error::refused(
-            "UnsupportedOperation",
+            Code::UnsupportedOperation,
             format!("{} has an instance-store root and can't be changed", dir.id()),
         ));
     }
@@ -56,7 +56,7 @@ pub fn modify(
         let memory = preset.memory_mib << 20;
         if memory > host_memory {
             return Err(Error::refused(
-                "InsufficientInstanceCapacity",
+                Code::InsufficientInstanceCapacity,
                 format!(
                     "{name} has {} MiB, this host {}; choose a smaller type",
                     preset.memory_mib,
@@ -82,7 +82,7 @@ pub fn modify(
         let found = instance.block_device_mappings.iter_mut().find(|m| m.device_name == *device);
         let Some(mapping) = found else {
             return Err(Error::refused(
-                "InvalidInstanceAttributeValue",
+                Code::InvalidInstanceAttributeValue,
                 format!("{} has no volume at {}", instance.instance_id, device.escape_debug()),
             ));
         };

@@ -7,7 +7,7 @@ use super::host;
 use super::launch::{LaunchPlan, VolumePlan};
 use super::pv::{self, Layers};
 use super::supply;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, PvGrub, VmPlan};
 use crate::record::instance::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
@@ -253,7 +253,7 @@ fn boot(
     }
     if entry.is_some() {
         return Err(Error::refused(
-            "InvalidParameterCombination",
+            Code::InvalidParameterCombination,
             format!("{} does not boot by PV-GRUB: --boot-entry has no meaning", dir.id()),
         ));
     }

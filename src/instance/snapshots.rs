@@ -10,7 +10,7 @@ use super::lifecycle;
 use super::supply::{LINGER, while_in_use};
 use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::import::cancel;
 use crate::plan::VmReport;
@@ -66,7 +66,7 @@ pub fn create(store: &Store, id: &VolumeId, wanted: Wanted) -> Result<Snapshot> 
     let this = |mapping: &Mapping| (mapping.ebs.volume_id == *id).then(|| wanted.clone());
     let (mut begun, _) = freeze(store, &dir, this)?;
     let begun = begun.pop().ok_or_else(|| {
-        Error::refused("IncorrectState", format!("{id} was just taken off {user}; try again"))
+        Error::refused(Code::IncorrectState, format!("{id} was just taken off {user}; try again"))
     })?;
     complete(store, Some(&dir), begun)
 }

@@ -97,7 +97,7 @@ impl Spawned {
             Some(line) => match serde_json::from_slice(&line) {
                 Ok(Ready::Running { engines }) => Ok(engines),
                 Ok(Ready::Failed { message, kind, code }) => {
-                    Err(Error::reported(kind, code, message))
+                    Err(Error::reported(kind, code.as_deref(), message))
                 }
                 Err(e) => {
                     Err(Error::failure(format!("the VMM of {} said nonsense: {e}", dir.id())))

@@ -3,7 +3,7 @@
 use super::dir::InstanceDir;
 use super::launch::{LaunchPlan, VolumePlan};
 use crate::block::overlay;
-use crate::error::{OrFail, Result};
+use crate::error::{Code, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
 use crate::kernel::{KERNEL, RAMDISK};
 use crate::record::image::RootDeviceType;
@@ -94,7 +94,7 @@ pub fn repair_volumes(store: &Store, record: &Record) {
     for mapping in &record.instance.block_device_mappings {
         let Ok(volume) = store.volumes().get(&mapping.ebs.volume_id) else { continue };
         match while_in_use(REPAIR_LINGER, || volume::repair(store, &volume)) {
-            Err(e) if e.code() != Some("VolumeInUse") => eprintln!("spore: warning: {e}"),
+            Err(e) if e.code() != Some(Code::VolumeInUse) => eprintln!("spore: warning: {e}"),
             _ => {}
         }
     }
@@ -107,7 +107,7 @@ pub(super) fn while_in_use<T>(
     let deadline = Instant::now() + limit;
     loop {
         match attempt() {
-            Err(e) if e.code() == Some("VolumeInUse") && Instant::now() < deadline => {
+            Err(e) if e.code() == Some(Code::VolumeInUse) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             result => return result,

@@ -1,6 +1,6 @@
 //! Instance types: presets of vCPUs and memory under EC2's names.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A preset. The numbers are those of EC2's table of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn find(name: &str) -> Result<&'static InstanceType> {
     TYPES.iter().find(|t| t.name == name).ok_or_else(|| {
         let names: Vec<_> = TYPES.iter().map(|t| t.name).collect();
         Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!(
                 "instance type '{}' is unknown; there are {} (or give --cpus and --memory)",
                 name.escape_debug(),

@@ -4,7 +4,7 @@
 //! concurrent commands is first.
 
 use crate::boot;
-use crate::error::{Error, OrFail, OrRefuse, Result};
+use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::{catalog, names};
 use crate::inspect::modules;
@@ -187,7 +187,10 @@ fn open(path: &Path, what: &str) -> Result<File> {
 /// Look at a file that is to be registered. Gives its SHA-256 in hexadecimal and its size too.
 fn examine(mut file: File, path: &Path, what: &str) -> Result<(File, String, u64)> {
     let refuse = |why: String| {
-        Error::refused("InvalidParameterValue", format!("{} is no {what}: {why}", path.display()))
+        Error::refused(
+            Code::InvalidParameterValue,
+            format!("{} is no {what}: {why}", path.display()),
+        )
     };
     let metadata = file.metadata().or_fail(|| format!("read {}", path.display()))?;
     if !metadata.is_file() {
@@ -274,10 +277,10 @@ pub fn drivers(
 pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
     catalog::check_owner(&store.kernels().get(id)?)?;
     let _lock = store.lock()?;
-    refuse_in_use(store, "InvalidAKIID.InUse", id.as_str(), |image| {
+    refuse_in_use(store, Code::InvalidAKIIDInUse, id.as_str(), |image| {
         image.kernel_id.as_ref() == Some(id)
     })?;
-    refuse_needed(store, "InvalidAKIID.InUse", id.as_str(), |image| {
+    refuse_needed(store, Code::InvalidAKIIDInUse, id.as_str(), |image| {
         image.kernel_id.as_ref() == Some(id)
     })?;
     store.kernels().remove(id)
@@ -290,10 +293,10 @@ pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
 pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
     catalog::check_owner(&store.ramdisks().get(id)?)?;
     let _lock = store.lock()?;
-    refuse_in_use(store, "InvalidARIID.InUse", id.as_str(), |image| {
+    refuse_in_use(store, Code::InvalidARIIDInUse, id.as_str(), |image| {
         image.ramdisk_id.as_ref() == Some(id)
     })?;
-    refuse_needed(store, "InvalidARIID.InUse", id.as_str(), |image| {
+    refuse_needed(store, Code::InvalidARIIDInUse, id.as_str(), |image| {
         image.ramdisk_id.as_ref() == Some(id)
     })?;
     store.ramdisks().remove(id)
@@ -303,7 +306,7 @@ pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
 /// Another account has a volume of an image that boots it: its instance needs it to start again, and can't be seen.
 fn refuse_needed(
     store: &Store,
-    code: &'static str,
+    code: Code,
     object: &str,
     boots: impl Fn(&Image) -> bool,
 ) -> Result<()> {
@@ -323,7 +326,7 @@ fn refuse_needed(
 /// An image `uses` the object. An image that can't be read might: it must be repaired or removed first.
 pub(crate) fn refuse_in_use(
     store: &Store,
-    code: &'static str,
+    code: Code,
     object: &str,
     uses: impl Fn(&Image) -> bool,
 ) -> Result<()> {

@@ -46,7 +46,7 @@ fn run(files: Vec<Given>) -> Result<()> {
             (Answer::Unpacked { mode, format, version, size }, kernel.elf)
         }
         Err(error) => {
-            let (kind, code) = (error.kind(), error.code().map(str::to_owned));
+            let (kind, code) = (error.kind(), error.code().map(|code| code.as_str().to_owned()));
             let message = error.message().chars().take(1000).collect();
             (Answer::Failed { kind, code, message }, Vec::new())
         }
@@ -74,7 +74,7 @@ pub(super) fn unpack(file: &File) -> Result<boot::UnpackedKernel> {
     let clean = |text: String| one_line(&text, 1000);
     match answer {
         Answer::Failed { kind, code, message } => {
-            Err(Error::reported(kind, code.map(clean), clean(message)))
+            Err(Error::reported(kind, code.as_deref(), clean(message)))
         }
         Answer::Unpacked { mode, format, version, size } => {
             let mut elf = Vec::new();

@@ -6,7 +6,7 @@ use super::process::SUBCOMMAND;
 use super::volume::Bytes;
 use super::wire::{self, Answer, Found, Job, MAX_ANSWER, Order, PIECE, Range, Tag, Wanted};
 use crate::boot::decompress::LARGEST;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::plan::{PvBoot, SavedEnvironment};
 use crate::sys::{fds, process};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -236,7 +236,7 @@ impl Talk {
 
     fn over(self, why: &[u8]) -> Result<(Answer, Files)> {
         match self.answer {
-            Some(Answer::Failed(why)) => Err(Error::refused("InvalidBootMenu", clean(&why))),
+            Some(Answer::Failed(why)) => Err(Error::refused(Code::InvalidBootMenu, clean(&why))),
             _ if !why.is_empty() => {
                 Err(Error::failure(clean(&String::from_utf8_lossy(&why[..why.len().min(1000)]))))
             }

@@ -1,6 +1,6 @@
 //! The kernels and ramdisks that commands name: found or registered, and given up.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::catalog;
 use crate::instance::dir::instances;
@@ -55,7 +55,7 @@ impl New {
 pub fn deregister_kernel(store: &Store, kernel: &Kernel) -> Result<()> {
     catalog::check_owner(kernel)?;
     let id = &kernel.kernel_id;
-    refuse_booted(store, "InvalidAKIID.InUse", id.as_str(), |instance| {
+    refuse_booted(store, Code::InvalidAKIIDInUse, id.as_str(), |instance| {
         instance.kernel_id.as_ref() == Some(id)
     })?;
     kernel::deregister(store, id)
@@ -68,7 +68,7 @@ pub fn deregister_kernel(store: &Store, kernel: &Kernel) -> Result<()> {
 pub fn deregister_ramdisk(store: &Store, ramdisk: &Ramdisk) -> Result<()> {
     catalog::check_owner(ramdisk)?;
     let id = &ramdisk.ramdisk_id;
-    refuse_booted(store, "InvalidARIID.InUse", id.as_str(), |instance| {
+    refuse_booted(store, Code::InvalidARIIDInUse, id.as_str(), |instance| {
         instance.ramdisk_id.as_ref() == Some(id)
     })?;
     kernel::deregister_ramdisk(store, id)
@@ -78,7 +78,7 @@ pub fn deregister_ramdisk(store: &Store, ramdisk: &Ramdisk) -> Result<()> {
 /// An instance that has not been terminated `boots` it: a stopped one needs it to start again.
 fn refuse_booted(
     store: &Store,
-    code: &'static str,
+    code: Code,
     object: &str,
     boots: impl Fn(&Instance) -> bool,
 ) -> Result<()> {

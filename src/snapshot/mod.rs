@@ -6,7 +6,7 @@ use super::import::progress::Progress;
 use super::import::{self, DATA, Imported, Options, Source, cancel};
 use super::kernel;
 use crate::block::Reader;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::{catalog, names};
 use crate::plan::DiskFormat;
@@ -131,7 +131,7 @@ pub fn check(wanted: &Wanted) -> Result<()> {
     names::check_tags(&wanted.tags)?;
     if wanted.description.chars().count() > 255 {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             "the description is longer than 255 characters; shorten it",
         ));
     }
@@ -266,7 +266,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     check(&wanted)?;
     let id = &snapshot.snapshot_id;
     if snapshot.state != SnapshotState::Completed {
-        return Err(Error::refused("IncorrectState", format!("{id} is not completed")));
+        return Err(Error::refused(Code::IncorrectState, format!("{id} is not completed")));
     }
     let from = beneath::owned(&store.snapshots().dir(id))?;
     let mut copy = snapshot.clone();
@@ -304,11 +304,11 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
     let _lock = store.lock()?;
     if record.state == SnapshotState::Pending && store.snapshots().is_locked(id)? {
         return Err(Error::refused(
-            "IncorrectState",
+            Code::IncorrectState,
             format!("{id} is being made; delete it once it is completed"),
         ));
     }
-    kernel::refuse_in_use(store, "InvalidSnapshot.InUse", id.as_str(), |image| {
+    kernel::refuse_in_use(store, Code::InvalidSnapshotInUse, id.as_str(), |image| {
         image.snapshots().any(|snapshot| snapshot == id)
     })?;
     let (others, _held) = volume::users::others(store, id)?;
@@ -317,7 +317,7 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
     if !volumes.is_empty() {
         let ids: Vec<&str> = volumes.iter().map(|v| v.as_str()).collect();
         return Err(Error::refused(
-            "InvalidSnapshot.InUse",
+            Code::InvalidSnapshotInUse,
             format!("{id} is the base of {}; delete that first", ids.join(", ")),
         ));
     }

@@ -6,7 +6,7 @@ use super::record::{self, Record};
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
 use super::{Durability, Store, wait_lock};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::Id;
 use serde_json::Value;
 use std::fs::File;
@@ -103,7 +103,7 @@ impl<R: Record> Collection<R> {
         }
         let found = match self.place().and_then(|place| place.object(id.as_ref())) {
             Ok(dir) => self.read(&dir)?,
-            Err(error) => self.unopened(id, &error)?,
+            Err(error) => self.unopened(id, error)?,
         };
         found.filter(|record| record.id() == id).ok_or_else(|| not_found::<R>(id.as_ref()))
     }
@@ -123,7 +123,7 @@ impl<R: Record> Collection<R> {
 
     /// What to make of an object whose directory can't be opened: it went meanwhile, or is another's, hidden or
     /// misshapen, and doesn't exist for this user.
-    fn unopened(&self, id: &R::Id, error: &io::Error) -> Result<Option<R>> {
+    fn unopened(&self, id: &R::Id, error: io::Error) -> Result<Option<R>> {
         let gone = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
         if gone || !self.is_ours(id) {
             return Ok(None);
@@ -158,7 +158,7 @@ impl<R: Record> Collection<R> {
         for id in self.ids()? {
             let found = match place.object(id.as_ref()) {
                 Ok(dir) => self.read(&dir).inspect(|found| self.sweep(dir, found.is_none())),
-                Err(error) => self.unopened(&id, &error),
+                Err(error) => self.unopened(&id, error),
             };
             match found {
                 Ok(Some(record)) if *record.id() == id => listing.records.push(record),
@@ -203,7 +203,7 @@ impl<R: Record> Collection<R> {
                     return Err(not_owned(&self.get(id)?));
                 }
                 Err(e) => {
-                    self.unopened(id, &e)?;
+                    self.unopened(id, e)?;
                     return Err(not_found::<R>(id.as_ref()));
                 }
             };
@@ -395,7 +395,7 @@ impl<R: Record> Locked<R> {
 /// The error for changing what another owns.
 pub fn not_owned<R: Record>(record: &R) -> Error {
     Error::refused(
-        "AuthFailure",
+        Code::AuthFailure,
         format!("{} belongs to account {}; only that one may do this", record.id(), record.owner()),
     )
 }
@@ -431,7 +431,7 @@ fn ambiguous<R: Record>(text: &str, found: &[&R]) -> Error {
     };
     let (count, kind, ids) = (found.len(), R::KIND, ids.join(", "));
     Error::refused(
-        "InvalidParameterValue",
+        Code::InvalidParameterValue,
         format!("'{text}' addresses {count} {kind}s: {ids}{more}; {remedy}"),
     )
 }

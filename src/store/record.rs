@@ -1,6 +1,6 @@
 //! What a directory needs to be an object: a record that says what it is.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::Id;
 use crate::record::image::{Image, ImageState, Kernel, Ramdisk, Snapshot};
 use crate::record::volume::Volume;
@@ -32,7 +32,7 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     /// What it is called in messages.
     const KIND: &'static str;
     /// EC2's error code for an unknown one.
-    const NOT_FOUND: &'static str;
+    const NOT_FOUND: Code;
     /// What every store has without a directory for it.
     fn built_in() -> Vec<Self> {
         Vec::new()
@@ -61,7 +61,7 @@ fn name_tag(tags: &[crate::record::image::Tag]) -> Option<&str> {
 }
 
 macro_rules! record {
-    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:literal, $removal:expr,
+    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:expr, $removal:expr,
      $name:expr, $essence:expr $(, $holds:expr)? $(; $built_in:expr)?) => {
         impl Record for $record {
             type Id = $type;
@@ -71,7 +71,7 @@ macro_rules! record {
             })?
             const DIRECTORY: &'static str = $directory;
             const KIND: &'static str = $kind;
-            const NOT_FOUND: &'static str = $not_found;
+            const NOT_FOUND: Code = $not_found;
             const REMOVAL: Durability = $removal;
             fn id(&self) -> &Self::Id {
                 &self.$id
@@ -95,7 +95,7 @@ macro_rules! record {
     };
 }
 
-record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.NotFound", Durability::Durable,
+record!(Image, image_id: crate::id::ImageId, "images", "image", Code::InvalidAMIIDNotFound, Durability::Durable,
 // Whoever comes next may have a deregistered one's name.
 |image| Some(image.name.as_str()).filter(|_| image.state != ImageState::Deregistered),
 |image| json!({
@@ -116,15 +116,15 @@ record!(Image, image_id: crate::id::ImageId, "images", "image", "InvalidAMIID.No
     ImageState::Pending => made,
     ImageState::Failed | ImageState::Deregistered => false,
 });
-record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", "InvalidAKIID.NotFound", Durability::Durable,
+record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", Code::InvalidAKIIDNotFound, Durability::Durable,
     |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags });
     Kernel::pv_grub);
-record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", "InvalidARIID.NotFound", Durability::Durable,
+record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", Code::InvalidARIIDNotFound, Durability::Durable,
     |ramdisk| Some(&ramdisk.name), |ramdisk| json!({ "Name": ramdisk.name, "Tags": ramdisk.tags }));
-record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", "InvalidSnapshot.NotFound", Durability::Durable,
+record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", Code::InvalidSnapshotNotFound, Durability::Durable,
     |snapshot| name_tag(&snapshot.tags),
     |snapshot| json!({ "VolumeSize": snapshot.volume_size, "State": snapshot.state, "Tags": snapshot.tags }));
-record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", "InvalidVolume.NotFound", Durability::Volatile,
+record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", Code::InvalidVolumeNotFound, Durability::Volatile,
 |volume| name_tag(&volume.tags),
 |volume| json!({
     "Size": volume.size,

@@ -6,7 +6,7 @@
 
 use super::beneath::{self, Dir};
 use super::{DIRECTORIES, Store, sync_dir};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) fn administrator(home: &Path) -> Result<Option<u32>> {
 pub fn share(store: &Store) -> Result<()> {
     if store.administrator.is_some_and(|uid| uid != rustix::process::geteuid().as_raw()) {
         return Err(Error::refused(
-            "AuthFailure",
+            Code::AuthFailure,
             format!("{} belongs to another user", store.home.display()),
         ));
     }

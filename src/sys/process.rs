@@ -53,7 +53,7 @@ pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> R
         )
     };
     if status != 0 {
-        return Err(not_started("start a process", &io::Error::from_raw_os_error(status)));
+        return Err(not_started("start a process", io::Error::from_raw_os_error(status)));
     }
     u32::try_from(pid).map_err(|_| Error::failure("the system gave a negative process id"))
 }
@@ -84,7 +84,7 @@ pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
     // SAFETY: this process has one thread, so the child's memory is whole: no lock is held by a thread that it lacks.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
-        return Err(not_started(doing(), &io::Error::last_os_error()));
+        return Err(not_started(doing(), io::Error::last_os_error()));
     }
     if pid == 0 {
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
@@ -111,9 +111,10 @@ fn c_string(text: &str) -> Result<CString> {
 }
 
 /// The error of a process that was not started, with what helps where the user may have no more (EAGAIN).
-pub fn not_started(doing: impl fmt::Display, cause: &io::Error) -> Error {
+pub fn not_started(doing: impl fmt::Display, cause: io::Error) -> Error {
+    let kind = cause.kind();
     let error = Error::io(doing, cause);
-    match cause.kind() {
+    match kind {
         io::ErrorKind::WouldBlock => {
             error.remedy("end some of this user's processes, or raise their limit (ulimit -u)")
         }

@@ -4,7 +4,7 @@
 //! snapshots, and the same copy run again goes on with it. Nothing can be launched from it before.
 
 use super::package::{Content, NewImage, Package};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_MAPPINGS};
 use crate::image::names;
@@ -66,7 +66,7 @@ impl Boot {
 fn under_a_name<T>(content: &Content, register: impl Fn(&str) -> Result<T>) -> Result<T> {
     let name = names::from_file(&content.name);
     match register(&name) {
-        Err(e) if e.code() == Some("InvalidAMIName.Duplicate") => {
+        Err(e) if e.code() == Some(Code::InvalidAMINameDuplicate) => {
             register(&format!("{name}-{}", &content.digest[..8]))
         }
         registered => registered,
@@ -229,7 +229,7 @@ impl<'a> Incoming<'a> {
         let record = &mut self.image.record;
         record.state = ImageState::Failed;
         let reason = StateReason::new(
-            error.code().unwrap_or("Server.InternalError"),
+            error.code().map_or("Server.InternalError", Code::as_str),
             &format!("{}; run the same copy again to go on with it", error.message()),
         );
         record.state_reason = Some(reason);
@@ -321,7 +321,7 @@ pub(crate) fn unfinished(
     let id = found.image_id;
     if store.images().is_locked(&id)? {
         return Err(Error::refused(
-            "IncorrectState",
+            Code::IncorrectState,
             format!("{id} ('{}') is being copied by another command", new.name),
         ));
     }

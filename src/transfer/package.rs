@@ -3,7 +3,7 @@
 //! It is read from wherever it comes without trust: every size and place is checked here, and everything that an
 //! image's record says is checked again as a registration's manifest is.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_MAPPINGS, Manifest};
 use crate::import::MAX_SIZE;
@@ -147,7 +147,10 @@ pub fn is_digest(text: &str) -> bool {
 
 /// The error for what is no package, or none that can be believed.
 pub fn malformed(why: &str) -> Error {
-    Error::refused("InvalidManifest", format!("this is not an image that Spore exported: {why}"))
+    Error::refused(
+        Code::InvalidManifest,
+        format!("this is not an image that Spore exported: {why}"),
+    )
 }
 
 /// What the copy is to be.
@@ -174,13 +177,13 @@ impl Package {
     pub fn of(store: &Store, image: &Image) -> Result<Self> {
         if image.state != ImageState::Available {
             return Err(Error::refused(
-                "InvalidAMIID.Unavailable",
+                Code::InvalidAMIIDUnavailable,
                 format!("image {} ('{}') is not available", image.image_id, image.name),
             ));
         }
         if !image.product_codes.is_empty() && image.owner_id != owner_id() {
             return Err(Error::refused(
-                "OperationNotPermitted",
+                Code::OperationNotPermitted,
                 format!("image {} has a product code; only its owner may copy it", image.image_id),
             ));
         }
@@ -246,7 +249,7 @@ impl Package {
         let json = serde_json::to_vec(self).or_fail(|| "describe the image")?;
         if json.len() as u64 > MAX_PACKAGE {
             return Err(Error::refused(
-                "InvalidParameterValue",
+                Code::InvalidParameterValue,
                 "the image has more content than can be described; copy it to a directory",
             ));
         }
@@ -358,7 +361,7 @@ pub fn available(store: &Store, id: &SnapshotId) -> Result<Snapshot> {
     if snapshot.state == SnapshotState::Completed {
         return Ok(snapshot);
     }
-    Err(Error::refused("IncorrectState", format!("{id} is not completed")))
+    Err(Error::refused(Code::IncorrectState, format!("{id} is not completed")))
 }
 
 /// The image's kernel, if it has one.

@@ -2,7 +2,7 @@
 //!
 //! A region is another directory, a bucket of an S3-compatible service or a repository of an OCI registry.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::store::Store;
 use crate::store::beneath::Owned;
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,7 @@ impl TryFrom<String> for Location {
 
 fn malformed(text: &str, why: &str) -> Error {
     let shown: String = text.escape_debug().take(200).collect();
-    Error::refused("InvalidParameterValue", format!("'{shown}' is not a location: {why}"))
+    Error::refused(Code::InvalidParameterValue, format!("'{shown}' is not a location: {why}"))
 }
 
 impl FromStr for Location {
@@ -224,7 +224,7 @@ pub fn add(store: &Store, name: &str, location: Location) -> Result<Region> {
     if !(1..=64).contains(&name.len()) || !name.chars().all(fine) || name == LOCAL {
         let shown: String = name.escape_debug().take(100).collect();
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!(
                 "'{shown}' can't be a region's name: it takes 1 to 64 lower-case letters, digits and dashes, and {LOCAL} is the store at hand"
             ),
@@ -233,7 +233,7 @@ pub fn add(store: &Store, name: &str, location: Location) -> Result<Region> {
     if let Location::Directory(path) = &location {
         if same_directory(path, store.home()) {
             return Err(Error::refused(
-                "InvalidParameterValue",
+                Code::InvalidParameterValue,
                 format!("{} is the store at hand, the region {LOCAL}", path.display()),
             ));
         }
@@ -243,7 +243,7 @@ pub fn add(store: &Store, name: &str, location: Location) -> Result<Region> {
     let mut regions = list(store)?;
     if regions.iter().any(|region| region.region_name == name) {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("there is a region '{name}' already; choose another name or remove that one"),
         ));
     }
@@ -278,7 +278,7 @@ pub fn find(store: &Store, name: &str) -> Result<Region> {
 fn unknown(name: &str) -> Error {
     let shown: String = name.escape_debug().take(100).collect();
     Error::refused(
-        "InvalidRegion",
+        Code::InvalidRegion,
         format!(
             "there is no region '{shown}'; 'spore region ls' has them, 'spore region add' makes one"
         ),
@@ -294,7 +294,7 @@ impl Region {
         if !path.join("images").is_dir() {
             let name = &self.region_name;
             return Err(Error::refused(
-                "InvalidRegion",
+                Code::InvalidRegion,
                 format!(
                     "the region '{name}' has gone: there is no store at {}; mount it, or 'spore region rm {name}'",
                     path.display()
@@ -343,7 +343,7 @@ mod tests {
         ] {
             assert_eq!(
                 bad.parse::<Location>().unwrap_err().code(),
-                Some("InvalidParameterValue"),
+                Some(Code::InvalidParameterValue),
                 "{bad}"
             );
         }
@@ -353,7 +353,7 @@ mod tests {
     fn names_are_the_users() {
         let (dir, store) = Store::scratch();
         let west = Location::Directory(dir.path().join("west"));
-        assert_eq!(find(&store, "west").unwrap_err().code(), Some("InvalidRegion"));
+        assert_eq!(find(&store, "west").unwrap_err().code(), Some(Code::InvalidRegion));
         add(&store, "west", west.clone()).unwrap();
         assert_eq!(find(&store, "west").unwrap().endpoint, west);
         for (name, location) in [
@@ -364,15 +364,15 @@ mod tests {
             ("own", Location::Directory(store.home().to_owned())),
         ] {
             let error = add(&store, name, location).unwrap_err();
-            assert_eq!(error.code(), Some("InvalidParameterValue"), "{name}");
+            assert_eq!(error.code(), Some(Code::InvalidParameterValue), "{name}");
         }
         let region = find(&store, "west").unwrap();
         region.open(&dir.path().join("west")).unwrap();
         std::fs::remove_dir_all(dir.path().join("west")).unwrap();
         let gone = region.open(&dir.path().join("west")).unwrap_err();
-        assert_eq!(gone.code(), Some("InvalidRegion"));
+        assert_eq!(gone.code(), Some(Code::InvalidRegion));
         assert!(gone.to_string().contains("has gone"));
         remove(&store, "west").unwrap();
-        assert_eq!(remove(&store, "west").unwrap_err().code(), Some("InvalidRegion"));
+        assert_eq!(remove(&store, "west").unwrap_err().code(), Some(Code::InvalidRegion));
     }
 }

@@ -60,7 +60,8 @@ impl Report {
         // Held until the process is gone.
         let mut pipe = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         self.ended(EndReason::VmmError, &error.to_string());
-        let (message, code) = (error.message().to_owned(), error.code().map(str::to_owned));
+        let (message, code) =
+            (error.message().to_owned(), error.code().map(|code| code.as_str().to_owned()));
         answer(pipe.take(), &Ready::Failed { message, kind: error.kind(), code });
         fds::exit_now(error.exit_code().into())
     }

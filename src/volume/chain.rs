@@ -2,7 +2,7 @@
 
 use super::users;
 use crate::block::overlay::{self, Repaired};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::import::DATA;
 use crate::plan::DiskFormat;
 use crate::record::image::Snapshot;
@@ -50,7 +50,7 @@ pub(super) fn link_snapshot(
     let id = &snapshot.snapshot_id;
     let gone = || {
         let message = format!("the snapshot {id} has no content any more");
-        Error::refused("InvalidSnapshot.NotFound", message)
+        Error::refused(Code::InvalidSnapshotNotFound, message)
     };
     let from = match Dir::open(&store.snapshots().dir(id)) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(gone()),

@@ -16,7 +16,7 @@ mod chain;
 pub mod users;
 
 use crate::block::overlay::{self, Backing, Repaired};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::plan::DiskFormat;
 use crate::record::image::{Snapshot, SnapshotState, Tag};
@@ -76,12 +76,12 @@ pub fn create_from_snapshot(
     let id = &snapshot.snapshot_id;
     if snapshot.state != SnapshotState::Completed {
         let why = snapshot.state_message.as_deref().unwrap_or("it is pending");
-        return Err(Error::refused("IncorrectState", format!("{id} is not completed: {why}")));
+        return Err(Error::refused(Code::IncorrectState, format!("{id} is not completed: {why}")));
     }
     let size = new.size_bytes.unwrap_or(snapshot.size_bytes);
     if size < snapshot.size_bytes {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("a volume of {size} bytes can't hold {id} of {} bytes", snapshot.size_bytes),
         ));
     }
@@ -99,7 +99,7 @@ pub fn create_empty(store: &Store, new: NewVolume, durability: Durability) -> Re
 fn check_size(size: u64) -> Result<u64> {
     if size == 0 || size > crate::import::MAX_SIZE {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("a volume of {size} bytes can't be made: it may have 1 byte to 16 TiB"),
         ));
     }
@@ -173,7 +173,7 @@ pub fn push_layer(locked: &mut Locked<Volume>, size: u64) -> Result<File> {
     let size = check_size(size)?;
     if locked.record.layers.len() >= 4 * MAX_LAYERS {
         return Err(Error::refused(
-            "IncorrectState",
+            Code::IncorrectState,
             format!(
                 "{} has a chain of {} files, because no snapshot of it was ever finished; let one finish",
                 locked.record.volume_id,
@@ -205,7 +205,7 @@ pub fn resize(locked: &mut Locked<Volume>, size: u64) -> Result<()> {
     let (id, before) = (&locked.record.volume_id, locked.record.size_bytes);
     if size < before {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("{id} has {before} bytes and can't shrink to {size}; a volume only grows"),
         ));
     }
@@ -292,7 +292,7 @@ pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
                 None => "another instance".to_owned(),
             };
             Err(Error::refused(
-                "VolumeInUse",
+                Code::VolumeInUse,
                 format!("{} is in use by {user}; stop it first", volume.volume_id),
             ))
         }
@@ -337,7 +337,7 @@ mod tests {
         let error =
             create_from_snapshot(&store, &snapshot, NewVolume::default(), Durability::Volatile)
                 .unwrap_err();
-        assert_eq!(error.code(), Some("InvalidSnapshot.NotFound"));
+        assert_eq!(error.code(), Some(Code::InvalidSnapshotNotFound));
     }
 
     #[test]
@@ -349,10 +349,10 @@ mod tests {
         let writer = open_layers(&store, &volume, false).unwrap();
         for read_only in [false, true] {
             let error = open_layers(&store, &volume, read_only).unwrap_err();
-            assert_eq!(error.code(), Some("VolumeInUse"));
+            assert_eq!(error.code(), Some(Code::VolumeInUse));
         }
-        assert_eq!(delete(&store, &volume.volume_id).unwrap_err().code(), Some("VolumeInUse"));
-        assert_eq!(repair(&store, &volume).unwrap_err().code(), Some("VolumeInUse"));
+        assert_eq!(delete(&store, &volume.volume_id).unwrap_err().code(), Some(Code::VolumeInUse));
+        assert_eq!(repair(&store, &volume).unwrap_err().code(), Some(Code::VolumeInUse));
         drop(writer);
         assert_eq!(repair(&store, &volume).unwrap().clusters, 0);
         let readers = [open_layers(&store, &volume, true), open_layers(&store, &volume, true)];
@@ -373,7 +373,7 @@ mod tests {
                 Some(snapshot) => create_from_snapshot(&store, snapshot, new, Durability::Volatile),
                 None => create_empty(&store, new, Durability::Volatile),
             };
-            assert_eq!(made.unwrap_err().code(), Some("InvalidParameterValue"));
+            assert_eq!(made.unwrap_err().code(), Some(Code::InvalidParameterValue));
         }
     }
 }

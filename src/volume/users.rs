@@ -4,7 +4,7 @@
 //! snapshot refers to it by path. It says so in the snapshot's directory `users`, where every reader may make a name
 //! and only the owner may look: a symbolic link to the volume. It counts as long as the volume is there.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::import::DATA;
 use crate::store::Store;
@@ -41,7 +41,7 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
     let data = open_file(&dir, DATA)?;
     let gone = || {
         let message = format!("the snapshot {snapshot} is being deleted");
-        Error::refused("InvalidSnapshot.NotFound", message)
+        Error::refused(Code::InvalidSnapshotNotFound, message)
     };
     flock(&data, FlockOperation::NonBlockingLockShared).map_err(|_| gone())?;
     let opened = Dir::open(&dir).or_fail(|| format!("open {snapshot}"))?;
@@ -68,7 +68,7 @@ pub fn others(store: &Store, snapshot: &SnapshotId) -> Result<(Vec<VolumeId>, Op
     let data = open_file(&dir, DATA)?;
     flock(&data, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         let message = format!("{snapshot} is being used for a new volume; try again");
-        Error::refused("InvalidSnapshot.InUse", message)
+        Error::refused(Code::InvalidSnapshotInUse, message)
     })?;
     let mut volumes = Vec::new();
     for name in users.names().unwrap_or_default() {

@@ -16,7 +16,7 @@ use super::{MAX_SIZE, check_size};
 use crate::block::foreign::{self, Bytes, Image, Place, vhd};
 use crate::block::{self, DiskFormat};
 use crate::child::{Given, Helper};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::sys::seccomp::{Allow, Allow::Call};
 use crate::transfer::export::is_zero;
 use source::Window;
@@ -300,7 +300,7 @@ impl Image for Raw {
 }
 
 fn refused(why: impl Into<String>) -> Error {
-    Error::refused("InvalidParameterValue", why)
+    Error::refused(Code::InvalidParameterValue, why)
 }
 
 /// An error of ours that passes through a reader.

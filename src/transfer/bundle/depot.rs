@@ -1,6 +1,6 @@
 //! Where a bundle is: files in a directory, or objects in a bucket.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::store::beneath;
 use crate::transfer::region::S3Location;
 use crate::transfer::remote::Fault;
@@ -35,7 +35,7 @@ impl Depot {
             let path = std::path::absolute(text).or_fail(|| format!("find {text}"))?;
             if !path.is_dir() {
                 return Err(Error::refused(
-                    "InvalidParameterValue",
+                    Code::InvalidParameterValue,
                     format!("{} is not a directory; make it first", path.display()),
                 ));
             }
@@ -78,11 +78,13 @@ impl Depot {
     fn told(&self, name: &str, fault: Fault) -> Error {
         match fault {
             Fault::Absent => super::invalid(format!("{} has no {name}", self.text)),
-            Fault::Denied(why) => Error::refused("AuthFailure", format!("{}: {why}", self.text)),
+            Fault::Denied(why) => {
+                Error::refused(Code::AuthFailure, format!("{}: {why}", self.text))
+            }
             Fault::Failed(why) => {
                 let why: Vec<&str> = why.split_whitespace().collect();
                 let why: String = why.join(" ").chars().take(300).collect();
-                Error::refused("Unavailable", format!("{} does not answer: {why}", self.text))
+                Error::refused(Code::Unavailable, format!("{} does not answer: {why}", self.text))
             }
         }
     }

@@ -6,7 +6,7 @@
 use super::depot::Depot;
 use super::manifest::Part;
 use super::{MAX_MANIFEST, MAX_PART};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, hex};
 use crate::record::image::Image;
 use crate::store::Store;
@@ -77,7 +77,7 @@ fn refuse_strange(store: &Store, image: &Image, location: &str) -> Result<()> {
     }
     let place = S3Location { prefix: String::new(), ..place };
     Err(Error::refused(
-        "AuthFailure",
+        Code::AuthFailure,
         format!(
             "{} of account {} has its bundle at {place}, which would get your credentials; if you trust it, say so with 'spore region add NAME {place}'",
             image.image_id, image.owner_id
@@ -104,7 +104,7 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
     let gone = |error: Error| {
         let id = &image.image_id;
         let remedy = format!("put the bundle of {id} back, or deregister {id}");
-        if error.code() == Some("InvalidManifest") { error.remedy(remedy) } else { error }
+        if error.code() == Some(Code::InvalidManifest) { error.remedy(remedy) } else { error }
     };
     let (depot, _) = Depot::of_manifest(location).map_err(|error| {
         gone(super::invalid(format!("its place is not there any more ({})", error.message())))

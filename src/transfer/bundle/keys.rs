@@ -1,7 +1,7 @@
 //! RSA keys and certificates of bundles: the user's, and those of this store in EC2's part.
 
 use super::KeyFiles;
-use crate::error::{Error, OrFail, OrRefuse, Result};
+use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::store::Store;
 use crate::store::beneath::Owned;
 use rsa::pkcs1::DecodeRsaPrivateKey;
@@ -33,7 +33,7 @@ const VALID: Duration = Duration::from_secs(20 * 365 * 86_400);
 
 fn bad(path: &Path, what: &str) -> Error {
     Error::refused(
-        "InvalidParameterValue",
+        Code::InvalidParameterValue,
         format!("{} is no {what}; give one in PEM", path.display()),
     )
 }
@@ -122,7 +122,7 @@ pub(super) fn writer(store: &Store, files: &KeyFiles) -> Result<Writer> {
     let keys = Writer { user: private(&key)?, user_cert: public(&cert)?, ec2_cert: public(&ec2)? };
     if keys.user.to_public_key() != keys.user_cert {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!("{} is not the certificate of {}", cert.display(), key.display()),
         ));
     }

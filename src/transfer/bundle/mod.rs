@@ -21,7 +21,7 @@ pub use read::RegisterBundle;
 pub use write::Bundle;
 
 use super::remote::helper::helper;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::image::Image;
 use crate::store::Store;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ pub struct KeyFiles {
 
 /// The error for a bundle that can't be believed, with EC2's code.
 fn invalid(why: impl std::fmt::Display) -> Error {
-    Error::refused("InvalidManifest", format!("the bundle is refused: {why}"))
+    Error::refused(Code::InvalidManifest, format!("the bundle is refused: {why}"))
 }
 
 /// Make a bundle in the place `to`: a directory, or `s3://bucket/prefix?…`. Gives its manifest's location. Nothing

@@ -4,7 +4,7 @@ use super::depot::Depot;
 use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
 use super::{KeyFiles, MAX_MANIFEST, MAX_PART, archive, intact, invalid, keys};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
 use crate::image::catalog::{self, Manifest as Registration};
 use crate::image::names;
@@ -135,7 +135,7 @@ fn refuse_missing(manifest: &Manifest, request: &RegisterBundle) -> Result<()> {
         return Ok(());
     };
     Err(Error::refused(
-        "InvalidAKIID.NotFound",
+        Code::InvalidAKIIDNotFound,
         format!(
             "it boots {missing}, which only EC2 had; give --kernel, and --initrd if that needs one"
         ),

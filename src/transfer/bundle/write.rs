@@ -6,7 +6,7 @@ use super::keys;
 use super::manifest::{Manifest, Part, unhex};
 use super::{KeyFiles, PART, SUFFIX, archive};
 use crate::block::Reader;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, random_hex};
 use crate::image::{catalog, names};
 use crate::plan::ROOT_DEVICE;
@@ -51,7 +51,7 @@ pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> 
     let name = format!("{prefix}{SUFFIX}");
     if depot.has(&name)? {
         return Err(Error::refused(
-            "InvalidParameterValue",
+            Code::InvalidParameterValue,
             format!(
                 "there is a bundle at {} already; give another --prefix",
                 depot.location(&name)
@@ -102,7 +102,7 @@ fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Reader)> {
             }
             (Some(_), _) => {
                 return Err(Error::refused(
-                    "InvalidParameterValue",
+                    Code::InvalidParameterValue,
                     format!(
                         "{} maps {device} to a volume; a bundle has the root only",
                         image.image_id

@@ -7,7 +7,7 @@
 //! consistency model"). A flag's time is the service's, so no clock of ours counts.
 
 use super::{Remote, helper::Objects};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::random_hex;
 use crate::transfer::package::is_digest;
 use std::collections::HashSet;
@@ -48,7 +48,7 @@ impl<'a> Flag<'a> {
         let own = list(self.place)?.into_iter().find(|(name, _)| *name == self.name);
         let Some((_, now)) = own else {
             let why = format!("the region '{}' does not show what it was given", remote.name());
-            return Err(Error::refused("Unavailable", why));
+            return Err(Error::refused(Code::Unavailable, why));
         };
         let age = |then: u64| Duration::from_millis(now.saturating_sub(then));
         let all = list(place)?.into_iter().filter(|(name, _)| *name != self.name);
@@ -86,7 +86,7 @@ fn announce_within<'a>(
         }
         if begin.elapsed() >= patience {
             return Err(Error::refused(
-                "Unavailable",
+                Code::Unavailable,
                 format!(
                     "the region '{}' is being cleared of old content; try again",
                     remote.name()

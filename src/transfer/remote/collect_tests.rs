@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Code;
 use crate::transfer::region::Location;
 use crate::transfer::remote::helper::Backend;
 use crate::transfer::remote::{Answer, Fault};
@@ -110,7 +111,7 @@ fn a_copy_waits_for_a_collector_but_not_for_one_that_was_killed() {
     let objects = remote.objects().unwrap();
     std::mem::forget(Flag::raise(&remote, objects, COLLECTORS).unwrap());
     let refused = announce_within(&remote, objects, Duration::ZERO).err().unwrap();
-    assert_eq!(refused.code(), Some("Unavailable"));
+    assert_eq!(refused.code(), Some(Code::Unavailable));
     memory.at(ms(LONGEST_COPY) * 2 + ms(LONGEST_COLLECTION));
     drop(announce_within(&remote, objects, Duration::ZERO).unwrap());
     collect(&remote).unwrap();

@@ -11,7 +11,7 @@ pub mod push;
 
 use super::package::{Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, malformed};
 use super::region::{Location, Region};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{Id, ImageId, SnapshotId};
 use crate::image::catalog;
 use crate::record::image::{Image, ImageState, Snapshot};
@@ -72,9 +72,9 @@ impl Remote {
     fn told(&self, doing: &str, fault: Fault) -> Error {
         let place = format!("the region '{}' ({})", self.name, self.location);
         let (code, why) = match fault {
-            Fault::Absent => ("Unavailable", "it is not there".to_owned()),
-            Fault::Denied(why) => ("AuthFailure", why),
-            Fault::Failed(why) => ("Unavailable", why),
+            Fault::Absent => (Code::Unavailable, "it is not there".to_owned()),
+            Fault::Denied(why) => (Code::AuthFailure, why),
+            Fault::Failed(why) => (Code::Unavailable, why),
         };
         // A server's answer may have many lines, and be long.
         let why: String = why.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -109,7 +109,7 @@ impl Remote {
             match self.package(&id) {
                 Ok(package) if package.image.state == ImageState::Deregistered => {}
                 Ok(package) => packages.push(package),
-                Err(e) if e.code() == Some("Unavailable") => return Err(e),
+                Err(e) if e.code() == Some(Code::Unavailable) => return Err(e),
                 // It went meanwhile.
                 Err(e) if e.code() == Some(Image::NOT_FOUND) => {}
                 Err(e) => eprintln!("spore: warning: {id}: {e}"),
@@ -150,7 +150,7 @@ impl Remote {
         for id in self.ids()? {
             match self.snapshot(&id) {
                 Ok(package) => snapshots.push(package.snapshot),
-                Err(e) if e.code() == Some("Unavailable") => return Err(e),
+                Err(e) if e.code() == Some(Code::Unavailable) => return Err(e),
                 Err(e) if e.code() == Some(Snapshot::NOT_FOUND) => {}
                 Err(e) => eprintln!("spore: warning: {id}: {e}"),
             }
@@ -243,7 +243,7 @@ impl Remote {
             [one] => Ok(one.clone()),
             [] => Err(self.not_found::<Image>(text)),
             _ => Err(Error::refused(
-                "InvalidParameterValue",
+                Code::InvalidParameterValue,
                 format!("'{}' addresses {} images; give an id", text.escape_debug(), found.len()),
             )),
         }

@@ -1,7 +1,7 @@
 //! Copies of images into remote regions.
 
 use super::{PARALLEL, Remote, all_chunks, collect, each_once};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, hex};
 use crate::image::names;
 use crate::import::cancel;
@@ -53,7 +53,7 @@ pub fn image(from: &Store, image: &Image, to: &Remote, new: &NewImage) -> Result
     check_free(to, &new.name)?;
     let _flag = collect::announce(to)?;
     send_all(from, image, to, &mut package).map_err(|error| match error.code() {
-        Some("Unavailable") => {
+        Some(Code::Unavailable) => {
             error.remedy("what it has is not sent again when you run this again")
         }
         _ => error,
@@ -146,7 +146,7 @@ fn check_free(to: &Remote, name: &str) -> Result<()> {
     match to.images()?.iter().find(|p| p.image.name == name && p.image.owner_id == me) {
         None => Ok(()),
         Some(holder) => Err(Error::refused(
-            "InvalidAMIName.Duplicate",
+            Code::InvalidAMINameDuplicate,
             format!(
                 "the name '{name}' is taken in '{}' by {}; choose another",
                 to.name(),

@@ -5,7 +5,7 @@
 use super::{
     Answer, CONNECT, Fault, MAX_IDS, RegionClient, SILENCE, provide_cryptography, root_cause,
 };
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
 use crate::transfer::package::Chunk;
 use crate::transfer::region::S3Location;
@@ -73,7 +73,7 @@ impl Bucket {
             builder = builder.with_region(region);
         }
         let store = builder.build().map_err(|e| {
-            Error::refused("InvalidParameterValue", format!("{location} can't be used: {e}"))
+            Error::refused(Code::InvalidParameterValue, format!("{location} can't be used: {e}"))
         })?;
         Ok(Self { store, prefix: location.prefix.clone() })
     }
