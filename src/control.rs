@@ -1,12 +1,24 @@
 //! The protocol of a VMM's control socket: one JSON [`Request`] a line, answered by one JSON
 //! [`Response`] line. After [`Request::Console`] is answered `Ok` the connection is the serial line:
 //! bytes both ways until either end closes.
+//!
+//! A VMM outlives an upgraded `spore`, so a request's line has the protocol's version beside it, where that matters: what is
+//! as it was in version 1, which had none, is said without. A stop reaches VMMs of every version.
 
-use crate::plan::{DiskFormat, Engine};
+use crate::error::{OrFail, Result};
+use crate::plan::{DeviceId, DiskFormat, Engine};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The version that this Spore speaks. Version 1 counted disks; since 2 they are named.
+pub const VERSION: u32 = 2;
 
 /// The longest request or response line, in bytes with its newline; longer ones close the connection.
-pub const MAX_LINE: usize = 4096;
+pub const MAX_LINE: usize = 16 << 10;
+
+/// What begins the refusal of a line that can't be understood, in every version.
+const NO_REQUEST: &str = "not a request";
 
 /// What may be asked of a running VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +53,67 @@ pub enum Request {
     Wait {},
 }
 
+/// The version since which the request with this name, and its answer, are as they are; of one that is not known, this.
+fn since(name: &str) -> u32 {
+    match name {
+        "power-button" | "reset" | "terminate" | "console" | "wait" => 1,
+        _ => VERSION,
+    }
+}
+
+impl Request {
+    /// The request as it is sent: one line with its end.
+    ///
+    /// # Errors
+    /// None that a request could have.
+    pub fn to_line(&self) -> Result<Vec<u8>> {
+        let doing = || "write a request to a VMM";
+        let mut fields = serde_json::to_value(self).or_fail(doing)?;
+        let since = since(fields["request"].as_str().unwrap_or_default());
+        if since > 1 {
+            fields["version"] = since.into();
+        }
+        let mut line = serde_json::to_vec(&fields).or_fail(doing)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    /// The request that a line without its end says.
+    ///
+    /// # Errors
+    /// It says none, or one of a version that is not spoken here: why, in one line, for who asked.
+    pub fn from_line(line: &[u8]) -> std::result::Result<Self, String> {
+        let none = |error: serde_json::Error| format!("{NO_REQUEST}: {error}");
+        let mut fields: Map<String, Value> = serde_json::from_slice(line).map_err(none)?;
+        let version: u32 = match fields.remove("version") {
+            None => 1,
+            Some(version) => serde_json::from_value(version).map_err(none)?,
+        };
+        let name = fields.get("request").and_then(Value::as_str).unwrap_or_default();
+        if !(since(name)..=VERSION).contains(&version) {
+            let name: String = name.escape_debug().take(40).collect();
+            return Err(format!(
+                "its VMM speaks version {VERSION} of the control protocol and was asked '{name}' of version \
+                 {version}: use the spore that started it, or stop and start it with this one"
+            ));
+        }
+        serde_json::from_value(Value::Object(fields)).map_err(none)
+    }
+
+    /// Why a VMM refused this request, for a person: one that is older than [`Request::from_line`] understood no word of it.
+    pub fn explain(&self, refusal: String) -> String {
+        let line = self.to_line().unwrap_or_default();
+        let fields: Value = serde_json::from_slice(&line).unwrap_or_default();
+        match (fields.get("version"), fields["request"].as_str()) {
+            (Some(version), Some(name)) if refusal.starts_with(NO_REQUEST) => format!(
+                "its VMM was started by an older spore and does not know '{name}' of version {version} of the \
+                 control protocol: use that spore, or stop and start it with this one"
+            ),
+            _ => refusal,
+        }
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "response")]
@@ -49,10 +122,10 @@ pub enum Response {
     Ok {},
     /// The answer to [`Request::Status`].
     Status(Status),
-    /// The answer to [`Request::Layers`]: the disks in order.
+    /// The answer to [`Request::Layers`].
     Layers {
         /// Each disk's.
-        disks: Vec<DiskLayers>,
+        disks: BTreeMap<DeviceId, DiskLayers>,
     },
     /// The answer to [`Request::Freeze`]: it is done.
     Frozen {
@@ -70,8 +143,8 @@ pub enum Response {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskTop {
-    /// 0-based, in the plan's order.
-    pub disk: usize,
+    /// The disk.
+    pub disk: DeviceId,
     /// The inode number of its top.
     pub top: u64,
 }
@@ -101,8 +174,8 @@ pub struct Status {
     pub resets: u32,
     /// vCPUs that the guest has brought up.
     pub cpus_online: u32,
-    /// Each disk's engine and counters, in order.
-    pub disks: Vec<DiskStatus>,
+    /// Each disk's engine and counters.
+    pub disks: BTreeMap<DeviceId, DiskStatus>,
 }
 
 /// Counters of one block device since the VMM started.
@@ -118,4 +191,87 @@ pub struct DiskStatus {
     pub flushes: u64,
     /// Requests answered with VIRTIO_BLK_S_IOERR.
     pub errors: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_request() -> Vec<Request> {
+        let disk = DiskTop { disk: "/dev/vda".parse().unwrap(), top: 7 };
+        vec![
+            Request::Status {},
+            Request::PowerButton {},
+            Request::Reset {},
+            Request::Terminate {},
+            Request::Console {},
+            Request::Layers {},
+            Request::Freeze { disks: vec![disk.clone()] },
+            Request::Rebase { disk, format: DiskFormat::Raw },
+            Request::Wait {},
+        ]
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_written() {
+        for request in every_request() {
+            let line = request.to_line().unwrap();
+            let (end, line) = line.split_last().unwrap();
+            assert_eq!((*end, Request::from_line(line)), (b'\n', Ok(request)));
+        }
+    }
+
+    #[test]
+    fn what_has_not_changed_since_version_1_is_said_as_it_was() {
+        let lines: Vec<String> = every_request()
+            .iter()
+            .map(|request| String::from_utf8(request.to_line().unwrap()).unwrap())
+            .filter(|line| !line.contains("version"))
+            .collect();
+        let expected = ["power-button", "reset", "terminate", "console", "wait"];
+        assert_eq!(lines, expected.map(|name| format!("{{\"request\":\"{name}\"}}\n")));
+    }
+
+    #[test]
+    fn another_version_is_refused_in_one_line() {
+        for line in [
+            r#"{"request":"layers"}"#,
+            r#"{"request":"freeze","disks":[{"disk":0,"top":7}]}"#,
+            r#"{"request":"status","version":1}"#,
+            r#"{"request":"status","version":3}"#,
+            r#"{"request":"terminate","version":3}"#,
+            r#"{"request":"make-coffee","version":3,"milk":true}"#,
+        ] {
+            let refusal = Request::from_line(line.as_bytes()).unwrap_err();
+            assert!(refusal.contains("speaks version 2") && !refusal.contains('\n'), "{refusal}");
+            assert_eq!(Request::Layers {}.explain(refusal.clone()), refusal);
+        }
+        let known = Request::from_line(br#"{"request":"terminate","version":2}"#);
+        assert_eq!(known, Ok(Request::Terminate {}));
+    }
+
+    #[test]
+    fn what_an_older_vmm_does_not_understand_is_explained() {
+        // As version 1 says it.
+        let refusal = "not a request: unknown field `version`, there are no fields";
+        let told = Request::Layers {}.explain(refusal.to_owned());
+        assert!(told.contains("older spore") && told.contains("'layers' of version 2"), "{told}");
+        assert_eq!(Request::Terminate {}.explain(refusal.to_owned()), refusal);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for line in [
+            "",
+            "7",
+            "[]",
+            r#"{"request":"make-coffee","version":2}"#,
+            r#"{"request":"wait","milk":true}"#,
+            r#"{"request":"wait","version":"2"}"#,
+            r#"{"version":2}"#,
+        ] {
+            let refusal = Request::from_line(line.as_bytes()).unwrap_err();
+            assert!(refusal.starts_with(NO_REQUEST), "{line}: {refusal}");
+        }
+    }
 }

@@ -4,11 +4,12 @@
 mod common;
 
 use common::{guard, has_kvm};
-use sporevm::control::{Request, Response};
+use sporevm::control::{DiskTop, Request, Response};
 use sporevm::error::Kind;
 use sporevm::plan::{
-    BUILD, BootPlan, DiskFormat, DiskPlan, EndReason, Engine, LayerPlan, PLAN_FD, PlanFd, Ready,
-    ResetBy, SUBCOMMAND, Transport, VmPlan, VmReport,
+    BUILD, BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, EndReason,
+    Engine, LayerPlan, PLAN_FD, PlanFd, Ready, ResetBy, SUBCOMMAND, Transport, VmConfig, VmPlan,
+    VmReport,
 };
 use sporevm::sys::{fds, process};
 use std::fs::File;
@@ -75,6 +76,10 @@ fn memfd(content: &[u8]) -> File {
     file
 }
 
+fn disk_id() -> DeviceId {
+    "/dev/vda".parse().unwrap()
+}
+
 fn plan(disk: bool, first_io: bool) -> VmPlan {
     let volume_id = "vol-0123456789abcdef0".parse().unwrap();
     let layers = vec![LayerPlan { fd: PlanFd(DISK), format: DiskFormat::Raw }];
@@ -87,21 +92,27 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         engine: Engine::Auto,
         queues: 1,
     });
+    let disk =
+        disk.map(|disk| DeviceConfig { id: disk_id(), slot: 0, kind: DeviceKind::Disk(disk) });
+    let kind = DeviceKind::Entropy;
+    let entropy = DeviceConfig { id: "entropy".parse().unwrap(), slot: 1, kind };
     VmPlan {
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 3,
-        cpus: 2,
-        cpuid: Vec::new(),
-        memory: 32 << 20,
-        boot: BootPlan::Direct {
-            kernel: PlanFd(KERNEL),
-            initrd: None,
-            cmdline: String::new(),
-            menu: None,
-        },
-        transport: Transport::Mmio,
-        disks: disk.into_iter().collect(),
         uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
+        config: VmConfig {
+            cpus: 2,
+            memory: 32 << 20,
+            boot: BootPlan::Direct {
+                kernel: PlanFd(KERNEL),
+                initrd: None,
+                cmdline: String::new(),
+                menu: None,
+            },
+            chipset: Chipset { transport: Transport::Mmio },
+            devices: disk.into_iter().chain([entropy]).collect(),
+        },
+        cpuid: Vec::new(),
         console: PlanFd(CONSOLE),
         control: Some(PlanFd(CONTROL)),
         report: PlanFd(REPORT),
@@ -166,14 +177,22 @@ impl Vm {
     /// The stream that the answer comes on.
     fn send(&self, request: &Request) -> std::io::Result<UnixStream> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        stream.write_all(&line)?;
+        stream.write_all(&request.to_line().unwrap())?;
         Ok(stream)
     }
 
     fn ask(&self, request: &Request) -> Response {
-        let stream = self.send(request).unwrap();
+        Self::answer(self.send(request).unwrap())
+    }
+
+    /// The answer to a line that may be another version's.
+    fn ask_line(&self, line: &str) -> Response {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        Self::answer(stream)
+    }
+
+    fn answer(stream: UnixStream) -> Response {
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).unwrap();
         serde_json::from_str(&answer).unwrap()
@@ -296,6 +315,87 @@ fn a_reset_happens_in_the_same_process_and_terminate_ends_it() {
     assert!(reports.iter().filter(|r| by(r)).count() >= 2);
     assert!(matches!(reports.last(), Some(VmReport::Ended { reason: EndReason::Terminated, .. })));
     assert!(!vm.console().contains("never"), "no instruction runs after the reset register");
+}
+
+#[test]
+fn devices_are_asked_for_by_name_wherever_they_are() {
+    if !has_kvm() {
+        return;
+    }
+    for transport in [Transport::Mmio, Transport::Pci] {
+        // Another order, and slots with gaps between them.
+        let mut plan = plan(true, false);
+        plan.config.chipset.transport = transport;
+        plan.config.devices.reverse();
+        plan.config.devices[0].slot = 5;
+        plan.config.devices[1].slot = 3;
+        let mut vm = launch(&elf(&SPIN), &plan);
+        assert!(
+            matches!(vm.ready(), Ready::Running { engines } if engines.contains_key(&disk_id()))
+        );
+        let Response::Layers { disks } = vm.ask(&Request::Layers {}) else { panic!("no layers") };
+        assert_eq!(disks.keys().collect::<Vec<_>>(), [&disk_id()]);
+        let Response::Status(status) = vm.ask(&Request::Status {}) else { panic!("no status") };
+        assert_eq!(status.disks.keys().collect::<Vec<_>>(), [&disk_id()]);
+        let top = disks[&disk_id()].top;
+        let disk = DiskTop { disk: "/dev/vdb".parse().unwrap(), top };
+        let Response::Error { message } =
+            vm.ask(&Request::Rebase { disk, format: DiskFormat::Raw })
+        else {
+            panic!("a disk that is not there");
+        };
+        assert!(message.contains("no disk /dev/vdb"), "{message}");
+        drop(vm);
+        if transport == Transport::Pci {
+            // The guest that looks at its disk drives no PCI.
+            continue;
+        }
+        let mut vm = launch(sporevm::demo::KERNEL, &plan);
+        let (reason, message) = vm.reason();
+        assert_eq!(reason, EndReason::GuestPoweroff, "{message}\n{}", vm.console());
+        assert!(vm.console().contains("written, flushed, read back"), "{}", vm.console());
+    }
+}
+
+#[test]
+fn a_plan_with_two_devices_of_one_name_or_slot_is_refused() {
+    if !has_kvm() {
+        return;
+    }
+    let refused = |change: &dyn Fn(&mut VmPlan), why: &str| {
+        let mut plan = plan(true, false);
+        change(&mut plan);
+        let Ready::Failed { message, .. } = launch(&elf(&SPIN), &plan).ready() else {
+            panic!("it runs");
+        };
+        assert!(message.contains(why) && !message.contains('\n'), "{message}");
+    };
+    refused(&|plan| plan.config.devices[1].id = disk_id(), "two devices are named /dev/vda");
+    refused(&|plan| plan.config.devices[1].slot = 0, "/dev/vda and entropy are both in slot 0");
+    refused(&|plan| plan.config.devices[1].slot = 19, "device entropy is in slot 19");
+}
+
+#[test]
+fn a_spore_of_another_version_is_told_so_and_can_end_the_machine() {
+    if !has_kvm() {
+        return;
+    }
+    let mut vm = launch(&elf(&SPIN), &plan(true, false));
+    vm.ready();
+    for line in [
+        r#"{"request":"status"}"#,
+        r#"{"request":"freeze","disks":[{"disk":0,"top":1}]}"#,
+        r#"{"request":"status","version":3}"#,
+        r#"{"request":"dream","version":3,"of":"sheep"}"#,
+    ] {
+        let Response::Error { message } = vm.ask_line(&format!("{line}\n")) else {
+            panic!("{line}")
+        };
+        assert!(message.contains("speaks version 2") && !message.contains('\n'), "{message}");
+    }
+    // As version 1 said it.
+    assert_eq!(vm.ask_line("{\"request\":\"terminate\"}\n"), Response::Ok {});
+    assert_eq!(vm.reason().0, EndReason::Terminated);
 }
 
 #[test]

@@ -49,9 +49,8 @@ pub fn drive(data: &[u8]) {
 
 /// Requests.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let requests = [Request::Terminate {}, Request::Wait {}, Request::Console {}];
-    let line = |request: &Request| [&serde_json::to_vec(request).unwrap()[..], b"\n"].concat();
-    let all: Vec<Vec<u8>> = requests.iter().map(line).collect();
+    let requests = [Request::Layers {}, Request::Terminate {}, Request::Wait {}, Request::Console {}];
+    let all: Vec<Vec<u8>> = requests.iter().map(|request| request.to_line().unwrap()).collect();
     let mut seeds: Vec<Vec<u8>> = all.iter().map(|line| [&[200], &line[..]].concat()).collect();
     seeds.push([&[7], &all.concat()[..], b"typed"].concat());
     seeds

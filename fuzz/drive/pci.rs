@@ -65,7 +65,7 @@ pub fn drive(data: &[u8]) {
     let on_start: ThreadStart = Arc::new(|_| Ok(()));
     let function = PciTransport::new(device, handlers, ram.clone(), base, ends, notices, &on_start);
     let function = function.unwrap();
-    let root = PciRoot::new(vec![function.clone()]).unwrap();
+    let root = PciRoot::new([(0, function.clone() as _)]).unwrap();
     let ports = ConfigPorts::new(root.clone(), ResetControl(Arc::new(NoPower)));
     let mut memory = Bus::default();
     memory.insert(PCI_ECAM, PCI_ECAM_LEN, Arc::new(Ecam(root.clone()))).unwrap();

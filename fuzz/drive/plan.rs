@@ -1,6 +1,9 @@
 //! The plan that a VMM is given, in postcard's format.
 
-use sporevm::plan::{BootPlan, DiskFormat, DiskPlan, Engine, LayerPlan, PlanFd, Transport, VmPlan};
+use sporevm::plan::{
+    BootPlan, Chipset, DeviceConfig, DeviceKind, DiskFormat, DiskPlan, Engine, LayerPlan, PlanFd, Transport,
+    VmConfig, VmPlan,
+};
 
 /// Read it; what is read is written and read again.
 pub fn drive(data: &[u8]) {
@@ -24,13 +27,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let plan = VmPlan {
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 3,
-        cpus: 2,
-        cpuid: vec![],
-        memory: 32 << 20,
-        boot: BootPlan::Direct { kernel: PlanFd(10), initrd: None, cmdline: "quiet".into(), menu: None },
-        transport: Transport::Mmio,
-        disks: vec![disk],
         uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
+        config: VmConfig {
+            cpus: 2,
+            memory: 32 << 20,
+            boot: BootPlan::Direct { kernel: PlanFd(10), initrd: None, cmdline: "quiet".into(), menu: None },
+            chipset: Chipset { transport: Transport::Mmio },
+            devices: vec![
+                DeviceConfig { id: "/dev/vda".parse().unwrap(), slot: 0, kind: DeviceKind::Disk(disk) },
+                DeviceConfig { id: "entropy".parse().unwrap(), slot: 1, kind: DeviceKind::Entropy },
+            ],
+        },
+        cpuid: vec![],
         console: PlanFd(11),
         control: Some(PlanFd(12)),
         report: PlanFd(13),

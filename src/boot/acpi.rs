@@ -7,7 +7,7 @@ use crate::mem::layout::{
     GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE, VIRTIO_GSIS,
     VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
-use crate::plan::Transport;
+use crate::plan::{Transport, VmConfig};
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion,
@@ -50,20 +50,20 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. There are so many virtio
-    /// devices: in the first of the [`VIRTIO_SLOTS`], or on a PCI bus, where the guest looks for itself.
-    pub fn new(cpus: u8, transport: Transport, virtio_devices: usize, base: u64) -> Self {
+    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. Virtio devices are in some of the
+    /// [`VIRTIO_SLOTS`], or on a PCI bus, where the guest looks for itself.
+    pub fn new(config: &VmConfig, base: u64) -> Self {
         let (bytes, each, pointers, rsdp) = Default::default();
         let mut tables = Self { bytes, each, pointers, rsdp, base };
-        let dsdt = tables.append(&dsdt(cpus, transport, virtio_devices.min(VIRTIO_SLOTS)));
+        let dsdt = tables.append(&dsdt(config));
         let fadt = tables.append(&fadt(dsdt));
         let fields = (fadt - base) as usize;
         for (offset, size) in [(DSDT, size_of::<u32>()), (X_DSDT, size_of::<u64>())] {
             tables.pointers.push(fields + offset..fields + offset + size);
         }
-        let madt = tables.append(&madt(cpus));
+        let madt = tables.append(&madt(config.cpus));
         let mut roots = vec![fadt, madt];
-        if transport == Transport::Pci {
+        if config.chipset.transport == Transport::Pci {
             roots.push(tables.append(&pci::mcfg()));
         }
         tables.root(&roots);
@@ -91,9 +91,9 @@ impl Tables {
 }
 
 /// All tables, the RSDP first, to be written at [`ACPI`].
-pub fn build(cpus: u8, transport: Transport, virtio_devices: usize) -> Vec<u8> {
+pub fn build(config: &VmConfig) -> Vec<u8> {
     let base = ACPI + RSDP_ROOM as u64;
-    let Tables { bytes, rsdp, .. } = Tables::new(cpus, transport, virtio_devices, base);
+    let Tables { bytes, rsdp, .. } = Tables::new(config, base);
     let mut all = rsdp;
     all.resize(RSDP_ROOM, 0);
     all.extend(bytes);
@@ -136,10 +136,11 @@ fn madt(cpus: u8) -> impl Aml {
     madt
 }
 
-fn dsdt(cpus: u8, transport: Transport, virtio_slots: usize) -> impl Aml {
-    let mut devices: Vec<_> = (0..cpus).map(processor).collect();
-    match transport {
-        Transport::Mmio => devices.extend((0..virtio_slots).map(virtio)),
+fn dsdt(config: &VmConfig) -> impl Aml {
+    let mut devices: Vec<_> = (0..config.cpus).map(processor).collect();
+    let slots = config.devices.iter().map(|device| usize::from(device.slot));
+    match config.chipset.transport {
+        Transport::Mmio => devices.extend(slots.filter(|slot| *slot < VIRTIO_SLOTS).map(virtio)),
         Transport::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
     }
     devices.extend([com1(), power_button(), event_device(), panic_device()]);
@@ -270,6 +271,7 @@ fn panic_device() -> Encoded {
 mod tests {
     use super::*;
     use crate::boot::source::{u32_at, u64_at};
+    use crate::boot::tests::machine;
     use crate::mem::layout::ACPI_END;
 
     /// The table at a physical address, its checksum verified.
@@ -291,12 +293,12 @@ mod tests {
 
     #[test]
     fn the_largest_machines_tables_fit() {
-        assert!(build(64, Transport::Mmio, VIRTIO_SLOTS).len() as u64 <= ACPI_END - ACPI);
+        assert!(build(&machine(64, Transport::Mmio, VIRTIO_SLOTS)).len() as u64 <= ACPI_END - ACPI);
     }
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-        let bytes = build(2, Transport::Mmio, 3);
+        let bytes = build(&machine(2, Transport::Mmio, 3));
         assert_eq!(&bytes[..8], b"RSD PTR ");
         assert_eq!(bytes[..20].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
         assert_eq!(bytes[..36].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
@@ -310,7 +312,7 @@ mod tests {
 
     #[test]
     fn there_is_an_entry_for_every_processor() {
-        let bytes = build(64, Transport::Mmio, 1);
+        let bytes = build(&machine(64, Transport::Mmio, 1));
         let madt = find(&bytes, b"APIC");
         assert_eq!(madt.len(), 44 + 64 * 8 + 12);
         let ids: Vec<u8> = madt[44..][..64 * 8].chunks_exact(8).map(|entry| entry[3]).collect();
@@ -320,21 +322,21 @@ mod tests {
     #[test]
     fn there_is_a_device_for_every_used_slot_and_no_other() {
         let count = |bytes: &[u8]| bytes.windows(8).filter(|w| *w == b"LNRO0005").count();
-        assert_eq!(count(&build(1, Transport::Mmio, 0)), 0);
-        assert_eq!(count(&build(1, Transport::Mmio, 3)), 3);
-        assert_eq!(count(&build(1, Transport::Mmio, VIRTIO_SLOTS + 1)), VIRTIO_SLOTS);
+        assert_eq!(count(&build(&machine(1, Transport::Mmio, 0))), 0);
+        assert_eq!(count(&build(&machine(1, Transport::Mmio, 3))), 3);
+        assert_eq!(count(&build(&machine(1, Transport::Mmio, VIRTIO_SLOTS + 1))), VIRTIO_SLOTS);
     }
 
     #[test]
     fn a_machine_with_pci_says_where_and_has_no_other_slots() {
-        let bytes = build(1, Transport::Pci, 3);
+        let bytes = build(&machine(1, Transport::Pci, 3));
         let mcfg = find(&bytes, b"MCFG");
         assert_eq!((mcfg.len(), u64_at(mcfg, 44)), (60, Some(crate::mem::layout::PCI_ECAM)));
         assert_eq!(mcfg[52..56], [0; 4], "segment 0, bus 0 to bus 0");
         assert!(!bytes.windows(8).any(|w| w == b"LNRO0005"));
         let pnp0a08 = [0x41, 0xd0, 0x0a, 0x08];
         assert!(bytes.windows(4).any(|w| w == pnp0a08));
-        let mmio = build(1, Transport::Mmio, 3);
+        let mmio = build(&machine(1, Transport::Mmio, 3));
         assert!(!mmio.windows(4).any(|w| w == pnp0a08 || w == b"MCFG"));
     }
 }

@@ -7,7 +7,7 @@ use super::{acpi, smbios};
 use crate::error::Result;
 use crate::mem::layout::{COM1_PORT, KVM_IDENTITY_MAP, PAGE, VIRTIO_BASE, VIRTIO_STRIDE};
 use crate::mem::ram;
-use crate::plan::{Transport, VmPlan};
+use crate::plan::{Transport, VmConfig, VmPlan};
 use std::fmt::Write;
 
 /// An item's selector, and its bytes.
@@ -38,19 +38,19 @@ const RSDP_EXTENDED_CHECKSUM: u32 = 32;
 /// Where a table has its checksum. (5.2.6)
 const TABLE_CHECKSUM: u32 = 9;
 
-/// Everything that firmware asks for on the machine of `plan`, which has so many virtio devices, disks first.
+/// Everything that firmware asks for on the machine of `plan`.
 ///
 /// # Errors
 /// `plan.uuid` is not a UUID.
-pub fn items(plan: &VmPlan, virtio_devices: usize) -> Result<Vec<Item>> {
-    let cpus = u16::from(plan.cpus).to_le_bytes().to_vec();
+pub fn items(plan: &VmPlan) -> Result<Vec<Item>> {
+    let cpus = u16::from(plan.config.cpus).to_le_bytes().to_vec();
     let mut items = vec![
         (SIGNATURE, b"QEMU".to_vec()),
         (ID, FEATURES.to_le_bytes().to_vec()),
         (NB_CPUS, cpus.clone()),
         (MAX_CPUS, cpus),
     ];
-    let files = files(plan, virtio_devices)?;
+    let files = files(plan)?;
     let mut directory = (files.len() as u32).to_be_bytes().to_vec();
     for ((name, bytes), selector) in files.into_iter().zip(FILES..) {
         directory.extend((bytes.len() as u32).to_be_bytes());
@@ -63,14 +63,14 @@ pub fn items(plan: &VmPlan, virtio_devices: usize) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn files(plan: &VmPlan, virtio_devices: usize) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let tables = acpi::Tables::new(plan.cpus, plan.transport, virtio_devices, 0);
+fn files(plan: &VmPlan) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let tables = acpi::Tables::new(&plan.config, 0);
     let script = script(&tables);
     let structures = smbios::structures(plan)?;
     let port = u64::from(COM1_PORT).to_le_bytes().to_vec();
     Ok(vec![
-        ("bootorder", boot_order(plan.transport, plan.disks.len()).into_bytes()),
-        ("etc/e820", e820(plan.memory)),
+        ("bootorder", boot_order(&plan.config).into_bytes()),
+        ("etc/e820", e820(plan.config.memory)),
         (RSDP_FILE, tables.rsdp),
         (TABLES_FILE, tables.bytes),
         ("etc/table-loader", script),
@@ -89,11 +89,12 @@ fn file_name(name: &str) -> [u8; NAME] {
 
 /// The disks in their order: of those in memory, SeaBIOS finds the last one first. (bootprio_find_mmio_device and
 /// bootprio_find_pci_device in SeaBIOS)
-fn boot_order(transport: Transport, disks: usize) -> String {
-    (0..disks as u64).fold(String::new(), |mut order, slot| {
+fn boot_order(config: &VmConfig) -> String {
+    config.disks().fold(String::new(), |mut order, (device, _)| {
+        let slot = u64::from(device.slot);
         let base = VIRTIO_BASE + slot * VIRTIO_STRIDE;
         // Writing to a string does not fail.
-        let _ = match transport {
+        let _ = match config.chipset.transport {
             Transport::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0"),
             // Device 0 is the host bridge.
             Transport::Pci => writeln!(order, "/pci@i0cf8/scsi@{:x}/disk@0,0", slot + 1),
@@ -165,7 +166,8 @@ fn script(tables: &acpi::Tables) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::boot::source::{u32_at, u64_at};
-    use crate::boot::tests::plan;
+    use crate::boot::tests::{machine, plan};
+    use crate::plan::{DeviceConfig, DeviceKind, DiskPlan};
     use std::collections::HashMap;
 
     fn text(field: &[u8]) -> String {
@@ -225,27 +227,50 @@ mod tests {
 
     #[test]
     fn loaded_by_the_script_the_tables_are_what_is_built_for_their_address() {
-        let plan = plan(64 << 20);
-        let files = files_of(&items(&plan, 4).unwrap());
+        let config = machine(2, Transport::default(), 4);
+        let plan = VmPlan { config, ..plan(64 << 20) };
+        let files = files_of(&items(&plan).unwrap());
         let base = 0x3ff_0000;
         let loaded = load(&files, &[(RSDP_FILE, 0xf_5000), (TABLES_FILE, base)]);
-        let expected = acpi::Tables::new(plan.cpus, plan.transport, 4, base);
+        let expected = acpi::Tables::new(&plan.config, base);
         assert_eq!(loaded[TABLES_FILE], expected.bytes);
         assert_eq!(loaded[RSDP_FILE], expected.rsdp);
         assert_eq!(u64_at(&loaded[RSDP_FILE], acpi::RSDP_XSDT).unwrap() & !0xffff, base);
     }
 
+    /// A machine with so many disks, behind its entropy device.
+    fn disks(transport: Transport, count: u8) -> VmConfig {
+        let mut config = machine(1, transport, 0);
+        let disk = |slot: u8| DeviceConfig {
+            id: format!("disk{slot}").parse().unwrap(),
+            slot,
+            kind: DeviceKind::Disk(DiskPlan {
+                volume_id: "vol-0123456789abcdef0".parse().unwrap(),
+                read_only: false,
+                layers: vec![],
+                hold: None,
+                engine: Default::default(),
+                queues: 1,
+                limits: Default::default(),
+            }),
+        };
+        let kind = DeviceKind::Entropy;
+        config.devices.push(DeviceConfig { id: "rng".parse().unwrap(), slot: count, kind });
+        config.devices.extend((0..count).map(disk));
+        config
+    }
+
     #[test]
     fn disks_boot_in_the_plans_order() {
         assert_eq!(
-            boot_order(Transport::Mmio, 2),
+            boot_order(&disks(Transport::Mmio, 2)),
             "/virtio-mmio@00000000d0000000/disk@0,0\n/virtio-mmio@00000000d0001000/disk@0,0\n"
         );
         assert_eq!(
-            boot_order(Transport::Pci, 2),
+            boot_order(&disks(Transport::Pci, 2)),
             "/pci@i0cf8/scsi@1/disk@0,0\n/pci@i0cf8/scsi@2/disk@0,0\n"
         );
-        assert_eq!(boot_order(Transport::Mmio, 0), "");
+        assert_eq!(boot_order(&disks(Transport::Mmio, 0)), "");
     }
 
     #[test]
@@ -263,7 +288,7 @@ mod tests {
 
     #[test]
     fn smbios_has_its_anchor_and_structures_apart() {
-        let files = files_of(&items(&plan(64 << 20), 1).unwrap());
+        let files = files_of(&items(&plan(64 << 20)).unwrap());
         let (anchor, tables) =
             (&files["etc/smbios/smbios-anchor"], &files["etc/smbios/smbios-tables"]);
         assert_eq!((anchor.len(), &anchor[..5]), (24, &b"_SM3_"[..]));

@@ -31,7 +31,7 @@ use std::ops::Range;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Load a kernel (ELF vmlinux or bzImage) and an initial ramdisk into RAM that is all zero (fresh, or
-/// [`ram::clear`]ed), and describe the machine, which has so many virtio devices.
+/// [`ram::clear`]ed), and describe the plan's machine.
 ///
 /// An ELF is entered at its physical entry point with a zero page in rsi, which is what a bzImage's own
 /// decompressor does too; a bzImage is unpacked first, which takes long: registration does it once.
@@ -44,7 +44,6 @@ pub fn load(
     initrd: Option<&File>,
     cmdline: &str,
     plan: &VmPlan,
-    virtio_devices: usize,
     ram: &GuestRam,
 ) -> Result<EntryState> {
     let (elf, extent, header) = load_kernel(Source::file(kernel)?, ram)?;
@@ -57,12 +56,12 @@ pub fn load(
     }
     cmdline::write(cmdline, ram)?;
     entry::write_tables(elf.mode, ram)?;
-    mptable::write(plan.cpus, ram)?;
+    mptable::write(plan.config.cpus, ram)?;
     let put = |bytes: &[u8], at| {
         ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the boot parameters")
     };
     put(params.as_bytes(), ZERO_PAGE)?;
-    put(&acpi::build(plan.cpus, plan.transport, virtio_devices), ACPI)?;
+    put(&acpi::build(&plan.config), ACPI)?;
     put(&smbios::build(plan)?, SMBIOS)?;
     put(&reset::vector(), RESET_VECTOR)?;
     Ok(EntryState::new(elf.mode, elf.entry, BOOT_STACK, ZERO_PAGE))

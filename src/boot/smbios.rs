@@ -72,7 +72,7 @@ fn describe_system(table: &mut Table, plan: &VmPlan, uuid: [u8; 16]) {
     // Chassis (7.4): of another kind, all states unknown.
     let chassis = [1, 1, 0, 0, 0, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     table.add(3, CHASSIS, &chassis, &[MAKER]);
-    describe_processor(table, plan.cpus);
+    describe_processor(table, plan.config.cpus);
     // OEM strings (7.12).
     let strings =
         [format!("spore.instance={instance}"), format!("spore.index={}", plan.launch_index)];
@@ -102,10 +102,10 @@ fn describe_memory(table: &mut Table, plan: &VmPlan) {
     array.extend(0x8000_0000u32.to_le_bytes()); // see the extended capacity
     array.extend(NO_ERROR_INFORMATION.to_le_bytes());
     array.extend(1u16.to_le_bytes());
-    array.extend(plan.memory.to_le_bytes());
+    array.extend(plan.config.memory.to_le_bytes());
     table.add(16, MEMORY_ARRAY, &array, &[]);
 
-    let mib = plan.memory >> 20;
+    let mib = plan.config.memory >> 20;
     let mut device = Vec::new();
     for field in [MEMORY_ARRAY, NO_ERROR_INFORMATION, NO_HANDLE, NO_HANDLE] {
         device.extend(field.to_le_bytes()); // array; error information; widths unknown
@@ -117,7 +117,7 @@ fn describe_memory(table: &mut Table, plan: &VmPlan) {
     device.extend([0; 8]); // speed and voltages unknown
     table.add(17, 0x1100, &device, &["DIMM 0", MAKER]);
 
-    for (n, (start, len)) in ram::ranges(plan.memory).enumerate() {
+    for (n, (start, len)) in ram::ranges(plan.config.memory).enumerate() {
         let mut range = vec![0xff; 8]; // see the extended addresses
         range.extend(MEMORY_ARRAY.to_le_bytes());
         range.push(1);

@@ -1,26 +1,38 @@
 use super::*;
 use crate::mem::layout::{CMDLINE, HIGH_RAM};
-use crate::plan::{BootPlan, PlanFd};
+use crate::plan::{BootPlan, Chipset, DeviceConfig, DeviceKind, PlanFd, Transport, VmConfig};
 use proptest::prelude::*;
 use source::{u32_at, u64_at};
 use std::io::Write;
 
-/// A plan with this much memory.
-pub fn plan(memory: u64) -> VmPlan {
-    VmPlan {
-        instance_id: "i-0123456789abcdef0".parse().unwrap(),
-        launch_index: 2,
-        cpuid: Vec::new(),
-        cpus: 2,
-        memory,
+/// A machine with so many devices, in slots from 0 on.
+pub fn machine(cpus: u8, transport: Transport, devices: usize) -> VmConfig {
+    let device = |slot: usize| DeviceConfig {
+        id: format!("rng{slot}").parse().unwrap(),
+        slot: slot as u8,
+        kind: DeviceKind::Entropy,
+    };
+    VmConfig {
+        cpus,
+        memory: 64 << 20,
         boot: BootPlan::Direct {
             kernel: PlanFd(4),
             initrd: None,
             cmdline: String::new(),
             menu: None,
         },
-        transport: Default::default(),
-        disks: Vec::new(),
+        chipset: Chipset { transport },
+        devices: (0..devices).map(device).collect(),
+    }
+}
+
+/// A plan with this much memory.
+pub fn plan(memory: u64) -> VmPlan {
+    VmPlan {
+        instance_id: "i-0123456789abcdef0".parse().unwrap(),
+        launch_index: 2,
+        config: VmConfig { memory, ..machine(2, Transport::default(), 1) },
+        cpuid: Vec::new(),
         uuid: "ec2d1e7a-0000-4000-8000-0123456789ab".into(),
         console: PlanFd(5),
         control: None,
@@ -117,7 +129,7 @@ fn an_elf_its_unpacked_form_and_a_bzimage_of_it_load_alike() {
     let unpacked = unpack(&file(&small_bzimage())).unwrap();
     for kernel in [small_elf(), unpacked.elf, small_bzimage()] {
         let ram = ram::create(16 << 20).unwrap();
-        let entry = load(&file(&kernel), None, "console=ttyS0", &plan(16 << 20), 1, &ram).unwrap();
+        let entry = load(&file(&kernel), None, "console=ttyS0", &plan(16 << 20), &ram).unwrap();
         assert_eq!((entry.rip, entry.rsi, entry.rsp), (0x10_0300, ZERO_PAGE, BOOT_STACK));
         check_loaded(&ram);
         let mut cmdline = [0xff; 14];
@@ -170,7 +182,7 @@ fn a_kernel_for_i386_is_entered_in_its_own_mode() {
     for kernel in [small_elf32(), unpacked.elf, packed] {
         unpack::check(&kernel).unwrap();
         let ram = ram::create(16 << 20).unwrap();
-        let entry = load(&file(&kernel), None, "", &plan(16 << 20), 1, &ram).unwrap();
+        let entry = load(&file(&kernel), None, "", &plan(16 << 20), &ram).unwrap();
         assert_eq!((entry.mode, entry.rip), (Mode::Protected, 0x10_0300));
         let mut got = vec![0; 0x3000];
         ram.read_slice(&mut got, GuestAddress(LOADS[0].1)).unwrap();
@@ -191,7 +203,7 @@ fn the_ramdisk_lies_at_the_top_of_memory_and_the_zero_page_says_where() {
     let ram = ram::create(16 << 20).unwrap();
     let initrd: Vec<u8> = (0..5000).map(|n| n as u8).collect();
     let (kernel, initrd_file) = (file(&small_elf()), file(&initrd));
-    load(&kernel, Some(&initrd_file), "", &plan(16 << 20), 1, &ram).unwrap();
+    load(&kernel, Some(&initrd_file), "", &plan(16 << 20), &ram).unwrap();
     let mut page = [0; 4096];
     ram.read_slice(&mut page, GuestAddress(ZERO_PAGE)).unwrap();
     let (image, size) = (u32_at(&page, 0x218).unwrap(), u32_at(&page, 0x21c).unwrap());
@@ -208,18 +220,18 @@ fn a_ramdisk_that_does_not_fit_is_refused() {
     for len in [15 << 20, 17 << 20, 1 << 40] {
         let initrd = file(b"");
         initrd.set_len(len).unwrap();
-        let said = message(load(&kernel, Some(&initrd), "", &plan(16 << 20), 1, &ram));
+        let said = message(load(&kernel, Some(&initrd), "", &plan(16 << 20), &ram));
         assert!(said.contains("initial ramdisk") && said.contains("--memory"), "{said}");
     }
     let empty = file(b"");
-    assert!(load(&kernel, Some(&empty), "", &plan(16 << 20), 1, &ram).is_ok());
+    assert!(load(&kernel, Some(&empty), "", &plan(16 << 20), &ram).is_ok());
 }
 
 #[test]
 fn a_kernel_larger_than_memory_is_refused() {
     let ram = ram::create(16 << 20).unwrap();
     let kernel = elf(0x10_0000, &[(0x1000, 0x10_0000, 0x1000, 64 << 20)], 0x2000);
-    let said = message(load(&file(&kernel), None, "", &plan(16 << 20), 1, &ram));
+    let said = message(load(&file(&kernel), None, "", &plan(16 << 20), &ram));
     assert!(said.contains("65 MiB") && said.contains("--memory"), "{said}");
 }
 
@@ -334,7 +346,7 @@ proptest! {
         let kernel = file(&bytes);
         let _ = unpack(&kernel);
         let ram = ram::create(16 << 20).unwrap();
-        let _ = load(&kernel, None, "", &plan(16 << 20), 1, &ram);
+        let _ = load(&kernel, None, "", &plan(16 << 20), &ram);
     }
 
     #[test]
@@ -351,7 +363,7 @@ proptest! {
 #[test]
 fn a_plan_for_5_gib_tells_the_guest_of_all_of_it() {
     let ram = ram::create(5 << 30).unwrap();
-    load(&file(&small_elf()), None, "", &plan(5 << 30), 1, &ram).unwrap();
+    load(&file(&small_elf()), None, "", &plan(5 << 30), &ram).unwrap();
     let mut page = [0; 4096];
     ram.read_slice(&mut page, GuestAddress(ZERO_PAGE)).unwrap();
     let last = 0x2d0 + (usize::from(page[0x1e8]) - 1) * 20;

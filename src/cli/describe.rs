@@ -172,7 +172,8 @@ fn disks(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, Str
             }
             Disk::Ephemeral(disk) => format!("{} {}", disk.device_name, disk.virtual_name),
         };
-        let live = status.and_then(|status| status.disks.get(n));
+        let id = instance.device_of(disk).ok();
+        let live = id.and_then(|id| status?.disks.get(&id));
         let engine = live.map(|disk| disk.engine).or(instance.spore.engines.get(n).copied());
         line.extend(engine.map(|engine| format!(", {}", text(json!(engine)))));
         line.extend(live.map(io));

@@ -59,7 +59,8 @@ pub fn attach(
         ));
     }
     crate::image::catalog::check_device_name(device)?;
-    if it.block_device_mappings.iter().any(|m| m.device_name == device) {
+    let mapped = it.block_device_mappings.iter().any(|m| m.device_name == device);
+    if mapped || it.spore.ephemeral.iter().any(|e| e.device_name == device) {
         return Err(Error::refused(
             Code::InvalidParameterValue,
             format!("{device} of {} is taken; choose another device name", it.instance_id),

@@ -39,9 +39,7 @@ fn talk(
     let mut stream = UnixStream::connect(&path).or_fail(doing)?;
     stream.set_read_timeout(Some(PATIENCE)).or_fail(doing)?;
     stream.set_write_timeout(Some(PATIENCE)).or_fail(doing)?;
-    let mut line = serde_json::to_vec(request).or_fail(doing)?;
-    line.push(b'\n');
-    send(&mut stream, &line, fds).or_fail(doing)?;
+    send(&mut stream, &request.to_line()?, fds).or_fail(doing)?;
     let response = match request {
         // What follows the line belongs to the console: read not one byte more.
         Request::Console {} => byte_by_byte(&mut stream),
@@ -51,7 +49,9 @@ fn talk(
     stream.set_read_timeout(None).or_fail(doing)?;
     stream.set_write_timeout(None).or_fail(doing)?;
     match serde_json::from_slice(&response).or_fail(doing)? {
-        Response::Error { message } => Err(Error::failure(format!("{}: {message}", dir.id()))),
+        Response::Error { message } => {
+            Err(Error::failure(format!("{}: {}", dir.id(), request.explain(message))))
+        }
         response => Ok((response, stream)),
     }
 }

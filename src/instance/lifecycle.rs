@@ -107,7 +107,7 @@ fn bring_up(
     let spawned = spawn::spawn(dir, prepared)?;
     let pid = spawned.pid;
     let engines = spawned.await_ready(dir)?;
-    reap::came_up(&mut locked.record, Some(pid), engines);
+    reap::came_up(&mut locked.record, Some(pid), &engines);
     dir::save(locked)
 }
 

@@ -9,8 +9,13 @@ use super::pv::{self, Layers};
 use super::supply;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
-use crate::plan::{BootPlan, DiskFormat, DiskPlan, LayerPlan, PLAN_FD, PlanFd, PvGrub, VmPlan};
-use crate::record::instance::{CpuOptions, Instance, MappedVolume, Mapping, Record, Spore, State};
+use crate::plan::{
+    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, LayerPlan,
+    PLAN_FD, PlanFd, PvGrub, VmConfig, VmPlan,
+};
+use crate::record::instance::{
+    CpuOptions, Disk, Instance, MappedVolume, Mapping, Record, Spore, State,
+};
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
 use rustix::fs::Mode;
@@ -19,6 +24,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+
+/// What the entropy device is called.
+const ENTROPY: &str = "entropy";
 
 /// Most request queues of a disk: more vCPUs share them.
 const MAX_QUEUES: u16 = 4;
@@ -196,7 +204,7 @@ pub fn open(
     record.instance.spore.console_start =
         console.metadata().or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?.len();
     let instance = record.instance.clone();
-    let mut disks = Vec::new();
+    let mut devices = Vec::new();
     let mut root = None;
     for mapping in &instance.block_device_mappings {
         let opened =
@@ -204,12 +212,15 @@ pub fn open(
         if mapping.device_name == instance.root_device_name {
             root = Some(pv::layers(&opened)?);
         }
-        disks.push(open_disk(&mut fds, mapping, &instance, opened));
+        let id = instance.device_of(Disk::Volume(mapping))?;
+        devices.push((id, DeviceKind::Disk(open_disk(&mut fds, mapping, &instance, opened))));
     }
     for ephemeral in &instance.spore.ephemeral {
         let file = supply::ephemeral(dir, ephemeral)?;
-        disks.push(ephemeral_disk(&mut fds, file, &instance)?);
+        let id = instance.device_of(Disk::Ephemeral(ephemeral))?;
+        devices.push((id, DeviceKind::Disk(ephemeral_disk(&mut fds, file, &instance)?)));
     }
+    devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     let boot = boot(dir, &mut fds, record, root, entry)?;
     supply::release_instance_store(dir.store(), &mut record.instance)?;
     let (ready, ready_end) =
@@ -217,13 +228,15 @@ pub fn open(
     let plan = VmPlan {
         instance_id: instance.instance_id.clone(),
         launch_index: instance.ami_launch_index,
-        cpus: instance.cpu_options.core_count,
-        cpuid: host::cpuid().to_vec(),
-        memory: instance.spore.memory,
-        boot,
-        transport: instance.spore.transport,
-        disks,
         uuid: instance.spore.uuid.clone(),
+        config: VmConfig {
+            cpus: instance.cpu_options.core_count,
+            memory: instance.spore.memory,
+            boot,
+            chipset: Chipset { transport: instance.spore.transport },
+            devices: in_slots(devices),
+        },
+        cpuid: host::cpuid().to_vec(),
         console: fds.add(console),
         control: Some(fds.add(listen(dir)?)),
         report: fds.add(dir.open_report()?),
@@ -237,6 +250,12 @@ pub fn open(
     let group = (!limits.is_none()).then(|| cgroup::make(dir.id(), &limits)).transpose()?;
     record.instance.spore.control_group.clone_from(&group);
     Ok(Prepared { plan, fds, group, ready: ready.into() })
+}
+
+/// Devices in slots of their order.
+fn in_slots(devices: Vec<(DeviceId, DeviceKind)>) -> Vec<DeviceConfig> {
+    let device = |(slot, (id, kind))| DeviceConfig { id, slot, kind };
+    (0..=u8::MAX).zip(devices).map(device).collect()
 }
 
 /// What the VMM executes first: the firmware that boots the root device, a kernel, or what a boot menu says.

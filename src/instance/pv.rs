@@ -93,6 +93,7 @@ pub fn boot(
         initrd: ramdisk.map(|file| fds.add(file)),
         cmdline: found.command_line,
         menu: Some(Box::new(MenuPlan {
+            disk: instance.root_device_name.parse()?,
             reader: fds.add(child.into_socket()),
             boot,
             kernel_digest: found.kernel_digest,

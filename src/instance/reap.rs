@@ -8,11 +8,12 @@ use super::dir::{self, InstanceDir};
 use super::supply;
 use crate::error::Result;
 use crate::id::VolumeId;
-use crate::plan::{EndReason, Engine, VmReport};
+use crate::plan::{DeviceId, EndReason, Engine, VmReport};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Record, ShutdownBehavior, State, StateReason};
 use crate::store::Locked;
 use crate::store::journal::Cause;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long the record of a terminated instance can be seen, as on EC2.
@@ -131,7 +132,7 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
         let pending = locked.record.instance.state == State::Pending;
         if pending && started && locked.record.instance.spore.starts == 0 {
             // Its launcher did not wait. It was up all the same, and its volumes may have what it wrote.
-            came_up(&mut locked.record, None, Vec::new());
+            came_up(&mut locked.record, None, &BTreeMap::new());
         }
         let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
         let (state, reason) = settle(&locked.record, end);
@@ -142,7 +143,7 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
     }
     // Its launcher did not wait, or died: it is up once it says so.
     if started && locked.record.instance.state == State::Pending {
-        came_up(&mut locked.record, dir.recorded_pid(), Vec::new());
+        came_up(&mut locked.record, dir.recorded_pid(), &BTreeMap::new());
         dir::save(locked)?;
     }
     Ok(())
@@ -153,9 +154,11 @@ fn has_started(reports: &[VmReport]) -> bool {
     reports.iter().any(|report| matches!(report, VmReport::Started { .. }))
 }
 
-/// Mark a pending instance as running.
-pub fn came_up(record: &mut Record, pid: Option<u32>, engines: Vec<Engine>) {
+/// Mark a pending instance as running, with the engines of its disks if they are known.
+pub fn came_up(record: &mut Record, pid: Option<u32>, engines: &BTreeMap<DeviceId, Engine>) {
     let instance = &mut record.instance;
+    let engine = |disk| engines.get(&instance.device_of(disk).ok()?).copied();
+    let engines = instance.disks().map_while(engine).collect();
     instance.state = State::Running;
     instance.state_reason = None;
     instance.spore.pid = pid;

@@ -12,7 +12,7 @@ use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
 use crate::import::DATA;
 use crate::record::image::Snapshot;
-use crate::record::instance::State;
+use crate::record::instance::{Disk, State};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::{Durability, Store, beneath, fault};
 use crate::volume;
@@ -65,7 +65,10 @@ pub fn rebase(
         let _ = locked.owned().remove(&layer.file);
     }
     let (Some(instance), Some(dir)) = (running, dir) else { return Ok(()) };
-    let Some(disk) = instance.record.instance.disk_of(id) else { return Ok(()) };
+    let instance = &instance.record.instance;
+    let mapping = instance.block_device_mappings.iter().find(|m| m.ebs.volume_id == *id);
+    let Some(mapping) = mapping else { return Ok(()) };
+    let disk = instance.device_of(Disk::Volume(mapping))?;
     let ino = file.metadata().or_fail(doing)?.ino();
     let base_file =
         locked.owned().file(&base.file).or_fail(|| format!("open {}", link.display()))?;

@@ -13,13 +13,14 @@ use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::import::cancel;
-use crate::plan::VmReport;
+use crate::plan::{DeviceId, VmReport};
 use crate::record::image::Snapshot;
 use crate::record::instance::{Disk, Mapping, State};
 use crate::record::volume::Volume;
 use crate::snapshot::{self, Frozen, Pending, Wanted};
 use crate::store::{Locked, Store, beneath};
 use crate::volume::{self, open_chain};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -97,15 +98,14 @@ pub fn freeze(
 ) -> Result<(Vec<Begun>, Option<u64>)> {
     // Nobody starts, stops, attaches or detaches meanwhile.
     let instance = lifecycle::current(dir)?;
-    let disks = instance.record.instance.disks().enumerate();
-    let chosen: Vec<(usize, &Mapping, Wanted)> = disks
-        .filter_map(|(n, disk)| match disk {
-            Disk::Volume(mapping) => Some((n, mapping, wanted(mapping)?)),
+    let disks = instance.record.instance.disks();
+    let chosen: Vec<(&Mapping, Wanted)> = disks
+        .filter_map(|disk| match disk {
+            Disk::Volume(mapping) => Some((mapping, wanted(mapping)?)),
             Disk::InstanceStore | Disk::Ephemeral(_) => None,
         })
         .collect();
-    let lock =
-        |(_, mapping, _): &(usize, &Mapping, Wanted)| store.volumes().lock(&mapping.ebs.volume_id);
+    let lock = |(mapping, _): &(&Mapping, Wanted)| store.volumes().lock(&mapping.ebs.volume_id);
     let mut volumes = chosen.iter().map(lock).collect::<Result<Vec<_>>>()?;
     let before: Vec<Volume> = volumes.iter().map(|locked| locked.record.clone()).collect();
     let (frozen, pause_us) = match instance.record.instance.state {
@@ -114,7 +114,11 @@ pub fn freeze(
             (frozen.into_iter().map(|frozen| (frozen, None)).collect(), None)
         }
         State::Running => {
-            let disks: Vec<_> = chosen.iter().map(|(n, mapping, _)| (*n, *mapping)).collect();
+            let device = |(mapping, _): &(&Mapping, Wanted)| {
+                let id = instance.record.instance.device_of(Disk::Volume(mapping))?;
+                Ok((id, mapping.ebs.read_only))
+            };
+            let disks = chosen.iter().map(device).collect::<Result<Vec<_>>>()?;
             let (frozen, pause_us) = freeze_live(dir, &disks, &mut volumes)?;
             (frozen, Some(pause_us))
         }
@@ -122,8 +126,7 @@ pub fn freeze(
     };
     let mut begun = Vec::with_capacity(chosen.len());
     let together: Vec<(Frozen, Option<Live>)> = frozen;
-    for (((frozen, live), (_, _, wanted)), volume) in together.into_iter().zip(chosen).zip(&before)
-    {
+    for (((frozen, live), (_, wanted)), volume) in together.into_iter().zip(chosen).zip(&before) {
         begun.push(begin(store, volume, frozen, live, wanted)?);
     }
     Ok((begun, pause_us))
@@ -169,25 +172,26 @@ fn is_unchanged(dir: &Path, volume: &Volume) -> Result<bool> {
 
 type FrozenLive = (Vec<(Frozen, Option<Live>)>, u64);
 
-/// Fix the content of volumes that a VMM has open; `disks` are their places in its plan.
+/// Fix the content of volumes that a VMM has open as these disks; some it only reads.
 fn freeze_live(
     dir: &InstanceDir,
-    disks: &[(usize, &Mapping)],
+    disks: &[(DeviceId, bool)],
     volumes: &mut [Locked<Volume>],
 ) -> Result<FrozenLive> {
     let at_vmm = disk_layers(dir)?;
     let (mut tops, mut files, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
-    for (&(disk, mapping), locked) in disks.iter().zip(&mut *volumes) {
+    for ((disk, read_only), locked) in disks.iter().zip(&mut *volumes) {
         let unknown = || Error::failure(format!("the VMM of {} has no disk {disk}", dir.id()));
         let vmm = at_vmm.get(disk).ok_or_else(unknown)?;
         let new = next_top(locked, vmm.top)?;
         let volume = locked.record.clone();
         let layers = volume.layers[1..].to_vec();
         let mut live = None;
-        if !mapping.ebs.read_only {
+        if !read_only {
             let top = new.metadata().or_fail(|| "look at a new overlay")?.ino();
-            tops.push(DiskTop { disk, top: vmm.top });
-            live = Some(Live { disk: DiskTop { disk, top }, pid: dir.recorded_pid() });
+            tops.push(DiskTop { disk: disk.clone(), top: vmm.top });
+            live =
+                Some(Live { disk: DiskTop { disk: disk.clone(), top }, pid: dir.recorded_pid() });
             // The flock on `in-use` goes on; the overlay itself needs none.
             files.push(new);
         }
@@ -226,7 +230,7 @@ fn next_top(locked: &mut Locked<Volume>, top: u64) -> Result<File> {
     volume::push_layer(locked, size)
 }
 
-fn disk_layers(dir: &InstanceDir) -> Result<Vec<DiskLayers>> {
+fn disk_layers(dir: &InstanceDir) -> Result<BTreeMap<DeviceId, DiskLayers>> {
     match client::ask(dir, &Request::Layers {})?.0 {
         Response::Layers { disks } => Ok(disks),
         other => Err(Error::failure(format!("the VMM of {} answered {other:?}", dir.id()))),
@@ -275,7 +279,7 @@ fn await_seal(dir: &InstanceDir, live: &Live) -> Result<()> {
         if dir.recorded_pid() != live.pid {
             return Err(killed(dir));
         }
-        match disks.get(live.disk.disk) {
+        match disks.get(&live.disk.disk) {
             // Exchanged again: that was only possible once it was sealed.
             Some(disk) if disk.top != live.disk.top || disk.sealed => return Ok(()),
             Some(DiskLayers { error: Some(why), .. }) => {

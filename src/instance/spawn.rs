@@ -4,11 +4,12 @@ use super::cgroup;
 use super::dir::{InstanceDir, VMM_LOG};
 use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{BUILD, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
+use crate::plan::{BUILD, DeviceId, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
 use crate::sys::{fds, process};
 use crate::transfer::remote::helper::{beside, launcher};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -92,7 +93,7 @@ impl Spawned {
     ///
     /// # Errors
     /// Why it could not start, in its own words if it had any.
-    pub fn await_ready(self, dir: &InstanceDir) -> Result<Vec<Engine>> {
+    pub fn await_ready(self, dir: &InstanceDir) -> Result<BTreeMap<DeviceId, Engine>> {
         match read_line(&self.ready)? {
             Some(line) => match serde_json::from_slice(&line) {
                 Ok(Ready::Running { engines }) => Ok(engines),

@@ -1,7 +1,8 @@
 //! The record of an instance, in the shapes of EC2's API (DescribeInstances).
 
+use crate::error::Result;
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
-use crate::plan::{DiskLimits, Engine, SavedEnvironment, Transport};
+use crate::plan::{DeviceId, DiskLimits, Engine, SavedEnvironment, Transport};
 pub use crate::record::image::StateReason;
 use crate::record::image::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
 use serde::{Deserialize, Serialize};
@@ -181,10 +182,17 @@ impl Instance {
         root.into_iter().chain(volumes).chain(ephemeral)
     }
 
-    /// The place of a volume among [`Instance::disks`].
-    pub fn disk_of(&self, volume: &VolumeId) -> Option<usize> {
-        let is = |disk: Disk| matches!(disk, Disk::Volume(m) if m.ebs.volume_id == *volume);
-        self.disks().position(is)
+    /// What a VMM calls one of [`Instance::disks`].
+    ///
+    /// # Errors
+    /// The record has a device name that is none.
+    pub fn device_of(&self, disk: Disk<'_>) -> Result<DeviceId> {
+        match disk {
+            Disk::InstanceStore => &self.root_device_name,
+            Disk::Volume(mapping) => &mapping.device_name,
+            Disk::Ephemeral(ephemeral) => &ephemeral.device_name,
+        }
+        .parse()
     }
 
     /// True of the device of a root that goes with the VMM.

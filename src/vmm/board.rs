@@ -44,7 +44,7 @@ impl Board {
         ram: &GuestRam,
         entry: &Entry,
     ) -> Result<Self> {
-        let (cpus, most) = (plan.cpus, kvm.get_max_vcpus());
+        let (cpus, most) = (plan.config.cpus, kvm.get_max_vcpus());
         if cpus == 0 || usize::from(cpus) > most {
             return Err(Error::failure(format!(
                 "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"

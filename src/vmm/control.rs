@@ -274,7 +274,7 @@ impl Control {
 }
 
 fn take_request(client: &mut Client, line: &[u8], answer: &mut Answer<'_>) {
-    let response = match serde_json::from_slice::<Request>(line) {
+    let response = match Request::from_line(line) {
         Ok(request) => {
             let response = answer(&request, std::mem::take(&mut client.fds));
             match (&request, &response) {
@@ -285,7 +285,7 @@ fn take_request(client: &mut Client, line: &[u8], answer: &mut Answer<'_>) {
             // "Without answering more": the connection's end is the answer.
             response
         }
-        Err(error) => Response::Error { message: format!("not a request: {error}") },
+        Err(message) => Response::Error { message },
     };
     client.respond(&response);
 }
@@ -333,9 +333,12 @@ mod tests {
         client.write_all(b"\"reset\"}\n").unwrap();
         serve(&mut control);
         assert_eq!(reply(&client), "{\"response\":\"error\",\"message\":\"no\"}\n");
-        client.write_all(b"{\"request\":\"make-coffee\"}\n").unwrap();
+        client.write_all(b"{\"request\":\"make-coffee\",\"version\":2}\n").unwrap();
         serve(&mut control);
         assert!(reply(&client).contains("not a request"));
+        client.write_all(b"{\"request\":\"reset\",\"version\":3}\n").unwrap();
+        serve(&mut control);
+        assert!(reply(&client).contains("speaks version 2"));
     }
 
     #[test]
@@ -361,7 +364,7 @@ mod tests {
             .collect();
         assert_eq!(control.poll_fds().count(), 1 + MAX_CLIENTS);
         let mut asks = UnixStream::connect(&path).unwrap();
-        asks.write_all(b"{\"request\":\"status\"}\n").unwrap();
+        asks.write_all(b"{\"request\":\"status\",\"version\":2}\n").unwrap();
         serve(&mut control);
         serve(&mut control);
         assert_eq!(reply(&asks), "{\"response\":\"ok\"}\n");

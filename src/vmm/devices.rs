@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// A device with what serves its queues.
 pub struct NewDevice {
+    /// Where the guest finds it: [`plan::DeviceConfig::slot`].
+    pub slot: u8,
     /// What the guest sees.
     pub device: Arc<dyn Device>,
     /// One a queue.
@@ -48,10 +50,10 @@ pub struct Virtio {
 }
 
 impl Virtio {
-    /// Put the devices, in order, behind the transport. `on_start` is called first in each worker thread.
+    /// Put the devices, each in its slot, behind the transport. `on_start` is called first in each worker thread.
     ///
     /// # Errors
-    /// There are more than [`slots`], or KVM or the host refuses something.
+    /// A slot is beyond [`slots`] or taken twice, or KVM or the host refuses something.
     pub fn create(
         transport: plan::Transport,
         devices: Vec<NewDevice>,
@@ -72,10 +74,11 @@ impl Virtio {
         on_start: &ThreadStart,
     ) -> Result<Self> {
         let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
-        for (slot, NewDevice { device, handlers, notices }) in devices.into_iter().enumerate() {
-            let base = VIRTIO_BASE + slot as u64 * VIRTIO_STRIDE;
-            let irq = irqfd(vm, VIRTIO_GSIS[slot])?;
+        for NewDevice { slot, device, handlers, notices } in devices {
             let doing = || format!("create virtio slot {slot}");
+            let base = VIRTIO_BASE + u64::from(slot) * VIRTIO_STRIDE;
+            let gsi = VIRTIO_GSIS.get(usize::from(slot)).ok_or("there is none").or_fail(doing)?;
+            let irq = irqfd(vm, *gsi)?;
             let transport =
                 MmioTransport::new(device, handlers, ram.clone(), irq, notices, on_start);
             let transport = transport.or_fail(doing)?;
@@ -100,15 +103,15 @@ impl Virtio {
         let wiring = Arc::new(Wiring::new(vm.clone()));
         let host: Arc<dyn PciHost> = wiring.clone();
         let (mut transports, mut functions) =
-            (Vec::<Arc<dyn Transport>>::new(), Vec::<Arc<dyn Function>>::new());
-        for (slot, NewDevice { device, handlers, notices }) in (0u32..).zip(devices) {
-            let base = PCI_WINDOW as u32 + slot * BAR_LEN;
+            (Vec::<Arc<dyn Transport>>::new(), Vec::<(u8, Arc<dyn Function>)>::new());
+        for NewDevice { slot, device, handlers, notices } in devices {
+            let base = PCI_WINDOW as u32 + u32::from(slot) * BAR_LEN;
             let wires = wiring.wires(vectors(&*device))?;
             let ends = (wires, host.clone());
             let transport =
                 PciTransport::new(device, handlers, ram.clone(), base, ends, notices, on_start)?;
             transports.push(transport.clone());
-            functions.push(transport);
+            functions.push((slot, transport));
         }
         let (root, mut mmio) = (PciRoot::new(functions)?, Bus::default());
         mmio.insert(PCI_ECAM, PCI_ECAM_LEN, Arc::new(Ecam(root.clone())))?;

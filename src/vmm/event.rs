@@ -230,7 +230,10 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
                 uptime_ms: started.elapsed().as_millis() as u64,
                 resets,
                 cpus_online: machine.cpus_online(),
-                disks: machine.disks().map(|disk| disk.status()).collect(),
+                disks: machine
+                    .disks()
+                    .map(|disk| (disk.id.clone(), disk.device.status()))
+                    .collect(),
             });
         }
         Request::PowerButton {} => machine.power.press_button(),

@@ -19,11 +19,11 @@ use crate::mem::layout::{
     COM1_GSI, COM1_PORT, GED_GSI, PCI_CONFIG_LEN, PCI_CONFIG_PORT, PVPANIC_PORT,
 };
 use crate::mem::{GuestRam, ram};
-use crate::plan::{DiskPlan, Engine, VmPlan};
+use crate::plan::{DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, VmConfig, VmPlan};
 use crate::sys::fds;
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
-use crate::virtio::device::Handlers;
+use crate::virtio::device::{Device, Handlers};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::{Ending, ThreadStart};
@@ -41,6 +41,7 @@ use crate::vmm::sandbox::{Filters, Role};
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
 use kvm_ioctls::{Kvm, VmFd};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,9 +52,15 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_secs(2);
 
 /// A disk with the device in front of it.
-struct MachineDisk {
-    disk: Arc<dyn Disk>,
-    device: Arc<Blk>,
+pub struct MachineDisk {
+    /// What the plan calls it.
+    pub id: DeviceId,
+    /// Its content.
+    pub disk: Arc<dyn Disk>,
+    /// What the guest sees.
+    pub device: Arc<Blk>,
+    /// Its place among the plan's devices.
+    index: usize,
     /// Keeps others from using the volume.
     hold: Option<OwnedFd>,
 }
@@ -75,21 +82,17 @@ impl Bare {
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
     pub fn assemble(kvm: &Kvm, plan: VmPlan) -> Result<Self> {
-        let (disks, most) = (plan.disks.len(), devices::slots(plan.transport) - 1);
-        if disks > most {
-            return Err(Error::failure(format!(
-                "the plan has {disks} disks; a machine has room for {most}"
-            )));
-        }
-        let payload = Payload::take(&plan.boot)?;
-        let ram = ram::create(plan.memory)?;
-        // The entropy device comes after the disks.
-        let entry = payload.load(&plan, disks + 1, &ram)?;
+        let config = &plan.config;
+        let transport = config.chipset.transport;
+        config.check(devices::slots(transport))?;
+        let payload = Payload::take(&config.boot)?;
+        let ram = ram::create(config.memory)?;
+        let entry = payload.load(&plan, &ram)?;
         let board = Board::create(kvm, &plan, &payload, &ram, &entry)?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new()?), first_io));
         let vcpus = board.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
-        let filters = Filters::new(plan.transport, board.vm.as_raw_fd(), vcpus);
+        let filters = Filters::new(transport, board.vm.as_raw_fd(), vcpus);
         let filters = plan.sandbox.then_some(filters);
         Ok(Self { plan, payload, ram, entry, board, shared, filters })
     }
@@ -142,10 +145,10 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
-        let (disks, devices) = devices(open_disks(&plan, filters, report)?, report);
+        let (disks, devices) = open_devices(&plan.config, filters, report)?;
         let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::worker(kind)));
         let Virtio { transports, mmio, pci } =
-            Virtio::create(plan.transport, devices, &vm, &ram, &on_start)?;
+            Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
         let mut pio = port_bus(&serial, &power, &gate, pci)?;
         let sink: Arc<dyn PowerSink> = gate.clone();
         let i8042 = match entry {
@@ -202,10 +205,10 @@ impl Machine {
             return Err(Error::failure(why));
         }
         let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
-        let chosen = payload.choose(self.media().next())?;
+        let chosen = payload.choose(|id| self.disk(id))?;
         self.power.reset();
         ram::clear(&self.ram)?;
-        let entry = payload.load(&self.plan, self.transports.len(), &self.ram)?;
+        let entry = payload.load(&self.plan, &self.ram)?;
         for chip in &self.irqchips {
             self.vm.set_irqchip(chip).or_fail(|| "reset an interrupt controller")?;
         }
@@ -231,14 +234,14 @@ impl Machine {
         online
     }
 
-    /// What the block devices are of, in order.
-    pub fn media(&self) -> impl Iterator<Item = &dyn Disk> {
-        self.disks.iter().map(|disk| &*disk.disk)
+    /// Its disks, in the plan's order.
+    pub fn disks(&self) -> impl Iterator<Item = &MachineDisk> {
+        self.disks.iter()
     }
 
-    /// The block devices, in order.
-    pub fn disks(&self) -> impl Iterator<Item = &Blk> {
-        self.disks.iter().map(|disk| &*disk.device)
+    /// The content of the disk with this name.
+    pub fn disk(&self, id: &DeviceId) -> Option<&dyn Disk> {
+        self.disks.iter().find(|disk| disk.id == *id).map(|disk| &*disk.disk)
     }
 
     /// Let others use the volumes. Nothing is written to them any more.
@@ -251,10 +254,10 @@ impl Machine {
     pub fn close(&self, report: &Report) {
         let deadline = Instant::now() + REST;
         self.transports.iter().flat_map(|transport| transport.endings()).for_each(Ending::order);
-        // Disks come first among the devices.
         let rest: Vec<_> = self.transports.iter().map(|t| t.shutdown(deadline)).collect();
-        for ((plan, disk), rests) in self.plan.disks.iter().zip(&self.disks).zip(rest) {
-            let closed = if rests { disk.disk.close() } else { Err(ErrorKind::TimedOut.into()) };
+        for ((_, plan), disk) in self.plan.config.disks().zip(&self.disks) {
+            let closed =
+                if rest[disk.index] { disk.disk.close() } else { Err(ErrorKind::TimedOut.into()) };
             if let Err(error) = closed {
                 report.notice(&format!("cannot close disk {}: {error}", plan.volume_id));
             }
@@ -295,51 +298,47 @@ fn open_disk(plan: &DiskPlan, filters: Option<Filters>) -> Result<Arc<dyn Disk>>
         .or_fail(|| format!("open disk {}", plan.volume_id))
 }
 
-/// A disk that is open, and what the guest's device for it needs.
-struct OpenDisk {
-    disk: MachineDisk,
-    handlers: Handlers,
-    notices: Notices,
-}
-
 fn notices(report: &Arc<Report>) -> Notices {
     let report = report.clone();
     Notices::new(Arc::new(move |message: &str| report.notice(message)))
 }
 
-/// Open the plan's disks, with their engines.
-fn open_disks(
-    plan: &VmPlan,
+/// Open the configuration's devices, in its order; disks with their engines.
+fn open_devices(
+    config: &VmConfig,
     filters: Option<Filters>,
     report: &Arc<Report>,
-) -> Result<Vec<OpenDisk>> {
-    let open = |plan: &DiskPlan| {
-        let (disk, notices) = (open_disk(plan, filters)?, notices(report));
-        let blk = Blk::create(
-            &plan.volume_id,
-            &disk,
-            plan.engine,
-            plan.queues,
-            plan.limits,
-            notices.clone(),
-        );
-        let (device, handlers) = blk.or_fail(|| format!("start disk {}", plan.volume_id))?;
-        let hold = plan.hold.map(fds::take).transpose()?;
-        Ok(OpenDisk { disk: MachineDisk { disk, device, hold }, handlers, notices })
-    };
-    plan.disks.iter().map(open).collect()
+) -> Result<(Vec<MachineDisk>, Vec<NewDevice>)> {
+    let (mut disks, mut devices) = (Vec::new(), Vec::with_capacity(config.devices.len()));
+    for (index, DeviceConfig { id, slot, kind }) in config.devices.iter().enumerate() {
+        let notices = notices(report);
+        let (device, handlers): (Arc<dyn Device>, Handlers) = match kind {
+            DeviceKind::Disk(plan) => {
+                let disk = open_disk(plan, filters)?;
+                let (device, handlers) = start_disk(plan, &disk, notices.clone())?;
+                let hold = plan.hold.map(fds::take).transpose()?;
+                let (id, device) = (id.clone(), device);
+                disks.push(MachineDisk { id, disk, device: device.clone(), index, hold });
+                (device, handlers)
+            }
+            DeviceKind::Entropy => {
+                let (device, handlers) = Rng::create();
+                (device, handlers)
+            }
+        };
+        devices.push(NewDevice { slot: *slot, device, handlers, notices });
+    }
+    Ok((disks, devices))
 }
 
-/// The machine's devices: disks in the plan's order, then entropy.
-fn devices(disks: Vec<OpenDisk>, report: &Arc<Report>) -> (Vec<MachineDisk>, Vec<NewDevice>) {
-    let (mut machine_disks, mut devices) = (Vec::with_capacity(disks.len()), Vec::new());
-    for OpenDisk { disk, handlers, notices } in disks {
-        devices.push(NewDevice { device: disk.device.clone(), handlers, notices });
-        machine_disks.push(disk);
-    }
-    let (device, handlers) = Rng::create();
-    devices.push(NewDevice { device, handlers, notices: notices(report) });
-    (machine_disks, devices)
+/// The device in front of an open disk.
+fn start_disk(
+    plan: &DiskPlan,
+    disk: &Arc<dyn Disk>,
+    notices: Notices,
+) -> Result<(Arc<Blk>, Handlers)> {
+    Blk::create(&plan.volume_id, disk, plan.engine, plan.queues, plan.limits, notices)
+        .or_fail(|| format!("start disk {}", plan.volume_id))
 }
 
 /// What a thread with this role does first.
@@ -347,7 +346,7 @@ fn confine(filters: Option<Filters>, role: Role) -> Result<()> {
     filters.map_or(Ok(()), |filters| filters.confine(role))
 }
 
-/// The engines in use, in the order of the disks.
-pub fn engines(machine: &Machine) -> Vec<Engine> {
-    machine.disks().map(|disk| disk.status().engine).collect()
+/// The engines in use.
+pub fn engines(machine: &Machine) -> BTreeMap<DeviceId, Engine> {
+    machine.disks().map(|disk| (disk.id.clone(), disk.device.status().engine)).collect()
 }

@@ -1,11 +1,11 @@
-//! A boot menu on the first disk: read again before each reset, so that a guest that installed a kernel reboots into it.
+//! A boot menu on a disk: read again before each reset, so that a guest that installed a kernel reboots into it.
 //!
 //! The menu is read by the process that the launcher started for it (`crate::pvgrub`). It sees the disk as this one
 //! does, through the chain that the guest has just written.
 
 use crate::block::Disk;
 use crate::error::{Error, Result};
-use crate::plan::{MenuPlan, PvBoot, SavedEnvironment};
+use crate::plan::{DeviceId, MenuPlan, PvBoot, SavedEnvironment};
 use crate::pvgrub::{Bytes, Child, Wanted};
 use crate::sys::fds;
 use std::fs::File;
@@ -13,6 +13,8 @@ use std::io;
 
 /// What boots, and where it came from.
 pub struct Menu {
+    /// The disk that has it.
+    pub disk: DeviceId,
     child: Child,
     boot: PvBoot,
     kernel_digest: String,
@@ -46,6 +48,7 @@ impl Menu {
     /// Its descriptor is missing.
     pub fn take(plan: &MenuPlan) -> Result<Self> {
         Ok(Self {
+            disk: plan.disk.clone(),
             child: Child::from_socket(fds::take(plan.reader)?),
             boot: plan.boot.clone(),
             kernel_digest: plan.kernel_digest.clone(),

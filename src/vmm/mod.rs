@@ -145,10 +145,11 @@ fn read_plan() -> Result<VmPlan> {
 /// Every descriptor that the plan names.
 fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let single = [Some(plan.console), plan.control, Some(plan.report), plan.ready, plan.lock];
-    let layers = plan.disks.iter().flat_map(|disk| disk.layers.iter().map(|layer| layer.fd));
-    let holds = plan.disks.iter().filter_map(|disk| disk.hold);
+    let config = &plan.config;
+    let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
+    let holds = config.disks().filter_map(|(_, disk)| disk.hold);
     let single = single.into_iter().chain([plan.first_io]).flatten();
-    single.chain(plan.boot.fds()).chain(layers).chain(holds).map(i32::from).collect()
+    single.chain(config.boot.fds()).chain(layers).chain(holds).map(i32::from).collect()
 }
 
 /// A panic anywhere is the end, and is told.

@@ -4,9 +4,9 @@ use super::menu::{Chosen, Menu};
 use crate::block::Disk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mem::{GuestRam, ram};
-use crate::plan::{BootPlan, VmPlan};
+use crate::plan::{BootPlan, DeviceId, VmPlan};
 use crate::sys::{fds, kvm};
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE};
 use std::fs::File;
@@ -45,15 +45,20 @@ impl Payload {
         })
     }
 
-    /// Ask the boot menu on the disk `root` what is to be executed, if there is one. With it comes what it chose.
+    /// Ask the boot menu what is to be executed, if there is one: `disks` finds the disk that has it. With it comes what it
+    /// chose.
     ///
     /// # Errors
-    /// Nothing boots by it any more.
-    pub fn choose(&mut self, root: Option<&dyn Disk>) -> Result<Option<Chosen>> {
+    /// Nothing boots by it any more, or the machine has no such disk.
+    pub fn choose<'a>(
+        &mut self,
+        disks: impl Fn(&DeviceId) -> Option<&'a dyn Disk>,
+    ) -> Result<Option<Chosen>> {
         let Self::Kernel { kernel, initrd, cmdline, menu: Some(menu) } = self else {
             return Ok(None);
         };
-        let Some(root) = root else { return Ok(None) };
+        let none = || Error::failure(format!("the boot menu's disk {} is not there", menu.disk));
+        let root = disks(&menu.disk).ok_or_else(none)?;
         let changes = menu.read(root)?;
         if let Some(new) = changes.kernel {
             *kernel = new;
@@ -65,14 +70,14 @@ impl Payload {
         Ok(Some(changes.chosen))
     }
 
-    /// Put it into RAM that is all zero, for a machine with `slots` virtio devices.
+    /// Put it into RAM that is all zero, for the plan's machine.
     ///
     /// # Errors
     /// It is not loadable, or the host refuses.
-    pub fn load(&self, plan: &VmPlan, slots: usize, ram: &GuestRam) -> Result<Entry> {
+    pub fn load(&self, plan: &VmPlan, ram: &GuestRam) -> Result<Entry> {
         match self {
             Self::Kernel { kernel, initrd, cmdline, .. } => {
-                let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, slots, ram)?;
+                let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, ram)?;
                 Ok(Entry::Kernel(state))
             }
             Self::Firmware(firmware) => firmware.shadow(ram).map(|()| Entry::Reset),

@@ -34,10 +34,9 @@ impl Pc {
         ports: &mut Bus,
         gate: &Arc<Gate>,
     ) -> Result<Self> {
-        // The entropy device comes after the disks.
-        let items = fw_cfg::items(plan, plan.disks.len() + 1)?;
+        let items = fw_cfg::items(plan)?;
         let fw_cfg = Arc::new(FwCfg::new(items, ram.clone()));
-        let rtc = Arc::new(Rtc::new(plan.cpus));
+        let rtc = Arc::new(Rtc::new(plan.config.cpus));
         ports.insert(FW_CFG_PORT.into(), FW_CFG_LEN.into(), fw_cfg.clone())?;
         ports.insert(RTC_PORT.into(), 2, rtc.clone())?;
         ports.insert(SYSTEM_CONTROL_PORT.into(), 1, Arc::new(SystemControl(gate.clone())))?;

@@ -1,8 +1,9 @@
 //! What a VMM leaves behind in its report file, and the line on its `ready` pipe.
 
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{EndReason, Engine, Ready, ResetBy, SavedEnvironment, VmReport};
+use crate::plan::{DeviceId, EndReason, Engine, Ready, ResetBy, SavedEnvironment, VmReport};
 use crate::sys::fds;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
@@ -50,7 +51,7 @@ impl Report {
     }
 
     /// Tell the launcher on its pipe that the machine runs, and close that.
-    pub fn running(&self, engines: Vec<Engine>) {
+    pub fn running(&self, engines: BTreeMap<DeviceId, Engine>) {
         let mut pipe = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         answer(pipe.take(), &Ready::Running { engines });
     }

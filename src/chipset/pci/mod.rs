@@ -85,23 +85,33 @@ impl HostBridge {
 /// Bus 0. Built before the vCPUs run and immutable afterwards.
 pub struct PciRoot {
     bridge: HostBridge,
-    /// Device n is function n - 1 of these; device 0 is the bridge.
-    functions: Vec<Arc<dyn Function>>,
+    /// Device n is function n - 1 of these, if there is one; device 0 is the bridge.
+    functions: Vec<Option<Arc<dyn Function>>>,
 }
 
 impl PciRoot {
-    /// A bus with these functions, from device 1 on.
+    /// A bus with these functions, each in its slot: slot n is device n + 1.
     ///
     /// # Errors
-    /// There are more than [`PCI_SLOTS`].
-    pub fn new(functions: Vec<Arc<dyn Function>>) -> Result<Arc<Self>> {
-        let count = functions.len();
-        if count > PCI_SLOTS {
-            return Err(Error::failure(format!(
-                "{count} devices do not fit on a PCI bus; there is room for {PCI_SLOTS}"
-            )));
+    /// A slot is not below [`PCI_SLOTS`], or two functions have the same.
+    pub fn new(functions: impl IntoIterator<Item = (u8, Arc<dyn Function>)>) -> Result<Arc<Self>> {
+        let mut slots: Vec<Option<Arc<dyn Function>>> = Vec::new();
+        for (slot, function) in functions {
+            let at = usize::from(slot);
+            if at >= PCI_SLOTS || slots.get(at).is_some_and(Option::is_some) {
+                return Err(Error::failure(format!(
+                    "slot {slot} of the PCI bus is taken or beyond the last of {PCI_SLOTS}"
+                )));
+            }
+            slots.resize(slots.len().max(at + 1), None);
+            slots[at] = Some(function);
         }
-        Ok(Arc::new(Self { bridge: HostBridge::new(), functions }))
+        Ok(Arc::new(Self { bridge: HostBridge::new(), functions: slots }))
+    }
+
+    /// The function of a device that is not the bridge.
+    fn function(&self, device: usize) -> Option<&dyn Function> {
+        self.functions.get(device.checked_sub(1)?)?.as_deref()
     }
 
     /// An access to configuration space that is none: it crosses a double word, or nothing is there.
@@ -112,32 +122,28 @@ impl PciRoot {
     /// Read function `devfn` (device in bits 7:3, function in 2:0). Where nothing is, all ones.
     fn read_config(&self, devfn: u8, offset: usize, data: &mut [u8]) {
         data.fill(0xff);
-        let (device, function) = (usize::from(devfn >> 3), devfn & 7);
-        if function != 0 || !Self::valid(offset, data.len()) {
+        let device = usize::from(devfn >> 3);
+        if devfn & 7 != 0 || !Self::valid(offset, data.len()) {
             return;
         }
-        let here = device == 0 || device <= self.functions.len();
-        if here && offset >= CONFIG_LEN {
+        let function = self.function(device);
+        if (device == 0 || function.is_some()) && offset >= CONFIG_LEN {
             // No extended capabilities.
             return data.fill(0);
         }
-        match device.checked_sub(1) {
-            None => self.bridge.0.read(offset, data),
-            Some(n) => {
-                if let Some(function) = self.functions.get(n) {
-                    function.read_config(offset, data);
-                }
-            }
+        match function {
+            _ if device == 0 => self.bridge.0.read(offset, data),
+            Some(function) => function.read_config(offset, data),
+            None => {}
         }
     }
 
     /// Write function `devfn`. The bridge has nothing to write.
     fn write_config(&self, devfn: u8, offset: usize, data: &[u8]) {
-        let device = usize::from(devfn >> 3).checked_sub(1);
         if devfn & 7 != 0 || offset >= CONFIG_LEN || !Self::valid(offset, data.len()) {
             return;
         }
-        if let Some(function) = device.and_then(|n| self.functions.get(n)) {
+        if let Some(function) = self.function(usize::from(devfn >> 3)) {
             function.write_config(offset, data);
         }
     }
@@ -146,6 +152,7 @@ impl PciRoot {
     fn find(&self, address: u64, size: usize) -> Option<(&dyn Function, u64)> {
         self.functions
             .iter()
+            .flatten()
             .find_map(|function| Some((&**function, function.window().offset(address, size)?)))
     }
 }

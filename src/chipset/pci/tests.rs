@@ -64,7 +64,7 @@ struct Rig {
 
 fn rig() -> Rig {
     let (probes, sink) = ([Probe::new(0x1042), Probe::new(0x1044)], Arc::new(Sink::default()));
-    let root = PciRoot::new(probes.iter().map(|p| p.clone() as Arc<dyn Function>).collect());
+    let root = PciRoot::new((0..).zip(&probes).map(|(n, p)| (n, p.clone() as Arc<dyn Function>)));
     let root = root.unwrap();
     let ports = ConfigPorts::new(root.clone(), ResetControl(sink.clone()));
     Rig { ports, ecam: Ecam(root.clone()), memory: PciMemory(root), probes, sink }
@@ -147,7 +147,18 @@ fn memory_is_where_the_guest_puts_it_and_only_in_the_window() {
 
 #[test]
 fn a_bus_has_31_functions_beside_its_bridge() {
-    let functions = |n| (0..n).map(|_| Probe::new(0x1044) as Arc<dyn Function>).collect();
+    let function = |slot| (slot, Probe::new(0x1044) as Arc<dyn Function>);
+    let functions = |n| (0..n as u8).map(function);
     assert!(PciRoot::new(functions(PCI_SLOTS)).is_ok());
     assert!(PciRoot::new(functions(PCI_SLOTS + 1)).is_err());
+    assert!(PciRoot::new([function(3), function(3)]).is_err());
+}
+
+#[test]
+fn a_slot_without_a_function_is_empty() {
+    let function = |slot, id| (slot, Probe::new(id) as Arc<dyn Function>);
+    let ecam = Ecam(PciRoot::new([function(2, 0x1044), function(0, 0x1042)]).unwrap());
+    let id = |device: u64| read(&ecam, device << 15) >> 16;
+    assert_eq!([1, 2, 3, 4].map(id), [0x1042, 0xffff, 0x1044, 0xffff]);
+    ecam.write(2 << 15 | 4, &[2, 0]);
 }

@@ -58,7 +58,7 @@ impl Rig {
         let memory = ram.clone();
         let transport =
             PciTransport::new(device, handlers, memory, BASE as u32, ends, notices, &hook).unwrap();
-        let root = PciRoot::new(vec![transport.clone()]).unwrap();
+        let root = PciRoot::new([(0, transport.clone() as _)]).unwrap();
         let (ecam, memory) = (Ecam(root.clone()), PciMemory(root));
         Self { ram, transport, ecam, memory, host, irqs, told }
     }

@@ -1,0 +1,146 @@
+//! What a virtual machine is.
+
+use super::device::{DeviceConfig, DeviceKind};
+use super::disk::DiskPlan;
+use super::fd::PlanFd;
+use super::menu::MenuPlan;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What a guest calls its first virtio disk, which has its root: the root's device name unless an image says another.
+pub const ROOT_DEVICE: &str = "/dev/vda";
+
+/// A virtual machine: what the guest finds, whichever host it runs on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// Virtual CPUs, 1 to 64.
+    pub cpus: u8,
+    /// Guest RAM in bytes, a multiple of 4 KiB and at least 16 MiB.
+    pub memory: u64,
+    /// What runs first.
+    pub boot: BootPlan,
+    /// What devices hang on.
+    pub chipset: Chipset,
+    /// The virtio devices. Firmware looks for a boot record on the disks in this order.
+    pub devices: Vec<DeviceConfig>,
+}
+
+impl VmConfig {
+    /// Its disks, in the order of its devices.
+    pub fn disks(&self) -> impl Iterator<Item = (&DeviceConfig, &DiskPlan)> {
+        self.devices.iter().filter_map(|device| match &device.kind {
+            DeviceKind::Disk(disk) => Some((device, disk)),
+            DeviceKind::Entropy => None,
+        })
+    }
+
+    /// Check that each device has a name and a slot of its own, below `slots`, the chipset's number of them.
+    ///
+    /// # Errors
+    /// One has not; the line names it.
+    pub fn check(&self, slots: usize) -> Result<()> {
+        for (index, device) in self.devices.iter().enumerate() {
+            let (id, slot) = (&device.id, device.slot);
+            if usize::from(slot) >= slots {
+                let most = format!("a machine has room for {slots} devices, in slots from 0 on");
+                return Err(Error::failure(format!("device {id} is in slot {slot}; {most}")));
+            }
+            let before = &self.devices[..index];
+            if before.iter().any(|other| other.id == *id) {
+                return Err(Error::failure(format!("two devices are named {id}; rename one")));
+            }
+            if let Some(other) = before.iter().find(|other| other.slot == slot) {
+                let both = format!("{} and {id} are both in slot {slot}", other.id);
+                return Err(Error::failure(format!("devices {both}; move one")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What devices hang on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chipset {
+    /// How the guest finds its virtio devices.
+    pub transport: Transport,
+}
+
+/// How a guest finds its virtio devices. (VIRTIO 1.2, 4)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Registers in memory, named by the ACPI tables; a line of the I/O APIC each. (4.2)
+    Mmio,
+    /// Functions on a PCI bus, with MSI-X. (4.1) An interrupt costs the guest no exits, and a disk image whose ramdisk
+    /// was made for one host has no other driver.
+    #[default]
+    Pci,
+}
+
+/// What a VM executes first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum BootPlan {
+    /// A kernel is entered directly by the Linux 64-bit boot protocol
+    /// (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+    Direct {
+        /// An ELF vmlinux (as registration leaves it) or a bzImage.
+        kernel: PlanFd,
+        /// The initial ramdisk, if any.
+        initrd: Option<PlanFd>,
+        /// The whole kernel command line.
+        cmdline: String,
+        /// Where these came from, if that is to be read again before each reset.
+        #[serde(default)]
+        menu: Option<Box<MenuPlan>>,
+    },
+    /// Firmware runs the boot record of the first disk that has one.
+    Firmware {
+        /// SeaBIOS for a machine without PCI: at most 256 KiB, which end at 4 GiB.
+        image: PlanFd,
+    },
+}
+
+impl BootPlan {
+    /// The descriptors that it names.
+    pub fn fds(&self) -> impl Iterator<Item = PlanFd> {
+        let fds = match self {
+            Self::Direct { kernel, initrd, menu, .. } => {
+                [Some(*kernel), *initrd, menu.as_ref().map(|menu| menu.reader)]
+            }
+            Self::Firmware { image } => [Some(*image), None, None],
+        };
+        fds.into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entropy(id: &str, slot: u8) -> DeviceConfig {
+        DeviceConfig { id: id.parse().unwrap(), slot, kind: DeviceKind::Entropy }
+    }
+
+    fn check(devices: Vec<DeviceConfig>) -> Result<()> {
+        let boot = BootPlan::Firmware { image: PlanFd(4) };
+        let chipset = Chipset::default();
+        VmConfig { cpus: 1, memory: 16 << 20, boot, chipset, devices }.check(19)
+    }
+
+    #[test]
+    fn each_device_has_a_name_and_a_slot_of_its_own() {
+        assert!(check(vec![]).is_ok());
+        assert!(check(vec![entropy("a", 18), entropy("b", 0), entropy("c", 7)]).is_ok());
+        for (devices, why) in [
+            (vec![entropy("a", 19)], "device a is in slot 19"),
+            (vec![entropy("a", 0), entropy("a", 1)], "two devices are named a"),
+            (vec![entropy("a", 3), entropy("b", 3)], "devices a and b are both in slot 3"),
+        ] {
+            let error = check(devices).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
