@@ -156,7 +156,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/store/fault.rs", "it ends itself"),
     ("src/store/acl.rs", "fchmod of what the one place has opened"),
     ("src/volume/users.rs", "fchmod of what the one place has opened"),
-    ("src/store/journal.rs", "the kernel's id of this boot, in /proc"),
+    ("src/store/time.rs", "the kernel's id of this boot, in /proc"),
     ("src/instance/client.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
     ("src/instance/prepare.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
     ("src/instance/lifecycle.rs", "a process that holds a lock in a directory of the user's"),

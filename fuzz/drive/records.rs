@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sporevm::transfer::package::{Package, SnapshotPackage};
-use sporevm::record::image::{Image, Kernel, Ramdisk, Snapshot};
+use sporevm::record::image::Image;
+use sporevm::record::kernel::{Kernel, Ramdisk};
+use sporevm::record::snapshot::Snapshot;
 use sporevm::record::instance::Record;
 use sporevm::record::volume::Volume;
 

@@ -2,7 +2,9 @@
 
 use super::image::{cancellable, tag};
 use crate::error::Result;
-use crate::record::image::{Image, Snapshot, Tag};
+use crate::record::image::Image;
+use crate::record::snapshot::Snapshot;
+use crate::record::tag::Tag;
 use crate::snapshot::Wanted;
 use crate::store::Store;
 use crate::transfer::package::NewImage;

@@ -7,7 +7,7 @@ use crate::action::parse_duration;
 use crate::error::{Error, OrFail, Result};
 use crate::id::ImageId;
 use crate::instance::imaging::{self, CreateImage, DeviceChange};
-use crate::record::image::Tag;
+use crate::record::tag::Tag;
 use crate::service;
 use crate::store::Store;
 use crate::sys::process::not_started;

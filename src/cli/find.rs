@@ -8,8 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::image::permission::is_explicit;
 use crate::image::{attribute, builtin, catalog};
 use crate::record::image::{Image, ImageState};
-use crate::store::{Store, now};
-use crate::volume::owner_id;
+use crate::store::{Store, now, owner_id};
 use clap::Args;
 use serde_json::{Value, json};
 

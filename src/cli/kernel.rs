@@ -6,7 +6,7 @@ use super::select::{self, Filters};
 use crate::error::{Code, Error, Result};
 use crate::kernel;
 use crate::plan::PvGrub;
-use crate::record::image::Kernel;
+use crate::record::kernel::Kernel;
 use crate::service::boots;
 use crate::store::Store;
 use clap::Subcommand;
@@ -165,7 +165,7 @@ pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode>
         RamdiskCommand::Ls { filters } => {
             let ramdisks = store.ramdisks().list()?.or_warn();
             let ramdisks = select::select(ramdisks, filters, RAMDISK_FILTERS)?;
-            let row = |ramdisk: &crate::record::image::Ramdisk| {
+            let row = |ramdisk: &crate::record::kernel::Ramdisk| {
                 vec![
                     ramdisk.ramdisk_id.to_string(),
                     ramdisk.name.clone(),

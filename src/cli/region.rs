@@ -3,7 +3,8 @@
 use super::output::{self, Output, Table};
 use super::select;
 use crate::error::Result;
-use crate::record::image::{Image, Snapshot};
+use crate::record::image::Image;
+use crate::record::snapshot::Snapshot;
 use crate::store::{Record, Store};
 use crate::transfer::place;
 use crate::transfer::region::{self, Location};

@@ -9,14 +9,14 @@ use super::progress::Progress;
 use crate::action::{RunInstances, Until};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::import::cancel;
-use crate::instance::console;
 use crate::instance::dir::InstanceDir;
-use crate::instance::launch;
-use crate::record::image::{BlockDeviceMapping, Tag};
-use crate::record::instance::{CgroupLimits, Record, State};
+use crate::instance::{console, launch};
+use crate::record::image::BlockDeviceMapping;
+use crate::record::instance::{Record, State};
+use crate::record::limits::CgroupLimits;
+use crate::record::tag::Tag;
 use crate::service::{self, Waited};
-use crate::store::Store;
-use crate::volume::owner_id;
+use crate::store::{Store, owner_id};
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -72,7 +72,7 @@ fn action(args: &Run) -> Result<RunInstances> {
         }
         tags.push(Tag { key: "Name".into(), value: name.clone() });
     }
-    crate::image::check_tags(&tags)?;
+    crate::record::tag::check_tags(&tags)?;
     Ok(RunInstances {
         image: args.image.clone(),
         kernel: args.kernel.clone(),

@@ -5,9 +5,8 @@ use super::select;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
 use crate::image::catalog;
-use crate::image::names::set_tags;
 use crate::instance::dir::{durability, instances};
-use crate::record::image::Tag;
+use crate::record::tag::{Tag, set_tags};
 use crate::snapshot;
 use crate::store::{Collection, Durability, Record, Store};
 use clap::Args;
@@ -44,7 +43,7 @@ pub fn add(store: &Store, args: &TagArgs) -> Result<ExitCode> {
     if tags.is_empty() || ids.is_empty() {
         return Err(Error::usage("give at least one id and one KEY=VALUE"));
     }
-    crate::image::names::check_tags(&tags)?;
+    crate::record::tag::check_tags(&tags)?;
     Ok(select::each(&ids, |id| change(store, id, &|old| set_tags(old, &tags))))
 }
 

@@ -7,12 +7,11 @@ use super::select::{self, Filters};
 use crate::action::parse_size;
 use crate::error::Result;
 use crate::instance::attach;
-use crate::record::image::Tag;
+use crate::record::tag::Tag;
 use crate::record::volume::{Attachment, Volume};
-use crate::service;
-use crate::snapshot;
 use crate::store::{Durability, Store};
 use crate::volume::{self, NewVolume};
+use crate::{service, snapshot};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
@@ -148,7 +147,7 @@ pub fn run(command: &VolumeCommand, output: Output) -> Result<ExitCode> {
 }
 
 fn create(store: &Store, args: &CreateArgs) -> Result<Volume> {
-    crate::image::check_tags(&args.tags)?;
+    crate::record::tag::check_tags(&args.tags)?;
     let new = NewVolume {
         volume_id: None,
         size_bytes: args.size,

@@ -5,8 +5,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::record::image::{Image, ProductCode};
 use crate::store::beneath::Owned;
-use crate::store::{Durability, Store, rfc3339, time};
-use crate::volume::owner_id;
+use crate::store::{Durability, Store, owner_id, rfc3339, time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file whose time of modification is when the image was last launched.

@@ -5,15 +5,14 @@ use super::catalog::{self, Manifest};
 use crate::demo;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
-use crate::import::DATA;
 use crate::kernel::{self, KERNEL};
 use crate::plan::{DiskFormat, Transport};
-use crate::record::image::{
-    Architecture, Image, ImageState, Kernel, RootDeviceType, Snapshot, Tag,
-};
+use crate::record::image::{Architecture, Image, ImageState, RootDeviceType};
+use crate::record::kernel::Kernel;
+use crate::record::snapshot::{DATA, Snapshot};
+use crate::record::tag::Tag;
 use crate::snapshot::digest;
-use crate::store::{Durability, Staging, Store, beneath, now};
-use crate::volume::owner_id;
+use crate::store::{Durability, Staging, Store, beneath, now, owner_id};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 

@@ -1,22 +1,23 @@
 //! Registering, finding and deregistering images.
 
-use super::{builtin, names};
-use crate::boot;
+use super::builtin;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::{PvGrub, ROOT_DEVICE, Transport};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
-    RootDeviceType, SnapshotState, StateReason, Tag, VirtualizationType,
+    RootDeviceType, StateReason, VirtualizationType,
 };
+use crate::record::name;
+use crate::record::snapshot::SnapshotState;
+use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::default_volume_type;
-use crate::store::{Durability, Locked, Record, Store, not_owned, now};
-use crate::volume::owner_id;
-use crate::{kernel, snapshot};
+use crate::store::{Durability, Locked, Record, Store, not_owned, now, owner_id};
+use crate::{boot, kernel, snapshot};
 use serde::Deserialize;
 
 /// Largest volume in GiB: EC2's.
-pub const MAX_GIB: u64 = crate::import::MAX_SIZE >> 30;
+pub const MAX_GIB: u64 = crate::record::limits::MAX_SIZE >> 30;
 /// Largest root of an instance-store image in GiB: EC2's.
 const MAX_INSTANCE_STORE_GIB: u64 = 10;
 /// Most block devices of an image; each takes a device slot of the machine.
@@ -133,9 +134,9 @@ impl Manifest {
 /// # Errors
 /// The name is malformed or taken.
 pub fn check_name(store: &Store, name: &str) -> Result<()> {
-    names::check(name)?;
+    name::check(name)?;
     builtin::refuse_name(name)?;
-    names::check_free::<Image>(store, &store.lock()?, name)
+    store.images().check_free(&store.lock()?, name)
 }
 
 /// Register an image.
@@ -158,7 +159,7 @@ pub(crate) fn publish(
     gib: Gib<'_>,
     finish: impl FnOnce(&mut Image, &std::path::Path) -> Result<()>,
 ) -> Result<Locked<Image>> {
-    names::check(&manifest.name)?;
+    name::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
     let own = |id| Ok(kernel::own(store, &id)?.record.kernel_id);
     manifest.kernel_id = manifest.kernel_id.map(own).transpose()?;
@@ -167,7 +168,7 @@ pub(crate) fn publish(
     manifest.ramdisk_id = ramdisk.transpose()?;
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;
-    names::check_free::<Image>(store, &lock, &manifest.name)?;
+    store.images().check_free(&lock, &manifest.name)?;
     let mut image = resolve_with(store, manifest, ImageId::generate()?, gib)?;
     store.images().create_locked(Durability::Durable, |dir| {
         finish(&mut image, dir)?;
@@ -225,7 +226,7 @@ pub(crate) fn resolve_with(
     id: ImageId,
     gib: Gib<'_>,
 ) -> Result<Image> {
-    names::check_tags(&manifest.tags)?;
+    check_tags(&manifest.tags)?;
     check_description(manifest.description.as_deref())?;
     let platform_details = platform_details(manifest.platform.as_deref())?;
     let architecture = architecture_of(store, manifest.kernel_id.as_ref())?;
@@ -428,12 +429,12 @@ fn resolve_ebs(gib: Gib<'_>, ebs: &mut EbsBlockDevice) -> Result<()> {
 /// # Errors
 /// The name, the description or a tag is malformed, or the name is taken.
 pub fn begin(store: &Store, image: Image) -> Result<Locked<Image>> {
-    names::check(&image.name)?;
+    name::check(&image.name)?;
     builtin::refuse_name(&image.name)?;
-    names::check_tags(&image.tags)?;
+    check_tags(&image.tags)?;
     check_description(image.description.as_deref())?;
     let lock = store.lock()?;
-    names::check_free::<Image>(store, &lock, &image.name)?;
+    store.images().check_free(&lock, &image.name)?;
     store.images().create_locked(Durability::Durable, |_| Ok(image))
 }
 

@@ -3,8 +3,15 @@
 pub mod attribute;
 pub mod builtin;
 pub mod catalog;
-pub mod names;
 pub mod permission;
 pub mod product;
 
-pub use names::check_tags;
+use crate::record::image::Image;
+use crate::store::{Collection, Store};
+
+impl Store {
+    /// Images.
+    pub fn images(&self) -> Collection<Image> {
+        self.collection()
+    }
+}

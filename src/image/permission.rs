@@ -10,8 +10,8 @@ use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::record::image::{Image, ImageState, LaunchPermission};
 use crate::store::acl::{self, Readers};
-use crate::store::{Durability, Locked, Record, Store};
-use crate::volume::{owner_id, users};
+use crate::store::{Durability, Locked, Record, Store, owner_id};
+use crate::volume::users;
 use std::str::FromStr;
 
 /// Most entries of an image's launch permissions: they must fit into an access control list.

@@ -3,10 +3,9 @@
 use super::attribute::check_product_code;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::record::image::Image;
-use crate::store::Store;
 use crate::store::beneath::Owned;
 use crate::store::journal::Event;
-use crate::volume::owner_id;
+use crate::store::{Store, owner_id};
 use serde_json::Value;
 
 /// Accepted codes are empty files here, in the account's directory.

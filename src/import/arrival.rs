@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::image::catalog::{self, Manifest};
 use crate::import::Reading;
-use crate::record::image::{Image, ImageState, Snapshot, SnapshotState};
+use crate::record::image::{Image, ImageState};
+use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::snapshot;
-use crate::store::{Durability, Locked, Staging, Store};
-use crate::volume::owner_id;
+use crate::store::{Durability, Locked, Staging, Store, owner_id};
 use std::path::Path;
 
 /// Import a disk that is being read into the staging directory, and register the image that `manifest` makes of its snapshot. Whatever goes wrong, nothing

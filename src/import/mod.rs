@@ -26,6 +26,7 @@ pub use receive::{Opened, Reading, open};
 
 use crate::block::{self, Content, DiskFormat};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
+use crate::record::limits::MAX_SIZE;
 use crate::snapshot::digest::CHUNK;
 use copy::Copy;
 use progress::Progress;
@@ -35,10 +36,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// Largest disk: EC2's limit for a volume, 16 TiB.
-pub const MAX_SIZE: u64 = 16 << 40;
-/// Name of the imported disk in the target directory.
-pub const DATA: &str = "data";
 /// The byte that whoever may write a disk locks. (QEMU's block/file-posix.c, RAW_LOCK_PERM_BASE, and BLK_PERM_WRITE)
 const WRITERS_LOCK: u64 = 101;
 
@@ -119,7 +116,7 @@ pub struct Options {
     pub progress: bool,
 }
 
-/// What [`import`] left in [`DATA`].
+/// What [`import`] left in [`crate::record::snapshot::DATA`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// Always raw.
@@ -130,7 +127,7 @@ pub struct Imported {
     pub digest: String,
 }
 
-/// Bring the disk at `source` into `target_dir` as [`DATA`], complete and synced. On an error the
+/// Bring the disk at `source` into `target_dir` as [`crate::record::snapshot::DATA`], complete and synced. On an error the
 /// caller removes the directory with whatever is in it.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::import::{SourceFormat, format};
 use crate::plan::DiskFormat;
 use crate::pvgrub::{Child, Disk};
-use crate::record::image::Snapshot;
+use crate::record::snapshot::Snapshot;
 use crate::snapshot;
 use crate::store::Store;
 use crate::transfer::remote::helper::launcher;

@@ -7,11 +7,10 @@
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
-use crate::record::instance::CgroupLimits;
+use crate::record::limits::CgroupLimits;
 use rustix::fs::{Access, access};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// Microseconds in which a quota is measured, the kernel's own.
 const PERIOD: u64 = 100_000;

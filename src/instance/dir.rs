@@ -4,13 +4,12 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::plan::VmReport;
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Record, State};
+use crate::record::instance::Record;
 use crate::store::beneath::{Dir, Owned};
 use crate::store::journal::Cause;
 use crate::store::{self, Collection, Durability, Locked, Store};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
-use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -34,35 +33,6 @@ const MAX_PID: u64 = 64;
 const REPORT_TAIL: u64 = 256 << 10;
 /// What is reserved of each log when a VMM starts: on a file system that fills up, it can still say so. Bytes.
 const LOG_ROOM: u64 = 16 << 10;
-
-impl store::Record for Record {
-    type Id = InstanceId;
-    const DIRECTORY: &'static str = "instances";
-    const KIND: &'static str = "instance";
-    const NOT_FOUND: Code = Code::InvalidInstanceIDNotFound;
-    fn id(&self) -> &InstanceId {
-        &self.instance.instance_id
-    }
-    /// A terminated instance has lost its name to whoever takes it next.
-    fn name(&self) -> Option<&str> {
-        self.instance.name().filter(|_| self.instance.state != State::Terminated)
-    }
-    fn owner(&self) -> &str {
-        &self.owner_id
-    }
-    fn essence(&self) -> Value {
-        let instance = &self.instance;
-        json!({
-            "State": instance.state.name(),
-            "ImageId": instance.image_id,
-            "InstanceType": instance.instance_type,
-            "ProductCodes": instance.product_codes,
-            "HourlyRate": instance.spore.hourly_rate,
-            "EndedAt": instance.spore.ended_at,
-            "Tags": instance.tags,
-        })
-    }
-}
 
 /// The instances of a store.
 pub fn instances(store: &Store) -> Collection<Record> {
@@ -181,7 +151,7 @@ impl InstanceDir {
     /// Whether the instance, which has this record, belongs to somebody else.
     pub fn is_anothers(&self, record: &Record) -> bool {
         let shared = self.store.administrator().is_some();
-        shared && record.owner_id != crate::volume::owner_id()
+        shared && record.owner_id != crate::store::owner_id()
     }
 
     /// Wait for the right to change the instance's state. `None` if there is no such instance.

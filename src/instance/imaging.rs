@@ -14,13 +14,13 @@ use crate::image::catalog::{self, MAX_GIB, MAX_MAPPINGS};
 use crate::import::cancel;
 use crate::kernel;
 use crate::record::image::{
-    BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason, Tag,
+    BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason,
 };
 use crate::record::instance::{Instance, Mapping, State};
+use crate::record::tag::Tag;
 use crate::record::volume::{Volume, default_volume_type};
 use crate::snapshot::{self, Wanted};
-use crate::store::{self, Durability, Locked, Store};
-use crate::volume::owner_id;
+use crate::store::{self, Durability, Locked, Store, owner_id};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ pub fn create(
     catalog::check_name(store, &request.name)?;
     let image = image(store, &record.instance, &request)?;
     let tags = request.snapshot_tags.clone();
-    crate::image::check_tags(&tags)?;
+    crate::record::tag::check_tags(&tags)?;
     let given = |id: &SnapshotId| {
         request
             .changes

@@ -10,9 +10,11 @@ use crate::mem::layout::{MIN_MEMORY, PAGE};
 use crate::plan::{DiskLimits, Engine, PvGrub, Transport};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
-    Tag, VirtualizationType,
+    VirtualizationType,
 };
-use crate::record::instance::{CgroupLimits, Ephemeral, ShutdownBehavior};
+use crate::record::instance::{Ephemeral, ShutdownBehavior};
+use crate::record::limits::CgroupLimits;
+use crate::record::tag::Tag;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;

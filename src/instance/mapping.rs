@@ -3,9 +3,9 @@
 use super::launch::VolumePlan;
 use crate::error::{Code, Error, Result};
 use crate::image::catalog::check_virtual_name;
-use crate::import::MAX_SIZE;
 use crate::record::image::{BlockDeviceMapping, EbsBlockDevice, Image};
 use crate::record::instance::Ephemeral;
+use crate::record::limits::MAX_SIZE;
 
 /// GiB of an `ephemeralN` disk. It takes only what the guest writes.
 const EPHEMERAL_GIB: u64 = 8;

@@ -2,8 +2,7 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::fitting;
-use super::lifecycle;
-use super::types;
+use super::{lifecycle, types};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};

@@ -1,12 +1,9 @@
 //! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
 
-use super::cgroup;
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
-use super::firmware;
-use super::host;
 use super::launch::{LaunchPlan, VolumePlan};
 use super::pv::{self, Layers};
-use super::supply;
+use super::{cgroup, firmware, host, supply};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::plan::{
@@ -138,7 +135,7 @@ pub fn undo(store: &Store, locked: Locked<Record>) {
 fn record(plan: &LaunchPlan) -> Record {
     Record {
         reservation_id: plan.reservation_id.clone(),
-        owner_id: crate::volume::owner_id(),
+        owner_id: crate::store::owner_id(),
         instance: Instance {
             instance_id: plan.instance_id.clone(),
             image_id: plan.image_id.clone(),

@@ -2,17 +2,15 @@
 //!
 //! Both chains read the same, so it does not matter at which moment record and VMM change from the one to the other.
 
-use super::client;
 use super::dir::InstanceDir;
-use super::lifecycle;
 use super::supply::{LINGER, while_in_use};
+use super::{client, lifecycle};
 use crate::block::overlay::{self, Backing};
 use crate::control::{DiskTop, Request};
 use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
-use crate::import::DATA;
-use crate::record::image::Snapshot;
 use crate::record::instance::{Disk, State};
+use crate::record::snapshot::{DATA, Snapshot};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::{Durability, Store, beneath, fault};
 use crate::volume;

@@ -4,18 +4,17 @@
 //! the top, durably; only then the VMM is told to write there. Killed before that, VMM or command, the record's chain
 //! reads the same as what the VMM has, because its top is empty; and the next attempt hands the VMM that same overlay.
 
-use super::client;
 use super::dir::InstanceDir;
-use super::lifecycle;
 use super::supply::{LINGER, while_in_use};
+use super::{client, lifecycle};
 use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::import::cancel;
 use crate::plan::{DeviceId, VmReport};
-use crate::record::image::Snapshot;
 use crate::record::instance::{Disk, Mapping, State};
+use crate::record::snapshot::Snapshot;
 use crate::record::volume::Volume;
 use crate::snapshot::{self, Frozen, Pending, Wanted};
 use crate::store::{Locked, Store, beneath};

@@ -5,8 +5,8 @@
 
 use super::dir;
 use crate::error::Result;
-use crate::import::DATA;
 use crate::record::image::{Image, ImageState};
+use crate::record::snapshot::DATA;
 use crate::record::volume::Layer;
 use crate::store::Store;
 use crate::store::beneath::Dir;
@@ -123,7 +123,7 @@ pub fn usages(store: &Store) -> Result<Usages> {
             objects.push(files.usage("image", id, Some(&image.name), &of));
         }
     }
-    let tag = |tags: &[crate::record::image::Tag]| {
+    let tag = |tags: &[crate::record::tag::Tag]| {
         tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.clone())
     };
     for snapshot in &snapshots {

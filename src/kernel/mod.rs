@@ -6,15 +6,17 @@
 use crate::boot;
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::{catalog, names};
+use crate::image::catalog;
 use crate::inspect::modules;
 use crate::plan::{PvGrub, Transport};
-use crate::record::image::{Architecture, Image, ImageState, Kernel, Ramdisk};
+use crate::record::image::{Architecture, Image, ImageState};
+use crate::record::kernel::{Kernel, Ramdisk};
+use crate::record::name;
 use crate::snapshot::digest;
 use crate::store::beneath::Owned;
 use crate::store::shared::open_file;
-use crate::store::{Durability, Record, Staging, Store, StoreLock, now};
-use crate::volume::{owner_id, users};
+use crate::store::{Collection, Durability, Record, Staging, Store, StoreLock, now, owner_id};
+use crate::volume::users;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -23,6 +25,18 @@ use unpack::unpack;
 mod unpack;
 
 pub(crate) use unpack::HELPER;
+
+impl Store {
+    /// Registered kernels.
+    pub fn kernels(&self) -> Collection<Kernel> {
+        self.collection()
+    }
+
+    /// Registered initial ramdisks.
+    pub fn ramdisks(&self) -> Collection<Ramdisk> {
+        self.collection()
+    }
+}
 
 /// The unpacked ELF in a kernel's directory.
 pub const KERNEL: &str = "kernel";
@@ -169,12 +183,12 @@ fn choose_name<R: Record>(
     name: Option<&str>,
 ) -> Result<String> {
     if let Some(name) = name {
-        names::check(name)?;
-        names::check_free::<R>(store, lock, name)?;
+        name::check(name)?;
+        store.collection::<R>().check_free(lock, name)?;
         return Ok(name.to_owned());
     }
-    let name = names::from_file(&path.file_name().unwrap_or_default().to_string_lossy());
-    if names::check_free::<R>(store, lock, &name).is_ok() {
+    let name = name::from_file(&path.file_name().unwrap_or_default().to_string_lossy());
+    if store.collection::<R>().check_free(lock, &name).is_ok() {
         return Ok(name);
     }
     Ok(format!("{name}-{}", &digest[..8]))

@@ -1,21 +1,15 @@
-//! The records of images, kernels and snapshots, in the shapes of EC2's API.
+//! The record of an image, in the shape of EC2's API.
 //!
 //! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
 
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
-use crate::plan::{DiskFormat, Transport};
-use crate::record::volume::{Layer, default_volume_type};
+use super::tag::Tag;
+use super::volume::default_volume_type;
+use super::{Durability, Record};
+use crate::error::Code;
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
+use crate::plan::Transport;
 use serde::{Deserialize, Serialize};
-
-/// A key and a value (EC2 Tag).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Tag {
-    /// 1 to 127 characters.
-    pub key: String,
-    /// 0 to 255 characters.
-    pub value: String,
-}
+use serde_json::{Value, json};
 
 /// EC2 Image (DescribeImages).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,153 +253,47 @@ pub struct EbsBlockDevice {
     pub read_only: bool,
 }
 
-/// EC2 Snapshot: immutable content of one volume, in `data` beside the record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Snapshot {
-    /// The snapshot's id.
-    pub snapshot_id: SnapshotId,
-    /// The owner's uid in decimal.
-    pub owner_id: String,
-    /// RFC 3339, UTC.
-    pub start_time: String,
-    /// GiB, rounded up.
-    pub volume_size: u64,
-    /// Exact size of the disk in bytes, a multiple of 512.
-    pub size_bytes: u64,
-    /// Format of the file, declared here and never sniffed.
-    pub format: DiskFormat,
-    /// What is below `data`, top first: files that it shares with other snapshots and volumes. None if it is whole.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub layers: Vec<Layer>,
-    /// Digest of the disk's content as the guest sees it, hexadecimal ([`crate::snapshot::digest`] says how); empty until completed.
-    pub digest: String,
-    /// pending, completed or error.
-    #[serde(default)]
-    pub state: SnapshotState,
-    /// Why it is in error.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state_message: Option<String>,
-    /// The volume that it was made of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_id: Option<VolumeId>,
-    /// Free text.
-    #[serde(default)]
-    pub description: String,
-    /// Tags.
-    #[serde(default)]
-    pub tags: Vec<Tag>,
-}
+impl Record for Image {
+    type Id = ImageId;
+    const DIRECTORY: &'static str = "images";
+    const KIND: &'static str = "image";
+    const NOT_FOUND: Code = Code::InvalidAMIIDNotFound;
+    const REMOVAL: Durability = Durability::Durable;
 
-impl Snapshot {
-    /// The record of a completed snapshot whose `data` is all of it, without description or tags.
-    pub fn flat(
-        snapshot_id: SnapshotId,
-        (owner_id, start_time): (String, String),
-        size_bytes: u64,
-        (format, digest): (DiskFormat, String),
-    ) -> Self {
-        Self {
-            snapshot_id,
-            owner_id,
-            start_time,
-            volume_size: size_bytes.div_ceil(1 << 30),
-            size_bytes,
-            format,
-            layers: Vec::new(),
-            digest,
-            state: SnapshotState::Completed,
-            state_message: None,
-            volume_id: None,
-            description: String::new(),
-            tags: Vec::new(),
+    fn id(&self) -> &ImageId {
+        &self.image_id
+    }
+
+    /// Whoever comes next may have a deregistered one's name.
+    fn name(&self) -> Option<&str> {
+        Some(self.name.as_str()).filter(|_| self.state != ImageState::Deregistered)
+    }
+
+    /// EC2: the name of one that failed can be given again.
+    fn holds_name(&self, made: bool) -> bool {
+        match self.state {
+            ImageState::Available => true,
+            ImageState::Pending => made,
+            ImageState::Failed | ImageState::Deregistered => false,
         }
     }
-}
 
-/// EC2 snapshot states.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SnapshotState {
-    /// Its content is fixed and not yet sealed: its maker holds its lock until it is.
-    Pending,
-    /// It is whole and its digest is known.
-    #[default]
-    Completed,
-    /// It never became whole.
-    Error,
-}
-
-/// A registered kernel: an ELF vmlinux in `kernel` beside the record, unpacked once, page-aligned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Kernel {
-    /// The kernel's id.
-    pub kernel_id: KernelId,
-    /// Unique name, 3 to 128 characters, of those that EC2 allows in an image's.
-    pub name: String,
-    /// The owner's uid in decimal.
-    pub owner_id: String,
-    /// RFC 3339, UTC.
-    pub creation_date: String,
-    /// Guest architecture.
-    pub architecture: Architecture,
-    /// The version string found in a bzImage's header, if it had one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// SHA-256 of the file as it was registered, hexadecimal.
-    pub digest: String,
-    /// Bytes of the unpacked kernel.
-    pub size_bytes: u64,
-    /// The transports of virtio devices that it has drivers for without any module.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub transports: Vec<Transport>,
-    /// Tags.
-    #[serde(default)]
-    pub tags: Vec<Tag>,
-}
-
-impl Kernel {
-    /// PV-GRUB's kernels, which every store has: they mean that a menu on the root volume says what boots.
-    pub fn pv_grub() -> Vec<Self> {
-        let kernel = |id: &str| {
-            Some(Self {
-                kernel_id: id.parse().ok()?,
-                name: id.trim_start_matches(KernelId::PREFIX).to_owned(),
-                owner_id: "spore".into(),
-                creation_date: "1970-01-01T00:00:00.000Z".into(),
-                architecture: Architecture::X86_64,
-                version: None,
-                digest: String::new(),
-                size_bytes: 0,
-                transports: Vec::new(),
-                tags: Vec::new(),
-            })
-        };
-        KernelId::BUILT_IN.iter().filter_map(|id| kernel(id)).collect()
+    fn owner(&self) -> &str {
+        &self.owner_id
     }
-}
 
-/// A registered initial ramdisk: `ramdisk` beside the record, byte for byte as registered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Ramdisk {
-    /// The ramdisk's id.
-    pub ramdisk_id: RamdiskId,
-    /// Unique name, 3 to 128 characters, of those that EC2 allows in an image's.
-    pub name: String,
-    /// The owner's uid in decimal.
-    pub owner_id: String,
-    /// RFC 3339, UTC.
-    pub creation_date: String,
-    /// SHA-256, hexadecimal.
-    pub digest: String,
-    /// Bytes.
-    pub size_bytes: u64,
-    /// The transports of virtio devices that it has drivers for; absent if that is not known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub transports: Vec<Transport>,
-    /// Tags.
-    #[serde(default)]
-    pub tags: Vec<Tag>,
+    fn essence(&self) -> Value {
+        json!({
+            "Name": self.name,
+            "State": self.state,
+            "Description": self.description,
+            "Public": self.public,
+            "LaunchPermissions": self.launch_permissions,
+            "ProductCodes": self.product_codes,
+            "HourlyRate": self.hourly_rate,
+            "DeprecationTime": self.deprecation_time,
+            "Snapshots": self.snapshots().collect::<Vec<_>>(),
+            "Tags": self.tags,
+        })
+    }
 }

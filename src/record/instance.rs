@@ -1,11 +1,14 @@
 //! The record of an instance, in the shapes of EC2's API (DescribeInstances).
 
-use crate::error::Result;
+pub use super::image::StateReason;
+use super::image::{Architecture, ProductCode, RootDeviceType, VirtualizationType};
+use super::limits::CgroupLimits;
+use super::tag::{Tag, name_tag};
+use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 use crate::plan::{DeviceId, DiskLimits, Engine, SavedEnvironment, Transport};
-pub use crate::record::image::StateReason;
-use crate::record::image::{Architecture, ProductCode, RootDeviceType, Tag, VirtualizationType};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// An instance and what EC2 says of its reservation.
@@ -131,25 +134,6 @@ pub struct Spore {
     pub terminated_at: Option<u64>,
 }
 
-/// What an instance may take of the host, by a control group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct CgroupLimits {
-    /// Percent of one CPU: 1 to 6400.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_quota: Option<u32>,
-    /// Bytes of memory, the guest's and the VMM's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_max: Option<u64>,
-}
-
-impl CgroupLimits {
-    /// True if it may take what it gets.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// An instance-store disk beside the root: `ephemeralN` of an image's mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -202,7 +186,7 @@ impl Instance {
 
     /// The value of tag `Name`.
     pub fn name(&self) -> Option<&str> {
-        self.tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())
+        name_tag(&self.tags)
     }
 }
 
@@ -325,6 +309,41 @@ impl TryFrom<StateJson> for State {
     fn try_from(json: StateJson) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|s| s.name() == json.name && s.code() == json.code);
         found.ok_or_else(|| format!("no instance state {} '{}'", json.code, json.name))
+    }
+}
+
+impl super::Record for Record {
+    type Id = InstanceId;
+    const DIRECTORY: &'static str = "instances";
+    const KIND: &'static str = "instance";
+    const NOT_FOUND: Code = Code::InvalidInstanceIDNotFound;
+    const LISTED_BY: &'static str = "spore ls";
+    const NAMES_ARE_SHARED: bool = true;
+
+    fn id(&self) -> &InstanceId {
+        &self.instance.instance_id
+    }
+
+    /// A terminated instance has lost its name to whoever takes it next.
+    fn name(&self) -> Option<&str> {
+        self.instance.name().filter(|_| self.instance.state != State::Terminated)
+    }
+
+    fn owner(&self) -> &str {
+        &self.owner_id
+    }
+
+    fn essence(&self) -> Value {
+        let instance = &self.instance;
+        json!({
+            "State": instance.state.name(),
+            "ImageId": instance.image_id,
+            "InstanceType": instance.instance_type,
+            "ProductCodes": instance.product_codes,
+            "HourlyRate": instance.spore.hourly_rate,
+            "EndedAt": instance.spore.ended_at,
+            "Tags": instance.tags,
+        })
     }
 }
 

@@ -1,10 +1,12 @@
-//! The record of a volume.
+//! The record of a volume, in the shape of EC2's API.
 
-use crate::error::{Error, Result};
+use super::Record;
+use super::tag::{Tag, name_tag};
+use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, SnapshotId, VolumeId};
 use crate::plan::DiskFormat;
-use crate::record::image::Tag;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// One file of a chain, beside the record of the volume or snapshot that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +137,34 @@ pub struct Attachment {
     pub device: String,
     /// The volume goes with its instance.
     pub delete_on_termination: bool,
+}
+
+impl Record for Volume {
+    type Id = VolumeId;
+    const DIRECTORY: &'static str = "volumes";
+    const KIND: &'static str = "volume";
+    const NOT_FOUND: Code = Code::InvalidVolumeNotFound;
+
+    fn id(&self) -> &VolumeId {
+        &self.volume_id
+    }
+
+    fn name(&self) -> Option<&str> {
+        name_tag(&self.tags)
+    }
+
+    fn owner(&self) -> &str {
+        &self.owner_id
+    }
+
+    fn essence(&self) -> Value {
+        json!({
+            "Size": self.size,
+            "SnapshotId": self.snapshot_id,
+            "InstanceId": self.attachment.as_ref().map(|a| &a.instance_id),
+            "Tags": self.tags,
+        })
+    }
 }
 
 #[cfg(test)]

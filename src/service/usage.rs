@@ -7,7 +7,8 @@
 use crate::error::Result;
 use crate::image::attribute::parse_rate;
 use crate::instance::dir::instances;
-use crate::store::journal::{Entry, Event, boot_id, boot_ms};
+use crate::store::journal::{Entry, Event};
+use crate::store::time::{boot_id, boot_ms};
 use crate::store::{Store, now, time};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};

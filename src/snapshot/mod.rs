@@ -3,19 +3,27 @@
 pub mod digest;
 
 use super::import::progress::Progress;
-use super::import::{self, DATA, Imported, Options, Source, cancel};
-use super::kernel;
+use super::import::{Imported, Options, Source, cancel};
+use super::{import, kernel};
 use crate::block::Reader;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::SnapshotId;
-use crate::image::{catalog, names};
+use crate::image::catalog;
 use crate::plan::DiskFormat;
-use crate::record::image::{Snapshot, SnapshotState, Tag};
+use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
+use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::beneath::{self, Owned};
-use crate::store::{Durability, Locked, Staging, Store, fault, now};
-use crate::volume::{self, MAX_LAYERS, owner_id};
+use crate::store::{Collection, Durability, Locked, Staging, Store, fault, now, owner_id};
+use crate::volume::{self, MAX_LAYERS};
 use std::fs::File;
+
+impl Store {
+    /// Snapshots; their content is [`DATA`] beside the record.
+    pub fn snapshots(&self) -> Collection<Snapshot> {
+        self.collection()
+    }
+}
 
 /// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
 ///
@@ -28,7 +36,7 @@ pub fn import(
     description: &str,
     tags: Vec<Tag>,
 ) -> Result<Snapshot> {
-    names::check_tags(&tags)?;
+    check_tags(&tags)?;
     let staging = Staging::new(store)?;
     let imported = import::import(source, staging.path(), options)?;
     let snapshot = staged(&staging, imported, description, tags)?;
@@ -128,7 +136,7 @@ pub fn begin(store: &Store, frozen: Frozen, wanted: Wanted) -> Result<Pending> {
 /// # Errors
 /// The description is longer than EC2's 255 characters, or a tag malformed.
 pub fn check(wanted: &Wanted) -> Result<()> {
-    names::check_tags(&wanted.tags)?;
+    check_tags(&wanted.tags)?;
     if wanted.description.chars().count() > 255 {
         return Err(Error::refused(
             Code::InvalidParameterValue,

@@ -2,12 +2,13 @@
 
 use super::beneath::{Dir, Owned};
 use super::journal::{Cause, Event};
-use super::record::{self, Record};
+use super::open::{Store, StoreLock, owner_id, wait_lock};
+use super::record;
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
-use super::{Durability, Store, wait_lock};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::Id;
+use crate::record::{Durability, Record};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -47,12 +48,15 @@ impl<R> Listing<R> {
     }
 }
 
-impl<R: Record> Collection<R> {
-    pub(super) fn new(store: &Store) -> Self {
-        let path = store.home().join(R::DIRECTORY);
-        Self { store: store.clone(), path, kind: PhantomData }
+impl Store {
+    /// The objects whose record is `R`.
+    pub fn collection<R: Record>(&self) -> Collection<R> {
+        let path = self.home().join(R::DIRECTORY);
+        Collection { store: self.clone(), path, kind: PhantomData }
     }
+}
 
+impl<R: Record> Collection<R> {
     /// The object's directory, whether or not it exists.
     pub fn dir(&self, id: &R::Id) -> PathBuf {
         self.path.join(id.as_ref())
@@ -243,6 +247,27 @@ impl<R: Record> Collection<R> {
         record.holds_name(self.is_locked(record.id()).unwrap_or(true))
     }
 
+    /// # Errors
+    /// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free while the store's lock is
+    /// held.
+    pub fn check_free(&self, _lock: &StoreLock, name: &str) -> Result<()> {
+        let (listing, me) = (self.list()?, owner_id());
+        let taken = |record: &&R| {
+            record.name() == Some(name) && record.owner() == me && self.holds_name(record)
+        };
+        match listing.records.iter().find(taken) {
+            None => Ok(()),
+            Some(holder) => Err(Error::refused(
+                Code::InvalidAMINameDuplicate,
+                format!(
+                    "the name '{name}' is taken by {} {}; choose another or deregister that one",
+                    R::KIND,
+                    holder.id()
+                ),
+            )),
+        }
+    }
+
     /// Change the object's record under its lock and give what `change` gives. If that fails nothing is changed.
     ///
     /// # Errors
@@ -269,7 +294,13 @@ impl<R: Record> Collection<R> {
             Some(owner) if owner != super::beneath::user() => {
                 return Err(not_owned(&self.get(id)?));
             }
-            _ => self.store.note::<R>(Event::Removed, id.as_ref(), Value::Null, R::REMOVAL, None),
+            _ => self.store.journal().note::<R>(
+                Event::Removed,
+                id.as_ref(),
+                Value::Null,
+                R::REMOVAL,
+                None,
+            ),
         }
         if staging::discard(&self.store, &self.dir(id))? {
             Ok(())
@@ -377,7 +408,7 @@ impl<R: Record> Locked<R> {
         if essence != self.essence {
             let id = self.record.id().as_ref();
             let store = &self.collection.store;
-            store.note::<R>(Event::Modified, id, essence.clone(), durability, cause);
+            store.journal().note::<R>(Event::Modified, id, essence.clone(), durability, cause);
             self.essence = essence;
         }
         Ok(())
@@ -409,9 +440,9 @@ fn not_found<R: Record>(text: &str) -> Error {
 
 /// The command that lists such objects.
 fn ls<R: Record>() -> String {
-    match R::KIND {
-        "instance" => "spore ls".to_owned(),
-        kind => format!("spore {kind} ls"),
+    match R::LISTED_BY {
+        "" => format!("spore {} ls", R::KIND),
+        listed => listed.to_owned(),
     }
 }
 
@@ -421,13 +452,11 @@ fn ambiguous<R: Record>(text: &str, found: &[&R]) -> Error {
     let more = if found.len() > SHOWN { ", …" } else { "" };
     let text = text.escape_debug();
     // Clones have one name, which is also how to have all of them.
-    let remedy = match R::KIND {
-        "instance"
-            if found.iter().all(|r| r.name().is_some_and(|name| text.clone().eq(name.chars()))) =>
-        {
-            format!("give one's id, or $({} -q --filter tag:Name={text}) for all", ls::<R>())
-        }
-        _ => "give more of the id".to_owned(),
+    let named = |r: &&R| r.name().is_some_and(|name| text.clone().eq(name.chars()));
+    let remedy = if R::NAMES_ARE_SHARED && found.iter().all(named) {
+        format!("give one's id, or $({} -q --filter tag:Name={text}) for all", ls::<R>())
+    } else {
+        "give more of the id".to_owned()
     };
     let (count, kind, ids) = (found.len(), R::KIND, ids.join(", "));
     Error::refused(

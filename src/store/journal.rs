@@ -9,10 +9,10 @@
 //! the medium when the command that did it ends; all lines before it are, too.
 
 use super::beneath::{self, Dir, Owned};
-use super::time::since_epoch;
-use super::{Durability, Record, Store, fault, rfc3339};
+use super::fault;
+use super::time::{boot_id, boot_ms, rfc3339, since_epoch};
 use crate::error::{OrFail, Result};
-use crate::record::image::Snapshot;
+use crate::record::{Durability, Record};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -185,23 +185,7 @@ fn open(dir: &Path) -> Result<File> {
     attempt(&make_account_dir(dir)?).or_fail(|| format!("open the journal {}", path.display()))
 }
 
-/// Milliseconds since the host booted.
-pub fn boot_ms() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
-    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000).saturating_add(millis)
-}
-
-/// The kernel's id of this boot; empty if it has none.
-pub fn boot_id() -> &'static str {
-    static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        text.map(|t| t.trim().to_owned()).unwrap_or_default()
-    })
-}
-
-impl Store {
+impl Journal {
     /// Append a line about a record. What was done is done, so failing at it is a warning.
     pub(super) fn note<R: Record>(
         &self,
@@ -211,11 +195,10 @@ impl Store {
         durability: Durability,
         cause: Option<&Cause>,
     ) {
-        // A snapshot never changes, so what its own file takes on the medium is what it costs.
-        let data = || Dir::open(&self.home.join(R::DIRECTORY).join(id))?.stat("data");
-        if R::DIRECTORY == Snapshot::DIRECTORY
-            && event != Event::Removed
-            && let Ok(stat) = data()
+        let stat = |content| Dir::open(&self.home.join(R::DIRECTORY).join(id))?.stat(content);
+        if event != Event::Removed
+            && let Some(content) = R::CONTENT
+            && let Ok(stat) = stat(content)
         {
             record["StoredBytes"] = (stat.st_blocks * 512).into();
         }
@@ -223,7 +206,7 @@ impl Store {
     }
 
     /// Append a line about what is no object of the store, such as a product.
-    pub fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
+    pub(super) fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
         self.append((event, None), (kind, id), record, Durability::Durable);
     }
 
@@ -254,7 +237,7 @@ impl Store {
             let mut line = serde_json::to_vec(&entry).or_fail(|| "write the journal")?;
             line.push(b'\n');
             fault::point("a line of the journal");
-            let mut file = self.journal.file()?;
+            let mut file = self.file()?;
             file.write_all(&line).or_fail(|| "write the journal")?;
             if durability == Durability::Durable {
                 fault::point("sync of the journal");
@@ -278,9 +261,9 @@ impl Store {
     ///
     /// # Errors
     /// A journal can't be read.
-    pub fn entries(&self) -> Result<Vec<Entry>> {
+    pub(super) fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        let Ok(accounts) = Dir::place(&self.home().join("accounts")) else { return Ok(entries) };
+        let Ok(accounts) = Dir::place(&self.home.join("accounts")) else { return Ok(entries) };
         let mut names = accounts.names().unwrap_or_default();
         names.sort();
         for name in names {
@@ -333,6 +316,7 @@ fn each_line(file: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use std::fs;
 
     #[test]

@@ -1,9 +1,34 @@
-//! Where a store is.
+//! Where a store is, what is in it, and whose it is.
 
 use crate::error::{Error, OrFail, Result};
+use crate::record::kinds;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// What marks a shared store.
+pub const MARKER: &str = "shared";
+
+/// The administrator's uid if the store at `home` is a shared one.
+///
+/// # Errors
+/// It says it is, but others than its administrator could have said so.
+pub fn administrator(home: &Path) -> Result<Option<u32>> {
+    let Ok(marker) = home.join(MARKER).symlink_metadata() else { return Ok(None) };
+    let meta = home.metadata().or_fail(|| format!("read {}", home.display()))?;
+    if marker.is_file() && marker.uid() == meta.uid() && meta.mode() & 0o022 == 0 {
+        return Ok(Some(meta.uid()));
+    }
+    Err(Error::failure(format!(
+        "the shared store {} could be anybody's: it must be a directory that only its owner can write",
+        home.display()
+    )))
+}
+
+/// Directories of objects, and those beside them. The last one is made last.
+pub fn directories() -> impl Iterator<Item = &'static str> {
+    kinds::DIRECTORIES.into_iter().chain(["accounts", "cache", "tmp"])
+}
 
 /// The store's directory as the environment says.
 pub fn home() -> Result<PathBuf> {

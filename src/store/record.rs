@@ -1,18 +1,12 @@
-//! What a directory needs to be an object: a record that says what it is.
+//! An object's record in its directory: read, written, replaced.
 
-use crate::error::{Code, Error, OrFail, Result};
-use crate::id::Id;
-use crate::record::image::{Image, ImageState, Kernel, Ramdisk, Snapshot};
-use crate::record::volume::Volume;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use std::io::ErrorKind;
-use std::path::Path;
-
-use super::Durability;
 use super::beneath::{Dir, Owned};
 use super::reserve;
+use crate::error::{Error, OrFail, Result};
+use crate::record::{Durability, Record};
+use serde_json::Value;
+use std::io::ErrorKind;
+use std::path::Path;
 
 /// The record's file name in an object's directory.
 pub const RECORD: &str = "record.json";
@@ -22,116 +16,6 @@ pub(super) const NEW: &str = "record.json.new";
 const MAX_RECORD: u64 = 1 << 20;
 /// Likewise another's, of which there may be any number.
 const MAX_OTHERS: u64 = 256 << 10;
-
-/// A kind of object in the store.
-pub trait Record: Serialize + DeserializeOwned + Clone {
-    /// Its id.
-    type Id: Id;
-    /// The directory under the store that holds this kind.
-    const DIRECTORY: &'static str;
-    /// What it is called in messages.
-    const KIND: &'static str;
-    /// EC2's error code for an unknown one.
-    const NOT_FOUND: Code;
-    /// What every store has without a directory for it.
-    fn built_in() -> Vec<Self> {
-        Vec::new()
-    }
-    /// How lasting the journal's word of its removal is when that is done. An instance's volumes go with it, in one
-    /// transition that is noted when it ends.
-    const REMOVAL: Durability = Durability::Volatile;
-    /// Its id.
-    fn id(&self) -> &Self::Id;
-    /// What else it may be addressed by.
-    fn name(&self) -> Option<&str>;
-    /// Whether nobody else of its owner may have its name. `made` is whether its maker is at work.
-    fn holds_name(&self, made: bool) -> bool {
-        let _ = made;
-        true
-    }
-    /// The uid in decimal of whom it belongs to.
-    fn owner(&self) -> &str;
-    /// What the journal says of it; a change of anything else is not worth a line.
-    fn essence(&self) -> Value;
-}
-
-/// The value of the tag `Name`.
-fn name_tag(tags: &[crate::record::image::Tag]) -> Option<&str> {
-    tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())
-}
-
-macro_rules! record {
-    ($record:ty, $id:ident: $type:ty, $directory:literal, $kind:literal, $not_found:expr, $removal:expr,
-     $name:expr, $essence:expr $(, $holds:expr)? $(; $built_in:expr)?) => {
-        impl Record for $record {
-            type Id = $type;
-            $(fn built_in() -> Vec<Self> {
-                let built_in: fn() -> Vec<Self> = $built_in;
-                built_in()
-            })?
-            const DIRECTORY: &'static str = $directory;
-            const KIND: &'static str = $kind;
-            const NOT_FOUND: Code = $not_found;
-            const REMOVAL: Durability = $removal;
-            fn id(&self) -> &Self::Id {
-                &self.$id
-            }
-            fn name(&self) -> Option<&str> {
-                let name: fn(&$record) -> Option<&str> = $name;
-                name(self)
-            }
-            $(fn holds_name(&self, made: bool) -> bool {
-                let holds: fn(&$record, bool) -> bool = $holds;
-                holds(self, made)
-            })?
-            fn owner(&self) -> &str {
-                &self.owner_id
-            }
-            fn essence(&self) -> Value {
-                let essence: fn(&$record) -> Value = $essence;
-                essence(self)
-            }
-        }
-    };
-}
-
-record!(Image, image_id: crate::id::ImageId, "images", "image", Code::InvalidAMIIDNotFound, Durability::Durable,
-// Whoever comes next may have a deregistered one's name.
-|image| Some(image.name.as_str()).filter(|_| image.state != ImageState::Deregistered),
-|image| json!({
-    "Name": image.name,
-    "State": image.state,
-    "Description": image.description,
-    "Public": image.public,
-    "LaunchPermissions": image.launch_permissions,
-    "ProductCodes": image.product_codes,
-    "HourlyRate": image.hourly_rate,
-    "DeprecationTime": image.deprecation_time,
-    "Snapshots": image.snapshots().collect::<Vec<_>>(),
-    "Tags": image.tags,
-}),
-// EC2: the name of one that failed can be given again.
-|image, made| match image.state {
-    ImageState::Available => true,
-    ImageState::Pending => made,
-    ImageState::Failed | ImageState::Deregistered => false,
-});
-record!(Kernel, kernel_id: crate::id::KernelId, "kernels", "kernel", Code::InvalidAKIIDNotFound, Durability::Durable,
-    |kernel| Some(&kernel.name), |kernel| json!({ "Name": kernel.name, "Tags": kernel.tags });
-    Kernel::pv_grub);
-record!(Ramdisk, ramdisk_id: crate::id::RamdiskId, "ramdisks", "ramdisk", Code::InvalidARIIDNotFound, Durability::Durable,
-    |ramdisk| Some(&ramdisk.name), |ramdisk| json!({ "Name": ramdisk.name, "Tags": ramdisk.tags }));
-record!(Snapshot, snapshot_id: crate::id::SnapshotId, "snapshots", "snapshot", Code::InvalidSnapshotNotFound, Durability::Durable,
-    |snapshot| name_tag(&snapshot.tags),
-    |snapshot| json!({ "VolumeSize": snapshot.volume_size, "State": snapshot.state, "Tags": snapshot.tags }));
-record!(Volume, volume_id: crate::id::VolumeId, "volumes", "volume", Code::InvalidVolumeNotFound, Durability::Volatile,
-|volume| name_tag(&volume.tags),
-|volume| json!({
-    "Size": volume.size,
-    "SnapshotId": volume.snapshot_id,
-    "InstanceId": volume.attachment.as_ref().map(|a| &a.instance_id),
-    "Tags": volume.tags,
-}));
 
 /// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure took it
 /// before anything of it was on the medium; or if it is another's and can't be read as one, which is for them to mend.

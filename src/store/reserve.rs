@@ -5,8 +5,9 @@
 //! the record is the reserve's then, with its blocks, so that nothing is given up that whoever fills the disk could
 //! take. Only what exists already is changed so: new objects have to find space of their own.
 
-use super::Durability;
 use super::beneath::Owned;
+use super::time::boot_ms;
+use crate::record::Durability;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstat};
 use rustix::io::Errno;
 use std::fs::{File, Permissions};
@@ -80,7 +81,7 @@ pub(super) fn replace(
     let dir = open(account).map_err(|_| none())?;
     let deadline = Instant::now() + PATIENCE;
     // Each caller begins elsewhere: a reader of the record that was exchanged last may not be done with it.
-    let first = usize::try_from(super::journal::boot_ms()).unwrap_or(0);
+    let first = usize::try_from(boot_ms()).unwrap_or(0);
     loop {
         let mut exist = false;
         for slot in (0..FILES).map(|n| ((first + n) % FILES).to_string()) {

@@ -5,55 +5,36 @@
 //! list says otherwise ([`super::acl`]). The file `shared` in the store says that it is one.
 
 use super::beneath::{self, Dir};
-use super::{DIRECTORIES, Store, sync_dir};
+use super::paths::{MARKER, directories};
+use super::{Store, sync_dir};
 use crate::error::{Code, Error, OrFail, Result};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-
-/// What marks a shared store.
-const MARKER: &str = "shared";
-
-/// The administrator's uid if the store at `home` is a shared one.
-///
-/// # Errors
-/// It says it is, but others than its administrator could have said so.
-pub(super) fn administrator(home: &Path) -> Result<Option<u32>> {
-    let Ok(marker) = home.join(MARKER).symlink_metadata() else { return Ok(None) };
-    let meta = home.metadata().or_fail(|| format!("read {}", home.display()))?;
-    if marker.is_file() && marker.uid() == meta.uid() && meta.mode() & 0o022 == 0 {
-        return Ok(Some(meta.uid()));
-    }
-    Err(Error::failure(format!(
-        "the shared store {} could be anybody's: it must be a directory that only its owner can write",
-        home.display()
-    )))
-}
 
 /// Share a store of one's own. What is in it stays private until it is shared by itself.
 ///
 /// # Errors
 /// It is another's, or its modes can't be changed.
 pub fn share(store: &Store) -> Result<()> {
-    if store.administrator.is_some_and(|uid| uid != rustix::process::geteuid().as_raw()) {
+    if store.administrator().is_some_and(|uid| uid != rustix::process::geteuid().as_raw()) {
         return Err(Error::refused(
             Code::AuthFailure,
-            format!("{} belongs to another user", store.home.display()),
+            format!("{} belongs to another user", store.home().display()),
         ));
     }
     let place = |path: &Path, mode: u32| {
         beneath::make_place(path, mode).or_fail(|| format!("share {}", path.display()))
     };
-    for name in DIRECTORIES {
+    for name in directories() {
         // Others must not prepare what everybody would take from the cache.
-        place(&store.home.join(name), if name == "cache" { 0o755 } else { 0o1777 })?;
+        place(&store.home().join(name), if name == "cache" { 0o755 } else { 0o1777 })?;
     }
     // Before the marker: one that others could have made is refused.
-    place(&store.home, 0o755)?;
-    let marked = beneath::owned(&store.home)?.open_or_create(MARKER);
-    marked.or_fail(|| format!("make {}", store.home.join(MARKER).display()))?;
-    beneath::owned(&store.home)?.set_mode(MARKER, 0o644).or_fail(|| "share the store")?;
-    sync_dir(&store.home)
+    place(store.home(), 0o755)?;
+    let marked = beneath::owned(store.home())?.open_or_create(MARKER);
+    marked.or_fail(|| format!("make {}", store.home().join(MARKER).display()))?;
+    beneath::owned(store.home())?.set_mode(MARKER, 0o644).or_fail(|| "share the store")?;
+    sync_dir(store.home())
 }
 
 /// Open a file of an object, whoever's it is: a plain file that the owner of the object's directory owns. What another

@@ -3,11 +3,12 @@
 //! Everything under the store's `tmp/` is a directory whose maker holds its flock. Without a holder it is
 //! debris: of a killed command, or of an object being deleted.
 
-use super::beneath::{self, Dir, Owned};
+use super::beneath::{self, Owned, sync_dir};
 use super::journal::Event;
-use super::{Durability, Record, Store, fault, record, sync_dir};
+use super::{Store, fault, record};
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
+use crate::record::{Durability, Record};
 use rustix::fs::{FlockOperation, flock};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -78,7 +79,13 @@ impl Staging {
         beneath::move_dir(&self.path, &target)
             .or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
         let Some(dir) = self.dir.take() else { return Err(Error::failure("published twice")) };
-        store.note::<R>(Event::Created, new.id().as_ref(), new.essence(), durability, None);
+        store.journal().note::<R>(
+            Event::Created,
+            new.id().as_ref(),
+            new.essence(),
+            durability,
+            None,
+        );
         if durability == Durability::Durable {
             sync_dir(&parent)?;
         }
@@ -106,19 +113,4 @@ pub(super) fn discard(store: &Store, path: &Path) -> Result<bool> {
     fault::point("removal of an object's files");
     beneath::remove_tree(&gone);
     Ok(true)
-}
-
-/// Remove this user's directories that nobody holds, and nothing else, whoever put it there. Several commands may sweep
-/// at once; what one can't remove stays for the next.
-pub(super) fn sweep(store: &Store) {
-    let Ok(tmp) = Dir::place(&store.tmp()) else { return };
-    for name in tmp.names().unwrap_or_default() {
-        let Ok(dir) = tmp.place_in(&name) else { continue };
-        let path = dir.path().to_owned();
-        let Ok(dir) = dir.owned() else { continue };
-        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // If it was published meanwhile, `path` leads nowhere; names are never used again.
-            beneath::remove_tree(&path);
-        }
-    }
 }

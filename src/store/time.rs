@@ -1,5 +1,6 @@
 //! Times as EC2 writes them.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 /// The time as EC2 writes it: RFC 3339, UTC, milliseconds.
@@ -65,6 +66,22 @@ pub fn parse(text: &str) -> Option<Duration> {
     let normal =
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z");
     (rfc3339(since) == normal).then_some(since)
+}
+
+/// Milliseconds since the host booted.
+pub fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
+    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000).saturating_add(millis)
+}
+
+/// The kernel's id of this boot; empty if it has none.
+pub fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        text.map(|t| t.trim().to_owned()).unwrap_or_default()
+    })
 }
 
 #[cfg(test)]

@@ -7,17 +7,16 @@ use super::package::{Content, NewImage, Package};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_MAPPINGS};
-use crate::image::names;
-use crate::import::{DATA, cancel};
+use crate::import::cancel;
 use crate::kernel::{self, Registered};
 use crate::plan::{DiskFormat, PvGrub};
-use crate::record::image::{
-    Image, ImageState, Kernel, Ramdisk, Snapshot, SnapshotState, StateReason,
-};
+use crate::record::image::{Image, ImageState, StateReason};
+use crate::record::kernel::{Kernel, Ramdisk};
+use crate::record::name;
+use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::volume::Layer;
 use crate::store::beneath::Owned;
-use crate::store::{Durability, Locked, Store, StoreLock, now};
-use crate::volume::owner_id;
+use crate::store::{Durability, Locked, Store, StoreLock, now, owner_id};
 use std::fs::File;
 use std::path::Path;
 
@@ -64,7 +63,7 @@ impl Boot {
 
 /// A name that is taken gets a part of the content's digest.
 fn under_a_name<T>(content: &Content, register: impl Fn(&str) -> Result<T>) -> Result<T> {
-    let name = names::from_file(&content.name);
+    let name = name::from_file(&content.name);
     match register(&name) {
         Err(e) if e.code() == Some(Code::InvalidAMINameDuplicate) => {
             register(&format!("{name}-{}", &content.digest[..8]))
@@ -257,7 +256,7 @@ pub(crate) fn pending_snapshot(
     id: SnapshotId,
     size_bytes: u64,
     description: String,
-    tags: Vec<crate::record::image::Tag>,
+    tags: Vec<crate::record::tag::Tag>,
 ) -> Result<Locked<Snapshot>> {
     store.snapshots().create_locked(Durability::Durable, |_| {
         let content = (DiskFormat::Raw, String::new());
@@ -325,7 +324,7 @@ pub(crate) fn unfinished(
             format!("{id} ('{}') is being copied by another command", new.name),
         ));
     }
-    names::check_free::<Image>(store, lock, &new.name)?;
+    store.images().check_free(lock, &new.name)?;
     let locked = store.images().lock(&id)?;
     Ok(left(&locked.record).then_some(locked))
 }

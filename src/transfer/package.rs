@@ -6,14 +6,14 @@
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::catalog::{self, MAX_MAPPINGS, Manifest};
-use crate::import::MAX_SIZE;
 use crate::kernel::{KERNEL, RAMDISK, open_content};
 use crate::plan::PvGrub;
-use crate::record::image::{Image, ImageState, Snapshot, SnapshotState, Tag};
-use crate::snapshot;
-use crate::snapshot::digest;
-use crate::store::{Record, Store, now};
-use crate::volume::owner_id;
+use crate::record::image::{Image, ImageState};
+use crate::record::limits::MAX_SIZE;
+use crate::record::snapshot::{Snapshot, SnapshotState};
+use crate::record::tag::Tag;
+use crate::snapshot::{self, digest};
+use crate::store::{Record, Store, now, owner_id};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -269,7 +269,7 @@ impl Package {
     pub fn manifest(&self, new: &NewImage) -> Result<Manifest> {
         let image = &self.image;
         let mut tags = if new.copy_tags { image.tags.clone() } else { Vec::new() };
-        crate::image::names::set_tags(&mut tags, &new.tags)?;
+        crate::record::tag::set_tags(&mut tags, &new.tags)?;
         Ok(Manifest {
             name: new.name.clone(),
             description: new.description.clone().or_else(|| image.description.clone()),
@@ -305,8 +305,8 @@ impl Package {
     /// The name, the description or a tag is malformed.
     pub fn renew(&mut self, new: &NewImage) -> Result<()> {
         let manifest = self.manifest(new)?;
-        crate::image::names::check(&manifest.name)?;
-        crate::image::names::check_tags(&manifest.tags)?;
+        crate::record::name::check(&manifest.name)?;
+        crate::record::tag::check_tags(&manifest.tags)?;
         catalog::check_description(manifest.description.as_deref())?;
         let image = &mut self.image;
         image.source_image_id = manifest.source_image_id;

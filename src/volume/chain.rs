@@ -3,9 +3,8 @@
 use super::users;
 use crate::block::overlay::{self, Repaired};
 use crate::error::{Code, Error, OrFail, Result};
-use crate::import::DATA;
 use crate::plan::DiskFormat;
-use crate::record::image::Snapshot;
+use crate::record::snapshot::{DATA, Snapshot};
 use crate::record::volume::{Layer, LayerName, Volume};
 use crate::store::beneath::{self, Dir, Owned};
 use crate::store::shared::open_file;

@@ -19,10 +19,11 @@ use crate::block::overlay::{self, Backing, Repaired};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::plan::DiskFormat;
-use crate::record::image::{Snapshot, SnapshotState, Tag};
+use crate::record::snapshot::{Snapshot, SnapshotState};
+use crate::record::tag::Tag;
 use crate::record::volume::{Attachment, Layer, LayerName, Volume, default_volume_type};
 use crate::store::beneath::{self, Owned};
-use crate::store::{Durability, Locked, Store, fault, now};
+use crate::store::{Collection, Durability, Locked, Store, fault, now, owner_id};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io;
@@ -36,6 +37,13 @@ const IN_USE: &str = "in-use";
 pub const MAX_LAYERS: usize = 16;
 /// Bytes of a GiB, EC2's unit of volume sizes.
 const GIB: u64 = 1 << 30;
+
+impl Store {
+    /// Volumes.
+    pub fn volumes(&self) -> Collection<Volume> {
+        self.collection()
+    }
+}
 
 /// What a new volume is to be.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +105,7 @@ pub fn create_empty(store: &Store, new: NewVolume, durability: Durability) -> Re
 }
 
 fn check_size(size: u64) -> Result<u64> {
-    if size == 0 || size > crate::import::MAX_SIZE {
+    if size == 0 || size > crate::record::limits::MAX_SIZE {
         return Err(Error::refused(
             Code::InvalidParameterValue,
             format!("a volume of {size} bytes can't be made: it may have 1 byte to 16 TiB"),
@@ -243,11 +251,6 @@ pub fn delete(store: &Store, id: &VolumeId) -> Result<()> {
     locked.remove()
 }
 
-/// The user's id as EC2's account id.
-pub fn owner_id() -> String {
-    rustix::process::geteuid().as_raw().to_string()
-}
-
 /// Open a volume's files for a VMM.
 ///
 /// # Errors
@@ -303,7 +306,7 @@ pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::DATA;
+    use crate::record::snapshot::DATA;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 

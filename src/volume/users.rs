@@ -6,7 +6,7 @@
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
-use crate::import::DATA;
+use crate::record::snapshot::DATA;
 use crate::store::Store;
 use crate::store::beneath::{self, Dir};
 use crate::store::shared::open_file;

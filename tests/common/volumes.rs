@@ -2,7 +2,7 @@
 
 use super::Store;
 use sporevm::block::{self, Engine, Op, Queue, Reader};
-use sporevm::record::image::Snapshot;
+use sporevm::record::snapshot::Snapshot;
 use sporevm::store::Store as Inner;
 use sporevm::sys::iobuf::IoBuf;
 use sporevm::{snapshot, volume};

@@ -2,8 +2,8 @@
 
 use super::step::{Draw, Effect, Expect, Foreseen, Step, nothing};
 use super::world::{Attachment, Bytes, Snapshot, Tags, Volume, World};
-use sporevm::record::image::SnapshotState;
 use sporevm::record::instance::State;
+use sporevm::record::snapshot::SnapshotState;
 
 const MIB: usize = 1 << 20;
 

@@ -2,8 +2,9 @@
 
 use super::step::{Draw, Expect, Foreseen, Seen, Step, nothing};
 use super::world::{Device, Image, Snapshot, World};
-use sporevm::record::image::{ImageState, RootDeviceType, SnapshotState};
+use sporevm::record::image::{ImageState, RootDeviceType};
 use sporevm::record::instance::State;
+use sporevm::record::snapshot::SnapshotState;
 use std::collections::BTreeSet;
 
 const CODES: [&str; 2] = ["code-a", "code-b"];

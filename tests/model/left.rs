@@ -2,8 +2,8 @@
 
 use super::users::{Region, as_user};
 use super::world::World;
-use sporevm::record::image::SnapshotState;
 use sporevm::record::instance::State;
+use sporevm::record::snapshot::SnapshotState;
 use sporevm::store::Store;
 use std::path::Path;
 use std::process::Command;

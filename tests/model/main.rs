@@ -14,8 +14,9 @@ mod step;
 mod users;
 mod world;
 
-use sporevm::record::image::{ImageState, SnapshotState};
+use sporevm::record::image::ImageState;
 use sporevm::record::instance::State;
+use sporevm::record::snapshot::SnapshotState;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -19,7 +19,6 @@ const KNOWN: &[&[&str]] = &[
         "src/child.rs",
         "src/image/builtin.rs",
         "src/image/catalog.rs",
-        "src/image/names.rs",
         "src/import/arrival.rs",
         "src/import/external.rs",
         "src/import/format.rs",
@@ -63,9 +62,6 @@ const KNOWN: &[&[&str]] = &[
         "src/transfer/remote/net/oci.rs",
         "src/transfer/remote/net/s3.rs",
         "src/transfer/remote/push.rs",
-        "src/volume/chain.rs",
-        "src/volume/mod.rs",
-        "src/volume/users.rs",
     ],
     &[
         "src/cli/account.rs",
@@ -97,17 +93,6 @@ const KNOWN: &[&[&str]] = &[
     &["src/instance/lifecycle.rs", "src/instance/reap.rs"],
     &["src/instance/prepare.rs", "src/instance/pv.rs"],
     &["src/pvgrub/commands.rs", "src/pvgrub/grubcfg.rs"],
-    &["src/record/image.rs", "src/record/volume.rs"],
-    &["src/store/beneath/mod.rs", "src/store/beneath/owned.rs"],
-    &[
-        "src/store/collection.rs",
-        "src/store/journal.rs",
-        "src/store/mod.rs",
-        "src/store/record.rs",
-        "src/store/reserve.rs",
-        "src/store/shared.rs",
-        "src/store/staging.rs",
-    ],
     &[
         "src/virtio/blk/handler.rs",
         "src/virtio/blk/mod.rs",
@@ -247,7 +232,7 @@ impl File {
     fn read(of: &Path, source: &Source, paths: &BTreeMap<Path, String>) -> Self {
         let tokens = tokens(source);
         let mut file = Self::default();
-        let (mut at, mut exported) = (0, Vec::new());
+        let (mut at, mut exported, mut said) = (0, Vec::new(), BTreeSet::new());
         while at < tokens.len() {
             let (token, before) = (tokens[at].as_str(), at.checked_sub(1).map(|n| &*tokens[n]));
             if token == "pub" && tokens.get(at + 1).is_some_and(|t| t == "(") {
@@ -280,11 +265,16 @@ impl File {
                 file.uses.extend(found.iter().filter_map(|path| absolute(of, &head, path)));
                 continue;
             }
+            if before != Some("mod") {
+                said.insert(token);
+            }
             at += 1;
         }
         // What is re-exported and said again is used.
-        let said = |name: &str| tokens.iter().filter(|token| *token == name).count() > 1;
-        let uses = exported.into_iter().filter(|(name, _)| said(name)).map(|(_, path)| path);
+        let uses = exported
+            .into_iter()
+            .filter(|(name, _)| said.contains(name.as_str()))
+            .map(|(_, path)| path);
         file.uses.extend(uses);
         file
     }
@@ -457,7 +447,7 @@ mod tests {
     #[test]
     fn declaring_and_passing_on_is_no_use() {
         let plain = [
-            ("src/m/mod.rs", "mod a;\nmod b;\npub use a::{A, f as g};\npub use b::*;"),
+            ("src/m/mod.rs", "mod a;\nmod b;\npub use a::{A, a, f as g};\npub use b::*;"),
             ("src/m/a.rs", "use super::B;"),
             ("src/m/b.rs", "pub struct B;"),
             ("src/c.rs", "use crate::m::{A, B};"),

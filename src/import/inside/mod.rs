@@ -9,14 +9,15 @@ mod exported;
 mod room;
 mod source;
 
+use super::check_size;
 use super::format::{self, HEAD, SourceFormat, What};
 use super::stream::{Stream, Warnings, unreadable};
 use super::wire::{Frame, MAX_DATA, Sender, Which};
-use super::{MAX_SIZE, check_size};
 use crate::block::foreign::{self, Bytes, Image, Place, vhd};
 use crate::block::{self, DiskFormat};
 use crate::child::{Given, Helper};
 use crate::error::{Code, Error, OrFail, Result};
+use crate::record::limits::MAX_SIZE;
 use crate::sys::seccomp::{Allow, Allow::Call};
 use crate::transfer::export::is_zero;
 use source::Window;

@@ -11,7 +11,7 @@ pub use inside::name;
 
 use crate::error::{Error, Result};
 use crate::plan::DiskFormat;
-use crate::record::image::Snapshot;
+use crate::record::snapshot::Snapshot;
 use crate::store::Store;
 use crate::{child, snapshot};
 

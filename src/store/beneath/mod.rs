@@ -26,7 +26,8 @@ mod place;
 
 pub use foreign::{foreign_create, foreign_file};
 pub use owned::{Owned, create, owned};
-pub(super) use place::{make_place, move_dir, remove_tree, sync_place};
+pub use place::sync_dir;
+pub(super) use place::{make_place, move_dir, remove_tree, sweep};
 
 /// Who may write besides the owner: group and others.
 const OTHERS_WRITE: u32 = 0o022;
@@ -181,18 +182,6 @@ impl Dir {
             }
         }
         Ok(names)
-    }
-
-    /// This directory as one that the effective user alone may change.
-    ///
-    /// # Errors
-    /// It is another's, or others may write it (`PermissionDenied`).
-    pub fn owned(self) -> io::Result<Owned> {
-        if self.is_ours() {
-            return self.private().map(Owned::new);
-        }
-        let why = format!("it belongs to user {}; only that one may do this", self.owner);
-        Err(io::Error::new(ErrorKind::PermissionDenied, why))
     }
 
     /// Make a symbolic link in a directory of this one, also another's, where everybody may and only the owner looks.

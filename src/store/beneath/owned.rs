@@ -33,12 +33,21 @@ impl AsFd for Owned {
     }
 }
 
-impl Owned {
-    /// For [`Dir::owned`], which has looked.
-    pub(super) fn new(dir: Dir) -> Self {
-        Self(dir)
+impl Dir {
+    /// This directory as one that the effective user alone may change.
+    ///
+    /// # Errors
+    /// It is another's, or others may write it (`PermissionDenied`).
+    pub fn owned(self) -> io::Result<Owned> {
+        if self.is_ours() {
+            return self.private().map(Owned);
+        }
+        let why = format!("it belongs to user {}; only that one may do this", self.owner);
+        Err(io::Error::new(ErrorKind::PermissionDenied, why))
     }
+}
 
+impl Owned {
     /// This directory under the path that it has been moved to.
     pub(in crate::store) fn moved(mut self, path: PathBuf) -> Self {
         self.0.path = path;

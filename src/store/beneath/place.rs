@@ -1,7 +1,9 @@
 //! The store's own directories, and what comes into them and goes.
 
 use super::{Dir, split};
-use rustix::fs::{AtFlags, Mode, fchmod, fstat, renameat, unlinkat};
+use crate::error::{OrFail, Result};
+use crate::store::fault;
+use rustix::fs::{AtFlags, FlockOperation, Mode, fchmod, flock, fstat, renameat, unlinkat};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -65,10 +67,27 @@ pub(in crate::store) fn make_place(path: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// fsync(2) of a directory, whosever.
+/// fsync(2) of a directory, whosever, so that the names in it are on the medium.
 ///
 /// # Errors
 /// I/O errors.
-pub(in crate::store) fn sync_place(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::fsync(&Dir::place(path)?.fd)?)
+pub fn sync_dir(path: &Path) -> Result<()> {
+    fault::point("sync of a directory");
+    let synced = Dir::place(path).and_then(|dir| Ok(rustix::fs::fsync(&dir.fd)?));
+    synced.or_fail(|| format!("sync {}", path.display()))
+}
+
+/// Remove from `place` this user's directories that nobody holds, and nothing else, whoever put it there. Several commands may sweep
+/// at once; what one can't remove stays for the next.
+pub(in crate::store) fn sweep(place: &Path) {
+    let Ok(place) = Dir::place(place) else { return };
+    for name in place.names().unwrap_or_default() {
+        let Ok(dir) = place.place_in(&name) else { continue };
+        let path = dir.path().to_owned();
+        let Ok(dir) = dir.owned() else { continue };
+        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // If it was published meanwhile, `path` leads nowhere; names are never used again.
+            remove_tree(&path);
+        }
+    }
 }

@@ -92,7 +92,7 @@ fn refuse_strange(store: &Store, image: &Image, location: &str) -> Result<()> {
 /// in a bucket that this user has not named.
 pub fn check(store: &Store, image: &Image) -> Result<()> {
     let Some(location) = &image.image_location else { return Ok(()) };
-    let ours = image.owner_id == crate::volume::owner_id();
+    let ours = image.owner_id == crate::store::owner_id();
     if !ours {
         refuse_strange(store, image, location)?;
     }

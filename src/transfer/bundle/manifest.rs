@@ -6,8 +6,8 @@ use super::xml::{self, Element, element};
 use super::{MAX_PART, invalid};
 use crate::error::Result;
 use crate::id::{FileName, RamdiskId, hex};
-use crate::import::MAX_SIZE;
 use crate::record::image::Architecture;
+use crate::record::limits::MAX_SIZE;
 
 /// The one algorithm of the cipher.
 const CIPHER: &str = "AES-128-CBC";

@@ -7,17 +7,15 @@ use super::{KeyFiles, MAX_MANIFEST, MAX_PART, archive, intact, invalid, keys};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
 use crate::image::catalog::{self, Manifest as Registration};
-use crate::image::names;
-use crate::import::DATA;
-use crate::import::SourceFormat;
-use crate::import::arrival;
-use crate::import::cancel;
 use crate::import::copy::Copy;
+use crate::import::{SourceFormat, arrival, cancel};
 use crate::inspect::boot_method;
 use crate::plan::{DiskFormat, PvGrub};
-use crate::record::image::{BlockDeviceMapping, Image, ProductCode, RootDeviceType, Snapshot, Tag};
-use crate::store::{Staging, Store, now};
-use crate::volume::owner_id;
+use crate::record::image::{BlockDeviceMapping, Image, ProductCode, RootDeviceType};
+use crate::record::name;
+use crate::record::snapshot::{DATA, Snapshot};
+use crate::record::tag::Tag;
+use crate::store::{Staging, Store, now, owner_id};
 use aes::Aes128;
 use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
 use flate2::read::GzDecoder;
@@ -61,7 +59,7 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
     let manifest = Manifest::read(&manifest, &keys)?;
     let name = match &request.name {
         Some(name) => name.clone(),
-        None => names::from_file(manifest.name.trim_end_matches(".img")),
+        None => name::from_file(manifest.name.trim_end_matches(".img")),
     };
     catalog::check_name(store, &name)?;
     refuse_missing(&manifest, request)?;

@@ -2,19 +2,19 @@
 
 use super::depot::Depot;
 use super::kernels::Kernel;
-use super::keys;
 use super::manifest::{Manifest, Part, unhex};
-use super::{KeyFiles, PART, SUFFIX, archive};
+use super::{KeyFiles, PART, SUFFIX, archive, keys};
 use crate::block::Reader;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, random_hex};
-use crate::image::{catalog, names};
+use crate::image::catalog;
 use crate::plan::ROOT_DEVICE;
-use crate::record::image::{Architecture, Image, Snapshot};
+use crate::record::image::{Architecture, Image};
+use crate::record::name;
+use crate::record::snapshot::Snapshot;
 use crate::snapshot;
-use crate::store::Store;
+use crate::store::{Store, owner_id};
 use crate::transfer::copy;
-use crate::volume::owner_id;
 use aes::Aes128;
 use aes::cipher::{BlockEncryptMut, KeyIvInit, generic_array::GenericArray};
 use flate2::Compression;
@@ -47,7 +47,7 @@ pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> 
         manifest.cipher = Some((random()?, random()?));
     }
     let prefix = bundle.prefix.as_deref().unwrap_or(&manifest.name);
-    let prefix = names::from_file(prefix).trim_start_matches('.').to_owned();
+    let prefix = name::from_file(prefix).trim_start_matches('.').to_owned();
     let name = format!("{prefix}{SUFFIX}");
     if depot.has(&name)? {
         return Err(Error::refused(

@@ -8,12 +8,12 @@ use crate::block::Reader;
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::plan::DiskFormat;
-use crate::record::image::{Image, Snapshot};
+use crate::record::image::Image;
+use crate::record::snapshot::Snapshot;
 use crate::record::volume::{Layer, LayerName};
 use crate::snapshot::{self, Wanted};
-use crate::store::Store;
 use crate::store::beneath::Owned;
-use crate::volume::owner_id;
+use crate::store::{Store, owner_id};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 

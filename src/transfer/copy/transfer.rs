@@ -5,7 +5,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::import::copy::Copy;
 use crate::import::progress::Progress;
 use crate::import::{cancel, copy_extents_with};
-use crate::record::image::Snapshot;
+use crate::record::snapshot::Snapshot;
 use crate::snapshot::digest;
 use std::fs::File;
 

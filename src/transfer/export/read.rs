@@ -2,10 +2,10 @@
 
 use crate::error::{OrFail, Result};
 use crate::id::hex;
-use crate::image::names;
 use crate::import::copy::Copy;
 use crate::import::{Reading, cancel};
 use crate::record::image::Image;
+use crate::record::name;
 use crate::snapshot::digest::CHUNK;
 use crate::store::{Staging, Store, beneath};
 use crate::transfer::incoming::{Boot, Incoming};
@@ -108,7 +108,7 @@ pub fn write_file(
     if hex(&sum.finalize()) == content.digest {
         return Ok(());
     }
-    let name = names::from_file(&content.name);
+    let name = name::from_file(&content.name);
     Err(malformed(&format!("the content of '{name}' is not what its digest says")))
 }
 

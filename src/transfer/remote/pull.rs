@@ -9,7 +9,8 @@ use crate::import::cancel;
 use crate::import::copy::Copy;
 use crate::import::progress::Progress;
 use crate::plan::DiskFormat;
-use crate::record::image::{Image, Snapshot};
+use crate::record::image::Image;
+use crate::record::snapshot::Snapshot;
 use crate::snapshot::digest::CHUNK;
 use crate::snapshot::{self, Wanted};
 use crate::store::{Staging, Store};
@@ -20,9 +21,8 @@ use crate::transfer::package::{Chunk, Content, NewImage, Package, malformed};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Copy an image of a remote region into a store.
 ///

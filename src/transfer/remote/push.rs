@@ -3,20 +3,20 @@
 use super::{PARALLEL, Remote, all_chunks, collect, each_once};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, hex};
-use crate::image::names;
 use crate::import::cancel;
 use crate::import::progress::Progress;
 use crate::plan::DiskFormat;
-use crate::record::image::{Image, Snapshot};
+use crate::record::image::Image;
+use crate::record::name;
+use crate::record::snapshot::Snapshot;
 use crate::snapshot::{self, Wanted};
-use crate::store::{Store, now};
+use crate::store::{Store, now, owner_id};
 use crate::sys::threads;
 use crate::transfer::copy;
 use crate::transfer::export::{each_chunk, is_zero};
 use crate::transfer::package::{
     self, Chunk, Content, NewImage, Package, SNAPSHOT_FORMAT, SnapshotPackage,
 };
-use crate::volume::owner_id;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -141,7 +141,7 @@ fn pass(from: &Remote, chunks: &[&Chunk], to: &Remote) -> Result<()> {
 }
 
 fn check_free(to: &Remote, name: &str) -> Result<()> {
-    names::check(name)?;
+    name::check(name)?;
     let me = owner_id();
     match to.images()?.iter().find(|p| p.image.name == name && p.image.owner_id == me) {
         None => Ok(()),

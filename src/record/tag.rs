@@ -1,67 +1,27 @@
-//! What names and tags may be.
+//! Tags, and what they may be.
 
 use crate::error::{Code, Error, Result};
-use crate::record::image::Tag;
-use crate::store::{Record, Store, StoreLock};
-use crate::volume::owner_id;
+use serde::{Deserialize, Serialize};
 
-/// Fewest characters of a name.
-const MIN: usize = 3;
-/// Most characters of a name.
-const MAX: usize = 128;
-/// Allowed in a name beside letters and digits (EC2 API reference, RegisterImage, Name).
-const PUNCTUATION: &str = "()[] ./-'@_";
-
-/// # Errors
-/// `InvalidAMIName.Malformed`: the name is not one that EC2 allows.
-pub fn check(name: &str) -> Result<()> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || PUNCTUATION.contains(c);
-    let length = name.chars().count();
-    if (MIN..=MAX).contains(&length) && name.chars().all(allowed) {
-        return Ok(());
-    }
-    Err(Error::refused(
-        Code::InvalidAMINameMalformed,
-        format!(
-            "'{}' is not a name: it takes {MIN} to {MAX} letters, digits, spaces and ()[]./-'@_",
-            name.escape_debug()
-        ),
-    ))
+/// A key and a value (EC2 Tag).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Tag {
+    /// 1 to 127 characters.
+    pub key: String,
+    /// 0 to 255 characters.
+    pub value: String,
 }
 
-/// A name made of a file's: what is not allowed becomes a dash.
-pub fn from_file(file_name: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let mut name: String =
-        file_name.chars().take(MAX - 20).map(|c| if allowed(c) { c } else { '-' }).collect();
-    while name.len() < MIN {
-        name.push('-');
-    }
-    name
-}
-
-/// # Errors
-/// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free while the store's lock is held.
-pub fn check_free<R: Record>(store: &Store, _lock: &StoreLock, name: &str) -> Result<()> {
-    let (all, me) = (store.collection::<R>(), owner_id());
-    let listing = all.list()?;
-    let taken =
-        |record: &&R| record.name() == Some(name) && record.owner() == me && all.holds_name(record);
-    match listing.records.iter().find(taken) {
-        None => Ok(()),
-        Some(holder) => Err(Error::refused(
-            Code::InvalidAMINameDuplicate,
-            format!(
-                "the name '{name}' is taken by {} {}; choose another or deregister that one",
-                R::KIND,
-                holder.id()
-            ),
-        )),
-    }
+/// The value of the tag `Name`.
+pub fn name_tag(tags: &[Tag]) -> Option<&str> {
+    tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())
 }
 
 /// Most tags of an object (EC2, "Tag restrictions").
 const MAX_TAGS: usize = 50;
+/// Most characters of a key in a message.
+const SHOWN: usize = 128;
 
 /// # Errors
 /// `TagLimitExceeded`: more than 50. `InvalidParameterValue`: a key is empty, too long, reserved or given twice, or a
@@ -73,7 +33,7 @@ pub fn check_tags(tags: &[Tag]) -> Result<()> {
         return Err(Error::refused(Code::TagLimitExceeded, why));
     }
     for (index, tag) in tags.iter().enumerate() {
-        let shown: String = tag.key.chars().take(MAX).collect();
+        let shown: String = tag.key.chars().take(SHOWN).collect();
         let key = shown.escape_debug();
         if !(1..=127).contains(&tag.key.chars().count()) || tag.value.chars().count() > 255 {
             return refuse(format!(
@@ -114,22 +74,6 @@ pub fn set_tags(tags: &mut Vec<Tag>, new: &[Tag]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_ec2s() {
-        for good in ["abc", "debian/12 (amd64) [2026.1]-v1_a@b'c", &"x".repeat(128)] {
-            assert!(check(good).is_ok(), "{good}");
-            assert!(check(&from_file(good)).is_ok(), "{good}");
-        }
-        for bad in ["", "ab", "a:b", "naïve", "tab\there", "line\nbreak", &"x".repeat(129)] {
-            assert_eq!(
-                check(bad).unwrap_err().code(),
-                Some(Code::InvalidAMINameMalformed),
-                "{bad}"
-            );
-            assert!(check(&from_file(bad)).is_ok(), "{bad}");
-        }
-    }
 
     #[test]
     fn tags_have_one_value_a_key() {

@@ -1,0 +1,18 @@
+//! All kinds of objects.
+
+use super::Record;
+use super::image::Image;
+use super::instance;
+use super::kernel::{Kernel, Ramdisk};
+use super::snapshot::Snapshot;
+use super::volume::Volume;
+
+/// The directory of each kind in a store.
+pub const DIRECTORIES: [&str; 6] = [
+    Image::DIRECTORY,
+    Snapshot::DIRECTORY,
+    Volume::DIRECTORY,
+    Kernel::DIRECTORY,
+    Ramdisk::DIRECTORY,
+    instance::Record::DIRECTORY,
+];
