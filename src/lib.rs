@@ -9,6 +9,7 @@ pub mod action;
 pub mod control;
 pub mod demo;
 pub mod error;
+pub mod helper;
 pub mod id;
 pub mod plan;
 pub mod service;
@@ -25,7 +26,6 @@ pub mod virtio;
 pub mod vmm;
 
 pub mod account;
-pub mod child;
 pub mod cli;
 pub mod image;
 pub mod import;
@@ -42,6 +42,16 @@ pub use error::{Error, Result};
 
 use std::process::ExitCode;
 
+/// All kinds of confined processes that read what somebody else made.
+pub(crate) const HELPERS: &[&helper::Helper] = &[
+    &inspect::secrets::HELPER,
+    &inspect::modules::HELPER,
+    &kernel::HELPER,
+    &import::HELPER,
+    &import::external::HELPER,
+    &pvgrub::HELPER,
+];
+
 /// What the program does: the parts of it that it starts itself, or the command line.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -49,14 +59,44 @@ pub fn main() -> ExitCode {
     if arguments.next_if(|first| first == plan::SUBCOMMAND).is_some() {
         return vmm::main();
     }
-    if arguments.next_if(|first| first == import::external::SUBCOMMAND).is_some() {
-        return import::external::main(arguments);
-    }
-    if let Some(code) = child::main(&mut arguments) {
+    if let Some(code) = helper::main(HELPERS, &mut arguments) {
         return code;
     }
-    if arguments.next_if(|first| first == pvgrub::SUBCOMMAND).is_some() {
-        return pvgrub::main();
-    }
     cli::main()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HELPERS;
+    use super::helper::Syscalls;
+
+    #[test]
+    fn no_helper_that_reads_has_a_way_to_files_programs_or_others() {
+        let ways = [
+            libc::SYS_open,
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_sendmsg,
+            libc::SYS_ptrace,
+            libc::SYS_kill,
+            libc::SYS_io_uring_setup,
+            libc::SYS_io_uring_enter,
+        ];
+        for helper in HELPERS {
+            assert!(helper.word.starts_with("__"), "{}", helper.word);
+            assert_eq!(HELPERS.iter().filter(|other| other.word == helper.word).count(), 1);
+            let Syscalls::These(calls) = helper.syscalls else {
+                assert_eq!(helper.word, "__qemu-img", "the one that becomes another program");
+                continue;
+            };
+            for way in ways {
+                assert!(calls.iter().all(|allow| allow.call() != way), "{} {way}", helper.word);
+            }
+            assert!(helper.environment.is_empty(), "{}", helper.word);
+        }
+    }
 }

@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("control", &[]),
     ("sys", &[]),
     ("demo", &[]),
+    ("helper", &[]),
     // The data plane.
     ("mem", &[]),
     ("block", &[]),
@@ -33,23 +34,22 @@ const EDGES: &[(&str, &[&str])] = &[
     // What hangs on a bus, PCI's or the other, is all that a transport knows of the chipset.
     ("virtio", &["block", "net", "mem", "chipset::bus", "chipset::pci"]),
     // Both halves hold its socket, one after the other.
-    ("pvgrub", &["block", "boot", "ext4"]),
+    ("pvgrub", &["block", "boot", "ext4", "helper"]),
     ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem", "pvgrub"]),
     // The control plane. Of its kinds of objects none is above another.
     ("account", &[]),
     ("record", &[]),
     ("store", &[]),
-    ("child", &["import", "inspect", "kernel", "transfer::remote"]),
     ("volume", &["image", "import", "kernel", "snapshot", "transfer", "store", "block"]),
     ("snapshot", &["image", "import", "kernel", "volume", "store", "block"]),
     // Registration unpacks kernels.
-    ("kernel", &["child", "image", "inspect", "snapshot", "volume", "store", "boot"]),
+    ("kernel", &["helper", "image", "inspect", "snapshot", "volume", "store", "boot"]),
     ("image", &["account", "import", "kernel", "snapshot", "volume", "store", "boot", "demo"]),
-    ("import", &["child", "image", "snapshot", "transfer", "volume", "store", "block"]),
+    ("import", &["helper", "image", "snapshot", "transfer", "volume", "store", "block"]),
     (
         "inspect",
         &[
-            "child",
+            "helper",
             "image",
             "import",
             "snapshot",
@@ -63,11 +63,14 @@ const EDGES: &[(&str, &[&str])] = &[
             "pvgrub",
         ],
     ),
-    ("transfer", &["image", "import", "inspect", "kernel", "snapshot", "volume", "store", "block"]),
+    (
+        "transfer",
+        &["helper", "image", "import", "inspect", "kernel", "snapshot", "volume", "store", "block"],
+    ),
     (
         "instance",
         &[
-            "child",
+            "helper",
             "image",
             "import",
             "inspect",
@@ -96,8 +99,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "action", "service", "instance", "account", "image", "import", "inspect", "kernel",
-            "snapshot", "transfer", "volume", "store", "block",
+            "action", "service", "instance", "account", "helper", "image", "import", "inspect",
+            "kernel", "snapshot", "transfer", "volume", "store", "block",
         ],
     ),
 ];
@@ -163,7 +166,6 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/instance/spawn.rs", "/dev/null, and a child of its own"),
     ("src/instance/cgroup.rs", "/proc and cgroup v2's file system"),
     ("src/instance/firmware.rs", "firmware, which the host or the user has"),
-    ("src/pvgrub/ask.rs", "/dev/null"),
     ("src/cli/create.rs", "/dev/null"),
     ("src/cli/doctor.rs", "/proc, /sys and /etc"),
     ("src/cli/image.rs", "a manifest that the user names"),

@@ -1,6 +1,6 @@
 //! qemu-img for the formats that Spore does not read itself: confined, optional, and never trusted.
 //!
-//! The file is untrusted and so, having parsed it, is qemu-img. It runs as `spore __qemu-img`, which
+//! The file is untrusted and so, having parsed it, is qemu-img. It runs as the helper `__qemu-img`, which
 //! limits itself before it becomes qemu-img: by Landlock it may read the programs and libraries of the
 //! system and the one source file, and write only below the target's directory; by seccomp it makes none of
 //! the calls that a converter has no use for ([`denied`]); it gains no privileges and has bounded memory. Formats whose files name further files are examined first and refused.
@@ -9,37 +9,74 @@ use super::cancel;
 use super::denied;
 use super::format::SourceFormat;
 use crate::error::{Code, Error, OrFail, Result};
-use crate::sys::confine::{die_with, limit};
+use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours, one_line};
+use crate::record::snapshot::DATA;
+use crate::store::beneath::Owned;
+use crate::sys::fds;
 use crate::sys::last::Last;
-use crate::sys::process::not_started;
 use crate::sys::seccomp::Filter;
-use crate::transfer::remote::helper::launcher;
-use std::ffi::OsString;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Output, Stdio};
-use std::time::Duration;
 
 /// Address space that qemu-img may take, in bytes.
 const MEMORY: u64 = 4 << 30;
-/// The hidden subcommand that confines itself and becomes qemu-img: `__qemu-img PARENT SOURCE DIR ARG…`.
-pub const SUBCOMMAND: &str = "__qemu-img";
+/// Most bytes of its answer that are read, and of its complaints.
+const MAX_ANSWER: u64 = 16 << 20;
+const MAX_COMPLAINTS: u64 = 64 << 10;
 
-/// Convert `source` to a raw, sparse `target` in a directory of its own.
+/// The converter, with the source, noted with its path; the directory that it writes to, noted with its path; and where it
+/// complains, noted with what to do: `info/FORMAT` or `convert/FORMAT`.
+pub(crate) const HELPER: Helper = Helper {
+    word: "__qemu-img",
+    syscalls: Syscalls::OfAnotherProgram,
+    memory: MEMORY,
+    seconds: None,
+    ends: Ends::WithParent,
+    // Where it is, and a build of one's own may need libraries of one's own. Its words are those of the C locale.
+    environment: &["PATH", "LD_LIBRARY_PATH"],
+    run,
+};
+
+/// Converts `source`, a file and its path, to the raw, sparse [`DATA`] in a directory of its own. Both paths are absolute.
 ///
 /// # Errors
 /// qemu-img is missing, the file names others, or it can't be read.
-pub fn convert(source: &Path, format: SourceFormat, target: &Path) -> Result<()> {
-    let dir = target.parent().unwrap_or(Path::new("."));
+pub fn convert(source: (&File, &Path), format: SourceFormat, dir: &Path) -> Result<()> {
     refuse_references(source, format, dir)?;
-    let driver = format!("driver={format},file.driver=file,file.locking=off,file.filename=");
-    let mut command = confined(source, dir)?;
-    command.args(["convert", "--image-opts", "-S", "4k", "-O", "raw"]);
-    command.arg(option_value(&driver, source)).arg(target);
-    let output = finish(command.spawn().map_err(missing)?)?;
-    if !output.status.success() {
-        return Err(unreadable(format, &output));
+    ask(source, dir, ("convert", format)).map(|_| ())
+}
+
+/// What qemu-img answers.
+fn ask(
+    (file, path): (&File, &Path),
+    dir: &Path,
+    (verb, format): (&str, SourceFormat),
+) -> Result<Vec<u8>> {
+    let own = Owned::open(dir).or_fail(|| format!("open {}", dir.display()))?;
+    let (mut complaints, theirs) = fds::pipe()?;
+    // What is too much for the pipe is lost, and holds nobody up.
+    let lossy = rustix::fs::OFlags::NONBLOCK;
+    for end in [&complaints, &theirs] {
+        rustix::fs::fcntl_setfl(end, lossy).or_fail(|| "prepare a pipe")?;
     }
-    Ok(())
+    let note = format!("{verb}/{format}");
+    let given = [
+        (file.as_fd(), path.as_os_str()),
+        (own.as_fd(), dir.as_os_str()),
+        (theirs.as_fd(), OsStr::new(&note)),
+    ];
+    let child = helper::start(&HELPER, &given)?;
+    drop(theirs);
+    let (said, end) = child.hear(MAX_ANSWER, &mut cancel::check_io);
+    cancel::check()?;
+    let Err(error) = end else { return Ok(said) };
+    let mut text = Vec::new();
+    let _ = complaints.by_ref().take(MAX_COMPLAINTS).read_to_end(&mut text);
+    Err(unreadable(format, &String::from_utf8_lossy(&text), &error))
 }
 
 /// `driver=…,file.filename=PATH` with the commas of the path doubled, as QEMU's option syntax wants.
@@ -56,10 +93,7 @@ fn option_value(driver: &str, path: &Path) -> OsString {
 }
 
 /// An image that names a backing file or extents elsewhere is not one disk.
-fn refuse_references(source: &Path, format: SourceFormat, dir: &Path) -> Result<()> {
-    let mut command = confined(source, dir)?;
-    command.args(["info", "--output=json", "-f", format.name()]).arg(source);
-    let output = finish(command.spawn().map_err(missing)?)?;
+fn refuse_references(source: (&File, &Path), format: SourceFormat, dir: &Path) -> Result<()> {
     let refused = |what: String| {
         Err(Error::refused(
             Code::InvalidParameterValue,
@@ -68,86 +102,63 @@ fn refuse_references(source: &Path, format: SourceFormat, dir: &Path) -> Result<
             ),
         ))
     };
-    if !output.status.success() {
-        return Err(unreadable(format, &output));
-    }
-    let info: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .or_fail(|| "understand what qemu-img says of the disk")?;
+    let answer = ask(source, dir, ("info", format))?;
+    let info: serde_json::Value =
+        serde_json::from_slice(&answer).or_fail(|| "understand what qemu-img says of the disk")?;
     if let Some(name) = info["backing-filename"].as_str() {
         return refused(format!("the backing file {name:?}"));
     }
     let extents = info["format-specific"]["data"]["extents"].as_array();
     for name in extents.into_iter().flatten().filter_map(|extent| extent["filename"].as_str()) {
-        if Path::new(name) != source {
+        if Path::new(name) != source.1 {
             return refused(format!("the further file {name:?}"));
         }
     }
     Ok(())
 }
 
-fn confined(source: &Path, dir: &Path) -> Result<Command> {
-    let mut command = Command::new(launcher()?);
-    let own = std::process::id().to_string();
-    command.arg(SUBCOMMAND).arg(own).arg(source).arg(dir).env("LC_ALL", "C");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
-}
-
-/// Wait for the child; a cancelled import kills it.
-fn finish(mut child: Child) -> Result<Output> {
-    while child.try_wait().or_fail(|| "wait for qemu-img")?.is_none() {
-        if cancel::requested() {
-            let _ = child.kill();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    cancel::check()?;
-    child.wait_with_output().or_fail(|| "read what qemu-img says")
-}
-
-fn missing(cause: std::io::Error) -> Error {
-    not_started("start qemu-img", cause)
-}
-
-fn unreadable(format: SourceFormat, output: &Output) -> Error {
-    let text = String::from_utf8_lossy(&output.stderr);
-    if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
+/// Why it failed: the last line that it complained by.
+fn unreadable(format: SourceFormat, complaints: &str, end: &Error) -> Error {
+    if complaints.contains("No space left on device") || complaints.contains("Disk quota exceeded")
+    {
         // Not the image's fault. The words are qemu-img's in the C locale.
         return Error::io("write the imported disk into the store", rustix::io::Errno::NOSPC);
     }
-    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    let line = complaints.lines().rfind(|line| !line.trim().is_empty()).unwrap_or(end.message());
     let line = line.trim().trim_start_matches("qemu-img: ").trim_start_matches("spore: ");
+    let why = one_line(line, 1000);
     Error::refused(
         Code::InvalidParameterValue,
-        format!("the disk can't be read as {format}: {line}"),
+        format!("the disk can't be read as {format}: {why}"),
     )
 }
 
-/// `spore __qemu-img PARENT SOURCE DIR ARG…`: limit this process, then become qemu-img.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.collect();
-    let [parent, source, dir, ..] = &arguments[..] else { return ExitCode::from(2) };
-    let parent = parent.to_str().and_then(|parent| parent.parse().ok());
-    let Some(parent) = parent else { return ExitCode::from(2) };
+fn run(files: Vec<Given>) -> Result<()> {
+    let [source, dir, complaints] = <[Given; 3]>::try_from(files).map_err(|_| not_ours())?;
+    rustix::stdio::dup2_stderr(&complaints.file).or_fail(|| "complain")?;
+    become_it(&source, &dir, complaints.text()?).inspect_err(|error| eprintln!("{error}"))
+}
+
+fn become_it(source: &Given, dir: &Given, what: &str) -> Result<()> {
+    let (verb, format) = what.split_once('/').ok_or_else(not_ours)?;
     let Some(program) = program() else {
-        eprintln!(
-            "this format needs qemu-img, which is not installed; install the package qemu-utils"
-        );
-        return ExitCode::from(125);
+        return Err(Error::failure(
+            "this format needs qemu-img, which is not installed; install the package qemu-utils",
+        ));
     };
-    let mut words = vec![OsString::from("qemu-img")];
-    words.extend_from_slice(&arguments[3..]);
-    let mut become_it = || {
-        // It stays so in the program that this process becomes.
-        die_with(parent)?;
-        let last = Last::open(&program).or_fail(|| format!("start {}", program.display()))?;
-        confine(Path::new(source), Path::new(dir), (&program, &last))?;
-        last.execute(std::mem::take(&mut words))
-    };
-    if let Err(error) = become_it() {
-        eprintln!("{error}");
+    let path = Path::new(&source.note);
+    let mut words: Vec<OsString> = vec!["qemu-img".into(), verb.into()];
+    if verb == "info" {
+        words.extend(["--output=json", "-f", format].map(OsString::from));
+        words.push(path.into());
+    } else {
+        let driver = format!("driver={format},file.driver=file,file.locking=off,file.filename=");
+        words.extend(["--image-opts", "-S", "4k", "-O", "raw"].map(OsString::from));
+        words.extend([option_value(&driver, path), Path::new(&dir.note).join(DATA).into()]);
     }
-    ExitCode::from(125)
+    let last = Last::open(&program).or_fail(|| format!("start {}", program.display()))?;
+    confine((&source.file, &dir.file), (&program, &last))?;
+    last.execute(words)
 }
 
 /// Where it is installed.
@@ -156,12 +167,11 @@ fn program() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join("qemu-img")).find(|file| file.is_file())
 }
 
-fn confine(source: &Path, dir: &Path, (path, program): (&Path, &Last)) -> Result<()> {
+fn confine((source, dir): (&File, &File), (path, program): (&Path, &Last)) -> Result<()> {
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
-        RulesetCreatedAttr, path_beneath_rules,
+        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset,
+        RulesetAttr, RulesetCreatedAttr, path_beneath_rules,
     };
-    limit(MEMORY, None)?;
     let abi = ABI::V5;
     let system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store"];
     // Somebody's own build has its libraries beside it, or where a package manager puts them.
@@ -178,8 +188,8 @@ fn confine(source: &Path, dir: &Path, (path, program): (&Path, &Last)) -> Result
         .and_then(|rules| rules.add_rules(path_beneath_rules(system, AccessFs::from_read(abi))))
         .and_then(|rules| rules.add_rules(path_beneath_rules(own, AccessFs::from_read(abi))))
         .and_then(|rules| rules.add_rules(path_beneath_rules(devices, AccessFs::from_read(abi))))
-        .and_then(|rules| rules.add_rules(path_beneath_rules([source], AccessFs::from_read(abi))))
-        .and_then(|rules| rules.add_rules(path_beneath_rules([dir], AccessFs::from_all(abi))))
+        .and_then(|rules| rules.add_rule(PathBeneath::new(source, AccessFs::ReadFile)))
+        .and_then(|rules| rules.add_rule(PathBeneath::new(dir, AccessFs::from_all(abi))))
         .and_then(|rules| rules.restrict_self())
         .or_fail(|| "confine qemu-img")?;
     let denials = [&denied::calls()[..], &program.denials()].concat();

@@ -6,15 +6,17 @@ use super::stream::Cancellable;
 use super::wire::{Frame, MAX_WARNINGS, Receiver, Which, nonsense};
 use super::{Imported, Options, Source, SourceFormat, cancel, check_size, external, room};
 use crate::block::DiskFormat;
-use crate::child::{Child, one_line};
 use crate::error::{Code, Error, OrFail, Result};
+use crate::helper::{self, Child, one_line};
 use crate::record::limits::MAX_SIZE;
 use crate::record::snapshot::DATA;
 use crate::snapshot::digest::{self, CHUNK};
 use crate::store::beneath::Owned;
 use crate::transfer::package::{Content, MAX_PACKAGE, Package};
 use rustix::fs::SeekFrom;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -68,14 +70,13 @@ fn begin(source: &Source, dir: &Path, options: &Options) -> Result<Opened> {
     for name in SPOOLS {
         files.push(create(dir, name)?);
     }
-    let copies = files.iter().map(File::try_clone).collect::<std::io::Result<Vec<_>>>();
-    let copies = copies.or_fail(|| "duplicate a descriptor")?;
     let (format, free) = (options.format.map_or("", SourceFormat::name), room::free(dir));
     let note = format!("{format}/{}", free.unwrap_or(u64::MAX));
-    let notes = [&*note, "", ""];
-    let given: Vec<(File, &str)> = copies.into_iter().zip(notes).collect();
+    let notes = [&*note, "", ""].map(OsStr::new);
+    let given: Vec<_> = files.iter().map(File::as_fd).zip(notes).collect();
     let stamp = files.first().and_then(Stamp::of);
-    let (child, answer) = Child::start(&super::HELPER, &given)?;
+    let child = helper::start(&super::HELPER, &given)?;
+    let answer = child.answer.try_clone().or_fail(|| "duplicate a descriptor")?;
     // A smaller one does as well, and is all that the user may have if there are many.
     let _ = rustix::pipe::fcntl_setpipe_size(&answer, PIPE);
     let mut reading = Reading {
@@ -132,12 +133,7 @@ impl Reading {
             self.heed()?;
             match self.frames.next()? {
                 Some(Frame::Copy { at, len, which, from }) => {
-                    let number = match which {
-                        Which::Source => 0,
-                        Which::Spool(n) => n.saturating_add(1),
-                    };
-                    let file = self.files.get(number).ok_or_else(nonsense)?;
-                    copy(file, from, &mut sink, (at, len))?;
+                    copy(self.file(which)?, from, &mut sink, (at, len))?;
                 }
                 Some(Frame::Data { at, len }) => {
                     sink.fill(at, len, &mut |bytes, _| self.frames.fill(bytes))?;
@@ -149,6 +145,14 @@ impl Reading {
         let digest = sink.finish(size_bytes)?;
         self.unchanged()?;
         Ok(Imported { format: DiskFormat::Raw, size_bytes, digest })
+    }
+
+    fn file(&self, which: Which) -> Result<&File> {
+        let number = match which {
+            Which::Source => 0,
+            Which::Spool(n) => n.saturating_add(1),
+        };
+        self.files.get(number).ok_or_else(nonsense)
     }
 
     /// Says the warnings that come next, and fails where the reader did.
@@ -192,9 +196,10 @@ impl Reading {
 
     /// Has qemu-img read what the reader does not.
     fn fallback(&mut self, which: Which, format: SourceFormat, why: &str) -> Result<Imported> {
+        let dir = self.dir.canonicalize().or_fail(|| "find the store")?;
         let path = match (which, &self.source) {
             (Which::Source, Source::Path(path)) => path.canonicalize().or_fail(|| "find it")?,
-            (Which::Spool(n), _) => self.dir.join(SPOOLS.get(n).ok_or_else(nonsense)?),
+            (Which::Spool(n), _) => dir.join(SPOOLS.get(n).ok_or_else(nonsense)?),
             (Which::Source, Source::Stdin) => {
                 return Err(Error::refused(
                     Code::InvalidParameterValue,
@@ -202,9 +207,7 @@ impl Reading {
                 ));
             }
         };
-        let dir = self.dir.canonicalize().or_fail(|| "find the store")?;
-        let target = dir.join(DATA);
-        external::convert(&path, format, &target)?;
+        external::convert((self.file(which)?, &path), format, &dir)?;
         self.unchanged()?;
         adopt(&dir)
     }

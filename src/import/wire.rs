@@ -230,7 +230,7 @@ impl<R: Read> Receiver<R> {
             FAILED => {
                 let told = serde_json::from_slice(&self.text(a)?).map_err(|_| nonsense())?;
                 let Told { kind, code, message } = told;
-                let clean = |text: &str| crate::child::one_line(text, 1000);
+                let clean = |text: &str| crate::helper::one_line(text, 1000);
                 Frame::Failed(Error::reported(kind, code.as_deref(), clean(&message)))
             }
             TOO_LARGE => Frame::TooLarge,

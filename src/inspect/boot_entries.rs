@@ -8,7 +8,6 @@ use crate::pvgrub::Child;
 use crate::record::image::Image;
 use crate::snapshot;
 use crate::store::Store;
-use crate::transfer::remote::helper::launcher;
 
 pub use crate::pvgrub::Listed;
 
@@ -33,6 +32,6 @@ pub fn list(store: &Store, image: &Image) -> Result<(String, Vec<Listed>)> {
         launch_index: 0,
         saved: None,
     };
-    let listed = Child::start(&launcher()?)?.list(&disk, &boot);
+    let listed = Child::start()?.list(&disk, &boot);
     listed.map_err(|error| error.context(format!("image '{}'", image.name)))
 }

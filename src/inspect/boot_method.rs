@@ -8,7 +8,6 @@ use crate::pvgrub::{Child, Disk};
 use crate::record::snapshot::Snapshot;
 use crate::snapshot;
 use crate::store::Store;
-use crate::transfer::remote::helper::launcher;
 use serde::Serialize;
 use std::fs::File;
 use std::path::Path;
@@ -65,7 +64,7 @@ pub fn of_file(path: &Path, given: Option<SourceFormat>) -> Result<Proposal> {
 
 fn look(layers: Vec<(File, DiskFormat)>) -> Result<Proposal> {
     let disk = Reader::open(layers).or_fail(|| "read a disk")?;
-    Ok(propose(Child::start(&launcher()?)?.detect(&disk)?))
+    Ok(propose(Child::start()?.detect(&disk)?))
 }
 
 /// Firmware where the disk has what firmware runs; PV-GRUB where it has a menu and no more.

@@ -13,7 +13,6 @@ use crate::record::instance::Instance;
 use crate::snapshot::digest;
 use crate::store::Store;
 use crate::store::beneath::Owned;
-use crate::transfer::remote::helper::launcher;
 use crate::volume::Opened;
 use std::fs::File;
 use std::io::{self, Seek};
@@ -62,7 +61,7 @@ pub fn boot(
         saved: instance.spore.boot_environment.take(),
     };
     let cache = Cache::new(store);
-    let child = Child::start(&launcher()?)?;
+    let child = Child::start()?;
     let (mut kernel, mut ramdisk) = (None, None);
     let (found, files) = child
         .boot(&disk, &boot, &mut |found| {
@@ -141,7 +140,7 @@ impl Cache {
         }
         verify(digest, &file)?;
         let size = file.metadata().or_fail(|| "read a kernel")?.len();
-        let kernel = Child::start(&launcher()?)?.unpack(&Memory { file, size })?;
+        let kernel = Child::start()?.unpack(&Memory { file, size })?;
         self.keep(digest, KERNEL, kernel)
     }
 

@@ -1,17 +1,22 @@
 //! Unpacking a kernel by a process that has its file open and nothing else.
 
 use crate::boot::{self, Mode, decompress::LARGEST};
-use crate::child::{Child, Given, Helper, one_line};
 use crate::error::{Error, Kind, OrFail, Result};
+use crate::helper::{self, Child, Ends, Given, Helper, Syscalls, not_ours, one_line};
 use crate::sys::seccomp::{Allow, Allow::Call};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Bytes of address space: the file, what it unpacks to, and that with its segments in their places.
 const MEMORY: u64 = 4 << 30;
 /// Seconds of processor time; a kernel of a distribution takes less than one.
 const TIME: u64 = 120;
+/// How long it may take on a slow disk.
+const DEADLINE: Duration = Duration::from_secs(600);
 /// Longest line that the bytes come behind.
 const MAX_LINE: u64 = 4096;
 
@@ -28,8 +33,15 @@ const CALLS: &[Allow] = &[
 ];
 
 /// The look, with the kernel's file. It answers with a line of JSON and the kernel's bytes.
-pub(crate) const HELPER: Helper =
-    Helper { word: "__unpack", memory: MEMORY, seconds: Some(TIME), calls: CALLS, run };
+pub(crate) const HELPER: Helper = Helper {
+    word: "__unpack",
+    syscalls: Syscalls::These(CALLS),
+    memory: MEMORY,
+    seconds: Some(TIME),
+    ends: Ends::WithParent,
+    environment: &[],
+    run,
+};
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
@@ -38,7 +50,7 @@ enum Answer {
 }
 
 fn run(files: Vec<Given>) -> Result<()> {
-    let given = files.into_iter().next().ok_or_else(|| Error::usage("this is for spore itself"))?;
+    let given = files.into_iter().next().ok_or_else(not_ours)?;
     let (answer, elf) = match boot::unpack(&given.file) {
         Ok(kernel) => {
             let size = kernel.elf.len() as u64;
@@ -63,27 +75,14 @@ fn run(files: Vec<Given>) -> Result<()> {
 /// # Errors
 /// As [`boot::unpack`]'s; it would take too much memory or time.
 pub(super) fn unpack(file: &File) -> Result<boot::UnpackedKernel> {
-    let file = file.try_clone().or_fail(|| "pass the kernel on")?;
-    let (mut child, out) = Child::start(&HELPER, &[(file, "")])?;
-    let mut out = BufReader::new(out);
-    let mut line = Vec::new();
-    out.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).or_fail(|| "unpack the kernel")?;
-    let Ok(answer) = serde_json::from_slice(&line) else {
-        return Err(child.failure("unpacking the kernel"));
-    };
+    let mut child = helper::start(&HELPER, &[(file.as_fd(), OsStr::new(""))])?;
+    let (answer, elf) = hear(&child)?;
     let clean = |text: String| one_line(&text, 1000);
     match answer {
-        Answer::Failed { kind, code, message } => {
+        Some(Answer::Failed { kind, code, message }) => {
             Err(Error::reported(kind, code.as_deref(), clean(message)))
         }
-        Answer::Unpacked { mode, format, version, size } => {
-            let mut elf = Vec::new();
-            out.take(LARGEST.saturating_mul(2))
-                .read_to_end(&mut elf)
-                .or_fail(|| "unpack the kernel")?;
-            if elf.len() as u64 != size {
-                return Err(child.failure("unpacking the kernel"));
-            }
+        Some(Answer::Unpacked { mode, format, version, size }) if elf.len() as u64 == size => {
             Ok(boot::UnpackedKernel {
                 elf,
                 format: clean(format),
@@ -91,5 +90,17 @@ pub(super) fn unpack(file: &File) -> Result<boot::UnpackedKernel> {
                 version: version.map(clean),
             })
         }
+        _ => Err(child.failure("unpacking the kernel")),
     }
+}
+
+/// The answer, if it is one, and the bytes behind it.
+fn hear(child: &Child) -> Result<(Option<Answer>, Vec<u8>)> {
+    let doing = || "unpack the kernel";
+    let mut wait_on = helper::within(DEADLINE);
+    let mut out = BufReader::with_capacity(1 << 16, child.reader(&mut wait_on));
+    let (mut line, mut elf) = (Vec::new(), Vec::new());
+    out.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).or_fail(doing)?;
+    out.take(LARGEST.saturating_mul(2)).read_to_end(&mut elf).or_fail(doing)?;
+    Ok((serde_json::from_slice(&line).ok(), elf))
 }

@@ -2,19 +2,20 @@
 
 use super::detect::Disk;
 use super::menu::Listed;
-use super::process::SUBCOMMAND;
+use super::process::HELPER;
 use super::volume::Bytes;
 use super::wire::{self, Answer, Found, Job, MAX_ANSWER, Order, PIECE, Range, Tag, Wanted};
 use crate::boot::decompress::LARGEST;
 use crate::error::{Code, Error, OrFail, Result};
+use crate::helper::{self, one_line};
 use crate::plan::{PvBoot, SavedEnvironment};
-use crate::sys::{fds, process};
+use crate::sys::fds;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The child has so much processor time for all of a job; between two packets it takes far less.
@@ -25,12 +26,18 @@ const JOB: Duration = Duration::from_secs(300);
 const QUESTION: u64 = 4096;
 /// Bytes of the disk that a job may read in all.
 const MAX_READ: u64 = 16 << 30;
+/// Longest reason, in characters.
+const LONGEST: usize = 2000;
 /// Largest initial ramdisk.
 const MAX_RAMDISK: u64 = 512 << 20;
 
 /// A process that reads root volumes, and ends when this is dropped.
 #[derive(Debug)]
-pub struct Child(OwnedFd);
+pub struct Child {
+    socket: OwnedFd,
+    /// Unless another process has started it.
+    process: Option<helper::Child>,
+}
 
 /// Files that came.
 #[derive(Debug, Default)]
@@ -42,11 +49,11 @@ pub struct Files {
 }
 
 impl Child {
-    /// Start one; `program` is spore's.
+    /// Start one.
     ///
     /// # Errors
     /// No more processes or descriptors.
-    pub fn start(program: &Path) -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let doing = || "start a process that reads a root volume";
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) =
@@ -54,20 +61,21 @@ impl Child {
         for direction in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&ours, direction, Some(PATIENCE)).or_fail(doing)?;
         }
-        let null = File::options().read(true).write(true).open("/dev/null").or_fail(doing)?;
-        let fds = [(theirs.as_fd(), 0), (null.as_fd(), 1), (null.as_fd(), 2)];
-        process::spawn(&program.to_string_lossy(), &["spore", SUBCOMMAND], &fds)?;
-        Ok(Self(ours))
+        let process = helper::start(&HELPER, &[(theirs.as_fd(), OsStr::new(""))])?;
+        Ok(Self { socket: ours, process: Some(process) })
     }
 
     /// The end of one that was started by another process.
     pub fn from_socket(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self { socket, process: None }
     }
 
     /// For another process.
     pub fn into_socket(self) -> OwnedFd {
-        self.0
+        if let Some(process) = self.process {
+            process.let_go();
+        }
+        self.socket
     }
 
     /// What boots from `disk`; and of its files those that `want` asks for.
@@ -130,7 +138,7 @@ impl Child {
         disk: &dyn Bytes,
         want: &mut dyn FnMut(&Found) -> Wanted,
     ) -> Result<(Answer, Files)> {
-        let socket = self.0.as_fd();
+        let socket = self.socket.as_fd();
         wire::put_json(socket, Tag::Job, &Order { job, size: disk.size() })?;
         let mut talk = Talk::default();
         let (mut buffer, mut piece) = (Vec::new(), vec![0; PIECE]);
@@ -236,9 +244,11 @@ impl Talk {
 
     fn over(self, why: &[u8]) -> Result<(Answer, Files)> {
         match self.answer {
-            Some(Answer::Failed(why)) => Err(Error::refused(Code::InvalidBootMenu, clean(&why))),
+            Some(Answer::Failed(why)) => {
+                Err(Error::refused(Code::InvalidBootMenu, one_line(&why, LONGEST)))
+            }
             _ if !why.is_empty() => {
-                Err(Error::failure(clean(&String::from_utf8_lossy(&why[..why.len().min(1000)]))))
+                Err(Error::failure(one_line(&String::from_utf8_lossy(why), LONGEST)))
             }
             Some(answer) => {
                 Ok((answer, Files { kernel: self.kernel.file, ramdisk: self.ramdisk.file }))
@@ -246,10 +256,6 @@ impl Talk {
             None => Err(wire::nonsense()),
         }
     }
-}
-
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ fn told(system: &super::volume::FileSystem) -> String {
 }
 
 fn short(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(LONGEST).collect()
+    crate::helper::one_line(text, LONGEST)
 }
 
 const fn scheme(scheme: Scheme) -> &'static str {

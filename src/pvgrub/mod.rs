@@ -31,7 +31,7 @@ mod wire;
 pub use ask::Child;
 pub use detect::Disk;
 pub use menu::Listed;
-pub use process::{SUBCOMMAND, main};
+pub(crate) use process::HELPER;
 pub use volume::Bytes;
 pub use wire::{Found, Wanted};
 

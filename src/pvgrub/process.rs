@@ -1,4 +1,4 @@
-//! The process that reads root volumes: `__pvgrub`, with a socket as its standard input and nothing else.
+//! The process that reads root volumes: the helper `__pvgrub`, with a socket and nothing else.
 //!
 //! It gives everything up before it is asked anything. Each job is done by a fork of it, which gives up even that, and has
 //! bounded memory and time: what a job does to its process ends with it. It lives as long as the socket's other end.
@@ -8,23 +8,25 @@ use super::wire::{self, Answer, Found, Job, Order, PIECE, Range, Tag, Wanted};
 use super::{detect, load};
 use crate::boot;
 use crate::error::{Error, OrFail, Result};
+use crate::helper::{Ends, Given, Helper, Syscalls, not_ours};
 use crate::id::hex;
+use crate::sys::confine;
 use crate::sys::process::{Ended, in_fork};
 use crate::sys::seccomp::{Allow, Allow::Call, Filter};
-use crate::sys::{confine, fds};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::process::ExitCode;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-/// The hidden subcommand: `__pvgrub`, its standard input a SOCK_SEQPACKET socket.
-pub const SUBCOMMAND: &str = "__pvgrub";
 /// Bytes of address space of a job: a kernel, packed and twice unpacked, and an initial ramdisk.
 const MEMORY: u64 = 1 << 30;
 /// Seconds of processor time of a job; a real menu with its kernel takes 0.2.
 const TIME: u64 = 20;
+
+/// Longest text that a guest wrote, in characters.
+const LONGEST: usize = 2000;
 
 /// What a job takes. Anything else ends it.
 const JOB: &[Allow] = &[
@@ -34,8 +36,12 @@ const JOB: &[Allow] = &[
     Call(libc::SYS_close),    // what is left
 ];
 
-/// What forking for a job takes besides.
-const FORK: &[Allow] = &[
+/// What the process that forks for each job takes.
+const JOBS: &[Allow] = &[
+    Call(libc::SYS_recvfrom),        // the socket
+    Call(libc::SYS_sendto),          // the socket
+    Call(libc::SYS_write),           // a panic's message
+    Call(libc::SYS_close),           // what is left
     Call(libc::SYS_clone),           // fork (glibc)
     Call(libc::SYS_fork),            // fork (musl)
     Call(libc::SYS_set_tid_address), // fork (musl)
@@ -48,29 +54,30 @@ const FORK: &[Allow] = &[
     Call(libc::SYS_seccomp),         // its filter
 ];
 
-/// `spore __pvgrub`.
-pub fn main() -> ExitCode {
-    fds::close_all_but(&[]);
-    match confine_all().and_then(|()| serve()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = wire::put(rustix::stdio::stdin(), Tag::End, error.message().as_bytes());
-            ExitCode::from(125)
-        }
-    }
-}
+/// The reader, with a SOCK_SEQPACKET socket.
+pub(crate) const HELPER: Helper = Helper {
+    word: "__pvgrub",
+    syscalls: Syscalls::These(JOBS),
+    memory: MEMORY,
+    // Each job has its own.
+    seconds: None,
+    ends: Ends::WithSocket,
+    environment: &[],
+    run,
+};
 
-fn confine_all() -> Result<()> {
-    // rustix asks the kernel for it once, by a call that is not allowed later.
-    rustix::param::page_size();
-    confine::limit(MEMORY, None)?;
-    confine::close_files()?;
-    Filter::compile(&[JOB, FORK, confine::MEMORY_AND_END].concat())?.apply()
+fn run(files: Vec<Given>) -> Result<()> {
+    let given = files.into_iter().next().ok_or_else(not_ours)?;
+    // It is needed until this process ends.
+    let socket: &'static File = Box::leak(Box::new(given.file));
+    let socket = socket.as_fd();
+    serve(socket).inspect_err(|error| {
+        let _ = wire::put(socket, Tag::End, error.message().as_bytes());
+    })
 }
 
 /// Do one job after the other until nobody asks any more.
-fn serve() -> Result<()> {
-    let socket = rustix::stdio::stdin();
+fn serve(socket: BorrowedFd<'static>) -> Result<()> {
     let mut buffer = Vec::new();
     while let Some((tag, body)) = wire::get(socket, &mut buffer)? {
         // What a job that died was still to be told is of no use any more.
@@ -180,11 +187,8 @@ fn found(socket: BorrowedFd<'_>, loaded: load::Loaded) -> Result<()> {
     }
 }
 
-/// What a guest wrote must not drive a terminal, nor fill it.
 fn one_line(text: &str) -> String {
-    const LONGEST: usize = 2000;
-    let clean = text.chars().map(|c| if c.is_control() { '?' } else { c });
-    clean.take(LONGEST).collect()
+    crate::helper::one_line(text, LONGEST)
 }
 
 /// The disk, on the socket's other end.

@@ -79,6 +79,14 @@ pub fn len(file: &File) -> io::Result<u64> {
     Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
 }
 
+/// `/dev/null`, for reading and writing.
+///
+/// # Errors
+/// It is not there; too many open files.
+pub fn null() -> Result<File> {
+    File::options().read(true).write(true).open("/dev/null").or_fail(|| "open /dev/null")
+}
+
 /// A pipe, (reader, writer), both close-on-exec.
 ///
 /// # Errors

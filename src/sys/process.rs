@@ -1,16 +1,29 @@
 //! Starting a process with exactly the descriptors that it is meant to have.
 
 use crate::error::{Error, OrFail, Result};
-use std::ffi::CString;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The first descriptor after the standard streams.
 const FIRST: RawFd = 3;
 
 /// Start `program`, an absolute path, in a session of its own and in `/`, with default signal handling and an empty
-/// environment.
+/// environment. See [`spawn_with`].
+///
+/// # Errors
+/// As [`spawn_with`].
+pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> Result<u32> {
+    spawn_with(program.as_ref(), argv, &[] as &[&str], fds)
+}
+
+/// Start `program`, an absolute path, in a session of its own and in `/`, with default signal handling and the
+/// variables `environment` (`NAME=VALUE`).
 ///
 /// `fds` lists (source, number in the child); everything else is closed. posix_spawn(3) uses vfork semantics: the cost does not grow with our own memory.
 ///
@@ -18,13 +31,16 @@ const FIRST: RawFd = 3;
 ///
 /// # Errors
 /// Too many open files or processes, or `program` can't be executed.
-pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> Result<u32> {
-    let program = c_string(program)?;
-    let arguments: Vec<CString> = argv.iter().map(|a| c_string(a)).collect::<Result<_>>()?;
-    let mut pointers: Vec<*mut libc::c_char> =
-        arguments.iter().map(|a| a.as_ptr().cast_mut()).collect();
-    pointers.push(std::ptr::null_mut());
-    let environment = [std::ptr::null_mut()];
+pub fn spawn_with(
+    program: &Path,
+    argv: &[impl AsRef<OsStr>],
+    environment: &[impl AsRef<OsStr>],
+    fds: &[(BorrowedFd<'_>, RawFd)],
+) -> Result<u32> {
+    let program = c_string(program.as_os_str())?;
+    let arguments: Vec<CString> = argv.iter().map(c_string).collect::<Result<_>>()?;
+    let environment: Vec<CString> = environment.iter().map(c_string).collect::<Result<_>>()?;
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
 
     let mut actions = Actions::new()?;
     actions.leave_directory()?;
@@ -41,15 +57,15 @@ pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> R
     let attributes = Attributes::new_session()?;
     let mut pid = 0;
     // SAFETY: every pointer leads to a live, initialised object: the strings and both null-terminated arrays
-    // outlive the call, and the two libc objects are initialised by their constructors.
+    // outlive the call, which only reads them, and the two libc objects are initialised by their constructors.
     let status = unsafe {
         libc::posix_spawn(
             &mut pid,
             program.as_ptr(),
             &actions.0,
             &attributes.0,
-            pointers.as_ptr(),
-            environment.as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
         )
     };
     if status != 0 {
@@ -106,8 +122,99 @@ pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
     })
 }
 
-fn c_string(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::failure("an argument of a process contains a NUL byte"))
+/// A child that was not waited for yet. It is killed and waited for when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    /// Once it was waited for its number may be another's.
+    ended: Option<Ended>,
+}
+
+impl Process {
+    /// The child that [`spawn`] gave the id of.
+    ///
+    /// # Errors
+    /// It is no id.
+    pub fn new(pid: u32) -> Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Error::failure("the system gave a process id that is none"))?;
+        Ok(Self { pid, ended: None })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Ends it, if it has not ended.
+    pub fn kill(&self) {
+        if self.ended.is_none() {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// None that the kernel has.
+    pub fn wait(&mut self) -> Result<Ended> {
+        match self.ended {
+            Some(ended) => Ok(ended),
+            None => self.reap(WaitOptions::empty()).map(|ended| ended.unwrap_or(Ended::Exit(0))),
+        }
+    }
+
+    /// Waits for its end, but not longer than this. `None` if it goes on.
+    ///
+    /// # Errors
+    /// None that the kernel has.
+    pub fn wait_for(&mut self, patience: Duration) -> Result<Option<Ended>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(ended) = self.reap(WaitOptions::NOHANG)? {
+                return Ok(Some(ended));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// It may go on without us. A child that ends before us stays a zombie until then.
+    pub fn let_go(self) {
+        std::mem::forget(self);
+    }
+
+    fn reap(&mut self, options: WaitOptions) -> Result<Option<Ended>> {
+        if self.ended.is_none() {
+            let found = rustix::io::retry_on_intr(|| waitpid(Some(self.pid), options));
+            let found = found.or_fail(|| "wait for a process")?;
+            self.ended = found.map(|(_, status)| match status.terminating_signal() {
+                Some(signal) => Ended::Signal(signal),
+                None => Ended::Exit(status.exit_status().unwrap_or_default()),
+            });
+        }
+        Ok(self.ended)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.wait();
+    }
+}
+
+/// A null-terminated array of pointers to `strings`.
+fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
+    let each = strings.iter().map(|string| string.as_ptr().cast_mut());
+    each.chain([std::ptr::null_mut()]).collect()
+}
+
+fn c_string(text: impl AsRef<OsStr>) -> Result<CString> {
+    CString::new(text.as_ref().as_bytes())
+        .map_err(|_| Error::failure("an argument of a process contains a NUL byte"))
 }
 
 /// The error of a process that was not started, with what helps where the user may have no more (EAGAIN).

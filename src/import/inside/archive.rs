@@ -4,8 +4,8 @@ use super::super::format::{self, HEAD, What, unsupported};
 use super::super::stream::{Stream, unreadable};
 use super::source::Window;
 use super::{Look, refused};
-use crate::child::one_line;
 use crate::error::{Error, Result};
+use crate::helper::one_line;
 use quick_xml::events::Event;
 use std::io::{self, Read};
 

@@ -15,8 +15,8 @@ use super::stream::{Stream, Warnings, unreadable};
 use super::wire::{Frame, MAX_DATA, Sender, Which};
 use crate::block::foreign::{self, Bytes, Image, Place, vhd};
 use crate::block::{self, DiskFormat};
-use crate::child::{Given, Helper};
 use crate::error::{Code, Error, OrFail, Result};
+use crate::helper::{Ends, Given, Helper, Syscalls, not_ours};
 use crate::record::limits::MAX_SIZE;
 use crate::sys::seccomp::{Allow, Allow::Call};
 use crate::transfer::export::is_zero;
@@ -46,17 +46,23 @@ const CALLS: &[Allow] = &[
 
 /// The look, with the source and two empty files. The source's note is its disk's format, if that was given, and how many
 /// bytes may be stored: `FORMAT/FREE`.
-pub(crate) const HELPER: Helper =
-    Helper { word: "__import", memory: MEMORY, seconds: None, calls: CALLS, run };
+pub(crate) const HELPER: Helper = Helper {
+    word: "__import",
+    syscalls: Syscalls::These(CALLS),
+    memory: MEMORY,
+    seconds: None,
+    ends: Ends::WithParent,
+    environment: &[],
+    run,
+};
 
 fn run(files: Vec<Given>) -> Result<()> {
     let mut files = files.into_iter();
-    let bad = || Error::usage("this is for spore itself");
-    let source = files.next().ok_or_else(bad)?;
-    let (format, free) = source.note.split_once('/').ok_or_else(bad)?;
+    let source = files.next().ok_or_else(not_ours)?;
+    let (format, free) = source.text()?.split_once('/').ok_or_else(not_ours)?;
     let mut look = Look {
         format: Some(format).filter(|f| !f.is_empty()).map(str::parse).transpose()?,
-        free: free.parse().map_err(|_| bad())?,
+        free: free.parse().map_err(|_| not_ours())?,
         spools: files.map(|given| given.file).enumerate().collect(),
         warnings: Warnings::default(),
         out: Sender::new(BufWriter::with_capacity(1 << 16, io::stdout())),

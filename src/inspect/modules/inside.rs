@@ -3,8 +3,9 @@
 //! A ramdisk is a row of cpio archives ("newc"), the last of them compressed as a rule.
 //! (Documentation/driver-api/early-userspace/buffer-format.rst in Linux)
 
-use crate::child::{Given, Helper};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{OrFail, Result};
+use crate::helper::{Ends, Given, Helper, Syscalls, not_ours};
+use crate::plan::Transport;
 use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -31,15 +32,23 @@ const CALLS: &[Allow] = &[
 ];
 
 /// The look, with the ramdisk's file.
-pub(crate) const HELPER: Helper =
-    Helper { word: "__modules", memory: MEMORY, seconds: Some(TIME), calls: CALLS, run };
+pub(crate) const HELPER: Helper = Helper {
+    word: "__modules",
+    syscalls: Syscalls::These(CALLS),
+    memory: MEMORY,
+    seconds: Some(TIME),
+    ends: Ends::WithParent,
+    environment: &[],
+    run,
+};
 
 fn run(files: Vec<Given>) -> Result<()> {
-    let given = files.into_iter().next().ok_or_else(|| Error::usage("this is for spore itself"))?;
+    let given = files.into_iter().next().ok_or_else(not_ours)?;
     let found = look(given.file).or_fail(|| "unpack the initial ramdisk")?;
-    let words = [(found.mmio, "mmio\n"), (found.pci, "pci\n")];
-    let answer: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
-    std::io::stdout().write_all(answer.as_bytes()).or_fail(|| "answer")
+    let drivers = [(found.pci, Transport::Pci), (found.mmio, Transport::Mmio)];
+    let answer = drivers.iter().filter(|(is, _)| *is).map(|(_, transport)| transport);
+    let answer = serde_json::to_vec(&answer.collect::<Vec<_>>()).or_fail(|| "write JSON")?;
+    std::io::stdout().write_all(&answer).or_fail(|| "answer")
 }
 
 /// The drivers found.

@@ -1,38 +1,37 @@
 //! Which transports a kernel and an initial ramdisk have drivers for: an instance gets one that they can drive.
 //!
 //! A ramdisk is what somebody packed and may be made to hurt, so a process of its own unpacks it: `__modules`, which has the
-//! file open, no other way to anything, few system calls, and little memory and time. Its answer is a word a line.
+//! file open, no other way to anything, few system calls, and little memory and time. Its answer is a list in JSON.
 
 mod inside;
 
 pub(crate) use inside::HELPER;
 pub use inside::look;
 
-use crate::child;
-use crate::error::{OrFail, Result};
+use crate::error::Result;
+use crate::helper;
 use crate::plan::Transport;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Most bytes of the answer that are read.
 const MAX_ANSWER: u64 = 4 << 10;
+/// How long the look may take on a slow disk; its processor time is bounded besides.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The transports that `ramdisk` has drivers for, the default first; none if that can't be told: it has no modules, or
 /// is packed in a way that is not known here. That is no reason not to register it.
 pub fn transports(ramdisk: &File) -> Vec<Transport> {
-    ask(ramdisk).unwrap_or_default()
+    // Half a look could miss the one driver that matters.
+    let said = ask(ramdisk).unwrap_or_default();
+    // The default first, each once.
+    [Transport::Pci, Transport::Mmio].into_iter().filter(|known| said.contains(known)).collect()
 }
 
 fn ask(ramdisk: &File) -> Result<Vec<Transport>> {
-    let file = ramdisk.try_clone().or_fail(|| "pass the ramdisk on")?;
-    let (status, answer) = child::ask(&HELPER, &[(file, "")], MAX_ANSWER)?;
-    // Half a look could miss the one driver that matters.
-    Ok(if status.success() { understand(&answer) } else { Vec::new() })
-}
-
-fn understand(answer: &str) -> Vec<Transport> {
-    let said = |word: &str| answer.lines().any(|line| line == word);
-    let known = [("pci", Transport::Pci), ("mmio", Transport::Mmio)];
-    known.into_iter().filter(|(word, _)| said(word)).map(|(_, transport)| transport).collect()
+    helper::start(&HELPER, &[(ramdisk.as_fd(), OsStr::new(""))])?.ask(MAX_ANSWER, DEADLINE)
 }
 
 /// The transports that an unpacked kernel has drivers for in itself, the default first. Linux's driver for PCI has its name

@@ -3,9 +3,9 @@
 use super::{kind, parse_format};
 use crate::block::signature::{self, Signature};
 use crate::block::{Reader, partitions};
-use crate::child::{Given, Helper};
 use crate::error::{Error, OrFail, Result};
 use crate::ext4::{Ext4, Kind};
+use crate::helper::{Ends, Given, Helper, Syscalls, one_line};
 use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -19,6 +19,8 @@ const TIME: u64 = 60;
 const MAX_ENTRIES: u32 = 4_000_000;
 /// Most directories that wait to be looked at.
 const MAX_PENDING: usize = 100_000;
+/// Longest line of the answer, in characters: a path.
+const MAX_LINE: usize = 8192;
 /// Most secrets that are named.
 const MAX_FOUND: u32 = 100;
 /// What a distribution brings, or is not on the disk.
@@ -38,8 +40,15 @@ const CALLS: &[Allow] = &[
 ];
 
 /// The look, with the snapshot's files, each noted with its format.
-pub(crate) const HELPER: Helper =
-    Helper { word: "__secrets", memory: MEMORY, seconds: Some(TIME), calls: CALLS, run };
+pub(crate) const HELPER: Helper = Helper {
+    word: "__secrets",
+    syscalls: Syscalls::These(CALLS),
+    memory: MEMORY,
+    seconds: Some(TIME),
+    ends: Ends::WithParent,
+    environment: &[],
+    run,
+};
 
 fn run(files: Vec<Given>) -> Result<()> {
     look(files).inspect_err(|error| say(&format!("- {}", error.message())))
@@ -47,13 +56,16 @@ fn run(files: Vec<Given>) -> Result<()> {
 
 /// One line of the answer. Nobody hears if nobody listens.
 fn say(line: &str) {
-    let mut line: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut line = one_line(line, MAX_LINE);
     line.push('\n');
     let _ = std::io::stdout().write_all(line.as_bytes());
 }
 
 fn look(files: Vec<Given>) -> Result<()> {
-    let layer = |given: Given| Ok((given.file, parse_format(&given.note)?));
+    let layer = |given: Given| {
+        let format = parse_format(given.text()?)?;
+        Ok((given.file, format))
+    };
     let files = files.into_iter().map(layer).collect::<Result<Vec<_>>>()?;
     name(Reader::open(files).or_fail(|| "read the disk")?, &mut say)
 }

@@ -10,13 +10,19 @@ pub(crate) use inside::HELPER;
 pub use inside::name;
 
 use crate::error::{Error, Result};
+use crate::helper;
 use crate::plan::DiskFormat;
 use crate::record::snapshot::Snapshot;
+use crate::snapshot;
 use crate::store::Store;
-use crate::{child, snapshot};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Most bytes of the answer that are read.
 const MAX_ANSWER: u64 = 64 << 10;
+/// How long the look may take on a slow disk; its processor time is bounded besides.
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// What is looked for. The numbers are the order.
 const KINDS: [&str; 7] = [
@@ -58,11 +64,15 @@ pub fn look(store: &Store, snapshot: &Snapshot) -> Report {
 fn ask(store: &Store, snapshot: &Snapshot) -> Result<Report> {
     let layers = snapshot::open_layers(store, snapshot)?;
     let suffix = |format| if format == DiskFormat::Raw { "raw" } else { "qcow2" };
-    let files: Vec<_> = layers.into_iter().map(|(file, format)| (file, suffix(format))).collect();
-    let (status, answer) = child::ask(&HELPER, &files, MAX_ANSWER)?;
-    let mut report = understand(&answer);
-    if !status.success() && report.unknown.is_none() {
-        report.unknown = Some(format!("its file system could not be read to the end ({status})"));
+    let given = layers.iter().map(|(file, format)| (file.as_fd(), OsStr::new(suffix(*format))));
+    let child = helper::start(&HELPER, &given.collect::<Vec<_>>())?;
+    let (said, end) = child.hear(MAX_ANSWER, &mut helper::within(DEADLINE));
+    let mut report = understand(&String::from_utf8_lossy(&said));
+    if let Err(why) = end
+        && report.unknown.is_none()
+    {
+        let why = why.message();
+        report.unknown = Some(format!("its file system could not be read to the end: {why}"));
     }
     Ok(report)
 }

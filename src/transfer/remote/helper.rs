@@ -5,14 +5,14 @@
 //! A command that turns out to need it becomes it, with its own arguments, before it has changed anything.
 
 use super::{Answer, net};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, Result};
+use crate::helper::beside;
 use crate::record::image::Image;
 use crate::store::Store;
 use crate::transfer::bundle::{self, Bundle, RegisterBundle};
 use crate::transfer::package::Chunk;
 use crate::transfer::region::{Location, S3Location};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -62,6 +62,7 @@ static HELPER: OnceLock<Helper> = OnceLock::new();
 
 /// This program has it all. The first thing that `spore-remote` does.
 pub fn provide() {
+    crate::helper::this_is_another();
     let _ = HELPER.set(Helper {
         region: net::region,
         bucket: net::bucket,
@@ -89,25 +90,4 @@ pub(crate) fn helper() -> Result<&'static Helper> {
         "cannot run {}: {cause}; it is installed beside spore, and talks to buckets and registries",
         path.display()
     )))
-}
-
-/// The program that every further process of ours is started from: virtual machines, and whatever looks into what
-/// somebody else made.
-///
-/// # Errors
-/// This program can't be found.
-pub fn launcher() -> Result<PathBuf> {
-    match HELPER.get() {
-        Some(_) => beside("spore"),
-        None => Ok(PathBuf::from("/proc/self/exe")),
-    }
-}
-
-/// A program that is installed beside this one.
-///
-/// # Errors
-/// This program can't be found.
-pub fn beside(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
-    Ok(own.with_file_name(name))
 }
