@@ -71,8 +71,11 @@ pub(crate) struct Shared {
     pub writer: Option<Arc<Writer>>,
     pub read_only: bool,
     /// What the disk was before its top was swapped, until that is whole on its own; and why it can't be.
-    pub previous: Mutex<Option<(Arc<Shared>, Option<(io::ErrorKind, String)>)>>,
+    pub previous: Mutex<Option<(Arc<Shared>, Option<WriteFailure>)>>,
 }
+
+/// Why a write failed: its kind and its text, since an [`io::Error`] can't be told twice.
+pub(crate) type WriteFailure = (io::ErrorKind, String);
 
 /// The disk's state at present.
 ///
