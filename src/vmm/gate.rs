@@ -2,27 +2,17 @@
 
 use crate::chipset::power::{PowerRequest, PowerSink};
 use crate::error::{OrFail, Result};
-use crate::plan::{EndReason, ResetBy};
+use crate::plan::EndReason;
 use crate::sys::fds;
 use crate::sys::kvm::Kick;
+use crate::vmm::run_state::{RunState, Stop, Transition};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
-/// What a machine stops for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Reset and run on.
-    Reset(ResetBy),
-    /// Over, with one line for a person.
-    End(EndReason, String),
-}
-
-#[derive(Default)]
 struct State {
-    /// The first reason; those after it come from a machine that is stopping already.
-    stop: Option<Stop>,
+    run: RunState,
     /// Threads that wait at the gate.
     waiting: usize,
     kicks: Vec<Kick>,
@@ -32,22 +22,22 @@ struct State {
 pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,
-    /// What threads look at between exits.
+    /// The run state is not [`RunState::Running`]: what threads look at between exits.
     closed: AtomicBool,
     /// Wakes the event thread when there is a [`Stop`].
     pub stopped: EventFd,
 }
 
 impl Gate {
-    /// An open gate.
+    /// The gate of a machine that begins in this state.
     ///
     /// # Errors
     /// Too many open files.
-    pub fn new() -> Result<Self> {
+    pub fn new(run: RunState) -> Result<Self> {
         Ok(Self {
-            state: Mutex::default(),
+            closed: AtomicBool::new(!run.is_running()),
+            state: Mutex::new(State { run, waiting: 0, kicks: Vec::new() }),
             changed: Condvar::new(),
-            closed: AtomicBool::new(false),
             stopped: fds::eventfd().or_fail(|| "create an eventfd")?,
         })
     }
@@ -55,6 +45,16 @@ impl Gate {
     /// Every field is valid at every moment, whoever panicked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Change the run state, which is this function's alone to change.
+    fn change(&self, state: &mut State, transition: Transition) -> Option<Stop> {
+        let run = std::mem::replace(&mut state.run, RunState::Paused);
+        let (run, taken) = run.next(transition);
+        self.closed.store(!run.is_running(), Ordering::Release);
+        state.run = run;
+        self.changed.notify_all();
+        taken
     }
 
     /// The calling thread runs a vCPU: [`Gate::close`] will kick it and wait for it.
@@ -66,7 +66,7 @@ impl Gate {
     /// Wait until so many vCPU threads have joined, or the machine stops.
     pub fn wait_joined(&self, threads: usize) {
         let mut state = self.state();
-        while state.kicks.len() < threads && state.stop.is_none() {
+        while state.kicks.len() < threads && !matches!(state.run, RunState::Stopping(_)) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -87,39 +87,25 @@ impl Gate {
         state.waiting -= 1;
     }
 
-    /// Write down why the machine stops, and stop it. The first reason counts, but an end counts more than a reset.
+    /// Write down why the machine stops, and stop it.
     pub fn stop(&self, stop: Stop) {
-        let mut state = self.state();
-        // Under the lock, so that no one who opens the gate overlooks it.
-        self.closed.store(true, Ordering::Release);
-        // A guest that resets for ever must not drown the request that ends it.
-        if state.stop.is_none()
-            || matches!((&state.stop, &stop), (Some(Stop::Reset(_)), Stop::End(..)))
-        {
-            state.stop = Some(stop);
-        }
-        self.changed.notify_all();
-        drop(state);
+        self.change(&mut self.state(), Transition::Stop(stop));
         // It fails only when the counter is full, and then the thread is woken already.
         let _ = self.stopped.write(1);
     }
 
-    /// Why the machine stops, once. A reset stays where it is unless `resets`: the machine stands still that long.
+    /// Why the machine stops, once. See [`Transition::Take`].
     pub fn take_stop(&self, resets: bool) -> Option<Stop> {
         // Non-blocking; nothing to read is as good.
         let _ = self.stopped.read();
-        let mut state = self.state();
-        match state.stop {
-            Some(Stop::Reset(by)) if !resets && by != ResetBy::Control => None,
-            _ => state.stop.take(),
-        }
+        self.change(&mut self.state(), Transition::Take { resets })
     }
 
     /// Bring all of `threads` vCPU threads to the gate. True when none runs the guest, false if that takes longer than
     /// `patience`.
     pub fn close(&self, threads: usize, patience: Duration) -> bool {
-        self.closed.store(true, Ordering::Release);
         let (mut state, begin) = (self.state(), Instant::now());
+        self.change(&mut state, Transition::Pause);
         while state.waiting < threads {
             if begin.elapsed() >= patience {
                 return false;
@@ -135,9 +121,7 @@ impl Gate {
 
     /// Let them go on. A reason to stop that came meanwhile keeps the machine where it is.
     pub fn open(&self) {
-        let state = self.state();
-        self.closed.store(state.stop.is_some(), Ordering::Release);
-        self.changed.notify_all();
+        self.change(&mut self.state(), Transition::Resume);
     }
 }
 
@@ -157,10 +141,11 @@ impl PowerSink for Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::ResetBy;
 
     #[test]
     fn one_reason_counts_and_is_told_once() {
-        let gate = Gate::new().unwrap();
+        let gate = Gate::new(RunState::Running).unwrap();
         gate.request(PowerRequest::Off);
         gate.request(PowerRequest::Reset(ResetBy::I8042));
         assert!(gate.is_closed());
@@ -176,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_reset_may_have_to_wait_and_an_end_may_not() {
-        let gate = Gate::new().unwrap();
+        let gate = Gate::new(RunState::Running).unwrap();
         gate.request(PowerRequest::Reset(ResetBy::Acpi));
         assert_eq!(gate.take_stop(false), None);
         gate.open();
@@ -189,7 +174,7 @@ mod tests {
 
     #[test]
     fn who_opens_the_gate_does_not_overlook_a_reason_to_stop() {
-        let gate = Gate::new().unwrap();
+        let gate = Gate::new(RunState::Running).unwrap();
         assert!(gate.close(0, Duration::ZERO));
         gate.request(PowerRequest::Off);
         gate.open();
@@ -201,7 +186,7 @@ mod tests {
 
     #[test]
     fn threads_stop_and_go_on_together() {
-        let gate = Gate::new().unwrap();
+        let gate = Gate::new(RunState::Running).unwrap();
         crate::sys::kvm::install_kick_handler().unwrap();
         let (done, turns) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
         std::thread::scope(|scope| {

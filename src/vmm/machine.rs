@@ -37,6 +37,7 @@ use crate::vmm::pc::Pc;
 use crate::vmm::pci::irqfd;
 use crate::vmm::regs;
 use crate::vmm::report::Report;
+use crate::vmm::run_state::RunState;
 use crate::vmm::sandbox::{Filters, Role};
 use crate::vmm::vcpu::{self, Seat, Vcpu};
 use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
@@ -90,7 +91,7 @@ impl Bare {
         let entry = payload.load(&plan, &ram)?;
         let board = Board::create(kvm, &plan, &payload, &ram, &entry)?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
-        let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new()?), first_io));
+        let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new(RunState::Running)?), first_io));
         let vcpus = board.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
         let filters = Filters::new(transport, board.vm.as_raw_fd(), vcpus);
         let filters = plan.sandbox.then_some(filters);

@@ -15,6 +15,7 @@ pub mod pc;
 pub mod pci;
 pub mod regs;
 pub mod report;
+pub mod run_state;
 pub mod sandbox;
 pub mod vcpu;
 
