@@ -49,6 +49,9 @@ pub enum Request {
         /// The file's format.
         format: DiskFormat,
     },
+    /// Write the machine, which stands still from then on, to the memory file whose descriptor comes with the line, and
+    /// end. A machine that can't be written runs on.
+    Hibernate {},
     /// Keep this connection open without answering more; it closes when the VMM is gone.
     Wait {},
 }

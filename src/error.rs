@@ -90,6 +90,7 @@ codes! {
     OptInRequired = "OptInRequired", 401;
     TagLimitExceeded = "TagLimitExceeded", 400;
     Unavailable = "Unavailable", 503;
+    UnsupportedHibernationConfiguration = "UnsupportedHibernationConfiguration", 400;
     UnsupportedOperation = "UnsupportedOperation", 400;
     VolumeInUse = "VolumeInUse", 400;
 }

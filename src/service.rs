@@ -10,6 +10,7 @@ use crate::image::{attribute, catalog, product};
 use crate::import::cancel;
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
+use crate::instance::hibernate;
 use crate::instance::host;
 use crate::instance::launch::{self, Host, RandomIds};
 use crate::instance::lifecycle::{self, Change};
@@ -221,9 +222,19 @@ pub fn stop(
     changes
 }
 
-/// Start stopped instances; `entry` is that of their boot menus.
-pub fn start(dirs: &[InstanceDir], wait: bool, entry: Option<&str>) -> Vec<Result<Change>> {
-    parallel(dirs, |dir| lifecycle::start(dir, wait, entry))
+/// Hibernate instances: their machines go on from where they are when they are started.
+pub fn hibernate(dirs: &[InstanceDir]) -> Vec<Result<Change>> {
+    parallel(dirs, hibernate::hibernate)
+}
+
+/// Start stopped instances; `entry` is that of their boot menus. Hibernated ones go on, unless `cold`.
+pub fn start(
+    dirs: &[InstanceDir],
+    wait: bool,
+    entry: Option<&str>,
+    cold: bool,
+) -> Vec<Result<Change>> {
+    parallel(dirs, |dir| lifecycle::start(dir, wait, entry, cold))
 }
 
 /// Terminate instances.
@@ -242,7 +253,7 @@ pub fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Resul
     };
     let polite: Vec<InstanceDir> = dirs.iter().filter(polite).cloned().collect();
     let stopped = stop(&polite, timeout, false, true);
-    let started = parallel(&polite, |dir| lifecycle::start(dir, true, None));
+    let started = parallel(&polite, |dir| lifecycle::start(dir, true, None, false));
     let mut rebooted = stopped.into_iter().zip(started).map(|(stopped, started)| {
         Ok(Change { previous: stopped?.previous, record: started?.record })
     });

@@ -119,6 +119,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         ready: Some(PlanFd(READY)),
         lock: Some(PlanFd(LOCK)),
         first_io: first_io.then_some(PlanFd(FIRST_IO)),
+        resume: None,
         sandbox: true,
     }
 }

@@ -45,6 +45,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ready: None,
         lock: None,
         first_io: None,
+        resume: None,
         sandbox: true,
     };
     vec![plan.to_bytes().unwrap()]

@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod endure;
 mod identity;
 mod modes;
 mod rt;

@@ -6,7 +6,7 @@ use crate::rt::cpu::{self, COM1, Serial, out8};
 use crate::rt::machine::Machine;
 use crate::rt::sha256::Sha256;
 use crate::rt::virtio::Part;
-use crate::{keep, say, stress, who, worst};
+use crate::{endure, keep, say, stress, who, worst};
 
 /// Do what `mode` names.
 pub fn run(mode: &str, machine: &Machine) -> ! {
@@ -19,6 +19,7 @@ pub fn run(mode: &str, machine: &Machine) -> ! {
         "poweroff-on-button" => power_button(machine),
         "echo" => echo(machine),
         "memory" => memory(machine),
+        "endure" => endure::run(machine),
         "stress" => stress::run(machine),
         "write-until-killed" => write_until_killed(machine),
         "fill" => fill(machine),

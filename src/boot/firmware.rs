@@ -5,7 +5,9 @@ use crate::mem::layout::{FIRMWARE_END, FIRMWARE_SHADOW, HIGH_RAM, firmware_fits}
 use crate::mem::ram::Region;
 use crate::mem::{GuestRam, ram};
 use crate::sys::mmap::{self, HugePages};
+use sha2::{Digest, Sha256};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// A firmware image, mapped: clones share the host's page cache.
 pub struct Firmware {
@@ -31,6 +33,16 @@ impl Firmware {
         let mapped = mapped.next().ok_or("it has no pages").or_fail(doing)?;
         mmap::map_file(&mapped, 0, &image, 0, len as usize).or_fail(doing)?;
         Ok(Self { image, len, host: mapped.as_ptr() as u64 })
+    }
+
+    /// SHA-256 of the image.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn digest(&self) -> Result<[u8; 32]> {
+        let mut bytes = vec![0; self.len as usize];
+        self.image.read_exact_at(&mut bytes, 0).or_fail(|| "read the firmware")?;
+        Ok(Sha256::digest(bytes).into())
     }
 
     /// Where the machine has it: up to 4 GiB. Read-only, so it is what it was at every reset.

@@ -40,6 +40,7 @@ pub fn plan(memory: u64) -> VmPlan {
         ready: None,
         lock: None,
         first_io: None,
+        resume: None,
         sandbox: false,
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::chipset::bus::BusDevice;
 use crate::mem::GuestRam;
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -28,8 +29,9 @@ const WRITE: u32 = 1 << 4;
 const MAX_TRANSFER: u32 = 1 << 20;
 
 /// What is selected, and how much of it has been read.
-#[derive(Default)]
-struct Position {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
     /// Index into the items; one past them where there is no such item.
     item: usize,
     offset: usize,
@@ -56,6 +58,16 @@ impl FwCfg {
         let mut position = self.position();
         *position = Position::default();
         self.select(&mut position, 0);
+    }
+
+    /// The state that a hibernated machine keeps.
+    pub fn save(&self) -> Position {
+        *self.position()
+    }
+
+    /// Takes over a saved state. A position beyond the items reads as zeros.
+    pub fn restore(&self, state: Position) {
+        *self.position() = state;
     }
 
     fn position(&self) -> MutexGuard<'_, Position> {

@@ -61,6 +61,24 @@ impl AcpiPower {
     pub fn reset(&self) {
         self.events.store(0, Ordering::SeqCst);
     }
+
+    /// The state that a hibernated machine keeps: the events that wait to be read.
+    pub fn save(&self) -> u8 {
+        self.events.load(Ordering::SeqCst)
+    }
+
+    /// Takes over a saved state.
+    pub fn restore(&self, events: u8) {
+        self.events.store(events, Ordering::SeqCst);
+    }
+
+    /// Interrupts again for events that wait to be read: the interrupt may be lost with the old machine.
+    pub fn repeat_interrupt(&self) {
+        if self.save() != 0 {
+            // It fails only when the counter is full: the interrupt is pending already.
+            let _ = self.irq.write(1);
+        }
+    }
 }
 
 impl BusDevice for AcpiPower {

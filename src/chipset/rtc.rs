@@ -53,6 +53,19 @@ impl Rtc {
         cmos.ram[SMP_COUNT] = self.cpus.saturating_sub(1);
     }
 
+    /// The state that a hibernated machine keeps: the register selected, and the RAM. The clock is the host's.
+    pub fn save(&self) -> (u8, Vec<u8>) {
+        let cmos = self.cmos();
+        (cmos.index as u8, cmos.ram.to_vec())
+    }
+
+    /// Takes over a saved state.
+    pub fn restore(&self, (index, ram): (u8, Vec<u8>)) {
+        let mut cmos = self.cmos();
+        cmos.index = usize::from(index & 0x7f);
+        cmos.ram.iter_mut().zip(ram).for_each(|(to, from)| *to = from);
+    }
+
     fn cmos(&self) -> MutexGuard<'_, Cmos> {
         self.cmos.lock().unwrap_or_else(PoisonError::into_inner)
     }

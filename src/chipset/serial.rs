@@ -1,6 +1,7 @@
 //! The serial line: a 16550A. (National Semiconductor PC16550D data sheet)
 
 use crate::chipset::bus::BusDevice;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
@@ -55,7 +56,10 @@ pub trait SerialHost: Send + Sync {
     fn input_wanted(&self);
 }
 
-struct Uart {
+/// The registers of the chip, and what waits in its FIFO and on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uart {
     ier: u8,
     lcr: u8,
     mcr: u8,
@@ -228,6 +232,22 @@ impl Serial {
         uart.rx.extend(&bytes[..taken]);
         self.raise(before, &uart);
         taken
+    }
+
+    /// The state that a hibernated machine keeps.
+    pub fn save(&self) -> Uart {
+        self.uart().clone()
+    }
+
+    /// Takes over a saved state.
+    pub fn restore(&self, state: Uart) {
+        *self.uart() = state;
+    }
+
+    /// Interrupts again for what waits to be seen, and asks for input again: both may be lost with the old machine.
+    pub fn repeat_interrupt(&self) {
+        self.raise(IIR_NONE, &self.uart());
+        self.host.input_wanted();
     }
 
     /// The machine's reset. Input that the guest has not read is lost, as on a wire.

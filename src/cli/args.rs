@@ -477,6 +477,9 @@ pub struct Stop {
     /// Only press the button
     #[arg(long, conflicts_with = "force")]
     pub no_wait: bool,
+    /// Keep memory and devices on disk: 'spore start' goes on where the guest is now
+    #[arg(long, conflicts_with_all = ["force", "no_wait", "timeout"])]
+    pub hibernate: bool,
 }
 
 /// Arguments of `start`.
@@ -488,6 +491,9 @@ pub struct Start {
     /// Boot this entry of the root volume's boot menu this time: its index, id or title (PV-GRUB)
     #[arg(long, value_name = "ENTRY")]
     pub boot_entry: Option<String>,
+    /// Drop the memory of a hibernated instance and boot it
+    #[arg(long)]
+    pub cold: bool,
     /// Return as soon as the processes are started
     #[arg(long)]
     pub no_wait: bool,

@@ -88,6 +88,7 @@ fn line(report: &VmReport) -> String {
     let time = |at: u64| rfc3339(Duration::from_millis(at));
     match report {
         VmReport::Started { at } => format!("{} started", time(*at)),
+        VmReport::Resumed { at } => format!("{} went on from its memory", time(*at)),
         VmReport::Reset { at, by } => format!("{} reset by {}", time(*at), resetter(*by)),
         VmReport::Notice { at, message } => format!("{} notice: {}", time(*at), visible(message)),
         VmReport::Saved { at, environment } => {
@@ -187,14 +188,17 @@ impl Drop for Raw {
 /// `stop`.
 pub fn stop(store: &Store, output: Output, args: &Stop) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
-    let stop = || service::stop(&dirs, args.timeout, args.force, !args.no_wait);
+    let stop = || match args.hibernate {
+        true => service::hibernate(&dirs),
+        false => service::stop(&dirs, args.timeout, args.force, !args.no_wait),
+    };
     print_changes(output, "StoppingInstances", Progress::during("stopping", stop))
 }
 
 /// `start`.
 pub fn start(store: &Store, output: Output, args: &Start) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
-    let started = service::start(&dirs, !args.no_wait, args.boot_entry.as_deref());
+    let started = service::start(&dirs, !args.no_wait, args.boot_entry.as_deref(), args.cold);
     print_changes(output, "StartingInstances", started)
 }
 

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// No VMM listens, it does not answer in time, or it refuses.
 pub fn ask(dir: &InstanceDir, request: &Request) -> Result<(Response, UnixStream)> {
-    talk(dir, request, &[])
+    talk(dir, request, &[], Some(PATIENCE))
 }
 
 /// Send one request with descriptors, and give the answer.
@@ -26,18 +26,31 @@ pub fn ask(dir: &InstanceDir, request: &Request) -> Result<(Response, UnixStream
 /// # Errors
 /// As [`ask`].
 pub fn ask_with(dir: &InstanceDir, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Response> {
-    talk(dir, request, fds).map(|(response, _)| response)
+    talk(dir, request, fds, Some(PATIENCE)).map(|(response, _)| response)
+}
+
+/// As [`ask_with`], of what takes as long as it takes: until the VMM has answered or is gone.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_patiently(
+    dir: &InstanceDir,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<Response> {
+    talk(dir, request, fds, None).map(|(response, _)| response)
 }
 
 fn talk(
     dir: &InstanceDir,
     request: &Request,
     fds: &[BorrowedFd<'_>],
+    patience: Option<Duration>,
 ) -> Result<(Response, UnixStream)> {
     let (path, _dir) = dir.control_path()?;
     let doing = || format!("talk to the VMM of {}", dir.id());
     let mut stream = UnixStream::connect(&path).or_fail(doing)?;
-    stream.set_read_timeout(Some(PATIENCE)).or_fail(doing)?;
+    stream.set_read_timeout(patience).or_fail(doing)?;
     stream.set_write_timeout(Some(PATIENCE)).or_fail(doing)?;
     send(&mut stream, &request.to_line()?, fds).or_fail(doing)?;
     let response = match request {

@@ -176,7 +176,8 @@ fn work(
     let forced = restart && shut_down(dir, request.timeout)?;
     let begun = freeze(store, dir, &locked.record, request);
     // Whatever came of it, the instance goes on, and before the long part.
-    let started = if restart { lifecycle::start(dir, true, None).map(|_| ()) } else { Ok(()) };
+    let started =
+        if restart { lifecycle::start(dir, true, None, false).map(|_| ()) } else { Ok(()) };
     let (pending, pause_us) = begun?;
     started?;
     let mut outcome = Ok(());
@@ -198,7 +199,7 @@ fn shut_down(dir: &InstanceDir, timeout: Duration) -> Result<bool> {
         if let Err(error) = cancel::check() {
             // The guest may be halfway down: it comes up again by itself.
             lifecycle::complete_stop(dir)?;
-            lifecycle::start(dir, true, None)?;
+            lifecycle::start(dir, true, None, false)?;
             return Err(error);
         }
         if Instant::now() >= deadline {

@@ -6,13 +6,14 @@ use super::client::ask;
 use super::dir::{self, InstanceDir};
 use super::launch::LaunchPlan;
 use super::pool::parallel;
-use super::{prepare, reap, spawn, supply};
+use super::{hibernation, prepare, reap, spawn, supply};
 use crate::control::Request;
 use crate::error::{Code, Error, Result};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Record, State, StateReason};
 use crate::store::{self, Locked, Store};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// A VMM asked to end does so at once; after this it is killed.
@@ -79,7 +80,7 @@ fn launch_one(
     wait: bool,
 ) -> Result<Record> {
     let (dir, mut locked) = prepare::make(store, plan, user_data)?;
-    match bring_up(&dir, &mut locked, wait, plan.boot_entry.as_deref()) {
+    match bring_up(&dir, &mut locked, wait, plan.boot_entry.as_deref(), None) {
         Ok(()) => Ok(locked.record.clone()),
         Err(error) => {
             end_vmm(&dir)?;
@@ -89,14 +90,16 @@ fn launch_one(
     }
 }
 
-/// Open, spawn and, with `wait`, hear that it runs; then save the record. `entry` is the boot menu's.
+/// Open, spawn and, with `wait`, hear that it runs; then save the record. `entry` is the boot menu's, `memory` that of a
+/// hibernated instance.
 fn bring_up(
     dir: &InstanceDir,
     locked: &mut Locked<Record>,
     wait: bool,
     entry: Option<&str>,
+    memory: Option<File>,
 ) -> Result<()> {
-    let prepared = prepare::open(dir, &mut locked.record, wait, entry)?;
+    let prepared = prepare::open(dir, &mut locked.record, wait, entry, memory)?;
     if !wait || prepared.group.is_some() {
         // Saved before there is a VMM, or a control group, that might outlive us.
         dir::save(locked)?;
@@ -107,16 +110,18 @@ fn bring_up(
     let spawned = spawn::spawn(dir, prepared)?;
     let pid = spawned.pid;
     let engines = spawned.await_ready(dir)?;
+    store::fault::point("record of a started instance");
     reap::came_up(&mut locked.record, Some(pid), &engines);
-    dir::save(locked)
+    dir::save(locked)?;
+    hibernation::sweep(dir, &locked.record)
 }
 
-/// Start a stopped instance on its own volumes. A running one stays as it is, as on EC2. `entry` is that of the boot menu,
-/// this time, where a menu says what boots.
+/// Start a stopped instance on its own volumes; one that is hibernated goes on where it was, unless `cold`. A running one
+/// stays as it is, as on EC2. `entry` is that of the boot menu, this time, where a menu says what boots.
 ///
 /// # Errors
 /// `IncorrectInstanceState`, or why the VMM can't start; the instance is stopped then.
-pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>) -> Result<Change> {
+pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>, cold: bool) -> Result<Change> {
     let mut locked = current(dir)?;
     let previous = locked.record.instance.state;
     match previous {
@@ -131,13 +136,29 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>) -> Result<Chang
             format!("{} has no volume attached as its root {root}; attach one", dir.id()),
         ));
     }
+    if cold {
+        locked.record.instance.spore.hibernated = None;
+    }
+    let memory = hibernation::open(dir, &locked.record)?;
+    if memory.is_some() && entry.is_some() {
+        let why = "a hibernated instance boots nothing: --boot-entry has no meaning without --cold";
+        return Err(Error::refused(Code::InvalidParameterCombination, why));
+    }
+    // What the last VMM reported says nothing of the next.
+    drop(dir.open_report()?);
+    hibernation::begin_resuming(&mut locked.record);
     locked.record.instance.state = State::Pending;
     locked.record.instance.state_reason = None;
     locked.record.instance.launch_time = store::now();
     dir::save(&mut locked)?;
-    if let Err(error) = bring_up(dir, &mut locked, wait, entry) {
+    store::fault::point("start of a stopped instance");
+    if let Err(error) = bring_up(dir, &mut locked, wait, entry, memory) {
         end_vmm(dir)?;
-        let reason = StateReason::new("Server.InternalError", error.message());
+        let kept = locked.record.instance.spore.hibernated.is_some();
+        let reason = match kept {
+            true => hibernation::reason(),
+            false => StateReason::new("Server.InternalError", error.message()),
+        };
         reap::finish(dir, &mut locked, State::Stopped, reason)?;
         return Err(error);
     }

@@ -10,6 +10,7 @@
 //! | `control.sock` | where the VMM answers [`crate::control`] |
 //! | `console.log` | all the guest said on its serial line |
 //! | `vmm.log`, `report.jsonl` | what the VMM has to say |
+//! | `memory` | RAM and devices of a hibernated instance |
 //! | `user-data` | as given to `run` |
 
 pub mod attach;
@@ -18,6 +19,8 @@ pub mod client;
 pub mod console;
 pub mod dir;
 pub mod firmware;
+pub mod hibernate;
+pub mod hibernation;
 pub mod host;
 pub mod imaging;
 pub mod launch;

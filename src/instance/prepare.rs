@@ -179,6 +179,7 @@ fn record(plan: &LaunchPlan) -> Record {
                 control_group: None,
                 hourly_rate: plan.hourly_rate.clone(),
                 ended_at: None,
+                hibernated: None,
                 terminated_at: None,
             },
         },
@@ -186,7 +187,7 @@ fn record(plan: &LaunchPlan) -> Record {
 }
 
 /// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock. `entry` is that of the
-/// boot menu, where one says what boots.
+/// boot menu, where one says what boots, `memory` the memory file of a hibernated one.
 ///
 /// # Errors
 /// A file of the instance, its kernel or its volumes can't be opened; its boot menu has nothing that boots.
@@ -195,6 +196,7 @@ pub fn open(
     record: &mut Record,
     wait: bool,
     entry: Option<&str>,
+    memory: Option<File>,
 ) -> Result<Prepared> {
     let mut fds = Fds::default();
     let console = dir.open_log(CONSOLE)?;
@@ -240,6 +242,7 @@ pub fn open(
         ready: wait.then(|| fds.add(ready_end)),
         lock: Some(fds.add(dir.take_vmm_lock()?)),
         first_io: None,
+        resume: memory.map(|file| fds.add(file)),
         sandbox: true,
     };
     // Last: what fails before leaves none.

@@ -5,7 +5,7 @@
 
 use super::cgroup;
 use super::dir::{self, InstanceDir};
-use super::supply;
+use super::{client, hibernation, supply};
 use crate::error::Result;
 use crate::id::VolumeId;
 use crate::plan::{DeviceId, EndReason, Engine, VmReport};
@@ -56,6 +56,7 @@ fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
             EndReason::GuestPoweroff | EndReason::Terminated if asked => user_initiated(),
             EndReason::GuestPoweroff => StateReason::new(GUEST, "Instance initiated shutdown"),
             EndReason::Terminated => user_initiated(),
+            EndReason::Hibernated => hibernation::reason(),
             EndReason::TripleFault => StateReason::new(FAULT, &format!("triple fault: {message}")),
             EndReason::GuestPanic => StateReason::new(FAULT, &format!("kernel panic: {message}")),
             EndReason::KvmError | EndReason::VmmError => {
@@ -92,6 +93,11 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
         State::ShuttingDown => return super::lifecycle::terminate(dir).map(|c| Some(c.record)),
         State::Running | State::Stopping => {
             if dir.vmm_alive()? {
+                if record.instance.state == State::Stopping
+                    && hibernation::is_reason(record.instance.state_reason.as_ref())
+                {
+                    return went_on(dir, record).map(Some);
+                }
                 let told = record.instance.state == State::Running
                     || record.instance.state_reason.is_some();
                 if told {
@@ -108,6 +114,23 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
         return Ok(None);
     }
     Ok(Some(locked.record.clone()))
+}
+
+/// Whoever was hibernating the instance is dead, and its VMM lives. If it answers it is not at it any more: it could not be
+/// hibernated, and runs on.
+fn went_on(dir: &InstanceDir, record: Record) -> Result<Record> {
+    if client::status(dir).is_err() {
+        return Ok(record);
+    }
+    let Some(mut locked) = dir.lock()? else { return Ok(record) };
+    let still = locked.record.instance.state == State::Stopping && dir.vmm_alive()?;
+    if still && hibernation::is_reason(locked.record.instance.state_reason.as_ref()) {
+        locked.record.instance.state = State::Running;
+        locked.record.instance.state_reason = None;
+        dir::save(&mut locked)?;
+        hibernation::sweep(dir, &locked.record)?;
+    }
+    Ok(locked.record.clone())
 }
 
 fn is_old(record: &Record) -> bool {
@@ -145,6 +168,7 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
     if started && locked.record.instance.state == State::Pending {
         came_up(&mut locked.record, dir.recorded_pid(), &BTreeMap::new());
         dir::save(locked)?;
+        hibernation::sweep(dir, &locked.record)?;
     }
     Ok(())
 }
@@ -161,6 +185,8 @@ pub fn came_up(record: &mut Record, pid: Option<u32>, engines: &BTreeMap<DeviceI
     let engines = instance.disks().map_while(engine).collect();
     instance.state = State::Running;
     instance.state_reason = None;
+    // It has gone on from its memory, if it had any.
+    instance.spore.hibernated = None;
     instance.spore.pid = pid;
     instance.spore.engines = engines;
     instance.spore.starts = instance.spore.starts.saturating_add(1);
@@ -198,6 +224,7 @@ fn cause(record: &Record, end: Option<&VmReport>) -> Option<&'static str> {
             EndReason::KvmError => Some("KVM failed"),
             EndReason::VmmError => Some("VMM failed"),
             EndReason::Terminated if asked => None,
+            EndReason::Hibernated => None,
             EndReason::Terminated => Some("VMM ended by a signal"),
         },
         _ if asked => None,
@@ -221,6 +248,8 @@ pub fn finish(
     let ran = locked.record.instance.spore.starts > 0 || has_started(&reports);
     let what = cause(&locked.record, end).filter(|_| ran);
     let cause = what.map(|what| Cause { at: ended_at, what });
+    let before = locked.record.instance.state;
+    hibernation::settle(dir, &mut locked.record, before, &reports);
     let instance = &mut locked.record.instance;
     instance.spore.ended_at = Some(ended_at);
     instance.spore.pid = None;
@@ -249,8 +278,12 @@ pub fn finish(
         locked.record.instance.block_device_mappings.clear();
         locked.record.instance.spore.terminated_at = Some(now_ms());
     }
+    if state == State::Terminated {
+        locked.record.instance.spore.hibernated = None;
+    }
     locked.record.instance.state = state;
-    dir::save_because(locked, cause.as_ref())
+    dir::save_because(locked, cause.as_ref())?;
+    hibernation::sweep(dir, &locked.record)
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ pub fn record(
                 control_group: None,
                 hourly_rate: None,
                 ended_at: None,
+                hibernated: None,
                 terminated_at: None,
             },
         },

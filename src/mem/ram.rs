@@ -144,7 +144,12 @@ pub fn fill(
     Ok(())
 }
 
-fn map_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
+/// Map `len` bytes of `file` from `offset` on copy-on-write over RAM at `gpa`: nothing is read before the guest touches it.
+/// All three are page-aligned.
+///
+/// # Errors
+/// Not page-aligned, not RAM, or the file's file system cannot map files.
+pub fn map_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Result<()> {
     let doing = || format!("map {len} bytes at offset {offset:#x} of a file at {gpa:#x}");
     let region = ram.find_region(GuestAddress(gpa)).ok_or("no RAM there").or_fail(doing)?;
     let start = gpa - region.start_addr().0;

@@ -37,6 +37,11 @@ pub enum VmReport {
         /// Milliseconds since the epoch.
         at: u64,
     },
+    /// A hibernated machine is about to go on: from here on its memory file is of the past, whatever happens.
+    Resumed {
+        /// Milliseconds since the epoch.
+        at: u64,
+    },
     /// The guest asked for a reset and gets one in the same process.
     Reset {
         /// Milliseconds since the epoch.
@@ -93,6 +98,8 @@ pub enum EndReason {
     GuestPoweroff,
     /// A control request or SIGTERM ended it.
     Terminated,
+    /// A control request hibernated it: its memory file is whole, and its disks are as it left them.
+    Hibernated,
     /// A triple fault (KVM_EXIT_SHUTDOWN) that no reset request preceded.
     TripleFault,
     /// The guest's kernel said that it panicked and will not run on.

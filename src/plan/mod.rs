@@ -62,6 +62,9 @@ pub struct VmPlan {
     /// Benchmark: the time of the guest's first port or memory-mapped I/O is written here (CLOCK_MONOTONIC in ns, 8 bytes),
     /// and the VM ends.
     pub first_io: Option<PlanFd>,
+    /// The memory file of the hibernated machine that goes on, in place of a boot. Open for reading.
+    #[serde(default)]
+    pub resume: Option<PlanFd>,
     /// Drop privileges after assembly (seccomp, Landlock, no_new_privs). Off only for debugging.
     pub sandbox: bool,
 }

@@ -4,6 +4,7 @@ pub use super::image::StateReason;
 use super::image::{Architecture, ProductCode, RootDeviceType, VirtualizationType};
 use super::limits::CgroupLimits;
 use super::tag::{Tag, name_tag};
+use super::volume::LayerName;
 use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 use crate::plan::{DeviceId, DiskLimits, Engine, SavedEnvironment, Transport};
@@ -129,9 +130,37 @@ pub struct Spore {
     /// Milliseconds since the epoch: when its last run ended, or the last sign of life of one that was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<u64>,
+    /// What a hibernated instance's memory belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hibernated: Option<Hibernated>,
     /// Milliseconds since the epoch of its termination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated_at: Option<u64>,
+}
+
+/// A hibernated instance's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Hibernated {
+    /// The volumes as it knows them.
+    pub volumes: Vec<VolumeMark>,
+    /// The host's boot (/proc/sys/kernel/random/boot_id) in which a VMM was started to go on from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resuming: Option<String>,
+}
+
+/// What tells that a volume has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct VolumeMark {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// Its files, the top first.
+    pub layers: Vec<LayerName>,
+    /// Bytes of its top.
+    pub size: u64,
+    /// When that was last written: seconds since the epoch, and nanoseconds.
+    pub modified: (i64, i64),
 }
 
 /// An instance-store disk beside the root: `ephemeralN` of an image's mapping.

@@ -6,6 +6,7 @@ pub mod fds;
 pub mod footprint;
 pub mod iobuf;
 pub mod kvm;
+pub mod kvm_state;
 pub mod last;
 pub mod mmap;
 pub mod pio;

@@ -14,8 +14,9 @@ use crate::sys::kvm;
 use crate::vmm::cpuid::{Model, Supported};
 use crate::vmm::payload::Payload;
 use crate::vmm::regs;
+use crate::vmm::resume::Resuming;
 use crate::vmm::vcpu::Vcpu;
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config, kvm_pit_state2};
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config, kvm_pit_state2};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 
@@ -27,22 +28,25 @@ pub struct Board {
     pub vcpus: Vec<Arc<Vcpu>>,
     /// The interrupt controllers as KVM made them.
     pub irqchips: Vec<kvm_irqchip>,
+    /// KVM itself, for what may be asked of it later.
+    pub kvm: Kvm,
+    /// The vCPUs' CPUID.
+    pub model: Model,
     /// A PC's interval timer, with port 0x61, as KVM made it: accesses to it are no exits.
     pub pit: Option<kvm_pit_state2>,
 }
 
 impl Board {
-    /// The board of the plan's machine, with this RAM and what the payload has beside it. The boot processor begins at
-    /// `entry`.
+    /// The board of the plan's machine, with this RAM and what the payload has beside it, as `start` says.
     ///
     /// # Errors
     /// More CPUs than KVM has, or KVM refuses something.
     pub fn create(
-        kvm: &Kvm,
+        kvm: Kvm,
         plan: &VmPlan,
         payload: &Payload,
         ram: &GuestRam,
-        entry: &Entry,
+        start: &Start,
     ) -> Result<Self> {
         let (cpus, most) = (plan.config.cpus, kvm.get_max_vcpus());
         if cpus == 0 || usize::from(cpus) > most {
@@ -50,7 +54,7 @@ impl Board {
                 "{cpus} CPUs are not possible: give 1 to {most}, which is what this host's KVM can do"
             )));
         }
-        let vm = create_vm(kvm)?;
+        let vm = create_vm(&kvm)?;
         kvm::set_memory(&vm, payload.memory(ram))?;
         vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
         let pit = matches!(payload, Payload::Firmware(_)).then(|| create_pit(&vm)).transpose()?;
@@ -62,9 +66,9 @@ impl Board {
             Ok(chip)
         });
         let irqchips = irqchips.collect::<Result<_>>()?;
-        set_up(&vcpus, &Supported::new(kvm, &plan.cpuid)?, entry)?;
+        let model = set_up(&vcpus, &Supported::new(&kvm, &plan.cpuid)?, start)?;
         let vcpus = vcpus.into_iter().map(|fd| Arc::new(Vcpu::new(fd))).collect();
-        Ok(Self { vm: Arc::new(vm), vcpus, irqchips, pit })
+        Ok(Self { vm: Arc::new(vm), vcpus, irqchips, kvm, model, pit })
     }
 }
 
@@ -81,13 +85,31 @@ fn create_pit(vm: &VmFd) -> Result<kvm_pit_state2> {
     vm.get_pit2().or_fail(|| "read the interval timer")
 }
 
-/// Bring new vCPUs into the state of the machine's start.
-fn set_up(vcpus: &[VcpuFd], cpuid: &Supported, entry: &Entry) -> Result<()> {
+/// How the vCPUs begin.
+pub enum Start {
+    /// The boot processor does here, the others wait for it.
+    Entry(Entry),
+    /// As they were; what more there is to them is restored later.
+    Saved(Resuming),
+}
+
+/// Bring new vCPUs into the state of the machine's start; the CPUID that they have.
+fn set_up(vcpus: &[VcpuFd], cpuid: &Supported, start: &Start) -> Result<Model> {
     let tsc_khz = vcpus.first().and_then(|fd| fd.get_tsc_khz().ok());
     let model = Model::new(cpuid, vcpus.len() as u8, tsc_khz);
-    for (index, fd) in (0..).zip(vcpus) {
-        fd.set_cpuid2(&model.vcpu(index)?).or_fail(|| "set a vCPU's CPUID")?;
-        regs::start(fd, index, (index == 0).then_some(entry))?;
+    let set = |fd: &VcpuFd, cpuid: &CpuId| fd.set_cpuid2(cpuid).or_fail(|| "set a vCPU's CPUID");
+    match start {
+        Start::Entry(entry) => {
+            for (index, fd) in (0..).zip(vcpus) {
+                set(fd, &model.vcpu(index)?)?;
+                regs::start(fd, index, (index == 0).then_some(entry))?;
+            }
+            Ok(model)
+        }
+        Start::Saved(resuming) => {
+            let saved = resuming.cpuid(&model)?;
+            vcpus.iter().zip(&saved).try_for_each(|(fd, cpuid)| set(fd, cpuid))?;
+            Ok(model.with_saved(saved))
+        }
     }
-    Ok(())
 }

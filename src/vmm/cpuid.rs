@@ -1,7 +1,7 @@
 //! What CPUID tells the guest: what KVM supports, with the topology of this machine: one package, one
 //! thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
 
-use crate::error::{OrFail, Result};
+use crate::error::{Error, OrFail, Result};
 use crate::plan::CpuidLeaf;
 use crate::sys::kvm;
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
@@ -14,10 +14,26 @@ const TIMING: u32 = 0x4000_0010;
 /// KVM's local APIC timer counts nanoseconds unless told otherwise.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
+/// Where features are: leaf, index, and which bits of eax, ebx, ecx and edx are some.
+const FEATURES: &[(u32, u32, [u32; 4])] = &[
+    // Without OSXSAVE (ecx 27), which follows CR4.
+    (1, 0, [0, 0, !(1 << 27), !0]),
+    // Without OSPKE (ecx 4), which does too.
+    (7, 0, [0, !0, !(1 << 4), !0]),
+    (7, 1, [!0, 0, 0, 0]),
+    (0xd, 0, [!0, 0, 0, !0]),
+    (0xd, 1, [!0, 0, 0, 0]),
+    (0x4000_0001, 0, [!0, 0, 0, 0]),
+    (0x8000_0001, 0, [0, 0, !0, !0]),
+    (0x8000_0008, 0, [0, !0, 0, 0]),
+];
+
 /// CPUID of one machine, from which each vCPU's own follows.
 pub struct Model {
     entries: Vec<kvm_cpuid_entry2>,
     cpus: u32,
+    /// Each vCPU's as it was saved, if it was: it stays that through any number of hosts.
+    saved: Vec<CpuId>,
 }
 
 /// What this host's KVM supports.
@@ -75,7 +91,7 @@ impl Model {
         for e in &mut entries {
             fit_entry(e, cpus, intel, deadline, tsc_khz.is_some());
         }
-        Self { entries, cpus }
+        Self { entries, cpus, saved: Vec::new() }
     }
 
     /// CPUID of the vCPU with this APIC id.
@@ -83,6 +99,9 @@ impl Model {
     /// # Errors
     /// More entries than KVM takes, which cannot come from KVM's own list.
     pub fn vcpu(&self, apic_id: u32) -> Result<CpuId> {
+        if let Some(saved) = self.saved.get(apic_id as usize) {
+            return Ok(saved.clone());
+        }
         let mut entries = self.entries.clone();
         for e in &mut entries {
             match e.function {
@@ -97,6 +116,52 @@ impl Model {
             }
         }
         CpuId::from_entries(&entries).map_err(|e| format!("{e:?}")).or_fail(|| "build a CPUID list")
+    }
+
+    /// The model of a machine whose vCPUs have these, from a saved one.
+    pub fn with_saved(self, saved: Vec<CpuId>) -> Self {
+        Self { saved, ..self }
+    }
+
+    /// Check that a saved machine's first vCPU, with this CPUID, can go on here: the same CPU model, and no feature
+    /// that this host lacks.
+    ///
+    /// # Errors
+    /// It can't; the line says what is missing.
+    pub fn check_saved(&self, saved: &[kvm_cpuid_entry2]) -> Result<()> {
+        let find = |entries: &[kvm_cpuid_entry2], function, index| {
+            entries.iter().find(|e| e.function == function && e.index == index).copied()
+        };
+        let model = |entries: &[kvm_cpuid_entry2]| {
+            (vendor(entries), find(entries, 1, 0).map_or(0, |e| e.eax))
+        };
+        let (there, here) = (model(saved), model(&self.entries));
+        if there != here {
+            let name = |(vendor, signature): ([u8; 12], u32)| {
+                format!("{} {signature:#x}", String::from_utf8_lossy(&vendor))
+            };
+            return Err(Error::failure(format!(
+                "it was hibernated on another CPU model, {}; this host's is {}",
+                name(there),
+                name(here)
+            )));
+        }
+        for &(function, index, registers) in FEATURES {
+            let Some(saved) = find(saved, function, index) else { continue };
+            let here = find(&self.entries, function, index);
+            let words = |e: kvm_cpuid_entry2| [e.eax, e.ebx, e.ecx, e.edx];
+            let here = here.map_or([0; 4], words);
+            let pairs = registers.iter().zip(words(saved)).zip(here);
+            let missing: Vec<u32> =
+                pairs.map(|((mask, saved), here)| saved & !here & mask).collect();
+            if missing.iter().any(|bits| *bits != 0) {
+                return Err(Error::failure(format!(
+                    "it was hibernated with CPU features that this host lacks: \
+                     {missing:#x?} of CPUID leaf {function:#x}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// CPUs of the machine.

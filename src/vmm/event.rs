@@ -6,6 +6,7 @@ use crate::plan::{EndReason, ResetBy};
 use crate::sys::{eventfd, fds};
 use crate::virtio::bucket::Bucket;
 use crate::vmm::control::Control;
+use crate::vmm::hibernate;
 use crate::vmm::layers;
 use crate::vmm::machine::Machine;
 use crate::vmm::report::Report;
@@ -166,6 +167,7 @@ impl EventLoop {
             Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
                 layers::answer(machine, request, fds)
             }
+            Request::Hibernate {} => hibernate::answer(machine, fds),
             _ => answer(machine, started, resets, request),
         };
         self.control.serve(ready, answer);
@@ -213,8 +215,13 @@ impl EventLoop {
         // A vCPU that does not come waits for a device, which is ended next.
         self.machine.pause(END_PATIENCE);
         self.serve_console();
-        self.machine.close(&self.report);
+        let closed = self.machine.close(&self.report);
         self.machine.release();
+        let lost = reason == EndReason::Hibernated && !closed;
+        let (reason, message) = match lost {
+            true => (EndReason::VmmError, "its disks could not be closed as it was hibernated"),
+            false => (reason, message),
+        };
         self.report.ended(reason, message);
         drop(self.lock.take());
         let failed = matches!(reason, EndReason::KvmError | EndReason::VmmError);
@@ -245,8 +252,11 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
         }
         // The connection changes its nature once this is answered.
         Request::Console {} | Request::Wait {} => {}
-        // Answered by `layers`.
-        Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {}
+        // Answered by `hibernate` and `layers`.
+        Request::Hibernate {}
+        | Request::Layers {}
+        | Request::Freeze { .. }
+        | Request::Rebase { .. } => {}
     }
     Response::Ok {}
 }

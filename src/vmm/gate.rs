@@ -101,6 +101,11 @@ impl Gate {
         self.change(&mut self.state(), Transition::Take { resets })
     }
 
+    /// There is a reason to stop, which the event thread is yet to take.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.state().run, RunState::Stopping(_))
+    }
+
     /// Bring all of `threads` vCPU threads to the gate. True when none runs the guest, false if that takes longer than
     /// `patience`.
     pub fn close(&self, threads: usize, patience: Duration) -> bool {

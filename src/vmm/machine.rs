@@ -7,7 +7,6 @@
 //! the machine becomes the first vCPU's.
 
 use crate::block::{self, Disk};
-use crate::boot::Entry;
 use crate::chipset::bus::Bus;
 use crate::chipset::pci::{ConfigPorts, PciRoot};
 use crate::chipset::power::{
@@ -27,7 +26,8 @@ use crate::virtio::device::{Device, Handlers};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::worker::{Ending, ThreadStart};
-use crate::vmm::board::Board;
+use crate::vmm::board::{Board, Start};
+use crate::vmm::component::Component;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, NewDevice, Virtio};
 use crate::vmm::gate::Gate;
@@ -35,22 +35,24 @@ use crate::vmm::menu::Chosen;
 use crate::vmm::payload::Payload;
 use crate::vmm::pc::Pc;
 use crate::vmm::pci::irqfd;
-use crate::vmm::regs;
 use crate::vmm::report::Report;
+use crate::vmm::resume::Resuming;
 use crate::vmm::run_state::RunState;
 use crate::vmm::sandbox::{Filters, Role};
-use crate::vmm::vcpu::{self, Seat, Vcpu};
-use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, kvm_irqchip};
-use kvm_ioctls::{Kvm, VmFd};
+use crate::vmm::state::{Clock, Irqchips, Pit, Processors, Software, VirtioDevice};
+use crate::vmm::vcpu::{self, Seat};
+use kvm_ioctls::Kvm;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the end of a machine waits for what its devices have in flight: some dozen MiB at most. If the host's storage takes
 /// longer the volumes are left as after a crash, which they are made for.
 const REST: Duration = Duration::from_secs(2);
+
+/// How long a hibernated machine's vCPU threads have to begin.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A disk with the device in front of it.
 pub struct MachineDisk {
@@ -71,7 +73,7 @@ pub struct Bare {
     plan: VmPlan,
     payload: Payload,
     ram: GuestRam,
-    entry: Entry,
+    start: Start,
     board: Board,
     shared: Arc<vcpu::Shared>,
     filters: Option<Filters>,
@@ -82,20 +84,28 @@ impl Bare {
     ///
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
-    pub fn assemble(kvm: &Kvm, plan: VmPlan) -> Result<Self> {
+    pub fn assemble(kvm: Kvm, plan: VmPlan) -> Result<Self> {
         let config = &plan.config;
         let transport = config.chipset.transport;
         config.check(devices::slots(transport))?;
         let payload = Payload::take(&config.boot)?;
         let ram = ram::create(config.memory)?;
-        let entry = payload.load(&plan, &ram)?;
-        let board = Board::create(kvm, &plan, &payload, &ram, &entry)?;
+        let (start, run) = match plan.resume {
+            None => (Start::Entry(payload.load(&plan, &ram)?), RunState::Running),
+            Some(fd) => {
+                let resuming = Resuming::read(fds::take_file(fd)?, &plan)?;
+                resuming.map(&ram)?;
+                (Start::Saved(resuming), RunState::Paused)
+            }
+        };
+        let board = Board::create(kvm, &plan, &payload, &ram, &start)?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
-        let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new(RunState::Running)?), first_io));
+        let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new(run)?), first_io));
         let vcpus = board.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
-        let filters = Filters::new(transport, board.vm.as_raw_fd(), vcpus);
+        let system = (board.kvm.as_raw_fd(), board.vm.as_raw_fd());
+        let filters = Filters::new(transport, system, vcpus);
         let filters = plan.sandbox.then_some(filters);
-        Ok(Self { plan, payload, ram, entry, board, shared, filters })
+        Ok(Self { plan, payload, ram, start, board, shared, filters })
     }
 
     /// The seat of a vCPU; 0 is the boot processor, which every machine has.
@@ -107,14 +117,12 @@ impl Bare {
 
 /// A machine.
 pub struct Machine {
-    plan: VmPlan,
-    payload: Mutex<Payload>,
+    plan: Arc<VmPlan>,
     ram: GuestRam,
-    vm: Arc<VmFd>,
-    vcpus: Vec<Arc<Vcpu>>,
-    /// The interrupt controllers as KVM made them.
-    irqchips: Vec<kvm_irqchip>,
-    pc: Option<Pc>,
+    /// All that has a state, in the order of [`Component`]'s walks.
+    parts: Vec<Arc<dyn Component>>,
+    processors: Arc<Processors>,
+    software: Arc<Software>,
     disks: Vec<MachineDisk>,
     transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
@@ -130,7 +138,7 @@ pub struct Machine {
 
 impl Machine {
     /// Give it its devices and let all of its vCPUs run, on the event thread, which is not confined yet. The first vCPU
-    /// runs already, or is about to.
+    /// runs already, or is about to; that of a hibernated machine waits until everything is as it was.
     ///
     /// # Errors
     /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
@@ -138,9 +146,9 @@ impl Machine {
         for index in 1..bare.board.vcpus.len() {
             bare.seat(index).spawn(index)?;
         }
-        let Bare { plan, payload, ram, entry, board, shared, filters } = bare;
-        let Board { vm, vcpus, irqchips, pit } = board;
-        let gate = shared.gate.clone();
+        let Bare { plan, payload, ram, start, board, shared, filters } = bare;
+        let Board { vm, vcpus, irqchips, kvm, model, pit } = board;
+        let (plan, gate) = (Arc::new(plan), shared.gate.clone());
         // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         gate.wait_joined(vcpus.len());
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
@@ -150,23 +158,37 @@ impl Machine {
         let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::worker(kind)));
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
-        let mut pio = port_bus(&serial, &power, &gate, pci)?;
+        let (mut pio, config_ports) = port_bus(&serial, &power, &gate, pci)?;
         let sink: Arc<dyn PowerSink> = gate.clone();
-        let i8042 = match entry {
-            Entry::Kernel(_) => I8042::ready(sink),
-            Entry::Reset => I8042::absent(sink),
-        };
+        let i8042 = if pit.is_none() { I8042::ready(sink) } else { I8042::absent(sink) };
         pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
-        let pc = pit.map(|pit| Pc::create(&plan, pit, &ram, &mut pio, &gate)).transpose()?;
+        let pc = pit.as_ref().map(|_| Pc::create(&plan, &ram, &mut pio, &gate)).transpose()?;
         shared.set_buses(pio, mmio);
-        Ok(Self {
+        let contents = disks.iter().map(|disk| (disk.id.clone(), disk.disk.clone())).collect();
+        let software = Arc::new(Software::new(plan.clone(), ram.clone(), payload, contents));
+        let processors = Arc::new(Processors::new(kvm, model, vcpus, software.clone()));
+        let mut parts: Vec<Arc<dyn Component>> = vec![
+            processors.clone(),
+            Arc::new(Irqchips::new(vm.clone(), irqchips)),
+            Arc::new(Clock(vm.clone())),
+            software.clone(),
+            serial.clone(),
+            power.clone(),
+        ];
+        parts.extend(pit.map(|pit| Arc::new(Pit::new(vm, pit)) as Arc<dyn Component>));
+        parts.extend(pc.into_iter().flat_map(Pc::into_parts));
+        parts.extend(config_ports.map(|ports| ports as Arc<dyn Component>));
+        for (index, (device, transport)) in plan.config.devices.iter().zip(&transports).enumerate()
+        {
+            let disk = disks.iter().find(|disk| disk.index == index).map(|disk| disk.disk.clone());
+            parts.push(Arc::new(VirtioDevice::new(&device.id, transport.clone(), disk)));
+        }
+        let machine = Self {
             plan,
-            payload: Mutex::new(payload),
             ram,
-            vm,
-            vcpus,
-            irqchips,
-            pc,
+            parts,
+            processors,
+            software,
             disks,
             transports,
             power,
@@ -174,7 +196,26 @@ impl Machine {
             console,
             gate,
             filters,
-        })
+        };
+        if let Start::Saved(resuming) = start {
+            machine.go_on(&resuming, report)?;
+        }
+        Ok(machine)
+    }
+
+    /// Bring every part to where it was, and let the guest run on.
+    fn go_on(&self, resuming: &Resuming, report: &Report) -> Result<()> {
+        if !self.pause(RESTORE_PATIENCE) {
+            return Err(Error::failure("a vCPU's thread does not begin"));
+        }
+        for part in &self.parts {
+            part.restore(resuming.saved().part(part.name())?)?;
+        }
+        // From here on the guest may write to its volumes: its memory file is of the past.
+        report.resumed()?;
+        self.resume();
+        self.gate.open();
+        Ok(())
     }
 
     /// Confine the calling thread, which serves events from now on.
@@ -188,7 +229,22 @@ impl Machine {
     /// Bring all vCPUs to a halt at the gate. False if one does not come in time: it waits for a device that waits for the
     /// host's storage. The gate is closed to it nonetheless.
     pub fn pause(&self, patience: Duration) -> bool {
-        self.gate.close(self.vcpus.len(), patience)
+        self.gate.close(self.processors.vcpus.len(), patience)
+    }
+
+    /// Let all parts of the paused machine go on; the vCPUs do when the gate opens.
+    pub fn resume(&self) {
+        self.parts.iter().for_each(|part| part.resume());
+    }
+
+    /// The states of all parts of the paused machine, which stand still from then on until [`Self::resume`].
+    ///
+    /// # Errors
+    /// One does not come to rest, or can't be saved.
+    pub fn save(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        self.parts.iter().rev().try_for_each(|part| part.pause())?;
+        let save = |part: &Arc<dyn Component>| Ok((part.name().to_owned(), part.save()?));
+        self.parts.iter().rev().map(save).collect()
     }
 
     /// Bring the paused machine back to its beginning. The vCPUs run again when the gate opens. With it comes what a boot
@@ -197,42 +253,26 @@ impl Machine {
     /// # Errors
     /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
     pub fn reset(&self) -> Result<Option<Chosen>> {
-        let mut rest = true;
-        for transport in &self.transports {
-            rest &= transport.reset();
-        }
-        if !rest {
-            let why = "a disk does not come to rest: the host's storage does not answer";
-            return Err(Error::failure(why));
-        }
-        let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
-        let chosen = payload.choose(|id| self.disk(id))?;
-        self.power.reset();
-        ram::clear(&self.ram)?;
-        let entry = payload.load(&self.plan, &self.ram)?;
-        for chip in &self.irqchips {
-            self.vm.set_irqchip(chip).or_fail(|| "reset an interrupt controller")?;
-        }
-        self.pc.as_ref().map_or(Ok(()), |pc| pc.reset(&self.vm))?;
-        for (index, vcpu) in (0..).zip(&self.vcpus) {
-            regs::reset(&vcpu.lock(), index, (index == 0).then_some(&entry))?;
-        }
-        self.serial.reset();
-        Ok(chosen)
+        self.parts.iter().rev().try_for_each(|part| part.reset())?;
+        Ok(self.software.take_chosen())
     }
 
     /// vCPUs that the guest has brought up; 0 if they can't be asked in time.
     pub fn cpus_online(&self) -> u32 {
-        if !self.pause(Duration::from_secs(1)) {
-            self.gate.open();
-            return 0;
-        }
-        let up = |vcpu: &&Arc<Vcpu>| {
-            vcpu.lock().get_mp_state().is_ok_and(|s| s.mp_state != KVM_MP_STATE_UNINITIALIZED)
-        };
-        let online = self.vcpus.iter().filter(up).count() as u32;
+        let stand = self.pause(Duration::from_secs(1));
+        let online = if stand { self.processors.online() } else { 0 };
         self.gate.open();
         online
+    }
+
+    /// What it was made by.
+    pub fn plan(&self) -> &VmPlan {
+        &self.plan
+    }
+
+    /// Its RAM.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
     }
 
     /// Its disks, in the plan's order.
@@ -251,18 +291,16 @@ impl Machine {
     }
 
     /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are paused.
-    /// What does not work goes to `report`; there is no later.
-    pub fn close(&self, report: &Report) {
+    /// What does not work goes to `report`; there is no later. True if all did.
+    pub fn close(&self, report: &Report) -> bool {
         let deadline = Instant::now() + REST;
+        // All at once; their ends are waited for one by one.
         self.transports.iter().flat_map(|transport| transport.endings()).for_each(Ending::order);
-        let rest: Vec<_> = self.transports.iter().map(|t| t.shutdown(deadline)).collect();
-        for ((_, plan), disk) in self.plan.config.disks().zip(&self.disks) {
-            let closed =
-                if rest[disk.index] { disk.disk.close() } else { Err(ErrorKind::TimedOut.into()) };
-            if let Err(error) = closed {
-                report.notice(&format!("cannot close disk {}: {error}", plan.volume_id));
-            }
-        }
+        let halt = |part: &Arc<dyn Component>| {
+            let halted = part.halt(deadline);
+            halted.inspect_err(|error| report.notice(&error.to_string())).is_ok()
+        };
+        self.parts.iter().rev().map(halt).fold(true, |all, halted| all & halted)
     }
 }
 
@@ -271,21 +309,22 @@ fn port_bus(
     power: &Arc<AcpiPower>,
     gate: &Arc<Gate>,
     pci: Option<Arc<PciRoot>>,
-) -> Result<Bus> {
+) -> Result<(Bus, Option<Arc<ConfigPorts>>)> {
     let sink: Arc<dyn PowerSink> = gate.clone();
     let mut bus = Bus::default();
     bus.insert(COM1_PORT.into(), 8, serial.clone())?;
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
     let reset = ResetControl(sink.clone());
+    let mut config_ports = None;
     match pci {
         None => bus.insert(ResetControl::PORT.into(), 1, Arc::new(reset))?,
         Some(root) => {
-            let ports = Arc::new(ConfigPorts::new(root, reset));
+            let ports = config_ports.insert(Arc::new(ConfigPorts::new(root, reset))).clone();
             bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports)?;
         }
     }
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
-    Ok(bus)
+    Ok((bus, config_ports))
 }
 
 /// Its tables may be anybody's, so that the thread which reads them is confined.

@@ -1,22 +1,27 @@
 //! One virtual machine in one process.
 
 pub mod board;
+pub mod component;
 pub mod console;
 pub mod control;
 pub mod cpuid;
 pub mod devices;
 pub mod event;
 pub mod gate;
+pub mod hibernate;
 mod layers;
 pub mod machine;
+pub mod memory_file;
 mod menu;
 pub mod payload;
 pub mod pc;
 pub mod pci;
 pub mod regs;
 pub mod report;
+pub mod resume;
 pub mod run_state;
 pub mod sandbox;
+pub mod state;
 pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
@@ -104,7 +109,7 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
     if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    let bare = Bare::assemble(&kvm, plan)?;
+    let bare = Bare::assemble(kvm, plan)?;
     let first = bare.seat(0);
     let (ends, told) = (Ends { control, lock, signals }, report.clone());
     let serve = move || match serve_events(bare, ends, &told) {
@@ -149,7 +154,7 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let config = &plan.config;
     let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
-    let single = single.into_iter().chain([plan.first_io]).flatten();
+    let single = single.into_iter().chain([plan.first_io, plan.resume]).flatten();
     single.chain(config.boot.fds()).chain(layers).chain(holds).map(i32::from).collect()
 }
 

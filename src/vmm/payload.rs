@@ -4,7 +4,7 @@ use super::menu::{Chosen, Menu};
 use crate::block::Disk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::mem::{GuestRam, ram};
 use crate::plan::{BootPlan, DeviceId, VmPlan};
 use crate::sys::{fds, kvm};
@@ -81,6 +81,22 @@ impl Payload {
                 Ok(Entry::Kernel(state))
             }
             Self::Firmware(firmware) => firmware.shadow(ram).map(|()| Entry::Reset),
+        }
+    }
+
+    /// What a hibernated machine must find again when it goes on, if it must find anything: the digest of its firmware,
+    /// which is not in RAM.
+    ///
+    /// # Errors
+    /// A boot menu says what the next reset boots, which can't be hibernated.
+    pub fn mark(&self) -> Result<Option<[u8; 32]>> {
+        match self {
+            Self::Kernel { menu: None, .. } => Ok(None),
+            Self::Kernel { menu: Some(_), .. } => Err(Error::refused(
+                Code::UnsupportedHibernationConfiguration,
+                "an instance that boots by PV-GRUB can't be hibernated; stop it",
+            )),
+            Self::Firmware(firmware) => firmware.digest().map(Some),
         }
     }
 

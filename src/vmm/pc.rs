@@ -5,31 +5,27 @@ use crate::chipset::bus::Bus;
 use crate::chipset::fw_cfg::FwCfg;
 use crate::chipset::power::SystemControl;
 use crate::chipset::rtc::Rtc;
-use crate::error::{OrFail, Result};
+use crate::error::Result;
 use crate::mem::GuestRam;
 use crate::mem::layout::{FW_CFG_LEN, FW_CFG_PORT, RTC_PORT, SYSTEM_CONTROL_PORT};
 use crate::plan::VmPlan;
+use crate::vmm::component::Component;
 use crate::vmm::gate::Gate;
-use kvm_bindings::kvm_pit_state2;
-use kvm_ioctls::VmFd;
 use std::sync::Arc;
 
 /// The devices of a PC that firmware and boot loaders need.
 pub struct Pc {
     fw_cfg: Arc<FwCfg>,
     rtc: Arc<Rtc>,
-    /// The interval timer as KVM made it.
-    pit: kvm_pit_state2,
 }
 
 impl Pc {
-    /// Give them to the machine of `plan`, whose timer is `pit`.
+    /// Give them to the machine of `plan`.
     ///
     /// # Errors
     /// The plan's identity is none.
     pub fn create(
         plan: &VmPlan,
-        pit: kvm_pit_state2,
         ram: &GuestRam,
         ports: &mut Bus,
         gate: &Arc<Gate>,
@@ -40,16 +36,11 @@ impl Pc {
         ports.insert(FW_CFG_PORT.into(), FW_CFG_LEN.into(), fw_cfg.clone())?;
         ports.insert(RTC_PORT.into(), 2, rtc.clone())?;
         ports.insert(SYSTEM_CONTROL_PORT.into(), 1, Arc::new(SystemControl(gate.clone())))?;
-        Ok(Self { fw_cfg, rtc, pit })
+        Ok(Self { fw_cfg, rtc })
     }
 
-    /// The machine's reset.
-    ///
-    /// # Errors
-    /// KVM refuses.
-    pub fn reset(&self, vm: &VmFd) -> Result<()> {
-        self.fw_cfg.reset();
-        self.rtc.reset();
-        vm.set_pit2(&self.pit).or_fail(|| "reset the interval timer")
+    /// Those that have a state.
+    pub fn into_parts(self) -> [Arc<dyn Component>; 2] {
+        [self.fw_cfg, self.rtc]
     }
 }

@@ -86,6 +86,15 @@ impl Report {
         }
     }
 
+    /// A hibernated machine is about to go on.
+    ///
+    /// # Errors
+    /// It can't be told, so it must not.
+    pub fn resumed(&self) -> Result<()> {
+        let bytes = line(&VmReport::Resumed { at: now_ms() })?;
+        (&self.file).write_all(&bytes).or_fail(|| "report that the machine goes on")
+    }
+
     /// The machine was reset and runs again. `saved` is what the boot menu left to be remembered, if it did. Of a guest
     /// that resets for ever only the beginning is told, and the last that is to be remembered.
     pub fn reset(&self, by: ResetBy, saved: Option<Option<SavedEnvironment>>) {

@@ -35,6 +35,23 @@ mod kvm {
     pub const SET_XCRS: u64 = write(0xa7, 0x188);
     pub const SET_PIT2: u64 = write(0xa0, 0x70);
     /// KVM_SET_IRQCHIP is _IOR in the header.
+    pub const CHECK_EXTENSION: u64 = none(0x03);
+    /// What is read of a machine that is hibernated; KVM_GET_MSRS, _MSR_INDEX_LIST and _IRQCHIP are _IOWR.
+    pub const GET_MSR_INDEX_LIST: u64 = 3 << 30 | 4 << 16 | 0xae << 8 | 0x02;
+    pub const GET_IRQCHIP: u64 = 3 << 30 | 0x208 << 16 | 0xae << 8 | 0x62;
+    pub const GET_CLOCK: u64 = read(0x7c, 0x30);
+    pub const GET_PIT2: u64 = read(0x9f, 0x70);
+    pub const GET_SREGS: u64 = read(0x83, 0x138);
+    pub const GET_MSRS: u64 = 3 << 30 | 8 << 16 | 0xae << 8 | 0x88;
+    pub const GET_LAPIC: u64 = read(0x8e, 0x400);
+    pub const GET_VCPU_EVENTS: u64 = read(0x9f, 0x40);
+    pub const GET_DEBUGREGS: u64 = read(0xa1, 0x80);
+    pub const GET_TSC_KHZ: u64 = none(0xa3);
+    pub const GET_XSAVE: u64 = read(0xa4, 0x1000);
+    pub const GET_XCRS: u64 = read(0xa6, 0x188);
+    pub const KVMCLOCK_CTRL: u64 = none(0xad);
+    pub const GET_SREGS2: u64 = read(0xcc, 0x140);
+    pub const GET_XSAVE2: u64 = read(0xcf, 0x1000);
     pub const SET_IRQCHIP: u64 = read(0x63, 0x208);
     pub const SET_GSI_ROUTING: u64 = write(0x6a, 8);
     pub const IOEVENTFD: u64 = write(0x79, 0x40);
@@ -156,7 +173,16 @@ const EVENT: &[Allow] = &[
 const EVENT_VM_IOCTLS: &[u64] = &[
     kvm::SET_IRQCHIP, // the interrupt controllers
     kvm::SET_PIT2,    // a PC's timer
+    kvm::GET_IRQCHIP, // hibernation
+    kvm::GET_PIT2,    // the same
+    kvm::GET_CLOCK,   // the same
     kvm::IOEVENTFD,   // doorbells of a PCI function
+];
+
+/// On that of /dev/kvm, when the machine is hibernated.
+const EVENT_SYSTEM_IOCTLS: &[u64] = &[
+    kvm::CHECK_EXTENSION,    // how large registers are
+    kvm::GET_MSR_INDEX_LIST, // which MSRs there are
 ];
 
 /// On any vCPU's descriptor.
@@ -171,6 +197,18 @@ const EVENT_VCPU_IOCTLS: &[u64] = &[
     kvm::SET_MP_STATE,    // reset
     kvm::SET_VCPU_EVENTS, // reset
     kvm::SET_XCRS,        // reset
+    kvm::GET_REGS,        // hibernation, and all below
+    kvm::GET_SREGS,
+    kvm::GET_SREGS2,
+    kvm::GET_XSAVE,
+    kvm::GET_XSAVE2,
+    kvm::GET_XCRS,
+    kvm::GET_DEBUGREGS,
+    kvm::GET_LAPIC,
+    kvm::GET_MSRS,
+    kvm::GET_VCPU_EVENTS,
+    kvm::GET_TSC_KHZ,
+    kvm::KVMCLOCK_CTRL, // a machine that could not be hibernated goes on
 ];
 
 /// What a thread is there for.
@@ -203,20 +241,22 @@ impl Role {
 #[derive(Clone, Copy, Debug)]
 pub struct Filters {
     transport: Transport,
+    /// /dev/kvm.
+    system: RawFd,
     vm: RawFd,
     /// The lowest and the highest of the vCPUs' descriptors, which are made one after the other.
     vcpus: (RawFd, RawFd),
 }
 
 impl Filters {
-    /// The filters of a machine whose devices have this transport, by the descriptors of its VM and of its vCPUs.
+    /// The filters of a machine whose devices have this transport, by the descriptors of /dev/kvm, of its VM and of its vCPUs.
     pub fn new(
         transport: Transport,
-        vm: RawFd,
+        (system, vm): (RawFd, RawFd),
         vcpus: impl Iterator<Item = RawFd> + Clone,
     ) -> Self {
         let vcpus = (vcpus.clone().min().unwrap_or(-1), vcpus.max().unwrap_or(-1));
-        Self { transport, vm, vcpus }
+        Self { transport, system, vm, vcpus }
     }
 
     /// What a thread with this role may call.
@@ -245,6 +285,7 @@ impl Filters {
                 // Kicks vCPUs.
                 let process = std::process::id();
                 list.push(Is { call: libc::SYS_tgkill, argument: 0, value: process });
+                list.extend(on(EVENT_SYSTEM_IOCTLS, (self.system, self.system)));
                 list.extend(on(EVENT_VM_IOCTLS, vm));
                 list.extend(on(EVENT_VCPU_IOCTLS, self.vcpus));
             }
@@ -308,7 +349,7 @@ mod tests {
     }
 
     fn filters() -> Filters {
-        Filters::new(Transport::Pci, 10, 11..15)
+        Filters::new(Transport::Pci, (9, 10), 11..15)
     }
 
     #[test]

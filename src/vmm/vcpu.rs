@@ -105,13 +105,18 @@ impl Seat {
         shared.gate.join();
         let mut fd = vcpu.lock();
         let _kickable = Kickable::new(&mut fd);
+        // A vCPU that has not been in the guest has nothing to complete, and may yet be given another state.
+        let mut entered = false;
         loop {
             if shared.gate.is_closed() {
-                kvm::complete_io(&mut fd);
+                if entered {
+                    kvm::complete_io(&mut fd);
+                }
                 drop(fd);
                 shared.gate.wait();
                 fd = vcpu.lock();
             }
+            entered = true;
             if let Some(stop) = step(&mut fd, &shared, unconfined.take()) {
                 shared.gate.stop(stop);
             }

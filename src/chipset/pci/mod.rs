@@ -175,6 +175,21 @@ impl ConfigPorts {
         Self { root, address: AtomicU32::new(0), reset }
     }
 
+    /// The machine's reset.
+    pub fn reset(&self) {
+        self.restore(0);
+    }
+
+    /// The state that a hibernated machine keeps: CONFIG_ADDRESS. The bus itself has none.
+    pub fn save(&self) -> u32 {
+        self.address.load(Ordering::SeqCst)
+    }
+
+    /// Takes over a saved state.
+    pub fn restore(&self, address: u32) {
+        self.address.store(address, Ordering::SeqCst);
+    }
+
     /// Which function and register an access to CONFIG_DATA, at `lane`, is to. There is only bus 0.
     fn target(&self, lane: u64) -> Option<(u8, usize)> {
         let address = self.address.load(Ordering::SeqCst);

@@ -1,0 +1,229 @@
+//! The file that a hibernated machine is in: a header of one page, RAM with its zero pages left out, and the state of
+//! every part.
+//!
+//! RAM lies in it as it lies in the guest, so that it can be mapped in place: nothing is read before the guest touches it. The
+//! header comes last, once all else is on the medium; without it the file is none. RAM itself has no digest, since to check
+//! that would be to read it.
+
+use crate::error::{Error, OrFail, Result};
+use crate::mem::layout::PAGE;
+use crate::mem::{GuestRam, ram};
+use crate::plan::{DeviceKind, Transport, VmConfig};
+use crate::sys::fds;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use vm_memory::{Bytes, GuestAddress};
+
+const MAGIC: &[u8; 8] = b"SPOREMEM";
+const VERSION: u64 = 1;
+/// RAM begins here in the file, after the header's page.
+const RAM: u64 = PAGE;
+/// Bytes of RAM that are mapped from the file, or not, together. What is all zero stays anonymous memory, with huge pages if
+/// the guest has them.
+const CHUNK: u64 = 2 << 20;
+/// RAM is read, looked at and written so much at a time: it stays in the CPU's cache.
+const PIECE: u64 = 256 << 10;
+/// Most bytes of state that are believed: 64 vCPUs with the largest registers take 2 MiB.
+const MAX_STATE: u64 = 16 << 20;
+/// Bytes of a SHA-256.
+const DIGEST: usize = 32;
+/// Numbers in the header, after the magic: version, bytes of RAM, place and length of the state.
+const NUMBERS: usize = 4;
+/// Bytes of the header: magic, numbers, the state's digest, and that of all this.
+const HEADER: usize = 8 + NUMBERS * 8 + 2 * DIGEST;
+
+/// What must be as it was for the guest not to notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    cpus: u8,
+    memory: u64,
+    transport: Transport,
+    /// Name, slot and what it is.
+    devices: Vec<(String, u8, String)>,
+}
+
+impl Shape {
+    /// That of a configuration.
+    pub fn of(config: &VmConfig) -> Self {
+        let devices = config.devices.iter().map(|device| {
+            let what = match &device.kind {
+                DeviceKind::Disk(disk) => disk.volume_id.to_string(),
+                DeviceKind::Entropy => "entropy".to_owned(),
+            };
+            (device.id.to_string(), device.slot, what)
+        });
+        Self {
+            cpus: config.cpus,
+            memory: config.memory,
+            transport: config.chipset.transport,
+            devices: devices.collect(),
+        }
+    }
+}
+
+/// All that a memory file says beside RAM.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Saved {
+    /// The machine.
+    pub shape: Shape,
+    /// The parts' states, in the order of the machine's list.
+    pub parts: Vec<(String, Vec<u8>)>,
+    /// Bit n % 8 of byte n / 8: chunk n of RAM has something in it.
+    chunks: Vec<u8>,
+}
+
+impl Saved {
+    /// The state of the part with this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn part(&self, name: &str) -> Result<&[u8]> {
+        let found = self.parts.iter().find(|(other, _)| other == name);
+        let missing = || Error::failure(format!("the memory file has no state of {name}"));
+        found.map(|(_, state)| &**state).ok_or_else(missing)
+    }
+}
+
+/// Write a machine that stands still, durably. `file` is empty and open for reading and writing.
+///
+/// # Errors
+/// No space, or the host's storage fails.
+pub fn write(
+    file: &File,
+    shape: Shape,
+    parts: Vec<(String, Vec<u8>)>,
+    memory: &GuestRam,
+) -> Result<()> {
+    let doing = || "write the memory file";
+    let ram_len = ram::size(memory);
+    file.set_len(RAM + ram_len).or_fail(doing)?;
+    let chunks = write_ram(file, memory)?;
+    let saved = Saved { shape, parts, chunks };
+    let state = postcard::to_stdvec(&saved).or_fail(doing)?;
+    if state.len() as u64 > MAX_STATE {
+        return Err(Error::failure(format!("the machine's state takes {} bytes", state.len())));
+    }
+    file.write_all_at(&state, RAM + ram_len).or_fail(doing)?;
+    file.sync_data().or_fail(doing)?;
+    let numbers = [VERSION, ram_len, RAM + ram_len, state.len() as u64];
+    file.write_all_at(&header(numbers, &state), 0).or_fail(doing)?;
+    file.sync_data().or_fail(doing)
+}
+
+fn header(numbers: [u64; NUMBERS], state: &[u8]) -> Vec<u8> {
+    let mut header = MAGIC.to_vec();
+    numbers.iter().for_each(|number| header.extend(number.to_le_bytes()));
+    header.extend(Sha256::digest(state));
+    header.extend(Sha256::digest(&header));
+    header
+}
+
+/// Write the pages that are not zero; which chunks have some.
+fn write_ram(file: &File, memory: &GuestRam) -> Result<Vec<u8>> {
+    let doing = || "write the memory file";
+    let mut chunks = vec![0u8; ram::size(memory).div_ceil(CHUNK).div_ceil(8) as usize];
+    let (mut buffer, mut base) = (vec![0u8; PIECE as usize], 0);
+    for region in ram::regions(memory) {
+        for at in (0..region.len).step_by(PIECE as usize) {
+            let piece = &mut buffer[..PIECE.min(region.len - at) as usize];
+            let address = GuestAddress(region.gpa + at);
+            memory.read_slice(piece, address).or_fail(|| "read guest memory")?;
+            for (start, end) in filled(piece) {
+                let place = base + at + start as u64;
+                file.write_all_at(&piece[start..end], RAM + place).or_fail(doing)?;
+                let chunk = place / CHUNK;
+                chunks[(chunk / 8) as usize] |= 1 << (chunk % 8);
+            }
+        }
+        base += region.len;
+    }
+    Ok(chunks)
+}
+
+/// Runs of pages that are not all zero.
+fn filled(piece: &[u8]) -> Vec<(usize, usize)> {
+    let page = PAGE as usize;
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (start, bytes) in (0..).step_by(page).zip(piece.chunks(page)) {
+        // Compared as 128-bit words, which the compiler makes vectors of.
+        if bytes.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let end = start + bytes.len();
+        match runs.last_mut() {
+            Some((_, last)) if *last == start => *last = end,
+            _ => runs.push((start, end)),
+        }
+    }
+    runs
+}
+
+/// Read what a memory file says, without its RAM.
+///
+/// # Errors
+/// It is none, of another version, damaged or cut short.
+pub fn read(file: &File) -> Result<Saved> {
+    let damaged = |why: &str| Error::failure(format!("the memory file is damaged: {why}"));
+    let len = fds::len(file).or_fail(|| "look at the memory file")?;
+    let mut head = [0; HEADER];
+    if len < PAGE || file.read_exact_at(&mut head, 0).is_err() {
+        return Err(damaged("it is cut short"));
+    }
+    if &head[..8] != MAGIC {
+        return Err(damaged("it does not begin as one"));
+    }
+    let (said, digest) = head.split_at(HEADER - DIGEST);
+    let word = |n: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[8 + 8 * n + byte]));
+    let [version, ram_len, offset, state_len] = std::array::from_fn::<u64, NUMBERS, _>(word);
+    if version != VERSION {
+        return Err(Error::failure(format!(
+            "the memory file has version {version}; this Spore reads version {VERSION}"
+        )));
+    }
+    if Sha256::digest(said)[..] != *digest {
+        return Err(damaged("its header has another digest"));
+    }
+    let end = offset.checked_add(state_len);
+    if offset != RAM.saturating_add(ram_len) || state_len > MAX_STATE || end != Some(len) {
+        return Err(damaged("it is cut short"));
+    }
+    let mut state = vec![0; state_len as usize];
+    file.read_exact_at(&mut state, offset).or_fail(|| "read the memory file")?;
+    if Sha256::digest(&state)[..] != said[HEADER - 2 * DIGEST..] {
+        return Err(damaged("its state has another digest"));
+    }
+    let saved: Saved = postcard::from_bytes(&state).map_err(|_| damaged("its state is none"))?;
+    if saved.shape.memory != ram_len
+        || saved.chunks.len() as u64 != ram_len.div_ceil(CHUNK).div_ceil(8)
+    {
+        return Err(damaged("its RAM has another size"));
+    }
+    Ok(saved)
+}
+
+/// Lay the saved RAM over RAM that is fresh and of the saved size.
+///
+/// # Errors
+/// The file can't be mapped.
+pub fn map(file: &File, saved: &Saved, memory: &GuestRam) -> Result<()> {
+    let has = |chunk: u64| saved.chunks[(chunk / 8) as usize] & 1 << (chunk % 8) != 0;
+    let mut base = 0;
+    for region in ram::regions(memory) {
+        let (mut at, len) = (0, region.len);
+        while at < len {
+            let chunk = (base + at) / CHUNK;
+            let same = |n: &u64| has(*n) == has(chunk);
+            let last = (base + len).div_ceil(CHUNK);
+            let next = (chunk..last).take_while(same).last().unwrap_or(chunk) + 1;
+            let end = (next * CHUNK - base).min(len);
+            if has(chunk) {
+                ram::map_file(memory, region.gpa + at, file, RAM + base + at, end - at)?;
+            }
+            at = end;
+        }
+        base += len;
+    }
+    Ok(())
+}

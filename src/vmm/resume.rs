@@ -1,0 +1,57 @@
+//! A machine from its memory file.
+
+use crate::error::{Error, OrFail, Result};
+use crate::mem::GuestRam;
+use crate::plan::VmPlan;
+use crate::vmm::cpuid::Model;
+use crate::vmm::memory_file::{self, Saved, Shape};
+use crate::vmm::state::processors;
+use kvm_bindings::CpuId;
+use std::fs::File;
+
+/// A hibernated machine that is to go on.
+pub struct Resuming {
+    file: File,
+    saved: Saved,
+}
+
+impl Resuming {
+    /// Read a memory file, for the machine of this plan.
+    ///
+    /// # Errors
+    /// It is none, or of another machine.
+    pub fn read(file: File, plan: &VmPlan) -> Result<Self> {
+        let saved = memory_file::read(&file)?;
+        if saved.shape != Shape::of(&plan.config) {
+            return Err(Error::failure(
+                "it was hibernated with other CPUs, memory or volumes than it has now",
+            ));
+        }
+        Ok(Self { file, saved })
+    }
+
+    /// Lay the saved RAM over RAM that is fresh.
+    ///
+    /// # Errors
+    /// The file can't be mapped.
+    pub fn map(&self, ram: &GuestRam) -> Result<()> {
+        memory_file::map(&self.file, &self.saved, ram)
+    }
+
+    /// The saved CPUID of each vCPU, if this host, which would give a new machine `model`, has all that is in it.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn cpuid(&self, model: &Model) -> Result<Vec<CpuId>> {
+        let saved = processors::saved_cpuid(self.saved.part(processors::NAME)?)?;
+        model.check_saved(saved.first().map_or(&[], |entries| entries))?;
+        let list = |entries: &Vec<_>| CpuId::from_entries(entries);
+        let lists = saved.iter().map(list).collect::<Result<Vec<_>, _>>();
+        lists.map_err(|e| format!("{e:?}")).or_fail(|| "build a CPUID list")
+    }
+
+    /// The states of all parts.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+}

@@ -1,0 +1,64 @@
+//! A virtio device behind its transport, with the disk that it may have.
+
+use crate::block::Disk;
+use crate::error::{Error, OrFail, Result};
+use crate::plan::DeviceId;
+use crate::virtio::transport::{Transport, TransportState};
+use crate::vmm::component::{Component, decode, encode};
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Instant;
+
+const VERSION: u16 = 1;
+
+/// A device of the plan.
+pub struct VirtioDevice {
+    name: String,
+    transport: Arc<dyn Transport>,
+    disk: Option<Arc<dyn Disk>>,
+}
+
+impl VirtioDevice {
+    /// The device that the plan calls `id`.
+    pub fn new(id: &DeviceId, transport: Arc<dyn Transport>, disk: Option<Arc<dyn Disk>>) -> Self {
+        Self { name: format!("device {id}"), transport, disk }
+    }
+}
+
+impl Component for VirtioDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn pause(&self) -> Result<()> {
+        self.transport.pause()
+    }
+
+    fn resume(&self) {
+        self.transport.resume();
+    }
+
+    fn reset(&self) -> Result<()> {
+        if self.transport.reset() {
+            return Ok(());
+        }
+        let why = "a disk does not come to rest: the host's storage does not answer";
+        Err(Error::failure(why))
+    }
+
+    fn halt(&self, deadline: Instant) -> Result<()> {
+        let rests = self.transport.shutdown(deadline);
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let closed = if rests { disk.close() } else { Err(ErrorKind::TimedOut.into()) };
+        closed.or_fail(|| format!("close {}", self.name))
+    }
+
+    fn save(&self) -> Result<Vec<u8>> {
+        encode(VERSION, &self.transport.save()?)
+    }
+
+    fn restore(&self, state: &[u8]) -> Result<()> {
+        let state: TransportState = decode(&self.name, VERSION, state)?;
+        self.transport.restore(&state)
+    }
+}
