@@ -3,7 +3,13 @@
 mod common;
 
 use common::{Store, has_kvm};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// Kills at most, so that a test whose commands have no fault points ends.
+const MOST_POINTS: u32 = 200;
 
 /// Launch one whose guest never rests, on so many CPUs.
 fn endure(store: &Store, cpus: &str) -> String {
@@ -57,5 +63,152 @@ fn a_hibernated_guest_goes_on_where_it_was() {
         let log = store.logs(&id);
         assert!(log.contains("endure: whole after"), "{log}\n{}", store.vmm_logs(&id));
         assert_eq!(log.matches("endure: begins").count(), 1, "it booted but once");
+    }
+}
+
+/// Files of that name below the store.
+fn find(store: &Store, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let (mut open, mut found) = (vec![store.home().to_owned()], Vec::new());
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path);
+            } else if wanted(&entry.file_name().to_string_lossy()) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn memory(store: &Store) -> PathBuf {
+    let found = find(store, |name| name == "memory");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+/// The one line with which `start` refuses.
+fn refusal(store: &Store, id: &str) -> String {
+    let output = store.spore(&["start", id]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&format!("'spore start --cold {id}'")), "{said}");
+    assert_eq!(store.state(id).0, "stopped");
+    assert!(store.state(id).1.contains("UserInitiatedHibernate"), "{:?}", store.state(id));
+    said
+}
+
+#[test]
+fn what_can_not_go_on_is_refused_and_keeps_its_memory() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = endure(&store, "1");
+    let count = counts_on(&store, &id, 0);
+    store.ok(&["stop", "--hibernate", &id]);
+    let path = memory(&store);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let len = file.metadata().unwrap().len();
+    for at in [0, 8, 20, 100, len - 1] {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+        let said = refusal(&store, &id);
+        assert!(said.contains("memory file"), "{said}");
+        file.write_all_at(&byte, at).unwrap();
+    }
+    let hidden = path.with_file_name("hidden");
+    fs::rename(&path, &hidden).unwrap();
+    assert!(refusal(&store, &id).contains("is gone"));
+    fs::rename(&hidden, &path).unwrap();
+    store.ok(&["start", &id]);
+    counts_on(&store, &id, count);
+    assert!(find(&store, |name| name == "memory").is_empty(), "it is of the past");
+}
+
+#[test]
+fn a_volume_that_has_moved_on_is_not_resumed_over() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = endure(&store, "1");
+    counts_on(&store, &id, 0);
+    store.ok(&["stop", "--hibernate", &id]);
+    let overlay = find(&store, |name| name.starts_with("overlay-"));
+    let modified = overlay[0].metadata().unwrap().modified().unwrap();
+    let overlay = File::options().write(true).open(&overlay[0]).unwrap();
+    overlay.set_modified(modified + Duration::from_secs(1)).unwrap();
+    assert!(refusal(&store, &id).contains("has changed since"));
+    store.ok(&["start", "--cold", &id]);
+    store.wait_for_text(&id, "endure: begins");
+    assert!(find(&store, |name| name == "memory").is_empty(), "it is dropped");
+    assert_eq!(store.state(&id).0, "running");
+}
+
+#[test]
+fn a_command_killed_anywhere_leaves_it_running_hibernated_or_cold() {
+    if !has_kvm() || !cfg!(debug_assertions) {
+        return;
+    }
+    let store = Store::new();
+    let id = endure(&store, "1");
+    let mut count = counts_on(&store, &id, 0);
+    for words in [&["stop", "--hibernate"][..], &["start"]] {
+        for point in 1..MOST_POINTS {
+            let args = [words, &[&*id]].concat();
+            let output =
+                store.command(&args).env("SPORE_FAULT", point.to_string()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            // What it has begun comes to its end without it.
+            store.spore(&["wait", "--for", "running", "--timeout", "1", &id]);
+            let (state, reason) = store.state(&id);
+            assert!(["running", "stopped"].contains(&&*state), "{state}: {reason} after {said}");
+            if output.status.success() {
+                break;
+            }
+            assert!(point + 1 < MOST_POINTS, "there is no end of points");
+            // Back to where the next attempt begins.
+            let hibernated = reason.contains("UserInitiatedHibernate");
+            if state == "stopped" {
+                store.ok(&["start", &id]);
+            }
+            count = counts_on(&store, &id, if hibernated { count } else { 0 });
+            if words[0] == "start" {
+                store.ok(&["stop", "--hibernate", &id]);
+            }
+        }
+    }
+    assert_eq!(store.state(&id).0, "running");
+    let log = store.logs(&id);
+    assert_eq!(log.matches("endure: begins").count(), 1, "no memory was lost: {log}");
+}
+
+#[test]
+fn a_vmm_killed_as_it_is_hibernated_leaves_it_cold() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = endure(&store, "1");
+    for pause in [0, 3, 10, 30, 100] {
+        counts_on(&store, &id, 0);
+        let pid = store.pid(&id).unwrap();
+        let mut command = store.command(&["stop", "--hibernate", &id]);
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        child.wait().unwrap();
+        let (state, reason) = store.state(&id);
+        assert_eq!(state, "stopped", "{reason}");
+        // It is hibernated with its memory, or cold without.
+        let kept = !find(&store, |name| name == "memory").is_empty();
+        let told = store.describe(&id)["Spore"]["Hibernated"].is_object();
+        assert_eq!(told, kept, "{reason}");
+        store.ok(&["start", &id]);
     }
 }

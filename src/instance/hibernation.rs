@@ -68,13 +68,8 @@ fn marks(dir: &InstanceDir, record: &Record) -> Result<Vec<VolumeMark>> {
 /// `IncorrectInstanceState`: a volume has changed, or there is no such file.
 pub fn open(dir: &InstanceDir, record: &Record) -> Result<Option<File>> {
     let Some(hibernated) = &record.instance.spore.hibernated else { return Ok(None) };
-    let refuse = |what: String| {
-        let id = dir.id();
-        let message = format!(
-            "{id} can't go on where it was hibernated: {what}; 'spore start --cold {id}' drops its memory and boots it"
-        );
-        Error::refused(Code::IncorrectInstanceState, message)
-    };
+    let refuse =
+        |what: String| with_remedy(dir, &Error::refused(Code::IncorrectInstanceState, what));
     let now = marks(dir, record)?;
     let changed = now.iter().find(|mark| !hibernated.volumes.contains(mark));
     if let Some(mark) = changed {
@@ -87,6 +82,15 @@ pub fn open(dir: &InstanceDir, record: &Record) -> Result<Option<File>> {
         Some(file) => Ok(Some(file)),
         None => Err(refuse("its memory file is gone".to_owned())),
     }
+}
+
+/// Why a hibernated instance can't go on, and what can be done.
+pub fn with_remedy(dir: &InstanceDir, error: &Error) -> Error {
+    let (id, why) = (dir.id(), error.message());
+    let message = format!(
+        "{id} can't go on where it was hibernated: {why}; 'spore start --cold {id}' drops its memory and boots it"
+    );
+    Error::reported(error.kind(), error.code().map(Code::as_str), message)
 }
 
 /// The instance's VMM is about to go on from the memory file.

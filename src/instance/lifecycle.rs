@@ -155,6 +155,7 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>, cold: bool) -> 
     if let Err(error) = bring_up(dir, &mut locked, wait, entry, memory) {
         end_vmm(dir)?;
         let kept = locked.record.instance.spore.hibernated.is_some();
+        let error = if kept { hibernation::with_remedy(dir, &error) } else { error };
         let reason = match kept {
             true => hibernation::reason(),
             false => StateReason::new("Server.InternalError", error.message()),

@@ -1,7 +1,7 @@
 //! What CPUID tells the guest: what KVM supports, with the topology of this machine: one package, one
 //! thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{OrFail, Result};
 use crate::plan::CpuidLeaf;
 use crate::sys::kvm;
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
@@ -128,7 +128,7 @@ impl Model {
     ///
     /// # Errors
     /// It can't; the line says what is missing.
-    pub fn check_saved(&self, saved: &[kvm_cpuid_entry2]) -> Result<()> {
+    pub fn check_saved(&self, saved: &[kvm_cpuid_entry2]) -> std::result::Result<(), String> {
         let find = |entries: &[kvm_cpuid_entry2], function, index| {
             entries.iter().find(|e| e.function == function && e.index == index).copied()
         };
@@ -140,11 +140,11 @@ impl Model {
             let name = |(vendor, signature): ([u8; 12], u32)| {
                 format!("{} {signature:#x}", String::from_utf8_lossy(&vendor))
             };
-            return Err(Error::failure(format!(
+            return Err(format!(
                 "it was hibernated on another CPU model, {}; this host's is {}",
                 name(there),
                 name(here)
-            )));
+            ));
         }
         for &(function, index, registers) in FEATURES {
             let Some(saved) = find(saved, function, index) else { continue };
@@ -155,10 +155,10 @@ impl Model {
             let missing: Vec<u32> =
                 pairs.map(|((mask, saved), here)| saved & !here & mask).collect();
             if missing.iter().any(|bits| *bits != 0) {
-                return Err(Error::failure(format!(
+                return Err(format!(
                     "it was hibernated with CPU features that this host lacks: \
                      {missing:#x?} of CPUID leaf {function:#x}"
-                )));
+                ));
             }
         }
         Ok(())

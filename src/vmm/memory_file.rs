@@ -5,7 +5,7 @@
 //! header comes last, once all else is on the medium; without it the file is none. RAM itself has no digest, since to check
 //! that would be to read it.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DeviceKind, Transport, VmConfig};
@@ -25,6 +25,8 @@ const RAM: u64 = PAGE;
 const CHUNK: u64 = 2 << 20;
 /// RAM is read, looked at and written so much at a time: it stays in the CPU's cache.
 const PIECE: u64 = 256 << 10;
+/// A page of zeros: to compare with it is the quickest look.
+const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 /// Most bytes of state that are believed: 64 vCPUs with the largest registers take 2 MiB.
 const MAX_STATE: u64 = 16 << 20;
 /// Bytes of a SHA-256.
@@ -81,7 +83,7 @@ impl Saved {
     /// There is none.
     pub fn part(&self, name: &str) -> Result<&[u8]> {
         let found = self.parts.iter().find(|(other, _)| other == name);
-        let missing = || Error::failure(format!("the memory file has no state of {name}"));
+        let missing = || refused(format!("its memory file has no state of {name}"));
         found.map(|(_, state)| &**state).ok_or_else(missing)
     }
 }
@@ -147,8 +149,7 @@ fn filled(piece: &[u8]) -> Vec<(usize, usize)> {
     let page = PAGE as usize;
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (start, bytes) in (0..).step_by(page).zip(piece.chunks(page)) {
-        // Compared as 128-bit words, which the compiler makes vectors of.
-        if bytes.iter().all(|byte| *byte == 0) {
+        if bytes == &ZEROS[..bytes.len()] {
             continue;
         }
         let end = start + bytes.len();
@@ -160,12 +161,17 @@ fn filled(piece: &[u8]) -> Vec<(usize, usize)> {
     runs
 }
 
+/// A machine that can't go on from its memory file, for this reason.
+pub fn refused(why: impl Into<String>) -> Error {
+    Error::refused(Code::IncorrectInstanceState, why)
+}
+
 /// Read what a memory file says, without its RAM.
 ///
 /// # Errors
 /// It is none, of another version, damaged or cut short.
 pub fn read(file: &File) -> Result<Saved> {
-    let damaged = |why: &str| Error::failure(format!("the memory file is damaged: {why}"));
+    let damaged = |why: &str| refused(format!("its memory file is damaged: {why}"));
     let len = fds::len(file).or_fail(|| "look at the memory file")?;
     let mut head = [0; HEADER];
     if len < PAGE || file.read_exact_at(&mut head, 0).is_err() {
@@ -178,8 +184,8 @@ pub fn read(file: &File) -> Result<Saved> {
     let word = |n: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[8 + 8 * n + byte]));
     let [version, ram_len, offset, state_len] = std::array::from_fn::<u64, NUMBERS, _>(word);
     if version != VERSION {
-        return Err(Error::failure(format!(
-            "the memory file has version {version}; this Spore reads version {VERSION}"
+        return Err(refused(format!(
+            "its memory file has version {version}; this Spore reads version {VERSION}"
         )));
     }
     if Sha256::digest(said)[..] != *digest {
@@ -226,4 +232,84 @@ pub fn map(file: &File, saved: &Saved, memory: &GuestRam) -> Result<()> {
         base += len;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::layout::MIN_MEMORY;
+    use std::os::unix::fs::MetadataExt;
+
+    fn shape(memory: u64) -> Shape {
+        Shape { cpus: 1, memory, transport: Transport::Mmio, devices: Vec::new() }
+    }
+
+    fn parts() -> Vec<(String, Vec<u8>)> {
+        vec![("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), Vec::new())]
+    }
+
+    /// A memory file of a little more than the smallest RAM, with something in some places.
+    fn written() -> (File, u64, Vec<u64>) {
+        let size = MIN_MEMORY + PAGE;
+        let memory = ram::create(size).unwrap();
+        let places = vec![0, PAGE, CHUNK - 8, 5 * CHUNK + 24, MIN_MEMORY + PAGE - 8];
+        for &at in &places {
+            memory.write_obj(at ^ 0x5a5a, GuestAddress(at)).unwrap();
+        }
+        let file = tempfile::tempfile().unwrap();
+        write(&file, shape(size), parts(), &memory).unwrap();
+        (file, size, places)
+    }
+
+    #[test]
+    fn what_is_read_and_mapped_is_what_was_written_and_zeros_take_no_room() {
+        let (file, size, places) = written();
+        assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20, "zero pages are holes");
+        let saved = read(&file).unwrap();
+        assert_eq!((saved.shape.clone(), saved.parts.clone()), (shape(size), parts()));
+        assert_eq!(saved.part("a").unwrap(), [1, 2, 3]);
+        assert!(saved.part("c").is_err());
+        let memory = ram::create(size).unwrap();
+        map(&file, &saved, &memory).unwrap();
+        for at in (0..size).step_by(8) {
+            let expected = if places.contains(&at) { at ^ 0x5a5a } else { 0 };
+            assert_eq!(memory.read_obj::<u64>(GuestAddress(at)).unwrap(), expected, "{at:#x}");
+        }
+        // What the guest writes from now on is its own.
+        memory.write_obj(1u64, GuestAddress(0)).unwrap();
+        let again = ram::create(size).unwrap();
+        map(&file, &saved, &again).unwrap();
+        assert_eq!(again.read_obj::<u64>(GuestAddress(0)).unwrap(), 0x5a5a);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_or_has_a_bit_flipped_is_refused_in_one_line() {
+        let (file, size, _) = written();
+        let len = file.metadata().unwrap().len();
+        let refused = |file: &File| {
+            let error = read(file).unwrap_err().to_string();
+            assert!(error.contains("its memory file") && !error.contains('\n'), "{error}");
+        };
+        let places = (0..HEADER as u64).chain(RAM + size..len);
+        for at in places {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1 << (at % 8)], at).unwrap();
+            refused(&file);
+            file.write_all_at(&byte, at).unwrap();
+        }
+        read(&file).unwrap();
+        for len in [len - 1, RAM + size, RAM, 100, 0] {
+            file.set_len(len).unwrap();
+            refused(&file);
+        }
+    }
+
+    #[test]
+    fn without_its_header_it_is_none() {
+        let (file, ..) = written();
+        file.write_all_at(&[0; HEADER], 0).unwrap();
+        let error = read(&file).unwrap_err().to_string();
+        assert!(error.contains("does not begin as one"), "{error}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A machine from its memory file.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{OrFail, Result};
 use crate::mem::GuestRam;
 use crate::plan::VmPlan;
 use crate::vmm::cpuid::Model;
@@ -23,7 +23,7 @@ impl Resuming {
     pub fn read(file: File, plan: &VmPlan) -> Result<Self> {
         let saved = memory_file::read(&file)?;
         if saved.shape != Shape::of(&plan.config) {
-            return Err(Error::failure(
+            return Err(memory_file::refused(
                 "it was hibernated with other CPUs, memory or volumes than it has now",
             ));
         }
@@ -44,7 +44,8 @@ impl Resuming {
     /// It has not.
     pub fn cpuid(&self, model: &Model) -> Result<Vec<CpuId>> {
         let saved = processors::saved_cpuid(self.saved.part(processors::NAME)?)?;
-        model.check_saved(saved.first().map_or(&[], |entries| entries))?;
+        let first = saved.first().map_or(&[][..], |entries| entries);
+        model.check_saved(first).map_err(memory_file::refused)?;
         let list = |entries: &Vec<_>| CpuId::from_entries(entries);
         let lists = saved.iter().map(list).collect::<Result<Vec<_>, _>>();
         lists.map_err(|e| format!("{e:?}")).or_fail(|| "build a CPUID list")

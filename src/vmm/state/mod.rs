@@ -13,3 +13,6 @@ pub use irqchips::{Irqchips, Pit};
 pub use processors::Processors;
 pub use software::Software;
 pub use virtio::VirtioDevice;
+
+#[cfg(test)]
+mod tests;
