@@ -1,25 +1,18 @@
 //! The bzImage: a setup header, real-mode code, and a decompressor with the compressed kernel in it.
 //! (Documentation/arch/x86/boot.rst in Linux, "The Real-Mode Kernel Header")
 
-use super::params::{SETUP_HEADER, SETUP_HEADER_END};
-use super::source::{refused, u16_at, u32_at};
+use super::params::{BOOT_FLAG, MAGIC, SETUP_HEADER, SETUP_HEADER_END};
+use super::source::{refused, u32_at};
 use crate::error::{Error, Result};
+use linux_loader::loader::bootparam::{LOADED_HIGH, setup_header};
+use std::mem::offset_of;
+use vm_memory::ByteValued;
 
-const SETUP_SECTS: usize = 0x1f1;
-const SYSSIZE: usize = 0x1f4;
-const BOOT_FLAG: usize = 0x1fe;
-const JUMP_LENGTH: usize = 0x201;
-const HEADER: usize = 0x202;
-const VERSION: usize = 0x206;
-const KERNEL_VERSION: usize = 0x20e;
-const LOADFLAGS: usize = 0x211;
-const PAYLOAD_OFFSET: usize = 0x248;
-const PAYLOAD_LENGTH: usize = 0x24c;
-const INIT_SIZE: usize = 0x260;
+/// Where the magic number is, from which the header's length counts.
+const HEADER: usize = SETUP_HEADER + offset_of!(setup_header, header);
 
 /// Protocol 2.08 (Linux 2.6.26) is the first that says where the payload is.
 const OLDEST: u16 = 0x208;
-const LOADED_HIGH: u8 = 1;
 const SECTOR: usize = 512;
 const LONGEST_VERSION: usize = 128;
 
@@ -38,7 +31,7 @@ pub struct BzImage<'a> {
 
 /// Whether this is the beginning of a bzImage.
 pub fn is_one(head: &[u8]) -> bool {
-    head.get(HEADER..HEADER + 4) == Some(b"HdrS")
+    u32_at(head, HEADER) == Some(MAGIC)
 }
 
 /// Take it apart.
@@ -46,12 +39,13 @@ pub fn is_one(head: &[u8]) -> bool {
 /// # Errors
 /// Too old, or truncated. What it is compiled for its payload says.
 pub fn parse(image: &[u8]) -> Result<BzImage<'_>> {
-    let word = |at| u16_at(image, at).ok_or_else(|| truncated(image));
-    let long = |at| u32_at(image, at).ok_or_else(|| truncated(image));
-    if !is_one(image) || word(BOOT_FLAG)? != 0xaa55 {
+    // A file that ends within the header is shorter than the two sectors that there are at least.
+    let header = image.get(SETUP_HEADER..SETUP_HEADER + size_of::<setup_header>());
+    let header = *header.and_then(setup_header::from_slice).ok_or_else(|| truncated(image))?;
+    if !is_one(image) || header.boot_flag != BOOT_FLAG {
         return Err(refused("the boot sector's signature is missing"));
     }
-    let version = word(VERSION)?;
+    let version = header.version;
     if version < OLDEST {
         return Err(refused(format_args!(
             "boot protocol {}.{:02}, older than 2.08 (Linux 2.6.26); give a newer kernel, or its vmlinux",
@@ -59,28 +53,29 @@ pub fn parse(image: &[u8]) -> Result<BzImage<'_>> {
             version & 0xff
         )));
     }
-    if image.get(LOADFLAGS).ok_or_else(|| truncated(image))? & LOADED_HIGH == 0 {
+    if header.loadflags & LOADED_HIGH == 0 {
         return Err(refused("a zImage, which loads low; give a bzImage"));
     }
-    let sectors = match image[SETUP_SECTS] {
+    let sectors = match header.setup_sects {
         0 => 4, // "for backwards compatibility"
         sectors => usize::from(sectors),
     };
     let kernel = (sectors + 1) * SECTOR;
-    check_complete(image, kernel, long(SYSSIZE)?)?;
-    let payload = usize::try_from(long(PAYLOAD_OFFSET)?).ok().and_then(|offset| {
+    check_complete(image, kernel, header.syssize)?;
+    let payload = usize::try_from(header.payload_offset).ok().and_then(|offset| {
         let start = kernel.checked_add(offset)?;
-        let end = start.checked_add(usize::try_from(long(PAYLOAD_LENGTH).ok()?).ok()?)?;
+        let end = start.checked_add(usize::try_from(header.payload_length).ok()?)?;
         image.get(start..end)
     });
-    let end = HEADER + usize::from(image[JUMP_LENGTH]);
+    // The jump over the header: 0xeb, and how far.
+    let end = HEADER + usize::from(header.jump >> 8);
     Ok(BzImage {
         setup_header: image
             .get(SETUP_HEADER..end.clamp(HEADER, SETUP_HEADER_END))
             .ok_or_else(|| truncated(image))?,
         payload: payload.ok_or_else(|| truncated(image))?,
-        init_size: if version >= 0x20a { Some(long(INIT_SIZE)?) } else { None },
-        version: release(image, word(KERNEL_VERSION)?),
+        init_size: (version >= 0x20a).then_some(header.init_size),
+        version: release(image, header.kernel_version),
     })
 }
 

@@ -5,7 +5,8 @@ use crate::id::InstanceId;
 use crate::mem::GuestRam;
 use crate::mem::layout::{CMDLINE, CMDLINE_MAX};
 use crate::plan::ROOT_DEVICE;
-use vm_memory::{Bytes, GuestAddress};
+use linux_loader::loader::{Cmdline, load_cmdline};
+use vm_memory::GuestAddress;
 
 /// Most bytes without the NUL: Linux's COMMAND_LINE_SIZE on x86 is 2048, and it drops the rest without a word.
 pub const MAX: usize = 2047;
@@ -38,9 +39,9 @@ pub fn check(cmdline: &str) -> Result<()> {
 /// As [`check`].
 pub fn write(cmdline: &str, ram: &GuestRam) -> Result<()> {
     check(cmdline)?;
-    let mut bytes = cmdline.as_bytes().to_vec();
-    bytes.push(0);
-    ram.write_slice(&bytes, GuestAddress(CMDLINE)).or_fail(|| "write the kernel command line")
+    let doing = || "write the kernel command line";
+    let line = Cmdline::try_from(cmdline, MAX + 1).or_fail(doing)?;
+    load_cmdline(&**ram, GuestAddress(CMDLINE), &line).or_fail(doing)
 }
 
 /// Put a command line together: `base` (the image's), then the defaults that it and `append` lack, then the
@@ -101,6 +102,7 @@ fn split_init(line: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vm_memory::Bytes;
 
     fn line(base: &str, append: &str) -> String {
         let id = "i-0123456789abcdef0".parse().unwrap();
@@ -125,6 +127,23 @@ mod tests {
             line("root=/dev/vdb -- single", "ro x--y -- three"),
             "root=/dev/vdb console=ttyS0 panic=-1 spore.instance=i-0123456789abcdef0 spore.index=3 ro x--y -- single three"
         );
+    }
+
+    #[test]
+    fn what_is_written_is_the_line_and_a_nul() {
+        let ram = crate::mem::ram::create(16 << 20).unwrap();
+        for line in [
+            String::new(),
+            line("quiet  splash", "a=\"b -- c\" é -- single x -- y"),
+            line("", "x -- "),
+            "x".repeat(MAX),
+        ] {
+            write(&line, &ram).unwrap();
+            let mut bytes = vec![0xff; line.len() + 1];
+            ram.read_slice(&mut bytes, GuestAddress(CMDLINE)).unwrap();
+            assert_eq!(bytes, [line.as_bytes(), b"\0"].concat());
+        }
+        assert!(write(&"x".repeat(MAX + 1), &ram).is_err());
     }
 
     #[test]

@@ -57,10 +57,9 @@ pub fn load(
     cmdline::write(cmdline, ram)?;
     entry::write_tables(elf.mode, ram)?;
     mptable::write(plan.config.cpus, ram)?;
-    let put = |bytes: &[u8], at| {
-        ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the boot parameters")
-    };
-    put(params.as_bytes(), ZERO_PAGE)?;
+    let put =
+        |bytes: &[u8], at| ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the tables");
+    params.write(ram)?;
     put(&acpi::build(&plan.config), ACPI)?;
     put(&smbios::build(plan)?, SMBIOS)?;
     put(&reset::vector(), RESET_VECTOR)?;
