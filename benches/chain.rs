@@ -3,7 +3,7 @@
 //! a disk is frozen under two writers at full speed. One JSON line.
 
 use sporevm::block::overlay::{Backing, create};
-use sporevm::block::{Disk, DiskFormat, Engine, Op, open, swap_all};
+use sporevm::block::{Disk, DiskFormat, Engine, FileDisk, Op, open, swap_all};
 use sporevm::sys::iobuf::IoBuf;
 use std::fs::File;
 use std::io::Result;
@@ -43,12 +43,12 @@ fn copies(layers: &Layers) -> Result<Layers> {
     layers.iter().map(|(file, format)| Ok((file.try_clone()?, *format))).collect()
 }
 
-fn disk(layers: Layers) -> Arc<dyn Disk> {
+fn disk(layers: Layers) -> Arc<FileDisk> {
     open(layers, false).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Write the clusters of layer `n`: all of them in the base.
-fn fill(disk: &dyn Disk, n: u64) -> Result<()> {
+fn fill(disk: &FileDisk, n: u64) -> Result<()> {
     let mut queue = disk.queue(Engine::Sync)?;
     for cluster in (0..SIZE / CLUSTER).filter(|cluster| n == 0 || cluster * 7 % LAYERS == n) {
         let buf = IoBuf::from_bytes(vec![n as u8 + 1; CLUSTER as usize].into_boxed_slice());
@@ -74,7 +74,7 @@ fn flat(dir: &Path, layers: Layers) -> Result<Layers> {
 }
 
 /// MB/s of `count` reads of `len` bytes.
-fn read(disk: &dyn Disk, len: u64, count: u64, random: bool) -> Result<f64> {
+fn read(disk: &FileDisk, len: u64, count: u64, random: bool) -> Result<f64> {
     let mut queue = disk.queue(Engine::Sync)?;
     let (begin, mut state) = (Instant::now(), 0x5907e_u64);
     for n in 0..count {

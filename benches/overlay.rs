@@ -2,7 +2,7 @@
 //! fast its blocks are, once written, as a share of a plain file's on the same file system.
 
 use sporevm::block::overlay::{Backing, create};
-use sporevm::block::{DiskFormat, Engine, Op, Queue, open};
+use sporevm::block::{Disk, DiskFormat, Engine, Op, Queue, open};
 use sporevm::sys::iobuf::IoBuf;
 use std::fs::File;
 use std::io::{Error, Result};

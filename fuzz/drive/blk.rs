@@ -1,6 +1,6 @@
 //! Requests to a disk: the input is the requests' chains and the bytes of their headers.
 
-use sporevm::block::{DiskFormat, Engine};
+use sporevm::block::{Disk, DiskFormat, Engine};
 use sporevm::virtio::Notices;
 use sporevm::virtio::blk::Blk;
 use sporevm::virtio::device::Outcome;
@@ -25,7 +25,7 @@ pub fn drive(data: &[u8]) {
     ram.write_slice(&memory[..memory.len().min(ROOM)], GuestAddress(BASE)).unwrap();
     let file = super::file(&[]);
     file.set_len(DISK as u64).unwrap();
-    let disk = sporevm::block::open(vec![(file, DiskFormat::Raw)], head[3] & 0x80 != 0).unwrap();
+    let disk: Arc<dyn Disk> = sporevm::block::open(vec![(file, DiskFormat::Raw)], head[3] & 0x80 != 0).unwrap();
     let volume = "vol-0123456789abcdef0".parse().unwrap();
     let notices = Notices::new(Arc::new(|_: &str| {}));
     let (_blk, mut handlers) = Blk::create(&volume, &disk, Engine::Sync, 1, Default::default(), notices).unwrap();

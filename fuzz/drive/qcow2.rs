@@ -1,6 +1,6 @@
 //! A qcow2 image: header, tables, reading; repair and writing where it may be an overlay of ours.
 
-use sporevm::block::{DiskFormat, Engine, Op, Reader, open, overlay};
+use sporevm::block::{Disk, DiskFormat, Engine, Op, Reader, open, overlay};
 use sporevm::sys::iobuf::IoBuf;
 
 /// Most extents that are asked for: a small file may name many.

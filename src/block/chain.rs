@@ -1,69 +1,13 @@
 //! A stack of layers as one sequence of bytes.
 
-use super::host::HostFile;
+use super::DiskFormat;
+use super::layer::{Content, Layer, Source};
 use super::merged::Merged;
-use super::qcow2::{Image, Mapping};
-use super::{Content, DiskFormat};
+use super::qcow2::Mapping;
 use crate::sys::iobuf::IoBuf;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-
-/// One layer.
-pub(crate) enum Layer {
-    Raw { host: HostFile, len: u64 },
-    Qcow2(Box<Image>),
-}
-
-impl Layer {
-    pub(crate) fn open(file: File, format: DiskFormat) -> io::Result<Self> {
-        let host = HostFile::new(file);
-        match format {
-            DiskFormat::Raw => {
-                let len = host.len()?;
-                Ok(Self::Raw { host, len })
-            }
-            DiskFormat::Qcow2 => Ok(Self::Qcow2(Box::new(Image::open(host)?))),
-        }
-    }
-
-    fn size(&self) -> u64 {
-        match self {
-            Self::Raw { len, .. } => len.next_multiple_of(512),
-            Self::Qcow2(image) => image.size(),
-        }
-    }
-
-    pub(crate) fn host(&self) -> &HostFile {
-        match self {
-            Self::Raw { host, .. } => host,
-            Self::Qcow2(image) => &image.host,
-        }
-    }
-
-    fn map(&self, offset: u64, len: u64) -> io::Result<(Mapping, u64)> {
-        match self {
-            Self::Raw { .. } => Ok((Mapping::Data { host: offset, copied: true }, len)),
-            Self::Qcow2(image) => image.map(offset, len),
-        }
-    }
-}
-
-/// Where a range's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    Zero,
-    /// In the host file of a layer. Only what is in layer 0 and `copied` may be written in place.
-    Host {
-        layer: usize,
-        offset: u64,
-        copied: bool,
-    },
-    /// Inside a compressed cluster of a layer.
-    Compressed {
-        layer: usize,
-    },
-}
 
 /// Layers from the top to the base.
 pub(crate) struct Chain {

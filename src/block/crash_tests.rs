@@ -1,12 +1,13 @@
 //! Power loss: every write of a run is recorded, and at many points the run is cut. What a sync had
 //! made durable is there then, and of what came after it any part, page by page.
 
-use super::chain::{Chain, Layer};
-use super::disk::Shared;
+use super::chain::Chain;
 use super::host::Event;
+use super::layer::Layer;
+use super::state::Shared;
 use super::{DiskFormat, Reader, overlay};
+use crate::sys::file_io::Part;
 use crate::sys::iobuf::IoBuf;
-use crate::sys::pio::Part;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! The host file under a layer. All writes of the block engine go through here, so that a test can
 //! record them and replay every order that a power loss could leave behind.
 
+use crate::sys::file_io::{self, Part};
 use crate::sys::iobuf::IoBuf;
-use crate::sys::pio::{self, Part};
 use rustix::fs::{FallocateFlags, FileType};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -73,12 +73,12 @@ impl HostFile {
 
     /// Fill a piece of a buffer from `offset`; zeros beyond the end.
     pub(crate) fn read_part(&self, part: Part<'_>, offset: u64) -> io::Result<()> {
-        pio::read_full(&self.file, part, offset)
+        file_io::read_full(&self.file, part, offset)
     }
 
     /// Fill as much of a piece of a buffer as the page cache has, from its beginning; the bytes.
     pub(crate) fn read_cached(&self, part: Part<'_>, offset: u64) -> usize {
-        pio::read_cached(&self.file, part, offset)
+        file_io::read_cached(&self.file, part, offset)
     }
 
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -93,7 +93,7 @@ impl HostFile {
     pub(crate) fn write_parts(&self, parts: &[Part<'_>], offset: u64) -> io::Result<()> {
         #[cfg(test)]
         self.take_room()?;
-        pio::write_full(&self.file, parts, offset)?;
+        file_io::write_full(&self.file, parts, offset)?;
         #[cfg(test)]
         self.record(|| {
             let mut bytes = Vec::new();

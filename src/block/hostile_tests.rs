@@ -1,6 +1,6 @@
 //! Images made to do harm: each is refused in one line or read as something, in bounded memory.
 
-use super::{DiskFormat, Reader, import_source, open, overlay};
+use super::{Disk, DiskFormat, Reader, import_source, open, overlay};
 use proptest::prelude::*;
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,6 @@
 //! Reading disk images of other people: what can be imported without a foreign program.
 
-use super::chain::Layer;
+use super::layer::Layer;
 use super::reader::{Extent, Reader};
 use super::{DiskFormat, chain::Chain};
 use std::fs::File;

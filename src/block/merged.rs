@@ -6,7 +6,7 @@
 //! The table is a cache: each unit of the disk has one place in it, which it shares with those far away. It takes no
 //! lock: an entry is one word, which says of which of them it tells.
 
-use super::chain::Source;
+use super::layer::Source;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

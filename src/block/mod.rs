@@ -5,42 +5,46 @@
 
 mod bytes;
 mod chain;
+mod commit;
 #[cfg(test)]
 mod crash_tests;
 mod disk;
+mod epoch;
 pub mod foreign;
-mod guard;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
 mod import;
+mod layer;
 mod merged;
 pub mod overlay;
 pub mod partitions;
 mod qcow2;
 mod queue;
+mod range_lock;
 mod reader;
 pub mod signature;
+mod state;
 mod swap;
 #[cfg(test)]
 mod swap_tests;
 
 use crate::sys::iobuf::IoBuf;
-use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use crate::plan::{DiskFormat, Engine};
 pub use bytes::Bytes;
-pub use disk::{open, open_aside};
+pub use disk::{FileDisk, LayersStatus, open, open_aside};
 pub use import::{ImportSource, import_source};
-pub use reader::{Content, Extent, Reader};
+pub use layer::Content;
+pub use reader::{Extent, Reader};
 pub use swap::{Swap, swap_all};
 
 /// What a new thread does first: the place to put it into its sandbox. It ends at once if that fails.
 pub type Begin = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;
 
-/// A disk: raw file, qcow2 image or qcow2 overlay over a chain of them.
+/// What a block device does its requests on; [`FileDisk`] is the one that machines have.
 pub trait Disk: Send + Sync {
     /// Size in bytes; a multiple of 512.
     fn size(&self) -> u64;
@@ -53,48 +57,8 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// [`Engine::Uring`] was demanded and the host has or allows no io_uring.
     fn queue(&self, engine: Engine) -> io::Result<Box<dyn Queue>>;
-    /// Fill `bytes` from `offset`, where the caller stands and with what has been written until now.
-    ///
-    /// # Errors
-    /// The range is not inside the disk; I/O errors.
-    fn read_exact_at(&self, _bytes: &mut [u8], _offset: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
     /// Write metadata out and sync everything: what a clean end of the VM does.
     fn close(&self) -> io::Result<()>;
-    /// What its files are now.
-    ///
-    /// # Errors
-    /// The host can't tell.
-    fn layers(&self) -> io::Result<LayersStatus> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    /// Prepare to have all writes go to `top` from some moment on: an empty overlay of the disk's size. What is
-    /// the top now becomes a layer that nobody writes. [`swap_all`] does it.
-    ///
-    /// # Errors
-    /// The disk has no overlay to write to, the one before is not sealed yet, or `top` is not one.
-    fn prepare_swap(&self, _top: File) -> io::Result<Swap<'_>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    /// Read all that is below the top from `base` from now on, which reads the same.
-    ///
-    /// # Errors
-    /// The disk has no overlay, what was the top before is not sealed yet, or `base` can't be opened.
-    fn rebase(&self, _base: File, _format: DiskFormat) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// What a disk's files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayersStatus {
-    /// Inode number of the top.
-    pub top: u64,
-    /// How many there are.
-    pub layers: usize,
-    /// What was the top before the last swap is whole on its own, durably. If it can't be, why.
-    pub sealed: Result<bool, String>,
 }
 
 /// One operation. Offsets and lengths are in bytes and multiples of 512, inside the disk (checked again).

@@ -1,11 +1,11 @@
 //! One queue of a disk: requests taken apart into transfers, and put together again.
 
-use super::chain::{Layer, Source};
-use super::disk::{Answers, CommitRequest, Current, Shared, Work};
+use super::layer::{Layer, Source};
 use super::qcow2::Mapping;
+use super::state::{Answers, CommitRequest, Current, Shared, Work};
 use super::{Engine, Op, Queue};
+use crate::sys::file_io::Part;
 use crate::sys::iobuf::IoBuf;
-use crate::sys::pio::Part;
 use crate::sys::uring::{Request, Ring, Transfer};
 use rustix::event::epoll;
 use std::collections::VecDeque;

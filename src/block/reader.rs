@@ -2,17 +2,9 @@
 
 use super::DiskFormat;
 use super::chain::Chain;
+use super::layer::Content;
 use std::fs::File;
 use std::io;
-
-/// What an [`Extent`] holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Bytes worth reading (they may still be zeros).
-    Data,
-    /// Known to read as zeros.
-    Zero,
-}
 
 /// A run of bytes of a disk with one kind of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@
 //! another was acknowledged, on whichever disk, is not in the old layers unless that other is.
 
 use super::DiskFormat;
-use super::chain::{Chain, Layer};
-use super::disk::{FileDisk, Shared, Work};
+use super::chain::Chain;
+use super::layer::Layer;
+use super::state::{Current, Shared, Work};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, RwLockWriteGuard};
@@ -18,14 +19,14 @@ use std::time::{Duration, Instant};
 
 /// A disk and its next top, ready to be exchanged.
 pub struct Swap<'a> {
-    disk: &'a FileDisk,
+    disk: &'a Current,
     before: Arc<Shared>,
     next: Shared,
 }
 
 impl<'a> Swap<'a> {
-    pub(super) fn prepare(disk: &'a FileDisk, top: File) -> io::Result<Self> {
-        let before = disk.current.get();
+    pub(super) fn prepare(disk: &'a Current, top: File) -> io::Result<Self> {
+        let before = disk.get();
         ready(&before)?;
         let mut layers = vec![Arc::new(Layer::open(top, DiskFormat::Qcow2)?)];
         layers.extend(before.chain.layers.iter().cloned());
@@ -68,7 +69,7 @@ pub fn swap_all(swaps: Vec<Swap<'_>>) -> io::Result<Duration> {
     let begin = Instant::now();
     let mut held: Vec<RwLockWriteGuard<'_, Arc<Shared>>> = Vec::with_capacity(swaps.len());
     for swap in &swaps {
-        let current = swap.disk.current.shared.write().unwrap();
+        let current = swap.disk.shared.write().unwrap();
         if !Arc::ptr_eq(&current, &swap.before) {
             return Err(invalid("the disk's layers have changed meanwhile"));
         }
@@ -83,16 +84,16 @@ pub fn swap_all(swaps: Vec<Swap<'_>>) -> io::Result<Duration> {
     drop(held);
     let pause = begin.elapsed();
     for disk in disks {
-        if !disk.current.commit_aside(Work::Seal) {
-            disk.current.get().seal_previous();
+        if !disk.commit_aside(Work::Seal) {
+            disk.get().seal_previous();
         }
     }
     Ok(pause)
 }
 
 /// Read what is below the top from another file, which has the same content.
-pub(super) fn rebase(disk: &FileDisk, base: File, format: DiskFormat) -> io::Result<()> {
-    let before = disk.current.get();
+pub(super) fn rebase(disk: &Current, base: File, format: DiskFormat) -> io::Result<()> {
+    let before = disk.get();
     ready(&before)?;
     let base = Arc::new(Layer::open(base, format)?);
     let chain = Chain::new(vec![before.chain.layers[0].clone(), base])?;
@@ -102,7 +103,7 @@ pub(super) fn rebase(disk: &FileDisk, base: File, format: DiskFormat) -> io::Res
         read_only: before.read_only,
         previous: Mutex::default(),
     };
-    let mut current = disk.current.shared.write().unwrap();
+    let mut current = disk.shared.write().unwrap();
     if !Arc::ptr_eq(&current, &before) {
         return Err(invalid("the disk's layers have changed meanwhile"));
     }

@@ -1,7 +1,7 @@
 //! Layers that are exchanged while queues are at work.
 
 use super::overlay::{self, Backing};
-use super::{Disk, DiskFormat, Engine, Op, Queue, Reader, open, swap_all};
+use super::{Disk, DiskFormat, Engine, FileDisk, Op, Queue, Reader, open, swap_all};
 use crate::sys::iobuf::IoBuf;
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ fn layer(dir: &Path, name: &str, below: &str, format: DiskFormat) -> (PathBuf, F
 }
 
 /// A disk over a base of fives.
-fn disk(dir: &Path) -> Arc<dyn Disk> {
+fn disk(dir: &Path) -> Arc<FileDisk> {
     std::fs::write(dir.join("base"), vec![5; SIZE as usize]).unwrap();
     let (_, top) = layer(dir, "0", "base", DiskFormat::Raw);
     let base = File::open(dir.join("base")).unwrap();
@@ -59,7 +59,7 @@ fn content(dir: &Path, names: &[&str]) -> Vec<u8> {
     bytes
 }
 
-fn await_seal(disk: &dyn Disk) {
+fn await_seal(disk: &FileDisk) {
     while !disk.layers().unwrap().sealed.unwrap() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -178,7 +178,7 @@ fn disks_are_frozen_at_one_instant() {
         }
         for n in 1..=SWAPS {
             std::thread::sleep(Duration::from_millis(3));
-            let swap = |(disk, dir): (&Arc<dyn Disk>, &tempfile::TempDir)| {
+            let swap = |(disk, dir): (&Arc<FileDisk>, &tempfile::TempDir)| {
                 await_seal(&**disk);
                 let (_, top) =
                     layer(dir.path(), &n.to_string(), &(n - 1).to_string(), DiskFormat::Qcow2);

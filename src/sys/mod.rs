@@ -3,13 +3,13 @@
 pub mod confine;
 pub mod eventfd;
 pub mod fds;
+pub mod file_io;
 pub mod footprint;
 pub mod iobuf;
 pub mod kvm;
 pub mod kvm_state;
 pub mod last;
 pub mod mmap;
-pub mod pio;
 pub mod process;
 pub mod seccomp;
 pub mod threads;

@@ -1,5 +1,6 @@
 //! A running machine into its memory file.
 
+use crate::block::Disk;
 use crate::control::Response;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::EndReason;

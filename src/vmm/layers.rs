@@ -1,6 +1,6 @@
 //! The disks' files, changed under a running guest at the request of the launcher.
 
-use crate::block::{self, Disk, LayersStatus};
+use crate::block::{self, FileDisk, LayersStatus};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::vmm::machine::Machine;
 use std::fs::File;
@@ -35,7 +35,7 @@ fn wrong(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-fn find<'a>(machine: &'a Machine, wanted: &DiskTop) -> io::Result<&'a dyn Disk> {
+fn find<'a>(machine: &'a Machine, wanted: &DiskTop) -> io::Result<&'a FileDisk> {
     let disk = machine.disk(&wanted.disk);
     let disk = disk.ok_or_else(|| wrong(&format!("there is no disk {}", wanted.disk)))?;
     if disk.layers()?.top != wanted.top {

@@ -6,7 +6,7 @@
 //! another: to wake one on an idle CPU may take longer than all of the guest's first steps. So the thread that assembles
 //! the machine becomes the first vCPU's.
 
-use crate::block::{self, Disk};
+use crate::block::{self, Disk, FileDisk};
 use crate::chipset::bus::Bus;
 use crate::chipset::pci::{ConfigPorts, PciRoot};
 use crate::chipset::power::{
@@ -59,7 +59,7 @@ pub struct MachineDisk {
     /// What the plan calls it.
     pub id: DeviceId,
     /// Its content.
-    pub disk: Arc<dyn Disk>,
+    pub disk: Arc<FileDisk>,
     /// What the guest sees.
     pub device: Arc<Blk>,
     /// Its place among the plan's devices.
@@ -281,7 +281,7 @@ impl Machine {
     }
 
     /// The content of the disk with this name.
-    pub fn disk(&self, id: &DeviceId) -> Option<&dyn Disk> {
+    pub fn disk(&self, id: &DeviceId) -> Option<&FileDisk> {
         self.disks.iter().find(|disk| disk.id == *id).map(|disk| &*disk.disk)
     }
 
@@ -328,7 +328,7 @@ fn port_bus(
 }
 
 /// Its tables may be anybody's, so that the thread which reads them is confined.
-fn open_disk(plan: &DiskPlan, filters: Option<Filters>) -> Result<Arc<dyn Disk>> {
+fn open_disk(plan: &DiskPlan, filters: Option<Filters>) -> Result<Arc<FileDisk>> {
     let mut layers = Vec::with_capacity(plan.layers.len());
     for layer in &plan.layers {
         layers.push((fds::take_file(layer.fd)?, layer.format));
@@ -355,7 +355,7 @@ fn open_devices(
         let (device, handlers): (Arc<dyn Device>, Handlers) = match kind {
             DeviceKind::Disk(plan) => {
                 let disk = open_disk(plan, filters)?;
-                let (device, handlers) = start_disk(plan, &disk, notices.clone())?;
+                let (device, handlers) = start_disk(plan, disk.clone(), notices.clone())?;
                 let hold = plan.hold.map(fds::take).transpose()?;
                 let (id, device) = (id.clone(), device);
                 disks.push(MachineDisk { id, disk, device: device.clone(), index, hold });
@@ -374,10 +374,10 @@ fn open_devices(
 /// The device in front of an open disk.
 fn start_disk(
     plan: &DiskPlan,
-    disk: &Arc<dyn Disk>,
+    disk: Arc<dyn Disk>,
     notices: Notices,
 ) -> Result<(Arc<Blk>, Handlers)> {
-    Blk::create(&plan.volume_id, disk, plan.engine, plan.queues, plan.limits, notices)
+    Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, plan.limits, notices)
         .or_fail(|| format!("start disk {}", plan.volume_id))
 }
 

@@ -3,7 +3,7 @@
 //! The menu is read by the process that the launcher started for it (`crate::pvgrub`). It sees the disk as this one
 //! does, through the chain that the guest has just written.
 
-use crate::block::Disk;
+use crate::block::{Disk, FileDisk};
 use crate::error::{Error, Result};
 use crate::plan::{DeviceId, MenuPlan, PvBoot, SavedEnvironment};
 use crate::pvgrub::{Bytes, Child, Wanted};
@@ -60,7 +60,7 @@ impl Menu {
     ///
     /// # Errors
     /// Nothing boots from the disk any more; one line.
-    pub fn read(&mut self, disk: &dyn Disk) -> Result<Changes> {
+    pub fn read(&mut self, disk: &FileDisk) -> Result<Changes> {
         let (old_kernel, old_ramdisk) = (&self.kernel_digest, &self.ramdisk_digest);
         let (found, files) = self.child.boot(&Root(disk), &self.boot, &mut |found| Wanted {
             kernel: found.kernel_digest != *old_kernel,
@@ -92,7 +92,7 @@ impl Menu {
 }
 
 /// A disk, for its bytes.
-struct Root<'a>(&'a dyn Disk);
+struct Root<'a>(&'a FileDisk);
 
 impl Bytes for Root<'_> {
     fn size(&self) -> u64 {

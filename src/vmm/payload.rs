@@ -1,7 +1,7 @@
 //! What a machine executes first, kept for its resets.
 
 use super::menu::{Chosen, Menu};
-use crate::block::Disk;
+use crate::block::FileDisk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
 use crate::error::{Code, Error, Result};
@@ -52,7 +52,7 @@ impl Payload {
     /// Nothing boots by it any more, or the machine has no such disk.
     pub fn choose<'a>(
         &mut self,
-        disks: impl Fn(&DeviceId) -> Option<&'a dyn Disk>,
+        disks: impl Fn(&DeviceId) -> Option<&'a FileDisk>,
     ) -> Result<Option<Chosen>> {
         let Self::Kernel { kernel, initrd, cmdline, menu: Some(menu) } = self else {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Volumes and snapshots of a store: their content, read and written as Spore does, and as qemu-img sees it.
 
 use super::Store;
-use sporevm::block::{self, Engine, Op, Queue, Reader};
+use sporevm::block::{self, Disk, Engine, Op, Queue, Reader};
 use sporevm::record::snapshot::Snapshot;
 use sporevm::store::Store as Inner;
 use sporevm::sys::iobuf::IoBuf;

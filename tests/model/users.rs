@@ -1,7 +1,7 @@
 //! Two accounts, which are two Unix users, and a store that they share.
 
 use super::world::Bytes;
-use sporevm::block::{self, Engine, Op};
+use sporevm::block::{self, Disk, Engine, Op};
 use sporevm::store::Store;
 use sporevm::sys::iobuf::IoBuf;
 use sporevm::volume;

@@ -8,7 +8,7 @@ pub mod vhdx;
 pub mod vmdk;
 
 pub use super::Bytes;
-use super::chain::Source;
+use super::layer::Source;
 use super::reader::Reader;
 use std::cell::RefCell;
 use std::io;

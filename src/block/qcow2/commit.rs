@@ -8,7 +8,7 @@
 //!    leads to garbage, whatever of 5 reaches the disk.
 //! 6. A sync: the flush is done.
 //! 7. Only now what was unmapped is punched, uncounted and reused, and only when no operation that
-//!    may have seen the old mapping is in flight ([`crate::block::guard::Epochs`]).
+//!    may have seen the old mapping is in flight ([`crate::block::epoch::Epochs`]).
 //!
 //! So at any point each pointer on disk leads to a counted cluster with the right bytes. A crash can
 //! leave clusters that are counted and not used: leaks, and then the dirty bit, which has

@@ -60,6 +60,22 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Header {
+    /// Check that the image is of the kind that [`super::writer::Writer`] knows to change.
+    ///
+    /// # Errors
+    /// `Unsupported`: it is not.
+    pub(super) fn check_writable(&self) -> io::Result<()> {
+        let ours = self.version == 3 && self.refcount_order == 4 && self.cluster_bits >= 12;
+        if ours && !self.extended_l2 && self.snapshots == 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the image is not writable: it must be qcow2 version 3 with clusters of 4 KiB to 2 MiB, \
+             16-bit refcounts, no extended L2 entries and no internal snapshots",
+        ))
+    }
+
     /// Parse the beginning of a file: at least 112 bytes, for the backing file's name the first cluster.
     ///
     /// # Errors

@@ -10,7 +10,6 @@
 
 use super::Image;
 use super::refcount::Refcounts;
-use super::writer::check_kind;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -21,7 +20,7 @@ use std::sync::atomic::Ordering;
 /// `Unsupported` if the image is not of [`crate::block::overlay::create`]'s kind; `InvalidData` if its metadata
 /// is worse than leaking: nothing is changed then.
 pub(crate) fn reclaim(image: &Image) -> io::Result<u64> {
-    check_kind(&image.header)?;
+    image.header.check_writable()?;
     image.host.sync()?;
     let mut used = image.claims()?;
     if image.header.foreign || used.compressed {

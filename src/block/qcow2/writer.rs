@@ -4,11 +4,13 @@
 //! [`Writer::commit`] (see `commit.rs`), which a flush waits for.
 
 use super::refcount::{Refcounts, Run};
-use super::{COMPRESSED, COPIED, Header, Image, Mapping, OFFSET_MASK, ZERO, corrupt, repair};
-use crate::block::chain::{Chain, Layer};
-use crate::block::guard::{Epochs, RangeLock};
+use super::{COMPRESSED, COPIED, Image, Mapping, OFFSET_MASK, ZERO, corrupt, repair};
+use crate::block::chain::Chain;
+use crate::block::epoch::Epochs;
+use crate::block::layer::Layer;
+use crate::block::range_lock::RangeLock;
+use crate::sys::file_io::Part;
 use crate::sys::iobuf::IoBuf;
-use crate::sys::pio::Part;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -55,19 +57,6 @@ pub(super) fn top(chain: &Chain) -> io::Result<&Image> {
     }
 }
 
-/// Whether the image is of the kind that a [`Writer`] knows to change.
-pub(super) fn check_kind(h: &Header) -> io::Result<()> {
-    let ours = h.version == 3 && h.refcount_order == 4 && h.cluster_bits >= 12;
-    if ours && !h.extended_l2 && h.snapshots == 0 {
-        return Ok(());
-    }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "the image is not writable: it must be qcow2 version 3 with clusters of 4 KiB to 2 MiB, \
-         16-bit refcounts, no extended L2 entries and no internal snapshots",
-    ))
-}
-
 impl Writer {
     /// Make the image writable. If it was not closed after its last change, what leaked is given back first.
     ///
@@ -75,7 +64,7 @@ impl Writer {
     /// `Unsupported` if it is not of the kind that [`crate::block::overlay::create`] makes.
     pub(crate) fn open(image: &Image) -> io::Result<Self> {
         let h = &image.header;
-        check_kind(h)?;
+        h.check_writable()?;
         if h.dirty {
             repair::reclaim(image)?;
         }

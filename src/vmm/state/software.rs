@@ -1,6 +1,6 @@
 //! What the machine executes first, and the RAM that it lies in.
 
-use crate::block::Disk;
+use crate::block::FileDisk;
 use crate::boot::Entry;
 use crate::error::{Error, Result};
 use crate::mem::{GuestRam, ram};
@@ -25,7 +25,7 @@ struct Content {
 pub struct Software {
     plan: Arc<VmPlan>,
     ram: GuestRam,
-    disks: Vec<(DeviceId, Arc<dyn Disk>)>,
+    disks: Vec<(DeviceId, Arc<FileDisk>)>,
     content: Mutex<Content>,
 }
 
@@ -35,7 +35,7 @@ impl Software {
         plan: Arc<VmPlan>,
         ram: GuestRam,
         payload: Payload,
-        disks: Vec<(DeviceId, Arc<dyn Disk>)>,
+        disks: Vec<(DeviceId, Arc<FileDisk>)>,
     ) -> Self {
         let content = Mutex::new(Content { payload, entry: None, chosen: None });
         Self { plan, ram, disks, content }

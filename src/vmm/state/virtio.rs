@@ -1,6 +1,6 @@
 //! A virtio device behind its transport, with the disk that it may have.
 
-use crate::block::Disk;
+use crate::block::{Disk, FileDisk};
 use crate::error::{Error, OrFail, Result};
 use crate::plan::DeviceId;
 use crate::virtio::transport::{Transport, TransportState};
@@ -15,12 +15,12 @@ const VERSION: u16 = 1;
 pub struct VirtioDevice {
     name: String,
     transport: Arc<dyn Transport>,
-    disk: Option<Arc<dyn Disk>>,
+    disk: Option<Arc<FileDisk>>,
 }
 
 impl VirtioDevice {
     /// The device that the plan calls `id`.
-    pub fn new(id: &DeviceId, transport: Arc<dyn Transport>, disk: Option<Arc<dyn Disk>>) -> Self {
+    pub fn new(id: &DeviceId, transport: Arc<dyn Transport>, disk: Option<Arc<FileDisk>>) -> Self {
         Self { name: format!("device {id}"), transport, disk }
     }
 }

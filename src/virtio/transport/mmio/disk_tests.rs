@@ -23,7 +23,8 @@ fn overlay(engine: Engine) -> Option<(Arc<dyn Disk>, Arc<Blk>, Handlers)> {
     base.write_all_at(&vec![1; (SECTORS * 512) as usize], 0).unwrap();
     let backing = Backing { name: "base", format: DiskFormat::Raw };
     create(&top, SECTORS * 512, Some(backing)).unwrap();
-    let disk = open(vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)], false).unwrap();
+    let disk: Arc<dyn Disk> =
+        open(vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)], false).unwrap();
     let volume = "vol-0123456789abcdef0".parse().unwrap();
     // A host without io_uring has only the other engine to show.
     let (device, handlers) =
