@@ -1,5 +1,6 @@
 //! ACPI tables of a hardware-reduced machine. (ACPI 6.5)
 
+mod aml;
 mod pci;
 
 use crate::mem::layout::{
@@ -10,7 +11,7 @@ use crate::mem::layout::{
 use crate::plan::{Transport, VmConfig};
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion,
+    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Notify, ONE, OpRegion,
     OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
@@ -19,11 +20,9 @@ use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
 use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
+use aml::{Encoded, OEM, REVISION, TABLE, encode, name};
 use std::ops::Range;
 
-const OEM: [u8; 6] = *b"SPORE ";
-const TABLE: [u8; 8] = *b"INSTANCE";
-const REVISION: u32 = 1;
 /// Bytes of the RSDP, rounded up: the tables follow, each on an 8-byte boundary.
 const RSDP_ROOM: usize = 40;
 
@@ -151,26 +150,6 @@ fn dsdt(config: &VmConfig) -> impl Aml {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM, TABLE, REVISION);
     dsdt.append_slice(&aml);
     dsdt
-}
-
-/// AML of one device, apart from the tree it belongs in.
-struct Encoded(Vec<u8>);
-
-impl Aml for Encoded {
-    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
-        sink.vec(&self.0);
-    }
-}
-
-fn encode(object: &dyn Aml) -> Encoded {
-    // Most objects are shorter: a guest's start waits for no second allocation.
-    let mut bytes = Vec::with_capacity(256);
-    object.to_aml_bytes(&mut bytes);
-    Encoded(bytes)
-}
-
-fn name(path: &str, value: &dyn Aml) -> Name {
-    Name::new(path.into(), value)
 }
 
 /// An edge-triggered, active-high interrupt of its own: what an irqfd without resampling delivers.

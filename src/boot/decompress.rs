@@ -9,7 +9,7 @@ pub const LARGEST: u64 = 1 << 30;
 /// Memory for a decoder's dictionary; `xz -9`, the largest preset, takes 65 MiB.
 const DICTIONARY: u64 = 256 << 20;
 /// Each block of an LZ4 legacy frame unpacks to at most this. (doc/lz4_Frame_format.md, "Legacy frame")
-const LZ4_BLOCK: usize = 8 << 20;
+pub(super) const LZ4_BLOCK: usize = 8 << 20;
 
 /// How a kernel is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn expand(payload: &[u8], limit: u64) -> Result<(Vec<u8>, &'static str)> {
             "it says that it unpacks to {size} bytes, more than the {limit} that it may"
         )));
     }
-    match unpack(packing, payload, size as usize) {
+    match run(packing, payload, size as usize) {
         Ok(kernel) if kernel.len() == size as usize => Ok((kernel, name)),
         Ok(kernel) => Err(refused(format_args!(
             "its {name} payload unpacks to {}{} bytes where it says {size}; fetch it again",
@@ -73,7 +73,7 @@ pub fn expand(payload: &[u8], limit: u64) -> Result<(Vec<u8>, &'static str)> {
     }
 }
 
-fn unpack(packing: Packing, payload: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
+fn run(packing: Packing, payload: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
     use liblzma::{bufread::XzDecoder, stream::Stream};
     let one_more = size as u64 + 1;
     match packing {
@@ -139,56 +139,10 @@ fn lz4_legacy(payload: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::boot::tests::pack;
     use proptest::prelude::*;
-    use std::io::Write;
-
-    /// Pack as the kernel's build does.
-    pub fn pack(name: &str, kernel: &[u8]) -> Vec<u8> {
-        let lzma = || liblzma::stream::LzmaOptions::new_preset(1).unwrap();
-        let mut payload = match name {
-            "gzip" => {
-                let mut gz = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-                gz.write_all(kernel).unwrap();
-                gz.finish().unwrap()
-            }
-            "xz" => {
-                let mut filters = liblzma::stream::Filters::new();
-                filters.x86().lzma2(&lzma());
-                let check = liblzma::stream::Check::Crc32;
-                let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
-                let mut out = Vec::new();
-                liblzma::bufread::XzEncoder::new_stream(kernel, stream)
-                    .read_to_end(&mut out)
-                    .unwrap();
-                out
-            }
-            "lzma" => {
-                let stream = liblzma::stream::Stream::new_lzma_encoder(&lzma()).unwrap();
-                let mut out = Vec::new();
-                liblzma::bufread::XzEncoder::new_stream(kernel, stream)
-                    .read_to_end(&mut out)
-                    .unwrap();
-                out
-            }
-            "zstd" => zstd::bulk::compress(kernel, 3).unwrap(),
-            "lz4" => {
-                let mut out = b"\x02\x21\x4c\x18".to_vec();
-                for block in kernel.chunks(LZ4_BLOCK) {
-                    let block = lz4_flex::block::compress(block);
-                    out.extend((block.len() as u32).to_le_bytes());
-                    out.extend(block);
-                }
-                out
-            }
-            other => other.as_bytes().to_vec(),
-        };
-        if name != "gzip" {
-            payload.extend((kernel.len() as u32).to_le_bytes()); // gzip ends with it already
-        }
-        payload
-    }
 
     const PACKINGS: [&str; 5] = ["gzip", "xz", "lzma", "zstd", "lz4"];
 

@@ -3,7 +3,7 @@ use crate::mem::layout::{CMDLINE, HIGH_RAM};
 use crate::plan::{BootPlan, Chipset, DeviceConfig, DeviceKind, PlanFd, Transport, VmConfig};
 use proptest::prelude::*;
 use source::{u32_at, u64_at};
-use std::io::Write;
+use std::io::{Read, Write};
 
 /// A machine with so many devices, in slots from 0 on.
 pub fn machine(cpus: u8, transport: Transport, devices: usize) -> VmConfig {
@@ -103,11 +103,53 @@ fn bzimage(payload: &[u8], init_size: u32) -> Vec<u8> {
 }
 
 fn small_bzimage() -> Vec<u8> {
-    bzimage(&decompress::tests::pack("gzip", &small_elf()), 1 << 20)
+    bzimage(&pack("gzip", &small_elf()), 1 << 20)
 }
 
 fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
     result.unwrap_err().message().to_owned()
+}
+
+/// Pack as the kernel's build does.
+pub fn pack(name: &str, kernel: &[u8]) -> Vec<u8> {
+    let lzma = || liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+    let mut payload = match name {
+        "gzip" => {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            gz.write_all(kernel).unwrap();
+            gz.finish().unwrap()
+        }
+        "xz" => {
+            let mut filters = liblzma::stream::Filters::new();
+            filters.x86().lzma2(&lzma());
+            let check = liblzma::stream::Check::Crc32;
+            let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
+            let mut out = Vec::new();
+            liblzma::bufread::XzEncoder::new_stream(kernel, stream).read_to_end(&mut out).unwrap();
+            out
+        }
+        "lzma" => {
+            let stream = liblzma::stream::Stream::new_lzma_encoder(&lzma()).unwrap();
+            let mut out = Vec::new();
+            liblzma::bufread::XzEncoder::new_stream(kernel, stream).read_to_end(&mut out).unwrap();
+            out
+        }
+        "zstd" => zstd::bulk::compress(kernel, 3).unwrap(),
+        "lz4" => {
+            let mut out = b"\x02\x21\x4c\x18".to_vec();
+            for block in kernel.chunks(decompress::LZ4_BLOCK) {
+                let block = lz4_flex::block::compress(block);
+                out.extend((block.len() as u32).to_le_bytes());
+                out.extend(block);
+            }
+            out
+        }
+        other => other.as_bytes().to_vec(),
+    };
+    if name != "gzip" {
+        payload.extend((kernel.len() as u32).to_le_bytes()); // gzip ends with it already
+    }
+    payload
 }
 
 /// What must be in RAM for [`small_elf`].
@@ -174,7 +216,7 @@ fn small_elf32() -> Vec<u8> {
 
 #[test]
 fn a_kernel_for_i386_is_entered_in_its_own_mode() {
-    let packed = bzimage(&decompress::tests::pack("xz", &small_elf32()), 1 << 20);
+    let packed = bzimage(&pack("xz", &small_elf32()), 1 << 20);
     let unpacked = unpack(&file(&packed)).unwrap();
     assert_eq!(unpacked.mode, Mode::Protected);
     let parsed = Elf::parse(Source::Bytes(&unpacked.elf)).unwrap();
@@ -311,9 +353,9 @@ fn an_old_or_low_bzimage_is_refused() {
         let said = message(unpack(&file(&image)));
         assert!(said.contains(why), "{said}");
     }
-    let said = message(unpack(&file(&bzimage(&decompress::tests::pack("xz", b"hello"), 1000))));
+    let said = message(unpack(&file(&bzimage(&pack("xz", b"hello"), 1000))));
     assert!(said.contains("not an ELF"), "{said}");
-    let packed = decompress::tests::pack("xz", &small_elf());
+    let packed = pack("xz", &small_elf());
     let said = message(unpack(&file(&bzimage(&packed, 1000))));
     assert!(said.contains("more than the 1000"), "{said}");
 }

@@ -1,7 +1,8 @@
 //! What registration makes of a kernel: an ELF file whose segments can be mapped.
 
+use super::entry::Mode;
 use super::source::{Source, refused};
-use super::{Mode, bzimage, decompress, elf, elf::Elf};
+use super::{bzimage, decompress, elf, elf::Elf};
 use crate::error::{Error, Result};
 use crate::mem::layout::PAGE;
 use memchr::memmem;

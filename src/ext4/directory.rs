@@ -2,8 +2,9 @@
 //! (Documentation/filesystems/ext4/directory.rst)
 
 use super::bytes::{le16, le32};
+use super::error::{Error, Result};
+use super::file_system::Ext4;
 use super::inode::Inode;
-use super::{Error, Ext4, Result};
 use std::ops::ControlFlow;
 
 /// Most blocks of a directory that are looked at: some millions of names.

@@ -2,7 +2,7 @@
 //! (fs/ext4/fast_commit.h in Linux tells the format, fast_commit.c how it is replayed)
 
 use super::bytes::{crc32c, le16, le32};
-use super::map::Run;
+use super::run::Run;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

@@ -1,8 +1,11 @@
 //! Inodes: what a file is, and how long. (Documentation/filesystems/ext4/inodes.rst)
 
 use super::bytes::{le16, le32};
-use super::{Error, Ext4, Result};
+use super::error::{Error, Result};
+use super::file_system::Ext4;
 
+/// What a node of an extent tree begins with.
+pub const EXTENT_MAGIC: u16 = 0xf30a;
 const EXTENTS: u32 = 0x8_0000;
 const ENCRYPTED: u32 = 0x800;
 const INLINE: u32 = 0x1000_0000;
@@ -85,13 +88,13 @@ impl Inode {
         let len = new.len().min(self.bytes.len());
         self.bytes[..len].copy_from_slice(&new[..len]);
         let inline = self.is_inline();
-        let has_tree = le16(&kept, 0) == super::map::EXTENT_MAGIC;
+        let has_tree = le16(&kept, 0) == EXTENT_MAGIC;
         if let (false, Some(map)) = (inline, self.bytes.get_mut(MAP)) {
             map.copy_from_slice(&kept);
             if le32(new, 32) & EXTENTS != 0 && !has_tree {
                 // An empty tree: four entries of room, none used.
                 map.fill(0);
-                map[..2].copy_from_slice(&super::map::EXTENT_MAGIC.to_le_bytes());
+                map[..2].copy_from_slice(&EXTENT_MAGIC.to_le_bytes());
                 map[4] = 4;
             }
         }

@@ -5,13 +5,13 @@
 //! (Documentation/filesystems/ext4/journal.rst; fs/jbd2/recovery.c in Linux tells what is replayed)
 
 use super::bytes::{be16, be32, crc32c};
-use super::map::Run;
-use super::{Error, Ext4, Result};
+use super::error::{Error, Result};
+use super::file_system::Ext4;
+use super::replayed::{MAGIC, Place, Replayed};
+use super::run::Run;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// What each block of the journal's own begins with.
-pub const MAGIC: u32 = 0xc03b_3998;
 const DESCRIPTOR: u32 = 1;
 const COMMIT: u32 = 2;
 const SUPERBLOCK_V1: u32 = 3;
@@ -35,26 +35,6 @@ const MAX_CHANGED: usize = 1 << 20;
 /// Blocks for fast commits: what a journal that does not say has, and at most.
 const FAST_BLOCKS: u64 = 256;
 const MAX_FAST: u64 = 16 << 10;
-
-/// Where a block is instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// A block of the file system, in its journal.
-    pub block: u64,
-    /// Its first four bytes are [`MAGIC`], and were put away.
-    pub escaped: bool,
-}
-
-/// What a journal says.
-#[derive(Debug, Default)]
-pub struct Replayed {
-    /// Blocks that count instead of those in their places.
-    pub blocks: BTreeMap<u64, Place>,
-    /// The number of the transaction that was not committed any more.
-    pub next: u32,
-    /// The blocks of the fast commits' area.
-    pub fast: Vec<Rc<[u8]>>,
-}
 
 /// Read the journal.
 ///

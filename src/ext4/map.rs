@@ -1,10 +1,13 @@
 //! Where a file's blocks are. (Documentation/filesystems/ext4/ifork.rst)
 
 use super::bytes::{le16, le32};
-use super::inode::Inode;
-use super::{Error, Ext4, PIECE, Result};
+use super::error::{Error, Result};
+use super::file_system::Ext4;
+use super::inode::{EXTENT_MAGIC, Inode};
+use super::run::Run;
 
-pub const EXTENT_MAGIC: u16 = 0xf30a;
+/// Bytes of a file that are read at once.
+const PIECE: u64 = 64 << 10;
 /// Most levels of an extent tree.
 const MAX_DEPTH: u16 = 5;
 /// Most blocks of a map that are read for one file.
@@ -13,17 +16,6 @@ const MAX_NODES: u32 = 32 << 10;
 const MAX_RUNS: usize = 1 << 18;
 /// Longer extents are allocated and not written yet: they read as zeros.
 const UNWRITTEN: u16 = 0x8000;
-
-/// Blocks of a file that lie side by side. What is in none is a hole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// The first, in the file.
-    pub logical: u64,
-    /// In the file system.
-    pub physical: u64,
-    /// How many.
-    pub len: u64,
-}
 
 /// What is being collected.
 struct Map {

@@ -6,69 +6,28 @@
 
 mod bytes;
 mod directory;
+mod error;
 mod fast_commit;
+mod file_system;
 mod inode;
 mod journal;
 mod map;
 mod path;
+mod replayed;
+mod run;
 mod superblock;
 #[cfg(test)]
 mod tests;
 
 pub use directory::Kind;
+pub use error::Error;
+pub use file_system::{Ext4, ReadAt};
 pub use path::Stat;
 
 use fast_commit::FastCommits;
-use journal::Replayed;
+use replayed::Replayed;
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io;
-use std::rc::Rc;
 use superblock::Superblock;
-
-/// What reads bytes from an offset of a file system.
-pub type ReadAt = dyn Fn(&mut [u8], u64) -> io::Result<()>;
-
-/// Blocks that are kept: inode tables and directories are read again and again.
-const KEPT: usize = 32;
-/// Bytes of a file that are read at once.
-const PIECE: u64 = 64 << 10;
-
-/// Why something can't be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// It is not there.
-    Absent,
-    /// It is there, but…
-    Unreadable(String),
-}
-
-impl Error {
-    fn new(why: impl Into<String>) -> Self {
-        Self::Unreadable(why.into())
-    }
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Absent => f.write_str("it is not there"),
-            Self::Unreadable(why) => f.write_str(why),
-        }
-    }
-}
-
-type Result<T> = std::result::Result<T, Error>;
-
-/// A file system.
-pub struct Ext4 {
-    read: Box<ReadAt>,
-    superblock: Superblock,
-    replayed: Replayed,
-    fast: FastCommits,
-    unreplayed: Option<String>,
-    kept: RefCell<VecDeque<(u64, Rc<[u8]>)>>,
-}
 
 impl Ext4 {
     /// Open the file system whose bytes `read` reads.
@@ -117,70 +76,5 @@ impl Ext4 {
         }
         self.fast = FastCommits::parse(&self.replayed.fast, self.replayed.next);
         self.replayed.fast = Vec::new();
-    }
-
-    /// Why the journal of a file system that was not unmounted could not be replayed: what is read is as it was
-    /// written last, in whatever order.
-    pub fn unreplayed(&self) -> Option<&str> {
-        self.unreplayed.as_deref()
-    }
-
-    /// Its UUID, as text.
-    pub fn uuid(&self) -> String {
-        self.superblock.uuid()
-    }
-
-    /// Its label; empty if it has none.
-    pub fn label(&self) -> &str {
-        &self.superblock.label
-    }
-
-    fn block_size(&self) -> u64 {
-        self.superblock.block_size
-    }
-
-    /// A whole block.
-    fn block(&self, number: u64) -> Result<Rc<[u8]>> {
-        let mut kept = self.kept.borrow_mut();
-        if let Some(at) = kept.iter().position(|(n, _)| *n == number)
-            && let Some(found) = kept.remove(at)
-        {
-            kept.push_front(found.clone());
-            return Ok(found.1);
-        }
-        let mut bytes = vec![0; self.block_size() as usize];
-        self.read_blocks(number, &mut bytes)?;
-        let bytes: Rc<[u8]> = bytes.into();
-        kept.truncate(KEPT - 1);
-        kept.push_front((number, Rc::clone(&bytes)));
-        Ok(bytes)
-    }
-
-    /// Fill `bytes` from block `first` on, whatever place the journal says it is in.
-    fn read_blocks(&self, first: u64, bytes: &mut [u8]) -> Result<()> {
-        let size = self.block_size();
-        let beyond = || Error::new("a block lies beyond the end of the file system");
-        let count = (bytes.len() as u64).div_ceil(size);
-        let end = first.checked_add(count).filter(|end| *end <= self.superblock.blocks);
-        let end = end.ok_or_else(beyond)?;
-        let read = |bytes: &mut [u8], block: u64| {
-            let at = block.checked_mul(size).ok_or_else(beyond)?;
-            (self.read)(bytes, at).map_err(|why| Error::new(why.to_string()))
-        };
-        if self.replayed.blocks.range(first..end).next().is_none() {
-            return read(bytes, first);
-        }
-        for (number, bytes) in (first..).zip(bytes.chunks_mut(size as usize)) {
-            match self.replayed.blocks.get(&number) {
-                None => read(bytes, number)?,
-                Some(place) => {
-                    read(bytes, place.block)?;
-                    if let (true, Some(magic)) = (place.escaped, bytes.get_mut(..4)) {
-                        magic.copy_from_slice(&journal::MAGIC.to_be_bytes());
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 }

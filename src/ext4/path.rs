@@ -1,8 +1,9 @@
 //! Files by their paths.
 
 use super::directory::Kind;
+use super::error::{Error, Result};
+use super::file_system::Ext4;
 use super::inode::Inode;
-use super::{Error, Ext4, Result};
 use std::ops::ControlFlow;
 
 /// The root directory's inode.

@@ -156,7 +156,7 @@ fn unclean(dir: &Path, options: &[&str], journal: &str) -> Unclean {
     std::fs::write(&changed, &before).unwrap();
     let mut magic = pattern(9000, 3);
     for at in (0..magic.len()).step_by(size) {
-        magic[at..at + 4].copy_from_slice(&super::journal::MAGIC.to_be_bytes());
+        magic[at..at + 4].copy_from_slice(&super::replayed::MAGIC.to_be_bytes());
     }
     std::fs::write(path("magic"), &magic).unwrap();
     std::fs::write(path("new"), b"new").unwrap();
@@ -383,7 +383,7 @@ fn ranges_are_cut_and_put_in_their_places() {
         super::fast_commit::FastCommits::parse(&[bytes.into()], 5)
     };
     let le = u32::to_le_bytes;
-    let run = |logical, physical, len| super::map::Run { logical, physical, len };
+    let run = |logical, physical, len| super::run::Run { logical, physical, len };
     let del = |logical, len| tag(2, &[&le(7), &le(logical), &le(len)]);
     let add = |logical, len: u16, physical| {
         tag(1, &[&le(7), &le(logical), &len.to_le_bytes(), &[0; 2], &le(physical)])

@@ -3,8 +3,8 @@
 
 use super::bls;
 use super::devices::{By, Files, Probe};
-use super::grubcfg::{Run, Scope, place};
 use super::menu::Entry;
+use super::scope::{Outside, Scope, place};
 use super::script::Variables;
 use crate::ext4::Kind;
 
@@ -60,7 +60,7 @@ const OTHERS: &[(&[&str], &str)] = &[
 
 /// Execute one. `None` if it is none of these, otherwise whether it did what it should.
 pub(super) fn plain(
-    run: &Run<'_>,
+    outside: &Outside<'_>,
     name: &str,
     arguments: &[String],
     scope: &mut Scope,
@@ -81,16 +81,16 @@ pub(super) fn plain(
             true
         }
         "increment" | "decrement" => count(first, if name == "increment" { 1 } else { -1 }, scope),
-        "load_env" => load_env(run, arguments, scope),
-        "save_env" => save_env(run, arguments, scope),
+        "load_env" => load_env(outside, arguments, scope),
+        "save_env" => save_env(outside, arguments, scope),
         "search" | "search.file" | "search.fs_uuid" | "search.fs_label" => {
-            search(run.files, name, arguments, scope)
+            search(outside.files, name, arguments, scope)
         }
-        "probe" => probe(run.files, arguments, scope),
+        "probe" => probe(outside.files, arguments, scope),
         // A font or a picture that is not there is none.
-        "loadfont" | "background_image" => exists(run.files, first, scope),
-        "linux" | "linux16" | "linuxefi" => linux(run.files, arguments, scope),
-        "initrd" | "initrd16" | "initrdefi" => initrd(run.files, arguments, scope),
+        "loadfont" | "background_image" => exists(outside.files, first, scope),
+        "linux" | "linux16" | "linuxefi" => linux(outside.files, arguments, scope),
+        "initrd" | "initrd16" | "initrdefi" => initrd(outside.files, arguments, scope),
         name => {
             let (_, why) = OTHERS.iter().find(|(names, _)| names.contains(&name))?;
             scope.entry.other = Some((*why).to_owned());
@@ -183,25 +183,29 @@ fn options<'a>(arguments: &'a [String], valued: &[&str]) -> Options<'a> {
 }
 
 /// The path of the environment block, of this option if it is given.
-fn block_of(run: &Run<'_>, found: &[(&str, Option<&str>)], scope: &Scope) -> (String, String) {
+fn block_of(
+    outside: &Outside<'_>,
+    found: &[(&str, Option<&str>)],
+    scope: &Scope,
+) -> (String, String) {
     let file = found.iter().rfind(|(name, _)| matches!(*name, "-f" | "--file"));
     match file.and_then(|(_, path)| *path) {
         Some(path) => {
             let (device, path) = scope.locate(path);
             (device, path.to_owned())
         }
-        None => run.environment_file.clone(),
+        None => outside.environment_file.clone(),
     }
 }
 
-fn load_env(run: &Run<'_>, arguments: &[String], scope: &mut Scope) -> bool {
+fn load_env(outside: &Outside<'_>, arguments: &[String], scope: &mut Scope) -> bool {
     let (found, names) = options(arguments, &["-f", "--file"]);
-    let file = block_of(run, &found, scope);
+    let file = block_of(outside, &found, scope);
     let read;
-    let variables = if file == run.environment_file {
-        run.environment
+    let variables = if file == outside.environment_file {
+        outside.environment
     } else {
-        let text = run.files.read(&file.0, &file.1);
+        let text = outside.files.read(&file.0, &file.1);
         let Some(parsed) = text.and_then(|text| environment(&text)) else { return false };
         read = parsed;
         &read
@@ -233,11 +237,11 @@ pub fn environment(text: &str) -> Option<Variables> {
 }
 
 /// What is saved into the block beside the menu is remembered; another is the guest's alone.
-fn save_env(run: &Run<'_>, arguments: &[String], scope: &mut Scope) -> bool {
+fn save_env(outside: &Outside<'_>, arguments: &[String], scope: &mut Scope) -> bool {
     let (found, names) = options(arguments, &["-f", "--file"]);
-    let (device, path) = block_of(run, &found, scope);
-    let there = run.files.stat(&device, &path).is_some();
-    if there && (device, path) == run.environment_file {
+    let (device, path) = block_of(outside, &found, scope);
+    let there = outside.files.stat(&device, &path).is_some();
+    if there && (device, path) == outside.environment_file {
         for name in names {
             if let Some(value) = scope.variables.get(name) {
                 scope.saves.insert(name.to_owned(), value.clone());

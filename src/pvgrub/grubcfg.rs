@@ -7,17 +7,13 @@
 use super::commands;
 pub use super::devices::{By, Files, Probe};
 use super::grubtest;
-use super::menu::{Entry, MAX_ENTRIES, Menu, device, split_device};
+use super::menu::{Entry, MAX_ENTRIES, Menu, device};
+use super::scope::{Body, Item, MAX_VARIABLES, Outside, Scope};
 use super::script::{Block, Script, Statement, Values, Variables, Word};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Most statements that are executed.
 const MAX_STEPS: u32 = 200_000;
-/// Most bytes that a variable may hold, and all of them; a script could double one with each line.
-const MAX_VALUE: usize = 64 << 10;
-const MAX_VALUES: usize = 1 << 20;
-/// Variables at most.
-const MAX_VARIABLES: usize = 1000;
 /// Commands within commands at most: blocks, functions, files.
 const MAX_DEPTH: u32 = 100;
 /// Files that are read at most.
@@ -45,9 +41,11 @@ pub struct Parsed {
 /// Execute the script `text`.
 pub fn parse(text: &str, start: &Start<'_>, files: &dyn Files) -> Parsed {
     let mut run = Run {
-        environment: start.environment,
-        environment_file: (start.device.to_owned(), format!("{}/grubenv", start.directory)),
-        files,
+        outside: Outside {
+            environment: start.environment,
+            environment_file: (start.device.to_owned(), format!("{}/grubenv", start.directory)),
+            files,
+        },
         functions: BTreeMap::new(),
         problems: Vec::new(),
         steps: MAX_STEPS,
@@ -107,92 +105,8 @@ pub(super) enum Stop {
     TooMuch,
 }
 
-/// An entry that was not executed yet.
-#[derive(Clone, Debug)]
-struct Item {
-    title: String,
-    id: Option<String>,
-    submenu: bool,
-    /// `$1` and so on: the title, and what follows it.
-    arguments: Vec<String>,
-    body: Body,
-}
-
-#[derive(Clone, Debug)]
-enum Body {
-    Script(Block),
-    /// It is known already: a Boot Loader Specification entry.
-    Entry(Box<Entry>),
-}
-
-/// Variables, and what was made with them: GRUB's environment context.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Scope {
-    pub variables: Variables,
-    pub exported: BTreeSet<String>,
-    pub arguments: Vec<String>,
-    /// The last command did what it should.
-    pub status: bool,
-    /// The last command is none: GRUB says so, and takes it for done, negated or not.
-    pub unknown: bool,
-    /// What was loaded.
-    pub entry: Entry,
-    /// Variables that are to be saved.
-    pub saves: BTreeMap<String, String>,
-    items: Vec<Item>,
-}
-
-impl Scope {
-    /// What a submenu, or another configuration file, sees of it.
-    fn nested(&self) -> Self {
-        let exported = self.variables.iter().filter(|(name, _)| self.exported.contains(*name));
-        Self {
-            variables: exported.map(|(n, v)| (n.clone(), v.clone())).collect(),
-            exported: self.exported.clone(),
-            status: true,
-            ..Self::default()
-        }
-    }
-
-    /// Set a variable, if there is room for it.
-    pub fn put(&mut self, name: &str, value: String) {
-        let old = self.variables.get(name).map(String::len);
-        let all: usize = self.variables.values().map(String::len).sum();
-        let room = (old.is_some() || self.variables.len() < MAX_VARIABLES)
-            && value.len() <= MAX_VALUE
-            && all - old.unwrap_or(0) + value.len() <= MAX_VALUES;
-        if room {
-            self.variables.insert(name.to_owned(), value);
-        }
-    }
-
-    /// A variable's value; empty if it is not set.
-    pub fn get(&self, name: &str) -> &str {
-        self.variables.get(name).map_or("", String::as_str)
-    }
-
-    /// `NAME=VALUE`
-    fn assign(&mut self, word: &str) -> bool {
-        let Some((name, value)) = word.split_once('=') else { return false };
-        self.put(name, value.to_owned());
-        true
-    }
-
-    /// The device and the path that a path means.
-    pub fn locate<'p>(&self, path: &'p str) -> (String, &'p str) {
-        match path.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
-            Some((name, rest)) if !name.is_empty() => (name.to_owned(), rest),
-            Some((_, rest)) => (self.get("root").to_owned(), rest),
-            None => (self.get("root").to_owned(), path),
-        }
-    }
-}
-
-pub(super) struct Run<'a> {
-    pub environment: &'a Variables,
-    /// The device and the path of the file that it is in.
-    pub environment_file: (String, String),
-    pub files: &'a dyn Files,
+struct Run<'a> {
+    outside: Outside<'a>,
     functions: BTreeMap<String, Block>,
     problems: Vec<String>,
     steps: u32,
@@ -386,7 +300,7 @@ impl Run<'_> {
             "[" | "test" => {
                 let exists = |path: &str| {
                     let (device, path) = scope.locate(path);
-                    self.files.stat(&device, path)
+                    self.outside.files.stat(&device, path)
                 };
                 scope.status = grubtest::holds(name, arguments, &exists);
             }
@@ -409,7 +323,7 @@ impl Run<'_> {
             "shift" => drop(scope.arguments.drain(..scope.arguments.len().min(number() as usize))),
             "setparams" => scope.arguments = arguments.to_vec(),
             "blscfg" => {
-                let found = commands::blscfg(self.files, arguments, scope);
+                let found = commands::blscfg(self.outside.files, arguments, scope);
                 scope.items.extend(found.into_iter().map(|entry| Item {
                     title: String::new(),
                     id: None,
@@ -419,7 +333,7 @@ impl Run<'_> {
                 }));
                 scope.status = true;
             }
-            _ => match commands::plain(self, name, arguments, scope) {
+            _ => match commands::plain(&self.outside, name, arguments, scope) {
                 Some(status) => scope.status = status,
                 None => match self.functions.get(name).cloned() {
                     Some(body) => return self.call(&body, arguments, scope),
@@ -458,7 +372,7 @@ impl Run<'_> {
     fn file(&mut self, path: &str, scope: &Scope) -> Option<String> {
         self.read += 1;
         let (device, path) = scope.locate(path);
-        if self.read > MAX_FILES { None } else { self.files.read(&device, path) }
+        if self.read > MAX_FILES { None } else { self.outside.files.read(&device, path) }
     }
 
     /// Execute another file as if it stood here.
@@ -566,12 +480,6 @@ fn item(command: &str, arguments: &[String], block: Option<&Block>, scope: &mut 
         body: Body::Script(Block::clone(body)),
     });
     true
-}
-
-/// The place that a path of an entry means, and the path there.
-pub(super) fn place(path: &str, scope: &Scope) -> (super::menu::Place, String) {
-    let (place, path) = split_device(path, 1);
-    (place.unwrap_or_else(|| device(scope.get("root"), 1)), path.to_owned())
 }
 
 #[cfg(test)]

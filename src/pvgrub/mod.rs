@@ -22,6 +22,7 @@ pub mod legacy;
 pub mod load;
 pub mod menu;
 mod process;
+mod scope;
 pub mod script;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The tables of a machine with a PCI bus. (PCI Firmware 3.3, 4.1 and 4.6)
 
-use super::{Encoded, OEM, REVISION, TABLE, encode, name};
+use super::aml::{Encoded, OEM, REVISION, TABLE, encode, name};
 use crate::mem::layout::{
     PCI_CONFIG_LEN, PCI_CONFIG_PORT, PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END,
 };
