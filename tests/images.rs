@@ -400,6 +400,12 @@ fn secrets_are_named_before_an_image_is_public() {
         store.ok(&["image", "import", path.to_str().unwrap(), "--name", name, "--format", "raw"]);
         let shared = store.spore(&["image", "share", name, "--add", "all"]);
         let err = String::from_utf8_lossy(&shared.stderr).into_owned();
+        // Nobody is there to be asked.
+        assert_eq!(shared.status.code(), Some(1), "{err}");
+        assert!(err.contains("files in it look like secrets") && err.contains("--yes"), "{err}");
+        assert!(!store.ok(&["image", "show", name, "-o", "json"]).contains("\"Public\": true"));
+        let shared = store.spore(&["image", "share", name, "--add", "all", "--yes"]);
+        let err = String::from_utf8_lossy(&shared.stderr).into_owned();
         assert!(shared.status.success(), "{err}");
         for secret in ["/etc/ssh/ssh_host_rsa_key", "/root/.aws/credentials", "/srv/app/.env"] {
             assert_eq!(err.matches(secret).count(), 1, "{name}: {secret}: {err}");
@@ -448,7 +454,8 @@ fn secrets_are_found_in_file_systems_that_were_not_unmounted() {
         let shared = store.spore(&["image", "share", name, "--add", "all"]);
         let err = String::from_utf8_lossy(&shared.stderr).into_owned();
         assert!(err.contains("/etc/ssh/ssh_host_rsa_key"), "{name}: {err}");
-        assert_eq!(shared.status.success(), name == "unclean", "{name}: {err}");
+        assert_eq!(err.contains("looks like a secret; "), name == "unclean", "{name}: {err}");
+        assert!(!shared.status.success(), "{name}: {err}");
         assert_eq!(err.contains("its journal has features"), name == "torn", "{name}: {err}");
     }
 }

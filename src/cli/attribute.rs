@@ -152,7 +152,8 @@ fn share_image(store: &Store, image: &Image, change: &Change, yes: bool) -> Resu
     permission::change(store, &image.image_id, change)
 }
 
-/// Name what looks like a secret before everybody can read it; on a terminal, ask.
+/// Names what looks like a secret before everybody can read it. Asks on a terminal; elsewhere only `--yes` makes such an
+/// image public.
 fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
     let (mut found, mut unknown) = (Vec::new(), None);
     for id in image.snapshots() {
@@ -179,7 +180,15 @@ fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
             let why = format!("{why}; --yes makes the image public all the same");
             return Err(Error::refused(Code::OperationNotPermitted, why));
         }
-        None if found.is_empty() || !terminal => return Ok(()),
+        None if found.is_empty() => return Ok(()),
+        None if !terminal => {
+            let why = match found.len() {
+                1 => "a file in it looks like a secret".to_owned(),
+                many => format!("{many} files in it look like secrets"),
+            };
+            let why = format!("{why}; remove them, or --yes makes the image public all the same");
+            return Err(Error::refused(Code::OperationNotPermitted, why));
+        }
         None => {}
     }
     eprint!("Make '{}' public all the same? [y/N] ", image.name);
