@@ -4,7 +4,7 @@ pub mod boots;
 pub mod usage;
 
 use crate::action::{ModifyInstance, RunInstances, Until};
-use crate::error::{Error, Kind, OrFail, Result};
+use crate::error::{Code, Error, Kind, OrFail, Result};
 use crate::id::ReservationId;
 use crate::image::{attribute, catalog, product};
 use crate::import::cancel;
@@ -225,6 +225,27 @@ pub fn stop(
 /// Hibernate instances: their machines go on from where they are when they are started.
 pub fn hibernate(dirs: &[InstanceDir]) -> Vec<Result<Change>> {
     parallel(dirs, hibernate::hibernate)
+}
+
+/// Looks whether the host has the memory of the stopped ones of these instances, which are about to be started. If it has
+/// not, that is a warning, or with `strict` the error `InsufficientInstanceCapacity`.
+///
+/// # Errors
+/// As said; the host can't be looked at.
+pub fn check_memory(store: &Store, dirs: &[InstanceDir], strict: bool) -> Result<()> {
+    let stopped = |r: &Record| r.instance.state == State::Stopped;
+    // What can't be read is told when it is started.
+    let records = dirs.iter().filter_map(|dir| record(dir).ok()).filter(stopped);
+    let new = records.map(|r| r.instance.spore.memory).fold(0u64, u64::saturating_add);
+    match launch::too_large(new, host(store)?) {
+        Some(why) if strict => Err(Error::refused(Code::InsufficientInstanceCapacity, why)
+            .remedy("stop others first, or start without --no-overcommit")),
+        Some(why) => {
+            eprintln!("spore: warning: {why} (--no-overcommit refuses this)");
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Start stopped instances; `entry` is that of their boot menus. Hibernated ones go on, unless `cold`.

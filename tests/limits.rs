@@ -249,3 +249,30 @@ fn no_process_that_stays_keeps_the_directory_busy_that_it_was_started_from() {
     });
     assert_eq!(stays.collect::<Vec<_>>(), []);
 }
+
+/// What is started counts as what is launched.
+#[test]
+fn a_start_looks_at_the_memory_that_is_left() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    let memory = format!("-m{}M", total / 1024 * 6 / 10);
+    let mut run = WAITS.to_vec();
+    run.splice(3..5, [&*memory]);
+    let ids: Vec<String> = (0..2).map(|_| store.ok(&run).trim().to_owned()).collect();
+    store.ok(&["stop", "--force", &ids[0], &ids[1]]);
+    let refused = store.spore(&["start", "--no-overcommit", &ids[0], &ids[1]]);
+    let said = stderr(&refused);
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("InsufficientInstanceCapacity"), "{said}");
+    let one = store.spore(&["start", "--no-overcommit", &ids[0]]);
+    assert!(one.status.success() && one.stderr.is_empty(), "{}", stderr(&one));
+    let warned = store.spore(&["start", &ids[1]]);
+    assert!(warned.status.success(), "{}", stderr(&warned));
+    assert!(stderr(&warned).contains("--no-overcommit refuses"), "{}", stderr(&warned));
+    store.ok(&["terminate", &ids[0], &ids[1]]);
+}

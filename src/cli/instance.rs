@@ -198,6 +198,7 @@ pub fn stop(store: &Store, output: Output, args: &Stop) -> Result<ExitCode> {
 /// `start`.
 pub fn start(store: &Store, output: Output, args: &Start) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
+    service::check_memory(store, &dirs, args.no_overcommit)?;
     let started = service::start(&dirs, !args.no_wait, args.boot_entry.as_deref(), args.cold);
     print_changes(output, "StartingInstances", started)
 }

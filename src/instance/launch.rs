@@ -427,13 +427,18 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
 /// What to say of a launch with which instances have more memory than the host: idle clones share what they have of
 /// their image, so it may well do.
 pub fn overcommitted(plans: &[LaunchPlan], host: Host) -> Option<String> {
+    let why = too_large(plans.iter().map(|plan| plan.memory).sum(), host)?;
+    Some(format!("{why} (--no-overcommit refuses this)"))
+}
+
+/// Why `new` bytes of memory more are more than the host has, if they are.
+pub fn too_large(new: u64, host: Host) -> Option<String> {
     let mib = |bytes: u64| bytes >> 20;
-    let new: u64 = plans.iter().map(|plan| plan.memory).sum();
     let all = host.taken.saturating_add(new);
     (all > host.memory).then(|| {
         format!(
             "all instances together may use {} MiB of memory, and this host has {} MiB; guests that use theirs will be \
-             slow or killed (--no-overcommit refuses this)",
+             slow or killed",
             mib(all),
             mib(host.memory)
         )
