@@ -58,6 +58,23 @@ pub fn one_allocation_arena() {
     };
 }
 
+/// Bytes of a stack below the caller that [`forget_stack`] gives back. Every thread of a VMM has more left at that point.
+const DEEPEST: usize = 64 << 10;
+
+/// Gives the pages of the calling thread's stack back that lie below its caller: starting and compiling a filter goes
+/// deeper than the thread ever goes again. Call it from a thread that has [`DEEPEST`] bytes of its stack left.
+#[inline(never)]
+pub fn forget_stack() {
+    let page = 4096;
+    let here = 0u8;
+    // This function's own frame, and what calls into the C library from it, fits into the two pages that stay.
+    let end = (&raw const here).addr() / page * page - page;
+    // SAFETY: the range is below this frame and its callee's in the thread's own stack, where nothing is kept: a stack grows
+    // down, and each page comes back as zeros when it is used again. Where the main thread's stack has not grown as far,
+    // the call ends with ENOMEM at the gap that the kernel keeps below it. (madvise(2), mmap_min_addr's stack_guard_gap)
+    unsafe { libc::madvise((end - DEEPEST) as *mut libc::c_void, DEEPEST, libc::MADV_DONTNEED) };
+}
+
 /// Unmap the program's code; what runs on comes back from the page cache by itself. The kernel maps around
 /// every fault, so that after its start a process has nearly the whole program mapped, of which it will
 /// use a tenth.
@@ -77,4 +94,51 @@ pub fn forget_code() {
     // SAFETY: the range is the program's headers and code, mapped privately from its file, read-only and
     // never written (relocations touch data only): dropped pages come back as they were. (madvise(2))
     unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resident bytes of the mapping that `address` is in.
+    fn resident(address: usize) -> usize {
+        let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut within = false;
+        for line in text.lines() {
+            let hex = |text: &str| usize::from_str_radix(text, 16).ok();
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((start, end)) = range.and_then(|(a, b)| Some((hex(a)?, hex(b)?))) {
+                within = (start..end).contains(&address);
+            } else if let (true, Some(rest)) = (within, line.strip_prefix("Rss:")) {
+                let kib: usize = rest.trim().trim_end_matches(" kB").parse().unwrap();
+                return kib << 10;
+            }
+        }
+        panic!("{address:x} is in no mapping");
+    }
+
+    #[inline(never)]
+    fn go_deep() -> u8 {
+        let deep = std::hint::black_box([1u8; 48 << 10]);
+        deep[std::hint::black_box(7)]
+    }
+
+    #[test]
+    fn what_a_stack_no_longer_needs_is_given_back() {
+        let work = || {
+            let kept = std::hint::black_box([7u8; 64]);
+            go_deep();
+            let address = kept.as_ptr().addr();
+            let before = resident(address);
+            go_deep();
+            forget_stack();
+            let after = resident(address);
+            assert!(kept.iter().all(|byte| *byte == 7));
+            (before, after)
+        };
+        // Large, so that reading smaps itself is little of it.
+        let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap();
+        let (before, after) = thread.join().unwrap();
+        assert!(after + (24 << 10) <= before, "{before} {after}");
+    }
 }

@@ -3,6 +3,7 @@
 
 use crate::error::{OrFail, Result};
 use crate::plan::Transport;
+use crate::sys::footprint;
 use crate::sys::seccomp::Allow::{self, Call, Ioctl, Is, Without};
 use crate::sys::seccomp::{self, Filter};
 use crate::virtio::device::DeviceKind;
@@ -298,7 +299,10 @@ impl Filters {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine(&self, role: Role) -> Result<()> {
-        Filter::compile(&self.list(role))?.apply()
+        let filter = Filter::compile(&self.list(role))?;
+        // Nothing that the thread does from now on goes as deep.
+        footprint::forget_stack();
+        filter.apply()
     }
 }
 
