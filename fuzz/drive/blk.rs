@@ -28,8 +28,8 @@ pub fn drive(data: &[u8]) {
     let disk: Arc<dyn Disk> = sporevm::block::open(vec![(file, DiskFormat::Raw)], head[3] & 0x80 != 0).unwrap();
     let volume = "vol-0123456789abcdef0".parse().unwrap();
     let notices = Notices::new(Arc::new(|_: &str| {}));
-    let (_blk, mut handlers) = Blk::create(&volume, &disk, Engine::Sync, 1, Default::default(), notices).unwrap();
-    let handler = &mut handlers[0];
+    let (_blk, mut services) = Blk::create(&volume, &disk, Engine::Sync, 1, Default::default(), notices).unwrap();
+    let handler = &mut services[0].handler;
     let features = u64::from(u32::from_le_bytes(head.try_into().unwrap()));
     handler.start(features, Default::default());
     let (avail, used) = (BASE + 0x100, BASE + 0x200);
@@ -38,12 +38,12 @@ pub fn drive(data: &[u8]) {
     for _ in 0..SIZE {
         let Ok(Some(chain)) = queue.pop() else { break };
         let (head, writable) = (chain.head(), chain.writable_len());
-        match handler.handle(chain) {
+        match handler.handle(0, chain) {
             Outcome::Done(len) => {
                 assert!(len <= writable, "{len} of {writable} bytes written");
                 let _ = queue.push_used(head, len);
             }
-            Outcome::Deferred => {}
+            Outcome::Deferred | Outcome::NotNow => {}
             Outcome::Stop(why) => {
                 assert!(!why.is_empty());
                 break;
@@ -51,8 +51,8 @@ pub fn drive(data: &[u8]) {
         }
     }
     while handler.in_flight() > 0 {
-        handler.kick().unwrap();
-        handler.completions(&mut |head, len| {
+        handler.submit_batch().unwrap();
+        handler.completions(&mut |_, head, len| {
             assert!(head < SIZE);
             let _ = queue.push_used(head, len);
         });

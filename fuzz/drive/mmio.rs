@@ -5,7 +5,7 @@ use sporevm::virtio::Notices;
 use sporevm::virtio::rng::Rng;
 use sporevm::virtio::transport::Transport;
 use sporevm::virtio::transport::mmio::MmioTransport;
-use sporevm::virtio::worker::ThreadStart;
+use sporevm::virtio::device::ThreadStart;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -15,11 +15,11 @@ const ACCESS: usize = 7;
 /// Do the accesses; the device is as new after a reset.
 pub fn drive(data: &[u8]) {
     let ram = super::shared_ram();
-    let (device, handlers) = Rng::create();
+    let (device, services) = Rng::create();
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
     let on_start: ThreadStart = Arc::new(|_| Ok(()));
     let notices = Notices::new(Arc::new(|_: &str| {}));
-    let mmio = MmioTransport::new(device, handlers, ram.clone(), irq, notices, &on_start).unwrap();
+    let mmio = MmioTransport::new(device, services, ram.clone(), irq, notices, &on_start).unwrap();
     for access in data.chunks_exact(ACCESS) {
         let offset = u64::from(u16::from_le_bytes([access[0], access[1]]) & 0xfff);
         let len = 1 << (access[2] & 3);

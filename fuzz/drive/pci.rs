@@ -9,7 +9,7 @@ use sporevm::virtio::Notices;
 use sporevm::virtio::rng::Rng;
 use sporevm::virtio::transport::Transport;
 use sporevm::virtio::transport::pci::{Message, PciHost, PciTransport, Wire, vectors};
-use sporevm::virtio::worker::ThreadStart;
+use sporevm::virtio::device::ThreadStart;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -55,7 +55,7 @@ impl PowerSink for NoPower {
 /// Do the accesses; the function is as new after a reset.
 pub fn drive(data: &[u8]) {
     let ram = memory().lock().unwrap();
-    let (device, handlers) = Rng::create();
+    let (device, services) = Rng::create();
     let wire = |gsi| Wire { irq: EventFd::new(EFD_NONBLOCK).unwrap(), gsi };
     let wires = (24..).take(vectors(&*device)).map(wire).collect();
     let host = Arc::new(Host::default());
@@ -63,7 +63,7 @@ pub fn drive(data: &[u8]) {
     let ends = (wires, host.clone() as Arc<dyn PciHost>);
     let base = PCI_WINDOW as u32;
     let on_start: ThreadStart = Arc::new(|_| Ok(()));
-    let function = PciTransport::new(device, handlers, ram.clone(), base, ends, notices, &on_start);
+    let function = PciTransport::new(device, services, ram.clone(), base, ends, notices, &on_start);
     let function = function.unwrap();
     let root = PciRoot::new([(0, function.clone() as _)]).unwrap();
     let ports = ConfigPorts::new(root.clone(), ResetControl(Arc::new(NoPower)));

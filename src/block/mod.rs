@@ -30,6 +30,7 @@ mod swap;
 mod swap_tests;
 
 use crate::sys::iobuf::IoBuf;
+use crate::sys::seccomp::Allow::{self, Call};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -40,6 +41,18 @@ pub use import::{ImportSource, import_source};
 pub use layer::Content;
 pub use reader::{Extent, Reader};
 pub use swap::{Swap, swap_all};
+
+/// System calls of each thread that works on a disk's files.
+pub const CALLS: &[Allow] = &[
+    Call(libc::SYS_preadv),      // data, engine sync
+    Call(libc::SYS_pwritev),     // data
+    Call(libc::SYS_pread64),     // metadata
+    Call(libc::SYS_pwrite64),    // data in one piece, metadata
+    Call(libc::SYS_fdatasync),   // flush
+    Call(libc::SYS_fallocate),   // discard, write-zeroes
+    Call(libc::SYS_ftruncate),   // an overlay grows
+    Call(libc::SYS_sched_yield), // std's channel to the committing thread, when two meet there
+];
 
 /// What a new thread does first: the place to put it into its sandbox. It ends at once if that fails.
 pub type Begin = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;

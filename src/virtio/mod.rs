@@ -1,19 +1,27 @@
 //! virtio devices and their transports (VIRTIO 1.2).
 //!
 //! A [`device::Device`] is what the guest sees apart from any bus: kind, features, queue sizes,
-//! configuration. Beside it stands one [`device::QueueHandler`] per virtqueue, which a
+//! configuration. Beside it stand its [`device::Service`]s, each of which a
 //! [`worker::Worker`] thread owns and feeds with the one drain loop. Features, status, queues and
 //! interrupts belong to the [`transport`].
 
 pub mod blk;
 pub mod bucket;
 pub mod chain;
+pub mod command;
 pub mod device;
 pub mod queue;
+mod queue_thread;
 pub mod rng;
 pub mod transport;
 pub mod worker;
 
+#[cfg(test)]
+mod conformance_tests;
+#[cfg(test)]
+mod receive;
+#[cfg(test)]
+mod receive_tests;
 #[cfg(test)]
 mod testing;
 

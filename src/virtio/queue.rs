@@ -140,6 +140,12 @@ impl SplitQueue {
         Ok(Some(chain))
     }
 
+    /// Puts the chain that was popped last back, as if it had not been.
+    pub fn put_back(&mut self) {
+        self.state.next_avail = self.state.next_avail.wrapping_sub(1);
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
     /// Is a chain waiting? Reads the index again when those seen before are used up.
     fn available(&mut self) -> Result<bool, Malformed> {
         if self.avail_seen == self.state.next_avail {

@@ -1,16 +1,27 @@
 //! The entropy device. (VIRTIO 1.2, 5.4)
 
 use crate::error::Result;
+use crate::sys::seccomp::Allow;
 use crate::virtio::bucket::Bucket;
 use crate::virtio::chain::Chain;
-use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers, Outcome, QueueHandler};
-use crate::virtio::worker::Cease;
+use crate::virtio::device::{
+    Cease, Device, DeviceState, DeviceType, Outcome, QueueHandler, Service, Services,
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most bytes one request gets; the driver is told how many it got and asks again. (5.4.6.1)
 const MAX_BYTES: u32 = 64 << 10;
+/// Its row.
+pub static TYPE: DeviceType = DeviceType {
+    id: 4,
+    pci_class: 0xff_0000, // fits in no class
+    thread: "virtio-rng",
+    calls: &[&[
+        Allow::Call(libc::SYS_getrandom), // what the guest gets
+    ]],
+};
 /// Version of the saved state, which is nothing.
 const STATE_VERSION: u16 = 1;
 /// Bytes drawn from the host at a time.
@@ -20,15 +31,15 @@ const CHUNK: usize = 256;
 pub struct Rng;
 
 impl Rng {
-    /// The device and the handler of its one queue.
-    pub fn create() -> (Arc<Self>, Handlers) {
-        (Arc::new(Self), vec![Box::new(RngQueue::new())])
+    /// The device and what serves its one queue.
+    pub fn create() -> (Arc<Self>, Services) {
+        (Arc::new(Self), vec![Service { queues: 0..1, handler: Box::new(RngQueue::new()) }])
     }
 }
 
 impl Device for Rng {
-    fn kind(&self) -> DeviceKind {
-        DeviceKind::Entropy
+    fn kind(&self) -> &'static DeviceType {
+        &TYPE
     }
 
     fn name(&self) -> &str {
@@ -41,10 +52,6 @@ impl Device for Rng {
 
     fn queue_sizes(&self) -> &[u16] {
         &[64]
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
     }
 
     fn save(&self) -> DeviceState {
@@ -73,7 +80,7 @@ impl RngQueue {
 impl QueueHandler for RngQueue {
     fn start(&mut self, _features: u64, _cease: Cease) {}
 
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, _queue: u16) -> bool {
         self.due().is_none()
     }
 
@@ -81,7 +88,7 @@ impl QueueHandler for RngQueue {
         self.bucket.wait()
     }
 
-    fn handle(&mut self, chain: Chain) -> Outcome {
+    fn handle(&mut self, _queue: u16, chain: Chain) -> Outcome {
         if chain.readable_len() != 0 {
             // 5.4.6.1: only device-writable buffers.
             return Outcome::Stop("the guest gave the entropy device a readable buffer".into());
@@ -120,7 +127,7 @@ mod tests {
         driver.chain(0, pieces);
         driver.offer(0);
         let mut ring = SplitQueue::new(ram.clone(), driver.state, 64, feature::RING).unwrap();
-        let outcome = RngQueue::new().handle(ring.pop().unwrap().unwrap());
+        let outcome = RngQueue::new().handle(0, ring.pop().unwrap().unwrap());
         let mut bytes = vec![0; MAX_BYTES as usize + 0x1000];
         ram.read_slice(&mut bytes, GuestAddress(BUFFERS)).unwrap();
         (outcome, bytes)
@@ -145,10 +152,10 @@ mod tests {
         let mut ring = SplitQueue::new(ram.clone(), driver.state, 64, feature::RING).unwrap();
         let mut queue = RngQueue::new();
         let mut served = 0;
-        while queue.is_ready() {
+        while queue.is_ready(0) {
             driver.offer(0);
             let chain = ring.pop().unwrap().unwrap();
-            assert_eq!(queue.handle(chain), Outcome::Done(MAX_BYTES));
+            assert_eq!(queue.handle(0, chain), Outcome::Done(MAX_BYTES));
             ring.push_used(0, MAX_BYTES).unwrap();
             served += u64::from(MAX_BYTES);
             assert!(served <= 64 * RATE.1, "it never has to wait");

@@ -51,6 +51,11 @@ impl Driver {
         Self { ram: ram.clone(), state, avail: 0, used_seen: 0 }
     }
 
+    /// The same driver in a machine that has gone on with other memory.
+    pub fn moved(&self, ram: &GuestRam) -> Self {
+        Self { ram: ram.clone(), ..*self }
+    }
+
     /// Write descriptor `index` of a table.
     pub fn desc_at(&self, table: u64, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
         let words = [addr, u64::from(next) << 48 | u64::from(flags) << 32 | u64::from(len)];

@@ -10,11 +10,10 @@ use crate::mem::layout::{
 };
 use crate::plan;
 use crate::virtio::Notices;
-use crate::virtio::device::{Device, Handlers};
+use crate::virtio::device::{Device, Services, ThreadStart};
 use crate::virtio::transport::Transport;
 use crate::virtio::transport::mmio::MmioTransport;
 use crate::virtio::transport::pci::{BAR_LEN, PciHost, PciTransport, vectors};
-use crate::virtio::worker::ThreadStart;
 use crate::vmm::pci::{Wiring, irqfd};
 use kvm_ioctls::{IoEventAddress, VmFd};
 use std::sync::Arc;
@@ -25,8 +24,8 @@ pub struct NewDevice {
     pub slot: u8,
     /// What the guest sees.
     pub device: Arc<dyn Device>,
-    /// One a queue.
-    pub handlers: Handlers,
+    /// Of all of its queues.
+    pub services: Services,
     /// Where it tells what goes wrong.
     pub notices: Notices,
 }
@@ -74,13 +73,13 @@ impl Virtio {
         on_start: &ThreadStart,
     ) -> Result<Self> {
         let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
-        for NewDevice { slot, device, handlers, notices } in devices {
+        for NewDevice { slot, device, services, notices } in devices {
             let doing = || format!("create virtio slot {slot}");
             let base = VIRTIO_BASE + u64::from(slot) * VIRTIO_STRIDE;
             let gsi = VIRTIO_GSIS.get(usize::from(slot)).ok_or("there is none").or_fail(doing)?;
             let irq = irqfd(vm, *gsi)?;
             let transport =
-                MmioTransport::new(device, handlers, ram.clone(), irq, notices, on_start);
+                MmioTransport::new(device, services, ram.clone(), irq, notices, on_start);
             let transport = transport.or_fail(doing)?;
             for event in transport.ioeventfds(base).or_fail(doing)? {
                 let address = IoEventAddress::Mmio(event.address);
@@ -104,12 +103,12 @@ impl Virtio {
         let host: Arc<dyn PciHost> = wiring.clone();
         let (mut transports, mut functions) =
             (Vec::<Arc<dyn Transport>>::new(), Vec::<(u8, Arc<dyn Function>)>::new());
-        for NewDevice { slot, device, handlers, notices } in devices {
+        for NewDevice { slot, device, services, notices } in devices {
             let base = PCI_WINDOW as u32 + u32::from(slot) * BAR_LEN;
             let wires = wiring.wires(vectors(&*device))?;
             let ends = (wires, host.clone());
             let transport =
-                PciTransport::new(device, handlers, ram.clone(), base, ends, notices, on_start)?;
+                PciTransport::new(device, services, ram.clone(), base, ends, notices, on_start)?;
             transports.push(transport.clone());
             functions.push((slot, transport));
         }

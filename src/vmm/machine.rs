@@ -22,10 +22,10 @@ use crate::plan::{DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, VmConfig
 use crate::sys::fds;
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
-use crate::virtio::device::{Device, Handlers};
+use crate::virtio::command::Ending;
+use crate::virtio::device::{Device, Services, ThreadStart};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
-use crate::virtio::worker::{Ending, ThreadStart};
 use crate::vmm::board::{Board, Start};
 use crate::vmm::component::Component;
 use crate::vmm::console::Console;
@@ -155,7 +155,7 @@ impl Machine {
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
         let (disks, devices) = open_devices(&plan.config, filters, report)?;
-        let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::worker(kind)));
+        let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::Worker(kind)));
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
         let (mut pio, config_ports) = port_bus(&serial, &power, &gate, pci)?;
@@ -352,21 +352,21 @@ fn open_devices(
     let (mut disks, mut devices) = (Vec::new(), Vec::with_capacity(config.devices.len()));
     for (index, DeviceConfig { id, slot, kind }) in config.devices.iter().enumerate() {
         let notices = notices(report);
-        let (device, handlers): (Arc<dyn Device>, Handlers) = match kind {
+        let (device, services): (Arc<dyn Device>, Services) = match kind {
             DeviceKind::Disk(plan) => {
                 let disk = open_disk(plan, filters)?;
-                let (device, handlers) = start_disk(plan, disk.clone(), notices.clone())?;
+                let (device, services) = start_disk(plan, disk.clone(), notices.clone())?;
                 let hold = plan.hold.map(fds::take).transpose()?;
                 let (id, device) = (id.clone(), device);
                 disks.push(MachineDisk { id, disk, device: device.clone(), index, hold });
-                (device, handlers)
+                (device, services)
             }
             DeviceKind::Entropy => {
-                let (device, handlers) = Rng::create();
-                (device, handlers)
+                let (device, services) = Rng::create();
+                (device, services)
             }
         };
-        devices.push(NewDevice { slot: *slot, device, handlers, notices });
+        devices.push(NewDevice { slot: *slot, device, services, notices });
     }
     Ok((disks, devices))
 }
@@ -376,7 +376,7 @@ fn start_disk(
     plan: &DiskPlan,
     disk: Arc<dyn Disk>,
     notices: Notices,
-) -> Result<(Arc<Blk>, Handlers)> {
+) -> Result<(Arc<Blk>, Services)> {
     Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, plan.limits, notices)
         .or_fail(|| format!("start disk {}", plan.volume_id))
 }

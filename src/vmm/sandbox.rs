@@ -1,12 +1,13 @@
 //! What a VMM gives up before its guest runs: new privileges, the file system, the network, and every system
 //! call that the thread at hand has no use for.
 
+use crate::block;
 use crate::error::{OrFail, Result};
 use crate::plan::Transport;
 use crate::sys::footprint;
 use crate::sys::seccomp::Allow::{self, Call, Ioctl, Is, Without};
 use crate::sys::seccomp::{self, Filter};
-use crate::virtio::device::DeviceKind;
+use crate::virtio::device::DeviceType;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
@@ -119,36 +120,11 @@ const WORKER: &[Allow] = &[
     Call(libc::SYS_exit),           // the end of a thread
 ];
 
-/// What is done to a disk's files by each thread that works on them.
-const FILES: &[Allow] = &[
-    Call(libc::SYS_preadv),      // data, engine sync
-    Call(libc::SYS_pwritev),     // data
-    Call(libc::SYS_pread64),     // metadata
-    Call(libc::SYS_pwrite64),    // data in one piece, metadata
-    Call(libc::SYS_fdatasync),   // flush
-    Call(libc::SYS_fallocate),   // discard, write-zeroes
-    Call(libc::SYS_ftruncate),   // an overlay grows
-    Call(libc::SYS_sched_yield), // std's channel to the committing thread, when two meet there
-];
-
-/// A request queue of a disk.
-const BLOCK: &[Allow] = &[
-    Call(libc::SYS_ppoll),          // waits for the guest and for completions
-    Call(libc::SYS_io_uring_enter), // engine uring; the ring itself takes reads, writes and syncs of its own files only
-    Call(libc::SYS_preadv2),        // what the page cache has
-];
-
 /// The thread that writes a disk's metadata out.
 const COMMIT: &[Allow] = &[
     Call(libc::SYS_fstat), // the length of an overlay, before its end is cut off
     Call(libc::SYS_lseek), // the length of a block device
     Call(libc::SYS_getrandom), // std's hash maps
-];
-
-/// The entropy device.
-const ENTROPY: &[Allow] = &[
-    Call(libc::SYS_ppoll),     // waits for the guest
-    Call(libc::SYS_getrandom), // what the guest gets
 ];
 
 const EVENT: &[Allow] = &[
@@ -217,24 +193,12 @@ const EVENT_VCPU_IOCTLS: &[u64] = &[
 pub enum Role {
     /// To run the vCPU of this descriptor.
     Vcpu(RawFd),
-    /// To serve a request queue of a disk.
-    Block,
+    /// To serve queues of this kind of device.
+    Worker(&'static DeviceType),
     /// To write a disk's metadata out.
     Commit,
-    /// To serve the entropy device.
-    Entropy,
     /// To serve control socket and console, and to reset and end the machine.
     Event,
-}
-
-impl Role {
-    /// Of a thread that serves queues of this kind of device.
-    pub fn worker(kind: DeviceKind) -> Self {
-        match kind {
-            DeviceKind::Block => Self::Block,
-            DeviceKind::Entropy => Self::Entropy,
-        }
-    }
 }
 
 /// The filters of a VMM's threads, one a role. Each thread compiles its own, which takes some microseconds, so that none
@@ -278,11 +242,15 @@ impl Filters {
                     list.extend(on(VCPU_PCI_IOCTLS, vm));
                 }
             }
-            Role::Block => list.extend([WORKER, FILES, BLOCK].concat()),
-            Role::Commit => list.extend([WORKER, FILES, COMMIT].concat()),
-            Role::Entropy => list.extend([WORKER, ENTROPY].concat()),
+            Role::Worker(kind) => {
+                list.extend_from_slice(WORKER);
+                // Waits for the guest and for completions.
+                list.push(Call(libc::SYS_ppoll));
+                kind.calls.iter().for_each(|calls| list.extend_from_slice(calls));
+            }
+            Role::Commit => list.extend([WORKER, block::CALLS, COMMIT].concat()),
             Role::Event => {
-                list.extend([FILES, EVENT].concat());
+                list.extend([block::CALLS, EVENT].concat());
                 // Kicks vCPUs.
                 let process = std::process::id();
                 list.push(Is { call: libc::SYS_tgkill, argument: 0, value: process });
@@ -336,6 +304,7 @@ pub fn confine(report: RawFd) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::uring::Ring;
+    use crate::virtio::{blk, rng};
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -360,9 +329,9 @@ mod tests {
     fn the_filters_are_short() {
         for (role, most) in [
             (Role::Vcpu(11), 20),
-            (Role::Block, 30),
+            (Role::Worker(&blk::TYPE), 30),
             (Role::Commit, 30),
-            (Role::Entropy, 30),
+            (Role::Worker(&rng::TYPE), 30),
             (Role::Event, 35),
         ] {
             let list = filters().list(role);
@@ -388,7 +357,7 @@ mod tests {
                 assert!(!calls.contains(&call), "{role:?} may make call {call}");
             }
             let enters = calls.contains(&libc::SYS_io_uring_enter);
-            assert_eq!(enters, role == Role::Block, "{role:?}");
+            assert_eq!(enters, role == Role::Worker(&blk::TYPE), "{role:?}");
         }
     }
 
@@ -406,7 +375,7 @@ mod tests {
             }
         };
         let confined = std::thread::spawn(move || {
-            filters().confine(Role::worker(DeviceKind::Block)).unwrap();
+            filters().confine(Role::Worker(&blk::TYPE)).unwrap();
             let mut ring = ring;
             ring.attempts()
         });

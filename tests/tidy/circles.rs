@@ -81,7 +81,6 @@ const KNOWN: &[&[&str]] = &[
         "src/virtio/blk/request.rs",
         "src/virtio/blk/work.rs",
     ],
-    &["src/virtio/device.rs", "src/virtio/worker.rs"],
     &[
         "src/virtio/transport/mmio.rs",
         "src/virtio/transport/mod.rs",

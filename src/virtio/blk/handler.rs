@@ -7,10 +7,9 @@ use super::{Shared, bit};
 use crate::block::{Op, Queue};
 use crate::mem::GuestRam;
 use crate::virtio::chain::Chain;
-use crate::virtio::device::{Outcome, QueueHandler};
-use crate::virtio::worker::Cease;
+use crate::virtio::device::{Cease, Outcome, PollFds, QueueHandler};
+use rustix::event::{PollFd, PollFlags};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +22,8 @@ const WINDOW: u64 = 32 << 20;
 /// One request queue of a disk.
 pub(super) struct BlkQueue {
     shared: Arc<Shared>,
+    /// The virtqueue's number.
+    number: u16,
     queue: Box<dyn Queue>,
     features: u64,
     pending: Table,
@@ -40,10 +41,11 @@ pub(super) struct BlkQueue {
 }
 
 impl BlkQueue {
-    pub fn new(shared: Arc<Shared>, queue: Box<dyn Queue>) -> Self {
+    pub fn new(shared: Arc<Shared>, number: u16, queue: Box<dyn Queue>) -> Self {
         let (pending, finished) = (Table::default(), Vec::new());
         Self {
             shared,
+            number,
             queue,
             features: 0,
             pending,
@@ -191,7 +193,7 @@ impl QueueHandler for BlkQueue {
         self.cease = cease;
     }
 
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self, _queue: u16) -> bool {
         self.waiting.is_none()
     }
 
@@ -199,7 +201,7 @@ impl QueueHandler for BlkQueue {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    fn handle(&mut self, chain: Chain) -> Outcome {
+    fn handle(&mut self, _queue: u16, chain: Chain) -> Outcome {
         let Some(status) = status_address(&chain) else {
             return Outcome::Stop("a request has no room for its status in guest memory".into());
         };
@@ -239,15 +241,17 @@ impl QueueHandler for BlkQueue {
         Outcome::Deferred
     }
 
-    fn kick(&mut self) -> io::Result<()> {
+    fn submit_batch(&mut self) -> io::Result<()> {
         self.queue.kick()
     }
 
-    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.queue.completion_fd()
+    fn wake_on<'a>(&'a self, _waits: &dyn Fn(u16) -> bool, fds: &mut PollFds<'a>) {
+        fds.extend(
+            self.queue.completion_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
     }
 
-    fn completions(&mut self, each: &mut dyn FnMut(u16, u32)) {
+    fn completions(&mut self, each: &mut dyn FnMut(u16, u16, u32)) {
         loop {
             let mut finished = std::mem::take(&mut self.finished);
             self.queue.completions(&mut |token, result| finished.push((token, result)));
@@ -255,7 +259,7 @@ impl QueueHandler for BlkQueue {
             for (token, result) in finished.drain(..) {
                 if let Some(pending) = self.operation_finished(token, result) {
                     let (head, used) = self.request_finished(&pending);
-                    each(head, used);
+                    each(self.number, head, used);
                 }
             }
             self.finished = finished;

@@ -6,13 +6,14 @@ mod request;
 mod throttle;
 mod work;
 
-use crate::block::{Disk, Engine};
+use crate::block::{self, Disk, Engine};
 use crate::control::DiskStatus;
 use crate::error::{Error, Result};
 use crate::id::VolumeId;
 use crate::plan::DiskLimits;
+use crate::sys::seccomp::Allow;
 use crate::virtio::Notices;
-use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
+use crate::virtio::device::{Device, DeviceState, DeviceType, Service, Services, copy_config};
 use handler::BlkQueue;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -22,6 +23,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use throttle::Throttle;
 use virtio_bindings::virtio_blk::*;
 
+/// Its row.
+pub static TYPE: DeviceType = DeviceType {
+    id: 2,
+    pci_class: 0x01_8000, // other mass storage controller
+    thread: "virtio-blk",
+    calls: &[
+        block::CALLS,
+        &[
+            Allow::Call(libc::SYS_io_uring_enter), // engine uring; the ring itself takes reads, writes and syncs of its own files only
+            Allow::Call(libc::SYS_preadv2),        // what the page cache has
+        ],
+    ],
+};
 /// Bytes of a sector, whatever the logical block size. (5.2.4)
 pub const SECTOR: u64 = 512;
 /// Descriptors of each request queue.
@@ -114,7 +128,7 @@ impl Shared {
 }
 
 impl Blk {
-    /// The device and the handlers of its queues, each with a queue of its own into `disk`.
+    /// The device and a service for each of its queues, with a queue of its own into `disk`.
     /// The guest reads `volume` as the disk's serial.
     ///
     /// # Errors
@@ -126,7 +140,7 @@ impl Blk {
         queues: u16,
         limits: DiskLimits,
         notices: Notices,
-    ) -> io::Result<(Arc<Self>, Handlers)> {
+    ) -> io::Result<(Arc<Self>, Services)> {
         if !(1..=MAX_QUEUES).contains(&queues) {
             let message =
                 format!("disk {volume} has {queues} queues; it may have 1 to {MAX_QUEUES}");
@@ -151,11 +165,12 @@ impl Blk {
             flushes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         });
-        let (mut handlers, mut in_use) = (Handlers::new(), engine);
-        for _ in 0..queues {
+        let (mut services, mut in_use) = (Services::new(), engine);
+        for number in 0..queues {
             let queue = disk.queue(engine)?;
             in_use = queue.engine();
-            handlers.push(Box::new(BlkQueue::new(shared.clone(), queue)));
+            let handler = Box::new(BlkQueue::new(shared.clone(), number, queue));
+            services.push(Service { queues: number..number + 1, handler });
         }
         let device = Self {
             shared,
@@ -164,7 +179,7 @@ impl Blk {
             queue_sizes: vec![QUEUE_SIZE; queues.into()],
             engine: in_use,
         };
-        Ok((Arc::new(device), handlers))
+        Ok((Arc::new(device), services))
     }
 
     /// The engine in use and the counters.
@@ -216,8 +231,8 @@ fn config(geometry: Geometry, queues: u16, discard_granularity: u32) -> Vec<u8> 
 }
 
 impl Device for Blk {
-    fn kind(&self) -> DeviceKind {
-        DeviceKind::Block
+    fn kind(&self) -> &'static DeviceType {
+        &TYPE
     }
 
     fn name(&self) -> &str {
@@ -232,8 +247,8 @@ impl Device for Blk {
         &self.queue_sizes
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn read_config(&self, offset: u64, out: &mut [u8]) {
+        copy_config(&self.config, offset, out);
     }
 
     fn save(&self) -> DeviceState {

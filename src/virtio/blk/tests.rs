@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::mem::GuestRam;
-use crate::virtio::device::{Outcome, QueueHandler};
+use crate::virtio::device::{Cease, Outcome, QueueHandler};
 use crate::virtio::feature;
 use crate::virtio::queue::SplitQueue;
 use crate::virtio::testing::*;
-use crate::virtio::worker::Cease;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -40,9 +39,9 @@ impl Rig {
         let (ram, (notices, told)) = (ram(), notices());
         let volume = "vol-0123456789abcdef0".parse().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let (device, mut handlers) =
+        let (device, mut services) =
             Blk::create(&volume, &disk, Engine::Auto, 1, limits, notices).unwrap();
-        let mut handler = handlers.pop().unwrap();
+        let mut handler = services.pop().unwrap().handler;
         let features = accept(device.features()) | feature::RING;
         handler.start(features, Cease::default());
         let driver = Driver::new(&ram, 0, 64);
@@ -67,15 +66,16 @@ impl Rig {
         let chain = self.ring.pop().map_err(|e| e.to_string())?.unwrap();
         let head = chain.head();
         let mut used = None;
-        match self.handler.handle(chain) {
+        match self.handler.handle(0, chain) {
             Outcome::Done(len) => used = Some(len),
             Outcome::Deferred => {
-                self.handler.kick().unwrap();
-                self.handler.completions(&mut |done, len| {
+                self.handler.submit_batch().unwrap();
+                self.handler.completions(&mut |_, done, len| {
                     assert_eq!(done, head);
                     assert!(used.replace(len).is_none(), "handed over once");
                 });
             }
+            Outcome::NotNow => panic!("a disk always answers"),
             Outcome::Stop(reason) => return Err(reason),
         }
         assert_eq!(self.handler.in_flight(), 0);
@@ -293,7 +293,7 @@ fn malformed_requests_are_refused_or_stop_the_device() {
 #[test]
 fn the_configuration_tells_the_limits() {
     let rig = Rig::new(MemDisk::new(DISK));
-    let config = rig.device.config();
+    let config = &rig.device.config;
     assert_eq!(config.len(), 60);
     let field = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
     assert_eq!(field(0), (DISK / 512) as u32);
@@ -313,7 +313,7 @@ fn state_is_kept_and_belongs_to_one_disk() {
     assert_eq!(state, rig.device.save());
     rig.device.restore(&state).unwrap();
     assert!(Rig::new(MemDisk::new(2 * DISK)).device.restore(&state).is_err());
-    assert!(rig.device.restore(&DeviceState::new(DeviceKind::Entropy, 1, &())).is_err());
+    assert!(rig.device.restore(&DeviceState::new(&crate::virtio::rng::TYPE, 1, &())).is_err());
 }
 
 #[test]
@@ -342,15 +342,15 @@ fn limits_hold_back_and_lose_nothing() {
     rig.driver.offer(0);
     let chain = rig.ring.pop().unwrap().unwrap();
     let begin = std::time::Instant::now();
-    assert_eq!(rig.handler.handle(chain), Outcome::Deferred);
+    assert_eq!(rig.handler.handle(0, chain), Outcome::Deferred);
     let (mut done, mut waited) = (0, false);
     while done == 0 {
         assert!(begin.elapsed() < std::time::Duration::from_secs(60));
         waited |= rig.handler.due().is_some();
-        assert_ne!(rig.handler.due().is_some(), rig.handler.is_ready());
-        rig.handler.completions(&mut |_, _| done += 1);
+        assert_ne!(rig.handler.due().is_some(), rig.handler.is_ready(0));
+        rig.handler.completions(&mut |_, _, _| done += 1);
         // What this disk is told to do it has done: nothing would wake the queue for it.
-        assert_eq!(done == 1, rig.handler.is_ready());
+        assert_eq!(done == 1, rig.handler.is_ready(0));
     }
     assert!(waited, "two are had at once, and no third");
     assert_eq!((rig.status(), rig.handler.in_flight()), (OK, 0));

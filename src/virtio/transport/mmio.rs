@@ -5,8 +5,8 @@ use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
 use crate::virtio::Notices;
-use crate::virtio::device::{Device, Handlers};
-use crate::virtio::worker::{Ending, Signal, ThreadStart};
+use crate::virtio::command::Ending;
+use crate::virtio::device::{Device, Services, Signal, ThreadStart};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,9 +67,13 @@ impl Signal for MmioLine {
         self.raise(VIRTIO_MMIO_INT_VRING);
     }
 
+    fn config_changed(&self) {
+        self.raise(VIRTIO_MMIO_INT_CONFIG);
+    }
+
     fn stop(&self, reason: &str) {
         if self.halt.stop(reason) {
-            self.raise(VIRTIO_MMIO_INT_CONFIG);
+            self.config_changed();
         }
     }
 
@@ -97,14 +101,14 @@ pub struct MmioTransport {
 }
 
 impl MmioTransport {
-    /// Put `device` with its handlers behind registers. `irq` is its interrupt's irqfd; `on_start`
+    /// Put `device` with its services behind registers. `irq` is its interrupt's irqfd; `on_start`
     /// is called first in each worker thread.
     ///
     /// # Errors
     /// No file descriptors are left.
     pub fn new(
         device: Arc<dyn Device>,
-        handlers: Handlers,
+        services: Services,
         ram: GuestRam,
         irq: EventFd,
         notices: Notices,
@@ -115,7 +119,7 @@ impl MmioTransport {
             halt: Halt::new(&*device, notices),
             irq,
         });
-        let core = Core::new(device, handlers, ram, line.clone(), on_start)?;
+        let core = Core::new(device, services, ram, line.clone(), on_start)?;
         let endings = core.endings();
         Ok(Arc::new(Self { line, registers: Mutex::new(Registers::new(core)), endings }))
     }
@@ -131,11 +135,10 @@ impl MmioTransport {
     /// No file descriptors are left.
     pub fn ioeventfds(&self, base: u64) -> io::Result<Vec<IoEvent>> {
         let address = base + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY);
+        let registers = self.registers();
         (0..)
-            .zip(self.registers().core.workers())
-            .map(|(datamatch, worker)| {
-                Ok(IoEvent { address, datamatch, fd: worker.kick().try_clone()? })
-            })
+            .map_while(|datamatch| Some((datamatch, registers.core.notify_fd(datamatch)?)))
+            .map(|(datamatch, fd)| Ok(IoEvent { address, datamatch, fd: fd.try_clone()? }))
             .collect()
     }
 
@@ -149,7 +152,7 @@ impl MmioTransport {
         match offset {
             VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
             VIRTIO_MMIO_VERSION => VERSION,
-            VIRTIO_MMIO_DEVICE_ID => core.kind().id(),
+            VIRTIO_MMIO_DEVICE_ID => core.device().kind().id.into(),
             VIRTIO_MMIO_VENDOR_ID => VENDOR,
             VIRTIO_MMIO_DEVICE_FEATURES => registers.device_features(),
             VIRTIO_MMIO_QUEUE_NUM_MAX => core.max_queue_size(*queue_sel).into(),
@@ -157,8 +160,7 @@ impl MmioTransport {
                 core.queue(*queue_sel).is_some_and(|state| state.ready).into()
             }
             VIRTIO_MMIO_STATUS => core.status().into(),
-            // The configuration never changes.
-            VIRTIO_MMIO_CONFIG_GENERATION => 0,
+            VIRTIO_MMIO_CONFIG_GENERATION => core.device().config_generation(),
             // Write-only and unknown registers, and the length of shared memory that is not there (4.2.2: all ones).
             _ => u32::MAX,
         }
@@ -258,13 +260,8 @@ impl BusDevice for MmioTransport {
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some(at) = offset.checked_sub(VIRTIO_MMIO_CONFIG.into()) {
-            // 4.2.2.2: the configuration space is read in any width its fields have.
-            let registers = self.registers();
-            let config = registers.core.config();
-            let Ok(at) = usize::try_from(at) else { return };
-            if let Some(bytes) = at.checked_add(data.len()).and_then(|end| config.get(at..end)) {
-                data.copy_from_slice(bytes);
-            }
+            // 4.2.2.2: the configuration space is read and written in any width its fields have.
+            self.registers().core.device().read_config(at, data);
         } else if data.len() == 4 && offset.is_multiple_of(4) {
             // 4.2.2.2: registers are read and written in aligned 32 bits only.
             data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
@@ -272,9 +269,9 @@ impl BusDevice for MmioTransport {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        // Configuration spaces have no writable field (no VIRTIO_BLK_F_CONFIG_WCE).
-        let register = offset.is_multiple_of(4) && offset < VIRTIO_MMIO_CONFIG.into();
-        if let (Ok(bytes), true) = (<[u8; 4]>::try_from(data), register) {
+        if let Some(at) = offset.checked_sub(VIRTIO_MMIO_CONFIG.into()) {
+            self.registers().core.device().write_config(at, data);
+        } else if let (Ok(bytes), true) = (<[u8; 4]>::try_from(data), offset.is_multiple_of(4)) {
             self.write_register(offset as u32, u32::from_le_bytes(bytes));
         }
     }

@@ -7,9 +7,10 @@ pub mod pci;
 
 use crate::error::{Error, Result};
 use crate::mem::GuestRam;
-use crate::virtio::device::{Device, DeviceKind, DeviceState, Handlers};
+use crate::virtio::command::{Ending, Rings, Served};
+use crate::virtio::device::{Device, DeviceState, Services, Signal, ThreadStart};
 use crate::virtio::queue::{QueueState, SplitQueue};
-use crate::virtio::worker::{Ending, Signal, ThreadStart, Worker};
+use crate::virtio::worker::Worker;
 use crate::virtio::{Notices, feature};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -20,6 +21,7 @@ use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
 };
+use vmm_sys_util::eventfd::EventFd;
 
 /// Device status bits. (VIRTIO 1.2, 2.1)
 pub mod status {
@@ -177,6 +179,15 @@ pub trait Line: Signal {
     fn set_stopped(&self);
 }
 
+/// Keeps where parked queues are.
+fn keep_states(queues: &mut [QueueState], rings: Option<Rings>) {
+    for Served { queue, ring, .. } in rings.into_iter().flatten() {
+        if let Some(state) = queues.get_mut(usize::from(queue)) {
+            *state = QueueState { ready: state.ready, ..ring.state() };
+        }
+    }
+}
+
 /// Status, features, queues and workers of one device.
 pub struct Core {
     device: Arc<dyn Device>,
@@ -189,32 +200,34 @@ pub struct Core {
 }
 
 impl Core {
-    /// A device as it is after reset, with its worker threads.
+    /// A device as it is after reset, with its worker threads: `services` are all of its queues', in order.
     ///
     /// # Errors
     /// No file descriptors are left, or the host has no threads for us.
     pub fn new(
         device: Arc<dyn Device>,
-        handlers: Handlers,
+        services: Services,
         ram: GuestRam,
         line: Arc<dyn Line>,
         on_start: &ThreadStart,
     ) -> io::Result<Self> {
-        debug_assert_eq!(handlers.len(), device.queue_sizes().len());
+        let count = device.queue_sizes().len();
+        debug_assert!(
+            services.iter().flat_map(|service| service.queues.clone()).eq(0..count as u16)
+        );
         let signal: Arc<dyn Signal> = line.clone();
-        let workers = (0..)
-            .zip(handlers)
-            .map(|(queue, handler)| {
-                Worker::new(queue, device.kind(), handler, signal.clone(), on_start.clone())
-            })
+        device.connect(signal.clone());
+        let workers = services
+            .into_iter()
+            .map(|service| Worker::new(device.kind(), service, signal.clone(), on_start.clone()))
             .collect::<io::Result<Vec<_>>>()?;
-        let queues = vec![QueueState::default(); workers.len()];
+        let queues = vec![QueueState::default(); count];
         Ok(Self { device, ram, line, status: 0, driver_features: 0, queues, workers })
     }
 
-    /// The device's type.
-    pub fn kind(&self) -> DeviceKind {
-        self.device.kind()
+    /// The device.
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
     }
 
     /// All features offered.
@@ -326,37 +339,51 @@ impl Core {
     }
 
     fn take_queue_back(&mut self, queue: u32) {
-        let index = queue as usize;
-        if let (Some(worker), Some(state)) =
-            (self.workers.get_mut(index), self.queues.get_mut(index))
-        {
-            worker.cease();
-            state.ready = false;
+        let Some(state) = self.queues.get_mut(queue as usize) else { return };
+        if !std::mem::take(&mut state.ready) {
+            return;
         }
+        let serves = |worker: &Worker| worker.queues().contains(&(queue as u16));
+        let Some(index) = self.workers.iter().position(serves) else { return };
+        let worker = &mut self.workers[index];
+        if worker.queues().len() == 1 {
+            worker.cease();
+            return;
+        }
+        // The others of its service go on where they were.
+        let rings = worker.park();
+        if !worker.rests() {
+            self.line.stop(&format!("queue {queue} is in use: the host's storage does not answer"));
+            return;
+        }
+        keep_states(&mut self.queues, rings);
+        if self.live()
+            && let Err(reason) = self.run(index)
+        {
+            self.line.stop(&format!("a queue cannot be served: {reason}"));
+        }
+    }
+
+    /// Where the driver's notifications of a queue arrive, which may be those of others, too.
+    pub fn notify_fd(&self, queue: u32) -> Option<&EventFd> {
+        let queue = u16::try_from(queue).ok()?;
+        let worker = self.workers.iter().find(|worker| worker.queues().contains(&queue))?;
+        Some(worker.notify_fd())
     }
 
     /// The driver notifies of a queue.
     pub fn notify(&self, queue: u32) {
-        if let Some(worker) = self.workers.get(queue as usize) {
+        if let Some(event) = self.notify_fd(queue) {
             // It fails only when the counter is full, and then the worker is woken already.
-            let _ = worker.kick().write(1);
+            let _ = event.write(1);
         }
-    }
-
-    /// The workers, one a queue.
-    pub fn workers(&self) -> &[Worker] {
-        &self.workers
-    }
-
-    /// The device configuration space.
-    pub fn config(&self) -> &[u8] {
-        self.device.config()
     }
 
     /// Back to the state after power-on. True if nothing is in flight when it returns (2.1.2, 2.4.1); else the host's storage
     /// does not answer, and a queue that waits for it can't be served.
     pub fn reset(&mut self) -> bool {
         self.workers.iter_mut().for_each(|worker| drop(worker.cease()));
+        self.device.reset();
         self.line.clear();
         self.status = 0;
         self.driver_features = 0;
@@ -374,10 +401,8 @@ impl Core {
     /// # Errors
     /// The host's storage does not answer.
     pub fn pause(&mut self) -> Result<()> {
-        for (worker, state) in self.workers.iter_mut().zip(&mut self.queues) {
-            if let Some(ring) = worker.park() {
-                *state = ring.state();
-            }
+        for worker in &mut self.workers {
+            keep_states(&mut self.queues, worker.park());
         }
         if self.workers.iter().all(Worker::rests) {
             return Ok(());
@@ -393,19 +418,30 @@ impl Core {
         if !self.live() {
             return;
         }
-        let sizes = self.device.queue_sizes();
-        for ((worker, state), max) in self.workers.iter_mut().zip(&self.queues).zip(sizes) {
-            if !state.ready {
-                continue;
-            }
-            let ring = SplitQueue::new(self.ram.clone(), *state, *max, self.driver_features);
-            let run = ring
-                .map_err(|e| e.to_string())
-                .and_then(|ring| worker.run(ring, self.driver_features).map_err(|e| e.to_string()));
-            if let Err(reason) = run {
+        for index in 0..self.workers.len() {
+            if let Err(reason) = self.run(index) {
                 return self.line.stop(&format!("a queue cannot be served: {reason}"));
             }
         }
+    }
+
+    /// Lets a worker serve those of its queues that are ready.
+    fn run(&mut self, index: usize) -> Result<(), String> {
+        let (worker, sizes) = (&mut self.workers[index], self.device.queue_sizes());
+        let mut rings = Rings::new();
+        for queue in worker.queues() {
+            let at = usize::from(queue);
+            if let (Some(state), Some(max)) =
+                (self.queues.get(at).filter(|q| q.ready), sizes.get(at))
+            {
+                let ring = SplitQueue::new(self.ram.clone(), *state, *max, self.driver_features);
+                rings.push(Served::new(queue, ring.map_err(|e| e.to_string())?));
+            }
+        }
+        if rings.is_empty() {
+            return Ok(());
+        }
+        worker.run(rings, self.driver_features).map_err(|e| e.to_string())
     }
 
     /// Pauses, and says what there is to keep.
@@ -448,8 +484,8 @@ impl Core {
                 state.driver_features & !self.features()
             )));
         }
-        self.device.restore(&state.device)?;
         self.reset();
+        self.device.restore(&state.device)?;
         self.status = state.status & !status::NEEDS_RESET;
         self.driver_features = state.driver_features;
         self.queues.clone_from(&state.queues);

@@ -18,7 +18,7 @@ const SECTORS: u64 = 2048;
 type Step = (u32, u64, u32, u8);
 
 /// An overlay over a raw base of ones.
-fn overlay(engine: Engine) -> Option<(Arc<dyn Disk>, Arc<Blk>, Handlers)> {
+fn overlay(engine: Engine) -> Option<(Arc<dyn Disk>, Arc<Blk>, Services)> {
     let (base, top) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     base.write_all_at(&vec![1; (SECTORS * 512) as usize], 0).unwrap();
     let backing = Backing { name: "base", format: DiskFormat::Raw };
@@ -27,9 +27,9 @@ fn overlay(engine: Engine) -> Option<(Arc<dyn Disk>, Arc<Blk>, Handlers)> {
         open(vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)], false).unwrap();
     let volume = "vol-0123456789abcdef0".parse().unwrap();
     // A host without io_uring has only the other engine to show.
-    let (device, handlers) =
+    let (device, services) =
         Blk::create(&volume, &disk, engine, 1, Default::default(), notices().0).ok()?;
-    Some((disk, device, handlers))
+    Some((disk, device, services))
 }
 
 /// Offer all steps at once, as chains of three descriptors; their status bytes when all came back.
@@ -54,8 +54,8 @@ fn batch(rig: &Rig, driver: &mut Driver, steps: &[Step]) -> Vec<u8> {
 }
 
 fn run(engine: Engine, batches: &[Vec<Step>]) -> Result<(), TestCaseError> {
-    let Some((disk, device, handlers)) = overlay(engine) else { return Ok(()) };
-    let rig = Rig::new(&ram(), device, handlers, Arc::new(|_| Ok(())));
+    let Some((disk, device, services)) = overlay(engine) else { return Ok(()) };
+    let rig = Rig::new(&ram(), device, services, Arc::new(|_| Ok(())));
     let (mut driver, mut model) = (rig.start(), vec![1u8; (SECTORS * 512) as usize]);
     let bytes = |sector: u64, sectors: u32| {
         let start = (sector * 512) as usize;

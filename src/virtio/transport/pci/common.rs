@@ -37,8 +37,7 @@ pub fn read(registers: &Registers, line: &PciLine, at: u64, data: &mut [u8]) {
 fn read8(registers: &Registers, at: u64) -> Option<u8> {
     match at {
         DEVICE_STATUS => Some(registers.core.status()),
-        // The configuration never changes.
-        CONFIG_GENERATION => Some(0),
+        CONFIG_GENERATION => Some(registers.core.device().config_generation() as u8),
         _ => None,
     }
 }

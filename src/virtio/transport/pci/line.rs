@@ -1,8 +1,8 @@
 //! A function's interrupts: MSI-X where the driver wants it, and always the ISR status for who polls.
 
 use super::msix::{Delivery, Message, Msix};
+use crate::virtio::device::Signal;
 use crate::virtio::transport::{Halt, Line};
-use crate::virtio::worker::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -195,9 +195,13 @@ impl Signal for PciLine {
         self.raise(ISR_QUEUE, |vectors| vectors.queues.get(usize::from(queue)).copied());
     }
 
+    fn config_changed(&self) {
+        self.raise(ISR_CONFIG, |vectors| Some(vectors.config));
+    }
+
     fn stop(&self, reason: &str) {
         if self.halt.stop(reason) {
-            self.raise(ISR_CONFIG, |vectors| Some(vectors.config));
+            self.config_changed();
         }
     }
 

@@ -16,8 +16,8 @@ use crate::chipset::pci::{Function, Window};
 use crate::error::{Error, OrFail, Result};
 use crate::mem::GuestRam;
 use crate::virtio::Notices;
-use crate::virtio::device::{Device, DeviceKind, Handlers};
-use crate::virtio::worker::{Ending, ThreadStart};
+use crate::virtio::command::Ending;
+use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
 use line::PciLine;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,7 +81,7 @@ struct Config {
 }
 
 impl Config {
-    fn new(kind: DeviceKind, base: u32, vectors: u16) -> Self {
+    fn new(kind: &DeviceType, base: u32, vectors: u16) -> Self {
         let mut space = ConfigSpace::new(&identity(kind));
         space.set_bar0(base, BAR_LEN);
         for (kind, at) in [(COMMON_CFG, COMMON), (ISR_CFG, ISR), (DEVICE_CFG, DEVICE)] {
@@ -121,16 +121,13 @@ impl Config {
 }
 
 /// 4.1.2.1 and 5.1 of PCI: transitional ids are not ours. Revision 1 at least.
-fn identity(kind: DeviceKind) -> Identity {
+fn identity(kind: &DeviceType) -> Identity {
     const VENDOR: u16 = 0x1af4;
     Identity {
         vendor: VENDOR,
-        device: 0x1040 + kind.id() as u16,
-        subsystem: (VENDOR, 0x1040 + kind.id() as u16),
-        class: match kind {
-            DeviceKind::Block => 0x01_8000,   // other mass storage controller
-            DeviceKind::Entropy => 0xff_0000, // fits in no class
-        },
+        device: 0x1040 + kind.id,
+        subsystem: (VENDOR, 0x1040 + kind.id),
+        class: kind.pci_class,
         revision: 1,
     }
 }
@@ -167,21 +164,21 @@ pub fn vectors(device: &dyn Device) -> usize {
 }
 
 impl PciTransport {
-    /// Make `device` with its handlers a function whose memory is at `base` when the guest finds it. There is one
+    /// Make `device` with its services a function whose memory is at `base` when the guest finds it. There is one
     /// of `wires` for each of its [`vectors`]; `on_start` is called first in each worker thread.
     ///
     /// # Errors
     /// It has too many queues, or no file descriptors are left.
     pub fn new(
         device: Arc<dyn Device>,
-        handlers: Handlers,
+        services: Services,
         ram: GuestRam,
         base: u32,
         (wires, host): (Vec<Wire>, Arc<dyn PciHost>),
         notices: Notices,
         on_start: &ThreadStart,
     ) -> Result<Arc<Self>> {
-        let (name, queues, count) = (device.name(), handlers.len(), wires.len());
+        let (name, queues, count) = (device.name(), device.queue_sizes().len(), wires.len());
         if count > MAX_VECTORS || count != vectors(&*device) {
             return Err(Error::failure(format!(
                 "{name} has {count} interrupts; a PCI device has one more than queues, at most {MAX_VECTORS}"
@@ -190,7 +187,7 @@ impl PciTransport {
         let config = Config::new(device.kind(), base, count as u16);
         let halt = Halt::new(&*device, notices);
         let line = Arc::new(PciLine::new(halt, queues, wires, host.clone()));
-        let core = Core::new(device, handlers, ram, line.clone(), on_start);
+        let core = Core::new(device, services, ram, line.clone(), on_start);
         let core = core.or_fail(|| "create the queues of a PCI device")?;
         let endings = core.endings();
         Ok(Arc::new(Self {
@@ -224,10 +221,10 @@ impl PciTransport {
     }
 
     fn each_doorbell(&self, registers: &mut Registers, at: u64, on: bool) {
-        for (queue, worker) in (0..).zip(registers.core.workers()) {
-            let address = at + queue * u64::from(NOTIFY_STRIDE);
+        for (queue, address) in (0..).zip((at..).step_by(NOTIFY_STRIDE as usize)) {
+            let Some(event) = registers.core.notify_fd(queue) else { break };
             // Without it, a notification is an exit and comes to `write_memory`.
-            let _ = self.host.doorbell(address, worker.kick(), on);
+            let _ = self.host.doorbell(address, event, on);
         }
     }
 
@@ -237,17 +234,6 @@ impl PciTransport {
         self.line.change(|vectors| vectors.msix.set_control(control));
         if self.window.follow(&config.space) && lock(&self.doorbells).is_some() {
             self.hang_doorbells(&mut lock(&self.registers));
-        }
-    }
-
-    fn read_device(&self, at: u64, data: &mut [u8]) {
-        let registers = lock(&self.registers);
-        let bytes = usize::try_from(at).ok().and_then(|at| {
-            let end = at.checked_add(data.len())?;
-            registers.core.config().get(at..end)
-        });
-        if let Some(bytes) = bytes {
-            data.copy_from_slice(bytes);
         }
     }
 }
@@ -359,7 +345,7 @@ impl Function for PciTransport {
                     *isr = self.line.take_isr();
                 }
             }
-            DEVICE => self.read_device(at, data),
+            DEVICE => lock(&self.registers).core.device().read_config(at, data),
             MSIX_TABLE => self.line.with(|vectors| vectors.msix.read_table(at, data)),
             MSIX_PENDING => self.line.with(|vectors| vectors.msix.read_pending(at, data)),
             // Notifications are write-only.
@@ -383,8 +369,9 @@ impl Function for PciTransport {
                     lock(&self.registers).core.notify(queue);
                 }
             }
+            DEVICE => lock(&self.registers).core.device().write_config(at, data),
             MSIX_TABLE => self.line.write_table(at, data),
-            // The rest is read-only: configuration spaces have no writable field.
+            // The rest is read-only.
             _ => {}
         }
     }

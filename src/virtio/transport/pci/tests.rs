@@ -48,7 +48,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(device: Arc<dyn Device>, handlers: Handlers, host: Host) -> Self {
+    fn new(device: Arc<dyn Device>, services: Services, host: Host) -> Self {
         let (ram, (notices, told), host) = (ram(), notices(), Arc::new(host));
         let irqs: Vec<_> =
             (0..vectors(&*device)).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect();
@@ -57,15 +57,15 @@ impl Rig {
         let (ends, hook): (_, ThreadStart) = ((wires, host.clone() as _), Arc::new(|_| Ok(())));
         let memory = ram.clone();
         let transport =
-            PciTransport::new(device, handlers, memory, BASE as u32, ends, notices, &hook).unwrap();
+            PciTransport::new(device, services, memory, BASE as u32, ends, notices, &hook).unwrap();
         let root = PciRoot::new([(0, transport.clone() as _)]).unwrap();
         let (ecam, memory) = (Ecam(root.clone()), PciMemory(root));
         Self { ram, transport, ecam, memory, host, irqs, told }
     }
 
     fn rng() -> Self {
-        let (device, handlers) = Rng::create();
-        Self::new(device, handlers, Host::default())
+        let (device, services) = Rng::create();
+        Self::new(device, services, Host::default())
     }
 
     fn blk(queues: u16) -> Self {
@@ -283,8 +283,8 @@ fn a_message_to_anything_but_an_apic_is_no_interrupt_and_harms_no_other() {
 
 #[test]
 fn an_interrupt_that_the_host_refuses_is_told() {
-    let (device, handlers) = Rng::create();
-    let rig = Rig::new(device, handlers, Host { refuses: true, ..Host::default() });
+    let (device, services) = Rng::create();
+    let rig = Rig::new(device, services, Host { refuses: true, ..Host::default() });
     rig.enable();
     rig.msix(1 << 15);
     rig.set_vector(1, APIC, false);

@@ -1,0 +1,198 @@
+//! The thread of a service: the one drain loop that feeds every device's queues.
+
+use crate::sys::eventfd::as_fd;
+use crate::virtio::command::{Rings, Served, Shared};
+use crate::virtio::device::{DeviceType, Outcome, PollFds, QueueHandler, Signal, ThreadStart};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the thread owns.
+pub(super) struct QueueThread {
+    handler: Box<dyn QueueHandler>,
+    shared: Arc<Shared>,
+    signal: Arc<dyn Signal>,
+}
+
+impl Drop for QueueThread {
+    /// However the thread ends, by panic too, nobody waits for it in vain.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.signal.stop("its worker thread panicked, which is a bug of Spore");
+        }
+        self.shared.ended();
+    }
+}
+
+impl QueueThread {
+    pub fn new(
+        handler: Box<dyn QueueHandler>,
+        shared: Arc<Shared>,
+        signal: Arc<dyn Signal>,
+    ) -> Self {
+        Self { handler, shared, signal }
+    }
+
+    /// Serves the queues of one driver after the other, until it is commanded to end.
+    pub fn main(mut self, kind: &'static DeviceType, on_start: &ThreadStart) {
+        if let Err(error) = on_start(kind) {
+            self.signal.stop(&format!("its worker thread could not start: {error}"));
+            return;
+        }
+        while let Some((mut rings, features)) = self.shared.next_job() {
+            self.handler.start(features, self.shared.cease.clone());
+            if let Err(reason) = self.serve(&mut rings) {
+                self.signal.stop(&reason);
+            }
+            self.quiesce(&mut rings);
+            self.shared.hand_back(rings, self.signal.stopped());
+        }
+    }
+
+    /// Serves until another command comes, or the device stops.
+    fn serve(&mut self, rings: &mut [Served]) -> Result<(), String> {
+        // What woke us last time. A command since then is seen by `interrupted`.
+        let _ = self.shared.wake.read();
+        while !self.interrupted() {
+            self.drain(rings)?;
+            if self.interrupted() {
+                break;
+            }
+            let mut fds = PollFds::new();
+            fds.push(readable(as_fd(&self.shared.notify)));
+            fds.push(readable(as_fd(&self.shared.wake)));
+            let waits = |queue| rings.iter().any(|served| served.queue == queue && served.waits);
+            self.handler.wake_on(&waits, &mut fds);
+            wait(&mut fds, self.handler.due())
+                .map_err(|e| format!("cannot wait for the guest: {e}"))?;
+            if !fds[0].revents().is_empty() {
+                // Before the rings are looked at, so that a later notification is not lost.
+                let _ = self.shared.notify.read();
+            }
+        }
+        Ok(())
+    }
+
+    /// Drains the rings: serves every available chain, publishes completions, raises at most one interrupt per batch and
+    /// queue. It ends early when another command comes, and leaves a queue alone whose handler has its hands full or has
+    /// no use for its next chain now.
+    fn drain(&mut self, rings: &mut [Served]) -> Result<(), String> {
+        loop {
+            for served in rings.iter_mut() {
+                self.take(served)?;
+            }
+            self.handler.submit_batch().map_err(|e| format!("the host takes no requests: {e}"))?;
+            self.complete(rings)?;
+            if self.interrupted() || !self.goes_on(rings)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands over what waits in a ring: one turn of it at most, so that a guest that never stops is interrupted nonetheless.
+    fn take(&mut self, served: &mut Served) -> Result<(), String> {
+        let Served { queue, ring, waits, took } = served;
+        let broken = |e| format!("queue {queue}: {e}");
+        (*waits, *took) = (false, false);
+        ring.disable_notification().map_err(broken)?;
+        for _ in 0..ring.size() {
+            if self.interrupted() || !self.handler.is_ready(*queue) {
+                break;
+            }
+            let Some(chain) = ring.pop().map_err(broken)? else { break };
+            let head = chain.head();
+            match self.handler.handle(*queue, chain) {
+                Outcome::Done(len) => ring.push_used(head, len).map_err(broken)?,
+                Outcome::Deferred => {}
+                Outcome::NotNow => {
+                    ring.put_back();
+                    *waits = true;
+                    break;
+                }
+                Outcome::Stop(reason) => return Err(format!("queue {queue}: {reason}")),
+            }
+            *took = true;
+        }
+        Ok(())
+    }
+
+    /// Whether there is more to do already. If not, the driver notifies of what comes.
+    fn goes_on(&self, rings: &mut [Served]) -> Result<bool, String> {
+        let (mut more, mut waits, took) =
+            (false, false, rings.iter().filter(|served| served.took).count());
+        for Served { queue, ring, waits: put_back, took: own } in rings {
+            if *put_back {
+                // What another queue brought may be what its chain waits for. Else only a descriptor tells, so that no
+                // notification of further chains is of use.
+                waits |= took > usize::from(*own);
+            } else if self.handler.is_ready(*queue) {
+                more |= ring.enable_notification().map_err(|e| format!("queue {queue}: {e}"))?;
+            }
+        }
+        Ok(more || waits)
+    }
+
+    /// Gives the guest what is finished.
+    fn complete(&mut self, rings: &mut [Served]) -> Result<(), String> {
+        let mut result = Ok(());
+        self.handler.completions(&mut |queue, head, len| {
+            let served = rings.iter_mut().find(|served| served.queue == queue);
+            if let (true, Some(served)) = (result.is_ok(), served) {
+                result = served.ring.push_used(head, len);
+            }
+        });
+        result.map_err(|e| format!("{e}"))?;
+        for Served { queue, ring, .. } in rings {
+            if ring.publish().map_err(|e| format!("queue {queue}: {e}"))? {
+                self.signal.used(*queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is in flight, so that no host operation touches guest memory afterwards. Chains that were put back
+    /// are not: they are in the ring.
+    fn quiesce(&mut self, rings: &mut Rings) {
+        loop {
+            // What a broken batch left behind is begun, too: only then it ends.
+            let begun = self.handler.submit_batch();
+            // A stopped device's guest sees what was done before it stopped.
+            if self.complete(rings).is_err() || begun.is_err() || self.handler.in_flight() == 0 {
+                return;
+            }
+            let (mut fds, due) = (PollFds::new(), self.handler.due());
+            self.handler.wake_on(&|_| false, &mut fds);
+            if fds.is_empty() && due.is_none() {
+                return;
+            }
+            // A command to give up what this waits for wakes it.
+            fds.push(readable(as_fd(&self.shared.wake)));
+            if wait(&mut fds, due).is_err() {
+                return;
+            }
+            let _ = self.shared.wake.read();
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.shared.has_command() || self.signal.stopped()
+    }
+}
+
+fn readable(fd: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}
+
+/// Blocks until one of the descriptors is ready, a signal comes or `timeout` is over.
+fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
