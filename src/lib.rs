@@ -49,6 +49,7 @@ pub(crate) const HELPERS: &[&helper::Helper] = &[
     &kernel::HELPER,
     &import::HELPER,
     &import::external::HELPER,
+    &transfer::remote::chunks::HELPER,
     &pvgrub::HELPER,
 ];
 

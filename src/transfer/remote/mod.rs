@@ -3,6 +3,7 @@
 //! Content goes first, the package last: an image is there whole or not at all, and what an interrupted copy has sent
 //! is not sent again. Only [`net`] knows of asynchronous code, and only [`helper`]'s program has that.
 
+pub(crate) mod chunks;
 mod collect;
 pub mod helper;
 mod net;

@@ -1,5 +1,6 @@
 //! Copies of images out of remote regions.
 
+use super::chunks::Unpacker;
 use super::push::pack;
 use super::{PARALLEL, Remote};
 use crate::error::{OrFail, Result};
@@ -15,7 +16,7 @@ use crate::snapshot::digest::CHUNK;
 use crate::snapshot::{self, Wanted};
 use crate::store::{Staging, Store};
 use crate::sys::threads;
-use crate::transfer::export::read::{unpack, verified, write_file};
+use crate::transfer::export::read::{verified, write_file};
 use crate::transfer::incoming::{Boot, Incoming, open_data, pending_snapshot, seal, unfinished};
 use crate::transfer::package::{Chunk, Content, NewImage, Package, malformed};
 use std::fs::File;
@@ -97,10 +98,11 @@ fn boot(from: &Remote, to: &Store, package: &Package) -> Result<Boot> {
 
 fn fetch_file(from: &Remote, content: &Content, path: &Path) -> Result<()> {
     let mut chunks = content.chunks.iter().peekable();
+    let mut unpacker = Unpacker::start()?;
     write_file(content, path, &mut |offset| {
         cancel::check()?;
         match chunks.next_if(|chunk| chunk.offset == offset) {
-            Some(chunk) => unpack(&from.get(chunk)?, content, offset).map(Some),
+            Some(chunk) => unpacker.unpack(&from.get(chunk)?, content, offset).map(Some),
             None => Ok(None),
         }
     })
@@ -125,12 +127,12 @@ fn fetch(from: &Remote, disk: &Content, (out, begun): (&File, bool)) -> Result<S
     let own = out.try_clone().or_fail(|| "duplicate a descriptor")?;
     let copy = if begun { Copy::resume(own) } else { Copy::new(own) };
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let one = |chunk: &Chunk| -> Result<()> {
+    let one = |unpacker: &mut Unpacker, chunk: &Chunk| -> Result<()> {
         cancel::check()?;
         let there = begun.then(|| has(out, disk, chunk)).flatten();
         let bytes = match there {
             Some(bytes) => bytes,
-            None => unpack(&from.get(chunk)?, disk, chunk.offset)?,
+            None => unpacker.unpack(&from.get(chunk)?, disk, chunk.offset)?,
         };
         for (n, piece) in bytes.chunks(CHUNK).enumerate() {
             copy.chunk(chunk.offset + (n * CHUNK) as u64, piece.to_vec())?;
@@ -138,16 +140,31 @@ fn fetch(from: &Remote, disk: &Content, (out, begun): (&File, bool)) -> Result<S
         progress.at(chunk.offset);
         Ok(())
     };
+    let unstarted = Mutex::new(None);
     threads::together(PARALLEL, || {
+        let mut unpacker = match Unpacker::start() {
+            Ok(unpacker) => unpacker,
+            // Where the user may have no more processes the others do all of it.
+            Err(error) => {
+                *unstarted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return;
+            }
+        };
         while let Some(chunk) = disk.chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = one(chunk) {
+            if let Err(error) = one(&mut unpacker, chunk) {
                 // The others find no more to do.
                 next.store(disk.chunks.len(), Ordering::Relaxed);
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         }
     });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    let undone = next.into_inner() < disk.chunks.len();
+    let unstarted = unstarted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failed
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .or(unstarted.filter(|_| undone))
+    {
         Some(error) => Err(error),
         None => whole(copy, out, disk, begun),
     }
