@@ -2,14 +2,14 @@
 
 use super::DiskFormat;
 use super::host::HostFile;
-use super::qcow2::{Image, Mapping};
+use super::qcow2::{Mapping, Qcow2File};
 use std::fs::File;
 use std::io;
 
 /// One layer.
 pub(crate) enum Layer {
     Raw { host: HostFile, len: u64 },
-    Qcow2(Box<Image>),
+    Qcow2(Box<Qcow2File>),
 }
 
 impl Layer {
@@ -20,7 +20,7 @@ impl Layer {
                 let len = host.len()?;
                 Ok(Self::Raw { host, len })
             }
-            DiskFormat::Qcow2 => Ok(Self::Qcow2(Box::new(Image::open(host)?))),
+            DiskFormat::Qcow2 => Ok(Self::Qcow2(Box::new(Qcow2File::open(host)?))),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::DiskFormat;
 use super::host::HostFile;
-use super::qcow2::{Compression, Header, Image, repair as qcow2_repair};
+use super::qcow2::{Compression, Header, Qcow2File, repair as qcow2_repair};
 use std::fs::File;
 use std::io;
 
@@ -43,7 +43,7 @@ pub struct Repaired {
 /// `InvalidData` if it is no qcow2 image or its metadata is worse than leaking; `Unsupported` if it is dirty
 /// and not of [`create`]'s kind; I/O errors.
 pub fn repair(file: &File) -> io::Result<Repaired> {
-    let image = Image::open(HostFile::new(file.try_clone()?))?;
+    let image = Qcow2File::open(HostFile::new(file.try_clone()?))?;
     let clusters = if image.header.dirty { qcow2_repair::reclaim(&image)? } else { 0 };
     Ok(Repaired { clusters })
 }
@@ -61,7 +61,7 @@ pub fn name_base(file: &File, backing: &Backing<'_>) -> io::Result<()> {
         ));
     }
     let host = HostFile::new(file.try_clone()?);
-    let mut header = Image::open(HostFile::new(file.try_clone()?))?.header;
+    let mut header = Qcow2File::open(HostFile::new(file.try_clone()?))?.header;
     header.backing = Some(backing.name.to_owned());
     let bytes = header.to_bytes(format_name(backing.format));
     // "Header": extensions and name from byte 112 on; before them, where the name is.
@@ -82,7 +82,7 @@ fn format_name(format: DiskFormat) -> &'static str {
 /// # Errors
 /// `InvalidData` if it is no qcow2 image; I/O errors.
 pub fn is_dirty(file: &File) -> io::Result<bool> {
-    Ok(Image::open(HostFile::new(file.try_clone()?))?.header.dirty)
+    Ok(Qcow2File::open(HostFile::new(file.try_clone()?))?.header.dirty)
 }
 
 /// Whether nothing was ever written to the overlay.
@@ -90,7 +90,7 @@ pub fn is_dirty(file: &File) -> io::Result<bool> {
 /// # Errors
 /// `InvalidData` if it is no qcow2 image; I/O errors.
 pub fn is_empty(file: &File) -> io::Result<bool> {
-    Ok(Image::open(HostFile::new(file.try_clone()?))?.is_empty())
+    Ok(Qcow2File::open(HostFile::new(file.try_clone()?))?.is_empty())
 }
 
 /// [`create`] with clusters of another size.

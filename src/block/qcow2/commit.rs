@@ -14,7 +14,7 @@
 //! leave clusters that are counted and not used: leaks, and then the dirty bit, which has
 //! [`super::repair`] give them back.
 
-use super::image::{Image, Slice};
+use super::file::{Qcow2File, Slice};
 use super::refcount::Changes;
 use super::writer::{Meta, Writer, top};
 use crate::block::chain::Chain;
@@ -33,7 +33,7 @@ struct Snapshot {
 }
 
 impl Meta {
-    fn take(&mut self, image: &Image) -> Snapshot {
+    fn take(&mut self, image: &Qcow2File) -> Snapshot {
         let slices = std::mem::take(&mut self.slices);
         let mut pieces = Vec::with_capacity(slices.len() + self.l1.len());
         for slice in &slices {
@@ -105,7 +105,7 @@ impl Writer {
         self.release(image, &mut limbo)
     }
 
-    fn write_out(&self, image: &Image, snapshot: &Snapshot) -> io::Result<()> {
+    fn write_out(&self, image: &Qcow2File, snapshot: &Snapshot) -> io::Result<()> {
         let changed = !snapshot.counts.pages.is_empty() || !snapshot.pieces.is_empty();
         if changed && !self.marked.load(Ordering::SeqCst) {
             image.set_dirty(true)?;
@@ -131,12 +131,12 @@ impl Writer {
         self.sync(image)
     }
 
-    fn sync(&self, image: &Image) -> io::Result<()> {
+    fn sync(&self, image: &Qcow2File) -> io::Result<()> {
         image.host.sync().inspect_err(|_| self.failed.store(true, Ordering::SeqCst))
     }
 
     /// Give back what nothing can reach any more.
-    fn release(&self, image: &Image, limbo: &mut Vec<(u64, Vec<u64>)>) -> io::Result<()> {
+    fn release(&self, image: &Qcow2File, limbo: &mut Vec<(u64, Vec<u64>)>) -> io::Result<()> {
         self.epochs.advance();
         self.epochs.advance();
         let now = self.epochs.current();

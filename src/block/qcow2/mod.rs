@@ -1,18 +1,18 @@
 //! qcow2, versions 2 and 3 (QEMU's docs/interop/qcow2.txt).
 //!
-//! [`Image`] reads any image; [`writer::Writer`] changes one of ours.
+//! [`Qcow2File`] reads any image; [`writer::Writer`] changes one of ours.
 
 mod commit;
 mod compressed;
+mod file;
 mod header;
-mod image;
 mod refcount;
 pub(crate) mod repair;
 mod verify;
 pub(crate) mod writer;
 
+pub(crate) use file::{Mapping, Qcow2File};
 pub(crate) use header::{Compression, Header};
-pub(crate) use image::{Image, Mapping};
 
 use std::io;
 

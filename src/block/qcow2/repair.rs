@@ -8,7 +8,7 @@
 //! 2. All tables are walked. What is counted and not reached is uncounted, and its space punched.
 //! 3. A sync; then the file is cut after its last cluster in use and the dirty bit cleared.
 
-use super::Image;
+use super::Qcow2File;
 use super::refcount::Refcounts;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 /// # Errors
 /// `Unsupported` if the image is not of [`crate::block::overlay::create`]'s kind; `InvalidData` if its metadata
 /// is worse than leaking: nothing is changed then.
-pub(crate) fn reclaim(image: &Image) -> io::Result<u64> {
+pub(crate) fn reclaim(image: &Qcow2File) -> io::Result<u64> {
     image.header.check_writable()?;
     image.host.sync()?;
     let mut used = image.claims()?;

@@ -1,6 +1,6 @@
 //! The whole-image check that an untrusted image must pass before it is taken into a store.
 
-use super::{COMPRESSED, Image, OFFSET_MASK, corrupt};
+use super::{COMPRESSED, OFFSET_MASK, Qcow2File, corrupt};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ impl Claims {
     }
 }
 
-impl Image {
+impl Qcow2File {
     /// Walk all tables: every pointer inside the file, every cluster referenced once.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Image {
         self.claims().map(drop)
     }
 
-    /// [`Image::verify`], and what the tables lead to: all that is used but refcount blocks and compressed data.
+    /// [`Qcow2File::verify`], and what the tables lead to: all that is used but refcount blocks and compressed data.
     pub(super) fn claims(&self) -> io::Result<Claims> {
         let bits = self.header.cluster_bits;
         let mut claims = Claims::default();

@@ -4,7 +4,7 @@
 //! [`Writer::commit`] (see `commit.rs`), which a flush waits for.
 
 use super::refcount::{Refcounts, Run};
-use super::{COMPRESSED, COPIED, Image, Mapping, OFFSET_MASK, ZERO, corrupt, repair};
+use super::{COMPRESSED, COPIED, Mapping, OFFSET_MASK, Qcow2File, ZERO, corrupt, repair};
 use crate::block::chain::Chain;
 use crate::block::epoch::Epochs;
 use crate::block::layer::Layer;
@@ -16,7 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::image::Slice;
+use super::file::Slice;
 
 /// Most bytes allocated in one go.
 const MAX_SPAN: u64 = 4 << 20;
@@ -50,7 +50,7 @@ pub(crate) struct Writer {
 }
 
 /// The image that a writer changes.
-pub(super) fn top(chain: &Chain) -> io::Result<&Image> {
+pub(super) fn top(chain: &Chain) -> io::Result<&Qcow2File> {
     match chain.layers.first().map(|layer| &**layer) {
         Some(Layer::Qcow2(image)) => Ok(image),
         _ => Err(io::ErrorKind::InvalidInput.into()),
@@ -62,7 +62,7 @@ impl Writer {
     ///
     /// # Errors
     /// `Unsupported` if it is not of the kind that [`crate::block::overlay::create`] makes.
-    pub(crate) fn open(image: &Image) -> io::Result<Self> {
+    pub(crate) fn open(image: &Qcow2File) -> io::Result<Self> {
         let h = &image.header;
         h.check_writable()?;
         if h.dirty {
@@ -142,7 +142,7 @@ impl Writer {
     }
 
     /// Host clusters for `want` guest clusters from `first`, or fewer; true if they are already its own.
-    fn clusters(&self, image: &Image, first: u64, want: u64) -> io::Result<(Run, bool)> {
+    fn clusters(&self, image: &Qcow2File, first: u64, want: u64) -> io::Result<(Run, bool)> {
         let entry = self.entry(image, first)?;
         let own = entry & (COMPRESSED | COPIED | ZERO) == COPIED | ZERO;
         if own && entry & OFFSET_MASK != 0 {
@@ -158,7 +158,7 @@ impl Writer {
     fn fill(
         &self,
         chain: &Chain,
-        image: &Image,
+        image: &Qcow2File,
         offset: u64,
         data: Part<'_>,
         run: Run,
@@ -199,7 +199,7 @@ impl Writer {
     }
 
     /// Make sure that there is an L2 table for `offset`.
-    fn table(&self, image: &Image, offset: u64) -> io::Result<()> {
+    fn table(&self, image: &Qcow2File, offset: u64) -> io::Result<()> {
         let n = (offset / image.header.bytes_per_l2()) as usize;
         if image.l1[n].load(Ordering::Acquire) & OFFSET_MASK != 0 {
             return Ok(());
@@ -223,13 +223,13 @@ impl Writer {
     }
 
     /// The slice of a cluster whose table exists, and the entry's place in it.
-    fn slot(&self, image: &Image, cluster: u64) -> io::Result<(Arc<Slice>, usize)> {
+    fn slot(&self, image: &Qcow2File, cluster: u64) -> io::Result<(Arc<Slice>, usize)> {
         let slice = image.slice(cluster / image.slice_entries())?;
         let slice = slice.ok_or_else(|| corrupt("an L2 table vanished"))?;
         Ok((slice, (cluster % image.slice_entries()) as usize))
     }
 
-    fn entry(&self, image: &Image, cluster: u64) -> io::Result<u64> {
+    fn entry(&self, image: &Qcow2File, cluster: u64) -> io::Result<u64> {
         let (slice, at) = self.slot(image, cluster)?;
         Ok(slice.words[at].load(Ordering::Acquire))
     }
@@ -237,7 +237,7 @@ impl Writer {
     /// Map `count` guest clusters to new entries. The caller holds their range.
     fn map(
         &self,
-        image: &Image,
+        image: &Qcow2File,
         first: u64,
         count: u64,
         entry: impl Fn(u64) -> u64,
@@ -314,7 +314,7 @@ impl Writer {
     fn zero_slice(
         &self,
         chain: &Chain,
-        image: &Image,
+        image: &Qcow2File,
         clusters: std::ops::Range<u64>,
         exact: bool,
         unmap: bool,

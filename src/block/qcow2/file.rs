@@ -27,7 +27,7 @@ pub(crate) enum Mapping {
     Zero,
     /// Bytes in the host file from this offset on; `copied` if they may be written in place.
     Data { host: u64, copied: bool },
-    /// Inside one compressed cluster; see [`Image::unpack`].
+    /// Inside one compressed cluster; see [`Qcow2File::unpack`].
     Compressed,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Slice {
 }
 
 /// One qcow2 file.
-pub(crate) struct Image {
+pub(crate) struct Qcow2File {
     pub host: HostFile,
     pub header: Header,
     pub l1: Box<[AtomicU64]>,
@@ -51,7 +51,7 @@ pub(crate) struct Image {
     unpacked: Mutex<VecDeque<(u64, Arc<[u8]>)>>,
 }
 
-impl Image {
+impl Qcow2File {
     /// Read header and L1 table. Nothing in the file makes it open another.
     ///
     /// # Errors
@@ -270,7 +270,7 @@ impl Image {
         (mapping, end * size - within)
     }
 
-    /// The whole cluster around `offset`, which [`Image::map`] called compressed.
+    /// The whole cluster around `offset`, which [`Qcow2File::map`] called compressed.
     pub(crate) fn unpack(&self, offset: u64) -> io::Result<Arc<[u8]>> {
         let cluster = offset >> self.header.cluster_bits;
         let size = self.header.cluster_size() as usize;
