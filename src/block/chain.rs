@@ -10,14 +10,14 @@ use std::io;
 use std::sync::Arc;
 
 /// Layers from the top to the base.
-pub(crate) struct Chain {
+pub(crate) struct LayerChain {
     pub layers: Vec<Arc<Layer>>,
     size: u64,
     /// Of what is below the top, if that is more than one file.
     merged: Option<Merged>,
 }
 
-impl Chain {
+impl LayerChain {
     /// Open the layers, the first being the top.
     pub(crate) fn open(files: Vec<(File, DiskFormat)>) -> io::Result<Self> {
         let mut layers = Vec::with_capacity(files.len());
@@ -68,7 +68,7 @@ impl Chain {
         Ok((source, have))
     }
 
-    /// As [`Chain::map`] for the layers from `from` on, without joining.
+    /// As [`LayerChain::map`] for the layers from `from` on, without joining.
     pub(crate) fn map_once(&self, from: usize, offset: u64, len: u64) -> io::Result<(Source, u64)> {
         let Some(merged) = self.merged.as_ref().filter(|_| from <= 1) else {
             return self.walk(from, offset, len);

@@ -1,7 +1,7 @@
 //! Power loss: every write of a run is recorded, and at many points the run is cut. What a sync had
 //! made durable is there then, and of what came after it any part, page by page.
 
-use super::chain::Chain;
+use super::chain::LayerChain;
 use super::host::Event;
 use super::layer::Layer;
 use super::state::Shared;
@@ -42,7 +42,7 @@ fn shared(dir: &Path, name: &str) -> Shared {
     let top = open_rw(&dir.join(name));
     let base = File::open(dir.join("base")).unwrap();
     let layers = vec![(top, DiskFormat::Qcow2), (base, DiskFormat::Raw)];
-    let mut chain = Chain::open(layers).unwrap();
+    let mut chain = LayerChain::open(layers).unwrap();
     let top = std::sync::Arc::get_mut(&mut chain.layers[0]).unwrap();
     let Layer::Qcow2(image) = top else { panic!("the top is qcow2") };
     image.host.log = Some(Mutex::default());

@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::reader::{Extent, Reader};
-use super::{DiskFormat, chain::Chain};
+use super::{DiskFormat, chain::LayerChain};
 use std::fs::File;
 use std::io;
 
@@ -42,7 +42,7 @@ impl ImportSource for Reader {
 /// # Errors
 /// `InvalidData` for bad metadata; `PermissionDenied` if the image names a backing file.
 pub fn import_source(file: File, format: DiskFormat) -> io::Result<Reader> {
-    let chain = Chain::open(vec![(file, format)])?;
+    let chain = LayerChain::open(vec![(file, format)])?;
     if let Some(Layer::Qcow2(image)) = chain.layers.first().map(|layer| &**layer) {
         if let Some(name) = &image.header.backing {
             return Err(io::Error::new(

@@ -1,7 +1,7 @@
 //! Reading a disk synchronously and sparsely: import, copy, digest, verification.
 
 use super::DiskFormat;
-use super::chain::Chain;
+use super::chain::LayerChain;
 use super::layer::Content;
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ pub struct Extent {
 
 /// A disk opened for reading only, from its layers, top first, in their declared formats.
 pub struct Reader {
-    chain: Chain,
+    chain: LayerChain,
 }
 
 impl Reader {
@@ -28,14 +28,14 @@ impl Reader {
     /// # Errors
     /// `InvalidData` naming what is wrong with a layer's metadata; I/O errors.
     pub fn open(layers: Vec<(File, DiskFormat)>) -> io::Result<Self> {
-        Ok(Self { chain: Chain::open(layers)? })
+        Ok(Self { chain: LayerChain::open(layers)? })
     }
 
-    pub(crate) fn from_chain(chain: Chain) -> Self {
+    pub(crate) fn from_chain(chain: LayerChain) -> Self {
         Self { chain }
     }
 
-    pub(crate) fn chain(&self) -> &Chain {
+    pub(crate) fn chain(&self) -> &LayerChain {
         &self.chain
     }
 

@@ -1,7 +1,7 @@
 //! The state of a disk that its queues and its committing thread share.
 
 use super::DiskFormat;
-use super::chain::Chain;
+use super::chain::LayerChain;
 use super::layer::Layer;
 use super::qcow2::writer::Writer;
 use crate::error::{OrFail, Result};
@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// A disk's layers, and what changes the top one. Replaced as a whole when the layers change.
 pub(crate) struct Shared {
-    pub chain: Chain,
+    pub chain: LayerChain,
     /// The changer of a qcow2 top; none for raw and for reading.
     pub writer: Option<Arc<Writer>>,
     pub read_only: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
 pub(crate) type WriteFailure = (io::ErrorKind, String);
 
 impl Shared {
-    pub(super) fn new(chain: Chain, read_only: bool) -> io::Result<Self> {
+    pub(super) fn new(chain: LayerChain, read_only: bool) -> io::Result<Self> {
         let writer = match chain.layers.first().map(|layer| &**layer) {
             Some(Layer::Qcow2(image)) if !read_only => Some(Arc::new(Writer::open(image)?)),
             _ => None,
@@ -144,7 +144,7 @@ pub(crate) struct Current {
 
 impl Current {
     pub(super) fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Self> {
-        let chain = Chain::open(layers).or_fail(|| "open the disk")?;
+        let chain = LayerChain::open(layers).or_fail(|| "open the disk")?;
         let shared = Shared::new(chain, read_only).or_fail(|| "open the disk for writing")?;
         let shared = RwLock::new(Arc::new(shared));
         Ok(Self { shared, committer: OnceLock::new() })

@@ -9,7 +9,7 @@
 //! another was acknowledged, on whichever disk, is not in the old layers unless that other is.
 
 use super::DiskFormat;
-use super::chain::Chain;
+use super::chain::LayerChain;
 use super::layer::Layer;
 use super::state::{Current, Shared, Work};
 use std::fs::File;
@@ -30,7 +30,7 @@ impl<'a> Swap<'a> {
         ready(&before)?;
         let mut layers = vec![Arc::new(Layer::open(top, DiskFormat::Qcow2)?)];
         layers.extend(before.chain.layers.iter().cloned());
-        let chain = Chain::new(layers)?;
+        let chain = LayerChain::new(layers)?;
         if chain.size() != before.chain.size() {
             return Err(invalid("the new overlay is not as large as the disk"));
         }
@@ -96,7 +96,7 @@ pub(super) fn rebase(disk: &Current, base: File, format: DiskFormat) -> io::Resu
     let before = disk.get();
     ready(&before)?;
     let base = Arc::new(Layer::open(base, format)?);
-    let chain = Chain::new(vec![before.chain.layers[0].clone(), base])?;
+    let chain = LayerChain::new(vec![before.chain.layers[0].clone(), base])?;
     let next = Shared {
         chain,
         writer: before.writer.clone(),

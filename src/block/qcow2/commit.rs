@@ -17,7 +17,7 @@
 use super::file::{Qcow2File, Slice};
 use super::refcount::Changes;
 use super::writer::{Meta, Writer, top};
-use crate::block::chain::Chain;
+use crate::block::chain::LayerChain;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,7 +85,7 @@ impl Writer {
     /// # Errors
     /// I/O errors; nothing is lost in memory, and the next commit tries again. After a failed sync all
     /// fail, because the kernel reports lost writes only once.
-    pub(crate) fn commit(&self, chain: &Chain) -> io::Result<()> {
+    pub(crate) fn commit(&self, chain: &LayerChain) -> io::Result<()> {
         let image = top(chain)?;
         let mut limbo = self.limbo.lock().unwrap();
         if self.failed.load(Ordering::SeqCst) {
@@ -162,7 +162,7 @@ impl Writer {
 
     /// A clean end: everything durable, nothing leaked, the file no longer than it must be. False if operations in
     /// flight have kept something from being given back; the header says so then.
-    pub(crate) fn close(&self, chain: &Chain) -> io::Result<bool> {
+    pub(crate) fn close(&self, chain: &LayerChain) -> io::Result<bool> {
         let image = top(chain)?;
         self.commit(chain)?; // unmaps on disk, and releases
         self.commit(chain)?; // writes the counts of what was released

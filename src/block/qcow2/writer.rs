@@ -5,7 +5,7 @@
 
 use super::refcount::{Refcounts, Run};
 use super::{COMPRESSED, COPIED, Mapping, OFFSET_MASK, Qcow2File, ZERO, corrupt, repair};
-use crate::block::chain::Chain;
+use crate::block::chain::LayerChain;
 use crate::block::epoch::Epochs;
 use crate::block::layer::Layer;
 use crate::block::range_lock::RangeLock;
@@ -50,7 +50,7 @@ pub(crate) struct Writer {
 }
 
 /// The image that a writer changes.
-pub(super) fn top(chain: &Chain) -> io::Result<&Qcow2File> {
+pub(super) fn top(chain: &LayerChain) -> io::Result<&Qcow2File> {
     match chain.layers.first().map(|layer| &**layer) {
         Some(Layer::Qcow2(image)) => Ok(image),
         _ => Err(io::ErrorKind::InvalidInput.into()),
@@ -92,7 +92,7 @@ impl Writer {
     }
 
     /// Write the piece at `offset`, allocating what is not there.
-    pub(crate) fn write(&self, chain: &Chain, offset: u64, part: Part<'_>) -> io::Result<()> {
+    pub(crate) fn write(&self, chain: &LayerChain, offset: u64, part: Part<'_>) -> io::Result<()> {
         let mut done = 0;
         while done < part.len {
             let rest = Part { buf: part.buf, start: part.start + done, len: part.len - done };
@@ -101,7 +101,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_some(&self, chain: &Chain, offset: u64, part: Part<'_>) -> io::Result<u64> {
+    fn write_some(&self, chain: &LayerChain, offset: u64, part: Part<'_>) -> io::Result<u64> {
         let image = top(chain)?;
         let bits = image.header.cluster_bits;
         let per_table = image.header.bytes_per_l2();
@@ -157,7 +157,7 @@ impl Writer {
     /// Write the data into new clusters, and around it what the clusters' guest range reads as so far.
     fn fill(
         &self,
-        chain: &Chain,
+        chain: &LayerChain,
         image: &Qcow2File,
         offset: u64,
         data: Part<'_>,
@@ -182,7 +182,7 @@ impl Writer {
     /// What the range reads as, to be copied; `None` if it need not be, being empty or zeros already.
     fn old_bytes(
         &self,
-        chain: &Chain,
+        chain: &LayerChain,
         from: u64,
         to: u64,
         zeroed: bool,
@@ -272,7 +272,7 @@ impl Writer {
     /// `unmap`: space is given back.
     pub(crate) fn zero(
         &self,
-        chain: &Chain,
+        chain: &LayerChain,
         offset: u64,
         len: u64,
         exact: bool,
@@ -302,7 +302,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_zeros(&self, chain: &Chain, offset: u64, len: u64) -> io::Result<()> {
+    fn write_zeros(&self, chain: &LayerChain, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 || chain.is_zero(0, offset, len)? {
             return Ok(());
         }
@@ -313,7 +313,7 @@ impl Writer {
     /// [`Writer::zero`] for clusters of one slice.
     fn zero_slice(
         &self,
-        chain: &Chain,
+        chain: &LayerChain,
         image: &Qcow2File,
         clusters: std::ops::Range<u64>,
         exact: bool,
@@ -353,7 +353,7 @@ impl Writer {
 
     /// Write metadata out if much of it waits. What fails here stays, and the next flush tells. To be called after
     /// changes, when nobody waits for the caller.
-    pub(crate) fn relieve(&self, chain: &Chain) {
+    pub(crate) fn relieve(&self, chain: &LayerChain) {
         let meta = self.meta.lock().unwrap();
         let much = meta.slices.len() > PRESSURE || meta.unmapped.len() > PRESSURE;
         drop(meta);
