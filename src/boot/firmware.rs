@@ -2,7 +2,7 @@
 
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{FIRMWARE_END, FIRMWARE_SHADOW, HIGH_RAM, firmware_fits};
-use crate::mem::ram::Region;
+use crate::mem::ram::RamRegion;
 use crate::mem::{GuestRam, ram};
 use crate::sys::mmap::{self, HugePages};
 use sha2::{Digest, Sha256};
@@ -46,8 +46,8 @@ impl Firmware {
     }
 
     /// Where the machine has it: up to 4 GiB. Read-only, so it is what it was at every reset.
-    pub fn region(&self) -> Region {
-        Region { gpa: FIRMWARE_END - self.len, host: self.host, len: self.len }
+    pub fn region(&self) -> RamRegion {
+        RamRegion { gpa: FIRMWARE_END - self.len, host: self.host, len: self.len }
     }
 
     /// Lay the firmware's last 128 KiB over the RAM below 1 MiB, which is all zero (fresh, or [`ram::clear`]ed).

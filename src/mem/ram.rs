@@ -24,7 +24,7 @@ const CHUNK: u64 = 256 << 10;
 
 /// One piece of RAM as a KVM memory slot describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
+pub struct RamRegion {
     /// Guest-physical address.
     pub gpa: u64,
     /// Where this process has it mapped.
@@ -82,8 +82,8 @@ pub fn low_end(ram: &GuestRam) -> u64 {
 }
 
 /// The pieces that KVM_SET_USER_MEMORY_REGION wants, lowest first.
-pub fn regions(ram: &GuestRam) -> impl Iterator<Item = Region> {
-    ram.iter().map(|region| Region {
+pub fn regions(ram: &GuestRam) -> impl Iterator<Item = RamRegion> {
+    ram.iter().map(|region| RamRegion {
         gpa: region.start_addr().0,
         host: region.as_ptr() as u64,
         len: region.len(),
