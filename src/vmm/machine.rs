@@ -31,7 +31,7 @@ use crate::vmm::component::Component;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, NewDevice, Virtio};
 use crate::vmm::gate::Gate;
-use crate::vmm::menu::Chosen;
+use crate::vmm::menu::Selection;
 use crate::vmm::payload::Payload;
 use crate::vmm::pc::Pc;
 use crate::vmm::pci::irqfd;
@@ -252,9 +252,9 @@ impl Machine {
     ///
     /// # Errors
     /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
-    pub fn reset(&self) -> Result<Option<Chosen>> {
+    pub fn reset(&self) -> Result<Option<Selection>> {
         self.parts.iter().rev().try_for_each(|part| part.reset())?;
-        Ok(self.software.take_chosen())
+        Ok(self.software.take_selection())
     }
 
     /// vCPUs that the guest has brought up; 0 if they can't be asked in time.

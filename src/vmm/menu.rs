@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 
 /// What boots, and where it came from.
-pub struct Menu {
+pub struct BootMenu {
     /// The disk that has it.
     pub disk: DeviceId,
     child: Child,
@@ -30,18 +30,18 @@ pub struct Changes {
     /// The kernel's command line.
     pub command_line: String,
     /// For the report.
-    pub chosen: Chosen,
+    pub selection: Selection,
 }
 
 /// What a menu chose.
-pub struct Chosen {
+pub struct Selection {
     /// What boots, and what was skipped.
     pub message: String,
     /// What the next boot is to remember, if that is not what this one remembered.
     pub saved: Option<Option<SavedEnvironment>>,
 }
 
-impl Menu {
+impl BootMenu {
     /// As the plan says.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Menu {
     ///
     /// # Errors
     /// Nothing boots from the disk any more; one line.
-    pub fn read(&mut self, disk: &FileDisk) -> Result<Changes> {
+    pub fn select(&mut self, disk: &FileDisk) -> Result<Changes> {
         let (old_kernel, old_ramdisk) = (&self.kernel_digest, &self.ramdisk_digest);
         let (found, files) = self.child.boot(&Root(disk), &self.boot, &mut |found| Wanted {
             kernel: found.kernel_digest != *old_kernel,
@@ -86,8 +86,8 @@ impl Menu {
         self.ramdisk_digest = found.ramdisk_digest;
         let saved = (found.saved != self.boot.saved).then(|| found.saved.clone());
         self.boot.saved = found.saved;
-        let chosen = Chosen { message, saved };
-        Ok(Changes { kernel, initrd, command_line: found.command_line, chosen })
+        let selection = Selection { message, saved };
+        Ok(Changes { kernel, initrd, command_line: found.command_line, selection })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a machine executes first, kept for its resets.
 
-use super::menu::{Chosen, Menu};
+use super::menu::{BootMenu, Selection};
 use crate::block::FileDisk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
@@ -22,7 +22,7 @@ pub enum Payload {
         /// The kernel's command line.
         cmdline: String,
         /// Where these came from, if it is asked again before each reset.
-        menu: Option<Box<Menu>>,
+        menu: Option<Box<BootMenu>>,
     },
     /// A PC's BIOS.
     Firmware(Firmware),
@@ -39,7 +39,7 @@ impl Payload {
                 kernel: fds::take_file(*kernel)?,
                 initrd: initrd.map(fds::take_file).transpose()?,
                 cmdline: cmdline.clone(),
-                menu: menu.as_deref().map(Menu::take).transpose()?.map(Box::new),
+                menu: menu.as_deref().map(BootMenu::take).transpose()?.map(Box::new),
             },
             BootPlan::Firmware { image } => Self::Firmware(Firmware::map(fds::take_file(*image)?)?),
         })
@@ -50,16 +50,16 @@ impl Payload {
     ///
     /// # Errors
     /// Nothing boots by it any more, or the machine has no such disk.
-    pub fn choose<'a>(
+    pub fn select<'a>(
         &mut self,
         disks: impl Fn(&DeviceId) -> Option<&'a FileDisk>,
-    ) -> Result<Option<Chosen>> {
+    ) -> Result<Option<Selection>> {
         let Self::Kernel { kernel, initrd, cmdline, menu: Some(menu) } = self else {
             return Ok(None);
         };
         let none = || Error::failure(format!("the boot menu's disk {} is not there", menu.disk));
         let root = disks(&menu.disk).ok_or_else(none)?;
-        let changes = menu.read(root)?;
+        let changes = menu.select(root)?;
         if let Some(new) = changes.kernel {
             *kernel = new;
         }
@@ -67,7 +67,7 @@ impl Payload {
             *initrd = new;
         }
         *cmdline = changes.command_line;
-        Ok(Some(changes.chosen))
+        Ok(Some(changes.selection))
     }
 
     /// Put it into RAM that is all zero, for the plan's machine.

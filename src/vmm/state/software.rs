@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DeviceId, VmPlan};
 use crate::vmm::component::{Component, decode, encode};
-use crate::vmm::menu::Chosen;
+use crate::vmm::menu::Selection;
 use crate::vmm::payload::Payload;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +18,7 @@ struct Content {
     /// Where the boot processor begins after the last reset.
     entry: Option<Entry>,
     /// What a boot menu chose at the last reset, until it is told.
-    chosen: Option<Chosen>,
+    selection: Option<Selection>,
 }
 
 /// Kernel or firmware, with RAM.
@@ -37,7 +37,7 @@ impl Software {
         payload: Payload,
         disks: Vec<(DeviceId, Arc<FileDisk>)>,
     ) -> Self {
-        let content = Mutex::new(Content { payload, entry: None, chosen: None });
+        let content = Mutex::new(Content { payload, entry: None, selection: None });
         Self { plan, ram, disks, content }
     }
 
@@ -52,8 +52,8 @@ impl Software {
     }
 
     /// What a boot menu chose at the last reset, once.
-    pub fn take_chosen(&self) -> Option<Chosen> {
-        self.content().chosen.take()
+    pub fn take_selection(&self) -> Option<Selection> {
+        self.content().selection.take()
     }
 }
 
@@ -69,7 +69,7 @@ impl Component for Software {
             let found = self.disks.iter().find(|(name, _)| name == id);
             found.map(|(_, disk)| &**disk)
         };
-        content.chosen = content.payload.choose(disk)?;
+        content.selection = content.payload.select(disk)?;
         ram::clear(&self.ram)?;
         content.entry = Some(content.payload.load(&self.plan, &self.ram)?);
         Ok(())
