@@ -13,7 +13,7 @@ use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours, one_line};
 use crate::record::snapshot::DATA;
 use crate::store::beneath::Owned;
 use crate::sys::fds;
-use crate::sys::last::Last;
+use crate::sys::final_program::FinalProgram;
 use crate::sys::seccomp::Filter;
 
 use std::ffi::{OsStr, OsString};
@@ -156,7 +156,7 @@ fn become_it(source: &Given, dir: &Given, what: &str) -> Result<()> {
         words.extend(["--image-opts", "-S", "4k", "-O", "raw"].map(OsString::from));
         words.extend([option_value(&driver, path), Path::new(&dir.note).join(DATA).into()]);
     }
-    let last = Last::open(&program).or_fail(|| format!("start {}", program.display()))?;
+    let last = FinalProgram::open(&program).or_fail(|| format!("start {}", program.display()))?;
     confine((&source.file, &dir.file), (&program, &last))?;
     last.execute(words)
 }
@@ -167,7 +167,7 @@ fn program() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join("qemu-img")).find(|file| file.is_file())
 }
 
-fn confine((source, dir): (&File, &File), (path, program): (&Path, &Last)) -> Result<()> {
+fn confine((source, dir): (&File, &File), (path, program): (&Path, &FinalProgram)) -> Result<()> {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset,
         RulesetAttr, RulesetCreatedAttr, path_beneath_rules,

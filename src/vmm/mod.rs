@@ -26,7 +26,7 @@ pub mod vcpu;
 
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
-use crate::sys::{fds, footprint, kvm};
+use crate::sys::{fds, kvm, trim_memory};
 use event::EventLoop;
 use machine::{Bare, Machine};
 use report::Report;
@@ -99,7 +99,7 @@ struct Ends {
 
 /// Assemble the machine and begin the event thread; the seat of its first vCPU.
 fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
-    footprint::one_allocation_arena();
+    trim_memory::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     kvm::install_kick_handler()?;
     let control = plan.control.map(fds::take).transpose()?;
@@ -129,7 +129,7 @@ fn serve_events(bare: Bare, ends: Ends, report: &Arc<Report>) -> Result<Infallib
     events.machine.confine_event_thread()?;
     report.running(machine::engines(&events.machine));
     report.tell(&VmReport::Started { at: report::now_ms() });
-    footprint::forget_code();
+    trim_memory::forget_code();
     let (reason, message) = events.run();
     events.finish(reason, &message)
 }

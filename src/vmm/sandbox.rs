@@ -4,9 +4,9 @@
 use crate::block;
 use crate::error::{OrFail, Result};
 use crate::plan::Transport;
-use crate::sys::footprint;
 use crate::sys::seccomp::Allow::{self, Call, Ioctl, Is, Without};
 use crate::sys::seccomp::{self, Filter};
+use crate::sys::trim_memory;
 use crate::virtio::device::DeviceType;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
@@ -269,7 +269,7 @@ impl Filters {
     pub fn confine(&self, role: Role) -> Result<()> {
         let filter = Filter::compile(&self.list(role))?;
         // Nothing that the thread does from now on goes as deep.
-        footprint::forget_stack();
+        trim_memory::forget_stack();
         filter.apply()
     }
 }

@@ -16,11 +16,11 @@ const DESCRIPTORS: i32 = 256;
 
 /// The program, opened. Its descriptor has a number that is above this process's limit and so, once it is closed by the
 /// program's start, no other can get it: a filter may let execveat(2) take this number alone.
-pub struct Last(OwnedFd);
+pub struct FinalProgram(OwnedFd);
 
-impl Last {
+impl FinalProgram {
     /// Open the program, and limit this process's descriptors for good (who is to be held by that needs
-    /// [`Last::denials`] too).
+    /// [`FinalProgram::denials`] too).
     ///
     /// # Errors
     /// It is not there, or not for us.
