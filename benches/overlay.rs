@@ -136,7 +136,7 @@ fn on_file(file: &File, pattern: &Pattern, turn: u64) -> Result<()> {
     Ok(())
 }
 
-/// As a virtqueue's worker does it: a batch, its kick, its completions.
+/// As a virtqueue's worker does it: A batch, its submission, its completions.
 fn on_queue(
     queue: &mut dyn Queue,
     ram: &Arc<GuestMemoryMmap>,
@@ -155,7 +155,7 @@ fn on_queue(
             };
             queue.submit(n, op);
         }
-        queue.kick()?;
+        queue.submit_batch()?;
         let mut failed = Ok(());
         loop {
             queue.completions(&mut |_, result| failed = result);

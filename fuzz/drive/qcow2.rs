@@ -61,7 +61,7 @@ fn write(bytes: &[u8]) {
         queue.submit(token as u64, op);
     }
     while queue.in_flight() > 0 {
-        let _ = queue.kick();
+        let _ = queue.submit_batch();
         queue.completions(&mut |_, _| {});
     }
     let _ = disk.close();
@@ -87,7 +87,7 @@ fn images() -> &'static [Vec<u8>] {
         }
         queue.submit(1, Op::Flush);
         while queue.in_flight() > 0 {
-            queue.kick().unwrap();
+            queue.submit_batch().unwrap();
             queue.completions(&mut |_, done| done.unwrap());
         }
         let dirty = content(&file);

@@ -120,11 +120,11 @@ pub trait Queue: Send {
     /// Start `op`; its completion comes from [`Queue::completions`] under `token`, possibly at once.
     fn submit(&mut self, token: u64, op: Op);
     /// Tell the kernel of everything submitted since the last call. Call once a batch.
-    fn kick(&mut self) -> io::Result<()>;
+    fn submit_batch(&mut self) -> io::Result<()>;
     /// Readable when more completions are waiting than [`Queue::completions`] handed over when it was last called, after
-    /// [`Queue::kick`]; `None` if everything completes inside [`Queue::submit`].
+    /// [`Queue::submit_batch`]; `None` if everything completes inside [`Queue::submit`].
     fn completion_fd(&self) -> Option<BorrowedFd<'_>>;
-    /// Hand over each finished operation once. Call it after each [`Queue::kick`], and when [`Queue::completion_fd`]
+    /// Hand over each finished operation once. Call it after each [`Queue::submit_batch`], and when [`Queue::completion_fd`]
     /// is readable.
     fn completions(&mut self, each: &mut dyn FnMut(u64, io::Result<()>));
     /// Operations submitted and not yet handed over.

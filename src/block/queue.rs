@@ -283,7 +283,7 @@ impl Queue for DiskQueue {
         shared.relieve();
     }
 
-    fn kick(&mut self) -> io::Result<()> {
+    fn submit_batch(&mut self) -> io::Result<()> {
         let Some(host) = &mut self.host else { return Ok(()) };
         host.ring.submit()
     }

@@ -34,7 +34,7 @@ fn disk(dir: &Path) -> Arc<FileDisk> {
 
 fn done(queue: &mut dyn Queue, op: Op) -> io::Result<()> {
     queue.submit(0, op);
-    queue.kick().unwrap();
+    queue.submit_batch().unwrap();
     let mut result = None;
     while result.is_none() {
         queue.completions(&mut |_, done| result = Some(done));

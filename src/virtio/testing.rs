@@ -253,7 +253,7 @@ impl Queue for MemQueue {
         }
     }
 
-    fn kick(&mut self) -> io::Result<()> {
+    fn submit_batch(&mut self) -> io::Result<()> {
         Ok(())
     }
 

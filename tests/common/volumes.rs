@@ -30,7 +30,7 @@ pub fn disk(store: &Store, mib: usize) -> (PathBuf, Vec<u8>) {
 
 pub fn finish(queue: &mut dyn Queue, op: Op) {
     queue.submit(1, op);
-    queue.kick().unwrap();
+    queue.submit_batch().unwrap();
     let mut result = None;
     queue.completions(&mut |_, done| result = Some(done));
     result.expect("the sync engine completes at once").unwrap();

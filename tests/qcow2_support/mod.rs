@@ -110,7 +110,7 @@ impl Driver {
     /// Do one operation and wait for it.
     pub fn run(&mut self, op: Op) -> std::io::Result<()> {
         self.queue.submit(7, op);
-        self.queue.kick().unwrap();
+        self.queue.submit_batch().unwrap();
         let mut answer = None;
         while answer.is_none() {
             self.queue.completions(&mut |token, result| {

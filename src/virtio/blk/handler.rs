@@ -242,7 +242,7 @@ impl QueueHandler for BlkQueue {
     }
 
     fn submit_batch(&mut self) -> io::Result<()> {
-        self.queue.kick()
+        self.queue.submit_batch()
     }
 
     fn wake_on<'a>(&'a self, _waits: &dyn Fn(u16) -> bool, fds: &mut PollFds<'a>) {
@@ -269,7 +269,7 @@ impl QueueHandler for BlkQueue {
             let begun = self.advance();
             // What was begun now, and a flush that followed a write, may be finished, too.
             // An error of the kick comes again at the worker's next one.
-            if (idle && !begun) || self.queue.kick().is_err() {
+            if (idle && !begun) || self.queue.submit_batch().is_err() {
                 return;
             }
         }
