@@ -8,8 +8,8 @@ use sporevm::control::{DiskTop, Request, Response};
 use sporevm::error::Kind;
 use sporevm::plan::{
     BUILD, BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, EndReason,
-    Engine, LayerPlan, PLAN_FD, PlanFd, Ready, ResetBy, SUBCOMMAND, Transport, VmConfig, VmPlan,
-    VmReport,
+    Engine, LayerPlan, PLAN_FD, PlanFd, Ready, ResetBy, SUBCOMMAND, TransportKind, VmConfig,
+    VmPlan, VmReport,
 };
 use sporevm::sys::{fds, process};
 use std::fs::File;
@@ -109,7 +109,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
                 cmdline: String::new(),
                 menu: None,
             },
-            chipset: Chipset { transport: Transport::Mmio },
+            chipset: Chipset { transport: TransportKind::Mmio },
             devices: disk.into_iter().chain([entropy]).collect(),
         },
         cpuid: Vec::new(),
@@ -323,7 +323,7 @@ fn devices_are_asked_for_by_name_wherever_they_are() {
     if !has_kvm() {
         return;
     }
-    for transport in [Transport::Mmio, Transport::Pci] {
+    for transport in [TransportKind::Mmio, TransportKind::Pci] {
         // Another order, and slots with gaps between them.
         let mut plan = plan(true, false);
         plan.config.chipset.transport = transport;
@@ -347,7 +347,7 @@ fn devices_are_asked_for_by_name_wherever_they_are() {
         };
         assert!(message.contains("no disk /dev/vdb"), "{message}");
         drop(vm);
-        if transport == Transport::Pci {
+        if transport == TransportKind::Pci {
             // The guest that looks at its disk drives no PCI.
             continue;
         }

@@ -1,7 +1,7 @@
 //! The plan that a VMM is given, in postcard's format.
 
 use sporevm::plan::{
-    BootPlan, Chipset, DeviceConfig, DeviceKind, DiskFormat, DiskPlan, Engine, LayerPlan, PlanFd, Transport,
+    BootPlan, Chipset, DeviceConfig, DeviceKind, DiskFormat, DiskPlan, Engine, LayerPlan, PlanFd, TransportKind,
     VmConfig, VmPlan,
 };
 
@@ -32,7 +32,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             cpus: 2,
             memory: 32 << 20,
             boot: BootPlan::Direct { kernel: PlanFd(10), initrd: None, cmdline: "quiet".into(), menu: None },
-            chipset: Chipset { transport: Transport::Mmio },
+            chipset: Chipset { transport: TransportKind::Mmio },
             devices: vec![
                 DeviceConfig { id: "/dev/vda".parse().unwrap(), slot: 0, kind: DeviceKind::Disk(disk) },
                 DeviceConfig { id: "entropy".parse().unwrap(), slot: 1, kind: DeviceKind::Entropy },

@@ -8,7 +8,7 @@ use crate::mem::layout::{
     GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE, VIRTIO_GSIS,
     VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
-use crate::plan::{Transport, VmConfig};
+use crate::plan::{TransportKind, VmConfig};
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Notify, ONE, OpRegion,
@@ -62,7 +62,7 @@ impl Tables {
         }
         let madt = tables.append(&madt(config.cpus));
         let mut roots = vec![fadt, madt];
-        if config.chipset.transport == Transport::Pci {
+        if config.chipset.transport == TransportKind::Pci {
             roots.push(tables.append(&pci::mcfg()));
         }
         tables.root(&roots);
@@ -139,8 +139,10 @@ fn dsdt(config: &VmConfig) -> impl Aml {
     let mut devices: Vec<_> = (0..config.cpus).map(processor).collect();
     let slots = config.devices.iter().map(|device| usize::from(device.slot));
     match config.chipset.transport {
-        Transport::Mmio => devices.extend(slots.filter(|slot| *slot < VIRTIO_SLOTS).map(virtio)),
-        Transport::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
+        TransportKind::Mmio => {
+            devices.extend(slots.filter(|slot| *slot < VIRTIO_SLOTS).map(virtio))
+        }
+        TransportKind::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
     }
     devices.extend([com1(), power_button(), event_device(), panic_device()]);
     let devices = devices.iter().map(|device| device as &dyn Aml).collect();
@@ -272,12 +274,14 @@ mod tests {
 
     #[test]
     fn the_largest_machines_tables_fit() {
-        assert!(build(&machine(64, Transport::Mmio, VIRTIO_SLOTS)).len() as u64 <= ACPI_END - ACPI);
+        assert!(
+            build(&machine(64, TransportKind::Mmio, VIRTIO_SLOTS)).len() as u64 <= ACPI_END - ACPI
+        );
     }
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-        let bytes = build(&machine(2, Transport::Mmio, 3));
+        let bytes = build(&machine(2, TransportKind::Mmio, 3));
         assert_eq!(&bytes[..8], b"RSD PTR ");
         assert_eq!(bytes[..20].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
         assert_eq!(bytes[..36].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
@@ -291,7 +295,7 @@ mod tests {
 
     #[test]
     fn there_is_an_entry_for_every_processor() {
-        let bytes = build(&machine(64, Transport::Mmio, 1));
+        let bytes = build(&machine(64, TransportKind::Mmio, 1));
         let madt = find(&bytes, b"APIC");
         assert_eq!(madt.len(), 44 + 64 * 8 + 12);
         let ids: Vec<u8> = madt[44..][..64 * 8].chunks_exact(8).map(|entry| entry[3]).collect();
@@ -301,21 +305,21 @@ mod tests {
     #[test]
     fn there_is_a_device_for_every_used_slot_and_no_other() {
         let count = |bytes: &[u8]| bytes.windows(8).filter(|w| *w == b"LNRO0005").count();
-        assert_eq!(count(&build(&machine(1, Transport::Mmio, 0))), 0);
-        assert_eq!(count(&build(&machine(1, Transport::Mmio, 3))), 3);
-        assert_eq!(count(&build(&machine(1, Transport::Mmio, VIRTIO_SLOTS + 1))), VIRTIO_SLOTS);
+        assert_eq!(count(&build(&machine(1, TransportKind::Mmio, 0))), 0);
+        assert_eq!(count(&build(&machine(1, TransportKind::Mmio, 3))), 3);
+        assert_eq!(count(&build(&machine(1, TransportKind::Mmio, VIRTIO_SLOTS + 1))), VIRTIO_SLOTS);
     }
 
     #[test]
     fn a_machine_with_pci_says_where_and_has_no_other_slots() {
-        let bytes = build(&machine(1, Transport::Pci, 3));
+        let bytes = build(&machine(1, TransportKind::Pci, 3));
         let mcfg = find(&bytes, b"MCFG");
         assert_eq!((mcfg.len(), u64_at(mcfg, 44)), (60, Some(crate::mem::layout::PCI_ECAM)));
         assert_eq!(mcfg[52..56], [0; 4], "segment 0, bus 0 to bus 0");
         assert!(!bytes.windows(8).any(|w| w == b"LNRO0005"));
         let pnp0a08 = [0x41, 0xd0, 0x0a, 0x08];
         assert!(bytes.windows(4).any(|w| w == pnp0a08));
-        let mmio = build(&machine(1, Transport::Mmio, 3));
+        let mmio = build(&machine(1, TransportKind::Mmio, 3));
         assert!(!mmio.windows(4).any(|w| w == pnp0a08 || w == b"MCFG"));
     }
 }

@@ -7,7 +7,7 @@ use super::{acpi, smbios};
 use crate::error::Result;
 use crate::mem::layout::{COM1_PORT, KVM_IDENTITY_MAP, PAGE, VIRTIO_BASE, VIRTIO_STRIDE};
 use crate::mem::ram;
-use crate::plan::{Transport, VmConfig, VmPlan};
+use crate::plan::{TransportKind, VmConfig, VmPlan};
 use std::fmt::Write;
 
 /// An item's selector, and its bytes.
@@ -95,9 +95,9 @@ fn boot_order(config: &VmConfig) -> String {
         let base = VIRTIO_BASE + slot * VIRTIO_STRIDE;
         // Writing to a string does not fail.
         let _ = match config.chipset.transport {
-            Transport::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0"),
+            TransportKind::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0"),
             // Device 0 is the host bridge.
-            Transport::Pci => writeln!(order, "/pci@i0cf8/scsi@{:x}/disk@0,0", slot + 1),
+            TransportKind::Pci => writeln!(order, "/pci@i0cf8/scsi@{:x}/disk@0,0", slot + 1),
         };
         order
     })
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn loaded_by_the_script_the_tables_are_what_is_built_for_their_address() {
-        let config = machine(2, Transport::default(), 4);
+        let config = machine(2, TransportKind::default(), 4);
         let plan = VmPlan { config, ..plan(64 << 20) };
         let files = files_of(&items(&plan).unwrap());
         let base = 0x3ff_0000;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     /// A machine with so many disks, behind its entropy device.
-    fn disks(transport: Transport, count: u8) -> VmConfig {
+    fn disks(transport: TransportKind, count: u8) -> VmConfig {
         let mut config = machine(1, transport, 0);
         let disk = |slot: u8| DeviceConfig {
             id: format!("disk{slot}").parse().unwrap(),
@@ -263,14 +263,14 @@ mod tests {
     #[test]
     fn disks_boot_in_the_plans_order() {
         assert_eq!(
-            boot_order(&disks(Transport::Mmio, 2)),
+            boot_order(&disks(TransportKind::Mmio, 2)),
             "/virtio-mmio@00000000d0000000/disk@0,0\n/virtio-mmio@00000000d0001000/disk@0,0\n"
         );
         assert_eq!(
-            boot_order(&disks(Transport::Pci, 2)),
+            boot_order(&disks(TransportKind::Pci, 2)),
             "/pci@i0cf8/scsi@1/disk@0,0\n/pci@i0cf8/scsi@2/disk@0,0\n"
         );
-        assert_eq!(boot_order(&disks(Transport::Mmio, 0)), "");
+        assert_eq!(boot_order(&disks(TransportKind::Mmio, 0)), "");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 use super::*;
 use crate::mem::layout::{CMDLINE, HIGH_RAM};
-use crate::plan::{BootPlan, Chipset, DeviceConfig, DeviceKind, PlanFd, Transport, VmConfig};
+use crate::plan::{BootPlan, Chipset, DeviceConfig, DeviceKind, PlanFd, TransportKind, VmConfig};
 use proptest::prelude::*;
 use source::{u32_at, u64_at};
 use std::io::{Read, Write};
 
 /// A machine with so many devices, in slots from 0 on.
-pub fn machine(cpus: u8, transport: Transport, devices: usize) -> VmConfig {
+pub fn machine(cpus: u8, transport: TransportKind, devices: usize) -> VmConfig {
     let device = |slot: usize| DeviceConfig {
         id: format!("rng{slot}").parse().unwrap(),
         slot: slot as u8,
@@ -31,7 +31,7 @@ pub fn plan(memory: u64) -> VmPlan {
     VmPlan {
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 2,
-        config: VmConfig { memory, ..machine(2, Transport::default(), 1) },
+        config: VmConfig { memory, ..machine(2, TransportKind::default(), 1) },
         cpuid: Vec::new(),
         uuid: "ec2d1e7a-0000-4000-8000-0123456789ab".into(),
         console: PlanFd(5),

@@ -3,7 +3,7 @@
 use super::filter::Filter;
 use super::output::Output;
 use crate::action::{Count, Until, parse_duration, parse_memory, parse_percent};
-use crate::plan::{DiskLimits, Engine, Transport};
+use crate::plan::{DiskLimits, Engine, TransportKind};
 use crate::record::image::RootDeviceType;
 use crate::record::tag::Tag;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -367,7 +367,7 @@ impl From<EngineArg> for Engine {
     }
 }
 
-/// [`Transport`] as an argument.
+/// [`TransportKind`] as an argument.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum TransportArg {
     /// virtio-mmio: registers that the ACPI tables name
@@ -376,7 +376,7 @@ pub enum TransportArg {
     Pci,
 }
 
-impl From<TransportArg> for Transport {
+impl From<TransportArg> for TransportKind {
     fn from(transport: TransportArg) -> Self {
         match transport {
             TransportArg::Mmio => Self::Mmio,

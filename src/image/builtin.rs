@@ -6,7 +6,7 @@ use crate::demo;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
 use crate::kernel::{self, KERNEL};
-use crate::plan::{DiskFormat, Transport};
+use crate::plan::{DiskFormat, TransportKind};
 use crate::record::image::{Architecture, Image, ImageState, RootDeviceType};
 use crate::record::kernel::Kernel;
 use crate::record::snapshot::{DATA, Snapshot};
@@ -52,7 +52,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     let mut manifest = Manifest::with_root(DEMO, snapshot);
     manifest.description = Some("Built-in guest: finds its disk, proves it, powers off".into());
     manifest.kernel_id = Some(kernel_id);
-    manifest.transport = Some(Transport::Mmio);
+    manifest.transport = Some(TransportKind::Mmio);
     manifest.root_device_type = Some(RootDeviceType::InstanceStore);
     let tag = Tag { key: "spore:instance-type".into(), value: "spore.tiny".into() };
     manifest.tags = vec![tag];
@@ -91,7 +91,7 @@ fn current(store: &Store, id: &ImageId, kernel_digest: &str) -> Option<Image> {
     let administrators = |uid: u32| uid.to_string() == image.owner_id;
     let whole = store.administrator().is_none_or(administrators)
         && image.state == ImageState::Available
-        && image.transport == Some(Transport::Mmio)
+        && image.transport == Some(TransportKind::Mmio)
         && kernel.digest == kernel_digest
         && store.kernels().owner(&kernel.kernel_id) == owner
         && store.snapshots().owner(snapshot) == owner;
@@ -126,7 +126,7 @@ fn ensure_kernel(store: &Store, digest: &str) -> Result<KernelId> {
         version: Some(env!("CARGO_PKG_VERSION").into()),
         digest: digest.to_owned(),
         size_bytes: demo::KERNEL.len() as u64,
-        transports: vec![Transport::Mmio],
+        transports: vec![TransportKind::Mmio],
         tags: Vec::new(),
     };
     staging.publish(store, &record, Durability::Durable)?;

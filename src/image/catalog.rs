@@ -3,7 +3,7 @@
 use super::builtin;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::{PvGrub, ROOT_DEVICE, Transport};
+use crate::plan::{PvGrub, ROOT_DEVICE, TransportKind};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
     RootDeviceType, StateReason, VirtualizationType,
@@ -60,7 +60,7 @@ pub struct Manifest {
     pub boot_mode: Option<BootMode>,
     /// How its guest finds its devices; what suits its ramdisk if absent.
     #[serde(default)]
-    pub transport: Option<Transport>,
+    pub transport: Option<TransportKind>,
     /// `windows`, or nothing.
     #[serde(default)]
     pub platform: Option<String>,

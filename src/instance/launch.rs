@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId, hex};
 use crate::image::catalog::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{DiskLimits, Engine, PvGrub, Transport};
+use crate::plan::{DiskLimits, Engine, PvGrub, TransportKind};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     VirtualizationType,
@@ -60,7 +60,7 @@ pub struct Request {
     /// What each guest may have of each of its disks.
     pub disk_limits: DiskLimits,
     /// How the guest finds its devices, in place of what the image asks for.
-    pub transport: Option<Transport>,
+    pub transport: Option<TransportKind>,
     /// Launch no more than the host has memory for, all that runs included.
     pub no_overcommit: bool,
     /// What each may take of the host.
@@ -70,7 +70,7 @@ pub struct Request {
 }
 
 /// The transports that a kernel and its ramdisk are known to have drivers for.
-pub type Drivers<'a> = dyn Fn(Option<&KernelId>, Option<&RamdiskId>) -> Vec<Transport> + 'a;
+pub type Drivers<'a> = dyn Fn(Option<&KernelId>, Option<&RamdiskId>) -> Vec<TransportKind> + 'a;
 
 /// The host's limits.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +137,7 @@ pub struct LaunchPlan {
     #[serde(skip_serializing_if = "DiskLimits::are_none")]
     pub disk_limits: DiskLimits,
     /// How the guest finds its devices.
-    pub transport: Transport,
+    pub transport: TransportKind,
     /// Tags.
     pub tags: Vec<Tag>,
     /// What it may take of the host.
@@ -210,7 +210,7 @@ pub fn resolve(
     let (preset, cpus, memory) = size(request, image)?;
     let count = count(request, memory, host)?;
     let Boots { kernel, ramdisk } = boots(request, image)?;
-    let fits = || fitting(Transport::default(), &drivers(kernel.as_ref(), ramdisk.as_ref()));
+    let fits = || fitting(TransportKind::default(), &drivers(kernel.as_ref(), ramdisk.as_ref()));
     let transport = request.transport.or(image.transport).unwrap_or_else(fits);
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
@@ -336,7 +336,7 @@ fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
 }
 
 /// `usual`, unless there is no driver for it and is one for another.
-pub fn fitting(usual: Transport, drivers: &[Transport]) -> Transport {
+pub fn fitting(usual: TransportKind, drivers: &[TransportKind]) -> TransportKind {
     let other = drivers.first().filter(|_| !drivers.contains(&usual));
     other.copied().unwrap_or(usual)
 }

@@ -231,16 +231,16 @@ fn an_instance_store_root_has_ec2s_limit() {
 
 #[test]
 fn the_transport_is_what_is_asked_for_or_what_the_ramdisk_can_drive() {
-    let chosen = |asked, image_asks, ramdisk: &[Transport]| {
+    let chosen = |asked, image_asks, ramdisk: &[TransportKind]| {
         let image = Image { transport: image_asks, ..image() };
         let request = Request { transport: asked, ..request(1, 1) };
         let drivers = |_: Option<&KernelId>, _: Option<&RamdiskId>| ramdisk.to_vec();
         let plans = resolve(&request, &image, HOST, &drivers, &mut Counted(0));
         plans.unwrap().remove(0).transport
     };
-    let (mmio, pci) = (Transport::Mmio, Transport::Pci);
-    assert_eq!(chosen(None, None, &[]), Transport::default());
-    assert_eq!(chosen(None, None, &[mmio, pci]), Transport::default());
+    let (mmio, pci) = (TransportKind::Mmio, TransportKind::Pci);
+    assert_eq!(chosen(None, None, &[]), TransportKind::default());
+    assert_eq!(chosen(None, None, &[mmio, pci]), TransportKind::default());
     assert_eq!(chosen(None, None, &[pci]), pci);
     assert_eq!(chosen(None, None, &[mmio]), mmio);
     assert_eq!(chosen(None, Some(mmio), &[pci]), mmio);

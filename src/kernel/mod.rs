@@ -8,7 +8,7 @@ use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::catalog;
 use crate::inspect::modules;
-use crate::plan::{PvGrub, Transport};
+use crate::plan::{PvGrub, TransportKind};
 use crate::record::image::{Architecture, Image, ImageState};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::name;
@@ -277,7 +277,7 @@ pub fn drivers(
     store: &Store,
     kernel: Option<&KernelId>,
     ramdisk: Option<&RamdiskId>,
-) -> Vec<Transport> {
+) -> Vec<TransportKind> {
     let kernel = kernel.and_then(|id| store.kernels().get(id).ok());
     let ramdisk = ramdisk.and_then(|id| store.ramdisks().get(id).ok());
     let of_kernel = kernel.into_iter().flat_map(|kernel| kernel.transports);

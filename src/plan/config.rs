@@ -64,13 +64,13 @@ impl VmConfig {
 #[serde(deny_unknown_fields)]
 pub struct Chipset {
     /// How the guest finds its virtio devices.
-    pub transport: Transport,
+    pub transport: TransportKind,
 }
 
 /// How a guest finds its virtio devices. (VIRTIO 1.2, 4)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Transport {
+pub enum TransportKind {
     /// Registers in memory, named by the ACPI tables; a line of the I/O APIC each. (4.2)
     Mmio,
     /// Functions on a PCI bus, with MSI-X. (4.1) An interrupt costs the guest no exits, and a disk image whose ramdisk

@@ -13,7 +13,7 @@ mod event;
 mod fd;
 mod menu;
 
-pub use config::{BootPlan, Chipset, ROOT_DEVICE, Transport, VmConfig};
+pub use config::{BootPlan, Chipset, ROOT_DEVICE, TransportKind, VmConfig};
 pub use device::{DeviceConfig, DeviceId, DeviceKind};
 pub use disk::{DiskFormat, DiskLimits, DiskPlan, Engine, LayerPlan, Rate};
 pub use event::{EndReason, Ready, ResetBy, VmReport};

@@ -7,7 +7,7 @@ use super::volume::default_volume_type;
 use super::{Durability, Record};
 use crate::error::Code;
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::Transport;
+use crate::plan::TransportKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ pub struct Image {
     pub boot_mode: Option<BootMode>,
     /// How its guest finds its devices, where that matters to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transport: Option<Transport>,
+    pub transport: Option<TransportKind>,
     /// The instance that it was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_instance_id: Option<InstanceId>,

@@ -7,7 +7,7 @@ use super::tag::{Tag, name_tag};
 use super::volume::LayerName;
 use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
-use crate::plan::{DeviceId, DiskLimits, Engine, SavedEnvironment, Transport};
+use crate::plan::{DeviceId, DiskLimits, Engine, SavedEnvironment, TransportKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ pub struct Spore {
     pub uuid: String,
     /// How the guest finds its devices.
     #[serde(default)]
-    pub transport: Transport,
+    pub transport: TransportKind,
     /// The engine asked for.
     pub engine: Engine,
     /// What the guest may have of each of its disks.

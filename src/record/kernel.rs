@@ -5,7 +5,7 @@ use super::tag::Tag;
 use super::{Durability, Record};
 use crate::error::Code;
 use crate::id::{KernelId, RamdiskId};
-use crate::plan::Transport;
+use crate::plan::TransportKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ pub struct Kernel {
     pub size_bytes: u64,
     /// The transports of virtio devices that it has drivers for without any module.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub transports: Vec<Transport>,
+    pub transports: Vec<TransportKind>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -77,7 +77,7 @@ pub struct Ramdisk {
     pub size_bytes: u64,
     /// The transports of virtio devices that it has drivers for; absent if that is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub transports: Vec<Transport>,
+    pub transports: Vec<TransportKind>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,

@@ -31,10 +31,10 @@ pub struct NewDevice {
 }
 
 /// Devices that a machine has room for.
-pub fn slots(transport: plan::Transport) -> usize {
+pub fn slots(transport: plan::TransportKind) -> usize {
     match transport {
-        plan::Transport::Mmio => VIRTIO_SLOTS,
-        plan::Transport::Pci => PCI_SLOTS,
+        plan::TransportKind::Mmio => VIRTIO_SLOTS,
+        plan::TransportKind::Pci => PCI_SLOTS,
     }
 }
 
@@ -54,15 +54,15 @@ impl Virtio {
     /// # Errors
     /// A slot is beyond [`slots`] or taken twice, or KVM or the host refuses something.
     pub fn create(
-        transport: plan::Transport,
+        transport: plan::TransportKind,
         devices: Vec<NewDevice>,
         vm: &Arc<VmFd>,
         ram: &GuestRam,
         on_start: &ThreadStart,
     ) -> Result<Self> {
         match transport {
-            plan::Transport::Mmio => Self::mmio(devices, vm, ram, on_start),
-            plan::Transport::Pci => Self::pci(devices, vm, ram, on_start),
+            plan::TransportKind::Mmio => Self::mmio(devices, vm, ram, on_start),
+            plan::TransportKind::Pci => Self::pci(devices, vm, ram, on_start),
         }
     }
 

@@ -8,7 +8,7 @@
 use crate::error::{Code, Error, OrFail, Result};
 use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
-use crate::plan::{DeviceKind, Transport, VmConfig};
+use crate::plan::{DeviceKind, TransportKind, VmConfig};
 use crate::sys::fds;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -41,7 +41,7 @@ const HEADER: usize = 8 + NUMBERS * 8 + 2 * DIGEST;
 pub struct Shape {
     cpus: u8,
     memory: u64,
-    transport: Transport,
+    transport: TransportKind,
     /// Name, slot and what it is.
     devices: Vec<(String, u8, String)>,
 }
@@ -241,7 +241,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     fn shape(memory: u64) -> Shape {
-        Shape { cpus: 1, memory, transport: Transport::Mmio, devices: Vec::new() }
+        Shape { cpus: 1, memory, transport: TransportKind::Mmio, devices: Vec::new() }
     }
 
     fn parts() -> Vec<(String, Vec<u8>)> {

@@ -3,7 +3,7 @@
 
 use crate::block;
 use crate::error::{OrFail, Result};
-use crate::plan::Transport;
+use crate::plan::TransportKind;
 use crate::sys::seccomp::Allow::{self, Call, Ioctl, Is, Without};
 use crate::sys::seccomp::{self, Filter};
 use crate::sys::trim_memory;
@@ -205,7 +205,7 @@ pub enum Role {
 /// waits for another's.
 #[derive(Clone, Copy, Debug)]
 pub struct Filters {
-    transport: Transport,
+    transport: TransportKind,
     /// /dev/kvm.
     system: RawFd,
     vm: RawFd,
@@ -216,7 +216,7 @@ pub struct Filters {
 impl Filters {
     /// The filters of a machine whose devices have this transport, by the descriptors of /dev/kvm, of its VM and of its vCPUs.
     pub fn new(
-        transport: Transport,
+        transport: TransportKind,
         (system, vm): (RawFd, RawFd),
         vcpus: impl Iterator<Item = RawFd> + Clone,
     ) -> Self {
@@ -238,7 +238,7 @@ impl Filters {
             Role::Vcpu(fd) => {
                 list.extend_from_slice(VCPU);
                 list.extend(on(VCPU_IOCTLS, (fd, fd)));
-                if self.transport == Transport::Pci {
+                if self.transport == TransportKind::Pci {
                     list.extend(on(VCPU_PCI_IOCTLS, vm));
                 }
             }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     fn filters() -> Filters {
-        Filters::new(Transport::Pci, (9, 10), 11..15)
+        Filters::new(TransportKind::Pci, (9, 10), 11..15)
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::error::{OrFail, Result};
 use crate::helper::{Ends, Given, Helper, Syscalls, not_ours};
-use crate::plan::Transport;
+use crate::plan::TransportKind;
 use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -45,7 +45,7 @@ pub(crate) const HELPER: Helper = Helper {
 fn run(files: Vec<Given>) -> Result<()> {
     let given = files.into_iter().next().ok_or_else(not_ours)?;
     let found = look(given.file).or_fail(|| "unpack the initial ramdisk")?;
-    let drivers = [(found.pci, Transport::Pci), (found.mmio, Transport::Mmio)];
+    let drivers = [(found.pci, TransportKind::Pci), (found.mmio, TransportKind::Mmio)];
     let answer = drivers.iter().filter(|(is, _)| *is).map(|(_, transport)| transport);
     let answer = serde_json::to_vec(&answer.collect::<Vec<_>>()).or_fail(|| "write JSON")?;
     std::io::stdout().write_all(&answer).or_fail(|| "answer")
