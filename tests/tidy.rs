@@ -436,8 +436,15 @@ fn by_name(source: &Source) -> Vec<(usize, &'static str)> {
     }
     let code = source.code().take_while(|(number, _)| tests.is_none_or(|tests| *number <= tests));
     let used = code.filter(|(_, line)| !line.trim_start().starts_with("use "));
-    used.filter_map(|(n, line)| Some((n, *BY_NAME.iter().find(|call| line.contains(**call))?)))
-        .collect()
+    // A type's name may end another's; a call's own name only gets longer (fchmod).
+    let is = |line: &str, call: &str| {
+        let whole = |(at, _): (usize, &str)| {
+            !call.starts_with(char::is_uppercase)
+                || !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        };
+        line.match_indices(call).any(whole)
+    };
+    used.filter_map(|(n, line)| Some((n, *BY_NAME.iter().find(|call| is(line, call))?))).collect()
 }
 
 /// One place opens what lies below a store (src/store/beneath): another account may have put anything there.
@@ -570,6 +577,8 @@ mod tests {
             accepted("src/id.rs", &format!("#[cfg(test)]\nmod tests {{ fn f() {{ {call} }} }}"));
         }
         refused("src/cli/mod.rs", "fn f() { pidfd_open(pid, flags) }", "outside of src/store");
+        refused("src/volume/mod.rs", "fn f() { fchmod(fd, 0) }", "outside of src/store");
+        accepted("src/volume/mod.rs", "fn f() { Qcow2File::open(host) }");
         accepted("src/cli/run.rs", "fn f() { File::open(path) }");
     }
 

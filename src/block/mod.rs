@@ -65,16 +65,24 @@ pub trait Disk: Send + Sync {
     fn read_only(&self) -> bool;
     /// Preferred granularity of discards in bytes (the cluster size; 4096 for raw).
     fn discard_granularity(&self) -> u32;
-    /// A submission queue for one thread, with the engine asked for ([`Engine::Auto`] chooses).
+    /// A submission queue with the engine asked for ([`Engine::Auto`] chooses). Any thread may make it and hand it on;
+    /// from its first operation on it belongs to one thread. Each virtqueue has its own.
     ///
     /// # Errors
-    /// [`Engine::Uring`] was demanded and the host has or allows no io_uring.
+    /// [`Engine::Uring`] was demanded and the host has or allows no io_uring; no more descriptors.
     fn queue(&self, engine: Engine) -> io::Result<Box<dyn Queue>>;
-    /// Write metadata out and sync everything: what a clean end of the VM does.
+    /// Write metadata out and sync everything: what a clean end of the VM does. No queue has anything in flight. It may be
+    /// called again.
+    ///
+    /// # Errors
+    /// I/O errors. The disk is then as after a crash: sound, with what earlier flushes made durable.
     fn close(&self) -> io::Result<()>;
 }
 
-/// One operation. Offsets and lengths are in bytes and multiples of 512, inside the disk (checked again).
+/// One operation. Offsets and lengths are in bytes and multiples of 512; length 0 does nothing.
+///
+/// A range that is misaligned or not inside the disk completes with `InvalidInput`, a change of a read-only disk with
+/// EROFS. Buffers need no alignment in the host's memory: files are read and written through the page cache.
 pub enum Op {
     /// Fill the buffer from `offset`.
     Read {
@@ -115,17 +123,21 @@ pub enum Op {
 /// Order: operations in flight at one time are unordered among themselves, as virtio-blk allows, but
 /// overlapping allocations of one cluster never lose a write.
 pub trait Queue: Send {
-    /// The engine in use (never [`Engine::Auto`]).
+    /// The engine in use: [`Engine::Uring`] or [`Engine::Sync`].
     fn engine(&self) -> Engine;
-    /// Start `op`; its completion comes from [`Queue::completions`] under `token`, possibly at once.
+    /// Start `op`. Its completion comes from [`Queue::completions`] under `token`, once, perhaps before the next
+    /// [`Queue::submit_batch`]. Tokens are the caller's and may repeat.
     fn submit(&mut self, token: u64, op: Op);
     /// Tell the kernel of everything submitted since the last call. Call once a batch.
+    ///
+    /// # Errors
+    /// The host takes no more requests for now; what was submitted stays, and the next call tries again.
     fn submit_batch(&mut self) -> io::Result<()>;
-    /// Readable when more completions are waiting than [`Queue::completions`] handed over when it was last called, after
-    /// [`Queue::submit_batch`]; `None` if everything completes inside [`Queue::submit`].
+    /// Readable when more completions are waiting than [`Queue::completions`] handed over when it was last
+    /// called, after [`Queue::submit_batch`]; `None` if everything completes inside [`Queue::submit`].
     fn completion_fd(&self) -> Option<BorrowedFd<'_>>;
-    /// Hand over each finished operation once. Call it after each [`Queue::submit_batch`], and when [`Queue::completion_fd`]
-    /// is readable.
+    /// Hand over each finished operation once, in no particular order. Call it after each [`Queue::submit_batch`],
+    /// and when [`Queue::completion_fd`] is readable.
     fn completions(&mut self, each: &mut dyn FnMut(u64, io::Result<()>));
     /// Operations submitted and not yet handed over.
     fn in_flight(&self) -> usize;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 /// as the guest's access), `offset` is relative to the device's base. What a device does not
 /// implement reads as all ones and ignores writes.
 pub trait BusDevice: Send + Sync {
-    /// The guest reads; fill `data`.
+    /// The guest reads 1, 2, 4 or 8 bytes (ports: 1, 2 or 4), all inside the device's window; fill `data`, which is
+    /// all ones before. `offset` need not be a multiple of the width.
     fn read(&self, offset: u64, data: &mut [u8]);
-    /// The guest writes `data`.
+    /// The guest writes `data`, of the same widths.
     fn write(&self, offset: u64, data: &[u8]);
 }
 

@@ -70,10 +70,12 @@ impl Payload {
         Ok(Some(changes.selection))
     }
 
-    /// Put it into RAM that is all zero, for the plan's machine.
+    /// Put it into RAM, for the plan's machine. All of `ram` has to be zero before, fresh or cleared: a kernel's
+    /// uninitialised data, what its segments have in memory beyond the file, is not written, nor is what surrounds
+    /// its tables.
     ///
     /// # Errors
-    /// It is not loadable, or the host refuses.
+    /// The kernel, the ramdisk or the command line is not loadable, or the host refuses to map a file.
     pub fn load(&self, plan: &VmPlan, ram: &GuestRam) -> Result<Entry> {
         match self {
             Self::Kernel { kernel, initrd, cmdline, .. } => {

@@ -126,7 +126,7 @@ impl Region {
         let mut queue = disk.queue(Engine::Sync).unwrap();
         let buf = IoBuf::from_bytes(bytes.to_vec().into_boxed_slice());
         queue.submit(1, Op::Write { offset, buf });
-        queue.kick().unwrap();
+        queue.submit_batch().unwrap();
         queue.completions(&mut |_, done| done.unwrap());
         drop(queue);
         disk.close().unwrap();
