@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Store, has_kvm};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ fn a_hibernated_guest_goes_on_where_it_was() {
         let log = store.logs(&id);
         assert!(log.contains("endure: whole after"), "{log}\n{}", store.vmm_logs(&id));
         assert_eq!(log.matches("endure: begins").count(), 1, "it booted but once");
+        let ids: HashSet<&str> =
+            log.lines().filter_map(|line| line.strip_prefix("generation: ")).collect();
+        assert_eq!(ids.len() as u64, 1 + cycles, "each time another generation ID: {ids:?}");
     }
 }
 

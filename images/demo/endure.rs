@@ -39,6 +39,7 @@ pub fn run(machine: &Machine) -> ! {
     blk.read(0, &mut copy);
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![0; COUNT * SECTOR]).collect();
     say!("endure: begins with {cpus} cpus");
+    say!("generation: {:016x}", machine.acpi.generation());
     for round in 0u64.. {
         let flying = submit(&mut blk, &mut random, &mut copy, &mut buffers);
         for _ in 0..CHANGES {
@@ -53,7 +54,11 @@ pub fn run(machine: &Machine) -> ! {
             assert_eq!(whole, sum, "memory is not what was written");
             say!("endure: {round} rounds, {} ticks", cpu::irq_count(TIMER));
         }
-        if machine.acpi.power_button() {
+        let events = machine.acpi.events();
+        if events & 2 != 0 {
+            say!("generation: {:016x}", machine.acpi.generation());
+        }
+        if events & 1 != 0 {
             let before = cpu::irq_count(TIMER);
             cpu::wait_irq(TIMER, before);
             say!("endure: whole after {round} rounds");

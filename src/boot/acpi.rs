@@ -6,9 +6,9 @@ mod pci;
 use crate::mem::layout::{
     ACPI, ACPI_RESET, ACPI_RESET_VALUE, ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1_GSI, COM1_PORT,
     GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE, VIRTIO_GSIS,
-    VIRTIO_SLOTS, VIRTIO_STRIDE,
+    VIRTIO_SLOTS, VIRTIO_STRIDE, VM_GENERATION,
 };
-use crate::plan::{TransportKind, VmConfig};
+use crate::plan::{BootPlan, TransportKind, VmConfig};
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Notify, ONE, OpRegion,
@@ -23,6 +23,8 @@ use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
 use aml::{Encoded, OEM, REVISION, TABLE, encode, name};
 use std::ops::Range;
 
+/// The bit in [`GED_EVENTS`] that says that the VM generation ID is another.
+const GENERATION: u8 = 2;
 /// Bytes of the RSDP, rounded up: the tables follow, each on an 8-byte boundary.
 const RSDP_ROOM: usize = 40;
 
@@ -144,7 +146,11 @@ fn dsdt(config: &VmConfig) -> impl Aml {
         }
         TransportKind::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
     }
-    devices.extend([com1(), power_button(), event_device(), panic_device()]);
+    devices.extend([com1(), power_button(), panic_device()]);
+    // Firmware moves the tables, and has memory of its own where the ID would lie.
+    let generation = matches!(config.boot, BootPlan::Direct { .. });
+    devices.extend(generation.then(generation_id));
+    devices.push(event_device(generation));
     let devices = devices.iter().map(|device| device as &dyn Aml).collect();
     let Encoded(mut aml) = encode(&Scope::new("\\_SB_".into(), devices));
     let s5 = Package::new(vec![&S5_SLEEP_TYPE, &ZERO, &ZERO, &ZERO]);
@@ -205,8 +211,25 @@ fn power_button() -> Encoded {
     ))
 }
 
-/// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading clears it.
-fn event_device() -> Encoded {
+/// The VM generation ID, and where it lies. (Microsoft, "Virtual Machine Generation ID")
+fn generation_id() -> Encoded {
+    let low = VM_GENERATION as u32;
+    let address = Package::new(vec![&low, &ZERO]);
+    encode(&Device::new(
+        "VGEN".into(),
+        vec![
+            &name("_HID", &"VMGENCTR"),
+            &name("_CID", &"VM_Gen_Counter"),
+            &name("_DDN", &"VM_Gen_Counter"),
+            &name("ADDR", &address),
+        ],
+    ))
+}
+
+/// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading clears it. Where there is
+/// a `generation` ID, it tells of that, too.
+fn event_device(generation: bool) -> Encoded {
+    const CHANGED: u8 = 0x80; // the generation ID is another
     const PRESSED: u8 = 0x80; // the power button was pressed (4.8.2.2.1.2)
     let pending = Path::new("PEND");
     let read = Store::new(&Local(0), &pending);
@@ -215,6 +238,15 @@ fn event_device() -> Encoded {
     let notify = Notify::new(&button, &PRESSED);
     let is_power = Equal::new(&Local(1), &ONE);
     let if_power = If::new(&is_power, vec![&notify]);
+    let other = And::new(&Local(2), &Local(0), &GENERATION);
+    let counter = Path::new("\\_SB_.VGEN");
+    let notify_other = Notify::new(&counter, &CHANGED);
+    let is_other = Equal::new(&Local(2), &GENERATION);
+    let if_other = If::new(&is_other, vec![&notify_other]);
+    let mut statements: Vec<&dyn Aml> = vec![&read, &power, &if_power];
+    if generation {
+        statements.extend([&other as &dyn Aml, &if_other]);
+    }
     let interrupt = edge(GED_GSI);
     encode(&Device::new(
         "GED_".into(),
@@ -230,7 +262,7 @@ fn event_device() -> Encoded {
                 FieldUpdateRule::WriteAsZeroes,
                 vec![FieldEntry::Named(*b"PEND", 8)],
             ),
-            &Method::new("_EVT".into(), 1, true, vec![&read, &power, &if_power]),
+            &Method::new("_EVT".into(), 1, true, statements),
         ],
     ))
 }

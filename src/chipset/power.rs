@@ -33,6 +33,8 @@ pub const ACPI_POWER_LEN: u16 = GED_EVENTS + 1 - ACPI_SLEEP_CONTROL;
 
 /// Events bit of the power button.
 const POWER_BUTTON: u8 = 1;
+/// Events bit of the VM generation ID.
+const GENERATION: u8 = 2;
 /// SLP_EN in the sleep control register. (ACPI 6.5, 4.8.3.7)
 const SLP_EN: u8 = 1 << 5;
 
@@ -53,6 +55,13 @@ impl AcpiPower {
     /// Press the power button.
     pub fn press_button(&self) {
         self.events.fetch_or(POWER_BUTTON, Ordering::SeqCst);
+        // It fails only when the counter is full: the interrupt is pending already.
+        let _ = self.irq.write(1);
+    }
+
+    /// Tell the guest that the VM generation ID is another.
+    pub fn tell_generation(&self) {
+        self.events.fetch_or(GENERATION, Ordering::SeqCst);
         // It fails only when the counter is full: the interrupt is pending already.
         let _ = self.irq.write(1);
     }

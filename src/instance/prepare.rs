@@ -10,8 +10,9 @@ use crate::plan::{
     BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, LayerPlan,
     PLAN_FD, PlanFd, PvGrub, VmConfig, VmPlan,
 };
+use crate::record::image::RootDeviceType;
 use crate::record::instance::{
-    CpuOptions, Disk, Instance, MappedVolume, Mapping, Record, Spore, State,
+    CpuOptions, Disk, HibernationOptions, Instance, MappedVolume, Mapping, Record, Spore, State,
 };
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
@@ -155,6 +156,10 @@ fn record(plan: &LaunchPlan) -> Record {
             root_device_type: plan.root_device_type,
             block_device_mappings: Vec::new(),
             cpu_options: CpuOptions { core_count: plan.cpus, threads_per_core: 1 },
+            hibernation_options: HibernationOptions {
+                configured: plan.root_device_type == RootDeviceType::Ebs
+                    && plan.ephemeral.is_empty(),
+            },
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
             product_codes: plan.product_codes.clone(),

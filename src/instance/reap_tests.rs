@@ -30,6 +30,7 @@ pub fn record(
             root_device_type: root,
             block_device_mappings: vec![],
             cpu_options: CpuOptions { core_count: 1, threads_per_core: 1 },
+            hibernation_options: Default::default(),
             instance_initiated_shutdown_behavior: shutdown,
             tags: vec![],
             product_codes: vec![],

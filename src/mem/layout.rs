@@ -22,7 +22,9 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables (RSDP first, in the area that ACPI 6.5 section 5.2.5.1 has an OS search).
 pub const ACPI: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
-pub const ACPI_END: u64 = 0xf_0000;
+pub const ACPI_END: u64 = VM_GENERATION;
+/// The VM generation ID, 16 bytes, where a kernel is entered directly: on a page of its own beside the tables.
+pub const VM_GENERATION: u64 = 0xe_f000;
 /// SMBIOS 3 entry point and structures (SMBIOS 3.6 section 5.2.2: searched in 0xf0000-0xfffff).
 pub const SMBIOS: u64 = 0xf_0000;
 /// End of the room for SMBIOS.

@@ -61,6 +61,9 @@ pub struct Instance {
     pub block_device_mappings: Vec<Mapping>,
     /// vCPUs.
     pub cpu_options: CpuOptions,
+    /// Whether it can be hibernated.
+    #[serde(default)]
+    pub hibernation_options: HibernationOptions,
     /// What the guest's own power-off does.
     pub instance_initiated_shutdown_behavior: ShutdownBehavior,
     /// Tags; `Name` is the instance's name.
@@ -136,6 +139,20 @@ pub struct Spore {
     /// Milliseconds since the epoch of its termination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated_at: Option<u64>,
+}
+
+/// EC2 HibernationOptions. Every instance can be hibernated, as long as no instance-store disk goes with its VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct HibernationOptions {
+    /// It can be.
+    pub configured: bool,
+}
+
+impl Default for HibernationOptions {
+    fn default() -> Self {
+        Self { configured: true }
+    }
 }
 
 /// A hibernated instance's memory.

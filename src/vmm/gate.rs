@@ -7,7 +7,7 @@ use crate::sys::fds;
 use crate::sys::kvm::Kick;
 use crate::vmm::run_state::{RunState, Stop, Transition};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -16,7 +16,16 @@ struct State {
     /// Threads that wait at the gate.
     waiting: usize,
     kicks: Vec<Kick>,
+    /// What the threads that wait are to do meanwhile, once each, with its number.
+    work: Option<(u64, Work)>,
+    /// Numbers given to work.
+    works: u64,
+    /// Threads that are at it.
+    helping: usize,
 }
+
+/// What several threads do, each until nothing is left of it.
+pub type Work = Arc<dyn Fn() + Send + Sync>;
 
 /// The gate that every vCPU thread passes before it enters the guest.
 pub struct Gate {
@@ -36,7 +45,14 @@ impl Gate {
     pub fn new(run: RunState) -> Result<Self> {
         Ok(Self {
             closed: AtomicBool::new(!run.is_running()),
-            state: Mutex::new(State { run, waiting: 0, kicks: Vec::new() }),
+            state: Mutex::new(State {
+                run,
+                waiting: 0,
+                kicks: Vec::new(),
+                work: None,
+                works: 0,
+                helping: 0,
+            }),
             changed: Condvar::new(),
             stopped: fds::eventfd().or_fail(|| "create an eventfd")?,
         })
@@ -76,15 +92,42 @@ impl Gate {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Wait until the gate opens.
+    /// Wait until the gate opens, and help with what there is to do meanwhile.
     pub fn wait(&self) {
-        let mut state = self.state();
+        let (mut state, mut done) = (self.state(), 0);
         state.waiting += 1;
         self.changed.notify_all();
         while self.is_closed() {
+            let work = state.work.as_ref().filter(|(number, _)| *number != done);
+            if let Some((number, work)) = work.cloned() {
+                done = number;
+                state.helping += 1;
+                drop(state);
+                work();
+                state = self.state();
+                state.helping -= 1;
+                self.changed.notify_all();
+                continue;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
+    }
+
+    /// Do `work` together with the threads that wait at the gate, which is closed: there are no others for it, since a
+    /// confined process begins none.
+    pub fn together(&self, work: Work) {
+        let mut state = self.state();
+        state.works += 1;
+        state.work = Some((state.works, work.clone()));
+        drop(state);
+        self.changed.notify_all();
+        work();
+        let mut state = self.state();
+        state.work = None;
+        while state.helping > 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Write down why the machine stops, and stop it.

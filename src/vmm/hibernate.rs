@@ -9,6 +9,7 @@ use crate::vmm::memory_file::{self, Shape};
 use crate::vmm::run_state::Stop;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the vCPUs have to come to the gate.
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn answer(machine: &Machine, fds: Vec<OwnedFd>) -> Response {
     let done = <[OwnedFd; 1]>::try_from(fds)
         .map_err(|_| Error::failure("one descriptor has to come with it"))
-        .and_then(|[file]| hibernate(machine, &File::from(file)));
+        .and_then(|[file]| hibernate(machine, &Arc::new(File::from(file))));
     match done {
         Ok(()) => {
             let message = "it is hibernated".to_owned();
@@ -33,7 +34,7 @@ pub fn answer(machine: &Machine, fds: Vec<OwnedFd>) -> Response {
     }
 }
 
-fn hibernate(machine: &Machine, file: &File) -> Result<()> {
+fn hibernate(machine: &Machine, file: &Arc<File>) -> Result<()> {
     if !machine.pause(PATIENCE) {
         let why = "a vCPU waits for the host's storage, which does not answer";
         return Err(Error::failure(format!("cannot hibernate: {why}")));
@@ -46,5 +47,6 @@ fn hibernate(machine: &Machine, file: &File) -> Result<()> {
     for disk in machine.disks() {
         disk.disk.close().or_fail(|| format!("make disk {} durable", disk.id))?;
     }
-    memory_file::write(file, Shape::of(&machine.plan().config), parts, machine.ram())
+    let together = |work| machine.gate.together(work);
+    memory_file::write(file, Shape::of(&machine.plan().config), parts, machine.ram(), &together)
 }

@@ -39,7 +39,7 @@ use crate::vmm::report::Report;
 use crate::vmm::resume::Resuming;
 use crate::vmm::run_state::RunState;
 use crate::vmm::sandbox::{Filters, Role};
-use crate::vmm::state::{Clock, Irqchips, Pit, Processors, Software, VirtioDevice};
+use crate::vmm::state::{Clock, Generation, Irqchips, Pit, Processors, Software, VirtioDevice};
 use crate::vmm::vcpu::{self, Seat};
 use kvm_ioctls::Kvm;
 use std::collections::BTreeMap;
@@ -175,6 +175,9 @@ impl Machine {
             serial.clone(),
             power.clone(),
         ];
+        if pit.is_none() {
+            parts.push(Arc::new(Generation::new(ram.clone(), power.clone())));
+        }
         parts.extend(pit.map(|pit| Arc::new(Pit::new(vm, pit)) as Arc<dyn Component>));
         parts.extend(pc.into_iter().flat_map(Pc::into_parts));
         parts.extend(config_ports.map(|ports| ports as Arc<dyn Component>));

@@ -10,10 +10,13 @@ use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DeviceKind, TransportKind, VmConfig};
 use crate::sys::fds;
+use crate::vmm::gate::Work;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::{Bytes, GuestAddress};
 
 const MAGIC: &[u8; 8] = b"SPOREMEM";
@@ -88,20 +91,22 @@ impl Saved {
     }
 }
 
-/// Write a machine that stands still, durably. `file` is empty and open for reading and writing.
+/// Write a machine that stands still, durably. `file` is empty and open for reading and writing. `together` has several threads
+/// do a piece of work, and returns once all of it is done.
 ///
 /// # Errors
 /// No space, or the host's storage fails.
 pub fn write(
-    file: &File,
+    file: &Arc<File>,
     shape: Shape,
     parts: Vec<(String, Vec<u8>)>,
     memory: &GuestRam,
+    together: &dyn Fn(Work),
 ) -> Result<()> {
     let doing = || "write the memory file";
     let ram_len = ram::size(memory);
     file.set_len(RAM + ram_len).or_fail(doing)?;
-    let chunks = write_ram(file, memory)?;
+    let chunks = write_ram(file, memory, together)?;
     let saved = Saved { shape, parts, chunks };
     let state = postcard::to_stdvec(&saved).or_fail(doing)?;
     if state.len() as u64 > MAX_STATE {
@@ -122,26 +127,77 @@ fn header(numbers: [u64; NUMBERS], state: &[u8]) -> Vec<u8> {
     header
 }
 
+/// RAM on its way to the file, by several threads.
+struct Writing {
+    file: Arc<File>,
+    memory: GuestRam,
+    /// The chunk that the next thread takes.
+    next: AtomicU64,
+    /// Which chunks have something in them.
+    filled: Vec<AtomicBool>,
+    failed: Mutex<Option<Error>>,
+}
+
 /// Write the pages that are not zero; which chunks have some.
-fn write_ram(file: &File, memory: &GuestRam) -> Result<Vec<u8>> {
-    let doing = || "write the memory file";
-    let mut chunks = vec![0u8; ram::size(memory).div_ceil(CHUNK).div_ceil(8) as usize];
-    let (mut buffer, mut base) = (vec![0u8; PIECE as usize], 0);
-    for region in ram::regions(memory) {
-        for at in (0..region.len).step_by(PIECE as usize) {
-            let piece = &mut buffer[..PIECE.min(region.len - at) as usize];
-            let address = GuestAddress(region.gpa + at);
-            memory.read_slice(piece, address).or_fail(|| "read guest memory")?;
-            for (start, end) in filled(piece) {
-                let place = base + at + start as u64;
-                file.write_all_at(&piece[start..end], RAM + place).or_fail(doing)?;
-                let chunk = place / CHUNK;
-                chunks[(chunk / 8) as usize] |= 1 << (chunk % 8);
+fn write_ram(file: &Arc<File>, memory: &GuestRam, together: &dyn Fn(Work)) -> Result<Vec<u8>> {
+    let count = ram::size(memory).div_ceil(CHUNK);
+    let writing = Arc::new(Writing {
+        file: file.clone(),
+        memory: memory.clone(),
+        next: AtomicU64::new(0),
+        filled: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        failed: Mutex::new(None),
+    });
+    let work = writing.clone();
+    together(Arc::new(move || work.work()));
+    if let Some(error) = writing.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
+    let mut bits = vec![0u8; count.div_ceil(8) as usize];
+    for (chunk, filled) in writing.filled.iter().enumerate() {
+        bits[chunk / 8] |= u8::from(filled.load(Ordering::SeqCst)) << (chunk % 8);
+    }
+    Ok(bits)
+}
+
+impl Writing {
+    /// Write chunk after chunk, until none is left or one can't be written.
+    fn work(&self) {
+        let mut buffer = vec![0u8; PIECE as usize];
+        loop {
+            let chunk = self.next.fetch_add(1, Ordering::SeqCst);
+            let Some(filled) = self.filled.get(chunk as usize) else { return };
+            match self.chunk(chunk * CHUNK, &mut buffer) {
+                Ok(any) => filled.store(any, Ordering::SeqCst),
+                Err(error) => {
+                    // Nobody takes another.
+                    self.next.store(u64::MAX / 2, Ordering::SeqCst);
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
             }
         }
-        base += region.len;
     }
-    Ok(chunks)
+
+    /// Write the chunk from `start` on, counted from the beginning of RAM; whether it has anything.
+    fn chunk(&self, start: u64, buffer: &mut [u8]) -> Result<bool> {
+        let (mut base, mut any) = (0, false);
+        for region in ram::regions(&self.memory) {
+            let first = start.max(base);
+            let end = (start + CHUNK).min(base + region.len);
+            for at in (first..end).step_by(PIECE as usize) {
+                let piece = &mut buffer[..PIECE.min(end - at) as usize];
+                let address = GuestAddress(region.gpa + (at - base));
+                self.memory.read_slice(piece, address).or_fail(|| "read guest memory")?;
+                for (from, to) in filled(piece) {
+                    let written = self.file.write_all_at(&piece[from..to], RAM + at + from as u64);
+                    written.or_fail(|| "write the memory file")?;
+                    any = true;
+                }
+            }
+            base += region.len;
+        }
+        Ok(any)
+    }
 }
 
 /// Runs of pages that are not all zero.
@@ -249,15 +305,22 @@ mod tests {
     }
 
     /// A memory file of a little more than the smallest RAM, with something in some places.
-    fn written() -> (File, u64, Vec<u64>) {
+    fn written() -> (Arc<File>, u64, Vec<u64>) {
         let size = MIN_MEMORY + PAGE;
         let memory = ram::create(size).unwrap();
         let places = vec![0, PAGE, CHUNK - 8, 5 * CHUNK + 24, MIN_MEMORY + PAGE - 8];
         for &at in &places {
             memory.write_obj(at ^ 0x5a5a, GuestAddress(at)).unwrap();
         }
-        let file = tempfile::tempfile().unwrap();
-        write(&file, shape(size), parts(), &memory).unwrap();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let together = |work: Work| {
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| work());
+                }
+            });
+        };
+        write(&file, shape(size), parts(), &memory, &together).unwrap();
         (file, size, places)
     }
 

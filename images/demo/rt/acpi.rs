@@ -15,6 +15,8 @@ pub struct Acpi {
     pub virtio: Vec<Resources>,
     /// The interrupt of the Generic Event Device (`ACPI0013`).
     pub ged_gsi: Option<u32>,
+    /// Where the VM generation ID lies.
+    generation: u64,
     sleep_control: u16,
     sleep_status: u16,
     reset: (u16, u8),
@@ -88,6 +90,7 @@ impl Acpi {
             cpus,
             virtio: devices(aml, b"LNRO0005").collect(),
             ged_gsi: devices(aml, b"ACPI0013").map(|device| device.gsi).next(),
+            generation: generation(aml).expect("a VM generation ID"),
             sleep_control: port(fadt, 244),
             sleep_status: port(fadt, 256),
             reset: (port(fadt, 116), fadt[128]),
@@ -110,7 +113,17 @@ impl Acpi {
 
     /// Wait for the power button: what the GED's _EVT method reads, at the port it reads.
     pub fn power_button(&self) -> bool {
-        in8(GED_EVENTS) & 1 != 0
+        self.events() & 1 != 0
+    }
+
+    /// The GED's pending events, which reading clears: bit 0 the power button, bit 1 another generation ID.
+    pub fn events(&self) -> u8 {
+        in8(GED_EVENTS)
+    }
+
+    /// Half of the VM generation ID as it is now.
+    pub fn generation(&self) -> u64 {
+        super::cpu::peek(self.generation)
     }
 }
 
@@ -190,6 +203,15 @@ fn resources(mut crs: &[u8]) -> Resources {
         crs = &crs[header + len..];
     }
     found
+}
+
+/// The address in `Name (ADDR, Package () { DWord, Zero })`.
+fn generation(aml: &[u8]) -> Option<u64> {
+    let device = after(aml, b"VM_Gen_Counter")?;
+    match package(after(device, b"ADDR\x12")?)? {
+        [2, 0x0c, address @ .., 0] if address.len() == 4 => Some(le::<4>(address, 0)),
+        _ => None,
+    }
 }
 
 /// SLP_TYPa in `Name (\_S5, Package () { … })`.

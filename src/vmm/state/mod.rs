@@ -2,6 +2,7 @@
 
 mod chipset;
 mod clock;
+mod generation;
 mod irqchips;
 pub mod processors;
 mod software;
@@ -9,6 +10,7 @@ mod vcpu;
 mod virtio;
 
 pub use clock::Clock;
+pub use generation::Generation;
 pub use irqchips::{Irqchips, Pit};
 pub use processors::Processors;
 pub use software::Software;
