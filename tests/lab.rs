@@ -4,6 +4,8 @@
 
 #[path = "linux/booting.rs"]
 mod booting;
+#[path = "linux/hibernation.rs"]
+mod hibernation;
 #[path = "linux/imaging.rs"]
 mod imaging;
 mod linux;
@@ -82,6 +84,12 @@ fn pv_grub() {
     booting::the_root_volumes_own_kernel_boots(&lab(), "vmlinux-lab");
 }
 
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn hibernated() {
+    hibernation::a_guest_at_work_goes_on(&lab(), 3);
+}
+
 /// The same over virtio-mmio.
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]
@@ -89,4 +97,5 @@ fn over_mmio() {
     let lab = Lab::new("vmlinux-lab", None, &["--transport", "mmio"]);
     scenarios::fio_verifies(&lab, 64);
     scenarios::reboots_inside(&lab);
+    hibernation::a_guest_at_work_goes_on(&lab, 2);
 }
