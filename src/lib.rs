@@ -50,6 +50,7 @@ pub(crate) const HELPERS: &[&helper::Helper] = &[
     &import::HELPER,
     &import::external::HELPER,
     &transfer::remote::chunks::HELPER,
+    &transfer::bundle::unpack::HELPER,
     &pvgrub::HELPER,
 ];
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/unpacking.rs"]
+mod unpacking;
 
 /// Lines of a file at most.
 const FILE_LINES: usize = 600;
@@ -216,8 +218,8 @@ impl Source {
 
 /// All that is wrong with `sources`.
 fn check(sources: &[Source]) -> Vec<String> {
-    const RULES: [fn(&Source) -> Vec<String>; 7] =
-        [edges, sizes, soundness, threads, words, names, tests_use_helpers];
+    const RULES: [fn(&Source) -> Vec<String>; 8] =
+        [edges, sizes, soundness, threads, words, names, tests_use_helpers, unpacking::unpacking];
     sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect()
 }
 

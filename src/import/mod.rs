@@ -18,7 +18,7 @@ pub(crate) mod progress;
 pub(crate) mod receive;
 mod room;
 pub(crate) mod stream;
-mod wire;
+pub(crate) mod wire;
 
 pub use format::SourceFormat;
 pub(crate) use inside::HELPER;

@@ -265,6 +265,31 @@ impl Reading {
     }
 }
 
+/// Brings the disk of `size` bytes that a helper gives in frames into `out`, complete and synced. Gives its digest.
+///
+/// # Errors
+/// The helper's own; it was stopped; no space, cancelled.
+pub(crate) fn disk_of(child: &mut Child, out: File, size: u64) -> Result<String> {
+    let answer = child.answer.try_clone().or_fail(|| "duplicate a descriptor")?;
+    let mut frames = Receiver::new(Cancellable(answer));
+    let progress = Progress::new(Some(size), true);
+    let mut sink = Sink::new(out, &progress);
+    loop {
+        match frames.next()? {
+            Some(Frame::Data { at, len }) => {
+                sink.fill(at, len, &mut |bytes, _| frames.fill(bytes))?;
+            }
+            Some(Frame::End(end)) if end == size => return sink.finish(size),
+            Some(Frame::Failed(error)) => return Err(error),
+            Some(_) => return Err(nonsense()),
+            None => {
+                cancel::check()?;
+                return Err(child.failure("reading it"));
+            }
+        }
+    }
+}
+
 /// Copies `len` bytes of the disk at `at` from `from` of a file. Its holes are holes.
 fn copy(file: &File, from: u64, sink: &mut Sink<'_>, (at, len): (u64, u64)) -> Result<()> {
     let mut done = 0;

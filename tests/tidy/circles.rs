@@ -29,7 +29,6 @@ const KNOWN: &[&[&str]] = &[
         "src/inspect/secrets/mod.rs",
         "src/kernel/mod.rs",
         "src/snapshot/mod.rs",
-        "src/transfer/bundle/archive.rs",
         "src/transfer/bundle/depot.rs",
         "src/transfer/bundle/intact.rs",
         "src/transfer/bundle/keys.rs",

@@ -1,10 +1,9 @@
 //! The archive in a bundle: tar with one member, the disk, in GNU's sparse format (GNU tar manual, "Old GNU Format").
 
-use super::invalid;
+use super::refusal::invalid;
 use crate::block::{Content, Reader};
 use crate::error::{Error, OrFail, Result};
 use crate::import::cancel;
-use crate::import::copy::Copy;
 use crate::import::progress::Progress;
 use crate::snapshot::digest::CHUNK;
 use std::io::{self, Read, Write};
@@ -113,13 +112,16 @@ fn fill(fields: &mut [GnuSparseHeader], runs: &[Run]) {
     }
 }
 
-/// Read the disk of `size` bytes that is the archive's member, into `copy`.
+/// Where the pieces of a disk go, each with its place.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(u64, Vec<u8>) -> Result<()>;
+
+/// Read the disk of `size` bytes that is the archive's member, in pieces of at most [`CHUNK`] bytes.
 ///
 /// # Errors
 /// `InvalidManifest`: it is something else.
-pub(super) fn read(from: &mut dyn Read, size: u64, copy: &Copy) -> Result<()> {
+pub(super) fn read(from: &mut dyn Read, size: u64, sink: Sink<'_>) -> Result<()> {
     let (header, runs) = member(from, size)?;
-    let mut chunk = Chunk { index: 0, bytes: Vec::new(), size, copy };
+    let mut chunk = Chunk { index: 0, bytes: Vec::new(), size, sink };
     let mut end = 0;
     for (start, len) in runs {
         let fits = start >= end && start.checked_add(len).is_some_and(|end| end <= size);
@@ -212,7 +214,7 @@ struct Chunk<'a> {
     /// Empty, or all of the piece.
     bytes: Vec<u8>,
     size: u64,
-    copy: &'a Copy,
+    sink: Sink<'a>,
 }
 
 impl Chunk<'_> {
@@ -244,6 +246,6 @@ impl Chunk<'_> {
         let mut bytes = std::mem::take(&mut self.bytes);
         // A disk has whole sectors.
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-        self.copy.chunk(self.index * CHUNK as u64, bytes)
+        (self.sink)(self.index * CHUNK as u64, bytes)
     }
 }

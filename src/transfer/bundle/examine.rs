@@ -20,5 +20,6 @@ pub fn manifest(text: &str) -> Result<()> {
 /// # Errors
 /// `InvalidManifest`: it is something else.
 pub fn archive(from: &mut dyn Read, size: u64, out: File) -> Result<()> {
-    archive::read(from, size, &Copy::new(out))
+    let copy = Copy::new(out);
+    archive::read(from, size, &mut |at, bytes| copy.chunk(at, bytes))
 }

@@ -14,14 +14,17 @@ mod kernels;
 mod keys;
 mod manifest;
 pub(super) mod read;
+mod refusal;
+pub(crate) mod unpack;
 pub(super) mod write;
 mod xml;
 
 pub use read::RegisterBundle;
+use refusal::invalid;
 pub use write::Bundle;
 
 use super::remote::helper::helper;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::record::image::Image;
 use crate::store::Store;
 use std::path::PathBuf;
@@ -44,11 +47,6 @@ pub struct KeyFiles {
     pub cert: Option<PathBuf>,
     /// EC2's certificate.
     pub ec2_cert: Option<PathBuf>,
-}
-
-/// The error for a bundle that can't be believed, with EC2's code.
-fn invalid(why: impl std::fmt::Display) -> Error {
-    Error::refused(Code::InvalidManifest, format!("the bundle is refused: {why}"))
 }
 
 /// Make a bundle in the place `to`: a directory, or `s3://bucket/prefix?…`. Gives its manifest's location. Nothing

@@ -3,11 +3,10 @@
 use super::depot::Depot;
 use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
-use super::{KeyFiles, MAX_MANIFEST, MAX_PART, archive, intact, invalid, keys};
+use super::{KeyFiles, MAX_MANIFEST, MAX_PART, intact, invalid, keys, unpack};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
 use crate::image::catalog::{self, Manifest as Registration};
-use crate::import::copy::Copy;
 use crate::import::{SourceFormat, arrival, cancel};
 use crate::inspect::boot_method;
 use crate::plan::{DiskFormat, PvGrub};
@@ -18,15 +17,12 @@ use crate::record::tag::Tag;
 use crate::store::{Staging, Store, now, owner_id};
 use aes::Aes128;
 use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
-use flate2::read::GzDecoder;
 use sha1::{Digest, Sha1};
 use std::io::{self, Read};
 use std::path::Path;
 
 /// Bytes of a cipher's block.
 const BLOCK: usize = 16;
-/// Most that may follow the disk in its archive: tar fills up records of 10 KiB.
-const MAX_TRAILER: u64 = 1 << 20;
 
 /// What a bundle is registered as.
 #[derive(Clone, Debug, Default)]
@@ -171,39 +167,16 @@ fn unbundle(
     let staging = Staging::new(store)?;
     let doing = || "write the disk of a bundle";
     let out = staging.dir()?.create(DATA, 0o600).or_fail(doing)?;
-    let copy = Copy::new(out);
-    let parts = Parts::new(depot, manifest);
-    let mut archive = Summed { sum: Sha1::new(), from: GzDecoder::new(parts) };
-    archive::read(&mut archive, manifest.size, &copy)?;
-    let trailer = io::copy(&mut archive.by_ref().take(MAX_TRAILER), &mut io::sink());
-    let trailer = trailer.map_err(archive::broken)?;
-    let digest: [u8; 20] = archive.sum.finalize().into();
-    if trailer == MAX_TRAILER || digest != manifest.digest {
-        return Err(invalid("the digest of what is in it is not its manifest's"));
-    }
-    archive.from.into_inner().done(manifest)?;
     let size = manifest.size.next_multiple_of(512);
-    let digest = copy.finish(size)?;
+    let parts = Parts::new(depot, manifest);
+    let (rest, digest) = unpack::disk(parts, (manifest.size, manifest.digest), out)?;
+    rest.done(manifest)?;
     staging.dir()?.set_mode(DATA, 0o400).or_fail(doing)?;
     cancel::check()?;
     let (id, made) = (SnapshotId::generate()?, (owner_id(), now()));
     let mut snapshot = Snapshot::flat(id, made, size, (DiskFormat::Raw, digest));
     snapshot.description = format!("Unbundled for image {name}");
     Ok((staging, snapshot))
-}
-
-/// Digests what passes.
-struct Summed<R> {
-    sum: Sha1,
-    from: R,
-}
-
-impl<R: Read> Read for Summed<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.from.read(bytes)?;
-        self.sum.update(&bytes[..count]);
-        Ok(count)
-    }
 }
 
 /// The parts as one stream: verified, and decrypted.
