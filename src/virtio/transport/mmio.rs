@@ -1,6 +1,8 @@
 //! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
 
-use super::{Core, CoreState, Halt, Line, Registers, Transport, TransportState, set_high, set_low};
+use super::{
+    Core, CoreState, Line, NeedsReset, Registers, Transport, TransportState, set_high, set_low,
+};
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
@@ -50,7 +52,7 @@ pub struct MmioState {
 /// The interrupt line with the register that says what for. An edge: an eventfd in KVM_IRQFD.
 struct MmioLine {
     interrupt_status: AtomicU32,
-    halt: Halt,
+    needs_reset: NeedsReset,
     irq: EventFd,
 }
 
@@ -72,24 +74,24 @@ impl Signal for MmioLine {
     }
 
     fn stop(&self, reason: &str) {
-        if self.halt.stop(reason) {
+        if self.needs_reset.stop(reason) {
             self.config_changed();
         }
     }
 
     fn stopped(&self) -> bool {
-        self.halt.is_set()
+        self.needs_reset.is_set()
     }
 }
 
 impl Line for MmioLine {
     fn clear(&self) {
         self.interrupt_status.store(0, Ordering::SeqCst);
-        self.halt.set(false);
+        self.needs_reset.set(false);
     }
 
     fn set_stopped(&self) {
-        self.halt.set(true);
+        self.needs_reset.set(true);
     }
 }
 
@@ -116,7 +118,7 @@ impl MmioTransport {
     ) -> io::Result<Arc<Self>> {
         let line = Arc::new(MmioLine {
             interrupt_status: AtomicU32::new(0),
-            halt: Halt::new(&*device, notices),
+            needs_reset: NeedsReset::new(&*device, notices),
             irq,
         });
         let core = Core::new(device, services, ram, line.clone(), on_start)?;

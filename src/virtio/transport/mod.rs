@@ -141,13 +141,13 @@ fn set_high(address: &mut u64, value: u32) {
 }
 
 /// Whether a device is stopped, and who is told of it.
-struct Halt {
+struct NeedsReset {
     stopped: AtomicBool,
     name: String,
     notices: Notices,
 }
 
-impl Halt {
+impl NeedsReset {
     fn new(device: &dyn Device, notices: Notices) -> Self {
         Self { stopped: AtomicBool::new(false), name: device.name().to_owned(), notices }
     }

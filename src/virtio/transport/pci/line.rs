@@ -2,7 +2,7 @@
 
 use super::msix::{Delivery, Message, Msix};
 use crate::virtio::device::Signal;
-use crate::virtio::transport::{Halt, Line};
+use crate::virtio::transport::{Line, NeedsReset};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -65,7 +65,7 @@ struct Shared {
 /// The interrupts of one function.
 pub struct PciLine {
     isr: AtomicU8,
-    halt: Halt,
+    needs_reset: NeedsReset,
     shared: Mutex<Shared>,
     wires: Vec<Wire>,
     host: Arc<dyn PciHost>,
@@ -73,14 +73,19 @@ pub struct PciLine {
 
 impl PciLine {
     /// One vector a wire; `queues` queues.
-    pub(super) fn new(halt: Halt, queues: usize, wires: Vec<Wire>, host: Arc<dyn PciHost>) -> Self {
+    pub(super) fn new(
+        needs_reset: NeedsReset,
+        queues: usize,
+        wires: Vec<Wire>,
+        host: Arc<dyn PciHost>,
+    ) -> Self {
         let vectors = Vectors {
             msix: Msix::new(wires.len() as u16),
             config: NO_VECTOR,
             queues: vec![NO_VECTOR; queues],
         };
         let shared = Mutex::new(Shared { vectors, routed: vec![None; wires.len()] });
-        Self { isr: AtomicU8::new(0), halt, shared, wires, host }
+        Self { isr: AtomicU8::new(0), needs_reset, shared, wires, host }
     }
 
     /// Every field is valid at every moment, whoever panicked.
@@ -122,8 +127,8 @@ impl PciLine {
             *routed = match self.host.route(wire.gsi, message) {
                 Ok(()) => message,
                 Err(error) => {
-                    let name = &self.halt.name;
-                    self.halt.notices.tell(&format!(
+                    let name = &self.needs_reset.name;
+                    self.needs_reset.notices.tell(&format!(
                         "{name}: the host does not take interrupt {vector} ({message:x?}): {error}"
                     ));
                     None
@@ -200,13 +205,13 @@ impl Signal for PciLine {
     }
 
     fn stop(&self, reason: &str) {
-        if self.halt.stop(reason) {
+        if self.needs_reset.stop(reason) {
             self.config_changed();
         }
     }
 
     fn stopped(&self) -> bool {
-        self.halt.is_set()
+        self.needs_reset.is_set()
     }
 }
 
@@ -214,13 +219,13 @@ impl Line for PciLine {
     /// The driver chooses its vectors anew; the table is the function's and stays. (4.1.5.1.2)
     fn clear(&self) {
         self.isr.store(0, Ordering::SeqCst);
-        self.halt.set(false);
+        self.needs_reset.set(false);
         let mut shared = self.shared();
         shared.vectors.config = NO_VECTOR;
         shared.vectors.queues.fill(NO_VECTOR);
     }
 
     fn set_stopped(&self) {
-        self.halt.set(true);
+        self.needs_reset.set(true);
     }
 }

@@ -10,7 +10,7 @@ mod msix;
 pub use line::{PciHost, Vectors, Wire};
 pub use msix::Message;
 
-use super::{Core, CoreState, Halt, Registers, Transport, TransportState};
+use super::{Core, CoreState, NeedsReset, Registers, Transport, TransportState};
 use crate::chipset::pci::config::{ConfigSpace, Identity};
 use crate::chipset::pci::{Function, Window};
 use crate::error::{Error, OrFail, Result};
@@ -185,8 +185,8 @@ impl PciTransport {
             )));
         }
         let config = Config::new(device.kind(), base, count as u16);
-        let halt = Halt::new(&*device, notices);
-        let line = Arc::new(PciLine::new(halt, queues, wires, host.clone()));
+        let needs_reset = NeedsReset::new(&*device, notices);
+        let line = Arc::new(PciLine::new(needs_reset, queues, wires, host.clone()));
         let core = Core::new(device, services, ram, line.clone(), on_start);
         let core = core.or_fail(|| "create the queues of a PCI device")?;
         let endings = core.endings();
