@@ -1,7 +1,7 @@
 //! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
 
 use super::{
-    Core, CoreState, Line, NeedsReset, Registers, Transport, TransportState, set_high, set_low,
+    Core, CoreState, Interrupt, NeedsReset, Registers, Transport, TransportState, set_high, set_low,
 };
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
@@ -50,13 +50,13 @@ pub struct MmioState {
 }
 
 /// The interrupt line with the register that says what for. An edge: an eventfd in KVM_IRQFD.
-struct MmioLine {
+struct MmioInterrupt {
     interrupt_status: AtomicU32,
     needs_reset: NeedsReset,
     irq: EventFd,
 }
 
-impl MmioLine {
+impl MmioInterrupt {
     fn raise(&self, cause: u32) {
         self.interrupt_status.fetch_or(cause, Ordering::SeqCst);
         // It fails only when the counter is full: the interrupt is pending already.
@@ -64,7 +64,7 @@ impl MmioLine {
     }
 }
 
-impl Signal for MmioLine {
+impl Signal for MmioInterrupt {
     fn used(&self, _queue: u16) {
         self.raise(VIRTIO_MMIO_INT_VRING);
     }
@@ -84,7 +84,7 @@ impl Signal for MmioLine {
     }
 }
 
-impl Line for MmioLine {
+impl Interrupt for MmioInterrupt {
     fn clear(&self) {
         self.interrupt_status.store(0, Ordering::SeqCst);
         self.needs_reset.set(false);
@@ -97,7 +97,7 @@ impl Line for MmioLine {
 
 /// A device behind a window of registers.
 pub struct MmioTransport {
-    line: Arc<MmioLine>,
+    line: Arc<MmioInterrupt>,
     registers: Mutex<Registers>,
     endings: Vec<Ending>,
 }
@@ -116,7 +116,7 @@ impl MmioTransport {
         notices: Notices,
         on_start: &ThreadStart,
     ) -> io::Result<Arc<Self>> {
-        let line = Arc::new(MmioLine {
+        let line = Arc::new(MmioInterrupt {
             interrupt_status: AtomicU32::new(0),
             needs_reset: NeedsReset::new(&*device, notices),
             irq,

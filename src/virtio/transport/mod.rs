@@ -172,7 +172,7 @@ impl NeedsReset {
 }
 
 /// The transport's end of [`Signal`].
-pub trait Line: Signal {
+pub trait Interrupt: Signal {
     /// The device was reset: it is not stopped, and no interrupt is pending.
     fn clear(&self);
     /// As `stop`, without telling anybody: from a saved state.
@@ -192,7 +192,7 @@ fn keep_states(queues: &mut [QueueState], rings: Option<Rings>) {
 pub struct Core {
     device: Arc<dyn Device>,
     ram: GuestRam,
-    line: Arc<dyn Line>,
+    line: Arc<dyn Interrupt>,
     status: u8,
     driver_features: u64,
     queues: Vec<QueueState>,
@@ -208,7 +208,7 @@ impl Core {
         device: Arc<dyn Device>,
         services: Services,
         ram: GuestRam,
-        line: Arc<dyn Line>,
+        line: Arc<dyn Interrupt>,
         on_start: &ThreadStart,
     ) -> io::Result<Self> {
         let count = device.queue_sizes().len();

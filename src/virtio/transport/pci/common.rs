@@ -1,6 +1,6 @@
 //! The common configuration structure. (VIRTIO 1.2, 4.1.4.3)
 
-use super::line::{NO_VECTOR, PciLine};
+use super::line::{NO_VECTOR, PciInterrupt};
 use crate::virtio::transport::{Registers, set_high, set_low};
 
 /// Fields, by offset.
@@ -22,7 +22,7 @@ const QUEUE_DRIVER: u64 = 0x28;
 const QUEUE_DEVICE: u64 = 0x30;
 
 /// The guest reads: each field in its own width, addresses by halves. (4.1.3.1)
-pub fn read(registers: &Registers, line: &PciLine, at: u64, data: &mut [u8]) {
+pub fn read(registers: &Registers, line: &PciInterrupt, at: u64, data: &mut [u8]) {
     let value = match data.len() {
         1 => read8(registers, at).map(u64::from),
         2 => read16(registers, line, at).map(u64::from),
@@ -42,7 +42,7 @@ fn read8(registers: &Registers, at: u64) -> Option<u8> {
     }
 }
 
-fn read16(registers: &Registers, line: &PciLine, at: u64) -> Option<u16> {
+fn read16(registers: &Registers, line: &PciInterrupt, at: u64) -> Option<u16> {
     let (core, select) = (&registers.core, registers.queue_sel);
     let queue = core.queue(select);
     Some(match at {
@@ -91,7 +91,7 @@ fn read64(registers: &Registers, at: u64) -> Option<u64> {
 }
 
 /// The guest writes, as it reads.
-pub fn write(registers: &mut Registers, line: &PciLine, at: u64, data: &[u8]) {
+pub fn write(registers: &mut Registers, line: &PciInterrupt, at: u64, data: &[u8]) {
     match *data {
         [value] if at == DEVICE_STATUS && value == 0 => {
             registers.reset();
@@ -107,7 +107,7 @@ pub fn write(registers: &mut Registers, line: &PciLine, at: u64, data: &[u8]) {
     }
 }
 
-fn write16(registers: &mut Registers, line: &PciLine, at: u64, value: u16) {
+fn write16(registers: &mut Registers, line: &PciInterrupt, at: u64, value: u16) {
     let queue = registers.queue_sel;
     match at {
         CONFIG_MSIX_VECTOR => line.change(|v| v.config = v.checked(value)),

@@ -2,7 +2,7 @@
 
 use super::msix::{Delivery, Message, Msix};
 use crate::virtio::device::Signal;
-use crate::virtio::transport::{Line, NeedsReset};
+use crate::virtio::transport::{Interrupt, NeedsReset};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -63,7 +63,7 @@ struct Shared {
 }
 
 /// The interrupts of one function.
-pub struct PciLine {
+pub struct PciInterrupt {
     isr: AtomicU8,
     needs_reset: NeedsReset,
     shared: Mutex<Shared>,
@@ -71,7 +71,7 @@ pub struct PciLine {
     host: Arc<dyn PciHost>,
 }
 
-impl PciLine {
+impl PciInterrupt {
     /// One vector a wire; `queues` queues.
     pub(super) fn new(
         needs_reset: NeedsReset,
@@ -195,7 +195,7 @@ impl PciLine {
     }
 }
 
-impl Signal for PciLine {
+impl Signal for PciInterrupt {
     fn used(&self, queue: u16) {
         self.raise(ISR_QUEUE, |vectors| vectors.queues.get(usize::from(queue)).copied());
     }
@@ -215,7 +215,7 @@ impl Signal for PciLine {
     }
 }
 
-impl Line for PciLine {
+impl Interrupt for PciInterrupt {
     /// The driver chooses its vectors anew; the table is the function's and stays. (4.1.5.1.2)
     fn clear(&self) {
         self.isr.store(0, Ordering::SeqCst);

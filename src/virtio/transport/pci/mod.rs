@@ -18,7 +18,7 @@ use crate::mem::GuestRam;
 use crate::virtio::Notices;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
-use line::PciLine;
+use line::PciInterrupt;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -143,7 +143,7 @@ fn virtio_cap(kind: u8, offset: u64, length: u64, more: &[u8]) -> Vec<u8> {
 
 /// A device that is a function on a PCI bus.
 pub struct PciTransport {
-    line: Arc<PciLine>,
+    line: Arc<PciInterrupt>,
     registers: Mutex<Registers>,
     config: Mutex<Config>,
     window: Window,
@@ -186,7 +186,7 @@ impl PciTransport {
         }
         let config = Config::new(device.kind(), base, count as u16);
         let needs_reset = NeedsReset::new(&*device, notices);
-        let line = Arc::new(PciLine::new(needs_reset, queues, wires, host.clone()));
+        let line = Arc::new(PciInterrupt::new(needs_reset, queues, wires, host.clone()));
         let core = Core::new(device, services, ram, line.clone(), on_start);
         let core = core.or_fail(|| "create the queues of a PCI device")?;
         let endings = core.endings();
