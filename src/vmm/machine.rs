@@ -1,6 +1,6 @@
 //! One machine, assembled from its plan in a straight line, and its end.
 //!
-//! The guest begins as soon as there is what it executes first: KVM's [`Board`] and filled RAM. No kernel and no firmware
+//! The guest begins as soon as there is what it executes first: KVM's [`KvmVm`] and filled RAM. No kernel and no firmware
 //! looks for its disks in its first milliseconds, so the event thread makes all devices while the guest runs already; an
 //! access that comes too early waits ([`vcpu::Shared`]). Before that no thread waits for another, and none works for
 //! another: to wake one on an idle CPU may take longer than all of the guest's first steps. So the thread that assembles
@@ -26,11 +26,10 @@ use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, Services, ThreadStart};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
-use crate::vmm::board::{Board, Start};
 use crate::vmm::component::Component;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, NewDevice, Virtio};
-use crate::vmm::gate::Gate;
+use crate::vmm::kvm_vm::{KvmVm, Start};
 use crate::vmm::menu::Selection;
 use crate::vmm::payload::Payload;
 use crate::vmm::pc::Pc;
@@ -40,7 +39,8 @@ use crate::vmm::resume::Resuming;
 use crate::vmm::run_state::RunState;
 use crate::vmm::sandbox::{Filters, Role};
 use crate::vmm::state::{Clock, Generation, Irqchips, Pit, Processors, Software, VirtioDevice};
-use crate::vmm::vcpu::{self, Seat};
+use crate::vmm::vcpu::{self, VcpuThread};
+use crate::vmm::vcpu_barrier::VcpuBarrier;
 use kvm_ioctls::Kvm;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -69,17 +69,17 @@ pub struct MachineDisk {
 }
 
 /// A machine without devices, whose guest can begin.
-pub struct Bare {
+pub struct MachineCore {
     plan: VmPlan,
     payload: Payload,
     ram: GuestRam,
     start: Start,
-    board: Board,
+    board: KvmVm,
     shared: Arc<vcpu::Shared>,
     filters: Option<Filters>,
 }
 
-impl Bare {
+impl MachineCore {
     /// Assemble the plan's machine, but for its devices.
     ///
     /// # Errors
@@ -98,9 +98,9 @@ impl Bare {
                 (Start::Saved(resuming), RunState::Paused)
             }
         };
-        let board = Board::create(kvm, &plan, &payload, &ram, &start)?;
+        let board = KvmVm::create(kvm, &plan, &payload, &ram, &start)?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
-        let shared = Arc::new(vcpu::Shared::new(Arc::new(Gate::new(run)?), first_io));
+        let shared = Arc::new(vcpu::Shared::new(Arc::new(VcpuBarrier::new(run)?), first_io));
         let vcpus = board.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
         let system = (board.kvm.as_raw_fd(), board.vm.as_raw_fd());
         let filters = Filters::new(transport, system, vcpus);
@@ -109,9 +109,9 @@ impl Bare {
     }
 
     /// The seat of a vCPU; 0 is the boot processor, which every machine has.
-    pub fn seat(&self, index: usize) -> Seat {
+    pub fn seat(&self, index: usize) -> VcpuThread {
         let (shared, filters) = (self.shared.clone(), self.filters);
-        Seat { vcpu: self.board.vcpus[index].clone(), shared, filters }
+        VcpuThread { vcpu: self.board.vcpus[index].clone(), shared, filters }
     }
 }
 
@@ -132,7 +132,7 @@ pub struct Machine {
     /// COM1's other end.
     pub console: Arc<Console>,
     /// Where vCPUs stop.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<VcpuBarrier>,
     filters: Option<Filters>,
 }
 
@@ -142,12 +142,12 @@ impl Machine {
     ///
     /// # Errors
     /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
-    pub fn complete(bare: Bare, report: &Arc<Report>) -> Result<Self> {
+    pub fn complete(bare: MachineCore, report: &Arc<Report>) -> Result<Self> {
         for index in 1..bare.board.vcpus.len() {
             bare.seat(index).spawn(index)?;
         }
-        let Bare { plan, payload, ram, start, board, shared, filters } = bare;
-        let Board { vm, vcpus, irqchips, kvm, model, pit } = board;
+        let MachineCore { plan, payload, ram, start, board, shared, filters } = bare;
+        let KvmVm { vm, vcpus, irqchips, kvm, model, pit } = board;
         let (plan, gate) = (Arc::new(plan), shared.gate.clone());
         // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         gate.wait_joined(vcpus.len());
@@ -310,7 +310,7 @@ impl Machine {
 fn port_bus(
     serial: &Arc<Serial>,
     power: &Arc<AcpiPower>,
-    gate: &Arc<Gate>,
+    gate: &Arc<VcpuBarrier>,
     pci: Option<Arc<PciRoot>>,
 ) -> Result<(Bus, Option<Arc<ConfigPorts>>)> {
     let sink: Arc<dyn PowerSink> = gate.clone();

@@ -10,7 +10,7 @@ use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DeviceKind, TransportKind, VmConfig};
 use crate::sys::fds;
-use crate::vmm::gate::Work;
+use crate::vmm::vcpu_barrier::Work;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;

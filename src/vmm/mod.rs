@@ -1,14 +1,13 @@
 //! One virtual machine in one process.
 
-pub mod board;
 pub mod component;
 pub mod console;
 pub mod control;
 pub mod cpuid;
 pub mod devices;
 pub mod event;
-pub mod gate;
 pub mod hibernate;
+pub mod kvm_vm;
 mod layers;
 pub mod machine;
 pub mod memory_file;
@@ -23,12 +22,13 @@ pub mod run_state;
 pub mod sandbox;
 pub mod state;
 pub mod vcpu;
+pub mod vcpu_barrier;
 
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
 use crate::sys::{fds, kvm, trim_memory};
 use event::EventLoop;
-use machine::{Bare, Machine};
+use machine::{Machine, MachineCore};
 use report::Report;
 use std::convert::Infallible;
 use std::fs::File;
@@ -37,7 +37,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use vcpu::Seat;
+use vcpu::VcpuThread;
 
 /// Address space for the event thread's stack; only what it touches costs memory.
 const STACK: usize = 2 << 20;
@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
     // No directory of the launcher's is kept busy. The root is always there.
     let _ = std::env::set_current_dir("/");
     match begin(plan, &report) {
-        Ok(first) => first.take(),
+        Ok(first) => first.run(),
         Err(error) => report.fail(&error),
     }
 }
@@ -98,7 +98,7 @@ struct Ends {
 }
 
 /// Assemble the machine and begin the event thread; the seat of its first vCPU.
-fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
+fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     trim_memory::one_allocation_arena();
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     kvm::install_kick_handler()?;
@@ -109,7 +109,7 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
     if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    let bare = Bare::assemble(kvm, plan)?;
+    let bare = MachineCore::assemble(kvm, plan)?;
     let first = bare.seat(0);
     let (ends, told) = (Ends { control, lock, signals }, report.clone());
     let serve = move || match serve_events(bare, ends, &told) {
@@ -122,7 +122,7 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<Seat> {
 }
 
 /// The event thread: it makes what the guest's first steps need not wait for, and serves until the end.
-fn serve_events(bare: Bare, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
+fn serve_events(bare: MachineCore, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
     let machine = Machine::complete(bare, report)?;
     let Ends { control, lock, signals } = ends;
     let mut events = EventLoop::new(machine, report.clone(), control, lock, signals)?;

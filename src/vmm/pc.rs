@@ -10,7 +10,7 @@ use crate::mem::GuestRam;
 use crate::mem::layout::{FW_CFG_LEN, FW_CFG_PORT, RTC_PORT, SYSTEM_CONTROL_PORT};
 use crate::plan::VmPlan;
 use crate::vmm::component::Component;
-use crate::vmm::gate::Gate;
+use crate::vmm::vcpu_barrier::VcpuBarrier;
 use std::sync::Arc;
 
 /// The devices of a PC that firmware and boot loaders need.
@@ -28,7 +28,7 @@ impl Pc {
         plan: &VmPlan,
         ram: &GuestRam,
         ports: &mut Bus,
-        gate: &Arc<Gate>,
+        gate: &Arc<VcpuBarrier>,
     ) -> Result<Self> {
         let items = fw_cfg::items(plan)?;
         let fw_cfg = Arc::new(FwCfg::new(items, ram.clone()));

@@ -5,9 +5,9 @@ use crate::error::{OrFail, Result};
 use crate::plan::{EndReason, ResetBy};
 use crate::sys::fds;
 use crate::sys::kvm::{self, Exit, Kickable};
-use crate::vmm::gate::Gate;
 use crate::vmm::run_state::Stop;
 use crate::vmm::sandbox::{Filters, Role};
+use crate::vmm::vcpu_barrier::VcpuBarrier;
 use kvm_ioctls::VcpuFd;
 use rustix::time::ClockId;
 use std::fs::File;
@@ -26,7 +26,7 @@ const SYSTEM_EVENT_CRASH: u32 = 3;
 /// What all vCPUs of a machine share.
 pub struct Shared {
     /// Where they stop.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<VcpuBarrier>,
     /// Set when all devices are there; the guest may run before.
     buses: OnceLock<Buses>,
     /// Benchmark: told when the guest's first access was (CLOCK_MONOTONIC in ns, 8 bytes), which is also the end.
@@ -42,7 +42,7 @@ struct Buses {
 
 impl Shared {
     /// What the vCPUs of a machine without devices share.
-    pub fn new(gate: Arc<Gate>, first_io: Option<File>) -> Self {
+    pub fn new(gate: Arc<VcpuBarrier>, first_io: Option<File>) -> Self {
         Self { gate, buses: OnceLock::new(), first_io }
     }
 
@@ -73,7 +73,7 @@ impl Vcpu {
 }
 
 /// A vCPU and all that its thread needs.
-pub struct Seat {
+pub struct VcpuThread {
     /// The vCPU.
     pub vcpu: Arc<Vcpu>,
     /// What it shares with the others.
@@ -82,7 +82,7 @@ pub struct Seat {
     pub filters: Option<Filters>,
 }
 
-impl Seat {
+impl VcpuThread {
     /// Begin a thread for it, that of vCPU number `index`, which waits for INIT and SIPI. It is confined from its start.
     ///
     /// # Errors
@@ -94,13 +94,13 @@ impl Seat {
             if let Some(stop) = confined {
                 self.shared.gate.stop(stop);
             }
-            self.take()
+            self.run()
         });
         thread.or_fail(|| format!("start the thread of vCPU {index}")).map(drop)
     }
 
     /// Run the guest on the calling thread, for the rest of the process's life.
-    pub fn take(self) -> ! {
+    pub fn run(self) -> ! {
         let Self { vcpu, shared, filters: mut unconfined } = self;
         shared.gate.join();
         let mut fd = vcpu.lock();

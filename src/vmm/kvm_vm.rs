@@ -21,7 +21,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 
 /// A board with everything on it but devices.
-pub struct Board {
+pub struct KvmVm {
     /// The VM.
     pub vm: Arc<VmFd>,
     /// The vCPUs, the boot processor first.
@@ -36,7 +36,7 @@ pub struct Board {
     pub pit: Option<kvm_pit_state2>,
 }
 
-impl Board {
+impl KvmVm {
     /// The board of the plan's machine, with this RAM and what the payload has beside it, as `start` says.
     ///
     /// # Errors

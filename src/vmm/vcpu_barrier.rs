@@ -28,7 +28,7 @@ struct State {
 pub type Work = Arc<dyn Fn() + Send + Sync>;
 
 /// The gate that every vCPU thread passes before it enters the guest.
-pub struct Gate {
+pub struct VcpuBarrier {
     state: Mutex<State>,
     changed: Condvar,
     /// The run state is not [`RunState::Running`]: what threads look at between exits.
@@ -37,7 +37,7 @@ pub struct Gate {
     pub stopped: EventFd,
 }
 
-impl Gate {
+impl VcpuBarrier {
     /// The gate of a machine that begins in this state.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Gate {
         taken
     }
 
-    /// The calling thread runs a vCPU: [`Gate::close`] will kick it and wait for it.
+    /// The calling thread runs a vCPU: [`VcpuBarrier::close`] will kick it and wait for it.
     pub fn join(&self) {
         self.state().kicks.push(Kick::this_thread());
         self.changed.notify_all();
@@ -173,7 +173,7 @@ impl Gate {
     }
 }
 
-impl PowerSink for Gate {
+impl PowerSink for VcpuBarrier {
     fn request(&self, request: PowerRequest) {
         let end = |reason, message: &str| Stop::End(reason, message.to_owned());
         self.stop(match request {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn one_reason_counts_and_is_told_once() {
-        let gate = Gate::new(RunState::Running).unwrap();
+        let gate = VcpuBarrier::new(RunState::Running).unwrap();
         gate.request(PowerRequest::Off);
         gate.request(PowerRequest::Reset(ResetBy::I8042));
         assert!(gate.is_closed());
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_reset_may_have_to_wait_and_an_end_may_not() {
-        let gate = Gate::new(RunState::Running).unwrap();
+        let gate = VcpuBarrier::new(RunState::Running).unwrap();
         gate.request(PowerRequest::Reset(ResetBy::Acpi));
         assert_eq!(gate.take_stop(false), None);
         gate.open();
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn who_opens_the_gate_does_not_overlook_a_reason_to_stop() {
-        let gate = Gate::new(RunState::Running).unwrap();
+        let gate = VcpuBarrier::new(RunState::Running).unwrap();
         assert!(gate.close(0, Duration::ZERO));
         gate.request(PowerRequest::Off);
         gate.open();
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn threads_stop_and_go_on_together() {
-        let gate = Gate::new(RunState::Running).unwrap();
+        let gate = VcpuBarrier::new(RunState::Running).unwrap();
         crate::sys::kvm::install_kick_handler().unwrap();
         let (done, turns) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
         std::thread::scope(|scope| {
