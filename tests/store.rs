@@ -5,8 +5,8 @@ mod skip;
 
 use sporevm::error::Code;
 use sporevm::id::SnapshotId;
-use sporevm::image::builtin;
-use sporevm::image::catalog::{self, Manifest};
+use sporevm::image::manifest::Manifest;
+use sporevm::image::{builtin, catalog};
 use sporevm::plan::DiskFormat;
 use sporevm::record::image::Image;
 use sporevm::record::snapshot::{DATA, Snapshot};

@@ -181,7 +181,7 @@ const OUTSIDE: &[(&str, &str)] = &[
         "keys that the user names, or that are in the user's own account",
     ),
     ("src/transfer/export/mod.rs", "a file that the user has an image written to"),
-    ("src/import/mod.rs", "a file that the user imports"),
+    ("src/import/source.rs", "a file that the user imports"),
     ("src/kernel/mod.rs", "a kernel or ramdisk that the user names"),
     ("src/transfer/remote/net/oci.rs", "the user's credentials for registries"),
 ];

@@ -1,7 +1,8 @@
 //! A registry and a bucket that answer with the input.
 
 use sporevm::transfer::region::{Location, Region};
-use sporevm::transfer::remote::{Remote, helper};
+use sporevm::transfer::remote::Remote;
+use sporevm::transfer::provide;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -47,7 +48,7 @@ fn answer(mut stream: TcpStream) {
 fn regions() -> &'static [Remote; 2] {
     static REGIONS: OnceLock<[Remote; 2]> = OnceLock::new();
     REGIONS.get_or_init(|| {
-        helper::provide();
+        provide::provide();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || listener.incoming().flatten().for_each(answer));

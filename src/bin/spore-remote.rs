@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sporevm::transfer::remote::helper::provide();
+    sporevm::transfer::provide::provide();
     sporevm::main()
 }

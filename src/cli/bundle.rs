@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::store::Store;
-use crate::transfer::bundle::{self, Bundle, KeyFiles};
+use crate::transfer::bundle;
+use crate::transfer::bundle::{Bundle, KeyFiles};
 use clap::Args;
 use std::path::PathBuf;
 

@@ -133,7 +133,7 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
         SnapshotCommand::Import { disk, format, description, tags } => {
             let source = Source::from_argument(disk.clone());
             let options = Options { format: format.format, progress: true };
-            let work = || snapshot::import(&store, &source, &options, description, tags.clone());
+            let work = || arrival::snapshot(&store, &source, &options, description, tags.clone());
             told(output, cancellable(work)?)
         }
         SnapshotCommand::Create { volume, wanted } => {

@@ -8,7 +8,7 @@ use crate::image::catalog;
 use crate::instance::dir::{durability, instances};
 use crate::record::tag::{Tag, set_tags};
 use crate::snapshot;
-use crate::store::{Collection, Durability, Record, Store};
+use crate::store::{Collection, Durability, Record, Store, check_owner};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -106,7 +106,7 @@ fn on<R: Record>(
     change: impl FnOnce(&mut R) -> Result<()>,
 ) -> Result<()> {
     let mut locked = collection.lock(id)?;
-    catalog::check_owner(&locked.record)?;
+    check_owner(&locked.record)?;
     change(&mut locked.record)?;
     let durability = durability(&locked.record);
     locked.save(durability)

@@ -1,8 +1,9 @@
 //! What of an image may be changed after it is registered, and its tags.
 
-use super::catalog::{check_description, check_own};
+use super::catalog::check_own;
 use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
+use crate::image::manifest::check_description;
 use crate::record::image::{Image, ProductCode};
 use crate::store::beneath::Owned;
 use crate::store::{Durability, Store, owner_id, rfc3339, time};

@@ -1,10 +1,11 @@
 //! Images that the program brings along. They are put into the store when they are first asked for, and
 //! again when the program brings another version.
 
-use super::catalog::{self, Manifest};
 use crate::demo;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, KernelId, SnapshotId, hex};
+use crate::image::manifest;
+use crate::image::manifest::Manifest;
 use crate::kernel::{self, KERNEL};
 use crate::plan::{DiskFormat, TransportKind};
 use crate::record::image::{Architecture, Image, ImageState, RootDeviceType};
@@ -56,7 +57,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     manifest.root_device_type = Some(RootDeviceType::InstanceStore);
     let tag = Tag { key: "spore:instance-type".into(), value: "spore.tiny".into() };
     manifest.tags = vec![tag];
-    let image = catalog::resolve_manifest(store, manifest, id.clone())?;
+    let image = manifest::resolve_manifest(store, manifest, id.clone())?;
     if store.images().exists(&id) {
         // Another version's, or one that can't be read.
         store.images().remove(&id)?;

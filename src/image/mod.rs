@@ -3,8 +3,10 @@
 pub mod attribute;
 pub mod builtin;
 pub mod catalog;
+pub mod manifest;
 pub mod permission;
 pub mod product;
+pub(crate) mod references;
 
 use crate::record::image::Image;
 use crate::store::{Collection, Store};

@@ -4,14 +4,18 @@
 //! snapshot that was made for an image is never one that no image names. If the command is killed in between, the next
 //! one completes the image where its snapshot is there, and takes it away where it is not ([`sweep`]).
 
-use crate::error::Result;
+use super::receive::{Opened, open};
+use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
-use crate::image::catalog::{self, Manifest};
-use crate::import::Reading;
+use crate::image::manifest::Manifest;
+use crate::image::{catalog, manifest};
+use crate::import::{Imported, Options, Source};
+use crate::import::{Reading, cancel};
 use crate::record::image::{Image, ImageState};
-use crate::record::snapshot::{Snapshot, SnapshotState};
+use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
+use crate::record::tag::{Tag, check_tags};
 use crate::snapshot;
-use crate::store::{Durability, Locked, Staging, Store, owner_id};
+use crate::store::{Durability, Locked, Staging, Store, now, owner_id};
 use std::path::Path;
 
 /// Import a disk that is being read into the staging directory, and register the image that `manifest` makes of its snapshot. Whatever goes wrong, nothing
@@ -26,9 +30,64 @@ pub fn import(
     manifest: impl FnOnce(SnapshotId) -> Manifest,
 ) -> Result<Image> {
     let imported = reading.into_disk()?;
-    let made = snapshot::staged(&staging, imported, description, Vec::new())?;
+    let made = staged(&staging, imported, description, Vec::new())?;
     let manifest = manifest(made.snapshot_id.clone());
     publish(store, (staging, made), manifest, |_, _| Ok(()))
+}
+
+/// Bring the disk at `source` into `target_dir` as [`crate::record::snapshot::DATA`], complete and synced. On an error the
+/// caller removes the directory with whatever is in it.
+///
+/// # Errors
+/// The source can't be read, is damaged, is no disk, refers to other files, needs a program that is not installed,
+/// or does not fit; or the import was cancelled ([`cancel`]).
+pub fn disk(source: &Source, target_dir: &Path, options: &Options) -> Result<Imported> {
+    match open(source, target_dir, options)? {
+        Opened::Disk(reading) => reading.into_disk(),
+        Opened::Exported(_) => Err(source.explain(Error::refused(
+            Code::InvalidParameterValue,
+            "it is an exported image, which has more than a disk; 'spore image import' takes it",
+        ))),
+    }
+}
+
+/// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
+///
+/// # Errors
+/// As [`disk`]'s; a tag is malformed.
+pub fn snapshot(
+    store: &Store,
+    source: &Source,
+    options: &Options,
+    description: &str,
+    tags: Vec<Tag>,
+) -> Result<Snapshot> {
+    check_tags(&tags)?;
+    let staging = Staging::new(store)?;
+    let imported = disk(source, staging.path(), options)?;
+    let snapshot = staged(&staging, imported, description, tags)?;
+    staging.publish(store, &snapshot, Durability::Durable)?;
+    Ok(snapshot)
+}
+
+/// The record of what was imported into the staging directory, up to where it is to appear.
+///
+/// # Errors
+/// I/O errors; cancelled.
+fn staged(
+    staging: &Staging,
+    imported: Imported,
+    description: &str,
+    tags: Vec<Tag>,
+) -> Result<Snapshot> {
+    snapshot::protect(staging.dir()?, DATA)?;
+    let content = (imported.format, imported.digest);
+    let made = (owner_id(), now());
+    let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
+    snapshot.description = description.to_owned();
+    snapshot.tags = tags;
+    cancel::check()?;
+    Ok(snapshot)
 }
 
 /// Let an image appear together with its snapshot, which is whole in `staging`. `finish` is given the image's record and
@@ -44,7 +103,7 @@ pub(crate) fn publish(
 ) -> Result<Image> {
     let gib = |id: &SnapshotId| match *id == snapshot.snapshot_id {
         true => Ok(snapshot.volume_size),
-        false => catalog::snapshot_gib(store, id),
+        false => manifest::snapshot_gib(store, id),
     };
     let begin = |image: &mut Image, dir: &Path| {
         image.state = ImageState::Pending;

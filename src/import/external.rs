@@ -5,9 +5,8 @@
 //! system and the one source file, and write only below the target's directory; by seccomp it makes none of
 //! the calls that a converter has no use for ([`denied`]); it gains no privileges and has bounded memory. Formats whose files name further files are examined first and refused.
 
-use super::cancel;
-use super::denied;
 use super::format::SourceFormat;
+use super::{cancel, denied};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours, one_line};
 use crate::record::snapshot::DATA;

@@ -1,8 +1,9 @@
 //! What a file is, by its first and last bytes. Only an import looks: a launch goes by the record.
 
 use super::others;
+use super::others::{CONVERT, unsupported};
 use crate::block::foreign::{vhd, vhdx, vmdk};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -128,7 +129,7 @@ pub fn what(head: &[u8], tail: Option<&[u8; 512]>) -> Result<What> {
     // POSIX.1-2017, pax, "ustar Interchange Format": name at 0, magic at 257.
     if head.get(257..262) == Some(b"ustar") {
         let name = head.split(|byte| *byte == 0).next();
-        let exported = name == Some(crate::transfer::export::PACKAGE.as_bytes());
+        let exported = name == Some(crate::transfer::members::PACKAGE.as_bytes());
         return Ok(if exported { What::Exported } else { What::Tar });
     }
     if [&b"PK\x03\x04"[..], b"PK\x05\x06", b"PK00"].iter().any(|magic| head.starts_with(magic)) {
@@ -163,14 +164,6 @@ pub fn detect(head: &[u8], tail: Option<&[u8; 512]>) -> Result<SourceFormat> {
     }
     others::refuse(head)?;
     Ok(SourceFormat::Raw)
-}
-
-/// The remedy for what qemu-img reads.
-pub(super) const CONVERT: &str = "convert it first: qemu-img convert -O qcow2";
-
-/// The error for what is no disk, or none that is read.
-pub(super) fn unsupported(what: &str, remedy: &str) -> Error {
-    Error::refused(Code::InvalidParameterValue, format!("it is {what}; {remedy}"))
 }
 
 /// The first bytes and, if there are so many, the last sector of a file.

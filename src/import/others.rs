@@ -1,7 +1,19 @@
 //! What people give as a disk that is none, or none that is read: what it is, and what would work.
 
-use super::format::{CONVERT, unsupported};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+
+/// The remedy for what qemu-img reads.
+pub(super) const CONVERT: &str = "convert it first: qemu-img convert -O qcow2";
+
+/// The error for what is no disk, or none that is read.
+pub(super) fn unsupported(what: &str, remedy: &str) -> Error {
+    Error::refused(Code::InvalidParameterValue, format!("it is {what}; {remedy}"))
+}
+
+/// The error for what is not read, in words.
+pub(super) fn refused(why: impl Into<String>) -> Error {
+    Error::refused(Code::InvalidParameterValue, why)
+}
 
 const DOWNLOAD: &str = "look at it and download the disk itself";
 const UNPACK: &str = "unpack it first, and import the disk in it";

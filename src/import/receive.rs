@@ -1,15 +1,16 @@
 //! Taking in what the confined reader says: the bytes of a disk are copied and digested here, and every number is checked.
 
-use super::copy::Copy;
 use super::progress::Progress;
+use super::source::{Imported, Options, Source, check_size};
 use super::stream::Cancellable;
 use super::wire::{Frame, MAX_WARNINGS, Receiver, Which, nonsense};
-use super::{Imported, Options, Source, SourceFormat, cancel, check_size, external, room};
+use super::{SourceFormat, cancel, external, room};
 use crate::block::DiskFormat;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::helper::{self, Child, one_line};
 use crate::record::limits::MAX_SIZE;
 use crate::record::snapshot::DATA;
+use crate::snapshot::copy::Copy;
 use crate::snapshot::digest::{self, CHUNK};
 use crate::store::beneath::Owned;
 use crate::transfer::package::{Content, MAX_PACKAGE, Package};
@@ -111,7 +112,7 @@ impl Reading {
     /// Brings the disk to its place, complete and synced.
     ///
     /// # Errors
-    /// As [`super::import`]'s.
+    /// As [`crate::import::arrival::disk`]'s.
     pub fn into_disk(mut self) -> Result<Imported> {
         // A file that changes under a reader looks damaged, or cut short.
         let imported = self.disk().or_else(|error| self.unchanged().and(Err(error)));

@@ -58,7 +58,7 @@ pub fn attach(
             format!("{} has an instance-store root and can't be changed", it.instance_id),
         ));
     }
-    crate::image::catalog::check_device_name(device)?;
+    crate::image::manifest::check_device_name(device)?;
     let mapped = it.block_device_mappings.iter().any(|m| m.device_name == device);
     if mapped || it.spore.ephemeral.iter().any(|e| e.device_name == device) {
         return Err(Error::refused(

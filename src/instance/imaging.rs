@@ -10,7 +10,8 @@ use super::snapshots::{self, Begun};
 use super::{lifecycle, reap};
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
-use crate::image::catalog::{self, MAX_GIB, MAX_MAPPINGS};
+use crate::image::manifest::{MAX_GIB, MAX_MAPPINGS};
+use crate::image::{catalog, manifest};
 use crate::import::cancel;
 use crate::kernel;
 use crate::record::image::{
@@ -364,7 +365,7 @@ fn mapped(
 /// A device that the instance does not have.
 fn added(store: &Store, change: &DeviceChange) -> Result<Option<BlockDeviceMapping>> {
     let name = &change.device_name;
-    catalog::check_device_name(name)?;
+    manifest::check_device_name(name)?;
     let mut mapping = BlockDeviceMapping {
         device_name: name.clone(),
         ebs: None,
@@ -374,7 +375,7 @@ fn added(store: &Store, change: &DeviceChange) -> Result<Option<BlockDeviceMappi
     match (&change.ebs, &change.virtual_name, change.no_device.as_deref()) {
         (Some(ebs), None, None) => {
             let least = match &ebs.snapshot_id {
-                Some(id) => catalog::snapshot_gib(store, id)?,
+                Some(id) => manifest::snapshot_gib(store, id)?,
                 None => 1,
             };
             let size = ebs.volume_size.or(ebs.snapshot_id.as_ref().map(|_| least)).unwrap_or(0);
@@ -391,7 +392,7 @@ fn added(store: &Store, change: &DeviceChange) -> Result<Option<BlockDeviceMappi
                 read_only: false,
             });
         }
-        (None, Some(name), None) => catalog::check_virtual_name(name)?,
+        (None, Some(name), None) => manifest::check_virtual_name(name)?,
         (None, None, Some("")) => return Ok(None),
         _ => {
             return Err(mapping_error(format!(

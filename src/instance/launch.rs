@@ -1,11 +1,12 @@
 //! From what was asked for to N exact plans, without touching anything.
 
 use super::mapping;
+use super::mapping::VolumePlan;
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, Result};
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SnapshotId, hex};
-use crate::image::catalog::check_root_size;
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, hex};
+use crate::image::manifest::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
 use crate::plan::{DiskLimits, Engine, PvGrub, TransportKind};
 use crate::record::image::{
@@ -149,23 +150,6 @@ pub struct LaunchPlan {
     /// The image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hourly_rate: Option<String>,
-}
-
-/// A volume to be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VolumePlan {
-    /// e.g. `/dev/vda`.
-    pub device_name: String,
-    /// What it begins as.
-    pub snapshot_id: Option<SnapshotId>,
-    /// GiB, at least the snapshot's size.
-    pub size: u64,
-    /// The volume goes with the instance.
-    pub delete_on_termination: bool,
-    /// EC2's volume type.
-    pub volume_type: String,
-    /// The guest may only read it.
-    pub read_only: bool,
 }
 
 /// Where the ids of a launch come from: the system's random generator, or a test's list.

@@ -1,11 +1,29 @@
 //! Which disks an instance gets: the image's block device mapping, changed by the request's.
 
-use super::launch::VolumePlan;
 use crate::error::{Code, Error, Result};
-use crate::image::catalog::check_virtual_name;
+use crate::id::SnapshotId;
+use crate::image::manifest::check_virtual_name;
 use crate::record::image::{BlockDeviceMapping, EbsBlockDevice, Image};
 use crate::record::instance::Ephemeral;
 use crate::record::limits::MAX_SIZE;
+use serde::Serialize;
+
+/// A volume to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VolumePlan {
+    /// e.g. `/dev/vda`.
+    pub device_name: String,
+    /// What it begins as.
+    pub snapshot_id: Option<SnapshotId>,
+    /// GiB, at least the snapshot's size.
+    pub size: u64,
+    /// The volume goes with the instance.
+    pub delete_on_termination: bool,
+    /// EC2's volume type.
+    pub volume_type: String,
+    /// The guest may only read it.
+    pub read_only: bool,
+}
 
 /// GiB of an `ephemeralN` disk. It takes only what the guest writes.
 const EPHEMERAL_GIB: u64 = 8;

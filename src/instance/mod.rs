@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod client;
 pub mod console;
 pub mod dir;
+pub mod fds;
 pub mod firmware;
 pub mod hibernate;
 pub mod hibernation;

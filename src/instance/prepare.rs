@@ -1,14 +1,16 @@
 //! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
 
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
-use super::launch::{LaunchPlan, VolumePlan};
+use super::fds::Fds;
+use super::launch::LaunchPlan;
 use super::pv::{self, Layers};
 use super::{cgroup, firmware, host, supply};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
+use crate::instance::mapping::VolumePlan;
 use crate::plan::{
-    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, LayerPlan,
-    PLAN_FD, PlanFd, PvGrub, VmConfig, VmPlan,
+    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, LayerPlan, PvGrub,
+    VmConfig, VmPlan,
 };
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{
@@ -19,7 +21,6 @@ use crate::volume::Opened;
 use rustix::fs::Mode;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -40,23 +41,6 @@ pub struct Prepared {
     pub group: Option<PathBuf>,
     /// Our end of the ready pipe.
     pub ready: File,
-}
-
-/// Descriptors under construction, numbered from [`PLAN_FD`] + 1 on.
-#[derive(Debug, Default)]
-pub struct Fds(Vec<OwnedFd>);
-
-impl Fds {
-    /// Keep `fd` for the VMM; the number it will have there.
-    pub fn add(&mut self, fd: impl Into<OwnedFd>) -> PlanFd {
-        self.0.push(fd.into());
-        PlanFd(PLAN_FD + i32::try_from(self.0.len()).unwrap_or(i32::MAX))
-    }
-
-    /// Each descriptor with its number.
-    pub fn numbered(&self) -> impl Iterator<Item = (BorrowedFd<'_>, RawFd)> {
-        self.0.iter().zip(PLAN_FD + 1..).map(|(fd, number)| (fd.as_fd(), number))
-    }
 }
 
 /// Make the instance and its volumes. It appears pending and with its lock held.

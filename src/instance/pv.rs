@@ -4,9 +4,9 @@
 //! share their pages, and the next boot of the same kernel unpacks nothing. What is kept under a digest was digested here
 //! and unpacked by a process that had read nothing else, so that no image decides what another's digest stands for.
 
-use super::prepare::Fds;
 use crate::block::Reader;
 use crate::error::{Error, OrFail, Result};
+use crate::instance::fds::Fds;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
 use crate::pvgrub::{Bytes, Child, Wanted};
 use crate::record::instance::Instance;

@@ -1,10 +1,11 @@
 //! What instances take from kernels and volumes, and give back.
 
 use super::dir::InstanceDir;
-use super::launch::{LaunchPlan, VolumePlan};
+use super::launch::LaunchPlan;
 use crate::block::overlay;
 use crate::error::{Code, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
+use crate::instance::mapping::VolumePlan;
 use crate::kernel::{KERNEL, RAMDISK};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Ephemeral, Instance, Mapping, Record};

@@ -6,14 +6,15 @@
 use crate::boot;
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::catalog;
+use crate::image::references::refuse_in_use;
 use crate::inspect::modules;
 use crate::plan::{PvGrub, TransportKind};
-use crate::record::image::{Architecture, Image, ImageState};
+use crate::record::image::{Architecture, Image};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::name;
 use crate::snapshot::digest;
 use crate::store::beneath::Owned;
+use crate::store::check_owner;
 use crate::store::shared::open_file;
 use crate::store::{Collection, Durability, Record, Staging, Store, StoreLock, now, owner_id};
 use crate::volume::users;
@@ -289,7 +290,7 @@ pub fn drivers(
 /// # Errors
 /// An image refers to it (the line names it), it is another's, or it does not exist.
 pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
-    catalog::check_owner(&store.kernels().get(id)?)?;
+    check_owner(&store.kernels().get(id)?)?;
     let _lock = store.lock()?;
     refuse_in_use(store, Code::InvalidAKIIDInUse, id.as_str(), |image| {
         image.kernel_id.as_ref() == Some(id)
@@ -305,7 +306,7 @@ pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
 /// # Errors
 /// As [`deregister`]'s.
 pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
-    catalog::check_owner(&store.ramdisks().get(id)?)?;
+    check_owner(&store.ramdisks().get(id)?)?;
     let _lock = store.lock()?;
     refuse_in_use(store, Code::InvalidARIIDInUse, id.as_str(), |image| {
         image.ramdisk_id.as_ref() == Some(id)
@@ -333,35 +334,6 @@ fn refuse_needed(
             code,
             format!("{object} is what an instance of account {uid} boots; it has to be terminated"),
         )),
-    }
-}
-
-/// # Errors
-/// An image `uses` the object. An image that can't be read might: it must be repaired or removed first.
-pub(crate) fn refuse_in_use(
-    store: &Store,
-    code: Code,
-    object: &str,
-    uses: impl Fn(&Image) -> bool,
-) -> Result<()> {
-    let listing = store.images().list()?;
-    let users: Vec<String> = listing
-        .records
-        .iter()
-        // Nobody else's image can be made of it, whatever its record says.
-        .filter(|image| image.owner_id == owner_id())
-        .filter(|image| image.state != ImageState::Deregistered && uses(image))
-        .map(|image| format!("{} ('{}')", image.image_id, image.name))
-        .collect();
-    if !users.is_empty() {
-        return Err(Error::refused(
-            code,
-            format!("{object} is used by {}; deregister that first", users.join(", ")),
-        ));
-    }
-    match listing.broken.into_iter().next() {
-        Some(broken) => Err(broken.context(format!("can't tell whether {object} is in use"))),
-        None => Ok(()),
     }
 }
 

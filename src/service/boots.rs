@@ -2,13 +2,12 @@
 
 use crate::error::{Code, Error, Result};
 use crate::id::{KernelId, RamdiskId};
-use crate::image::catalog;
 use crate::instance::dir::instances;
 use crate::kernel::{self, Registered};
 use crate::record::instance::{Instance, State};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::store::beneath::Dir;
-use crate::store::{Record as _, Store};
+use crate::store::{Record as _, Store, check_owner};
 use std::path::{Path, PathBuf};
 
 /// The name that means the project's own kernel for software KVMs.
@@ -52,7 +51,7 @@ impl New {
 /// # Errors
 /// `InvalidAKIID.InUse`: an image refers to it or an instance boots it. It is another's.
 pub fn deregister_kernel(store: &Store, kernel: &Kernel) -> Result<()> {
-    catalog::check_owner(kernel)?;
+    check_owner(kernel)?;
     let id = &kernel.kernel_id;
     refuse_booted(store, Code::InvalidAKIIDInUse, id.as_str(), |instance| {
         instance.kernel_id.as_ref() == Some(id)
@@ -65,7 +64,7 @@ pub fn deregister_kernel(store: &Store, kernel: &Kernel) -> Result<()> {
 /// # Errors
 /// As [`deregister_kernel`]'s.
 pub fn deregister_ramdisk(store: &Store, ramdisk: &Ramdisk) -> Result<()> {
-    catalog::check_owner(ramdisk)?;
+    check_owner(ramdisk)?;
     let id = &ramdisk.ramdisk_id;
     refuse_booted(store, Code::InvalidARIIDInUse, id.as_str(), |instance| {
         instance.ramdisk_id.as_ref() == Some(id)

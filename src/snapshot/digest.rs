@@ -23,6 +23,11 @@ pub fn chunk(bytes: &[u8]) -> ChunkDigest {
     Sha256::digest(bytes).into()
 }
 
+/// Whether all bytes are zeros.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|group| group.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
 /// The digest, in hexadecimal, of a disk of `size` bytes whose chunks that are not all zeros are given by index.
 pub fn combine(size: u64, chunks: &BTreeMap<u64, ChunkDigest>) -> String {
     let zeros = vec![0; CHUNK];

@@ -1,20 +1,20 @@
 //! Snapshots: content that never changes.
 
+pub mod copy;
 pub mod digest;
 
+use super::import::cancel;
 use super::import::progress::Progress;
-use super::import::{Imported, Options, Source, cancel};
-use super::{import, kernel};
 use crate::block::Reader;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::SnapshotId;
-use crate::image::catalog;
+use crate::image::references;
 use crate::plan::DiskFormat;
 use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::beneath::{self, Owned};
-use crate::store::{Collection, Durability, Locked, Staging, Store, fault, now, owner_id};
+use crate::store::{Collection, Durability, Locked, Store, check_owner, fault, now, owner_id};
 use crate::volume::{self, MAX_LAYERS};
 use std::fs::File;
 
@@ -23,45 +23,6 @@ impl Store {
     pub fn snapshots(&self) -> Collection<Snapshot> {
         self.collection()
     }
-}
-
-/// Bring the disk at `source` into the store. Whatever goes wrong, nothing stays.
-///
-/// # Errors
-/// As [`import::import`]'s; a tag is malformed.
-pub fn import(
-    store: &Store,
-    source: &Source,
-    options: &Options,
-    description: &str,
-    tags: Vec<Tag>,
-) -> Result<Snapshot> {
-    check_tags(&tags)?;
-    let staging = Staging::new(store)?;
-    let imported = import::import(source, staging.path(), options)?;
-    let snapshot = staged(&staging, imported, description, tags)?;
-    staging.publish(store, &snapshot, Durability::Durable)?;
-    Ok(snapshot)
-}
-
-/// The record of what was imported into the staging directory, up to where it is to appear.
-///
-/// # Errors
-/// I/O errors; cancelled.
-pub(crate) fn staged(
-    staging: &Staging,
-    imported: Imported,
-    description: &str,
-    tags: Vec<Tag>,
-) -> Result<Snapshot> {
-    protect(staging.dir()?, DATA)?;
-    let content = (imported.format, imported.digest);
-    let made = (owner_id(), now());
-    let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
-    snapshot.description = description.to_owned();
-    snapshot.tags = tags;
-    import::cancel::check()?;
-    Ok(snapshot)
 }
 
 /// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another link still may: the
@@ -204,8 +165,7 @@ impl Pending {
             let new = "data.new";
             let doing = || format!("write the content of {id}");
             let out = self.locked.owned().create(new, 0o600);
-            self.locked.record.digest =
-                import::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
+            self.locked.record.digest = copy::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
             protect(self.locked.owned(), new)?;
             fault::point("the flat content of a snapshot");
             self.locked.owned().rename(new, DATA).or_fail(doing)?;
@@ -308,7 +268,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
 /// them), or it does not exist.
 pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
     let record = store.snapshots().get(id)?;
-    catalog::check_owner(&record)?;
+    check_owner(&record)?;
     let _lock = store.lock()?;
     if record.state == SnapshotState::Pending && store.snapshots().is_locked(id)? {
         return Err(Error::refused(
@@ -316,7 +276,7 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
             format!("{id} is being made; delete it once it is completed"),
         ));
     }
-    kernel::refuse_in_use(store, Code::InvalidSnapshotInUse, id.as_str(), |image| {
+    references::refuse_in_use(store, Code::InvalidSnapshotInUse, id.as_str(), |image| {
         image.snapshots().any(|snapshot| snapshot == id)
     })?;
     let (others, _held) = volume::users::others(store, id)?;

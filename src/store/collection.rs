@@ -431,6 +431,12 @@ pub fn not_owned<R: Record>(record: &R) -> Error {
     )
 }
 
+/// # Errors
+/// `AuthFailure`: the object is another's.
+pub fn check_owner<R: Record>(record: &R) -> Result<()> {
+    if record.owner() == owner_id() { Ok(()) } else { Err(not_owned(record)) }
+}
+
 fn not_found<R: Record>(text: &str) -> Error {
     Error::refused(
         R::NOT_FOUND,

@@ -6,7 +6,8 @@
 use super::package::{Content, NewImage, Package};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
-use crate::image::catalog::{self, MAX_MAPPINGS};
+use crate::image::manifest::MAX_MAPPINGS;
+use crate::image::{catalog, manifest};
 use crate::import::cancel;
 use crate::kernel::{self, Registered};
 use crate::plan::{DiskFormat, PvGrub};
@@ -353,7 +354,7 @@ fn pending(store: &Store, package: &Package, new: &NewImage, boot: &Boot) -> Res
         let disk = package.disk(theirs.unwrap_or(id))?;
         Ok(package.disks[disk].size_bytes.div_ceil(1 << 30))
     };
-    let mut image = catalog::resolve_with(store, manifest, ImageId::generate()?, &gib)?;
+    let mut image = manifest::resolve_with(store, manifest, ImageId::generate()?, &gib)?;
     image.state = ImageState::Pending;
     image.product_codes = package.image.product_codes.clone();
     image.hourly_rate = package.image.hourly_rate.clone();

@@ -1,10 +1,13 @@
 //! Images on their way from one place to another: stores, buckets, registries, files and bundles.
 
 pub mod bundle;
+pub(crate) mod chunk;
 pub mod copy;
 pub mod export;
 pub mod incoming;
+pub(crate) mod members;
 pub mod package;
 pub mod place;
+pub mod provide;
 pub mod region;
 pub mod remote;

@@ -5,7 +5,8 @@
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
-use crate::image::catalog::{self, MAX_MAPPINGS, Manifest};
+use crate::image::manifest;
+use crate::image::manifest::{MAX_MAPPINGS, Manifest};
 use crate::kernel::{KERNEL, RAMDISK, open_content};
 use crate::plan::PvGrub;
 use crate::record::image::{Image, ImageState};
@@ -307,7 +308,7 @@ impl Package {
         let manifest = self.manifest(new)?;
         crate::record::name::check(&manifest.name)?;
         crate::record::tag::check_tags(&manifest.tags)?;
-        catalog::check_description(manifest.description.as_deref())?;
+        manifest::check_description(manifest.description.as_deref())?;
         let image = &mut self.image;
         image.source_image_id = manifest.source_image_id;
         image.source_image_region = manifest.source_image_region;

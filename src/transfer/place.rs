@@ -3,13 +3,14 @@
 use super::copy;
 use super::package::NewImage;
 use super::region::{self, Location, Region};
-use super::remote::{Remote, pull, push};
+use super::remote::{pull, push};
 use crate::error::Result;
 use crate::image::catalog;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot::{self, Wanted};
-use crate::store::Store;
+use crate::store::{Store, check_owner};
+use crate::transfer::remote::Remote;
 use std::collections::HashSet;
 
 /// Where an image is, or goes to.
@@ -114,7 +115,7 @@ pub fn copy_snapshot(from: &Place, text: &str, to: &Place, wanted: Wanted) -> Re
     };
     let found = snapshot::resolve(from, text)?;
     // One's own content is shared: it never changes.
-    if from.home() == to.home() && catalog::check_owner(&found).is_ok() {
+    if from.home() == to.home() && check_owner(&found).is_ok() {
         return snapshot::copy(from, &found, wanted);
     }
     copy::snapshot(from, &found, to, wanted)

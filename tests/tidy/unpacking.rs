@@ -25,7 +25,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("src/import/stream.rs", "__import"),
     ("src/inspect/modules/inside.rs", "__modules"),
     ("src/transfer/bundle/unpack.rs", "__unbundle"),
-    ("src/transfer/export/read.rs", "__import"),
+    ("src/import/inside/exported.rs", "__import"),
     ("src/transfer/remote/chunks.rs", "__chunks"),
 ];
 

@@ -1,13 +1,27 @@
 //! The one disk in an archive: tar, an OVA (a tar with an OVF that names its disks), zip.
 
-use super::super::format::{self, HEAD, What, unsupported};
+use super::super::format::{self, HEAD, What};
 use super::super::stream::{Stream, unreadable};
 use super::source::Window;
-use super::{Look, refused};
 use crate::error::{Error, Result};
 use crate::helper::one_line;
+use crate::import::others::{refused, unsupported};
 use quick_xml::events::Event;
 use std::io::{self, Read};
+
+/// Who looks at what an archive has.
+pub(super) trait Nested {
+    /// Look at what can be read at any place. `depth` is how often it is packed in something else.
+    ///
+    /// # Errors
+    /// It is no disk, or can't be read.
+    fn window(&mut self, window: Window, depth: u32) -> Result<()>;
+    /// Look at bytes in order.
+    ///
+    /// # Errors
+    /// As [`Nested::window`]'s.
+    fn stream(&mut self, stream: Stream<'_>, depth: u32) -> Result<()>;
+}
 
 /// Most bytes of an OVF.
 const MAX_OVF: u64 = 4 << 20;
@@ -155,21 +169,21 @@ fn broken(cause: io::Error) -> Error {
 }
 
 /// An archive that can be read at any place.
-pub(super) fn tar_file(look: &mut Look, window: &Window, depth: u32) -> Result<()> {
+pub(super) fn tar_file(look: &mut dyn Nested, window: &Window, depth: u32) -> Result<()> {
     let mut archive = tar::Archive::new(window.reader());
     let entries = archive.entries_with_seek().map_err(broken)?;
     tar(look, entries, Some(window), depth)
 }
 
 /// One that comes in order.
-pub(super) fn tar_stream(look: &mut Look, stream: Stream<'_>, depth: u32) -> Result<()> {
+pub(super) fn tar_stream(look: &mut dyn Nested, stream: Stream<'_>, depth: u32) -> Result<()> {
     let mut archive = tar::Archive::new(stream);
     let entries = archive.entries().map_err(broken)?;
     tar(look, entries, None, depth)
 }
 
 fn tar<R: Read>(
-    look: &mut Look,
+    look: &mut dyn Nested,
     entries: tar::Entries<'_, R>,
     window: Option<&Window>,
     depth: u32,
@@ -216,7 +230,7 @@ fn tar<R: Read>(
 }
 
 /// A zip archive.
-pub(super) fn zip(look: &mut Look, window: &Window, depth: u32) -> Result<()> {
+pub(super) fn zip(look: &mut dyn Nested, window: &Window, depth: u32) -> Result<()> {
     let broken = |cause: zip::result::ZipError| match cause {
         zip::result::ZipError::Io(cause) => broken(cause),
         zip::result::ZipError::UnsupportedArchive(why) => {

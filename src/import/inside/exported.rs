@@ -5,8 +5,7 @@
 use super::super::stream::Stream;
 use super::super::wire::{Frame, Sender};
 use crate::error::{Error, OrFail, Result};
-use crate::transfer::export::read::unpack;
-use crate::transfer::export::{END, PACKAGE, disk_member, member};
+use crate::transfer::members::{END, PACKAGE, disk_member, member};
 use crate::transfer::package::{Content, MAX_PACKAGE, Package, largest_blob, malformed};
 use std::io::{self, Read, Write};
 use tar::{Archive, Entries, Entry};
@@ -111,4 +110,15 @@ fn broken(error: &io::Error) -> Error {
         io::ErrorKind::UnexpectedEof => cut_short(),
         _ => malformed(&error.to_string()),
     }
+}
+
+/// Decompress a chunk, which has to have exactly what is to be there.
+///
+/// # Errors
+/// `InvalidManifest`.
+fn unpack(packed: &[u8], content: &Content, offset: u64) -> Result<Vec<u8>> {
+    let len = content.chunk_len(offset);
+    let bytes = zstd::bulk::decompress(packed, len);
+    let bytes = bytes.map_err(|e| malformed(&format!("a chunk can't be decompressed: {e}")))?;
+    if bytes.len() == len { Ok(bytes) } else { Err(malformed("a chunk is too short")) }
 }

@@ -9,17 +9,20 @@ mod exported;
 mod room;
 mod source;
 
-use super::check_size;
 use super::format::{self, HEAD, SourceFormat, What};
 use super::stream::{Stream, Warnings, unreadable};
 use super::wire::{Frame, MAX_DATA, Sender, Which};
 use crate::block::foreign::{self, Bytes, Image, Place, vhd};
 use crate::block::{self, DiskFormat};
-use crate::error::{Code, Error, OrFail, Result};
+use crate::error::{Error, OrFail, Result};
 use crate::helper::{Ends, Given, Helper, Syscalls, not_ours};
+use crate::import::others;
+use crate::import::others::refused;
+use crate::import::source::check_size;
 use crate::record::limits::MAX_SIZE;
+use crate::snapshot::digest::is_zero;
 use crate::sys::seccomp::{Allow, Allow::Call};
-use crate::transfer::export::is_zero;
+use archive::Nested as _;
 use source::Window;
 use std::fs::File;
 use std::io::{self, BufWriter, Stdout};
@@ -94,25 +97,7 @@ struct Look {
     size: Option<u64>,
 }
 
-impl Look {
-    fn source(&mut self, file: File) -> Result<()> {
-        match Window::seekable(&file)? {
-            Some(window) => self.window(window, 0),
-            None => self.stream(Stream::new(file), 0),
-        }
-    }
-
-    fn what(&self, head: &[u8], tail: Option<&[u8; 512]>, depth: u32) -> Result<What> {
-        if depth > MAX_DEPTH {
-            return Err(refused("it is packed too many times; unpack it first"));
-        }
-        match (self.format, format::compression(head)) {
-            (Some(format), None) => Ok(What::Disk(format)),
-            (Some(_), Some(compression)) => Ok(What::Packed(compression)),
-            (None, _) => format::what(head, tail),
-        }
-    }
-
+impl archive::Nested for Look {
     /// What can be read at any place.
     fn window(&mut self, window: Window, depth: u32) -> Result<()> {
         let (head, tail) = window.ends()?;
@@ -153,6 +138,26 @@ impl Look {
                 let window = self.spool(stream)?;
                 self.disk(window, format)
             }
+        }
+    }
+}
+
+impl Look {
+    fn source(&mut self, file: File) -> Result<()> {
+        match Window::seekable(&file)? {
+            Some(window) => self.window(window, 0),
+            None => self.stream(Stream::new(file), 0),
+        }
+    }
+
+    fn what(&self, head: &[u8], tail: Option<&[u8; 512]>, depth: u32) -> Result<What> {
+        if depth > MAX_DEPTH {
+            return Err(refused("it is packed too many times; unpack it first"));
+        }
+        match (self.format, format::compression(head)) {
+            (Some(format), None) => Ok(What::Disk(format)),
+            (Some(_), Some(compression)) => Ok(What::Packed(compression)),
+            (None, _) => format::what(head, tail),
         }
     }
 
@@ -306,10 +311,6 @@ impl Image for Raw {
     }
 }
 
-fn refused(why: impl Into<String>) -> Error {
-    Error::refused(Code::InvalidParameterValue, why)
-}
-
 /// An error of ours that passes through a reader.
 #[derive(Debug)]
 struct Passed(Error);
@@ -337,7 +338,7 @@ fn explain(cause: io::Error, format: SourceFormat) -> Error {
             "{why}, and no other file is ever opened; flatten it where it was made: qemu-img convert -O qcow2"
         )),
         io::ErrorKind::Unsupported => {
-            refused(format!("it is a {format} that can't be read here: {why}; {}", format::CONVERT))
+            refused(format!("it is a {format} that can't be read here: {why}; {}", others::CONVERT))
         }
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
             let error = refused(format!("the disk can't be read as {format}: {why}"));

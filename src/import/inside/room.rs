@@ -2,7 +2,7 @@
 
 use super::source::Window;
 use crate::block::foreign::{self, Bytes, Image, Place};
-use crate::transfer::export::is_zero;
+use crate::snapshot::digest::is_zero;
 use std::io;
 
 /// Zeros are left out in units of a file system block.

@@ -3,8 +3,8 @@
 use crate::error::{Code, Error, OrFail, Result};
 use crate::store::beneath;
 use crate::transfer::region::S3Location;
-use crate::transfer::remote::Fault;
-use crate::transfer::remote::helper::{Objects, helper};
+use crate::transfer::remote::backend::{Fault, Objects};
+use crate::transfer::remote::helper::helper;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -77,7 +77,7 @@ impl Depot {
 
     fn told(&self, name: &str, fault: Fault) -> Error {
         match fault {
-            Fault::Absent => super::invalid(format!("{} has no {name}", self.text)),
+            Fault::Absent => super::refusal::invalid(format!("{} has no {name}", self.text)),
             Fault::Denied(why) => {
                 Error::refused(Code::AuthFailure, format!("{}: {why}", self.text))
             }
@@ -129,7 +129,7 @@ impl Depot {
             }
         };
         if bytes.len() as u64 > limit {
-            return Err(super::invalid(format!("{name} has more than {limit} bytes")));
+            return Err(super::refusal::invalid(format!("{name} has more than {limit} bytes")));
         }
         Ok(bytes)
     }

@@ -3,7 +3,7 @@
 use super::manifest::Manifest;
 use super::{archive, xml};
 use crate::error::Result;
-use crate::import::copy::Copy;
+use crate::snapshot::copy::Copy;
 use std::fs::File;
 use std::io::Read;
 

@@ -5,7 +5,7 @@
 
 use super::depot::Depot;
 use super::manifest::Part;
-use super::{MAX_MANIFEST, MAX_PART};
+use super::request::{MAX_MANIFEST, MAX_PART};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, hex};
 use crate::record::image::Image;
@@ -107,7 +107,10 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
         if error.code() == Some(Code::InvalidManifest) { error.remedy(remedy) } else { error }
     };
     let (depot, _) = Depot::of_manifest(location).map_err(|error| {
-        gone(super::invalid(format!("its place is not there any more ({})", error.message())))
+        gone(super::refusal::invalid(format!(
+            "its place is not there any more ({})",
+            error.message()
+        )))
     })?;
     let mut renewed = false;
     for file in &mut seal.files {
@@ -118,11 +121,11 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
         // Another could have any amount read.
         if !ours {
             let why = format!("{} has changed; its owner has to launch it once", &*file.name);
-            return Err(gone(super::invalid(why)));
+            return Err(gone(super::refusal::invalid(why)));
         }
         let bytes = depot.read(&file.name, MAX_PART).map_err(gone)?;
         if hex(&Sha1::digest(&bytes)) != file.sha1 {
-            return Err(gone(super::invalid(format!("{} has changed", &*file.name))));
+            return Err(gone(super::refusal::invalid(format!("{} has changed", &*file.name))));
         }
         (file.size, file.stamp) = now;
         renewed = true;

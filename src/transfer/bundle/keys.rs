@@ -1,9 +1,9 @@
 //! RSA keys and certificates of bundles: the user's, and those of this store in EC2's part.
 
-use super::KeyFiles;
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::store::Store;
 use crate::store::beneath::Owned;
+use crate::transfer::bundle::KeyFiles;
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs1v15::{Signature, SigningKey, VerifyingKey};
 use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey, LineEnding};
@@ -161,7 +161,7 @@ pub(super) fn encrypt(key: &RsaPublicKey, text: &str) -> Result<Vec<u8>> {
 /// nothing of the key (SECURITY.md, RUSTSEC-2023-0071).
 pub(super) fn decrypt(key: &RsaPrivateKey, bytes: &[u8]) -> Option<[u8; 16]> {
     let text = key.decrypt_blinded(&mut OsRng, Pkcs1v15Encrypt, bytes).ok()?;
-    super::manifest::unhex(std::str::from_utf8(&text).ok()?)?.try_into().ok()
+    unhex(std::str::from_utf8(&text).ok()?)?.try_into().ok()
 }
 
 /// Sign (RSASSA-PKCS1-v1_5 with SHA-1, as EC2 has it).
@@ -174,4 +174,11 @@ pub(super) fn sign(key: &RsaPrivateKey, text: &[u8]) -> Result<Vec<u8>> {
 pub(super) fn is_signed(key: &RsaPublicKey, text: &[u8], signature: &[u8]) -> bool {
     let key = VerifyingKey::<Sha1>::new(key.clone());
     Signature::try_from(signature).is_ok_and(|signature| key.verify(text, &signature).is_ok())
+}
+
+/// Bytes of hexadecimal.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).map(|d| d as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|two| Some(digit(*two.first()?)? << 4 | digit(*two.get(1)?)?)).collect()
 }

@@ -1,9 +1,10 @@
 //! A bundle's manifest: XML of version 2007-10-10, as ec2-ami-tools write it.
 
 use super::kernels::{Kernel, is_short};
-use super::keys::{self, Reader, Writer};
+use super::keys::{self, Reader, Writer, unhex};
+use super::refusal::invalid;
+use super::request::MAX_PART;
 use super::xml::{self, Element, element};
-use super::{MAX_PART, invalid};
 use crate::error::Result;
 use crate::id::{FileName, RamdiskId, hex};
 use crate::record::image::Architecture;
@@ -47,13 +48,6 @@ pub(super) struct Part {
     pub filename: FileName,
     /// SHA-1.
     pub digest: [u8; 20],
-}
-
-/// Bytes of hexadecimal.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| char::from(c).to_digit(16).map(|d| d as u8);
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|two| Some(digit(*two.first()?)? << 4 | digit(*two.get(1)?)?)).collect()
 }
 
 impl Manifest {

@@ -15,39 +15,17 @@ mod keys;
 mod manifest;
 pub(super) mod read;
 mod refusal;
+mod request;
 pub(crate) mod unpack;
 pub(super) mod write;
 mod xml;
 
-pub use read::RegisterBundle;
-use refusal::invalid;
-pub use write::Bundle;
+pub use request::{Bundle, KeyFiles, RegisterBundle, SUFFIX};
 
 use super::remote::helper::helper;
 use crate::error::Result;
 use crate::record::image::Image;
 use crate::store::Store;
-use std::path::PathBuf;
-
-/// Bytes of a part but the last.
-const PART: usize = 10 << 20;
-/// Longest part that is read.
-const MAX_PART: u64 = 64 << 20;
-/// Longest manifest that is read.
-const MAX_MANIFEST: u64 = 8 << 20;
-/// How the manifest's name ends.
-pub const SUFFIX: &str = ".manifest.xml";
-
-/// Whose keys a bundle is made with or read with; one's own, made when first needed, where none are given.
-#[derive(Clone, Debug, Default)]
-pub struct KeyFiles {
-    /// The user's private key (PEM, PKCS#1 or PKCS#8).
-    pub key: Option<PathBuf>,
-    /// The user's certificate (PEM, X.509).
-    pub cert: Option<PathBuf>,
-    /// EC2's certificate.
-    pub ec2_cert: Option<PathBuf>,
-}
 
 /// Make a bundle in the place `to`: a directory, or `s3://bucket/prefix?…`. Gives its manifest's location. Nothing
 /// stays if that fails.

@@ -3,17 +3,19 @@
 use super::depot::Depot;
 use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
-use super::{KeyFiles, MAX_MANIFEST, MAX_PART, intact, invalid, keys, unpack};
+use super::refusal::invalid;
+use super::request::{MAX_MANIFEST, MAX_PART, RegisterBundle};
+use super::{intact, keys, unpack};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
-use crate::image::catalog::{self, Manifest as Registration};
+use crate::image::catalog;
+use crate::image::manifest::Manifest as Registration;
 use crate::import::{SourceFormat, arrival, cancel};
 use crate::inspect::boot_method;
 use crate::plan::{DiskFormat, PvGrub};
 use crate::record::image::{BlockDeviceMapping, Image, ProductCode, RootDeviceType};
 use crate::record::name;
 use crate::record::snapshot::{DATA, Snapshot};
-use crate::record::tag::Tag;
 use crate::store::{Staging, Store, now, owner_id};
 use aes::Aes128;
 use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
@@ -23,27 +25,6 @@ use std::path::Path;
 
 /// Bytes of a cipher's block.
 const BLOCK: usize = 16;
-
-/// What a bundle is registered as.
-#[derive(Clone, Debug, Default)]
-pub struct RegisterBundle {
-    /// The manifest's file, or `s3://…`.
-    pub location: String,
-    /// The image's name; made of the bundle's if absent.
-    pub name: Option<String>,
-    /// Free text.
-    pub description: Option<String>,
-    /// A kernel in place of the bundle's.
-    pub kernel: Option<KernelId>,
-    /// The ramdisk that belongs to that.
-    pub ramdisk: Option<RamdiskId>,
-    /// The kernel command line: a bundle has none.
-    pub command_line: Option<String>,
-    /// Tags.
-    pub tags: Vec<Tag>,
-    /// With which keys it is read.
-    pub keys: KeyFiles,
-}
 
 /// [`super::register`], in the program that can.
 pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image> {

@@ -2,8 +2,9 @@
 
 use super::depot::Depot;
 use super::kernels::Kernel;
-use super::manifest::{Manifest, Part, unhex};
-use super::{KeyFiles, PART, SUFFIX, archive, keys};
+use super::manifest::{Manifest, Part};
+use super::request::{Bundle, PART, SUFFIX};
+use super::{archive, keys};
 use crate::block::Reader;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, random_hex};
@@ -14,6 +15,7 @@ use crate::record::name;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot;
 use crate::store::{Store, owner_id};
+use crate::transfer::bundle::keys::unhex;
 use crate::transfer::copy;
 use aes::Aes128;
 use aes::cipher::{BlockEncryptMut, KeyIvInit, generic_array::GenericArray};
@@ -24,19 +26,6 @@ use std::io::{self, Write};
 
 /// Bytes of a cipher's block.
 const BLOCK: usize = 16;
-
-/// What to bundle, and how.
-#[derive(Clone, Debug, Default)]
-pub struct Bundle {
-    /// An image, or a snapshot: an id, a unique prefix of one, or a name.
-    pub what: String,
-    /// What the files' names begin with; the image's name if absent.
-    pub prefix: Option<String>,
-    /// Do not encrypt the parts.
-    pub unencrypted: bool,
-    /// With which keys.
-    pub keys: KeyFiles,
-}
 
 /// [`super::make`], in the program that can.
 pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> {

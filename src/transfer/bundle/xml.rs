@@ -1,6 +1,6 @@
 //! As much of XML as a bundle's manifest has: elements, attributes and text. No entities but the five, no DTD.
 
-use super::invalid;
+use super::refusal::invalid;
 use crate::error::Result;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};

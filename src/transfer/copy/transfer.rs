@@ -2,10 +2,10 @@
 
 use crate::block::{DiskFormat, Reader};
 use crate::error::{Error, OrFail, Result};
-use crate::import::copy::Copy;
+use crate::import::cancel;
 use crate::import::progress::Progress;
-use crate::import::{cancel, copy_extents_with};
 use crate::record::snapshot::Snapshot;
+use crate::snapshot::copy::{Copy, copy_extents_with};
 use crate::snapshot::digest;
 use std::fs::File;
 

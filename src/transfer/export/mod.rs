@@ -14,35 +14,18 @@ use crate::id::random_hex;
 use crate::import::cancel;
 use crate::import::progress::Progress;
 use crate::record::image::Image;
-use crate::snapshot::digest::{self, CHUNK, ChunkDigest};
+use crate::snapshot::digest::{self, CHUNK, ChunkDigest, is_zero};
 use crate::store::Store;
+use crate::transfer::members::{END, PACKAGE};
+use crate::transfer::members::{disk_member, member};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The first member's name: what an exported image is recognised by.
-pub const PACKAGE: &str = "spore-image/package.json";
-/// The last member's name.
-pub(crate) const END: &str = "spore-image/end";
 /// zstd's own default.
 const LEVEL: i32 = 3;
-
-/// The name of the member that has the chunk of `what` at `offset`.
-pub(crate) fn member(what: &str, offset: u64) -> String {
-    format!("{what}/{offset:016x}.zst")
-}
-
-/// What the chunks of disk `n` are named by.
-pub(crate) fn disk_member(n: usize) -> String {
-    format!("disk-{n}")
-}
-
-/// Whether all bytes are zeros.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(64).all(|group| group.iter().fold(0, |any, byte| any | byte) == 0)
-}
 
 /// Write an image.
 ///

@@ -2,10 +2,10 @@
 
 use crate::error::{OrFail, Result};
 use crate::id::hex;
-use crate::import::copy::Copy;
 use crate::import::{Reading, cancel};
 use crate::record::image::Image;
 use crate::record::name;
+use crate::snapshot::copy::Copy;
 use crate::snapshot::digest::CHUNK;
 use crate::store::{Staging, Store, beneath};
 use crate::transfer::incoming::{Boot, Incoming};
@@ -41,17 +41,6 @@ fn receive(store: &Store, reading: &mut Reading, mut new: NewImage) -> Result<Im
             Err(error)
         }
     }
-}
-
-/// Decompress a chunk, which has to have exactly what is to be there.
-///
-/// # Errors
-/// `InvalidManifest`.
-pub fn unpack(packed: &[u8], content: &Content, offset: u64) -> Result<Vec<u8>> {
-    let len = content.chunk_len(offset);
-    let bytes = zstd::bulk::decompress(packed, len);
-    let bytes = bytes.map_err(|e| malformed(&format!("a chunk can't be decompressed: {e}")))?;
-    if bytes.len() == len { Ok(bytes) } else { Err(malformed("a chunk is too short")) }
 }
 
 /// Spool the kernel and the ramdisk, and register them.

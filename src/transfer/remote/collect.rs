@@ -6,10 +6,12 @@
 //! an object to all who list it once its writer has been told that it is there (Amazon S3 User Guide, "Amazon S3 data
 //! consistency model"). A flag's time is the service's, so no clock of ours counts.
 
-use super::{Remote, helper::Objects};
 use crate::error::{Code, Error, Result};
-use crate::id::random_hex;
-use crate::transfer::package::is_digest;
+use crate::id::{SnapshotId, random_hex};
+use crate::store::check_owner;
+use crate::transfer::package::{SnapshotPackage, is_digest};
+use crate::transfer::remote::Remote;
+use crate::transfer::remote::backend::Objects;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -138,6 +140,41 @@ pub fn collect(remote: &Remote) -> Result<Collected> {
         collected.chunks += 1;
     }
     Ok(collected)
+}
+
+impl Remote {
+    /// Deregister an image of one's own: nothing new can be copied from it, and the region forgets what only it needs.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable`: it is deregistered; `AuthFailure`: it is another's; the
+    /// region fails.
+    pub fn deregister(&self, text: &str) -> Result<()> {
+        let package = self.resolve(text)?;
+        check_owner(&package.image)?;
+        self.publish(&package.deregistered())?;
+        self.collect()
+    }
+
+    /// Delete a snapshot of one's own that is not an image's.
+    ///
+    /// # Errors
+    /// As [`Remote::snapshot`]'s; `AuthFailure`: it is another's.
+    pub fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        let package = self.snapshot(id)?;
+        check_owner(&package.snapshot)?;
+        self.publish_snapshot(&SnapshotPackage { disk: None, ..package })?;
+        self.collect()
+    }
+
+    fn collect(&self) -> Result<()> {
+        if collect(self)?.busy {
+            eprintln!(
+                "spore: note: something is being copied into '{}': what it no longer needs goes the next time",
+                self.name
+            );
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

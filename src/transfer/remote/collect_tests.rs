@@ -1,8 +1,7 @@
 use super::*;
 use crate::error::Code;
 use crate::transfer::region::Location;
-use crate::transfer::remote::helper::Backend;
-use crate::transfer::remote::{Answer, Fault};
+use crate::transfer::remote::backend::{Answer, Backend, Fault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

@@ -1,24 +1,24 @@
 //! Copies of images out of remote regions.
 
 use super::chunks::Unpacker;
-use super::push::pack;
-use super::{PARALLEL, Remote};
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog;
 use crate::import::cancel;
-use crate::import::copy::Copy;
 use crate::import::progress::Progress;
 use crate::plan::DiskFormat;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
+use crate::snapshot::copy::Copy;
 use crate::snapshot::digest::CHUNK;
 use crate::snapshot::{self, Wanted};
 use crate::store::{Staging, Store};
 use crate::sys::threads;
+use crate::transfer::chunk::pack;
 use crate::transfer::export::read::{verified, write_file};
 use crate::transfer::incoming::{Boot, Incoming, open_data, pending_snapshot, seal, unfinished};
 use crate::transfer::package::{Chunk, Content, NewImage, Package, malformed};
+use crate::transfer::remote::client::{PARALLEL, Remote};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -184,7 +184,7 @@ fn whole(copy: Copy, out: &File, disk: &Content, begun: bool) -> Result<String> 
 fn has(out: &File, disk: &Content, chunk: &Chunk) -> Option<Vec<u8>> {
     let mut bytes = vec![0; disk.chunk_len(chunk.offset)];
     out.read_exact_at(&mut bytes, chunk.offset).ok()?;
-    if crate::transfer::export::is_zero(&bytes) {
+    if crate::snapshot::digest::is_zero(&bytes) {
         return None;
     }
     let (there, _) = pack(&bytes, chunk.offset).ok()?;

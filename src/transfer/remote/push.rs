@@ -1,6 +1,6 @@
 //! Copies of images into remote regions.
 
-use super::{PARALLEL, Remote, all_chunks, collect, each_once};
+use super::collect;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, hex};
 use crate::import::cancel;
@@ -9,14 +9,17 @@ use crate::plan::DiskFormat;
 use crate::record::image::Image;
 use crate::record::name;
 use crate::record::snapshot::Snapshot;
+use crate::snapshot::digest::is_zero;
 use crate::snapshot::{self, Wanted};
 use crate::store::{Store, now, owner_id};
 use crate::sys::threads;
+use crate::transfer::chunk::pack;
 use crate::transfer::copy;
-use crate::transfer::export::{each_chunk, is_zero};
+use crate::transfer::export::each_chunk;
 use crate::transfer::package::{
     self, Chunk, Content, NewImage, Package, SNAPSHOT_FORMAT, SnapshotPackage,
 };
+use crate::transfer::remote::client::{PARALLEL, Remote, all_chunks, each_once};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -24,23 +27,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
-
-/// zstd's level: that of exports. A chunk that is the same has to be compressed the same each time.
-pub const LEVEL: i32 = 3;
-
-/// SHA-256 in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Compress a chunk.
-///
-/// # Errors
-/// No memory.
-pub fn pack(bytes: &[u8], offset: u64) -> Result<(Chunk, Vec<u8>)> {
-    let packed = zstd::bulk::compress(bytes, LEVEL).or_fail(|| "compress the image")?;
-    Ok((Chunk { offset, digest: sha256(&packed), size: packed.len() as u64 }, packed))
-}
 
 /// Copy an image of a store into a remote region.
 ///

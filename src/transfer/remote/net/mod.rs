@@ -3,11 +3,10 @@
 mod oci;
 mod s3;
 
-use super::helper::{Backend, Objects};
-use super::{Answer, CONNECT, Fault, SILENCE};
 use crate::error::{Error, OrFail, Result};
 use crate::transfer::package::Chunk;
 use crate::transfer::region::{Location, S3Location};
+use crate::transfer::remote::backend::{Answer, Backend, CONNECT, Fault, Objects, SILENCE};
 use tokio::runtime::{Builder, Runtime};
 
 /// Most images and snapshots that a region is believed to have.
@@ -25,7 +24,7 @@ struct Driven<C> {
 ///
 /// # Errors
 /// The client can't be set up; it is a directory.
-pub(super) fn region(location: &Location) -> Result<Box<dyn Backend>> {
+pub(in crate::transfer) fn region(location: &Location) -> Result<Box<dyn Backend>> {
     Ok(match location {
         Location::S3(location) => {
             Box::new(Driven { client: s3::Bucket::open(location)?, runtime: runtime()? })
@@ -44,7 +43,7 @@ pub(super) fn region(location: &Location) -> Result<Box<dyn Backend>> {
 ///
 /// # Errors
 /// The client can't be set up.
-pub(super) fn bucket(location: &S3Location) -> Result<Box<dyn Objects>> {
+pub(in crate::transfer) fn bucket(location: &S3Location) -> Result<Box<dyn Objects>> {
     Ok(Box::new(Driven { client: s3::Bucket::open(location)?, runtime: runtime()? }))
 }
 

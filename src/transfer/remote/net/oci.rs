@@ -210,7 +210,7 @@ impl RegionClient for Repository {
     }
 
     async fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()> {
-        let digest = super::super::push::sha256(&json);
+        let digest = crate::transfer::chunk::sha256(&json);
         let config = descriptor(PACKAGE, &digest, json.len() as u64);
         let manifest = OciImageManifest {
             media_type: Some(MANIFEST.to_owned()),

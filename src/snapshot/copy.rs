@@ -1,6 +1,9 @@
 //! Sparse copying: chunks go in, what isn't zeros is written, and the digest falls out.
 
+use crate::block::{self, Content};
 use crate::error::{Error, OrFail, Result};
+use crate::import::cancel;
+use crate::import::progress::Progress;
 use crate::snapshot::digest::{self, CHUNK, ChunkDigest};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -156,6 +159,38 @@ fn write_sparse(out: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         }
     }
     out.write_all_at(&bytes[run.clone()], offset + run.start as u64)
+}
+
+/// Copy the data extents of a disk into an empty file, which is durable then. Gives the digest.
+pub(crate) fn copy_extents(
+    disk: &dyn block::ImportSource,
+    out: File,
+    progress: &Progress,
+) -> Result<String> {
+    copy_extents_with(disk, Copy::new(out), progress)
+}
+
+/// As [`copy_extents`], by a [`Copy`] of the caller's.
+pub(crate) fn copy_extents_with(
+    disk: &dyn block::ImportSource,
+    copy: Copy,
+    progress: &Progress,
+) -> Result<String> {
+    let (size, mut at) = (disk.size(), 0);
+    while let Some(extent) = disk.extent_at(at).or_fail(|| "read its metadata")? {
+        cancel::check()?;
+        progress.at(at);
+        if extent.content == Content::Zero {
+            at += extent.len;
+            continue;
+        }
+        let start = at / CHUNK as u64 * CHUNK as u64;
+        let mut bytes = vec![0; (size - start).min(CHUNK as u64) as usize];
+        disk.read_exact_at(&mut bytes, start).or_fail(|| format!("read it at byte {start}"))?;
+        at = start + bytes.len() as u64;
+        copy.chunk(start, bytes)?;
+    }
+    copy.finish(size)
 }
 
 #[cfg(test)]

@@ -1,0 +1,118 @@
+//! Where a disk comes from, and how it is brought in.
+
+use crate::block::DiskFormat;
+use crate::error::{Code, Error, OrFail, OrRefuse, Result};
+use crate::import::{SourceFormat, cancel};
+use crate::record::limits::MAX_SIZE;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+
+/// The byte that whoever may write a disk locks. (QEMU's block/file-posix.c, RAW_LOCK_PERM_BASE, and BLK_PERM_WRITE)
+const WRITERS_LOCK: u64 = 101;
+
+/// Where a disk comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file or block device.
+    Path(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+impl Source {
+    /// `-` is standard input.
+    pub fn from_argument(path: PathBuf) -> Self {
+        if path.as_os_str() == "-" { Self::Stdin } else { Self::Path(path) }
+    }
+
+    /// Prefixes an error with what it is about.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        // A reader may have hidden the cancellation behind an error of its own.
+        cancel::check().err().unwrap_or_else(|| match self {
+            Self::Path(path) => error.context(path.display()),
+            Self::Stdin => error.context("standard input"),
+        })
+    }
+
+    /// The file, which nobody is seen to write.
+    pub(super) fn file(&self) -> Result<File> {
+        let path = match self {
+            Self::Path(path) => path,
+            Self::Stdin => {
+                let input = rustix::io::dup(std::io::stdin().as_fd());
+                return Ok(input.or_fail(|| "use standard input")?.into());
+            }
+        };
+        let refused = |why: &str| Err(Error::refused(Code::InvalidParameterValue, why));
+        let text = path.to_string_lossy();
+        if !path.exists() && (text.starts_with("http://") || text.starts_with("https://")) {
+            return refused(
+                "it is a URL; download it: curl -L URL | spore image import - --name NAME",
+            );
+        }
+        let file = File::open(path).or_refuse(|| "open it")?;
+        let metadata = file.metadata().or_fail(|| "examine it")?;
+        if metadata.is_dir() {
+            return refused("it is a directory, not a disk");
+        }
+        if metadata.file_type().is_char_device() {
+            return refused(
+                "it is a character device, not a disk; give a file, a block device or a pipe",
+            );
+        }
+        if is_being_written(&file) {
+            return Err(Error::refused(
+                Code::IncorrectState,
+                "another process has it open for writing, as QEMU does while a machine runs; shut that machine down first",
+            ));
+        }
+        Ok(file)
+    }
+}
+
+/// Whether QEMU or a program that keeps its customs says that it may write the file.
+fn is_being_written(file: &File) -> bool {
+    let mut lock = Flock::from(FlockType::WriteLock);
+    (lock.start, lock.length) = (WRITERS_LOCK, 1);
+    lock.offset_type = FlockOffsetType::Set;
+    matches!(fcntl_getlk(file, &lock), Ok(Some(found)) if found.typ != FlockType::Unlocked)
+}
+
+/// How to import.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The format, if it is not to be detected.
+    pub format: Option<SourceFormat>,
+    /// Show progress on standard error (where that is a terminal).
+    pub progress: bool,
+}
+
+/// What an import left in [`crate::record::snapshot::DATA`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Always raw.
+    pub format: DiskFormat,
+    /// Bytes of the disk, a multiple of 512.
+    pub size_bytes: u64,
+    /// Its [`crate::snapshot::digest`].
+    pub digest: String,
+}
+
+/// # Errors
+/// It is no disk's.
+pub(super) fn check_size(size: u64) -> Result<()> {
+    match size {
+        0 => Err(Error::refused(
+            Code::InvalidParameterValue,
+            "it is empty; a disk has at least one sector",
+        )),
+        size if size > MAX_SIZE => Err(Error::refused(
+            Code::InvalidParameterValue,
+            format!("its disk of {size} bytes is larger than the limit of 16 TiB"),
+        )),
+        _ => Ok(()),
+    }
+}

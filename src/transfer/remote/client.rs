@@ -1,0 +1,242 @@
+//! An open remote region.
+
+use super::backend::{Backend, Fault, Objects};
+use super::helper;
+use crate::error::{Code, Error, OrFail, Result};
+use crate::id::{Id, ImageId, SnapshotId};
+use crate::image::catalog;
+use crate::record::image::{Image, ImageState};
+use crate::record::snapshot::Snapshot;
+use crate::store::Record;
+use crate::transfer::package::{Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, malformed};
+use crate::transfer::region::{Location, Region};
+
+/// Chunks in flight at once.
+pub(in crate::transfer) const PARALLEL: usize = 4;
+
+/// An open remote region.
+pub struct Remote {
+    pub(super) name: String,
+    pub(super) location: Location,
+    pub(super) backend: Box<dyn Backend>,
+    /// The same as a place for objects, if it keeps content until somebody says otherwise.
+    pub(super) objects: Option<Box<dyn Objects>>,
+}
+
+impl Remote {
+    /// Open a region. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// The client can't be set up; it is a directory.
+    pub fn open(region: &Region) -> Result<Self> {
+        let backend = (helper::helper()?.region)(&region.endpoint)?;
+        let (name, location) = (region.region_name.clone(), region.endpoint.clone());
+        let objects = match &location {
+            Location::S3(location) => Some((helper::helper()?.bucket)(location)?),
+            _ => None,
+        };
+        Ok(Self { name, location, backend, objects })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn told(&self, doing: &str, fault: Fault) -> Error {
+        let place = format!("the region '{}' ({})", self.name, self.location);
+        let (code, why) = match fault {
+            Fault::Absent => (Code::Unavailable, "it is not there".to_owned()),
+            Fault::Denied(why) => (Code::AuthFailure, why),
+            Fault::Failed(why) => (Code::Unavailable, why),
+        };
+        // A server's answer may have many lines, and be long.
+        let why: String = why.split_whitespace().collect::<Vec<_>>().join(" ");
+        let why: String = why.chars().take(300).collect();
+        Error::refused(code, format!("{place} can't {doing}: {why}"))
+    }
+
+    pub(super) fn objects(&self) -> Option<&dyn Objects> {
+        self.objects.as_deref()
+    }
+
+    fn ids<I: Id>(&self) -> Result<Vec<I>> {
+        let all = self.backend.list().map_err(|fault| self.told("list its images", fault))?;
+        Ok(all.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// See whether it answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn probe(&self) -> Result<()> {
+        self.ids::<ImageId>().map(drop)
+    }
+
+    /// The images in it.
+    ///
+    /// # Errors
+    /// It can't be reached. What is no image of ours is told on stderr.
+    pub fn images(&self) -> Result<Vec<Package>> {
+        let mut packages = Vec::new();
+        for id in self.ids()? {
+            match self.package(&id) {
+                Ok(package) if package.image.state == ImageState::Deregistered => {}
+                Ok(package) => packages.push(package),
+                Err(e) if e.code() == Some(Code::Unavailable) => return Err(e),
+                // It went meanwhile.
+                Err(e) if e.code() == Some(Image::NOT_FOUND) => {}
+                Err(e) => eprintln!("spore: warning: {id}: {e}"),
+            }
+        }
+        Ok(packages)
+    }
+
+    fn package(&self, id: &ImageId) -> Result<Package> {
+        let package = Package::parse(&self.json::<Image>(id.as_str())?)?;
+        if package.image.image_id != *id {
+            return Err(malformed("it is another image's"));
+        }
+        Ok(package)
+    }
+
+    fn json<R: Record>(&self, id: &str) -> Result<Vec<u8>> {
+        self.backend.package(id, MAX_PACKAGE).map_err(|fault| match fault {
+            Fault::Absent => self.not_found::<R>(id),
+            fault => self.told("give what it has", fault),
+        })
+    }
+
+    fn not_found<R: Record>(&self, text: &str) -> Error {
+        let shown: String = text.escape_debug().take(200).collect();
+        Error::refused(
+            R::NOT_FOUND,
+            format!("there is no {} '{shown}' in the region '{}'", R::KIND, self.name),
+        )
+    }
+
+    /// The snapshots in it that are not an image's.
+    ///
+    /// # Errors
+    /// As [`Remote::images`]'s.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let mut snapshots = Vec::new();
+        for id in self.ids()? {
+            match self.snapshot(&id) {
+                Ok(package) => snapshots.push(package.snapshot),
+                Err(e) if e.code() == Some(Code::Unavailable) => return Err(e),
+                Err(e) if e.code() == Some(Snapshot::NOT_FOUND) => {}
+                Err(e) => eprintln!("spore: warning: {id}: {e}"),
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// A snapshot that is not an image's.
+    ///
+    /// # Errors
+    /// `InvalidSnapshot.NotFound`; it can't be reached, or what it has is none.
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotPackage> {
+        let package = SnapshotPackage::parse(&self.json::<Snapshot>(id.as_str())?)?;
+        if package.snapshot.snapshot_id != *id {
+            return Err(malformed("it is another snapshot's"));
+        }
+        match package.disk {
+            Some(_) => Ok(package),
+            None => Err(self.not_found::<Snapshot>(id.as_str())),
+        }
+    }
+
+    /// The digests of all content that something in the region refers to.
+    pub(super) fn needed(&self) -> Result<Vec<String>> {
+        let mut needed = Vec::new();
+        for id in self.ids::<ImageId>()? {
+            let package = self.package(&id).map_err(|e| e.context(&id))?;
+            needed.extend(all_chunks(&package).into_iter().map(|chunk| chunk.digest.clone()));
+        }
+        for id in self.ids::<SnapshotId>()? {
+            let package = SnapshotPackage::parse(&self.json::<Snapshot>(id.as_str())?);
+            let package = package.map_err(|e| e.context(&id))?;
+            let chunks = package.disk.into_iter().flat_map(|disk| disk.chunks);
+            needed.extend(chunks.map(|chunk| chunk.digest));
+        }
+        Ok(needed)
+    }
+
+    /// The image that `text` addresses: its id, its name or a prefix of its id that no other has.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; it can't be reached.
+    pub fn resolve(&self, text: &str) -> Result<Package> {
+        if let Ok(id) = text.parse() {
+            let package = self.package(&id)?;
+            catalog::check_registered(&package.image)?;
+            return Ok(package);
+        }
+        let all = self.images()?;
+        let named = |p: &&Package| p.image.name == text;
+        let begins = |p: &&Package| p.image.image_id.as_str().starts_with(text);
+        let mut found: Vec<&Package> = all.iter().filter(named).collect();
+        if found.is_empty() && text.starts_with(ImageId::PREFIX) {
+            found = all.iter().filter(begins).collect();
+        }
+        match found[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(self.not_found::<Image>(text)),
+            _ => Err(Error::refused(
+                Code::InvalidParameterValue,
+                format!("'{}' addresses {} images; give an id", text.escape_debug(), found.len()),
+            )),
+        }
+    }
+
+    /// Whether it has a chunk already.
+    pub(super) fn has(&self, chunk: &Chunk) -> Result<bool> {
+        let found = self.backend.has(&chunk.digest);
+        found.map_err(|fault| self.told("say what it has", fault))
+    }
+
+    pub(super) fn put(&self, chunk: &Chunk, bytes: Vec<u8>) -> Result<()> {
+        let put = self.backend.put(&chunk.digest, bytes);
+        put.map_err(|fault| self.told("take content", fault))
+    }
+
+    /// A chunk's compressed bytes. They are verified.
+    pub(super) fn get(&self, chunk: &Chunk) -> Result<Vec<u8>> {
+        let bytes = self.backend.get(&chunk.digest, chunk.size);
+        let bytes = bytes.map_err(|fault| self.told("give content", fault))?;
+        if bytes.len() as u64 == chunk.size
+            && crate::transfer::chunk::sha256(&bytes) == chunk.digest
+        {
+            return Ok(bytes);
+        }
+        Err(malformed("a chunk is not what its digest says"))
+    }
+
+    /// Let an image appear, all of whose chunks are there.
+    pub(super) fn publish(&self, package: &Package) -> Result<()> {
+        let (id, json) = (&package.image.image_id, package.to_json()?);
+        let published = self.backend.publish(id.as_str(), json, &all_chunks(package));
+        published.map_err(|fault| self.told("take an image", fault))
+    }
+
+    /// Let a snapshot appear, all of whose chunks are there.
+    pub(super) fn publish_snapshot(&self, package: &SnapshotPackage) -> Result<()> {
+        let json = serde_json::to_vec(package).or_fail(|| "describe the snapshot")?;
+        let id = package.snapshot.snapshot_id.as_str();
+        let published = self.backend.publish(id, json, &each_once(package.disk.iter()));
+        published.map_err(|fault| self.told("take a snapshot", fault))
+    }
+}
+
+/// Every chunk of an image, each once.
+pub(super) fn all_chunks(package: &Package) -> Vec<&Chunk> {
+    each_once(package.kernel.iter().chain(&package.ramdisk).chain(&package.disks))
+}
+
+pub(super) fn each_once<'a>(contents: impl Iterator<Item = &'a Content>) -> Vec<&'a Chunk> {
+    let mut chunks: Vec<&Chunk> = contents.flat_map(|content| &content.chunks).collect();
+    chunks.sort_by(|a, b| a.digest.cmp(&b.digest));
+    chunks.dedup_by(|a, b| a.digest == b.digest);
+    chunks
+}
