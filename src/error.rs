@@ -182,7 +182,7 @@ impl Error {
     }
 
     /// Keep what the error came of; its text is in the message already.
-    fn because(mut self, cause: impl Into<Cause>) -> Self {
+    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
         self.source = Some(cause.into());
         self
     }

@@ -6,6 +6,7 @@
 //! [`block`], [`mem`]) runs one virtual machine in one process.
 
 pub mod action;
+pub mod context;
 pub mod control;
 pub mod demo;
 pub mod error;
@@ -54,8 +55,9 @@ pub(crate) const HELPERS: &[&helper::Helper] = &[
     &pvgrub::HELPER,
 ];
 
-/// What the program does: the parts of it that it starts itself, or the command line.
-pub fn main() -> ExitCode {
+/// What the program does: the parts of it that it starts itself, or the command line. `extension` is what it has beyond
+/// `spore`.
+pub fn main(extension: Option<context::Extension>) -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     // Before anything else looks at the arguments: how soon an instance runs depends on it.
     if arguments.next_if(|first| first == plan::SUBCOMMAND).is_some() {
@@ -64,7 +66,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = helper::main(HELPERS, &mut arguments) {
         return code;
     }
-    cli::main()
+    cli::main(extension)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use crate::action::{ModifyInstance, RunInstances, Until};
 use crate::error::{Code, Error, Kind, OrFail, Result};
 use crate::id::ReservationId;
 use crate::image::{attribute, catalog, product};
-use crate::import::cancel;
 use crate::instance::console::PromptWatch;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::hibernate;
@@ -80,7 +79,7 @@ fn launch(
         crate::instance::firmware::find(request.firmware.as_deref())?;
     }
     if let Some(warning) = launch::overcommitted(&plans, host) {
-        eprintln!("spore: warning: {warning}");
+        store.context().warn(warning);
     }
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();
@@ -138,7 +137,7 @@ fn memory() -> Result<u64> {
     Ok(kib.saturating_mul(1024))
 }
 
-/// Every instance as it truly is, by reservation and launch index. What can't be read is told on stderr.
+/// Every instance as it truly is, by reservation and launch index. What can't be read is a warning.
 ///
 /// # Errors
 /// The store can't be read.
@@ -147,7 +146,7 @@ pub fn describe(store: &Store) -> Result<Vec<Record>> {
     for id in dir::instances(store).ids()? {
         match reap::refresh(&InstanceDir::new(store, &id)) {
             Ok(record) => records.extend(record),
-            Err(error) => eprintln!("spore: warning: {error}"),
+            Err(error) => store.context().warn(error),
         }
     }
     in_order(&mut records);
@@ -241,7 +240,7 @@ pub fn check_memory(store: &Store, dirs: &[InstanceDir], strict: bool) -> Result
         Some(why) if strict => Err(Error::refused(Code::InsufficientInstanceCapacity, why)
             .remedy("stop others first, or start without --no-overcommit")),
         Some(why) => {
-            eprintln!("spore: warning: {why} (--no-overcommit refuses this)");
+            store.context().warn(format_args!("{why} (--no-overcommit refuses this)"));
             Ok(())
         }
         None => Ok(()),
@@ -308,7 +307,7 @@ pub enum Waited {
     Lost(Error),
 }
 
-/// Wait for every instance, or until ^C where that is watched for. `progress` is told how many are done each time that changes.
+/// Wait for every instance, or until the context's work is cancelled. `progress` is told how many are done each time that changes.
 pub fn wait(
     dirs: &[InstanceDir],
     until: Until,
@@ -319,6 +318,7 @@ pub fn wait(
     let mut watches: Vec<Option<PromptWatch>> = dirs.iter().map(|_| None).collect();
     let mut results: Vec<Option<Waited>> = dirs.iter().map(|_| None).collect();
     let mut done = usize::MAX;
+    let cancelled = || dirs.iter().any(|dir| dir.store().context().cancelled());
     poll_until(deadline, || {
         for ((dir, watch), result) in dirs.iter().zip(&mut watches).zip(&mut results) {
             if result.is_none() {
@@ -330,7 +330,7 @@ pub fn wait(
             done = now;
             progress(done);
         }
-        done == dirs.len() || cancel::requested()
+        done == dirs.len() || cancelled()
     });
     let last = |dir: &InstanceDir| record(dir).map_or_else(Waited::Lost, Waited::TimedOut);
     dirs.iter().zip(results).map(|(dir, result)| result.unwrap_or_else(|| last(dir))).collect()

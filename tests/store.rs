@@ -10,7 +10,7 @@ use sporevm::image::{builtin, catalog};
 use sporevm::plan::DiskFormat;
 use sporevm::record::image::Image;
 use sporevm::record::snapshot::{DATA, Snapshot};
-use sporevm::store::{Durability, RECORD, Store, now, owner_id};
+use sporevm::store::{Durability, RECORD, Store, now};
 use sporevm::volume::NewVolume;
 use sporevm::{kernel, snapshot, volume};
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ fn make_snapshot(store: &Store) -> Snapshot {
     let make = |dir: &Path| {
         fs::write(dir.join(DATA), vec![7; 1 << 20]).unwrap();
         let content = (DiskFormat::Raw, String::new());
-        Ok(Snapshot::flat(snapshot_id, (owner_id(), now()), 1 << 20, content))
+        Ok(Snapshot::flat(snapshot_id, (store.owner_id(), now()), 1 << 20, content))
     };
     store.snapshots().create(Durability::Volatile, make).unwrap()
 }

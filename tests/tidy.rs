@@ -1,10 +1,15 @@
 //! House rules that a compiler does not hold: which module may use which, how long files and functions
-//! are, where `unsafe` is and why it is sound, and that no files use each other in a circle (tidy/circles.rs).
+//! are, where `unsafe` is and why it is sound, that no files use each other in a circle (tidy/circles.rs), and what is left
+//! to main functions (tidy/process.rs).
 
 use std::path::{Path, PathBuf};
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/process.rs"]
+mod process;
+#[path = "tidy/soundness.rs"]
+mod soundness;
 #[path = "tidy/unpacking.rs"]
 mod unpacking;
 
@@ -14,13 +19,15 @@ const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 70;
 
 /// Vocabulary: types without I/O that everybody may use.
-const VOCABULARY: &[&str] = &["id", "plan", "control", "error", "Error", "Result", "sys", "record"];
+const VOCABULARY: &[&str] =
+    &["id", "plan", "control", "context", "error", "Error", "Result", "sys", "record"];
 
 /// What else each module may use; a path allows everything below it. Two halves meet only in the
 /// vocabulary: `instance` never names `vmm`.
 const EDGES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("id", &[]),
+    ("context", &[]),
     ("plan", &[]),
     ("control", &[]),
     ("sys", &[]),
@@ -111,6 +118,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const WITHIN_VOCABULARY: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("sys", &["error"]),
+    ("context", &["error", "sys"]),
     ("id", &["error"]),
     ("plan", &["id", "error"]),
     ("control", &["plan", "id", "error"]),
@@ -218,8 +226,17 @@ impl Source {
 
 /// All that is wrong with `sources`.
 fn check(sources: &[Source]) -> Vec<String> {
-    const RULES: [fn(&Source) -> Vec<String>; 8] =
-        [edges, sizes, soundness, threads, words, names, tests_use_helpers, unpacking::unpacking];
+    const RULES: [fn(&Source) -> Vec<String>; 9] = [
+        edges,
+        sizes,
+        soundness::soundness,
+        threads,
+        words,
+        names,
+        tests_use_helpers,
+        unpacking::unpacking,
+        process::check,
+    ];
     sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect()
 }
 
@@ -345,39 +362,6 @@ fn is_function(line: &str) -> bool {
     rest.starts_with("fn ")
 }
 
-fn soundness(source: &Source) -> Vec<String> {
-    if source.module().is_none() {
-        return vec![];
-    }
-    let mut found = vec![];
-    for (number, line) in source.code() {
-        let uses = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"];
-        if !uses.iter().any(|unsafe_use| line.contains(unsafe_use)) {
-            continue;
-        }
-        if !source.path.starts_with("src/sys") {
-            found.push(source.complaint(number, "unsafe outside src/sys"));
-        } else if !has_reason(&source.lines[..number]) {
-            found.push(source.complaint(number, "unsafe without a SAFETY comment above it"));
-        }
-    }
-    found
-}
-
-/// Whether the statement that the last of `lines` belongs to has a SAFETY comment above or in it.
-fn has_reason(lines: &[String]) -> bool {
-    for (n, line) in lines.iter().rev().map(|line| line.trim()).enumerate() {
-        if line.contains("SAFETY:") || line.contains("# Safety") {
-            return true;
-        }
-        let comment = line.starts_with("//") || line.starts_with("#[");
-        if n > 0 && !comment && (line.is_empty() || line.ends_with([';', '{', '}', ','])) {
-            return false;
-        }
-    }
-    false
-}
-
 /// `std::thread::spawn` and its like panic where a user may have no more threads (RLIMIT_NPROC).
 fn threads(source: &Source) -> Vec<String> {
     let path = source.path.to_string_lossy();
@@ -494,6 +478,7 @@ fn the_house_rules_hold() {
         let source = sources.iter().find(|source| source.path == Path::new(path));
         assert!(source.is_some_and(|s| !by_name(s).is_empty()), "{path} needs no place in OUTSIDE");
     }
+    assert_eq!(process::unneeded(&sources), <[&str; 0]>::default());
 }
 
 #[cfg(test)]

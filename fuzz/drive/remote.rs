@@ -1,5 +1,6 @@
 //! A registry and a bucket that answer with the input.
 
+use sporevm::context::Context;
 use sporevm::transfer::region::{Location, Region};
 use sporevm::transfer::remote::Remote;
 use sporevm::transfer::provide;
@@ -48,7 +49,7 @@ fn answer(mut stream: TcpStream) {
 fn regions() -> &'static [Remote; 2] {
     static REGIONS: OnceLock<[Remote; 2]> = OnceLock::new();
     REGIONS.get_or_init(|| {
-        provide::provide();
+        let context = Context::default().with_extension(Some(provide::provided()));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
@@ -58,7 +59,7 @@ fn regions() -> &'static [Remote; 2] {
         ];
         places.map(|place| {
             let endpoint: Location = place.parse().unwrap();
-            Remote::open(&Region { region_name: "fuzz".into(), endpoint }).unwrap()
+            Remote::open(&context, &Region { region_name: "fuzz".into(), endpoint }).unwrap()
         })
     })
 }

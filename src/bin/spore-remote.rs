@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sporevm::transfer::provide::provide();
-    sporevm::main()
+    sporevm::main(Some(sporevm::transfer::provide::provided()))
 }

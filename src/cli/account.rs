@@ -1,7 +1,8 @@
 //! `spore product`, `usage`, `events` and `store`: what concerns an account rather than an object.
 
-use super::output::{self, Output, Table};
+use super::output::{self, Table};
 use super::select;
+use super::ui::Ui;
 use crate::error::Result;
 use crate::image::{permission, product};
 use crate::service::usage::{self, Usage};
@@ -58,7 +59,7 @@ pub struct EventsArgs {
 ///
 /// # Errors
 /// A code is malformed or not accepted.
-pub fn product(store: &Store, output: Output, command: &ProductCommand) -> Result<ExitCode> {
+pub fn product(store: &Store, ui: &Ui, command: &ProductCommand) -> Result<ExitCode> {
     match command {
         ProductCommand::Accept { codes } => {
             Ok(select::each(codes, |code| product::accept(store, code)))
@@ -74,7 +75,7 @@ pub fn product(store: &Store, output: Output, command: &ProductCommand) -> Resul
                 json: json!({ "ProductCodes": codes }),
                 ids: codes,
             };
-            output::emit(output, &table)?;
+            output::emit(ui.output, &table)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -95,7 +96,7 @@ pub fn store(store: &Store, command: &StoreCommand) -> Result<ExitCode> {
 ///
 /// # Errors
 /// A journal can't be read.
-pub fn events(store: &Store, output: Output, args: &EventsArgs) -> Result<ExitCode> {
+pub fn events(store: &Store, ui: &Ui, args: &EventsArgs) -> Result<ExitCode> {
     let mut entries = store.entries()?;
     entries.retain(|entry| args.ids.is_empty() || args.ids.contains(&entry.id));
     // One account's stay in their own order even if its clock jumped.
@@ -124,7 +125,7 @@ pub fn events(store: &Store, output: Output, args: &EventsArgs) -> Result<ExitCo
         ids: entries.iter().map(|entry| entry.id.clone()).collect(),
         json: json!({ "Events": entries }),
     };
-    output::emit(output, &table)?;
+    output::emit(ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,7 +133,7 @@ pub fn events(store: &Store, output: Output, args: &EventsArgs) -> Result<ExitCo
 ///
 /// # Errors
 /// The journal or the store can't be read.
-pub fn usage(store: &Store, output: Output) -> Result<ExitCode> {
+pub fn usage(store: &Store, ui: &Ui) -> Result<ExitCode> {
     let rows = usage::report(store)?;
     let row = |usage: &Usage| {
         vec![
@@ -171,6 +172,6 @@ pub fn usage(store: &Store, output: Output) -> Result<ExitCode> {
         ids: rows.iter().filter_map(|usage| usage.image_id.clone()).collect(),
         json: json!({ "Usage": rows.iter().map(object).collect::<Vec<_>>() }),
     };
-    output::emit(output, &table)?;
+    output::emit(ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,8 @@
 //! `spore image modify`, `deprecate`, `share`, `references` and `deregister`.
 
-use super::output::{self, Output, Table};
+use super::output::{self, Table};
 use super::select;
+use super::ui::Ui;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::image::attribute::{self, Modification};
 use crate::image::catalog;
@@ -121,7 +122,7 @@ pub fn deprecate(store: &Store, args: &DeprecateArgs) -> Result<ExitCode> {
 ///
 /// # Errors
 /// As [`permission::change`].
-pub fn share(store: &Store, output: Output, args: &ShareArgs) -> Result<ExitCode> {
+pub fn share(store: &Store, ui: &Ui, args: &ShareArgs) -> Result<ExitCode> {
     let mut image = catalog::resolve_own(store, &args.image)?;
     let change = args.launch_permission.clone().unwrap_or_else(|| Change {
         add: args.add.clone(),
@@ -129,12 +130,12 @@ pub fn share(store: &Store, output: Output, args: &ShareArgs) -> Result<ExitCode
         reset: args.reset,
     });
     if change.is_empty() {
-        output::emit(output, &permissions(&image))?;
+        output::emit(ui.output, &permissions(&image))?;
         return Ok(ExitCode::SUCCESS);
     }
     image = share_image(store, &image, &change, args.yes)?;
-    if output.format != output::Format::Table {
-        output::emit(output, &permissions(&image))?;
+    if ui.output.format != output::Format::Table {
+        output::emit(ui.output, &permissions(&image))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -251,7 +252,7 @@ fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
 ///
 /// # Errors
 /// The image is unknown; the store can't be read.
-pub fn references(store: &Store, output: Output, images: &[String]) -> Result<ExitCode> {
+pub fn references(store: &Store, ui: &Ui, images: &[String]) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let code = select::each(images, |text| {
         // A deregistered one too: that is when its owner wants to know.
@@ -265,7 +266,7 @@ pub fn references(store: &Store, output: Output, images: &[String]) -> Result<Ex
         json: json!({ "ImageReferences": rows.iter().map(json).collect::<Vec<_>>() }),
         rows,
     };
-    output::emit(output, &table)?;
+    output::emit(ui.output, &table)?;
     Ok(code)
 }
 

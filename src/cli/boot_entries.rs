@@ -1,6 +1,7 @@
 //! `spore image boot-entries`.
 
-use super::output::{self, Output, Table};
+use super::output::{self, Table};
+use super::ui::Ui;
 use crate::error::Result;
 use crate::image::catalog;
 use crate::inspect::boot_entries::{self, Listed};
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// The image is unknown, or has no menu that can be read.
-pub fn run(store: &Store, output: Output, image: &str) -> Result<ExitCode> {
+pub fn run(store: &Store, ui: &Ui, image: &str) -> Result<ExitCode> {
     let image = catalog::resolve(store, image)?;
     let (menu, entries) = boot_entries::list(store, &image)?;
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
@@ -31,6 +32,6 @@ pub fn run(store: &Store, output: Output, image: &str) -> Result<ExitCode> {
         ids: entries.iter().map(|entry| entry.index.clone()).collect(),
         json: json!({ "ImageId": image.image_id, "Menu": menu, "BootEntries": entries }),
     };
-    output::emit(output, &table)?;
+    output::emit(ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }

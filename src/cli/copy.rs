@@ -1,6 +1,7 @@
 //! `spore image copy` and `spore snapshot copy`.
 
-use super::image::{cancellable, tag};
+use super::image::tag;
+use super::ui::Ui;
 use crate::error::Result;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
@@ -47,7 +48,7 @@ pub struct RegionArgs {
 ///
 /// # Errors
 /// A region is unknown or has gone, the image is not there, as the copy's.
-pub fn image(store: &Store, args: &CopyArgs) -> Result<Option<Image>> {
+pub fn image(store: &Store, ui: &Ui, args: &CopyArgs) -> Result<Option<Image>> {
     let (from, to) = places(store, &args.regions)?;
     let new = NewImage {
         name: args.name.clone(),
@@ -60,7 +61,7 @@ pub fn image(store: &Store, args: &CopyArgs) -> Result<Option<Image>> {
             .clone()
             .unwrap_or_else(|| store.home().display().to_string()),
     };
-    cancellable(|| place::copy_image(&from, &args.image, &to, &new))
+    ui.cancellable(|| place::copy_image(&from, &args.image, &to, &new))
 }
 
 fn places(store: &Store, regions: &RegionArgs) -> Result<(Place, Place)> {
@@ -74,10 +75,11 @@ fn places(store: &Store, regions: &RegionArgs) -> Result<(Place, Place)> {
 /// As [`image`]'s.
 pub fn snapshot(
     store: &Store,
+    ui: &Ui,
     regions: &RegionArgs,
     text: &str,
     wanted: Wanted,
 ) -> Result<Option<Snapshot>> {
     let (from, to) = places(store, regions)?;
-    cancellable(|| place::copy_snapshot(&from, text, &to, wanted))
+    ui.cancellable(|| place::copy_snapshot(&from, text, &to, wanted))
 }

@@ -1,8 +1,8 @@
 //! `spore image create`.
 
-use super::image::{cancellable, cancelled, tag};
-use super::output::Output;
+use super::image::tag;
 use super::select;
+use super::ui::Ui;
 use crate::action::parse_duration;
 use crate::error::{Error, OrFail, Result};
 use crate::helper::launcher;
@@ -64,7 +64,7 @@ fn device_change(text: &str) -> Result<DeviceChange> {
 ///
 /// # Errors
 /// As [`imaging::create`]'s.
-pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCode> {
+pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
     if args.no_wait {
         return in_background();
     }
@@ -84,11 +84,11 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
         changes: args.changes.clone(),
     };
     let begun = |id: &ImageId| match args.in_background {
-        true => select::made(output, "ImageId", id.as_str()).and_then(|()| fall_silent()),
+        true => select::made(ui, "ImageId", id.as_str()).and_then(|()| fall_silent()),
         false => Ok(()),
     };
-    let Some(created) = cancellable(|| imaging::create(store, &dir, request, begun))? else {
-        return Ok(cancelled());
+    let Some(created) = ui.cancellable(|| imaging::create(store, &dir, request, begun))? else {
+        return Ok(ui.cancelled());
     };
     if args.in_background {
         return Ok(ExitCode::SUCCESS);
@@ -105,7 +105,7 @@ pub fn create(store: &Store, output: Output, args: &CreateArgs) -> Result<ExitCo
              failure (crash-consistent)"
         );
     }
-    select::made(output, "ImageId", created.image.image_id.as_str())?;
+    select::made(ui, "ImageId", created.image.image_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,7 @@
 //! `spore image register --dry-run`: how a disk would boot, and why.
 
-use super::output::{self, Output, Table};
+use super::output::{self, Table};
+use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::import::SourceFormat;
 use crate::inspect::boot_method::{self, Proposal};
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 /// Neither is given, or it can't be read.
 pub fn propose(
     store: &Store,
-    output: Output,
+    ui: &Ui,
     root: (Option<&Path>, Option<&str>),
     format: Option<SourceFormat>,
 ) -> Result<ExitCode> {
@@ -26,7 +27,7 @@ pub fn propose(
         (None, Some(text)) => boot_method::of_snapshot(store, &snapshot::resolve(store, text)?)?,
         (None, None) => return Err(Error::usage("--dry-run looks at a --disk or a --snapshot")),
     };
-    output::emit(output, &table(&proposal))?;
+    output::emit(ui.output, &table(&proposal))?;
     Ok(ExitCode::SUCCESS)
 }
 

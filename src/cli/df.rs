@@ -1,6 +1,7 @@
 //! `spore df`: what objects take on the disk.
 
-use super::output::{self, Output, Table, human_bytes};
+use super::output::{self, Table, human_bytes};
+use super::ui::Ui;
 use crate::error::Result;
 use crate::instance::space::{self, Usage};
 use crate::store::Store;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// The store can't be read.
-pub fn df(store: &Store, output: Output) -> Result<ExitCode> {
+pub fn df(store: &Store, ui: &Ui) -> Result<ExitCode> {
     let usages = space::usages(store)?;
     let mut rows: Vec<Vec<String>> = usages.objects.iter().map(row).collect();
     rows.push(vec![
@@ -41,7 +42,7 @@ pub fn df(store: &Store, output: Output) -> Result<ExitCode> {
             "TotalBytes": usages.total,
         }),
     };
-    output::emit(output, &table)?;
+    output::emit(ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,8 @@
 //! `doctor`: can this machine run instances, and if not, what would help?
 
-use super::output::{Output, Table, emit, human_bytes};
+use super::output::{Table, emit, human_bytes};
 use super::probe;
+use super::ui::Ui;
 use crate::error::Result;
 use crate::instance::firmware;
 use crate::service::boots;
@@ -52,11 +53,11 @@ fn fail(what: &'static str, detail: impl Into<String>) -> Check {
 }
 
 /// `doctor`.
-pub fn doctor(output: Output) -> Result<ExitCode> {
+pub fn doctor(ui: &Ui) -> Result<ExitCode> {
     let (kvm, usable) = kvm();
     let mut checks = kvm;
     checks.extend([virtualization(), io_uring(), user_namespaces(), qemu_img(), firmware_image()]);
-    match Store::open() {
+    match ui.store() {
         Ok(store) => {
             checks.push(ok("store", store.home().display().to_string()));
             checks.push(space(&store));
@@ -67,7 +68,7 @@ pub fn doctor(output: Output) -> Result<ExitCode> {
         }
         Err(error) => checks.push(fail("store", error.to_string())),
     }
-    emit(output, &table(&checks))?;
+    emit(ui.output, &table(&checks))?;
     let bad = checks.iter().any(|check| check.verdict == Verdict::Fail);
     Ok(ExitCode::from(u8::from(bad)))
 }

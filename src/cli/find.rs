@@ -1,14 +1,15 @@
 //! `spore image ls`: finding images, as EC2's DescribeImages does.
 
 use super::filter::Filter;
-use super::output::{self, Output, Table, human_bytes};
+use super::output::{self, Table, human_bytes};
 use super::select::{self, Filters};
+use super::ui::Ui;
 use crate::account;
 use crate::error::{Code, Error, Result};
 use crate::image::permission::is_explicit;
 use crate::image::{attribute, builtin, catalog};
 use crate::record::image::{Image, ImageState};
-use crate::store::{Store, now, owner_id};
+use crate::store::{Store, now};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -108,8 +109,8 @@ struct Caller {
 impl Caller {
     fn new(store: &Store) -> Self {
         Self {
-            me: owner_id(),
-            uid: rustix::process::geteuid().as_raw(),
+            me: store.owner_id(),
+            uid: store.context().caller(),
             groups: account::own_groups(),
             administrator: store.administrator().map(|uid| uid.to_string()),
         }
@@ -146,7 +147,7 @@ impl Caller {
 ///
 /// # Errors
 /// An unknown filter or owner; the store can't be read.
-pub fn ls(store: &Store, output: Output, args: &FindArgs) -> Result<()> {
+pub fn ls(store: &Store, ui: &Ui, args: &FindArgs) -> Result<()> {
     if store.administrator().is_none() {
         builtin::ensure(store, builtin::DEMO)?;
     }
@@ -179,7 +180,7 @@ pub fn ls(store: &Store, output: Output, args: &FindArgs) -> Result<()> {
     images.sort_by(|a, b| a.name.cmp(&b.name));
     let views: Vec<Value> = images.iter().map(|image| view_of(store, &caller, image)).collect();
     let views = select::select(views, &args.filters, FILTERS)?;
-    output::emit(output, &table(store, views))
+    output::emit(ui.output, &table(store, views))
 }
 
 fn check(args: &FindArgs) -> Result<()> {

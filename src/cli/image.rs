@@ -3,14 +3,13 @@
 use super::args::TransportArg;
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
 use super::find::{self, FindArgs};
-use super::output::Output;
 use super::select;
+use super::ui::Ui;
 use crate::error::{Error, OrRefuse, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog;
 use crate::image::manifest::Manifest;
-use crate::import::{self, Opened, Reading, SourceFormat, arrival, cancel};
-use crate::import::{Options, Source};
+use crate::import::{self, Opened, Options, Reading, Source, SourceFormat, arrival};
 use crate::kernel::{self, Registered};
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::kernel::{Kernel, Ramdisk};
@@ -260,78 +259,58 @@ fn root_device_type(text: &str) -> Result<RootDeviceType> {
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
-pub fn run(command: &ImageCommand, output: Output) -> Result<ExitCode> {
-    let store = Store::open()?;
+pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
+    let store = ui.store()?;
     arrival::sweep(&store);
     match command {
         ImageCommand::Import(args) => {
-            cancellable(|| import_any(&store, args)).and_then(|image| told(output, image))
+            ui.cancellable(|| import_any(&store, args)).and_then(|image| told(ui, image))
         }
         ImageCommand::Register(args) if args.dry_run => {
             let root = (args.disk.as_deref(), args.snapshot.as_deref());
-            super::detect::propose(&store, output, root, args.format.format)
+            super::detect::propose(&store, ui, root, args.format.format)
         }
         ImageCommand::Register(args) => {
-            cancellable(|| register(&store, args)).and_then(|image| told(output, image))
+            ui.cancellable(|| register(&store, args)).and_then(|image| told(ui, image))
         }
-        ImageCommand::Create(args) => super::create::create(&store, output, args),
+        ImageCommand::Create(args) => super::create::create(&store, ui, args),
         ImageCommand::Export { image, file } => {
             let image = catalog::resolve(&store, image)?;
-            let done = cancellable(|| export::to(&store, &image, file))?;
-            Ok(done.map_or(cancelled(), |()| ExitCode::SUCCESS))
+            let done = ui.cancellable(|| export::to(&store, &image, file))?;
+            Ok(done.map_or(ui.cancelled(), |()| ExitCode::SUCCESS))
         }
         ImageCommand::Bundle(args) => {
-            let made = cancellable(|| super::bundle::bundle(&store, args))?;
-            let Some(location) = made else { return Ok(cancelled()) };
-            select::made(output, "ImageLocation", &location)?;
+            let made = ui.cancellable(|| super::bundle::bundle(&store, args))?;
+            let Some(location) = made else { return Ok(ui.cancelled()) };
+            select::made(ui, "ImageLocation", &location)?;
             Ok(ExitCode::SUCCESS)
         }
         ImageCommand::Copy(args) => {
-            super::copy::image(&store, args).and_then(|image| told(output, image))
+            super::copy::image(&store, ui, args).and_then(|image| told(ui, image))
         }
         ImageCommand::Ls(args) => {
-            find::ls(&store, output, args)?;
+            find::ls(&store, ui, args)?;
             Ok(ExitCode::SUCCESS)
         }
-        ImageCommand::Show { images } => select::show_values(output, "Images", images, |text| {
+        ImageCommand::Show { images } => select::show_values(ui, "Images", images, |text| {
             let image = catalog::resolve(&store, text)?;
             Ok((image.image_id.to_string(), find::view(&store, &image)))
         }),
         ImageCommand::Modify(args) => attribute::modify(&store, args),
         ImageCommand::Deprecate(args) => attribute::deprecate(&store, args),
-        ImageCommand::Share(args) => attribute::share(&store, output, args),
-        ImageCommand::BootEntries { image } => super::boot_entries::run(&store, output, image),
-        ImageCommand::References { images } => attribute::references(&store, output, images),
+        ImageCommand::Share(args) => attribute::share(&store, ui, args),
+        ImageCommand::BootEntries { image } => super::boot_entries::run(&store, ui, image),
+        ImageCommand::References { images } => attribute::references(&store, ui, images),
         ImageCommand::Deregister(args) => attribute::deregister(&store, args),
     }
 }
 
-/// The end of a command that was cancelled.
-pub fn cancelled() -> ExitCode {
-    ExitCode::from(cancel::exit_code())
-}
-
-/// Run something long that ^C undoes. `None` if it was.
-///
-/// # Errors
-/// As `work`'s.
-pub fn cancellable<T>(work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-    cancel::watch_signals()?;
-    match work() {
-        Err(error) if cancel::requested() => {
-            super::report(&error);
-            Ok(None)
-        }
-        result => result.map(Some),
-    }
-}
-
 /// Print a new image's id.
-fn told(output: Output, image: Option<Image>) -> Result<ExitCode> {
+fn told(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
     match image {
-        None => Ok(cancelled()),
+        None => Ok(ui.cancelled()),
         Some(image) => {
-            select::made(output, "ImageId", image.image_id.as_str())?;
+            select::made(ui, "ImageId", image.image_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -386,7 +365,7 @@ impl<'a> Undo<'a> {
 /// Import a disk or an exported image, whichever it is.
 fn import_any(store: &Store, args: &ImportArgs) -> Result<Image> {
     let staging = Staging::new(store)?;
-    let options = Options { format: args.format.format, progress: true };
+    let options = Options { format: args.format.format, context: store.context().clone() };
     let source = Source::from_argument(args.disk.clone());
     match import::open(&source, staging.path(), &options)? {
         Opened::Exported(_) if args.boot.kernel.is_some() || args.boot.cmdline.is_some() => {
@@ -442,7 +421,7 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
     }
     if let Some(disk) = &args.disk {
         let staging = Staging::new(store)?;
-        let options = Options { format: args.format.format, progress: true };
+        let options = Options { format: args.format.format, context: store.context().clone() };
         let source = Source::from_argument(disk.clone());
         return match import::open(&source, staging.path(), &options)? {
             Opened::Disk(reading) => import_disk(store, (staging, reading), name, &args.boot),
@@ -468,7 +447,7 @@ fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
 }
 
 fn register_bundle(store: &Store, location: &str, args: &RegisterArgs) -> Result<Image> {
-    bundle::prepare()?;
+    bundle::prepare(store)?;
     let mut undo = Undo::new(store);
     let mut work = || {
         undo.boot(&args.boot)?;

@@ -2,8 +2,9 @@
 
 use super::args::{Console, Logs, Ls, Reboot, Start, Stop, Targets, Wait};
 use super::describe;
-use super::output::{Format, Output, emit};
+use super::output::{Format, emit};
 use super::progress::Progress;
+use super::ui::Ui;
 use crate::action::Until;
 use crate::error::{Code, Error, Kind, Result};
 use crate::instance::client;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// `ls`.
-pub fn ls(store: &Store, output: Output, args: &Ls) -> Result<ExitCode> {
+pub fn ls(store: &Store, ui: &Ui, args: &Ls) -> Result<ExitCode> {
     describe::check(&args.filters)?;
     let records = if args.targets.is_empty() {
         service::describe(store)?
@@ -34,22 +35,22 @@ pub fn ls(store: &Store, output: Output, args: &Ls) -> Result<ExitCode> {
             chosen.push(record);
         }
     }
-    emit(output, &describe::list(&chosen))?;
+    emit(ui.output, &describe::list(&chosen))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `show`.
-pub fn show(store: &Store, output: Output, args: &Targets) -> Result<ExitCode> {
+pub fn show(store: &Store, ui: &Ui, args: &Targets) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets)?;
     let records = records(&dirs)?;
     // Only the table tells; a VMM that does not answer is not worth an error here.
-    let ask = output.format == Format::Table && !output.quiet;
+    let ask = ui.output.format == Format::Table && !ui.output.quiet;
     let status = |(dir, record): (&InstanceDir, &Record)| {
         let running = ask && record.instance.state == State::Running;
         running.then(|| client::status(dir).ok()).flatten()
     };
     let statuses: Vec<_> = dirs.iter().zip(&records).map(status).collect();
-    emit(output, &describe::full(&records, &statuses))?;
+    emit(ui.output, &describe::full(&records, &statuses))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -186,38 +187,38 @@ impl Drop for Raw {
 }
 
 /// `stop`.
-pub fn stop(store: &Store, output: Output, args: &Stop) -> Result<ExitCode> {
+pub fn stop(store: &Store, ui: &Ui, args: &Stop) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
     let stop = || match args.hibernate {
         true => service::hibernate(&dirs),
         false => service::stop(&dirs, args.timeout, args.force, !args.no_wait),
     };
-    print_changes(output, "StoppingInstances", Progress::during("stopping", stop))
+    print_changes(ui, "StoppingInstances", Progress::during("stopping", stop))
 }
 
 /// `start`.
-pub fn start(store: &Store, output: Output, args: &Start) -> Result<ExitCode> {
+pub fn start(store: &Store, ui: &Ui, args: &Start) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
     service::check_memory(store, &dirs, args.no_overcommit)?;
     let started = service::start(&dirs, !args.no_wait, args.boot_entry.as_deref(), args.cold);
-    print_changes(output, "StartingInstances", started)
+    print_changes(ui, "StartingInstances", started)
 }
 
 /// `reboot`.
-pub fn reboot(store: &Store, output: Output, args: &Reboot) -> Result<ExitCode> {
+pub fn reboot(store: &Store, ui: &Ui, args: &Reboot) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
     let reboot = || service::reboot(&dirs, args.timeout, args.force);
-    print_changes(output, "RebootingInstances", Progress::during("rebooting", reboot))
+    print_changes(ui, "RebootingInstances", Progress::during("rebooting", reboot))
 }
 
 /// `terminate`.
-pub fn terminate(store: &Store, output: Output, args: &Targets) -> Result<ExitCode> {
+pub fn terminate(store: &Store, ui: &Ui, args: &Targets) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets)?;
-    print_changes(output, "TerminatingInstances", service::terminate(&dirs))
+    print_changes(ui, "TerminatingInstances", service::terminate(&dirs))
 }
 
 /// Print what was done, then what was not; the last error decides the exit code.
-fn print_changes(output: Output, key: &str, results: Vec<Result<Change>>) -> Result<ExitCode> {
+fn print_changes(ui: &Ui, key: &str, results: Vec<Result<Change>>) -> Result<ExitCode> {
     let mut changes = Vec::new();
     let mut errors = Vec::new();
     for result in results {
@@ -227,7 +228,7 @@ fn print_changes(output: Output, key: &str, results: Vec<Result<Change>>) -> Res
         }
     }
     if !changes.is_empty() {
-        emit(output, &describe::changes(key, &changes))?;
+        emit(ui.output, &describe::changes(key, &changes))?;
     }
     finish(errors)
 }

@@ -1,14 +1,14 @@
 //! `spore kernel …` and `spore ramdisk …`.
 
 use super::filter::Filter;
-use super::output::{self, Output, Table, human_bytes};
+use super::output::{self, Table, human_bytes};
 use super::select::{self, Filters};
+use super::ui::Ui;
 use crate::error::{Code, Error, Result};
 use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::kernel::Kernel;
 use crate::service::boots;
-use crate::store::Store;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -105,12 +105,12 @@ const RAMDISK_FILTERS: Filters = &[("name", "Name"), ("ramdisk-id", "RamdiskId")
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
-pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
-    let store = Store::open()?;
+pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
+    let store = ui.store()?;
     match command {
         KernelCommand::Register { file, name } => {
             let kernel = kernel::register(&store, file, name.as_deref())?.record;
-            select::made(output, "KernelId", kernel.kernel_id.as_str())?;
+            select::made(ui, "KernelId", kernel.kernel_id.as_str())?;
         }
         KernelCommand::Ls { filters } => {
             let mut kernels = store.kernels().list()?.or_warn();
@@ -132,10 +132,10 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
                 ids: kernels.iter().map(|k| k.kernel_id.to_string()).collect(),
                 json: json!({ "Kernels": kernels }),
             };
-            output::emit(output, &table)?;
+            output::emit(ui.output, &table)?;
         }
         KernelCommand::Show { kernels } => {
-            return select::show(output, "Kernels", kernels, |text| store.kernels().resolve(text));
+            return select::show(ui, "Kernels", kernels, |text| store.kernels().resolve(text));
         }
         KernelCommand::Deregister { kernels } => {
             return Ok(select::each(kernels, |text| {
@@ -155,12 +155,12 @@ pub fn run(command: &KernelCommand, output: Output) -> Result<ExitCode> {
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
-pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode> {
-    let store = Store::open()?;
+pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
+    let store = ui.store()?;
     match command {
         RamdiskCommand::Register { file, name } => {
             let ramdisk = kernel::register_ramdisk(&store, file, name.as_deref())?.record;
-            select::made(output, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
+            select::made(ui, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
         }
         RamdiskCommand::Ls { filters } => {
             let ramdisks = store.ramdisks().list()?.or_warn();
@@ -179,12 +179,10 @@ pub fn run_ramdisk(command: &RamdiskCommand, output: Output) -> Result<ExitCode>
                 ids: ramdisks.iter().map(|r| r.ramdisk_id.to_string()).collect(),
                 json: json!({ "Ramdisks": ramdisks }),
             };
-            output::emit(output, &table)?;
+            output::emit(ui.output, &table)?;
         }
         RamdiskCommand::Show { ramdisks } => {
-            return select::show(output, "Ramdisks", ramdisks, |text| {
-                store.ramdisks().resolve(text)
-            });
+            return select::show(ui, "Ramdisks", ramdisks, |text| store.ramdisks().resolve(text));
         }
         RamdiskCommand::Deregister { ramdisks } => {
             return Ok(select::each(ramdisks, |text| {

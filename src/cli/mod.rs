@@ -27,19 +27,22 @@ mod run;
 pub mod select;
 pub mod snapshot;
 mod tag;
+mod ui;
 pub mod volume;
 
+use crate::context::Extension;
 use crate::error::{Error, Kind, Result};
-use crate::store::{Store, journal};
+use crate::transfer::remote::helper;
 use args::{Cli, Command};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
-use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
+use ui::{Ui, report};
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
-pub fn main() -> ExitCode {
+pub fn main(extension: Option<Extension>) -> ExitCode {
     let arguments = arguments(std::env::args_os().collect());
     let asked = arguments.iter().any(|word| word == "--help" || word == "help");
     let command = if asked { help::explained(Cli::command()) } else { Cli::command() };
@@ -48,9 +51,10 @@ pub fn main() -> ExitCode {
         Err(told) if is_help(&told) => told.exit(),
         Err(wrong) => return ended(&misuse(&wrong, &arguments)),
     };
-    journal::set_command(verb(&matches));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-    dispatch(cli).unwrap_or_else(|error| match error.kind() {
+    let ui = Ui::new(cli.output, verb(&matches), extension);
+    dispatch(&ui, &cli).unwrap_or_else(|error| match error.kind() {
+        _ if helper::is_missing(&error) => ended(&become_remote()),
         Kind::Usage => ended(&error.remedy(see_help(&arguments))),
         _ => ended(&error),
     })
@@ -115,41 +119,54 @@ fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Every command ends here; what it returns is the process's exit code.
-fn dispatch(cli: Cli) -> Result<ExitCode> {
-    let output = cli.output;
+fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Run(args) => run::run(&Store::open()?, output, args),
-        Command::Ls(args) => instance::ls(&Store::open()?, output, args),
-        Command::Show(args) => instance::show(&Store::open()?, output, args),
-        Command::Logs(args) => instance::logs(&Store::open()?, args),
-        Command::Console(args) => instance::attach(&Store::open()?, args),
-        Command::Stop(args) => instance::stop(&Store::open()?, output, args),
-        Command::Start(args) => instance::start(&Store::open()?, output, args),
-        Command::Reboot(args) => instance::reboot(&Store::open()?, output, args),
-        Command::Terminate(args) => instance::terminate(&Store::open()?, output, args),
-        Command::Wait(args) => instance::wait(&Store::open()?, args),
-        Command::Modify(args) => modify::modify(&Store::open()?, output, args),
-        Command::Df => df::df(&Store::open()?, output),
-        Command::Doctor => doctor::doctor(output),
-        Command::Image { command } => image::run(command, cli.output),
-        Command::Kernel { command } => kernel::run(command, cli.output),
-        Command::Ramdisk { command } => kernel::run_ramdisk(command, cli.output),
-        Command::Snapshot { command } => snapshot::run(command, cli.output),
-        Command::Region { command } => region::run(command, cli.output),
-        Command::Volume { command } => volume::run(command, cli.output),
-        Command::Tag(args) => tag::add(&Store::open()?, args),
-        Command::Untag(args) => tag::remove(&Store::open()?, args),
-        Command::Product { command } => account::product(&Store::open()?, output, command),
-        Command::Usage => account::usage(&Store::open()?, output),
-        Command::Events(args) => account::events(&Store::open()?, output, args),
-        Command::Store { command } => account::store(&Store::open()?, command),
+        Command::Run(args) => run::run(&ui.store()?, ui, args),
+        Command::Ls(args) => instance::ls(&ui.store()?, ui, args),
+        Command::Show(args) => instance::show(&ui.store()?, ui, args),
+        Command::Logs(args) => instance::logs(&ui.store()?, args),
+        Command::Console(args) => instance::attach(&ui.store()?, args),
+        Command::Stop(args) => instance::stop(&ui.store()?, ui, args),
+        Command::Start(args) => instance::start(&ui.store()?, ui, args),
+        Command::Reboot(args) => instance::reboot(&ui.store()?, ui, args),
+        Command::Terminate(args) => instance::terminate(&ui.store()?, ui, args),
+        Command::Wait(args) => instance::wait(&ui.store()?, args),
+        Command::Modify(args) => modify::modify(&ui.store()?, ui, args),
+        Command::Df => df::df(&ui.store()?, ui),
+        Command::Doctor => doctor::doctor(ui),
+        Command::Image { command } => image::run(command, ui),
+        Command::Kernel { command } => kernel::run(command, ui),
+        Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
+        Command::Snapshot { command } => snapshot::run(command, ui),
+        Command::Region { command } => region::run(command, ui),
+        Command::Volume { command } => volume::run(command, ui),
+        Command::Tag(args) => tag::add(&ui.store()?, args),
+        Command::Untag(args) => tag::remove(&ui.store()?, args),
+        Command::Product { command } => account::product(&ui.store()?, ui, command),
+        Command::Usage => account::usage(&ui.store()?, ui),
+        Command::Events(args) => account::events(&ui.store()?, ui, args),
+        Command::Store { command } => account::store(&ui.store()?, command),
         Command::Completions { shell } => completions(*shell),
     }
 }
 
-/// One line on stderr. Stderr may be closed; there is nobody left to tell then.
-fn report(error: &Error) {
-    let _ = writeln!(std::io::stderr(), "spore: {error}");
+/// Goes on as the program that talks to buckets and registries, with the same arguments. Nothing has been changed by then.
+/// Gives why that can't be.
+fn become_remote() -> Error {
+    let path = match helper::remote() {
+        Ok(path) => path,
+        Err(error) => return error,
+    };
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new(&path);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    let cause = command.args(arguments).exec();
+    Error::failure(format!(
+        "cannot run {}: {cause}; it is installed beside spore, and talks to buckets and registries",
+        path.display()
+    ))
 }
 
 /// Print a completion script.

@@ -1,8 +1,9 @@
 //! `spore modify`.
 
 use super::describe;
-use super::output::{Output, emit};
+use super::output::emit;
 use super::run::user_data;
+use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::service;
 use crate::store::Store;
@@ -54,7 +55,7 @@ fn device_flag(text: &str) -> Result<(String, bool)> {
 ///
 /// # Errors
 /// As [`service::modify`]'s.
-pub fn modify(store: &Store, output: Output, args: &Modify) -> Result<ExitCode> {
+pub fn modify(store: &Store, ui: &Ui, args: &Modify) -> Result<ExitCode> {
     let dir = service::resolve(store, std::slice::from_ref(&args.target))?.remove(0);
     let action = crate::action::ModifyInstance {
         instance_type: args.instance_type.clone(),
@@ -65,6 +66,6 @@ pub fn modify(store: &Store, output: Output, args: &Modify) -> Result<ExitCode> 
         delete_on_termination: args.delete_on_termination.clone(),
     };
     let record = service::modify(store, &dir, &action)?;
-    emit(output, &describe::list(&[record]))?;
+    emit(ui.output, &describe::list(&[record]))?;
     Ok(ExitCode::SUCCESS)
 }

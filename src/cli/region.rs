@@ -1,7 +1,8 @@
 //! `spore region …`.
 
-use super::output::{self, Output, Table};
+use super::output::{self, Table};
 use super::select;
+use super::ui::Ui;
 use crate::error::Result;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
@@ -55,13 +56,13 @@ pub enum RegionCommand {
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
-pub fn run(command: &RegionCommand, output: Output) -> Result<ExitCode> {
-    let store = Store::open()?;
+pub fn run(command: &RegionCommand, ui: &Ui) -> Result<ExitCode> {
+    let store = ui.store()?;
     match command {
         RegionCommand::Add { name, location } => {
-            place::probe(name, location)?;
+            place::probe(&store, name, location)?;
             let region = region::add(&store, name, location.clone())?;
-            select::made(output, "RegionName", &region.region_name)?;
+            select::made(ui, "RegionName", &region.region_name)?;
             Ok(ExitCode::SUCCESS)
         }
         RegionCommand::Ls => {
@@ -73,11 +74,11 @@ pub fn run(command: &RegionCommand, output: Output) -> Result<ExitCode> {
                 ids: regions.iter().map(|r| r.region_name.clone()).collect(),
                 json: json!({ "Regions": regions }),
             };
-            output::emit(output, &table)?;
+            output::emit(ui.output, &table)?;
             Ok(ExitCode::SUCCESS)
         }
         RegionCommand::Show { region } => {
-            show(&store, region, output)?;
+            show(&store, region, ui)?;
             Ok(ExitCode::SUCCESS)
         }
         RegionCommand::Rm { regions } => {
@@ -86,7 +87,7 @@ pub fn run(command: &RegionCommand, output: Output) -> Result<ExitCode> {
     }
 }
 
-fn show(store: &Store, name: &str, output: Output) -> Result<()> {
+fn show(store: &Store, name: &str, ui: &Ui) -> Result<()> {
     let region = region::find(store, name)?;
     let place = place::find(store, Some(name))?;
     let (mut images, snapshots) = (place::images(&place)?, place::snapshots(&place)?);
@@ -109,5 +110,5 @@ fn show(store: &Store, name: &str, output: Output) -> Result<()> {
             "Snapshots": snapshots,
         }] }),
     };
-    output::emit(output, &table)
+    output::emit(ui.output, &table)
 }

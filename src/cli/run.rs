@@ -2,13 +2,12 @@
 
 use super::args::{Run, user_data_file};
 use super::describe;
-use super::image::{cancellable, cancelled};
 use super::instance::{finish, shortfall, wait_for};
-use super::output::{Format, Output, emit, write_stdout};
+use super::output::{Format, emit, write_stdout};
 use super::progress::Progress;
+use super::ui::Ui;
 use crate::action::{RunInstances, Until};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
-use crate::import::cancel;
 use crate::instance::dir::InstanceDir;
 use crate::instance::{console, launch};
 use crate::record::image::BlockDeviceMapping;
@@ -16,7 +15,7 @@ use crate::record::instance::{Record, State};
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
 use crate::service::{self, Waited};
-use crate::store::{Store, owner_id};
+use crate::store::Store;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -26,14 +25,14 @@ const MAX_USER_DATA: u64 = 16 << 10;
 const LAST_LINES: usize = 20;
 
 /// `run`.
-pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
+pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
     let action = action(args)?;
     // Who is interrupted from here on still hears what has been launched.
     let launch = || Progress::during("launching", || service::run(store, &action));
-    let Some(launched) = cancellable(launch)? else { return Ok(cancelled()) };
+    let Some(launched) = ui.cancellable(launch)? else { return Ok(ui.cancelled()) };
     let image = &launched.image;
     let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
-    if !provided && image.owner_id != owner_id() {
+    if !provided && image.owner_id != store.owner_id() {
         eprintln!(
             "spore: note: image {} is account {}'s: nobody vouches for what is in it",
             image.image_id, image.owner_id
@@ -49,18 +48,18 @@ pub fn run(store: &Store, output: Output, args: &Run) -> Result<ExitCode> {
     if args.wait {
         let waited = wait(store, &records, args);
         records = refreshed(records, &waited);
-        if cancel::requested() {
-            emit(output, &describe::list(&records))?;
+        if ui.context.cancelled() {
+            emit(ui.output, &describe::list(&records))?;
             eprintln!("spore: interrupted{}", going_on(&records));
-            return Ok(cancelled());
+            return Ok(ui.cancelled());
         }
-        if !output.quiet && output.format == Format::Table {
+        if !ui.output.quiet && ui.output.format == Format::Table {
             write_stdout(consoles(store, &records)?.as_bytes())?;
         }
         errors.extend(waited.iter().filter_map(|w| shortfall(w, Until::LoginOrEnd, args.timeout)));
         errors.extend(records.iter().filter_map(failed));
     }
-    emit(output, &describe::list(&records))?;
+    emit(ui.output, &describe::list(&records))?;
     finish(errors)
 }
 

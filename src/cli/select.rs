@@ -1,7 +1,8 @@
 //! What the commands on records share: filters by EC2's names, several targets, and the answer to a creation.
 
 use super::filter::Filter;
-use super::output::{self, Format, Output, Table};
+use super::output::{self, Format, Table};
+use super::ui::Ui;
 use crate::error::Result;
 use crate::store::Record;
 use serde::Serialize;
@@ -91,12 +92,12 @@ pub fn each(targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Exit
 ///
 /// # Errors
 /// Stdout can't be written.
-pub fn made(output: Output, field: &'static str, id: &str) -> Result<()> {
-    if output.quiet || output.format == Format::Table {
+pub fn made(ui: &Ui, field: &'static str, id: &str) -> Result<()> {
+    if ui.output.quiet || ui.output.format == Format::Table {
         return output::write_stdout(format!("{id}\n").as_bytes());
     }
     output::emit(
-        output,
+        ui.output,
         &Table {
             columns: vec![field],
             rows: vec![vec![id.to_owned()]],
@@ -112,12 +113,12 @@ pub fn made(output: Output, field: &'static str, id: &str) -> Result<()> {
 /// # Errors
 /// Stdout can't be written.
 pub fn show<R: Record + Serialize>(
-    output: Output,
+    ui: &Ui,
     field: &str,
     targets: &[String],
     resolve: impl Fn(&str) -> Result<R>,
 ) -> Result<ExitCode> {
-    show_values(output, field, targets, |text| {
+    show_values(ui, field, targets, |text| {
         let record = resolve(text)?;
         Ok((record.id().to_string(), serde_json::to_value(&record).unwrap_or_default()))
     })
@@ -128,7 +129,7 @@ pub fn show<R: Record + Serialize>(
 /// # Errors
 /// Stdout can't be written.
 pub fn show_values(
-    output: Output,
+    ui: &Ui,
     field: &str,
     targets: &[String],
     resolve: impl Fn(&str) -> Result<(String, Value)>,
@@ -149,7 +150,7 @@ pub fn show_values(
         });
     }
     output::emit(
-        output,
+        ui.output,
         &Table { columns: vec!["ID", "FIELD", "VALUE"], rows, ids, json: json!({ field: values }) },
     )?;
     Ok(code)

@@ -2,9 +2,10 @@
 
 use super::copy::RegionArgs;
 use super::filter::Filter;
-use super::image::{FormatArg, cancellable, cancelled, tag};
-use super::output::{self, Output, Table, human_bytes};
+use super::image::{FormatArg, tag};
+use super::output::{self, Table, human_bytes};
 use super::select::{self, Filters};
+use super::ui::Ui;
 use crate::error::Result;
 use crate::id::{InstanceId, SnapshotId};
 use crate::import::{Options, Source, arrival};
@@ -13,7 +14,6 @@ use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
 use crate::service;
 use crate::snapshot::{self, Wanted};
-use crate::store::Store;
 use crate::transfer::place::{self, Place};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -126,39 +126,39 @@ const FILTERS: Filters = &[
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
-pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
-    let store = Store::open()?;
+pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
+    let store = ui.store()?;
     arrival::sweep(&store);
     match command {
         SnapshotCommand::Import { disk, format, description, tags } => {
             let source = Source::from_argument(disk.clone());
-            let options = Options { format: format.format, progress: true };
+            let options = Options { format: format.format, context: store.context().clone() };
             let work = || arrival::snapshot(&store, &source, &options, description, tags.clone());
-            told(output, cancellable(work)?)
+            told(ui, ui.cancellable(work)?)
         }
         SnapshotCommand::Create { volume, wanted } => {
             let wanted = wanted.wanted()?;
             if volume.starts_with(InstanceId::PREFIX) {
                 let dir = service::resolve(&store, std::slice::from_ref(volume))?.remove(0);
-                let made = cancellable(|| snapshots::create_all(&store, &dir, &wanted))?;
-                let Some(made) = made else { return Ok(cancelled()) };
-                list(output, made)?;
+                let made = ui.cancellable(|| snapshots::create_all(&store, &dir, &wanted))?;
+                let Some(made) = made else { return Ok(ui.cancelled()) };
+                list(ui, made)?;
                 return Ok(ExitCode::SUCCESS);
             }
             let volume = store.volumes().resolve(volume)?.volume_id;
-            told(output, cancellable(|| snapshots::create(&store, &volume, wanted))?)
+            told(ui, ui.cancellable(|| snapshots::create(&store, &volume, wanted))?)
         }
         SnapshotCommand::Copy { snapshot, regions, wanted } => {
-            told(output, super::copy::snapshot(&store, regions, snapshot, wanted.wanted()?)?)
+            told(ui, super::copy::snapshot(&store, ui, regions, snapshot, wanted.wanted()?)?)
         }
         SnapshotCommand::Ls { filters } => {
             let snapshots = store.snapshots().list()?.or_warn().into_iter();
             let snapshots = snapshots.map(|found| snapshot::settled(&store, found)).collect();
-            list(output, select::select(snapshots, filters, FILTERS)?)?;
+            list(ui, select::select(snapshots, filters, FILTERS)?)?;
             Ok(ExitCode::SUCCESS)
         }
         SnapshotCommand::Show { snapshots } => {
-            select::show(output, "Snapshots", snapshots, |text| snapshot::resolve(&store, text))
+            select::show(ui, "Snapshots", snapshots, |text| snapshot::resolve(&store, text))
         }
         SnapshotCommand::Verify { snapshots } => Ok(select::each(snapshots, |text| {
             let found = snapshot::resolve(&store, text)?;
@@ -178,13 +178,13 @@ pub fn run(command: &SnapshotCommand, output: Output) -> Result<ExitCode> {
 }
 
 /// Print a new snapshot's id.
-fn told(output: Output, snapshot: Option<Snapshot>) -> Result<ExitCode> {
-    let Some(snapshot) = snapshot else { return Ok(cancelled()) };
-    select::made(output, "SnapshotId", snapshot.snapshot_id.as_str())?;
+fn told(ui: &Ui, snapshot: Option<Snapshot>) -> Result<ExitCode> {
+    let Some(snapshot) = snapshot else { return Ok(ui.cancelled()) };
+    select::made(ui, "SnapshotId", snapshot.snapshot_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(output: Output, snapshots: Vec<Snapshot>) -> Result<()> {
+fn list(ui: &Ui, snapshots: Vec<Snapshot>) -> Result<()> {
     let row = |snapshot: &Snapshot| {
         vec![
             snapshot.snapshot_id.to_string(),
@@ -201,7 +201,7 @@ fn list(output: Output, snapshots: Vec<Snapshot>) -> Result<()> {
         ids: snapshots.iter().map(|s| s.snapshot_id.to_string()).collect(),
         json: json!({ "Snapshots": snapshots }),
     };
-    output::emit(output, &table)
+    output::emit(ui.output, &table)
 }
 
 fn state(snapshot: &Snapshot) -> &'static str {

@@ -106,7 +106,7 @@ fn on<R: Record>(
     change: impl FnOnce(&mut R) -> Result<()>,
 ) -> Result<()> {
     let mut locked = collection.lock(id)?;
-    check_owner(&locked.record)?;
+    check_owner(locked.store(), &locked.record)?;
     change(&mut locked.record)?;
     let durability = durability(&locked.record);
     locked.save(durability)

@@ -2,8 +2,9 @@
 
 use super::filter::Filter;
 use super::image::tag;
-use super::output::{self, Output, Table, human_bytes};
+use super::output::{self, Table, human_bytes};
 use super::select::{self, Filters};
+use super::ui::Ui;
 use crate::action::parse_size;
 use crate::error::Result;
 use crate::instance::attach;
@@ -106,38 +107,38 @@ const FILTERS: Filters = &[
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
-pub fn run(command: &VolumeCommand, output: Output) -> Result<ExitCode> {
-    let store = Store::open()?;
+pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
+    let store = ui.store()?;
     let volumes = store.volumes();
     match command {
         VolumeCommand::Create(args) => {
             let volume = create(&store, args)?;
-            select::made(output, "VolumeId", volume.volume_id.as_str())?;
+            select::made(ui, "VolumeId", volume.volume_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Ls { filters } => {
             let listed = volumes.list()?.or_warn();
-            list(&store, output, select::select(listed, filters, FILTERS)?)?;
+            list(&store, ui, select::select(listed, filters, FILTERS)?)?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Show { volumes: targets } => {
-            select::show(output, "Volumes", targets, |text| volumes.resolve(text))
+            select::show(ui, "Volumes", targets, |text| volumes.resolve(text))
         }
         VolumeCommand::Attach { volume, instance, device } => {
             let volume = volumes.resolve(volume)?.volume_id;
             let dir = service::resolve(&store, std::slice::from_ref(instance))?.remove(0);
             let attachment = attach::attach(&store, &volume, &dir, device)?;
-            told(output, volume.as_str(), &attachment, "attached")
+            told(ui, volume.as_str(), &attachment, "attached")
         }
         VolumeCommand::Detach { volumes: targets } => Ok(select::each(targets, |text| {
             let volume = volumes.resolve(text)?.volume_id;
             let attachment = attach::detach(&store, &volume)?;
-            told(output, volume.as_str(), &attachment, "detached").map(|_| ())
+            told(ui, volume.as_str(), &attachment, "detached").map(|_| ())
         })),
         VolumeCommand::Resize { volume, size } => {
             let volume = volumes.resolve(volume)?.volume_id;
             let resized = attach::resize(&store, &volume, *size)?;
-            select::made(output, "VolumeId", resized.volume_id.as_str())?;
+            select::made(ui, "VolumeId", resized.volume_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Delete { volumes: targets } => {
@@ -165,7 +166,7 @@ fn create(store: &Store, args: &CreateArgs) -> Result<Volume> {
 }
 
 /// EC2's answer to AttachVolume and DetachVolume.
-fn told(output: Output, volume: &str, attachment: &Attachment, state: &str) -> Result<ExitCode> {
+fn told(ui: &Ui, volume: &str, attachment: &Attachment, state: &str) -> Result<ExitCode> {
     let instance = attachment.instance_id.to_string();
     let table = Table {
         columns: vec!["VOLUME", "INSTANCE", "DEVICE", "STATE"],
@@ -179,11 +180,11 @@ fn told(output: Output, volume: &str, attachment: &Attachment, state: &str) -> R
             "State": state,
         }),
     };
-    output::emit(output, &table)?;
+    output::emit(ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(store: &Store, output: Output, volumes: Vec<Volume>) -> Result<()> {
+fn list(store: &Store, ui: &Ui, volumes: Vec<Volume>) -> Result<()> {
     let row = |volume: &Volume| {
         // What the overlay takes on the disk, which is what the volume costs.
         let top = volume.layers.first().map_or("", |layer| &layer.file);
@@ -206,5 +207,5 @@ fn list(store: &Store, output: Output, volumes: Vec<Volume>) -> Result<()> {
         ids: volumes.iter().map(|v| v.volume_id.to_string()).collect(),
         json: json!({ "Volumes": volumes }),
     };
-    output::emit(output, &table)
+    output::emit(ui.output, &table)
 }

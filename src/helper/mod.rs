@@ -9,7 +9,7 @@ mod child;
 mod program;
 
 pub use child::{Child, start, within};
-pub use program::{beside, launcher, this_is_another};
+pub use program::{REMOTE, beside, launcher};
 
 use crate::error::{Error, Result};
 use crate::sys::seccomp::{Allow, Filter};

@@ -1,23 +1,21 @@
 //! Which program further processes of ours are started from.
 
 use crate::error::{OrFail, Result};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-static ANOTHER: AtomicBool = AtomicBool::new(false);
-
-/// This program is another than `spore`, and is installed beside it.
-pub fn this_is_another() {
-    ANOTHER.store(true, Ordering::Relaxed);
-}
+/// The program that has what `spore` has and more; it is installed beside it.
+pub const REMOTE: &str = "spore-remote";
 
 /// The program that every further process of ours is started from: virtual machines and helpers.
 ///
 /// # Errors
 /// This program can't be found.
 pub fn launcher() -> Result<PathBuf> {
-    if ANOTHER.load(Ordering::Relaxed) {
-        return beside("spore");
+    let own = own()?;
+    // Where an upgrade has replaced it the kernel says "spore-remote (deleted)".
+    if own.file_name().is_some_and(|name| name.as_bytes().starts_with(REMOTE.as_bytes())) {
+        return Ok(own.with_file_name("spore"));
     }
     // An upgrade may have put another in its place.
     Ok(PathBuf::from("/proc/self/exe"))
@@ -28,6 +26,9 @@ pub fn launcher() -> Result<PathBuf> {
 /// # Errors
 /// This program can't be found.
 pub fn beside(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
-    Ok(own.with_file_name(name))
+    Ok(own()?.with_file_name(name))
+}
+
+fn own() -> Result<PathBuf> {
+    std::env::current_exe().or_fail(|| "find the spore program itself")
 }

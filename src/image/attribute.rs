@@ -6,7 +6,7 @@ use crate::id::ImageId;
 use crate::image::manifest::check_description;
 use crate::record::image::{Image, ProductCode};
 use crate::store::beneath::Owned;
-use crate::store::{Durability, Store, owner_id, rfc3339, time};
+use crate::store::{Durability, Store, rfc3339, time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file whose time of modification is when the image was last launched.
@@ -38,7 +38,7 @@ pub fn modify(store: &Store, id: &ImageId, change: &Modification) -> Result<Imag
         return Err(invalid("an hourly rate is a number such as 0.05, with at most 6 decimals"));
     }
     store.images().update(id, Durability::Durable, |image| {
-        check_own(image)?;
+        check_own(store, image)?;
         if let Some(text) = &change.description {
             image.description = Some(text.clone()).filter(|text| !text.is_empty());
         }
@@ -108,7 +108,7 @@ pub fn deprecate(store: &Store, id: &ImageId, at: Option<&str>) -> Result<Image>
         }
     };
     store.images().update(id, Durability::Durable, |image| {
-        check_own(image)?;
+        check_own(store, image)?;
         image.deprecation_time = at;
         Ok(image.clone())
     })
@@ -123,7 +123,7 @@ pub fn is_deprecated(image: &Image, now: &str) -> bool {
 /// owner's launches leave it: nobody else can write there, and what anybody may write tells nothing. Others' journals,
 /// which have their launches, are their own to read.
 pub fn launched(store: &Store, image: &Image) {
-    if image.owner_id != owner_id() {
+    if image.owner_id != store.owner_id() {
         return;
     }
     let dir = Owned::open(&store.images().dir(&image.image_id));

@@ -13,7 +13,7 @@ use crate::record::kernel::Kernel;
 use crate::record::snapshot::{DATA, Snapshot};
 use crate::record::tag::Tag;
 use crate::snapshot::digest;
-use crate::store::{Durability, Staging, Store, beneath, now, owner_id};
+use crate::store::{Durability, Staging, Store, beneath, now};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     if let Some(image) = current(store, &id, &kernel_digest) {
         return Ok(Some(image));
     }
-    if store.administrator().is_some_and(|uid| uid.to_string() != owner_id()) {
+    if store.administrator().is_some_and(|uid| uid.to_string() != store.owner_id()) {
         return Err(Error::refused(
             Code::InvalidAMIIDNotFound,
             format!(
@@ -121,7 +121,7 @@ fn ensure_kernel(store: &Store, digest: &str) -> Result<KernelId> {
         kernel_id: id.clone(),
         // Not the plain name: an older version's kernel may still have that.
         name: format!("{DEMO}-{}", &digest[..8]),
-        owner_id: owner_id(),
+        owner_id: store.owner_id(),
         creation_date: now(),
         architecture: Architecture::X86_64,
         version: Some(env!("CARGO_PKG_VERSION").into()),
@@ -151,7 +151,7 @@ fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
     kernel::write(staging.dir()?, DATA, &mut &root[..])?;
     let size = root.len() as u64;
     let mut record =
-        Snapshot::flat(id.clone(), (owner_id(), now()), size, (DiskFormat::Raw, digest));
+        Snapshot::flat(id.clone(), (store.owner_id(), now()), size, (DiskFormat::Raw, digest));
     record.description = "Root volume of the built-in image demo".into();
     staging.publish(store, &record, Durability::Durable)?;
     Ok(id)

@@ -112,15 +112,15 @@ pub fn resolve(store: &Store, text: &str) -> Result<Image> {
 /// As [`resolve`]; `AuthFailure`: it is another's.
 pub fn resolve_own(store: &Store, text: &str) -> Result<Image> {
     let image = resolve(store, text)?;
-    check_owner(&image)?;
+    check_owner(store, &image)?;
     Ok(image)
 }
 
 /// # Errors
 /// `InvalidAMIID.Unavailable`: it is deregistered. `AuthFailure`: it is another's.
-pub fn check_own(image: &Image) -> Result<()> {
+pub fn check_own(store: &Store, image: &Image) -> Result<()> {
     check_registered(image)?;
-    check_owner(image)
+    check_owner(store, image)
 }
 
 /// # Errors
@@ -145,12 +145,12 @@ pub fn deregister(store: &Store, id: &ImageId) -> Result<Image> {
     let _lock = store.lock()?;
     if builtin::is(id) {
         let image = store.images().get(id)?;
-        check_owner(&image)?;
+        check_owner(store, &image)?;
         store.images().remove(id)?;
         return Ok(image);
     }
     store.images().update(id, Durability::Durable, |image| {
-        check_own(image)?;
+        check_own(store, image)?;
         image.state = ImageState::Deregistered;
         Ok(image.clone())
     })

@@ -10,7 +10,7 @@ use crate::record::image::{
 use crate::record::snapshot::SnapshotState;
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::default_volume_type;
-use crate::store::{Store, check_owner, now, owner_id};
+use crate::store::{Store, check_owner, now};
 use crate::{boot, snapshot};
 use serde::Deserialize;
 
@@ -140,7 +140,7 @@ pub(crate) fn resolve_manifest(store: &Store, manifest: Manifest, id: ImageId) -
 /// It does not exist, is another's (`AuthFailure`) or not whole (`IncorrectState`).
 pub fn snapshot_gib(store: &Store, id: &SnapshotId) -> Result<u64> {
     let snapshot = snapshot::settled(store, store.snapshots().get(id)?);
-    check_owner(&snapshot)?;
+    check_owner(store, &snapshot)?;
     if snapshot.state != SnapshotState::Completed {
         let why = snapshot.state_message.as_deref().unwrap_or("it is still being made");
         return Err(Error::refused(Code::IncorrectState, format!("{id} is not completed: {why}")));
@@ -207,7 +207,7 @@ pub(crate) fn resolve_with(
         image_id: id,
         name: manifest.name,
         description: manifest.description,
-        owner_id: owner_id(),
+        owner_id: store.owner_id(),
         creation_date: now(),
         state: ImageState::Available,
         architecture: manifest.architecture.unwrap_or(architecture),

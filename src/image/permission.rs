@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::record::image::{Image, ImageState, LaunchPermission};
 use crate::store::acl::{self, Readers};
-use crate::store::{Durability, Locked, Record, Store, owner_id};
+use crate::store::{Durability, Locked, Record, Store};
 use crate::volume::users;
 use std::str::FromStr;
 
@@ -148,7 +148,7 @@ fn changed(image: &Image, change: &Change) -> Result<Image> {
 pub fn change(store: &Store, id: &ImageId, change: &Change) -> Result<Image> {
     let _lock = store.lock()?;
     let mut locked = store.images().lock(id)?;
-    super::catalog::check_own(&locked.record)?;
+    super::catalog::check_own(store, &locked.record)?;
     if locked.record.state != ImageState::Available {
         let why = format!("image {id} is not available yet; share it once it is");
         return Err(Error::refused(Code::InvalidAMIIDUnavailable, why));
@@ -203,7 +203,7 @@ fn readers(image: &Image) -> Readers {
 
 /// Those of this user that others may launch, or may have launched before they were deregistered.
 fn own_images(store: &Store) -> Result<Vec<Image>> {
-    let (listing, me) = (store.images().list()?, owner_id());
+    let (listing, me) = (store.images().list()?, store.owner_id());
     let launched = [ImageState::Available, ImageState::Deregistered];
     let mine = |i: &Image| i.owner_id == me && launched.contains(&i.state);
     Ok(listing.records.into_iter().filter(mine).collect())
@@ -228,7 +228,7 @@ fn grant_parts(store: &Store, image: &Image, more: &Readers) -> Result<()> {
         all
     };
     for id in image.snapshots() {
-        if is_own(&store.snapshots().get(id)?) {
+        if is_own(store, &store.snapshots().get(id)?) {
             let all = of(&|image| image.snapshots().any(|other| other == id));
             if !all.is_empty() {
                 users::allow(store, id)?;
@@ -237,13 +237,13 @@ fn grant_parts(store: &Store, image: &Image, more: &Readers) -> Result<()> {
         }
     }
     if let Some(id) = &image.kernel_id
-        && is_own(&store.kernels().get(id)?)
+        && is_own(store, &store.kernels().get(id)?)
     {
         let all = of(&|image| image.kernel_id.as_ref() == Some(id));
         acl::grant(&store.kernels().dir(id), &all)?;
     }
     if let Some(id) = &image.ramdisk_id
-        && is_own(&store.ramdisks().get(id)?)
+        && is_own(store, &store.ramdisks().get(id)?)
     {
         let all = of(&|image| image.ramdisk_id.as_ref() == Some(id));
         acl::grant(&store.ramdisks().dir(id), &all)?;
@@ -251,8 +251,8 @@ fn grant_parts(store: &Store, image: &Image, more: &Readers) -> Result<()> {
     Ok(())
 }
 
-fn is_own<R: Record>(record: &R) -> bool {
-    record.owner() == owner_id()
+fn is_own<R: Record>(store: &Store, record: &R) -> bool {
+    record.owner() == store.owner_id()
 }
 
 /// True if the image is shared with this user by name or by group, not just with everybody.
@@ -269,7 +269,7 @@ pub fn is_explicit(image: &Image, uid: u32, groups: &[u32]) -> bool {
 /// As [`crate::store::shared::share`] and [`change`].
 pub fn share_store(store: &Store) -> Result<Store> {
     crate::store::shared::share(store)?;
-    let store = Store::open_at(store.home())?;
+    let store = Store::open_within(store.home(), store.context())?;
     if let Some(demo) = builtin::ensure(&store, builtin::DEMO)? {
         change(&store, &demo.image_id, &Change { add: vec![Who::All], ..Change::default() })?;
     }

@@ -3,9 +3,9 @@
 use super::attribute::check_product_code;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::record::image::Image;
+use crate::store::Store;
 use crate::store::beneath::Owned;
 use crate::store::journal::Event;
-use crate::store::{Store, owner_id};
 use serde_json::Value;
 
 /// Accepted codes are empty files here, in the account's directory.
@@ -60,7 +60,7 @@ pub fn accepted(store: &Store) -> Vec<String> {
 /// # Errors
 /// `OptInRequired`: somebody else's image carries a product code that is not accepted.
 pub fn check(store: &Store, image: &Image) -> Result<()> {
-    if image.owner_id == owner_id() {
+    if image.owner_id == store.owner_id() {
         return Ok(());
     }
     let missing = image.product_codes.iter().map(|code| &code.product_code_id).find(|code| {

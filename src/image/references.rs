@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::record::image::{Image, ImageState};
-use crate::store::{Store, owner_id};
+use crate::store::Store;
 
 /// # Errors
 /// An image `uses` the object. An image that can't be read might: it must be repaired or removed first.
@@ -17,7 +17,7 @@ pub(crate) fn refuse_in_use(
         .records
         .iter()
         // Nobody else's image can be made of it, whatever its record says.
-        .filter(|image| image.owner_id == owner_id())
+        .filter(|image| image.owner_id == store.owner_id())
         .filter(|image| image.state != ImageState::Deregistered && uses(image))
         .map(|image| format!("{} ('{}')", image.image_id, image.name))
         .collect();

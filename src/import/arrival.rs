@@ -9,13 +9,12 @@ use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
 use crate::image::manifest::Manifest;
 use crate::image::{catalog, manifest};
-use crate::import::{Imported, Options, Source};
-use crate::import::{Reading, cancel};
+use crate::import::{Imported, Options, Reading, Source};
 use crate::record::image::{Image, ImageState};
 use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::tag::{Tag, check_tags};
 use crate::snapshot;
-use crate::store::{Durability, Locked, Staging, Store, now, owner_id};
+use crate::store::{Durability, Locked, Staging, Store, now};
 use std::path::Path;
 
 /// Import a disk that is being read into the staging directory, and register the image that `manifest` makes of its snapshot. Whatever goes wrong, nothing
@@ -30,7 +29,7 @@ pub fn import(
     manifest: impl FnOnce(SnapshotId) -> Manifest,
 ) -> Result<Image> {
     let imported = reading.into_disk()?;
-    let made = staged(&staging, imported, description, Vec::new())?;
+    let made = staged(store, &staging, imported, description, Vec::new())?;
     let manifest = manifest(made.snapshot_id.clone());
     publish(store, (staging, made), manifest, |_, _| Ok(()))
 }
@@ -40,11 +39,11 @@ pub fn import(
 ///
 /// # Errors
 /// The source can't be read, is damaged, is no disk, refers to other files, needs a program that is not installed,
-/// or does not fit; or the import was cancelled ([`cancel`]).
+/// or does not fit; or the import was cancelled.
 pub fn disk(source: &Source, target_dir: &Path, options: &Options) -> Result<Imported> {
     match open(source, target_dir, options)? {
         Opened::Disk(reading) => reading.into_disk(),
-        Opened::Exported(_) => Err(source.explain(Error::refused(
+        Opened::Exported(_) => Err(source.explain(&options.context, Error::refused(
             Code::InvalidParameterValue,
             "it is an exported image, which has more than a disk; 'spore image import' takes it",
         ))),
@@ -65,7 +64,7 @@ pub fn snapshot(
     check_tags(&tags)?;
     let staging = Staging::new(store)?;
     let imported = disk(source, staging.path(), options)?;
-    let snapshot = staged(&staging, imported, description, tags)?;
+    let snapshot = staged(store, &staging, imported, description, tags)?;
     staging.publish(store, &snapshot, Durability::Durable)?;
     Ok(snapshot)
 }
@@ -75,6 +74,7 @@ pub fn snapshot(
 /// # Errors
 /// I/O errors; cancelled.
 fn staged(
+    store: &Store,
     staging: &Staging,
     imported: Imported,
     description: &str,
@@ -82,11 +82,11 @@ fn staged(
 ) -> Result<Snapshot> {
     snapshot::protect(staging.dir()?, DATA)?;
     let content = (imported.format, imported.digest);
-    let made = (owner_id(), now());
+    let made = (store.owner_id(), now());
     let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
     snapshot.description = description.to_owned();
     snapshot.tags = tags;
-    cancel::check()?;
+    store.context().check()?;
     Ok(snapshot)
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn publish(
 /// Bring to an end what killed commands began. What can't be done now is done by the next.
 pub fn sweep(store: &Store) {
     let Ok(listing) = store.images().list() else { return };
-    for image in listing.records.iter().filter(|image| is_arriving(image)) {
+    for image in listing.records.iter().filter(|image| is_arriving(store, image)) {
         let unlocked = matches!(store.images().is_locked(&image.image_id), Ok(false));
         if unlocked && let Ok(locked) = store.images().lock(&image.image_id) {
             let _ = settle(store, locked);
@@ -140,15 +140,15 @@ pub fn sweep(store: &Store) {
 
 /// True of an image whose maker is at work or was killed, if it is none of those that stay to be told of or gone on
 /// with: of an instance, or a copy.
-fn is_arriving(image: &Image) -> bool {
+fn is_arriving(store: &Store, image: &Image) -> bool {
     image.state == ImageState::Pending
-        && image.owner_id == owner_id()
+        && image.owner_id == store.owner_id()
         && image.source_instance_id.is_none()
         && image.source_image_id.is_none()
 }
 
 fn settle(store: &Store, mut locked: Locked<Image>) -> Result<()> {
-    if !is_arriving(&locked.record) {
+    if !is_arriving(store, &locked.record) {
         return Ok(());
     }
     let whole = |id: &SnapshotId| {

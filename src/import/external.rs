@@ -5,8 +5,9 @@
 //! system and the one source file, and write only below the target's directory; by seccomp it makes none of
 //! the calls that a converter has no use for ([`denied`]); it gains no privileges and has bounded memory. Formats whose files name further files are examined first and refused.
 
+use super::denied;
 use super::format::SourceFormat;
-use super::{cancel, denied};
+use crate::context::Cancel;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours, one_line};
 use crate::record::snapshot::DATA;
@@ -44,9 +45,14 @@ pub(crate) const HELPER: Helper = Helper {
 ///
 /// # Errors
 /// qemu-img is missing, the file names others, or it can't be read.
-pub fn convert(source: (&File, &Path), format: SourceFormat, dir: &Path) -> Result<()> {
-    refuse_references(source, format, dir)?;
-    ask(source, dir, ("convert", format)).map(|_| ())
+pub fn convert(
+    source: (&File, &Path),
+    format: SourceFormat,
+    dir: &Path,
+    cancel: &Cancel,
+) -> Result<()> {
+    refuse_references(source, format, dir, cancel)?;
+    ask(source, dir, ("convert", format), cancel).map(|_| ())
 }
 
 /// What qemu-img answers.
@@ -54,6 +60,7 @@ fn ask(
     (file, path): (&File, &Path),
     dir: &Path,
     (verb, format): (&str, SourceFormat),
+    cancel: &Cancel,
 ) -> Result<Vec<u8>> {
     let own = Owned::open(dir).or_fail(|| format!("open {}", dir.display()))?;
     let (mut complaints, theirs) = fds::pipe()?;
@@ -70,8 +77,8 @@ fn ask(
     ];
     let child = helper::start(&HELPER, &given)?;
     drop(theirs);
-    let (said, end) = child.hear(MAX_ANSWER, &mut cancel::check_io);
-    cancel::check()?;
+    let (said, end) = child.hear(MAX_ANSWER, &mut || cancel.check_io());
+    cancel.check()?;
     let Err(error) = end else { return Ok(said) };
     let mut text = Vec::new();
     let _ = complaints.by_ref().take(MAX_COMPLAINTS).read_to_end(&mut text);
@@ -92,7 +99,12 @@ fn option_value(driver: &str, path: &Path) -> OsString {
 }
 
 /// An image that names a backing file or extents elsewhere is not one disk.
-fn refuse_references(source: (&File, &Path), format: SourceFormat, dir: &Path) -> Result<()> {
+fn refuse_references(
+    source: (&File, &Path),
+    format: SourceFormat,
+    dir: &Path,
+    cancel: &Cancel,
+) -> Result<()> {
     let refused = |what: String| {
         Err(Error::refused(
             Code::InvalidParameterValue,
@@ -101,7 +113,7 @@ fn refuse_references(source: (&File, &Path), format: SourceFormat, dir: &Path) -
             ),
         ))
     };
-    let answer = ask(source, dir, ("info", format))?;
+    let answer = ask(source, dir, ("info", format), cancel)?;
     let info: serde_json::Value =
         serde_json::from_slice(&answer).or_fail(|| "understand what qemu-img says of the disk")?;
     if let Some(name) = info["backing-filename"].as_str() {

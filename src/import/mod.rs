@@ -7,13 +7,11 @@
 //! digests them ([`receive`]).
 
 pub mod arrival;
-pub mod cancel;
 mod denied;
 pub mod external;
 pub mod format;
 mod inside;
 mod others;
-pub(crate) mod progress;
 pub(crate) mod receive;
 mod room;
 mod source;

@@ -1,11 +1,11 @@
 //! Taking in what the confined reader says: the bytes of a disk are copied and digested here, and every number is checked.
 
-use super::progress::Progress;
 use super::source::{Imported, Options, Source, check_size};
 use super::stream::Cancellable;
 use super::wire::{Frame, MAX_WARNINGS, Receiver, Which, nonsense};
-use super::{SourceFormat, cancel, external, room};
+use super::{SourceFormat, external, room};
 use crate::block::DiskFormat;
+use crate::context::{Context, Progress};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::helper::{self, Child, one_line};
 use crate::record::limits::MAX_SIZE;
@@ -38,7 +38,7 @@ pub enum Opened {
 pub struct Reading {
     source: Source,
     dir: PathBuf,
-    progress: bool,
+    context: Context,
     /// The source and the spools, in the order of their numbers.
     files: Vec<File>,
     /// The source's size and time of change, of a regular file.
@@ -63,7 +63,7 @@ impl Stamp {
 /// # Errors
 /// It can't be read, or is neither a disk nor an exported image.
 pub fn open(source: &Source, dir: &Path, options: &Options) -> Result<Opened> {
-    begin(source, dir, options).map_err(|error| source.explain(error))
+    begin(source, dir, options).map_err(|error| source.explain(&options.context, error))
 }
 
 fn begin(source: &Source, dir: &Path, options: &Options) -> Result<Opened> {
@@ -83,11 +83,11 @@ fn begin(source: &Source, dir: &Path, options: &Options) -> Result<Opened> {
     let mut reading = Reading {
         source: source.clone(),
         dir: dir.to_owned(),
-        progress: options.progress,
+        context: options.context.clone(),
         files,
         stamp,
         child,
-        frames: Receiver::new(Cancellable(answer)),
+        frames: Receiver::new(Cancellable(answer, options.context.cancel().clone())),
         warnings: 0,
     };
     reading.heed()?;
@@ -106,7 +106,7 @@ fn create(dir: &Path, name: &str) -> Result<File> {
 impl Reading {
     /// Prefixes an error with what was read.
     pub fn explain(&self, error: Error) -> Error {
-        self.source.explain(error)
+        self.source.explain(&self.context, error)
     }
 
     /// Brings the disk to its place, complete and synced.
@@ -119,7 +119,7 @@ impl Reading {
         for name in SPOOLS {
             let _ = Owned::open(&self.dir).map(|dir| dir.remove(name));
         }
-        imported.map_err(|error| self.source.explain(error))
+        imported.map_err(|error| self.explain(error))
     }
 
     fn disk(&mut self) -> Result<Imported> {
@@ -128,7 +128,7 @@ impl Reading {
             Some(Frame::Fallback(which, format, why)) => return self.fallback(which, format, &why),
             _ => return Err(nonsense()),
         };
-        let progress = Progress::new(size, self.progress);
+        let progress = self.context.progress(size);
         let mut sink = Sink::new(create(&self.dir, DATA)?, &progress);
         let size_bytes = loop {
             self.heed()?;
@@ -161,7 +161,7 @@ impl Reading {
         loop {
             match self.frames.peek()? {
                 Some(Frame::Warning(why)) if self.warnings < MAX_WARNINGS => {
-                    eprintln!("spore: warning: {}", one_line(why, 300));
+                    self.context.warn(one_line(why, 300));
                     self.warnings += 1;
                 }
                 Some(Frame::Warning(_)) => {}
@@ -175,7 +175,7 @@ impl Reading {
                 }
                 Some(_) => return Ok(()),
                 None => {
-                    cancel::check()?;
+                    self.context.check()?;
                     return Err(self.child.failure("reading it"));
                 }
             }
@@ -208,7 +208,7 @@ impl Reading {
                 ));
             }
         };
-        external::convert((self.file(which)?, &path), format, &dir)?;
+        external::convert((self.file(which)?, &path), format, &dir, self.context.cancel())?;
         self.unchanged()?;
         adopt(&dir)
     }
@@ -237,7 +237,7 @@ impl Reading {
         content: &Content,
         offset: u64,
     ) -> Result<Option<Vec<u8>>> {
-        cancel::check()?;
+        self.context.check()?;
         self.heed()?;
         match self.frames.peek()? {
             Some(Frame::Chunk { content, at, .. }) if (*content, *at) == (number, offset) => {}
@@ -270,10 +270,15 @@ impl Reading {
 ///
 /// # Errors
 /// The helper's own; it was stopped; no space, cancelled.
-pub(crate) fn disk_of(child: &mut Child, out: File, size: u64) -> Result<String> {
+pub(crate) fn disk_of(
+    context: &Context,
+    child: &mut Child,
+    out: File,
+    size: u64,
+) -> Result<String> {
     let answer = child.answer.try_clone().or_fail(|| "duplicate a descriptor")?;
-    let mut frames = Receiver::new(Cancellable(answer));
-    let progress = Progress::new(Some(size), true);
+    let mut frames = Receiver::new(Cancellable(answer, context.cancel().clone()));
+    let progress = context.progress(Some(size));
     let mut sink = Sink::new(out, &progress);
     loop {
         match frames.next()? {
@@ -284,7 +289,7 @@ pub(crate) fn disk_of(child: &mut Child, out: File, size: u64) -> Result<String>
             Some(Frame::Failed(error)) => return Err(error),
             Some(_) => return Err(nonsense()),
             None => {
-                cancel::check()?;
+                context.check()?;
                 return Err(child.failure("reading it"));
             }
         }
@@ -358,7 +363,7 @@ impl<'a> Sink<'a> {
         self.reach(at.checked_add(len).ok_or_else(nonsense)?)?;
         let mut done = 0;
         while done < len {
-            cancel::check()?;
+            self.progress.check()?;
             let start = (at + done) / SIZE * SIZE;
             if self.chunk.as_ref().is_none_or(|(begins, _)| *begins != start) {
                 self.flush(CHUNK)?;

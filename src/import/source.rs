@@ -1,8 +1,9 @@
 //! Where a disk comes from, and how it is brought in.
 
 use crate::block::DiskFormat;
+use crate::context::Context;
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
-use crate::import::{SourceFormat, cancel};
+use crate::import::SourceFormat;
 use crate::record::limits::MAX_SIZE;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 use std::fs::File;
@@ -29,9 +30,9 @@ impl Source {
     }
 
     /// Prefixes an error with what it is about.
-    pub(super) fn explain(&self, error: Error) -> Error {
+    pub(super) fn explain(&self, context: &Context, error: Error) -> Error {
         // A reader may have hidden the cancellation behind an error of its own.
-        cancel::check().err().unwrap_or_else(|| match self {
+        context.check().err().unwrap_or_else(|| match self {
             Self::Path(path) => error.context(path.display()),
             Self::Stdin => error.context("standard input"),
         })
@@ -82,12 +83,12 @@ fn is_being_written(file: &File) -> bool {
 }
 
 /// How to import.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The format, if it is not to be detected.
     pub format: Option<SourceFormat>,
-    /// Show progress on standard error (where that is a terminal).
-    pub progress: bool,
+    /// Who hears of its progress and its warnings, and what stops it.
+    pub context: Context,
 }
 
 /// What an import left in [`crate::record::snapshot::DATA`].

@@ -1,7 +1,7 @@
 //! Bytes that arrive in order: files, standard input, and what is decompressed from them.
 
-use super::cancel;
 use super::format::Compression;
+use crate::context::Cancel;
 use crate::error::{Code, Error};
 use std::cell::RefCell;
 use std::fs::File;
@@ -15,14 +15,14 @@ const XZ_MEMORY: u64 = 1 << 30;
 const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// A source that stops when the import is cancelled, also while it waits for bytes.
-pub struct Cancellable(pub File);
+pub struct Cancellable(pub File, pub Cancel);
 
 impl Read for Cancellable {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         loop {
-            cancel::check_io()?;
+            self.1.check_io()?;
             let mut ready = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
             match poll(&mut ready, Some(&tick)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}

@@ -151,7 +151,7 @@ impl InstanceDir {
     /// Whether the instance, which has this record, belongs to somebody else.
     pub fn is_anothers(&self, record: &Record) -> bool {
         let shared = self.store.administrator().is_some();
-        shared && record.owner_id != crate::store::owner_id()
+        shared && record.owner_id != self.store.owner_id()
     }
 
     /// Wait for the right to change the instance's state. `None` if there is no such instance.

@@ -12,7 +12,6 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{MAX_GIB, MAX_MAPPINGS};
 use crate::image::{catalog, manifest};
-use crate::import::cancel;
 use crate::kernel;
 use crate::record::image::{
     BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason,
@@ -21,7 +20,7 @@ use crate::record::instance::{Instance, Mapping, State};
 use crate::record::tag::Tag;
 use crate::record::volume::{Volume, default_volume_type};
 use crate::snapshot::{self, Wanted};
-use crate::store::{self, Durability, Locked, Store, owner_id};
+use crate::store::{self, Durability, Locked, Store};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
@@ -129,7 +128,7 @@ pub fn create(
 
 /// The image has failed, or is gone if that was the user's will.
 fn abandon(store: &Store, mut locked: Locked<Image>, new: &[SnapshotId], error: &Error) {
-    if cancel::requested() {
+    if store.context().cancelled() {
         let mappings = locked.record.block_device_mappings.clone();
         let _ = locked.remove();
         for id in mappings.into_iter().filter_map(|m| m.ebs?.snapshot_id) {
@@ -197,7 +196,7 @@ fn shut_down(dir: &InstanceDir, timeout: Duration) -> Result<bool> {
     let deadline = Instant::now() + timeout;
     lifecycle::ask_to_stop(dir)?;
     while dir.vmm_alive()? {
-        if let Err(error) = cancel::check() {
+        if let Err(error) = dir.store().context().check() {
             // The guest may be halfway down: it comes up again by itself.
             lifecycle::complete_stop(dir)?;
             lifecycle::start(dir, true, None, false)?;
@@ -267,7 +266,7 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
         image_id: ImageId::generate()?,
         name: request.name.clone(),
         description: request.description.clone(),
-        owner_id: owner_id(),
+        owner_id: store.owner_id(),
         creation_date: store::now(),
         state: ImageState::Pending,
         architecture: instance.architecture,

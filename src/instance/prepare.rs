@@ -55,7 +55,7 @@ pub fn make(
     // Not synced: what a power failure takes now has never run. It is saved durably when it is up.
     let mappings = mappings(plan)?;
     let mut locked = dir::instances(store).create_locked(Durability::Volatile, |_| {
-        let mut record = record(plan);
+        let mut record = record(store, plan);
         // Before there are any: whoever finds the VMM running and its launcher dead knows them by this.
         let lasts = |mapping: &&Mapping| !record.instance.is_instance_store(&mapping.device_name);
         let lasting = mappings.iter().filter(lasts).cloned().collect();
@@ -117,10 +117,10 @@ pub fn undo(store: &Store, locked: Locked<Record>) {
 }
 
 /// The record that a plan begins as.
-fn record(plan: &LaunchPlan) -> Record {
+fn record(store: &Store, plan: &LaunchPlan) -> Record {
     Record {
         reservation_id: plan.reservation_id.clone(),
-        owner_id: crate::store::owner_id(),
+        owner_id: store.owner_id(),
         instance: Instance {
             instance_id: plan.instance_id.clone(),
             image_id: plan.image_id.clone(),

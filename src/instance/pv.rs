@@ -5,6 +5,7 @@
 //! and unpacked by a process that had read nothing else, so that no image decides what another's digest stands for.
 
 use crate::block::Reader;
+use crate::context::Context;
 use crate::error::{Error, OrFail, Result};
 use crate::instance::fds::Fds;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
@@ -14,11 +15,12 @@ use crate::snapshot::digest;
 use crate::store::Store;
 use crate::store::beneath::Owned;
 use crate::volume::Opened;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 /// Files that are kept: some kernels and their ramdisks.
 const KEPT: usize = 24;
@@ -104,11 +106,14 @@ pub fn boot(
 const KERNEL: &str = "elf";
 const RAMDISK: &str = "ramdisk";
 
-/// Kernels and initial ramdisks by the digest of their files.
-struct Cache(PathBuf);
+/// The file in the cache whose flock is held while something is added.
+const LOCK: &str = "lock";
 
-/// One kernel is unpacked once, however many instances of one launch want it.
-static ADDING: Mutex<()> = Mutex::new(());
+/// Kernels and initial ramdisks by the digest of their files.
+struct Cache {
+    path: PathBuf,
+    context: Context,
+}
 
 impl Cache {
     fn new(store: &Store) -> Self {
@@ -117,7 +122,7 @@ impl Cache {
             None => store.cache(),
             Some(_) => store.account_dir().join("cache"),
         };
-        Self(base.join("pv-grub"))
+        Self { path: base.join("pv-grub"), context: store.context().clone() }
     }
 
     fn name(digest: &str, kind: &str) -> Option<String> {
@@ -126,7 +131,7 @@ impl Cache {
     }
 
     fn open(&self, digest: &str, kind: &str) -> Option<File> {
-        let file = Owned::open(&self.0).ok()?.file(&Self::name(digest, kind)?).ok()?;
+        let file = Owned::open(&self.path).ok()?.file(&Self::name(digest, kind)?).ok()?;
         // What is used stays. A cache that can't be marked is none the worse.
         let _ = file.set_modified(std::time::SystemTime::now());
         Some(file)
@@ -134,7 +139,7 @@ impl Cache {
 
     /// Unpack the kernel file that has this digest, and keep it.
     fn add_kernel(&self, digest: &str, file: File) -> Result<File> {
-        let _one = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.lock();
         if let Some(kernel) = self.open(digest, KERNEL) {
             return Ok(kernel);
         }
@@ -145,7 +150,7 @@ impl Cache {
     }
 
     fn add(&self, digest: &str, kind: &str, file: File) -> Result<File> {
-        let _one = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.lock();
         verify(digest, &file)?;
         self.keep(digest, kind, file)
     }
@@ -159,17 +164,29 @@ impl Cache {
                 Ok(kept)
             }
             Err(error) => {
-                let path = self.0.join(name);
-                eprintln!("spore: warning: {} can't be kept: {error}", path.display());
+                let path = self.path.join(name);
+                self.context.warn(format_args!("{} can't be kept: {error}", path.display()));
                 Ok(file)
             }
         }
     }
 
-    fn write(&self, name: &str, from: &File) -> io::Result<File> {
-        let above: Vec<_> = self.0.ancestors().skip(1).take(2).collect();
+    /// Waits for whoever adds to the cache: one kernel is unpacked once, however many instances want it. Where nothing can
+    /// be locked it is unpacked more often.
+    fn lock(&self) -> Option<File> {
+        let file = self.make().and_then(|cache| cache.open_or_create(LOCK)).ok()?;
+        retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).ok()?;
+        Some(file)
+    }
+
+    fn make(&self) -> io::Result<Owned> {
+        let above: Vec<_> = self.path.ancestors().skip(1).take(2).collect();
         above.into_iter().rev().try_for_each(|dir| Owned::make_if_absent(dir).map(drop))?;
-        let cache = Owned::make_if_absent(&self.0)?;
+        Owned::make_if_absent(&self.path)
+    }
+
+    fn write(&self, name: &str, from: &File) -> io::Result<File> {
+        let cache = self.make()?;
         let temporary = format!("{name}.new-{}", std::process::id());
         let write = || {
             let mut to = cache.create_anew(&temporary, 0o600)?;
@@ -185,8 +202,8 @@ impl Cache {
 
     /// Let go of what has not been used for longest. Who has it open keeps it.
     fn trim(&self) {
-        let Ok(cache) = Owned::open(&self.0) else { return };
-        let names = cache.names().unwrap_or_default().into_iter();
+        let Ok(cache) = Owned::open(&self.path) else { return };
+        let names = cache.names().unwrap_or_default().into_iter().filter(|name| name != LOCK);
         let mut files: Vec<_> = names
             .filter_map(|name| {
                 let stat = cache.stat(&name).ok()?;

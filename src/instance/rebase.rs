@@ -39,7 +39,7 @@ pub fn rebase(
     let volume = locked.dir();
     let _hold = match running {
         Some(_) => None,
-        None => Some(while_in_use(LINGER, || volume::hold(&volume, &locked.record, false))?),
+        None => Some(while_in_use(LINGER, || volume::hold(store, &volume, &locked.record, false))?),
     };
     let top = top.clone();
     let base = Layer { file: LayerName::from(&snapshot.snapshot_id), format: snapshot.format };

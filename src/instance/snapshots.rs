@@ -11,7 +11,6 @@ use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
-use crate::import::cancel;
 use crate::plan::{DeviceId, VmReport};
 use crate::record::instance::{Disk, Mapping, State};
 use crate::record::snapshot::Snapshot;
@@ -145,7 +144,7 @@ fn begin(
 /// Fix the content of a volume that nobody uses.
 fn freeze_at_rest(locked: &mut Locked<Volume>) -> Result<Frozen> {
     let dir = locked.dir();
-    let _hold = while_in_use(LINGER, || volume::hold(&dir, &locked.record, false))?;
+    let _hold = while_in_use(LINGER, || volume::hold(locked.store(), &dir, &locked.record, false))?;
     volume::repair_held(&dir, &locked.record)?;
     let volume = locked.record.clone();
     let unchanged = is_unchanged(&dir, &volume)?;
@@ -255,7 +254,8 @@ pub fn complete(store: &Store, dir: Option<&InstanceDir>, mut begun: Begun) -> R
         if let Err(error) =
             super::rebase::rebase(store, dir, &begun.volume_id, &begun.layers, &snapshot)
         {
-            eprintln!("spore: warning: {} keeps its long chain: {error}", begun.volume_id);
+            let id = &begun.volume_id;
+            store.context().warn(format_args!("{id} keeps its long chain: {error}"));
         }
     }
     Ok(snapshot)
@@ -264,7 +264,7 @@ pub fn complete(store: &Store, dir: Option<&InstanceDir>, mut begun: Begun) -> R
 /// Wait until the VMM has brought to disk what was the top before it was exchanged for `live`.
 fn await_seal(dir: &InstanceDir, live: &Live) -> Result<()> {
     loop {
-        cancel::check()?;
+        dir.store().context().check()?;
         let disks = match disk_layers(dir) {
             Ok(disks) => disks,
             Err(_) if !dir.vmm_alive()? => {

@@ -95,7 +95,7 @@ pub fn repair_volumes(store: &Store, record: &Record) {
     for mapping in &record.instance.block_device_mappings {
         let Ok(volume) = store.volumes().get(&mapping.ebs.volume_id) else { continue };
         match while_in_use(REPAIR_LINGER, || volume::repair(store, &volume)) {
-            Err(e) if e.code() != Some(Code::VolumeInUse) => eprintln!("spore: warning: {e}"),
+            Err(e) if e.code() != Some(Code::VolumeInUse) => store.context().warn(e),
             _ => {}
         }
     }

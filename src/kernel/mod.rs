@@ -16,7 +16,7 @@ use crate::snapshot::digest;
 use crate::store::beneath::Owned;
 use crate::store::check_owner;
 use crate::store::shared::open_file;
-use crate::store::{Collection, Durability, Record, Staging, Store, StoreLock, now, owner_id};
+use crate::store::{Collection, Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::users;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -86,7 +86,7 @@ fn register_file(
             Some(_) => KernelId::generate()?,
         },
         name: choose_name::<Kernel>(store, &lock, path, &digest, name)?,
-        owner_id: owner_id(),
+        owner_id: store.owner_id(),
         creation_date: now(),
         architecture: match unpacked.mode {
             boot::Mode::Long => Architecture::X86_64,
@@ -143,7 +143,7 @@ fn register_ramdisk_file(
     let ramdisk = Ramdisk {
         ramdisk_id,
         name: choose_name::<Ramdisk>(store, &lock, path, &digest, name)?,
-        owner_id: owner_id(),
+        owner_id: store.owner_id(),
         creation_date: now(),
         digest,
         size_bytes,
@@ -157,7 +157,10 @@ fn register_ramdisk_file(
 /// follow from the content: it could be guessed and taken.
 fn registered<R: Record>(store: &Store, same: impl Fn(&R) -> bool) -> Result<Option<R>> {
     let listing = store.collection::<R>().list()?;
-    Ok(listing.records.into_iter().find(|record| record.owner() == owner_id() && same(record)))
+    Ok(listing
+        .records
+        .into_iter()
+        .find(|record| record.owner() == store.owner_id() && same(record)))
 }
 
 /// Let the object appear, unless somebody else was faster.
@@ -252,7 +255,7 @@ pub(crate) fn open_content(dir: &Path, name: &str, size: u64) -> Result<File> {
 /// It does not exist, or can't be kept.
 pub fn own(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
     let record = store.kernels().get(id)?;
-    if record.owner_id == owner_id() || PvGrub::of(id).is_some() {
+    if record.owner_id == store.owner_id() || PvGrub::of(id).is_some() {
         return Ok(Registered { record, new: false });
     }
     let file = open_content(&store.kernels().dir(id), KERNEL, record.size_bytes)?;
@@ -265,7 +268,7 @@ pub fn own(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
 /// As [`own`]'s.
 pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<Registered<Ramdisk>> {
     let record = store.ramdisks().get(id)?;
-    if record.owner_id == owner_id() {
+    if record.owner_id == store.owner_id() {
         return Ok(Registered { record, new: false });
     }
     let file = open_content(&store.ramdisks().dir(id), RAMDISK, record.size_bytes)?;
@@ -290,7 +293,7 @@ pub fn drivers(
 /// # Errors
 /// An image refers to it (the line names it), it is another's, or it does not exist.
 pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
-    check_owner(&store.kernels().get(id)?)?;
+    check_owner(store, &store.kernels().get(id)?)?;
     let _lock = store.lock()?;
     refuse_in_use(store, Code::InvalidAKIIDInUse, id.as_str(), |image| {
         image.kernel_id.as_ref() == Some(id)
@@ -306,7 +309,7 @@ pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
 /// # Errors
 /// As [`deregister`]'s.
 pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
-    check_owner(&store.ramdisks().get(id)?)?;
+    check_owner(store, &store.ramdisks().get(id)?)?;
     let _lock = store.lock()?;
     refuse_in_use(store, Code::InvalidARIIDInUse, id.as_str(), |image| {
         image.ramdisk_id.as_ref() == Some(id)
@@ -326,7 +329,7 @@ fn refuse_needed(
     boots: impl Fn(&Image) -> bool,
 ) -> Result<()> {
     let images = store.images().list()?.records;
-    let ours = images.iter().filter(|image| image.owner_id == owner_id() && boots(image));
+    let ours = images.iter().filter(|image| image.owner_id == store.owner_id() && boots(image));
     let holders = ours.flat_map(Image::snapshots).flat_map(|id| users::accounts(store, id));
     match holders.into_iter().next() {
         None => Ok(()),

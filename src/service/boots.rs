@@ -51,7 +51,7 @@ impl New {
 /// # Errors
 /// `InvalidAKIID.InUse`: an image refers to it or an instance boots it. It is another's.
 pub fn deregister_kernel(store: &Store, kernel: &Kernel) -> Result<()> {
-    check_owner(kernel)?;
+    check_owner(store, kernel)?;
     let id = &kernel.kernel_id;
     refuse_booted(store, Code::InvalidAKIIDInUse, id.as_str(), |instance| {
         instance.kernel_id.as_ref() == Some(id)
@@ -64,7 +64,7 @@ pub fn deregister_kernel(store: &Store, kernel: &Kernel) -> Result<()> {
 /// # Errors
 /// As [`deregister_kernel`]'s.
 pub fn deregister_ramdisk(store: &Store, ramdisk: &Ramdisk) -> Result<()> {
-    check_owner(ramdisk)?;
+    check_owner(store, ramdisk)?;
     let id = &ramdisk.ramdisk_id;
     refuse_booted(store, Code::InvalidARIIDInUse, id.as_str(), |instance| {
         instance.ramdisk_id.as_ref() == Some(id)

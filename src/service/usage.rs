@@ -70,7 +70,7 @@ struct Moment {
 
 impl Moment {
     fn now() -> Self {
-        Self { wall: millis(&now()), boot_ms: boot_ms(), boot_id: boot_id().to_owned() }
+        Self { wall: millis(&now()), boot_ms: boot_ms(), boot_id: boot_id() }
     }
 
     fn of(entry: &Entry) -> Self {

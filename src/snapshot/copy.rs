@@ -1,9 +1,8 @@
 //! Sparse copying: chunks go in, what isn't zeros is written, and the digest falls out.
 
 use crate::block::{self, Content};
+use crate::context::Progress;
 use crate::error::{Error, OrFail, Result};
-use crate::import::cancel;
-use crate::import::progress::Progress;
 use crate::snapshot::digest::{self, CHUNK, ChunkDigest};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -178,7 +177,7 @@ pub(crate) fn copy_extents_with(
 ) -> Result<String> {
     let (size, mut at) = (disk.size(), 0);
     while let Some(extent) = disk.extent_at(at).or_fail(|| "read its metadata")? {
-        cancel::check()?;
+        progress.check()?;
         progress.at(at);
         if extent.content == Content::Zero {
             at += extent.len;

@@ -3,8 +3,6 @@
 pub mod copy;
 pub mod digest;
 
-use super::import::cancel;
-use super::import::progress::Progress;
 use crate::block::Reader;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::SnapshotId;
@@ -14,7 +12,7 @@ use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::beneath::{self, Owned};
-use crate::store::{Collection, Durability, Locked, Store, check_owner, fault, now, owner_id};
+use crate::store::{Collection, Durability, Locked, Store, check_owner, fault, now};
 use crate::volume::{self, MAX_LAYERS};
 use std::fs::File;
 
@@ -81,7 +79,7 @@ pub fn begin(store: &Store, frozen: Frozen, wanted: Wanted) -> Result<Pending> {
         })?;
         linked = volume::link_chain(&from, &frozen.layers, dir).is_ok();
         let content = (top.format, String::new());
-        let made = (owner_id(), now());
+        let made = (store.owner_id(), now());
         let mut snapshot = Snapshot::flat(wanted.snapshot_id, made, volume.size_bytes, content);
         snapshot.state = SnapshotState::Pending;
         snapshot.volume_id = Some(volume.volume_id.clone());
@@ -160,7 +158,7 @@ impl Pending {
         }
         let disk = Reader::open(files);
         let disk = disk.or_fail(|| format!("read the content of {id}"))?;
-        let progress = Progress::new(Some(disk.size()), true);
+        let progress = self.locked.store().context().progress(Some(disk.size()));
         if self.flatten {
             let new = "data.new";
             let doing = || format!("write the content of {id}");
@@ -174,7 +172,7 @@ impl Pending {
         } else {
             self.locked.record.digest = digest::disk(&disk, &mut |at| {
                 progress.at(at);
-                cancel::check()
+                progress.check()
             })?;
             protect(self.locked.owned(), DATA)?;
         }
@@ -239,7 +237,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     let from = beneath::owned(&store.snapshots().dir(id))?;
     let mut copy = snapshot.clone();
     copy.snapshot_id = wanted.snapshot_id;
-    copy.owner_id = owner_id();
+    copy.owner_id = store.owner_id();
     copy.start_time = now();
     copy.description = wanted.description;
     copy.tags = wanted.tags;
@@ -268,7 +266,7 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
 /// them), or it does not exist.
 pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
     let record = store.snapshots().get(id)?;
-    check_owner(&record)?;
+    check_owner(store, &record)?;
     let _lock = store.lock()?;
     if record.state == SnapshotState::Pending && store.snapshots().is_locked(id)? {
         return Err(Error::refused(
@@ -299,7 +297,7 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
 pub fn verify(store: &Store, snapshot: &Snapshot) -> Result<()> {
     let layers = open_layers(store, snapshot)?;
     let disk = Reader::open(layers).or_fail(|| format!("read {}", snapshot.snapshot_id))?;
-    let found = digest::disk(&disk, &mut |_| cancel::check())?;
+    let found = digest::disk(&disk, &mut |_| store.context().check())?;
     if found == snapshot.digest {
         return Ok(());
     }

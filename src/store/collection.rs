@@ -2,10 +2,11 @@
 
 use super::beneath::{Dir, Owned};
 use super::journal::{Cause, Event};
-use super::open::{Store, StoreLock, owner_id, wait_lock};
+use super::open::{Store, StoreLock, wait_lock};
 use super::record;
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
+use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::Id;
 use crate::record::{Durability, Record};
@@ -36,13 +37,14 @@ pub struct Listing<R> {
     pub records: Vec<R>,
     /// One line for each record that can't be read.
     pub broken: Vec<Error>,
+    context: Context,
 }
 
 impl<R> Listing<R> {
-    /// The objects; what can't be read is told on stderr.
+    /// The objects; what can't be read is a warning.
     pub fn or_warn(self) -> Vec<R> {
         for error in &self.broken {
-            eprintln!("spore: warning: {error}");
+            self.context.warn(error);
         }
         self.records
     }
@@ -157,7 +159,11 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// The directory can't be read. A corrupt record is no error: it is in [`Listing::broken`].
     pub fn list(&self) -> Result<Listing<R>> {
-        let mut listing = Listing { records: Vec::new(), broken: Vec::new() };
+        let mut listing = Listing {
+            records: Vec::new(),
+            broken: Vec::new(),
+            context: self.store.context().clone(),
+        };
         let place = self.place().or_fail(|| format!("list {}", self.path.display()))?;
         for id in self.ids()? {
             let found = match place.object(id.as_ref()) {
@@ -251,7 +257,7 @@ impl<R: Record> Collection<R> {
     /// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free while the store's lock is
     /// held.
     pub fn check_free(&self, _lock: &StoreLock, name: &str) -> Result<()> {
-        let (listing, me) = (self.list()?, owner_id());
+        let (listing, me) = (self.list()?, self.store.owner_id());
         let taken = |record: &&R| {
             record.name() == Some(name) && record.owner() == me && self.holds_name(record)
         };
@@ -323,7 +329,7 @@ impl<R: Record> Collection<R> {
         let listing = self.list()?;
         let named: Vec<&R> = listing.records.iter().filter(|r| r.name() == Some(text)).collect();
         // One's own come first, then the administrator's, then what others share.
-        let me = rustix::process::geteuid().as_raw();
+        let me = self.store.context().caller();
         let ranks =
             [Some(me), self.store.administrator()].map(|uid| uid.map(|uid| uid.to_string()));
         let of = |rank: &Option<String>| -> Vec<&R> {
@@ -379,6 +385,11 @@ pub struct Locked<R> {
 }
 
 impl<R: Record> Locked<R> {
+    /// The store that it is in.
+    pub fn store(&self) -> &Store {
+        &self.collection.store
+    }
+
     /// The object's directory.
     pub fn dir(&self) -> PathBuf {
         self.collection.dir(self.record.id())
@@ -433,8 +444,8 @@ pub fn not_owned<R: Record>(record: &R) -> Error {
 
 /// # Errors
 /// `AuthFailure`: the object is another's.
-pub fn check_owner<R: Record>(record: &R) -> Result<()> {
-    if record.owner() == owner_id() { Ok(()) } else { Err(not_owned(record)) }
+pub fn check_owner<R: Record>(store: &Store, record: &R) -> Result<()> {
+    if record.owner() == store.owner_id() { Ok(()) } else { Err(not_owned(record)) }
 }
 
 fn not_found<R: Record>(text: &str) -> Error {

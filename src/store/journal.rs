@@ -8,9 +8,10 @@
 //! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
 //! the medium when the command that did it ends; all lines before it are, too.
 
-use super::beneath::{self, Dir, Owned};
+use super::beneath::{Dir, Owned};
 use super::fault;
 use super::time::{boot_id, boot_ms, rfc3339, since_epoch};
+use crate::context::Context;
 use crate::error::{OrFail, Result};
 use crate::record::{Durability, Record};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -84,31 +85,34 @@ pub struct Cause {
     pub what: &'static str,
 }
 
-/// The verb that this process carries out.
-static COMMAND: OnceLock<String> = OnceLock::new();
-
-/// Say which verb this process carries out. The first call counts.
-pub fn set_command(verb: String) {
-    let _ = COMMAND.set(verb);
-}
-
 /// An account's journal, opened when it is first written to.
 #[derive(Debug)]
 pub(super) struct Journal {
     home: PathBuf,
+    context: Context,
     dir: OnceLock<PathBuf>,
     file: OnceLock<File>,
+    boot_id: OnceLock<String>,
+    /// A line could not be written, and that has been said.
+    failed: AtomicBool,
 }
 
 impl Journal {
     /// The journal of the user that this process is.
-    pub(super) fn new(home: &Path) -> Self {
-        Self { home: home.to_owned(), dir: OnceLock::new(), file: OnceLock::new() }
+    pub(super) fn new(home: &Path, context: &Context) -> Self {
+        Self {
+            home: home.to_owned(),
+            context: context.clone(),
+            dir: OnceLock::new(),
+            file: OnceLock::new(),
+            boot_id: OnceLock::new(),
+            failed: AtomicBool::new(false),
+        }
     }
 
     /// The directory of what the user's account has to itself.
     pub(super) fn account_dir(&self) -> &Path {
-        self.dir.get_or_init(|| account_dir(&self.home, beneath::user()))
+        self.dir.get_or_init(|| account_dir(&self.home, &self.context))
     }
 
     fn file(&self) -> Result<&File> {
@@ -122,7 +126,8 @@ impl Journal {
 
 /// Where a user's account is: `accounts/UID`. In a shared store whose administrator made none, anybody may have taken
 /// that name; it is left to them then, and the account is `accounts/UID.SUFFIX`, the first that is the user's.
-fn account_dir(home: &Path, uid: u32) -> PathBuf {
+fn account_dir(home: &Path, context: &Context) -> PathBuf {
+    let uid = context.caller();
     let accounts = home.join("accounts");
     let usual = accounts.join(uid.to_string());
     let Ok(place) = Dir::place(&accounts) else { return usual };
@@ -140,10 +145,10 @@ fn account_dir(home: &Path, uid: u32) -> PathBuf {
     let suffix = || crate::id::random_hex(8).unwrap_or_else(|_| "own".to_owned());
     let name = found.unwrap_or_else(|| {
         let name = format!("{uid}.{}", suffix());
-        eprintln!(
-            "spore: warning: {} is not yours and is left alone, your account is in {name}; the store's administrator can remove it",
+        context.warn(format_args!(
+            "{} is not yours and is left alone, your account is in {name}; the store's administrator can remove it",
             usual.display()
-        );
+        ));
         name
     });
     accounts.join(name)
@@ -220,13 +225,13 @@ impl Journal {
         let now = since_epoch();
         let at = cause.map_or(now, |cause| Duration::from_millis(cause.at).min(now));
         let ago = u64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(u64::MAX);
-        let command = COMMAND.get().filter(|_| cause.is_none());
+        let command = if cause.is_none() { self.context.verb() } else { "" };
         let entry = Entry {
             event_time: rfc3339(at),
             boot_ms: boot_ms().saturating_sub(ago),
-            boot_id: boot_id().to_owned(),
-            account_id: rustix::process::geteuid().as_raw().to_string(),
-            command: command.cloned().unwrap_or_default(),
+            boot_id: self.boot_id.get_or_init(boot_id).clone(),
+            account_id: self.context.caller().to_string(),
+            command: command.to_owned(),
             cause: cause.map(|cause| cause.what.to_owned()),
             event,
             kind: kind.to_owned(),
@@ -247,11 +252,10 @@ impl Journal {
         };
         if let Err(error) = write() {
             // Once is enough: a launch of a hundred has as many lines.
-            static TOLD: AtomicBool = AtomicBool::new(false);
-            if !TOLD.swap(true, Ordering::Relaxed) {
-                eprintln!(
-                    "spore: warning: {error}; 'spore events' and 'spore usage' will not know of {id} and what follows"
-                );
+            if !self.failed.swap(true, Ordering::Relaxed) {
+                self.context.warn(format_args!(
+                    "{error}; 'spore events' and 'spore usage' will not know of {id} and what follows"
+                ));
             }
         }
     }

@@ -28,7 +28,7 @@ pub mod time;
 pub use crate::record::{Durability, Record};
 pub use beneath::sync_dir;
 pub use collection::{Collection, Listing, Locked, check_owner, not_owned};
-pub use open::{Store, StoreLock, owner_id};
+pub use open::{Store, StoreLock};
 pub use record::RECORD;
 pub use staging::Staging;
 pub use time::{now, rfc3339};

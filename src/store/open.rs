@@ -2,6 +2,7 @@
 
 use super::journal::{Entry, Event, Journal, make_account_dir};
 use super::{beneath, format, paths};
+use crate::context::Context;
 use crate::error::{OrFail, Result};
 use serde_json::Value;
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Store {
     home: PathBuf,
+    context: Context,
     /// The uid of whoever shares it with others.
     administrator: Option<u32>,
     journal: Arc<Journal>,
@@ -24,8 +26,8 @@ impl Store {
     ///
     /// # Errors
     /// None of the places is set, or it can't be made, or belongs to another user.
-    pub fn open() -> Result<Self> {
-        Self::open_at(&paths::home()?)
+    pub fn open(context: &Context) -> Result<Self> {
+        Self::open_within(&paths::home()?, context)
     }
 
     /// Open the store at `home`, made if absent (mode 0700). Nothing of it is ever anywhere else: sockets lie
@@ -34,6 +36,14 @@ impl Store {
     /// # Errors
     /// It can't be made or belongs to another user.
     pub fn open_at(home: &Path) -> Result<Self> {
+        Self::open_within(home, &Context::default())
+    }
+
+    /// As [`Store::open_at`], for work that has a context.
+    ///
+    /// # Errors
+    /// As [`Store::open_at`]'s.
+    pub fn open_within(home: &Path, context: &Context) -> Result<Self> {
         let home = std::path::absolute(home).or_fail(|| format!("open {}", home.display()))?;
         let administrator = paths::administrator(&home)?;
         let home = match home.is_symlink() {
@@ -41,16 +51,16 @@ impl Store {
             // Below it no link is followed.
             true => {
                 if administrator.is_none() {
-                    paths::check_owner(&home)?;
+                    paths::check_owner(&home, context.caller())?;
                 }
                 home.canonicalize().or_fail(|| format!("open {}", home.display()))?
             }
         };
         format::check(&home)?;
-        let journal = Arc::new(Journal::new(&home));
-        let store = Self { home, administrator, journal };
+        let journal = Arc::new(Journal::new(&home, context));
+        let store = Self { home, context: context.clone(), administrator, journal };
         if let Some(administrator) = administrator {
-            if administrator == beneath::user() {
+            if administrator == context.caller() {
                 format::mark(&store.home)?;
             }
             beneath::sweep(&store.tmp());
@@ -65,7 +75,7 @@ impl Store {
                     .map_err(|e| e.remedy("SPORE_HOME says where the store is"))?;
             }
         }
-        paths::check_owner(&store.home)?;
+        paths::check_owner(&store.home, context.caller())?;
         format::mark(&store.home)?;
         beneath::sweep(&store.tmp());
         Ok(store)
@@ -100,6 +110,16 @@ impl Store {
     /// The store's own directory, absolute.
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// What the work on it is done for.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The caller's account: its uid in decimal.
+    pub fn owner_id(&self) -> String {
+        self.context.caller().to_string()
     }
 
     /// The uid of the administrator, if several users share this store.
@@ -158,9 +178,4 @@ pub struct StoreLock {
 pub(super) fn wait_lock(file: &File) -> std::io::Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive))
         .map_err(Into::into)
-}
-
-/// The user's id as EC2's account id.
-pub fn owner_id() -> String {
-    beneath::user().to_string()
 }

@@ -51,10 +51,9 @@ fn locate(var: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
     std::path::absolute(&home).or_fail(|| format!("find {}", home.display()))
 }
 
-/// A directory that another user owns could be changed under us.
-pub fn check_owner(dir: &Path) -> Result<()> {
+/// A directory that another user than `uid` owns could be changed under us.
+pub fn check_owner(dir: &Path, uid: u32) -> Result<()> {
     let meta = dir.symlink_metadata().or_fail(|| format!("read {}", dir.display()))?;
-    let uid = rustix::process::geteuid().as_raw();
     if meta.is_symlink() {
         // A link that the owner of the place made on purpose is fine; what it leads to must be ours.
         let target = dir.metadata().or_fail(|| format!("read {}", dir.display()))?;

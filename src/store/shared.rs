@@ -16,7 +16,7 @@ use std::path::Path;
 /// # Errors
 /// It is another's, or its modes can't be changed.
 pub fn share(store: &Store) -> Result<()> {
-    if store.administrator().is_some_and(|uid| uid != rustix::process::geteuid().as_raw()) {
+    if store.administrator().is_some_and(|uid| uid != store.context().caller()) {
         return Err(Error::refused(
             Code::AuthFailure,
             format!("{} belongs to another user", store.home().display()),

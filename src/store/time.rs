@@ -1,6 +1,5 @@
 //! Times as EC2 writes them.
 
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 /// The time as EC2 writes it: RFC 3339, UTC, milliseconds.
@@ -76,12 +75,9 @@ pub fn boot_ms() -> u64 {
 }
 
 /// The kernel's id of this boot; empty if it has none.
-pub fn boot_id() -> &'static str {
-    static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        text.map(|t| t.trim().to_owned()).unwrap_or_default()
-    })
+pub fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

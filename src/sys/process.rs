@@ -217,6 +217,11 @@ fn c_string(text: impl AsRef<OsStr>) -> Result<CString> {
         .map_err(|_| Error::failure("an argument of a process contains a NUL byte"))
 }
 
+/// The effective user of this process, whom the kernel takes it for.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// The error of a process that was not started, with what helps where the user may have no more (EAGAIN).
 pub fn not_started(doing: impl fmt::Display, cause: io::Error) -> Error {
     let kind = cause.kind();

@@ -8,7 +8,6 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::MAX_MAPPINGS;
 use crate::image::{catalog, manifest};
-use crate::import::cancel;
 use crate::kernel::{self, Registered};
 use crate::plan::{DiskFormat, PvGrub};
 use crate::record::image::{Image, ImageState, StateReason};
@@ -17,7 +16,7 @@ use crate::record::name;
 use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::volume::Layer;
 use crate::store::beneath::Owned;
-use crate::store::{Durability, Locked, Store, StoreLock, now, owner_id};
+use crate::store::{Durability, Locked, Store, StoreLock, now};
 use std::fs::File;
 use std::path::Path;
 
@@ -203,7 +202,7 @@ impl<'a> Incoming<'a> {
     /// # Errors
     /// It can't be recorded.
     pub fn complete(mut self) -> Result<Image> {
-        if let Err(error) = cancel::check() {
+        if let Err(error) = self.store.context().check() {
             return Err(self.failed(error));
         }
         self.image.record.state = ImageState::Available;
@@ -214,7 +213,7 @@ impl<'a> Incoming<'a> {
     /// It did not work out. A user who cancelled wants nothing of it; else the image has failed, and what is there
     /// stays for the next attempt.
     pub fn failed(mut self, error: Error) -> Error {
-        if cancel::requested() {
+        if self.store.context().cancelled() {
             self.remove();
             return error;
         }
@@ -261,7 +260,7 @@ pub(crate) fn pending_snapshot(
 ) -> Result<Locked<Snapshot>> {
     store.snapshots().create_locked(Durability::Durable, |_| {
         let content = (DiskFormat::Raw, String::new());
-        let mut snapshot = Snapshot::flat(id, (owner_id(), now()), size_bytes, content);
+        let mut snapshot = Snapshot::flat(id, (store.owner_id(), now()), size_bytes, content);
         snapshot.state = SnapshotState::Pending;
         (snapshot.description, snapshot.tags) = (description, tags);
         Ok(snapshot)
@@ -308,7 +307,7 @@ pub(crate) fn unfinished(
     let region = Some(&new.source_region).filter(|region| !region.is_empty());
     let left = |image: &Image| {
         image.name == new.name
-            && image.owner_id == owner_id()
+            && image.owner_id == store.owner_id()
             && matches!(image.state, ImageState::Pending | ImageState::Failed)
             && image.source_image_id.as_ref() == Some(&package.image.image_id)
             && image.source_image_region.as_ref() == region

@@ -14,7 +14,7 @@ use crate::record::limits::MAX_SIZE;
 use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
 use crate::snapshot::{self, digest};
-use crate::store::{Record, Store, now, owner_id};
+use crate::store::{Record, Store, now};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -182,7 +182,7 @@ impl Package {
                 format!("image {} ('{}') is not available", image.image_id, image.name),
             ));
         }
-        if !image.product_codes.is_empty() && image.owner_id != owner_id() {
+        if !image.product_codes.is_empty() && image.owner_id != store.owner_id() {
             return Err(Error::refused(
                 Code::OperationNotPermitted,
                 format!("image {} has a product code; only its owner may copy it", image.image_id),
@@ -300,11 +300,11 @@ impl Package {
         self
     }
 
-    /// As it is to be in a remote region: under a new id, and the user's.
+    /// As it is to be in a remote region: under a new id, and the account `owner_id`'s.
     ///
     /// # Errors
     /// The name, the description or a tag is malformed.
-    pub fn renew(&mut self, new: &NewImage) -> Result<()> {
+    pub fn renew(&mut self, new: &NewImage, owner_id: String) -> Result<()> {
         let manifest = self.manifest(new)?;
         crate::record::name::check(&manifest.name)?;
         crate::record::tag::check_tags(&manifest.tags)?;
@@ -314,7 +314,7 @@ impl Package {
         image.source_image_region = manifest.source_image_region;
         image.image_id = ImageId::generate()?;
         (image.name, image.description) = (manifest.name, manifest.description);
-        (image.owner_id, image.creation_date) = (owner_id(), now());
+        (image.owner_id, image.creation_date) = (owner_id, now());
         image.tags = manifest.tags;
         Ok(())
     }

@@ -31,8 +31,8 @@ pub fn find(store: &Store, name: Option<&str>) -> Result<Place> {
     };
     let found = region::find(store, name)?;
     match &found.endpoint {
-        Location::Directory(path) => found.open(path).map(Place::Store),
-        _ => Remote::open(&found).map(|remote| Place::Remote(Box::new(remote))),
+        Location::Directory(path) => found.open(path, store.context()).map(Place::Store),
+        _ => Remote::open(store.context(), &found).map(|remote| Place::Remote(Box::new(remote))),
     }
 }
 
@@ -40,12 +40,12 @@ pub fn find(store: &Store, name: Option<&str>) -> Result<Place> {
 ///
 /// # Errors
 /// It does not.
-pub fn probe(name: &str, location: &Location) -> Result<()> {
+pub fn probe(store: &Store, name: &str, location: &Location) -> Result<()> {
     if matches!(location, Location::Directory(_)) {
         return Ok(());
     }
     let region = Region { region_name: name.to_owned(), endpoint: location.clone() };
-    Remote::open(&region)?.probe()
+    Remote::open(store.context(), &region)?.probe()
 }
 
 /// The images in a region that the user can see.
@@ -115,7 +115,7 @@ pub fn copy_snapshot(from: &Place, text: &str, to: &Place, wanted: Wanted) -> Re
     };
     let found = snapshot::resolve(from, text)?;
     // One's own content is shared: it never changes.
-    if from.home() == to.home() && check_owner(&found).is_ok() {
+    if from.home() == to.home() && check_owner(from, &found).is_ok() {
         return snapshot::copy(from, &found, wanted);
     }
     copy::snapshot(from, &found, to, wanted)

@@ -1,17 +1,18 @@
 //! What `spore-remote` has beyond `spore`: networks and bundles.
 
 use super::bundle;
-use super::remote::helper::{HELPER, Helper};
+use super::remote::helper::Helper;
 use super::remote::net;
-use crate::helper;
+use crate::context::Extension;
 
-/// This program has it all. The first thing that `spore-remote` does.
-pub fn provide() {
-    helper::this_is_another();
-    let _ = HELPER.set(Helper {
+/// All of it, for the context of `spore-remote` ([`crate::context::Context::with_extension`]). Only that program names
+/// this.
+pub fn provided() -> Extension {
+    static HELPER: Helper = Helper {
         region: net::region,
         bucket: net::bucket,
         bundle: bundle::write::write,
         register: bundle::read::register,
-    });
+    };
+    &HELPER
 }

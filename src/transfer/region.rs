@@ -2,6 +2,7 @@
 //!
 //! A region is another directory, a bucket of an S3-compatible service or a repository of an OCI registry.
 
+use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::store::Store;
 use crate::store::beneath::Owned;
@@ -237,7 +238,7 @@ pub fn add(store: &Store, name: &str, location: Location) -> Result<Region> {
                 format!("{} is the store at hand, the region {LOCAL}", path.display()),
             ));
         }
-        Store::open_at(path)?;
+        Store::open_within(path, store.context())?;
     }
     let _lock = store.lock()?;
     let mut regions = list(store)?;
@@ -290,7 +291,7 @@ impl Region {
     ///
     /// # Errors
     /// `InvalidRegion`: the directory has gone, or is no store any more; as [`Store::open_at`]'s.
-    pub fn open(&self, path: &Path) -> Result<Store> {
+    pub fn open(&self, path: &Path, context: &Context) -> Result<Store> {
         if !path.join("images").is_dir() {
             let name = &self.region_name;
             return Err(Error::refused(
@@ -301,7 +302,7 @@ impl Region {
                 ),
             ));
         }
-        Store::open_at(path)
+        Store::open_within(path, context)
     }
 }
 
@@ -367,9 +368,9 @@ mod tests {
             assert_eq!(error.code(), Some(Code::InvalidParameterValue), "{name}");
         }
         let region = find(&store, "west").unwrap();
-        region.open(&dir.path().join("west")).unwrap();
+        region.open(&dir.path().join("west"), &Context::default()).unwrap();
         std::fs::remove_dir_all(dir.path().join("west")).unwrap();
-        let gone = region.open(&dir.path().join("west")).unwrap_err();
+        let gone = region.open(&dir.path().join("west"), &Context::default()).unwrap_err();
         assert_eq!(gone.code(), Some(Code::InvalidRegion));
         assert!(gone.to_string().contains("has gone"));
         remove(&store, "west").unwrap();

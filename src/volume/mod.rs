@@ -23,7 +23,7 @@ use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
 use crate::record::volume::{Attachment, Layer, LayerName, Volume, default_volume_type};
 use crate::store::beneath::{self, Owned};
-use crate::store::{Collection, Durability, Locked, Store, fault, now, owner_id};
+use crate::store::{Collection, Durability, Locked, Store, fault, now};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io;
@@ -124,7 +124,7 @@ fn create(
     let size_bytes = check_size(size)?;
     let mut volume = Volume {
         volume_id: new.volume_id.map_or_else(VolumeId::generate, Ok)?,
-        owner_id: owner_id(),
+        owner_id: store.owner_id(),
         create_time: now(),
         size: size_bytes.div_ceil(GIB),
         size_bytes,
@@ -217,7 +217,7 @@ pub fn resize(locked: &mut Locked<Volume>, size: u64) -> Result<()> {
             format!("{id} has {before} bytes and can't shrink to {size}; a volume only grows"),
         ));
     }
-    let _hold = hold(&locked.dir(), &locked.record, false)?;
+    let _hold = hold(locked.store(), &locked.dir(), &locked.record, false)?;
     if check_size(size)? > before {
         push_layer(locked, size)?;
     }
@@ -233,7 +233,7 @@ pub fn needing(store: &Store, snapshot: &SnapshotId) -> Result<Vec<VolumeId>> {
     let needs = |volume: &Volume| {
         let dir = volumes.dir(&volume.volume_id);
         volume.snapshot_id.as_ref() == Some(snapshot)
-            && volume.owner_id == owner_id()
+            && volume.owner_id == store.owner_id()
             && Owned::open(&dir).is_ok_and(|dir| {
                 volume.layers.iter().any(|layer| dir.read_link(&layer.file).is_ok())
             })
@@ -247,7 +247,7 @@ pub fn needing(store: &Store, snapshot: &SnapshotId) -> Result<Vec<VolumeId>> {
 /// An instance uses it (`VolumeInUse`), or it does not exist.
 pub fn delete(store: &Store, id: &VolumeId) -> Result<()> {
     let locked = store.volumes().lock(id)?;
-    let _hold = hold(&locked.dir(), &locked.record, false)?;
+    let _hold = hold(locked.store(), &locked.dir(), &locked.record, false)?;
     locked.remove()
 }
 
@@ -257,7 +257,7 @@ pub fn delete(store: &Store, id: &VolumeId) -> Result<()> {
 /// An instance uses the volume (`VolumeInUse`), it has gone, or a file can't be opened.
 pub fn open_layers(store: &Store, volume: &Volume, read_only: bool) -> Result<Opened> {
     let dir = store.volumes().dir(&volume.volume_id);
-    let hold = hold(&dir, volume, read_only)?;
+    let hold = hold(store, &dir, volume, read_only)?;
     Ok(Opened { layers: open_chain(&dir, &volume.layers, !read_only)?, hold })
 }
 
@@ -267,7 +267,7 @@ pub fn open_layers(store: &Store, volume: &Volume, read_only: bool) -> Result<Op
 /// An instance uses the volume (`VolumeInUse`), it has gone, or an overlay is worse than leaking.
 pub fn repair(store: &Store, volume: &Volume) -> Result<Repaired> {
     let dir = store.volumes().dir(&volume.volume_id);
-    let _hold = hold(&dir, volume, false)?;
+    let _hold = hold(store, &dir, volume, false)?;
     repair_held(&dir, volume)
 }
 
@@ -275,10 +275,12 @@ pub fn repair(store: &Store, volume: &Volume) -> Result<Repaired> {
 ///
 /// # Errors
 /// `VolumeInUse`: somebody does.
-pub fn hold(dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
+pub fn hold(store: &Store, dir: &Path, volume: &Volume, shared: bool) -> Result<File> {
     let file = match Owned::open(dir) {
         // What is another's is not locked.
-        Err(_) if volume.owner_id != owner_id() => return Err(crate::store::not_owned(volume)),
+        Err(_) if volume.owner_id != store.owner_id() => {
+            return Err(crate::store::not_owned(volume));
+        }
         dir => dir.and_then(|dir| dir.open_or_create(IN_USE)),
     };
     let file = file.or_fail(|| format!("open {}", dir.join(IN_USE).display()))?;
@@ -315,7 +317,7 @@ mod tests {
         let make = |dir: &Path| {
             fs::write(dir.join(DATA), vec![7; 1 << 20]).unwrap();
             let content = (DiskFormat::Raw, String::new());
-            Ok(Snapshot::flat(id, (owner_id(), now()), 1 << 20, content))
+            Ok(Snapshot::flat(id, (store.owner_id(), now()), 1 << 20, content))
         };
         store.snapshots().create(Durability::Volatile, make).unwrap()
     }

@@ -62,7 +62,7 @@ pub fn every_volume_is_sound(store: &Store) -> usize {
     for volume in store.volumes().list().unwrap().records {
         let dir = store.volumes().dir(&volume.volume_id);
         let owner = volume.owner_id.parse().unwrap();
-        if as_user(owner, || sporevm::volume::hold(&dir, &volume, false)).is_err() {
+        if as_user(owner, || sporevm::volume::hold(store, &dir, &volume, false)).is_err() {
             continue;
         }
         check(&dir.join(&volume.layers[0].file));

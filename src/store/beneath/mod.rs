@@ -34,7 +34,7 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// The effective user.
 pub fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
+    crate::sys::process::user()
 }
 
 /// A directory below a store, held open: its name may lead elsewhere meanwhile.

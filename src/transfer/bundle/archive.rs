@@ -2,9 +2,8 @@
 
 use super::refusal::invalid;
 use crate::block::{Content, Reader};
+use crate::context::Context;
 use crate::error::{Error, OrFail, Result};
-use crate::import::cancel;
-use crate::import::progress::Progress;
 use crate::snapshot::digest::CHUNK;
 use std::io::{self, Read, Write};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
@@ -64,7 +63,12 @@ fn runs(disk: &Reader) -> Result<Vec<Run>> {
 ///
 /// # Errors
 /// The disk can't be read, or `out` written.
-pub(super) fn write(disk: &Reader, name: &str, out: &mut dyn Write) -> Result<()> {
+pub(super) fn write(
+    disk: &Reader,
+    name: &str,
+    out: &mut dyn Write,
+    context: &Context,
+) -> Result<()> {
     let doing = || "write the bundle";
     let runs = runs(disk)?;
     let mut header = Header::new_gnu();
@@ -86,12 +90,12 @@ pub(super) fn write(disk: &Reader, name: &str, out: &mut dyn Write) -> Result<()
         more.isextended[0] = u8::from(rest.peek().is_some());
         out.write_all(more.as_bytes()).or_fail(doing)?;
     }
-    let progress = Progress::new(Some(disk.size()), true);
+    let progress = context.progress(Some(disk.size()));
     let (mut buffer, mut total) = (vec![0; CHUNK], 0);
     for (start, len) in runs {
         let mut at = start;
         while at < start + len {
-            cancel::check()?;
+            progress.check()?;
             progress.at(at);
             let count = (start + len - at).min(CHUNK as u64) as usize;
             disk.read_exact_at(&mut buffer[..count], at).or_fail(|| "read the disk")?;
@@ -221,7 +225,6 @@ impl Chunk<'_> {
     fn take(&mut self, from: &mut dyn Read, start: u64, len: u64) -> Result<()> {
         let mut at = start;
         while at < start + len {
-            cancel::check()?;
             let index = at / CHUNK as u64;
             if index != self.index {
                 self.flush()?;

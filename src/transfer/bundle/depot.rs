@@ -1,5 +1,6 @@
 //! Where a bundle is: files in a directory, or objects in a bucket.
 
+use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::store::beneath;
 use crate::transfer::region::S3Location;
@@ -15,6 +16,7 @@ pub struct Depot {
     place: Place,
     /// As the user named it.
     text: String,
+    context: Context,
 }
 
 enum Place {
@@ -27,10 +29,10 @@ impl Depot {
     ///
     /// # Errors
     /// It is malformed, or no directory.
-    pub fn open(text: &str) -> Result<Self> {
+    pub fn open(text: &str, context: &Context) -> Result<Self> {
         let place = if text.starts_with("s3://") {
             let location: S3Location = text.parse()?;
-            Place::S3 { bucket: (helper()?.bucket)(&location)?, location }
+            Place::S3 { bucket: (helper(context)?.bucket)(&location)?, location }
         } else {
             let path = std::path::absolute(text).or_fail(|| format!("find {text}"))?;
             if !path.is_dir() {
@@ -41,26 +43,31 @@ impl Depot {
             }
             Place::Directory(path)
         };
-        Ok(Self { place, text: text.to_owned() })
+        Ok(Self { place, text: text.to_owned(), context: context.clone() })
     }
 
     /// The place of a manifest, and the manifest's name in it.
     ///
     /// # Errors
     /// It names no object, or no place.
-    pub fn of_manifest(text: &str) -> Result<(Self, String)> {
+    pub fn of_manifest(text: &str, context: &Context) -> Result<(Self, String)> {
         let (path, query) = match text.strip_prefix("s3://").and_then(|_| text.split_once('?')) {
             Some((path, query)) => (path, format!("?{query}")),
             None => (text, String::new()),
         };
         let (place, name) = path.rsplit_once('/').unwrap_or((".", path));
         let place = if place.is_empty() { "/" } else { place };
-        Ok((Self::open(&format!("{place}{query}"))?, name.to_owned()))
+        Ok((Self::open(&format!("{place}{query}"), context)?, name.to_owned()))
     }
 
     /// Whether it is a bucket, which the user's credentials are sent to.
     pub fn takes_credentials(text: &str) -> bool {
         text.starts_with("s3://")
+    }
+
+    /// What the work in it is done for.
+    pub fn context(&self) -> &Context {
+        &self.context
     }
 
     /// Where the object of that name is.

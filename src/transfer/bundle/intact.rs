@@ -12,6 +12,7 @@ use crate::record::image::Image;
 use crate::store::Store;
 use crate::store::beneath::{Dir, Owned};
 use crate::transfer::region::{self, Location, S3Location};
+use crate::transfer::remote::helper::is_missing;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use std::path::Path;
@@ -92,7 +93,7 @@ fn refuse_strange(store: &Store, image: &Image, location: &str) -> Result<()> {
 /// in a bucket that this user has not named.
 pub fn check(store: &Store, image: &Image) -> Result<()> {
     let Some(location) = &image.image_location else { return Ok(()) };
-    let ours = image.owner_id == crate::store::owner_id();
+    let ours = image.owner_id == store.owner_id();
     if !ours {
         refuse_strange(store, image, location)?;
     }
@@ -106,7 +107,10 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
         let remedy = format!("put the bundle of {id} back, or deregister {id}");
         if error.code() == Some(Code::InvalidManifest) { error.remedy(remedy) } else { error }
     };
-    let (depot, _) = Depot::of_manifest(location).map_err(|error| {
+    let (depot, _) = Depot::of_manifest(location, store.context()).map_err(|error| {
+        if is_missing(&error) {
+            return error;
+        }
         gone(super::refusal::invalid(format!(
             "its place is not there any more ({})",
             error.message()

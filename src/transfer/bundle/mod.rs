@@ -34,7 +34,7 @@ use crate::store::Store;
 /// There is no such image, it has other volumes than its root, there is a bundle of that name, a key is unusable, no
 /// space, cancelled.
 pub fn make(store: &Store, bundle: &Bundle, to: &str) -> Result<String> {
-    (helper()?.bundle)(store, bundle, to)
+    (helper(store.context())?.bundle)(store, bundle, to)
 }
 
 /// Register a bundle. Nothing stays if that fails.
@@ -43,13 +43,13 @@ pub fn make(store: &Store, bundle: &Bundle, to: &str) -> Result<String> {
 /// `InvalidManifest`: the bundle is damaged, incomplete, signed by somebody else or encrypted for others. The name is
 /// taken; its kernel is not registered here; I/O errors, no space, cancelled.
 pub fn register(store: &Store, request: &RegisterBundle) -> Result<Image> {
-    (helper()?.register)(store, request)
+    (helper(store.context())?.register)(store, request)
 }
 
-/// Registering a bundle needs the other program: become it before anything else is done.
+/// Sees that this program can register bundles, before anything else is done.
 ///
 /// # Errors
-/// There is no such program.
-pub fn prepare() -> Result<()> {
-    helper().map(drop)
+/// It can't ([`super::remote::helper::is_missing`]).
+pub fn prepare(store: &Store) -> Result<()> {
+    helper(store.context()).map(drop)
 }

@@ -10,13 +10,13 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
 use crate::image::catalog;
 use crate::image::manifest::Manifest as Registration;
-use crate::import::{SourceFormat, arrival, cancel};
+use crate::import::{SourceFormat, arrival};
 use crate::inspect::boot_method;
 use crate::plan::{DiskFormat, PvGrub};
 use crate::record::image::{BlockDeviceMapping, Image, ProductCode, RootDeviceType};
 use crate::record::name;
 use crate::record::snapshot::{DATA, Snapshot};
-use crate::store::{Staging, Store, now, owner_id};
+use crate::store::{Staging, Store, now};
 use aes::Aes128;
 use aes::cipher::{BlockDecryptMut, KeyIvInit, generic_array::GenericArray};
 use sha1::{Digest, Sha1};
@@ -28,7 +28,7 @@ const BLOCK: usize = 16;
 
 /// [`super::register`], in the program that can.
 pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image> {
-    let (depot, file) = Depot::of_manifest(&request.location)?;
+    let (depot, file) = Depot::of_manifest(&request.location, store.context())?;
     let keys = keys::reader(store, &request.keys)?;
     let text = depot.read(&file, MAX_MANIFEST)?;
     let manifest =
@@ -150,11 +150,12 @@ fn unbundle(
     let out = staging.dir()?.create(DATA, 0o600).or_fail(doing)?;
     let size = manifest.size.next_multiple_of(512);
     let parts = Parts::new(depot, manifest);
-    let (rest, digest) = unpack::disk(parts, (manifest.size, manifest.digest), out)?;
+    let (rest, digest) =
+        unpack::disk(store.context(), parts, (manifest.size, manifest.digest), out)?;
     rest.done(manifest)?;
     staging.dir()?.set_mode(DATA, 0o400).or_fail(doing)?;
-    cancel::check()?;
-    let (id, made) = (SnapshotId::generate()?, (owner_id(), now()));
+    store.context().check()?;
+    let (id, made) = (SnapshotId::generate()?, (store.owner_id(), now()));
     let mut snapshot = Snapshot::flat(id, made, size, (DiskFormat::Raw, digest));
     snapshot.description = format!("Unbundled for image {name}");
     Ok((staging, snapshot))
@@ -181,7 +182,7 @@ impl<'a> Parts<'a> {
 
     /// Bring the next part into `plain`. `false` at the end.
     fn advance(&mut self) -> Result<bool> {
-        cancel::check()?;
+        self.depot.context().check()?;
         let Some(part) = self.parts.next() else { return Ok(false) };
         let bytes = self.depot.read(&part.filename, MAX_PART)?;
         if <[u8; 20]>::from(Sha1::digest(&bytes)) != part.digest {

@@ -4,6 +4,7 @@
 
 use super::archive;
 use super::refusal::invalid;
+use crate::context::Context;
 use crate::error::{Error, OrFail, Result};
 use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours};
 use crate::id::hex;
@@ -90,6 +91,7 @@ impl<R: Read> Read for Summed<R> {
 /// # Errors
 /// `InvalidManifest`: it is something else; as [`receive::disk_of`]'s.
 pub(super) fn disk<R: Read + Send>(
+    context: &Context,
     archive: R,
     (size, digest): (u64, [u8; 20]),
     out: File,
@@ -101,7 +103,7 @@ pub(super) fn disk<R: Read + Send>(
     std::thread::scope(|scope| {
         let feeder = std::thread::Builder::new().spawn_scoped(scope, || feed(archive, ours));
         let feeder = feeder.map_err(|cause| not_started("feed what unpacks a bundle", cause))?;
-        let received = receive::disk_of(&mut child, out, size.next_multiple_of(512));
+        let received = receive::disk_of(context, &mut child, out, size.next_multiple_of(512));
         // Whatever is still fed has nobody to take it then.
         drop(child);
         let fed = feeder.join().unwrap_or_else(|_| Err(Error::failure("a thread panicked")));

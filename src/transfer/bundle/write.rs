@@ -6,6 +6,7 @@ use super::manifest::{Manifest, Part};
 use super::request::{Bundle, PART, SUFFIX};
 use super::{archive, keys};
 use crate::block::Reader;
+use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, random_hex};
 use crate::image::catalog;
@@ -14,7 +15,7 @@ use crate::record::image::{Architecture, Image};
 use crate::record::name;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot;
-use crate::store::{Store, owner_id};
+use crate::store::Store;
 use crate::transfer::bundle::keys::unhex;
 use crate::transfer::copy;
 use aes::Aes128;
@@ -29,7 +30,7 @@ const BLOCK: usize = 16;
 
 /// [`super::make`], in the program that can.
 pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> {
-    let depot = &Depot::open(to)?;
+    let depot = &Depot::open(to, store.context())?;
     let (mut manifest, reader) = describe(store, bundle)?;
     let keys = keys::writer(store, &bundle.keys)?;
     if !bundle.unencrypted {
@@ -76,7 +77,7 @@ fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Reader)> {
         let snapshot = snapshot::resolve(store, &bundle.what)?;
         let reader = copy::open(store, &snapshot.snapshot_id)?;
         let root = vec![("ami".to_owned(), ROOT_DEVICE.to_owned())];
-        return Ok((manifest(&snapshot, root, None), reader));
+        return Ok((manifest(store, &snapshot, root, None), reader));
     }
     let image = catalog::resolve(store, &bundle.what)?;
     crate::transfer::package::Package::of(store, &image)?;
@@ -105,10 +106,11 @@ fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Reader)> {
     let root = root.ok_or_else(|| Error::failure(format!("{} has no root", image.image_id)))?;
     let reader = copy::open(store, &root)?;
     let snapshot = store.snapshots().get(&root)?;
-    Ok((manifest(&snapshot, mappings, Some(&image)), reader))
+    Ok((manifest(store, &snapshot, mappings, Some(&image)), reader))
 }
 
 fn manifest(
+    store: &Store,
     snapshot: &Snapshot,
     mappings: Vec<(String, String)>,
     image: Option<&Image>,
@@ -122,7 +124,7 @@ fn manifest(
         mappings,
         product_codes: codes.iter().map(|code| code.product_code_id.clone()).collect(),
         name: image.map_or(snapshot.snapshot_id.to_string(), |image| image.name.clone()),
-        user: owner_id(),
+        user: store.owner_id(),
         digest: [0; 20],
         size: snapshot.size_bytes,
         bundled_size: 0,
@@ -133,6 +135,7 @@ fn manifest(
 
 /// Write the parts, and the archive's digest into the manifest.
 fn fill(reader: &Reader, manifest: &mut Manifest, parts: &mut Parts<'_>) -> Result<()> {
+    let context = parts.depot.context();
     let doing = || "write the bundle";
     let own = |error: io::Error| archive_error(error);
     match manifest.cipher {
@@ -140,12 +143,12 @@ fn fill(reader: &Reader, manifest: &mut Manifest, parts: &mut Parts<'_>) -> Resu
             let cipher = cbc::Encryptor::new(&key.into(), &iv.into());
             let cipher = Cipher { cipher, pending: Vec::new(), out: &mut *parts };
             let mut gzip = GzEncoder::new(cipher, Compression::default());
-            manifest.digest = pack(reader, &manifest.name, &mut gzip)?;
+            manifest.digest = pack(reader, &manifest.name, &mut gzip, context)?;
             gzip.finish().map_err(own)?.finish().map_err(own)?;
         }
         None => {
             let mut gzip = GzEncoder::new(&mut *parts, Compression::default());
-            manifest.digest = pack(reader, &manifest.name, &mut gzip)?;
+            manifest.digest = pack(reader, &manifest.name, &mut gzip, context)?;
             gzip.finish().map_err(own)?;
         }
     }
@@ -160,9 +163,9 @@ fn archive_error(error: io::Error) -> Error {
     }
 }
 
-fn pack(reader: &Reader, name: &str, out: &mut dyn Write) -> Result<[u8; 20]> {
+fn pack(reader: &Reader, name: &str, out: &mut dyn Write, context: &Context) -> Result<[u8; 20]> {
     let mut summed = Summed { sum: Sha1::new(), out };
-    archive::write(reader, name, &mut summed)?;
+    archive::write(reader, name, &mut summed, context)?;
     Ok(summed.sum.finalize().into())
 }
 

@@ -12,8 +12,8 @@ use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
 use crate::record::volume::{Layer, LayerName};
 use crate::snapshot::{self, Wanted};
+use crate::store::Store;
 use crate::store::beneath::Owned;
-use crate::store::{Store, owner_id};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -74,7 +74,7 @@ fn bring(
     }
     let Some((out, begun)) = incoming.file(n)? else { return Ok(()) };
     let layers = snapshot::open_layers(from, &source)?;
-    transfer::transfer(layers, (&out, begun), &source)?;
+    transfer::transfer(layers, (&out, begun), &source, to.context())?;
     incoming.seal(n, &source.digest)
 }
 
@@ -86,7 +86,7 @@ fn share(
     to: &Store,
     dir: &Path,
 ) -> Option<(DiskFormat, Vec<Layer>)> {
-    if from.home() != to.home() || source.owner_id != owner_id() {
+    if from.home() != to.home() || source.owner_id != to.owner_id() {
         return None;
     }
     let data = Layer { file: LayerName::data(), format: source.format };
@@ -118,7 +118,12 @@ pub fn snapshot(from: &Store, source: &Snapshot, to: &Store, wanted: Wanted) -> 
     )?;
     let mut work = || -> Result<()> {
         let (out, begun) = open_data(pending.owned())?;
-        transfer::transfer(snapshot::open_layers(from, &source)?, (&out, begun), &source)?;
+        transfer::transfer(
+            snapshot::open_layers(from, &source)?,
+            (&out, begun),
+            &source,
+            to.context(),
+        )?;
         seal(&mut pending, DiskFormat::Raw, Vec::new(), &source.digest)
     };
     match work() {

@@ -1,9 +1,8 @@
 //! One disk's content from file to file: shared where the file system can, else what is data in it.
 
 use crate::block::{DiskFormat, Reader};
+use crate::context::{Context, Progress};
 use crate::error::{Error, OrFail, Result};
-use crate::import::cancel;
-use crate::import::progress::Progress;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot::copy::{Copy, copy_extents_with};
 use crate::snapshot::digest;
@@ -18,8 +17,9 @@ pub(super) fn transfer(
     layers: Vec<(File, DiskFormat)>,
     (out, begun): (&File, bool),
     source: &Snapshot,
+    context: &Context,
 ) -> Result<()> {
-    let progress = Progress::new(Some(source.size_bytes), true);
+    let progress = context.progress(Some(source.size_bytes));
     let id = &source.snapshot_id;
     let digest = if !begun && clone_file(&layers, out) {
         out.sync_all().or_fail(|| "sync the copy")?;
@@ -64,7 +64,7 @@ fn verify(out: &File, progress: &Progress) -> Result<String> {
     let disk = Reader::open(vec![(out, DiskFormat::Raw)]).or_fail(|| "read the copy")?;
     digest::disk(&disk, &mut |at| {
         progress.at(at);
-        cancel::check()
+        progress.check()
     })
 }
 
@@ -93,7 +93,7 @@ mod tests {
     fn only_data_is_copied_and_what_is_there_is_left() {
         let (file, snapshot) = source();
         let out = tempfile::tempfile().unwrap();
-        transfer(layers(&file), (&out, false), &snapshot).unwrap();
+        transfer(layers(&file), (&out, false), &snapshot, &Context::default()).unwrap();
         assert_eq!(digest::file(&out, DiskFormat::Raw).unwrap(), snapshot.digest);
         assert!(out.metadata().unwrap().blocks() * 512 < 1 << 20);
         // An interrupted copy, with some of it, nothing after it, and the wrong length.
@@ -101,12 +101,12 @@ mod tests {
         let mut some = vec![0; 9512];
         file.read_exact_at(&mut some, 0).unwrap();
         cut.write_all_at(&some, 0).unwrap();
-        transfer(layers(&file), (&cut, true), &snapshot).unwrap();
+        transfer(layers(&file), (&cut, true), &snapshot, &Context::default()).unwrap();
         assert_eq!(digest::file(&cut, DiskFormat::Raw).unwrap(), snapshot.digest);
         // One that a power failure left with other bytes, where there should be none.
         let wrong = tempfile::tempfile().unwrap();
         wrong.write_all_at(&[7; 4096], 10 << 20).unwrap();
-        transfer(layers(&file), (&wrong, true), &snapshot).unwrap();
+        transfer(layers(&file), (&wrong, true), &snapshot, &Context::default()).unwrap();
         assert_eq!(digest::file(&wrong, DiskFormat::Raw).unwrap(), snapshot.digest);
     }
 
@@ -115,7 +115,8 @@ mod tests {
         let (file, snapshot) = source();
         file.write_all_at(b"x", 6 << 20).unwrap();
         let out = tempfile::tempfile().unwrap();
-        let error = transfer(layers(&file), (&out, false), &snapshot).unwrap_err();
+        let error =
+            transfer(layers(&file), (&out, false), &snapshot, &Context::default()).unwrap_err();
         assert!(error.to_string().contains("has changed"), "{error}");
     }
 }

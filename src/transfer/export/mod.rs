@@ -9,10 +9,9 @@ pub mod read;
 use super::copy;
 use super::package::{self, Content, Package};
 use crate::block::{Content as Kind, Reader};
+use crate::context::Context;
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
-use crate::import::cancel;
-use crate::import::progress::Progress;
 use crate::record::image::Image;
 use crate::snapshot::digest::{self, CHUNK, ChunkDigest, is_zero};
 use crate::store::Store;
@@ -33,7 +32,8 @@ const LEVEL: i32 = 3;
 /// It is not available, a snapshot has changed, or `out` can't be written.
 pub fn write(store: &Store, image: &Image, out: &mut dyn Write) -> Result<()> {
     let package = Package::of(store, image)?;
-    let mut tar = Members { tar: tar::Builder::new(out), mtime: 0 };
+    let context = store.context();
+    let mut tar = Members { tar: tar::Builder::new(out), mtime: 0, context };
     tar.append(PACKAGE, &package.to_json()?)?;
     let kernel = (package::open_kernel(store, image)?, &package.kernel, "kernel");
     let ramdisk = (package::open_ramdisk(store, image)?, &package.ramdisk, "ramdisk");
@@ -53,14 +53,15 @@ pub fn write(store: &Store, image: &Image, out: &mut dyn Write) -> Result<()> {
 }
 
 /// The archive being written.
-struct Members<W: Write> {
+struct Members<'a, W: Write> {
     tar: tar::Builder<W>,
     mtime: u64,
+    context: &'a Context,
 }
 
-impl<W: Write> Members<W> {
+impl<W: Write> Members<'_, W> {
     fn append(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        cancel::check()?;
+        self.context.check()?;
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -89,7 +90,7 @@ impl<W: Write> Members<W> {
     }
 
     fn append_disk(&mut self, disk: &Reader, content: &Content, what: &str) -> Result<()> {
-        let progress = Progress::new(Some(disk.size()), true);
+        let progress = self.context.progress(Some(disk.size()));
         each_chunk(disk, content, &mut |offset, bytes| {
             progress.at(offset);
             self.append_chunk(what, offset, bytes)

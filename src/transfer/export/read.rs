@@ -2,7 +2,7 @@
 
 use crate::error::{OrFail, Result};
 use crate::id::hex;
-use crate::import::{Reading, cancel};
+use crate::import::Reading;
 use crate::record::image::Image;
 use crate::record::name;
 use crate::snapshot::copy::Copy;
@@ -19,7 +19,8 @@ use std::path::Path;
 /// # Errors
 /// `InvalidManifest`: it is damaged, cut short or contrived; the name is taken; I/O errors, no space, cancelled.
 pub fn import(store: &Store, mut reading: Reading, new: NewImage) -> Result<Image> {
-    receive(store, &mut reading, new).map_err(|error| cancel::check().err().unwrap_or(error))
+    receive(store, &mut reading, new)
+        .map_err(|error| store.context().check().err().unwrap_or(error))
 }
 
 fn receive(store: &Store, reading: &mut Reading, mut new: NewImage) -> Result<Image> {

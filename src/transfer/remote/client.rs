@@ -2,12 +2,13 @@
 
 use super::backend::{Backend, Fault, Objects};
 use super::helper;
+use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{Id, ImageId, SnapshotId};
 use crate::image::catalog;
 use crate::record::image::{Image, ImageState};
 use crate::record::snapshot::Snapshot;
-use crate::store::Record;
+use crate::store::{Record, not_owned};
 use crate::transfer::package::{Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, malformed};
 use crate::transfer::region::{Location, Region};
 
@@ -18,6 +19,7 @@ pub(in crate::transfer) const PARALLEL: usize = 4;
 pub struct Remote {
     pub(super) name: String,
     pub(super) location: Location,
+    pub(super) context: Context,
     pub(super) backend: Box<dyn Backend>,
     /// The same as a place for objects, if it keeps content until somebody says otherwise.
     pub(super) objects: Option<Box<dyn Objects>>,
@@ -28,14 +30,32 @@ impl Remote {
     ///
     /// # Errors
     /// The client can't be set up; it is a directory.
-    pub fn open(region: &Region) -> Result<Self> {
-        let backend = (helper::helper()?.region)(&region.endpoint)?;
+    pub fn open(context: &Context, region: &Region) -> Result<Self> {
+        let context = context.clone();
+        let backend = (helper::helper(&context)?.region)(&region.endpoint)?;
         let (name, location) = (region.region_name.clone(), region.endpoint.clone());
         let objects = match &location {
-            Location::S3(location) => Some((helper::helper()?.bucket)(location)?),
+            Location::S3(location) => Some((helper::helper(&context)?.bucket)(location)?),
             _ => None,
         };
-        Ok(Self { name, location, backend, objects })
+        Ok(Self { name, location, context, backend, objects })
+    }
+
+    /// # Errors
+    /// `AuthFailure`: the object is another's.
+    pub(super) fn check_owner<R: Record>(&self, record: &R) -> Result<()> {
+        let own = record.owner() == self.account();
+        if own { Ok(()) } else { Err(not_owned(record)) }
+    }
+
+    /// The caller's account: its uid in decimal.
+    pub(super) fn account(&self) -> String {
+        self.context.caller().to_string()
+    }
+
+    /// What the work in it is done for.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
     }
 
     /// Its name.
@@ -76,7 +96,7 @@ impl Remote {
     /// The images in it.
     ///
     /// # Errors
-    /// It can't be reached. What is no image of ours is told on stderr.
+    /// It can't be reached. What is no image of ours is a warning.
     pub fn images(&self) -> Result<Vec<Package>> {
         let mut packages = Vec::new();
         for id in self.ids()? {
@@ -86,7 +106,7 @@ impl Remote {
                 Err(e) if e.code() == Some(Code::Unavailable) => return Err(e),
                 // It went meanwhile.
                 Err(e) if e.code() == Some(Image::NOT_FOUND) => {}
-                Err(e) => eprintln!("spore: warning: {id}: {e}"),
+                Err(e) => self.context.warn(format_args!("{id}: {e}")),
             }
         }
         Ok(packages)
@@ -126,7 +146,7 @@ impl Remote {
                 Ok(package) => snapshots.push(package.snapshot),
                 Err(e) if e.code() == Some(Code::Unavailable) => return Err(e),
                 Err(e) if e.code() == Some(Snapshot::NOT_FOUND) => {}
-                Err(e) => eprintln!("spore: warning: {id}: {e}"),
+                Err(e) => self.context.warn(format_args!("{id}: {e}")),
             }
         }
         Ok(snapshots)

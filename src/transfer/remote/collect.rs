@@ -8,7 +8,6 @@
 
 use crate::error::{Code, Error, Result};
 use crate::id::{SnapshotId, random_hex};
-use crate::store::check_owner;
 use crate::transfer::package::{SnapshotPackage, is_digest};
 use crate::transfer::remote::Remote;
 use crate::transfer::remote::backend::Objects;
@@ -150,7 +149,7 @@ impl Remote {
     /// region fails.
     pub fn deregister(&self, text: &str) -> Result<()> {
         let package = self.resolve(text)?;
-        check_owner(&package.image)?;
+        self.check_owner(&package.image)?;
         self.publish(&package.deregistered())?;
         self.collect()
     }
@@ -161,17 +160,17 @@ impl Remote {
     /// As [`Remote::snapshot`]'s; `AuthFailure`: it is another's.
     pub fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
         let package = self.snapshot(id)?;
-        check_owner(&package.snapshot)?;
+        self.check_owner(&package.snapshot)?;
         self.publish_snapshot(&SnapshotPackage { disk: None, ..package })?;
         self.collect()
     }
 
     fn collect(&self) -> Result<()> {
         if collect(self)?.busy {
-            eprintln!(
-                "spore: note: something is being copied into '{}': what it no longer needs goes the next time",
+            self.context.note(format_args!(
+                "something is being copied into '{}': what it no longer needs goes the next time",
                 self.name
-            );
+            ));
         }
         Ok(())
     }

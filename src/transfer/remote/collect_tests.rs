@@ -1,4 +1,5 @@
 use super::*;
+use crate::context::Context;
 use crate::error::Code;
 use crate::transfer::region::Location;
 use crate::transfer::remote::backend::{Answer, Backend, Fault};
@@ -24,7 +25,13 @@ impl Memory {
     fn remote(&self) -> Remote {
         let objects: Option<Box<dyn Objects>> = Some(Box::new(self.clone()));
         let location = Location::Directory("/nowhere".into());
-        Remote { name: "west".into(), location, backend: Box::new(self.clone()), objects }
+        Remote {
+            name: "west".into(),
+            location,
+            context: Context::default(),
+            backend: Box::new(self.clone()),
+            objects,
+        }
     }
 }
 

@@ -2,21 +2,19 @@
 //!
 //! A virtual machine's process is this very program, and begins with relocating all of its code: TLS, HTTP and RSA
 //! would cost each start half a millisecond. So they are in a second program, which has everything that the first has.
-//! A command that turns out to need it becomes it, with its own arguments, before it has changed anything.
+//! A command that turns out to need it fails before it has changed anything, and the command line becomes that program,
+//! with the same arguments.
 
 use super::backend::{Backend, Objects};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::helper::beside;
+use crate::helper::{REMOTE, beside};
 use crate::record::image::Image;
 use crate::store::Store;
 use crate::transfer::bundle::{Bundle, RegisterBundle};
 use crate::transfer::region::{Location, S3Location};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::sync::OnceLock;
-
-/// The other program's name; it is beside this one.
-const PROGRAM: &str = "spore-remote";
+use std::fmt;
+use std::path::PathBuf;
 
 /// Whose code is in the other program.
 pub(crate) struct Helper {
@@ -26,25 +24,39 @@ pub(crate) struct Helper {
     pub register: fn(&Store, &RegisterBundle) -> Result<Image>,
 }
 
-pub(in crate::transfer) static HELPER: OnceLock<Helper> = OnceLock::new();
+/// The source of an error that says: another program can do this.
+#[derive(Debug)]
+struct Missing;
 
-/// The rest of the program. One that lacks it becomes the one that has it.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{REMOTE} can do this")
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Whether this program could not do it, and `spore-remote` can.
+pub fn is_missing(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<Missing>())
+}
+
+/// The rest of the program.
 ///
 /// # Errors
-/// There is no such program.
-pub(crate) fn helper() -> Result<&'static Helper> {
-    if let Some(helper) = HELPER.get() {
-        return Ok(helper);
-    }
-    let path = beside(PROGRAM)?;
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(&path);
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
-    }
-    let cause = command.args(arguments).exec();
-    Err(Error::failure(format!(
-        "cannot run {}: {cause}; it is installed beside spore, and talks to buckets and registries",
-        path.display()
-    )))
+/// This program does not have it ([`is_missing`]).
+pub(crate) fn helper(context: &Context) -> Result<&'static Helper> {
+    let missing = || {
+        let why = format!("{REMOTE} talks to buckets and registries, and this program does not");
+        Error::failure(why).remedy(format!("run {REMOTE}")).because(Missing)
+    };
+    context.extension().ok_or_else(missing)
+}
+
+/// The program that has the rest.
+///
+/// # Errors
+/// This program can't be found.
+pub fn remote() -> Result<PathBuf> {
+    beside(REMOTE)
 }

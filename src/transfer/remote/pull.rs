@@ -4,8 +4,6 @@ use super::chunks::Unpacker;
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog;
-use crate::import::cancel;
-use crate::import::progress::Progress;
 use crate::plan::DiskFormat;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
@@ -100,7 +98,7 @@ fn fetch_file(from: &Remote, content: &Content, path: &Path) -> Result<()> {
     let mut chunks = content.chunks.iter().peekable();
     let mut unpacker = Unpacker::start()?;
     write_file(content, path, &mut |offset| {
-        cancel::check()?;
+        from.context().check()?;
         match chunks.next_if(|chunk| chunk.offset == offset) {
             Some(chunk) => unpacker.unpack(&from.get(chunk)?, content, offset).map(Some),
             None => Ok(None),
@@ -123,12 +121,12 @@ fn bring(from: &Remote, disk: &Content, incoming: &mut Incoming<'_>, n: usize) -
 
 /// Fetch a disk's chunks, several at a time. Gives the digest of what is there then.
 fn fetch(from: &Remote, disk: &Content, (out, begun): (&File, bool)) -> Result<String> {
-    let progress = Progress::new(Some(disk.size_bytes), true);
+    let progress = from.context().progress(Some(disk.size_bytes));
     let own = out.try_clone().or_fail(|| "duplicate a descriptor")?;
     let copy = if begun { Copy::resume(own) } else { Copy::new(own) };
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let one = |unpacker: &mut Unpacker, chunk: &Chunk| -> Result<()> {
-        cancel::check()?;
+        progress.check()?;
         let there = begun.then(|| has(out, disk, chunk)).flatten();
         let bytes = match there {
             Some(bytes) => bytes,

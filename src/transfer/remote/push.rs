@@ -3,15 +3,13 @@
 use super::collect;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, hex};
-use crate::import::cancel;
-use crate::import::progress::Progress;
 use crate::plan::DiskFormat;
 use crate::record::image::Image;
 use crate::record::name;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot::digest::is_zero;
 use crate::snapshot::{self, Wanted};
-use crate::store::{Store, now, owner_id};
+use crate::store::{Store, now};
 use crate::sys::threads;
 use crate::transfer::chunk::pack;
 use crate::transfer::copy;
@@ -35,7 +33,7 @@ use std::thread::Builder;
 /// sent again.
 pub fn image(from: &Store, image: &Image, to: &Remote, new: &NewImage) -> Result<Image> {
     let mut package = Package::of(from, image)?;
-    package.renew(new)?;
+    package.renew(new, to.account())?;
     check_free(to, &new.name)?;
     let _flag = collect::announce(to)?;
     send_all(from, image, to, &mut package).map_err(|error| match error.code() {
@@ -44,7 +42,7 @@ pub fn image(from: &Store, image: &Image, to: &Remote, new: &NewImage) -> Result
         }
         _ => error,
     })?;
-    cancel::check()?;
+    to.context().check()?;
     to.publish(&package)?;
     Ok(package.image)
 }
@@ -55,7 +53,7 @@ pub fn image(from: &Store, image: &Image, to: &Remote, new: &NewImage) -> Result
 /// As [`image`]'s; there is no such image in `from`.
 pub fn relay(from: &Remote, text: &str, to: &Remote, new: &NewImage) -> Result<Image> {
     let mut package = from.resolve(text)?;
-    package.renew(new)?;
+    package.renew(new, to.account())?;
     check_free(to, &new.name)?;
     let _flag = collect::announce(to)?;
     pass(from, &all_chunks(&package), to)?;
@@ -70,7 +68,7 @@ pub fn relay(from: &Remote, text: &str, to: &Remote, new: &NewImage) -> Result<I
 pub fn snapshot(from: &Store, id: &SnapshotId, to: &Remote, wanted: Wanted) -> Result<Snapshot> {
     let source = package::available(from, id)?;
     let mut disk = Content::of(&source);
-    let copy = renewed(source, wanted)?;
+    let copy = renewed(source, wanted, to)?;
     let _flag = collect::announce(to)?;
     let reader = copy::open(from, id)?;
     send(to, &mut disk, |disk, take| each_chunk(&reader, disk, take))?;
@@ -90,7 +88,7 @@ pub fn relay_snapshot(
     wanted: Wanted,
 ) -> Result<Snapshot> {
     let package = from.snapshot(id)?;
-    let copy = renewed(package.snapshot, wanted)?;
+    let copy = renewed(package.snapshot, wanted, to)?;
     let _flag = collect::announce(to)?;
     pass(from, &each_once(package.disk.iter()), to)?;
     to.publish_snapshot(&SnapshotPackage { snapshot: copy.clone(), ..package })?;
@@ -98,9 +96,9 @@ pub fn relay_snapshot(
 }
 
 /// A snapshot as it is to be in a remote region, where it is one file.
-fn renewed(source: Snapshot, wanted: Wanted) -> Result<Snapshot> {
+fn renewed(source: Snapshot, wanted: Wanted, to: &Remote) -> Result<Snapshot> {
     snapshot::check(&wanted)?;
-    let made = (owner_id(), now());
+    let made = (to.account(), now());
     let content = (DiskFormat::Raw, source.digest);
     let mut copy = Snapshot::flat(wanted.snapshot_id, made, source.size_bytes, content);
     (copy.description, copy.tags) = (wanted.description, wanted.tags);
@@ -111,7 +109,7 @@ fn renewed(source: Snapshot, wanted: Wanted) -> Result<Snapshot> {
 fn pass(from: &Remote, chunks: &[&Chunk], to: &Remote) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let one = |chunk: &Chunk| -> Result<()> {
-        cancel::check()?;
+        to.context().check()?;
         if to.has(chunk)? { Ok(()) } else { to.put(chunk, from.get(chunk)?) }
     };
     threads::together(PARALLEL, || {
@@ -128,7 +126,7 @@ fn pass(from: &Remote, chunks: &[&Chunk], to: &Remote) -> Result<()> {
 
 fn check_free(to: &Remote, name: &str) -> Result<()> {
     name::check(name)?;
-    let me = owner_id();
+    let me = to.account();
     match to.images()?.iter().find(|p| p.image.name == name && p.image.owner_id == me) {
         None => Ok(()),
         Some(holder) => Err(Error::refused(
@@ -182,7 +180,7 @@ fn send(
     content: &mut Content,
     read: impl FnOnce(&Content, Take<'_>) -> Result<()>,
 ) -> Result<()> {
-    let progress = Progress::new(Some(content.size_bytes), true);
+    let progress = to.context().progress(Some(content.size_bytes));
     let (sender, receiver) = sync_channel::<(u64, Vec<u8>)>(1);
     let (receiver, done) = (Mutex::new(receiver), Mutex::new(Ok(Vec::new())));
     let result = std::thread::scope(|scope| {
@@ -193,7 +191,7 @@ fn send(
         // Dropped at the end, so that the threads end.
         let sender = sender;
         read(content, &mut |offset, bytes| {
-            cancel::check()?;
+            progress.check()?;
             progress.at(offset);
             if done.lock().unwrap_or_else(PoisonError::into_inner).is_err() {
                 return Err(Error::failure("the region failed"));
