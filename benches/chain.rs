@@ -30,11 +30,11 @@ fn overlay(dir: &Path, n: u64) -> Result<File> {
 fn chain(dir: &Path) -> Result<Layers> {
     let base = File::options().read(true).write(true).create_new(true).open(dir.join("base"))?;
     base.set_len(SIZE)?;
-    fill(&*disk(vec![(base.try_clone()?, DiskFormat::Raw)]), 0)?;
+    fill(&disk(vec![(base.try_clone()?, DiskFormat::Raw)]), 0)?;
     let mut layers = vec![(base, DiskFormat::Raw)];
     for n in 1..LAYERS {
         layers.insert(0, (overlay(dir, n)?, DiskFormat::Qcow2));
-        fill(&*disk(copies(&layers)?), n)?;
+        fill(&disk(copies(&layers)?), n)?;
     }
     Ok(layers)
 }
@@ -145,8 +145,8 @@ fn main() -> Result<()> {
     {
         let (mut of_deep, mut of_flat) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            of_deep.push(read(&*deep, len, count, random)?);
-            of_flat.push(read(&*flat, len, count, random)?);
+            of_deep.push(read(&deep, len, count, random)?);
+            of_flat.push(read(&flat, len, count, random)?);
         }
         let (deep, flat) = (median(of_deep), median(of_flat));
         line.push(format!(

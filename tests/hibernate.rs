@@ -23,8 +23,8 @@ fn endure(store: &Store, cpus: &str) -> String {
 /// The last count that the guest has printed.
 fn rounds(log: &str) -> u64 {
     let lines = log.lines().filter_map(|line| line.strip_prefix("endure: "));
-    let counts = lines.filter_map(|line| line.split(" rounds").next()?.parse().ok());
-    counts.last().unwrap_or(0)
+    let mut counts = lines.filter_map(|line| line.split(" rounds").next()?.parse().ok());
+    counts.next_back().unwrap_or(0)
 }
 
 /// Wait until the guest has counted beyond `count`.

@@ -87,7 +87,7 @@ fn what_was_the_top_keeps_what_it_had_and_the_disk_goes_on() {
             write(&mut *queue, at as u64 + 512, SECTOR, 0xee);
             frozen.push(expected.clone());
             expected[at + 512..at + 1024].fill(0xee);
-            await_seal(&*disk);
+            await_seal(&disk);
             assert_eq!(disk.layers().unwrap().layers, usize::from(n) + 2);
         }
         // A flush after the last swap, and a kill.
@@ -179,7 +179,7 @@ fn disks_are_frozen_at_one_instant() {
         for n in 1..=SWAPS {
             std::thread::sleep(Duration::from_millis(3));
             let swap = |(disk, dir): (&Arc<FileDisk>, &tempfile::TempDir)| {
-                await_seal(&**disk);
+                await_seal(disk);
                 let (_, top) =
                     layer(dir.path(), &n.to_string(), &(n - 1).to_string(), DiskFormat::Qcow2);
                 (disk.clone(), top)

@@ -56,9 +56,9 @@ fn is_global(line: &str) -> bool {
         declared = rest;
     }
     let changes = ["Mutex<", "RwLock<", "Once", "Lazy", "Atomic", "Cell<", "Locked"];
-    let of = |kind: &&str| declared.split_once('=').map_or(declared, |(of, _)| of).contains(*kind);
+    let of = declared.split_once('=').map_or(declared, |(of, _)| of);
     declared.starts_with("thread_local!")
-        || (declared.starts_with("static ") && changes.iter().any(|kind| of(&kind)))
+        || (declared.starts_with("static ") && changes.iter().any(|kind| of.contains(kind)))
         || declared.starts_with("static mut ")
 }
 
