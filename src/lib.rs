@@ -1,9 +1,10 @@
 //! Spore launches N identical KVM instances from one image.
 //!
-//! `docs/ARCHITECTURE.md` walks through one launch. Two halves share only the vocabulary ([`plan`],
+//! `docs/ARCHITECTURE.md` has the map and two walks. Two halves share only the vocabulary ([`plan`],
 //! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`instance`], [`transfer`],
-//! [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`], [`record`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`],
-//! [`block`], [`mem`]) runs one virtual machine in one process.
+//! [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`], [`record`]) decides, the data plane
+//! ([`vmm`], [`virtio`], [`boot`], [`chipset`], [`block`], [`mem`]) runs one virtual machine in one
+//! process.
 
 pub mod action;
 pub mod context;
