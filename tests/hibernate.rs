@@ -40,6 +40,11 @@ fn counts_on(store: &Store, id: &str, count: u64) -> u64 {
     panic!("no more than {count} rounds:\n{}\n{}", store.logs(id), store.vmm_logs(id));
 }
 
+/// The generation IDs that the guest has printed.
+fn generations(log: &str) -> HashSet<&str> {
+    log.lines().filter_map(|line| line.strip_prefix("generation: ")).collect()
+}
+
 #[test]
 fn a_hibernated_guest_goes_on_where_it_was() {
     if !has_kvm() {
@@ -59,13 +64,17 @@ fn a_hibernated_guest_goes_on_where_it_was() {
             assert!(reason.contains("Client.UserInitiatedHibernate"), "{reason}");
             store.ok(&["start", &id]);
             count = counts_on(&store, &id, count);
+            // It looks for one after it has counted.
+            while generations(&store.logs(&id)).len() as u64 != 2 + cycle {
+                assert!(rounds(&store.logs(&id)) < count + 6400, "{}", store.logs(&id));
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         store.ok(&["stop", &id]);
         let log = store.logs(&id);
         assert!(log.contains("endure: whole after"), "{log}\n{}", store.vmm_logs(&id));
         assert_eq!(log.matches("endure: begins").count(), 1, "it booted but once");
-        let ids: HashSet<&str> =
-            log.lines().filter_map(|line| line.strip_prefix("generation: ")).collect();
+        let ids = generations(&log);
         assert_eq!(ids.len() as u64, 1 + cycles, "each time another generation ID: {ids:?}");
     }
 }
