@@ -135,6 +135,16 @@ fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
     store.ok(&["stop", &ended]);
     store.ok(&["volume", "attach", &attached, &ended, "--device", "/dev/vdb"]);
     let snapshot = store.ok(&["snapshot", "create", &loose]).trim().to_owned();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ramdisk = elsewhere.path().join("ramdisk");
+    std::fs::write(&ramdisk, initramfs()).unwrap();
+    let ramdisk = store.ok(&["ramdisk", "register", ramdisk.to_str().unwrap()]).trim().to_owned();
+    // The built-in image's, with a byte behind it: one that no instance boots.
+    let kernels = std::fs::read_dir(store.home().join("kernels")).unwrap();
+    let builtin = kernels.map(|entry| entry.unwrap().path().join("kernel")).next().unwrap();
+    let kernel = elsewhere.path().join("kernel");
+    std::fs::write(&kernel, [std::fs::read(builtin).unwrap(), vec![0]].concat()).unwrap();
+    let kernel = store.ok(&["kernel", "register", kernel.to_str().unwrap()]).trim().to_owned();
     store.ok(&["image", "create", &ended, "--name", "golden"]);
     let free_verb = |args: &[&str]| {
         fill_up(&store);
@@ -152,6 +162,8 @@ fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
     free_verb(&["terminate", &ended]);
     free_verb(&["image", "deregister", "golden"]);
     free_verb(&["image", "deregister", "demo"]);
+    free_verb(&["ramdisk", "deregister", &ramdisk]);
+    free_verb(&["kernel", "deregister", &kernel]);
     free_verb(&["snapshot", "delete", &snapshot]);
     free_verb(&["volume", "delete", &loose]);
     free_verb(&["volume", "delete", &attached]);
@@ -176,6 +188,55 @@ fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
     });
     assert!(gone, "the VM is ended whatever the disk says: {said}");
     assert!(!live(&store).contains(&rm));
+}
+
+/// The smallest initial ramdisk: an archive that has nothing but its trailer. (cpio(5), "New ASCII Format")
+fn initramfs() -> Vec<u8> {
+    let name = b"TRAILER!!!\0";
+    let mut archive =
+        format!("070701{}{:08x}{:08x}", "0".repeat(8 * 11), name.len(), 0).into_bytes();
+    archive.extend(name);
+    archive.resize(512, 0);
+    archive
+}
+
+#[test]
+fn a_file_system_without_inodes_is_cleaned_up_too() {
+    const TEST: &str = "a_file_system_without_inodes_is_cleaned_up_too";
+    if !has_kvm() {
+        return;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        return again_where_it_may_mount(TEST);
+    }
+    let store = Store::new();
+    let mount = ["-t", "tmpfs", "-o", "size=256m,nr_inodes=400", "tmpfs"];
+    assert!(Command::new("mount").args(mount).arg(store.home()).status().unwrap().success());
+    let run = || store.launch_mode("poweroff-on-button");
+    let [polite, forced, gone] = std::array::from_fn(|_| run());
+    store.wait_for_text(&polite, "button: waiting");
+    let volume = store.ok(&["volume", "create", "--size", "1M"]).trim().to_owned();
+    let snapshot = store.ok(&["snapshot", "create", &volume]).trim().to_owned();
+    let mut taken = 0;
+    for args in [
+        &["stop", &polite][..],
+        &["stop", "--force", &forced],
+        &["terminate", &gone],
+        &["terminate", &forced],
+        &["image", "deregister", "demo"],
+        &["snapshot", "delete", &snapshot],
+        &["volume", "delete", &volume],
+    ] {
+        while std::fs::File::create(store.home().join(format!("taken-{taken}"))).is_ok() {
+            taken += 1;
+        }
+        let out = store.spore(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "spore {args:?} without an inode: {said}");
+    }
+    assert_eq!(store.state(&polite).0, "stopped");
+    assert_eq!(store.state(&gone).0, "terminated");
+    assert!(!store.ok(&["volume", "ls", "-q"]).contains(&volume));
 }
 
 #[test]
