@@ -140,6 +140,38 @@ fn a_converter_that_was_taken_over_gets_nowhere() {
     assert!(store.disks().is_empty());
 }
 
+/// A qemu-img that is installed elsewhere than in /usr converts as one there does; and if the store's disk is full, that is
+/// the reason, and not the image.
+#[test]
+fn a_converter_elsewhere_converts_and_a_full_disk_is_not_the_images_fault() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (disk, bin) = (dir.path().join("disk"), dir.path().join("bin"));
+    fs::create_dir(&bin).unwrap();
+    fs::copy("/usr/bin/qemu-img", bin.join("qemu-img")).unwrap();
+    let store = Store::new();
+    let import = |name: &str| {
+        let disk = disk.to_str().unwrap();
+        let mut command =
+            store.spore(&["image", "import", disk, "--format", "vmdk", "--name", name]);
+        command.env("PATH", &bin).output().unwrap()
+    };
+    // What its vmdk driver says of what is none shows that it ran.
+    fs::write(&disk, "no vmdk").unwrap();
+    let said = stderr(&import("none"));
+    assert!(said.contains("the disk can't be read as vmdk: "), "{said}");
+    assert!(!said.contains("cannot start") && !said.contains("error while loading"), "{said}");
+    // A shell in its place says what it would.
+    fs::remove_file(bin.join("qemu-img")).unwrap();
+    fs::copy("/bin/bash", bin.join("qemu-img")).unwrap();
+    std::os::unix::fs::symlink(&disk, bin.join("info")).unwrap();
+    let full = "qemu-img: error while writing at byte 65536: No space left on device";
+    fs::write(&disk, format!("echo '{full}' >&2; exit 1")).unwrap();
+    let output = import("full");
+    let said = stderr(&output);
+    assert!(said.contains("InsufficientVolumeCapacity") && said.contains("SPORE_HOME"), "{said}");
+    assert!(store.disks().is_empty());
+}
+
 #[test]
 fn compressed_qcow2_comes_in_by_standard_input() {
     let source = tempfile::tempdir().unwrap();

@@ -83,6 +83,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_had_in_ten_seconds_is_the_rate() {
+        let cases = [
+            (1, 1, 1),
+            (100, 10, 1),
+            (3333, 100, 1),
+            (64 << 20, 1 << 20, 4096),
+            (1 << 30, 1 << 20, 65_536),
+        ];
+        for (rate, burst, size) in cases {
+            let (mut bucket, mut now, mut had) = (Bucket::new(rate, burst), 0, 0);
+            while now < 10 * SECOND {
+                match bucket.take_at(size, now) {
+                    None => had += size,
+                    Some(wait) => now += wait.as_nanos(),
+                }
+            }
+            let fair = 10 * rate + burst;
+            let off = fair.abs_diff(had);
+            assert!(off <= size + fair / 1000, "{rate} a second: {had} instead of {fair}");
+        }
+    }
+
+    #[test]
     fn a_request_larger_than_the_bucket_passes_and_is_made_good() {
         let mut bucket = Bucket::new(1000, 10);
         assert_eq!(bucket.take_at(5000, 0), None);
