@@ -135,16 +135,7 @@ fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
     store.ok(&["stop", &ended]);
     store.ok(&["volume", "attach", &attached, &ended, "--device", "/dev/vdb"]);
     let snapshot = store.ok(&["snapshot", "create", &loose]).trim().to_owned();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let ramdisk = elsewhere.path().join("ramdisk");
-    std::fs::write(&ramdisk, initramfs()).unwrap();
-    let ramdisk = store.ok(&["ramdisk", "register", ramdisk.to_str().unwrap()]).trim().to_owned();
-    // The built-in image's, with a byte behind it: one that no instance boots.
-    let kernels = std::fs::read_dir(store.home().join("kernels")).unwrap();
-    let builtin = kernels.map(|entry| entry.unwrap().path().join("kernel")).next().unwrap();
-    let kernel = elsewhere.path().join("kernel");
-    std::fs::write(&kernel, [std::fs::read(builtin).unwrap(), vec![0]].concat()).unwrap();
-    let kernel = store.ok(&["kernel", "register", kernel.to_str().unwrap()]).trim().to_owned();
+    let [kernel, ramdisk] = kernel_and_ramdisk(&store);
     store.ok(&["image", "create", &ended, "--name", "golden"]);
     let free_verb = |args: &[&str]| {
         fill_up(&store);
@@ -188,6 +179,20 @@ fn a_full_disk_is_cleaned_up_by_every_verb_that_frees() {
     });
     assert!(gone, "the VM is ended whatever the disk says: {said}");
     assert!(!live(&store).contains(&rm));
+}
+
+/// Registers a kernel and an initial ramdisk that no instance boots.
+fn kernel_and_ramdisk(store: &Store) -> [String; 2] {
+    // The built-in image's, with a byte behind it.
+    let kernels = std::fs::read_dir(store.home().join("kernels")).unwrap();
+    let builtin = kernels.map(|entry| entry.unwrap().path().join("kernel")).next().unwrap();
+    let kernel = [std::fs::read(builtin).unwrap(), vec![0]].concat();
+    let elsewhere = tempfile::tempdir().unwrap();
+    [("kernel", kernel), ("ramdisk", initramfs())].map(|(kind, bytes)| {
+        let path = elsewhere.path().join(kind);
+        std::fs::write(&path, bytes).unwrap();
+        store.ok(&[kind, "register", path.to_str().unwrap()]).trim().to_owned()
+    })
 }
 
 /// The smallest initial ramdisk: an archive that has nothing but its trailer. (cpio(5), "New ASCII Format")
