@@ -1,6 +1,6 @@
 //! What executes the actions of [`crate::action`] on a store.
 
-pub mod boots;
+pub mod kernels;
 pub mod usage;
 
 use crate::action::{ModifyInstance, RunInstances, Until};
@@ -44,7 +44,7 @@ pub struct Launched {
 pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     let image = catalog::resolve(store, &action.image)?;
     bundle::intact::check(store, &image)?;
-    let mut registered = boots::New::default();
+    let mut registered = kernels::New::default();
     let launched = launch(store, action, image, &mut registered);
     if launched.is_err() {
         registered.undo(store);
@@ -57,14 +57,14 @@ fn launch(
     store: &Store,
     action: &RunInstances,
     image: Image,
-    registered: &mut boots::New,
+    registered: &mut kernels::New,
 ) -> Result<Launched> {
     let mut request = action.request.clone();
     if let Some(kernel) = &action.kernel {
-        request.kernel = Some(registered.kernel(boots::find_kernel(store, kernel)?));
+        request.kernel = Some(registered.kernel(kernels::find_kernel(store, kernel)?));
     }
     if let Some(ramdisk) = &action.ramdisk {
-        request.ramdisk = Some(registered.ramdisk(boots::find_ramdisk(store, ramdisk)?));
+        request.ramdisk = Some(registered.ramdisk(kernels::find_ramdisk(store, ramdisk)?));
     }
     product::check(store, &image)?;
     kvm::check()?;
@@ -96,12 +96,12 @@ fn launch(
 pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Result<Record> {
     let ramdisk = match action.ramdisk.as_deref() {
         Some("none") => Some(None),
-        Some(text) => Some(Some(boots::find_ramdisk(store, text)?.record.ramdisk_id)),
+        Some(text) => Some(Some(kernels::find_ramdisk(store, text)?.record.ramdisk_id)),
         None => None,
     };
     let kernel = match action.kernel.as_deref() {
         Some("none") => Some(None),
-        Some(text) => Some(Some(boots::find_kernel(store, text)?.record.kernel_id)),
+        Some(text) => Some(Some(kernels::find_kernel(store, text)?.record.kernel_id)),
         None => None,
     };
     let changes = Changes {

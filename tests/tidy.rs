@@ -183,7 +183,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/service.rs", "/proc/meminfo"),
     ("src/account.rs", "/etc/passwd and /etc/group"),
     ("src/inspect/boot_method.rs", "a disk that the user names"),
-    ("src/transfer/bundle/depot.rs", "a part of a bundle in a directory that the user names"),
+    ("src/transfer/bundle/storage.rs", "a part of a bundle in a directory that the user names"),
     (
         "src/transfer/bundle/keys.rs",
         "keys that the user names, or that are in the user's own account",

@@ -13,7 +13,7 @@ use crate::record::image::{Image, ImageState, LaunchPermission};
 use crate::record::instance::State;
 use crate::snapshot;
 use crate::store::Store;
-use crate::transfer::place::{self, Place};
+use crate::transfer::endpoint::{self, Endpoint};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -222,9 +222,9 @@ fn permissions(image: &Image) -> Table {
 /// # Errors
 /// The region is unknown, or has gone.
 pub fn deregister(store: &Store, args: &DeregisterArgs) -> Result<ExitCode> {
-    Ok(match place::find(store, args.region.as_deref())? {
-        Place::Store(store) => deregister_here(&store, args),
-        Place::Remote(remote) => select::each(&args.images, |text| remote.deregister(text)),
+    Ok(match endpoint::find(store, args.region.as_deref())? {
+        Endpoint::Store(store) => deregister_here(&store, args),
+        Endpoint::Remote(remote) => select::each(&args.images, |text| remote.deregister(text)),
     })
 }
 

@@ -8,8 +8,8 @@ use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
 use crate::snapshot::Wanted;
 use crate::store::Store;
+use crate::transfer::endpoint::{self, Endpoint};
 use crate::transfer::package::NewImage;
-use crate::transfer::place::{self, Place};
 use clap::Args;
 
 /// Arguments of `image copy`.
@@ -49,7 +49,7 @@ pub struct RegionArgs {
 /// # Errors
 /// A region is unknown or has gone, the image is not there, as the copy's.
 pub fn image(store: &Store, ui: &Ui, args: &CopyArgs) -> Result<Option<Image>> {
-    let (from, to) = places(store, &args.regions)?;
+    let (from, to) = endpoints(store, &args.regions)?;
     let new = NewImage {
         name: args.name.clone(),
         description: args.description.clone(),
@@ -61,12 +61,12 @@ pub fn image(store: &Store, ui: &Ui, args: &CopyArgs) -> Result<Option<Image>> {
             .clone()
             .unwrap_or_else(|| store.home().display().to_string()),
     };
-    ui.cancellable(|| place::copy_image(&from, &args.image, &to, &new))
+    ui.cancellable(|| endpoint::copy_image(&from, &args.image, &to, &new))
 }
 
-fn places(store: &Store, regions: &RegionArgs) -> Result<(Place, Place)> {
-    let place = |name: &Option<String>| place::find(store, name.as_deref());
-    Ok((place(&regions.from)?, place(&regions.to)?))
+fn endpoints(store: &Store, regions: &RegionArgs) -> Result<(Endpoint, Endpoint)> {
+    let endpoint = |name: &Option<String>| endpoint::find(store, name.as_deref());
+    Ok((endpoint(&regions.from)?, endpoint(&regions.to)?))
 }
 
 /// Copy a snapshot. `None` if ^C ended that.
@@ -80,6 +80,6 @@ pub fn snapshot(
     text: &str,
     wanted: Wanted,
 ) -> Result<Option<Snapshot>> {
-    let (from, to) = places(store, regions)?;
-    ui.cancellable(|| place::copy_snapshot(&from, text, &to, wanted))
+    let (from, to) = endpoints(store, regions)?;
+    ui.cancellable(|| endpoint::copy_snapshot(&from, text, &to, wanted))
 }

@@ -7,7 +7,7 @@ use crate::action::parse_duration;
 use crate::error::{Error, OrFail, Result};
 use crate::helper::launcher;
 use crate::id::ImageId;
-use crate::instance::imaging::{self, CreateImage, DeviceChange};
+use crate::instance::create_image::{self, CreateImage, DeviceChange};
 use crate::record::tag::Tag;
 use crate::service;
 use crate::store::Store;
@@ -63,7 +63,7 @@ fn device_change(text: &str) -> Result<DeviceChange> {
 /// Make an image of an instance.
 ///
 /// # Errors
-/// As [`imaging::create`]'s.
+/// As [`create_image::create`]'s.
 pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
     if args.no_wait {
         return in_background();
@@ -87,7 +87,8 @@ pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
         true => select::made(ui, "ImageId", id.as_str()).and_then(|()| fall_silent()),
         false => Ok(()),
     };
-    let Some(created) = ui.cancellable(|| imaging::create(store, &dir, request, begun))? else {
+    let Some(created) = ui.cancellable(|| create_image::create(store, &dir, request, begun))?
+    else {
         return Ok(ui.cancelled());
     };
     if args.in_background {

@@ -3,7 +3,7 @@
 use super::output::{self, Table, human_bytes};
 use super::ui::Ui;
 use crate::error::Result;
-use crate::instance::space::{self, Usage};
+use crate::instance::disk_usage::{self, Usage};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// # Errors
 /// The store can't be read.
 pub fn df(store: &Store, ui: &Ui) -> Result<ExitCode> {
-    let usages = space::usages(store)?;
+    let usages = disk_usage::usages(store)?;
     let mut rows: Vec<Vec<String>> = usages.objects.iter().map(row).collect();
     rows.push(vec![
         "total".into(),

@@ -5,7 +5,7 @@ use super::probe;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::instance::firmware;
-use crate::service::boots;
+use crate::service::kernels;
 use crate::store::Store;
 use kvm_ioctls::{Cap, Kvm};
 use serde_json::json;
@@ -219,7 +219,7 @@ fn boot(store: &Store) -> Check {
 /// Boot the lab kernel where there is one: some hosts' KVM can't run it, and nobody is to be told to try.
 fn lab_kernel(store: &Store) -> Option<Check> {
     let what = "lab kernel";
-    let kernel = boots::lab_kernel(store).ok()?;
+    let kernel = kernels::lab_kernel(store).ok()?;
     Some(match probe::lab_kernel(store, &kernel) {
         Ok(took) => ok(
             what,

@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::kernel::Kernel;
-use crate::service::boots;
+use crate::service::kernels;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -144,7 +144,7 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
                     let why = format!("{} is built in, and stays", kernel.kernel_id);
                     return Err(Error::refused(Code::OperationNotPermitted, why));
                 }
-                boots::deregister_kernel(&store, &kernel)
+                kernels::deregister_kernel(&store, &kernel)
             }));
         }
     }
@@ -186,7 +186,7 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
         }
         RamdiskCommand::Deregister { ramdisks } => {
             return Ok(select::each(ramdisks, |text| {
-                boots::deregister_ramdisk(&store, &store.ramdisks().resolve(text)?)
+                kernels::deregister_ramdisk(&store, &store.ramdisks().resolve(text)?)
             }));
         }
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::launch::Request;
 use crate::kernel;
-use crate::service::{self, Waited, boots};
+use crate::service::{self, Waited, kernels};
 use crate::store::Store;
 use crate::sys::fds;
 use std::io::Write;
@@ -44,10 +44,10 @@ pub fn lab_kernel(store: &Store, path: &Path) -> Result<Duration> {
     let took = until_power_off(store, Some(ids), LAB_PATIENCE);
     // What another command uses by now stays.
     if ramdisk.new {
-        let _ = boots::deregister_ramdisk(store, &ramdisk.record);
+        let _ = kernels::deregister_ramdisk(store, &ramdisk.record);
     }
     if kernel.new {
-        let _ = boots::deregister_kernel(store, &kernel.record);
+        let _ = kernels::deregister_kernel(store, &kernel.record);
     }
     took
 }

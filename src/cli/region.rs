@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
 use crate::store::{Record, Store};
-use crate::transfer::place;
+use crate::transfer::endpoint;
 use crate::transfer::region::{self, Location};
 use clap::Subcommand;
 use serde_json::json;
@@ -60,7 +60,7 @@ pub fn run(command: &RegionCommand, ui: &Ui) -> Result<ExitCode> {
     let store = ui.store()?;
     match command {
         RegionCommand::Add { name, location } => {
-            place::probe(&store, name, location)?;
+            endpoint::probe(&store, name, location)?;
             let region = region::add(&store, name, location.clone())?;
             select::made(ui, "RegionName", &region.region_name)?;
             Ok(ExitCode::SUCCESS)
@@ -89,8 +89,8 @@ pub fn run(command: &RegionCommand, ui: &Ui) -> Result<ExitCode> {
 
 fn show(store: &Store, name: &str, ui: &Ui) -> Result<()> {
     let region = region::find(store, name)?;
-    let place = place::find(store, Some(name))?;
-    let (mut images, snapshots) = (place::images(&place)?, place::snapshots(&place)?);
+    let place = endpoint::find(store, Some(name))?;
+    let (mut images, snapshots) = (endpoint::images(&place)?, endpoint::snapshots(&place)?);
     images.sort_by(|a, b| a.name.cmp(&b.name));
     let row = |image: &Image| {
         let (id, name) = (image.image_id.to_string(), image.name.clone());

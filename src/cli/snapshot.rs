@@ -14,7 +14,7 @@ use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
 use crate::service;
 use crate::snapshot::{self, Wanted};
-use crate::transfer::place::{self, Place};
+use crate::transfer::endpoint::{self, Endpoint};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
@@ -166,12 +166,12 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
             output::write_stdout(format!("{}: OK\n", found.snapshot_id).as_bytes())
         })),
         SnapshotCommand::Delete { snapshots, region } => {
-            let place = place::find(&store, region.as_deref())?;
+            let place = endpoint::find(&store, region.as_deref())?;
             Ok(select::each(snapshots, |text| match &place {
-                Place::Store(store) => {
+                Endpoint::Store(store) => {
                     snapshot::delete(store, &store.snapshots().resolve(text)?.snapshot_id)
                 }
-                Place::Remote(remote) => remote.delete_snapshot(&text.parse()?),
+                Endpoint::Remote(remote) => remote.delete_snapshot(&text.parse()?),
             }))
         }
     }

@@ -5,7 +5,7 @@
 
 use super::dir::{self, InstanceDir};
 use super::lifecycle;
-use super::supply::{LINGER, while_in_use};
+use super::resources::{LINGER, while_in_use};
 use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, VolumeId};
 use crate::record::image::RootDeviceType;

@@ -6,7 +6,7 @@ use super::client::ask;
 use super::dir::{self, InstanceDir};
 use super::launch::LaunchPlan;
 use super::pool::parallel;
-use super::{hibernation, prepare, reap, spawn, supply};
+use super::{hibernation, prepare, reap, resources, spawn};
 use crate::control::Request;
 use crate::error::{Code, Error, Result};
 use crate::record::image::RootDeviceType;
@@ -69,7 +69,7 @@ fn undo(store: &Store, record: &Record) -> Result<()> {
     if let Some(group) = &locked.record.instance.spore.control_group {
         cgroup::remove(group);
     }
-    supply::remove_volumes(store, &locked.record)?;
+    resources::remove_volumes(store, &locked.record)?;
     locked.remove()
 }
 

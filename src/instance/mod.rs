@@ -14,27 +14,27 @@
 //! | `user-data` | as given to `run` |
 
 pub mod attach;
+mod boot_menu;
 pub mod cgroup;
 pub mod client;
 pub mod console;
+pub mod create_image;
 pub mod dir;
+pub mod disk_usage;
 pub mod fds;
 pub mod firmware;
 pub mod hibernate;
 pub mod hibernation;
 pub mod host;
-pub mod imaging;
 pub mod launch;
 pub mod lifecycle;
 pub mod mapping;
 pub mod modify;
 pub mod pool;
 pub mod prepare;
-mod pv;
 pub mod reap;
 mod rebase;
+pub mod resources;
 pub mod snapshots;
-pub mod space;
 pub mod spawn;
-pub mod supply;
 pub mod types;

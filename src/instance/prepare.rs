@@ -1,10 +1,10 @@
 //! From a record to everything that a VMM needs open: files, volumes, sockets, locks.
 
+use super::boot_menu::{self, Layers};
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
-use super::pv::{self, Layers};
-use super::{cgroup, firmware, host, supply};
+use super::{cgroup, firmware, host, resources};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
@@ -85,7 +85,7 @@ fn furnish(
     }
     for (volume, mapping) in plan.volumes.iter().zip(&locked.record.instance.block_device_mappings)
     {
-        supply::create_volume(dir.store(), &mapping.ebs.volume_id, volume, plan)?;
+        resources::create_volume(dir.store(), &mapping.ebs.volume_id, volume, plan)?;
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub fn undo(store: &Store, locked: Locked<Record>) {
     if let Some(group) = &locked.record.instance.spore.control_group {
         cgroup::remove(group);
     }
-    if supply::remove_volumes(store, &locked.record).is_ok() {
+    if resources::remove_volumes(store, &locked.record).is_ok() {
         let _ = locked.remove();
     }
 }
@@ -196,21 +196,21 @@ pub fn open(
     let mut root = None;
     for mapping in &instance.block_device_mappings {
         let opened =
-            supply::open_volume(dir.store(), &mapping.ebs.volume_id, mapping.ebs.read_only)?;
+            resources::open_volume(dir.store(), &mapping.ebs.volume_id, mapping.ebs.read_only)?;
         if mapping.device_name == instance.root_device_name {
-            root = Some(pv::layers(&opened)?);
+            root = Some(boot_menu::layers(&opened)?);
         }
         let id = instance.device_of(Disk::Volume(mapping))?;
         devices.push((id, DeviceKind::Disk(open_disk(&mut fds, mapping, &instance, opened))));
     }
     for ephemeral in &instance.spore.ephemeral {
-        let file = supply::ephemeral(dir, ephemeral)?;
+        let file = resources::ephemeral(dir, ephemeral)?;
         let id = instance.device_of(Disk::Ephemeral(ephemeral))?;
         devices.push((id, DeviceKind::Disk(ephemeral_disk(&mut fds, file, &instance)?)));
     }
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     let boot = boot(dir, &mut fds, record, root, entry)?;
-    supply::release_instance_store(dir.store(), &mut record.instance)?;
+    resources::release_instance_store(dir.store(), &mut record.instance)?;
     let (ready, ready_end) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail(|| "create a pipe")?;
     let plan = VmPlan {
@@ -257,7 +257,7 @@ fn boot(
 ) -> Result<BootPlan> {
     let instance = &mut record.instance;
     if let Some(from) = instance.kernel_id.as_ref().and_then(PvGrub::of) {
-        return pv::boot(dir.store(), fds, instance, from, root, entry);
+        return boot_menu::boot(dir.store(), fds, instance, from, root, entry);
     }
     if entry.is_some() {
         return Err(Error::refused(
@@ -270,9 +270,9 @@ fn boot(
         return Ok(BootPlan::Firmware { image: fds.add(image) });
     };
     Ok(BootPlan::Direct {
-        kernel: fds.add(supply::open_kernel(dir.store(), kernel)?),
+        kernel: fds.add(resources::open_kernel(dir.store(), kernel)?),
         initrd: match &instance.ramdisk_id {
-            Some(id) => Some(fds.add(supply::open_ramdisk(dir.store(), id)?)),
+            Some(id) => Some(fds.add(resources::open_ramdisk(dir.store(), id)?)),
             None => None,
         },
         cmdline: instance.spore.command_line.clone(),

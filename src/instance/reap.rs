@@ -5,7 +5,7 @@
 
 use super::cgroup;
 use super::dir::{self, InstanceDir};
-use super::{client, hibernation, supply};
+use super::{client, hibernation, resources};
 use crate::error::Result;
 use crate::id::VolumeId;
 use crate::plan::{DeviceId, EndReason, Engine, VmReport};
@@ -160,7 +160,7 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<(
         let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
         let (state, reason) = settle(&locked.record, end);
         if end.is_none() && state == State::Stopped {
-            supply::repair_volumes(dir.store(), &locked.record);
+            resources::repair_volumes(dir.store(), &locked.record);
         }
         return finish(dir, locked, state, reason);
     }
@@ -273,7 +273,7 @@ pub fn finish(
             instance.state = State::ShuttingDown;
             dir::save_because(locked, cause.as_ref())?;
         }
-        let give_back = if ran { supply::release_volumes } else { supply::remove_volumes };
+        let give_back = if ran { resources::release_volumes } else { resources::remove_volumes };
         give_back(dir.store(), &locked.record)?;
         locked.record.instance.block_device_mappings.clear();
         locked.record.instance.spore.terminated_at = Some(now_ms());

@@ -3,7 +3,7 @@
 //! Both chains read the same, so it does not matter at which moment record and VMM change from the one to the other.
 
 use super::dir::InstanceDir;
-use super::supply::{LINGER, while_in_use};
+use super::resources::{LINGER, while_in_use};
 use super::{client, lifecycle};
 use crate::block::overlay::{self, Backing};
 use crate::control::{DiskTop, Request};

@@ -5,7 +5,7 @@
 //! reads the same as what the VMM has, because its top is empty; and the next attempt hands the VMM that same overlay.
 
 use super::dir::InstanceDir;
-use super::supply::{LINGER, while_in_use};
+use super::resources::{LINGER, while_in_use};
 use super::{client, lifecycle};
 use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};

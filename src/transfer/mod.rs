@@ -3,11 +3,11 @@
 pub mod bundle;
 pub(crate) mod chunk;
 pub mod copy;
+pub mod endpoint;
 pub mod export;
-pub mod incoming;
 pub(crate) mod members;
 pub mod package;
-pub mod place;
+pub mod pending;
 pub mod provide;
 pub mod region;
 pub mod remote;

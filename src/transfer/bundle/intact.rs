@@ -3,9 +3,9 @@
 //! The image's directory has what each file's size and time were, and its SHA-1. Content is read only of a file that
 //! has been written or moved since.
 
-use super::depot::Depot;
 use super::manifest::Part;
 use super::request::{MAX_MANIFEST, MAX_PART};
+use super::storage::Storage;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, hex};
 use crate::record::image::Image;
@@ -38,9 +38,14 @@ struct Sealed {
 
 impl Seal {
     /// What it is now.
-    pub(super) fn new(depot: &Depot, manifest: &str, text: &[u8], parts: &[Part]) -> Result<Self> {
+    pub(super) fn new(
+        storage: &Storage,
+        manifest: &str,
+        text: &[u8],
+        parts: &[Part],
+    ) -> Result<Self> {
         let seal = |name: &str, sha1: &[u8]| -> Result<Sealed> {
-            let (size, stamp) = depot.stamp(name)?;
+            let (size, stamp) = storage.stamp(name)?;
             Ok(Sealed { name: name.to_owned().try_into()?, size, stamp, sha1: hex(sha1) })
         };
         let mut files = vec![seal(manifest, &Sha1::digest(text))?];
@@ -67,7 +72,7 @@ impl Seal {
 /// # Errors
 /// `AuthFailure`: none of the user's regions is in that bucket of that service.
 fn refuse_strange(store: &Store, image: &Image, location: &str) -> Result<()> {
-    if !Depot::takes_credentials(location) {
+    if !Storage::takes_credentials(location) {
         return Ok(());
     }
     let place: S3Location = location.parse()?;
@@ -107,7 +112,7 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
         let remedy = format!("put the bundle of {id} back, or deregister {id}");
         if error.code() == Some(Code::InvalidManifest) { error.remedy(remedy) } else { error }
     };
-    let (depot, _) = Depot::of_manifest(location, store.context()).map_err(|error| {
+    let (storage, _) = Storage::of_manifest(location, store.context()).map_err(|error| {
         if is_missing(&error) {
             return error;
         }
@@ -118,7 +123,7 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
     })?;
     let mut renewed = false;
     for file in &mut seal.files {
-        let now = depot.stamp(&file.name).map_err(gone)?;
+        let now = storage.stamp(&file.name).map_err(gone)?;
         if now == (file.size, file.stamp.clone()) {
             continue;
         }
@@ -127,7 +132,7 @@ pub fn check(store: &Store, image: &Image) -> Result<()> {
             let why = format!("{} has changed; its owner has to launch it once", &*file.name);
             return Err(gone(super::refusal::invalid(why)));
         }
-        let bytes = depot.read(&file.name, MAX_PART).map_err(gone)?;
+        let bytes = storage.read(&file.name, MAX_PART).map_err(gone)?;
         if hex(&Sha1::digest(&bytes)) != file.sha1 {
             return Err(gone(super::refusal::invalid(format!("{} has changed", &*file.name))));
         }

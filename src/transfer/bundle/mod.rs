@@ -6,7 +6,6 @@
 //! euca2ools write and read; SHA-1 is theirs.
 
 mod archive;
-mod depot;
 #[doc(hidden)]
 pub mod examine;
 pub mod intact;
@@ -16,6 +15,7 @@ mod manifest;
 pub(super) mod read;
 mod refusal;
 mod request;
+mod storage;
 pub(crate) mod unpack;
 pub(super) mod write;
 mod xml;

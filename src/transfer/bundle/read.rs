@@ -1,10 +1,10 @@
 //! Registering a bundle: all of it is verified, and its disk becomes the snapshot that instances begin as.
 
-use super::depot::Depot;
 use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
 use super::refusal::invalid;
 use super::request::{MAX_MANIFEST, MAX_PART, RegisterBundle};
+use super::storage::Storage;
 use super::{intact, keys, unpack};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
@@ -28,9 +28,9 @@ const BLOCK: usize = 16;
 
 /// [`super::register`], in the program that can.
 pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image> {
-    let (depot, file) = Depot::of_manifest(&request.location, store.context())?;
+    let (storage, file) = Storage::of_manifest(&request.location, store.context())?;
     let keys = keys::reader(store, &request.keys)?;
-    let text = depot.read(&file, MAX_MANIFEST)?;
+    let text = storage.read(&file, MAX_MANIFEST)?;
     let manifest =
         String::from_utf8(text.clone()).map_err(|_| invalid("its manifest is no text"))?;
     let manifest = Manifest::read(&manifest, &keys)?;
@@ -40,11 +40,11 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
     };
     catalog::check_name(store, &name)?;
     refuse_missing(&manifest, request)?;
-    let made = unbundle(store, &depot, &manifest, &name)?;
+    let made = unbundle(store, &storage, &manifest, &name)?;
     let id = made.1.snapshot_id.clone();
     let boot = boots(&manifest, request, &made.0.path().join(DATA))?;
-    let registration = registration(&manifest, request, (name, id), boot, depot.location(&file));
-    let seal = intact::Seal::new(&depot, &file, &text, &manifest.parts)?;
+    let registration = registration(&manifest, request, (name, id), boot, storage.location(&file));
+    let seal = intact::Seal::new(&storage, &file, &text, &manifest.parts)?;
     arrival::publish(store, made, registration, |image, dir| {
         image.product_codes = codes(&manifest);
         seal.write(dir)
@@ -141,7 +141,7 @@ fn boots(manifest: &Manifest, request: &RegisterBundle, root: &Path) -> Result<B
 /// The bundle's disk as a snapshot that is to appear.
 fn unbundle(
     store: &Store,
-    depot: &Depot,
+    storage: &Storage,
     manifest: &Manifest,
     name: &str,
 ) -> Result<(Staging, Snapshot)> {
@@ -149,7 +149,7 @@ fn unbundle(
     let doing = || "write the disk of a bundle";
     let out = staging.dir()?.create(DATA, 0o600).or_fail(doing)?;
     let size = manifest.size.next_multiple_of(512);
-    let parts = Parts::new(depot, manifest);
+    let parts = Parts::new(storage, manifest);
     let (rest, digest) =
         unpack::disk(store.context(), parts, (manifest.size, manifest.digest), out)?;
     rest.done(manifest)?;
@@ -163,7 +163,7 @@ fn unbundle(
 
 /// The parts as one stream: verified, and decrypted.
 struct Parts<'a> {
-    depot: &'a Depot,
+    storage: &'a Storage,
     parts: std::slice::Iter<'a, Part>,
     cipher: Option<cbc::Decryptor<Aes128>>,
     /// Ciphertext that is no whole block yet.
@@ -174,17 +174,17 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn new(depot: &'a Depot, manifest: &'a Manifest) -> Self {
+    fn new(storage: &'a Storage, manifest: &'a Manifest) -> Self {
         let cipher = manifest.cipher.map(|(key, iv)| cbc::Decryptor::new(&key.into(), &iv.into()));
         let parts = manifest.parts.iter();
-        Self { depot, parts, cipher, pending: Vec::new(), plain: Vec::new(), at: 0, total: 0 }
+        Self { storage, parts, cipher, pending: Vec::new(), plain: Vec::new(), at: 0, total: 0 }
     }
 
     /// Bring the next part into `plain`. `false` at the end.
     fn advance(&mut self) -> Result<bool> {
-        self.depot.context().check()?;
+        self.storage.context().check()?;
         let Some(part) = self.parts.next() else { return Ok(false) };
-        let bytes = self.depot.read(&part.filename, MAX_PART)?;
+        let bytes = self.storage.read(&part.filename, MAX_PART)?;
         if <[u8; 20]>::from(Sha1::digest(&bytes)) != part.digest {
             return Err(invalid(format!("{} is not what its digest says", &*part.filename)));
         }

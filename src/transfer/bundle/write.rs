@@ -1,9 +1,9 @@
 //! Making a bundle.
 
-use super::depot::Depot;
 use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
 use super::request::{Bundle, PART, SUFFIX};
+use super::storage::Storage;
 use super::{archive, keys};
 use crate::block::Reader;
 use crate::context::Context;
@@ -30,7 +30,7 @@ const BLOCK: usize = 16;
 
 /// [`super::make`], in the program that can.
 pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> {
-    let depot = &Depot::open(to, store.context())?;
+    let storage = &Storage::open(to, store.context())?;
     let (mut manifest, reader) = describe(store, bundle)?;
     let keys = keys::writer(store, &bundle.keys)?;
     if !bundle.unencrypted {
@@ -39,31 +39,31 @@ pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> 
     let prefix = bundle.prefix.as_deref().unwrap_or(&manifest.name);
     let prefix = name::from_file(prefix).trim_start_matches('.').to_owned();
     let name = format!("{prefix}{SUFFIX}");
-    if depot.has(&name)? {
+    if storage.has(&name)? {
         return Err(Error::refused(
             Code::InvalidParameterValue,
             format!(
                 "there is a bundle at {} already; give another --prefix",
-                depot.location(&name)
+                storage.location(&name)
             ),
         ));
     }
     manifest.name = format!("{prefix}.img");
-    let mut parts = Parts { depot, prefix, bytes: Vec::new(), parts: Vec::new(), total: 0 };
+    let mut parts = Parts { storage, prefix, bytes: Vec::new(), parts: Vec::new(), total: 0 };
     let result = fill(&reader, &mut manifest, &mut parts).and_then(|()| {
         manifest.parts.clone_from(&parts.parts);
         manifest.bundled_size = parts.total;
-        depot.write(&name, manifest.write(&keys)?.into_bytes())
+        storage.write(&name, manifest.write(&keys)?.into_bytes())
     });
     if let Err(error) = result {
         for part in &parts.parts {
-            depot.delete(&part.filename);
+            storage.delete(&part.filename);
         }
-        depot.delete(&parts.name(parts.parts.len()));
-        depot.delete(&name);
+        storage.delete(&parts.name(parts.parts.len()));
+        storage.delete(&name);
         return Err(error);
     }
-    Ok(depot.location(&name))
+    Ok(storage.location(&name))
 }
 
 fn random() -> Result<[u8; 16]> {
@@ -135,7 +135,7 @@ fn manifest(
 
 /// Write the parts, and the archive's digest into the manifest.
 fn fill(reader: &Reader, manifest: &mut Manifest, parts: &mut Parts<'_>) -> Result<()> {
-    let context = parts.depot.context();
+    let context = parts.storage.context();
     let doing = || "write the bundle";
     let own = |error: io::Error| archive_error(error);
     match manifest.cipher {
@@ -223,7 +223,7 @@ impl<W: Write> Write for Cipher<W> {
 
 /// Cuts what passes into parts.
 struct Parts<'a> {
-    depot: &'a Depot,
+    storage: &'a Storage,
     prefix: String,
     bytes: Vec<u8>,
     parts: Vec<Part>,
@@ -243,7 +243,7 @@ impl Parts<'_> {
         let filename = FileName::try_from(self.name(self.parts.len())).map_err(io::Error::other)?;
         let digest = Sha1::digest(&bytes).into();
         self.total += bytes.len() as u64;
-        self.depot.write(&filename, bytes).map_err(io::Error::other)?;
+        self.storage.write(&filename, bytes).map_err(io::Error::other)?;
         self.parts.push(Part { filename, digest });
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 mod transfer;
 
-use super::incoming::{Boot, Incoming, open_data, pending_snapshot, seal};
 use super::package::{self, NewImage, Package};
+use super::pending::{BootFiles, PendingImage, open_data, pending_snapshot, seal};
 use crate::block::Reader;
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 /// Copy an image (EC2 CopyImage) into the same store or into another. The copy is the user's own.
 ///
 /// # Errors
-/// As [`Package::of`]'s and [`Incoming::begin`]'s; a snapshot's content is not what its digest says; I/O errors and no
+/// As [`Package::of`]'s and [`PendingImage::begin`]'s; a snapshot's content is not what its digest says; I/O errors and no
 /// space: what was copied by then stays for the next attempt.
 pub fn image(from: &Store, image: &Image, to: &Store, new: &NewImage) -> Result<Image> {
     let package = Package::of(from, image)?;
     let boot = boot(from, image, to, &package)?;
-    let mut incoming = Incoming::begin(to, &package, new, boot)?;
+    let mut incoming = PendingImage::begin(to, &package, new, boot)?;
     for (n, disk) in package.disks.iter().enumerate() {
         if let Err(error) = bring(from, &disk.name.parse()?, to, &mut incoming, n) {
             return Err(incoming.failed(error));
@@ -35,8 +35,8 @@ pub fn image(from: &Store, image: &Image, to: &Store, new: &NewImage) -> Result<
 }
 
 /// The image's kernel and ramdisk in the store that it goes to.
-fn boot(from: &Store, image: &Image, to: &Store, package: &Package) -> Result<Boot> {
-    let mut boot = Boot::default();
+fn boot(from: &Store, image: &Image, to: &Store, package: &Package) -> Result<BootFiles> {
+    let mut boot = BootFiles::default();
     let result = (|| {
         // Whoever opens it by number sees the file that was checked, whatever the name leads to by now.
         let path =
@@ -64,7 +64,7 @@ fn bring(
     from: &Store,
     id: &SnapshotId,
     to: &Store,
-    incoming: &mut Incoming<'_>,
+    incoming: &mut PendingImage<'_>,
     n: usize,
 ) -> Result<()> {
     let Some(dir) = incoming.dir(n) else { return Ok(()) };

@@ -8,8 +8,8 @@ use crate::record::name;
 use crate::snapshot::copy::Copy;
 use crate::snapshot::digest::CHUNK;
 use crate::store::{Staging, Store, beneath};
-use crate::transfer::incoming::{Boot, Incoming};
 use crate::transfer::package::{Content, NewImage, Package, malformed};
+use crate::transfer::pending::{BootFiles, PendingImage};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn receive(store: &Store, reading: &mut Reading, mut new: NewImage) -> Result<Im
     }
     crate::image::catalog::check_name(store, &new.name)?;
     let boot = boot(store, reading, &package)?;
-    let mut incoming = Incoming::begin(store, &package, &new, boot)?;
+    let mut incoming = PendingImage::begin(store, &package, &new, boot)?;
     match disks(reading, &package, &mut incoming) {
         Ok(()) => incoming.complete(),
         Err(error) => {
@@ -45,9 +45,9 @@ fn receive(store: &Store, reading: &mut Reading, mut new: NewImage) -> Result<Im
 }
 
 /// Spool the kernel and the ramdisk, and register them.
-fn boot(store: &Store, reading: &mut Reading, package: &Package) -> Result<Boot> {
+fn boot(store: &Store, reading: &mut Reading, package: &Package) -> Result<BootFiles> {
     let staging = Staging::new(store)?;
-    let mut boot = Boot::default();
+    let mut boot = BootFiles::default();
     let mut work = || -> Result<()> {
         if let Some(content) = &package.kernel {
             let path = staging.path().join("kernel");
@@ -102,7 +102,7 @@ pub fn write_file(
     Err(malformed(&format!("the content of '{name}' is not what its digest says")))
 }
 
-fn disks(reading: &mut Reading, package: &Package, incoming: &mut Incoming<'_>) -> Result<()> {
+fn disks(reading: &mut Reading, package: &Package, incoming: &mut PendingImage<'_>) -> Result<()> {
     for (n, disk) in package.disks.iter().enumerate() {
         let Some((out, _)) = incoming.file(n)? else { continue };
         let copy = Copy::new(out);

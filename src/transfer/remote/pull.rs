@@ -14,8 +14,10 @@ use crate::store::{Staging, Store};
 use crate::sys::threads;
 use crate::transfer::chunk::pack;
 use crate::transfer::export::read::{verified, write_file};
-use crate::transfer::incoming::{Boot, Incoming, open_data, pending_snapshot, seal, unfinished};
 use crate::transfer::package::{Chunk, Content, NewImage, Package, malformed};
+use crate::transfer::pending::{
+    BootFiles, PendingImage, open_data, pending_snapshot, seal, unfinished,
+};
 use crate::transfer::remote::client::{PARALLEL, Remote};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -35,7 +37,7 @@ pub fn image(from: &Remote, text: &str, to: &Store, new: &NewImage) -> Result<Im
         catalog::check_name(to, &new.name)?;
     }
     let boot = boot(from, to, &package)?;
-    let mut incoming = Incoming::begin(to, &package, new, boot)?;
+    let mut incoming = PendingImage::begin(to, &package, new, boot)?;
     for (n, disk) in package.disks.iter().enumerate() {
         if let Err(error) = bring(from, disk, &mut incoming, n) {
             return Err(incoming.failed(error));
@@ -69,9 +71,9 @@ pub fn snapshot(from: &Remote, id: &SnapshotId, to: &Store, wanted: Wanted) -> R
     }
 }
 
-fn boot(from: &Remote, to: &Store, package: &Package) -> Result<Boot> {
+fn boot(from: &Remote, to: &Store, package: &Package) -> Result<BootFiles> {
     let staging = Staging::new(to)?;
-    let mut boot = Boot::default();
+    let mut boot = BootFiles::default();
     let mut work = || -> Result<()> {
         if let Some(content) = &package.kernel {
             let path = staging.path().join("kernel");
@@ -106,7 +108,7 @@ fn fetch_file(from: &Remote, content: &Content, path: &Path) -> Result<()> {
     })
 }
 
-fn bring(from: &Remote, disk: &Content, incoming: &mut Incoming<'_>, n: usize) -> Result<()> {
+fn bring(from: &Remote, disk: &Content, incoming: &mut PendingImage<'_>, n: usize) -> Result<()> {
     let Some((out, begun)) = incoming.file(n)? else { return Ok(()) };
     let own = || out.try_clone().or_fail(|| "duplicate a descriptor");
     let mut digest = fetch(from, disk, (&out, begun))?;

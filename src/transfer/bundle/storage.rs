@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// An open place for bundles.
-pub struct Depot {
+pub struct Storage {
     place: Place,
     /// As the user named it.
     text: String,
@@ -24,7 +24,7 @@ enum Place {
     S3 { bucket: Box<dyn Objects>, location: S3Location },
 }
 
-impl Depot {
+impl Storage {
     /// A directory, or `s3://bucket/prefix?…`.
     ///
     /// # Errors

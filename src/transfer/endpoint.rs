@@ -14,7 +14,7 @@ use crate::transfer::remote::Remote;
 use std::collections::HashSet;
 
 /// Where an image is, or goes to.
-pub enum Place {
+pub enum Endpoint {
     /// A store in a directory.
     Store(Store),
     /// A bucket or a registry.
@@ -25,14 +25,14 @@ pub enum Place {
 ///
 /// # Errors
 /// `InvalidRegion`: it is unknown, or has gone.
-pub fn find(store: &Store, name: Option<&str>) -> Result<Place> {
+pub fn find(store: &Store, name: Option<&str>) -> Result<Endpoint> {
     let Some(name) = name.filter(|name| *name != region::LOCAL) else {
-        return Ok(Place::Store(store.clone()));
+        return Ok(Endpoint::Store(store.clone()));
     };
     let found = region::find(store, name)?;
     match &found.endpoint {
-        Location::Directory(path) => found.open(path, store.context()).map(Place::Store),
-        _ => Remote::open(store.context(), &found).map(|remote| Place::Remote(Box::new(remote))),
+        Location::Directory(path) => found.open(path, store.context()).map(Endpoint::Store),
+        _ => Remote::open(store.context(), &found).map(|remote| Endpoint::Remote(Box::new(remote))),
     }
 }
 
@@ -52,13 +52,13 @@ pub fn probe(store: &Store, name: &str, location: &Location) -> Result<()> {
 ///
 /// # Errors
 /// It can't be read.
-pub fn images(place: &Place) -> Result<Vec<Image>> {
-    match place {
-        Place::Store(store) => {
+pub fn images(endpoint: &Endpoint) -> Result<Vec<Image>> {
+    match endpoint {
+        Endpoint::Store(store) => {
             let images = store.images().list()?.or_warn().into_iter();
             Ok(images.map(|image| catalog::settled(store, image)).collect())
         }
-        Place::Remote(remote) => Ok(remote.images()?.into_iter().map(|p| p.image).collect()),
+        Endpoint::Remote(remote) => Ok(remote.images()?.into_iter().map(|p| p.image).collect()),
     }
 }
 
@@ -66,16 +66,16 @@ pub fn images(place: &Place) -> Result<Vec<Image>> {
 ///
 /// # Errors
 /// It can't be read.
-pub fn snapshots(place: &Place) -> Result<Vec<Snapshot>> {
-    match place {
-        Place::Store(store) => {
-            let images = images(place)?;
+pub fn snapshots(endpoint: &Endpoint) -> Result<Vec<Snapshot>> {
+    match endpoint {
+        Endpoint::Store(store) => {
+            let images = images(endpoint)?;
             let mapped: HashSet<_> = images.iter().flat_map(Image::snapshots).collect();
             let snapshots = store.snapshots().list()?.or_warn().into_iter();
             let alone = snapshots.filter(|found| !mapped.contains(&found.snapshot_id));
             Ok(alone.map(|found| snapshot::settled(store, found)).collect())
         }
-        Place::Remote(remote) => remote.snapshots(),
+        Endpoint::Remote(remote) => remote.snapshots(),
     }
 }
 
@@ -83,16 +83,16 @@ pub fn snapshots(place: &Place) -> Result<Vec<Snapshot>> {
 ///
 /// # Errors
 /// There is no such image in `from`; as [`copy::image`]'s, [`push::image`]'s and [`pull::image`]'s.
-pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Result<Image> {
+pub fn copy_image(from: &Endpoint, text: &str, to: &Endpoint, new: &NewImage) -> Result<Image> {
     match (from, to) {
-        (Place::Store(from), Place::Store(to)) => {
+        (Endpoint::Store(from), Endpoint::Store(to)) => {
             copy::image(from, &catalog::resolve(from, text)?, to, new)
         }
-        (Place::Store(from), Place::Remote(to)) => {
+        (Endpoint::Store(from), Endpoint::Remote(to)) => {
             push::image(from, &catalog::resolve(from, text)?, to, new)
         }
-        (Place::Remote(from), Place::Store(to)) => pull::image(from, text, to, new),
-        (Place::Remote(from), Place::Remote(to)) => push::relay(from, text, to, new),
+        (Endpoint::Remote(from), Endpoint::Store(to)) => pull::image(from, text, to, new),
+        (Endpoint::Remote(from), Endpoint::Remote(to)) => push::relay(from, text, to, new),
     }
 }
 
@@ -100,16 +100,21 @@ pub fn copy_image(from: &Place, text: &str, to: &Place, new: &NewImage) -> Resul
 ///
 /// # Errors
 /// There is no such snapshot in `from`; as [`copy::snapshot`]'s.
-pub fn copy_snapshot(from: &Place, text: &str, to: &Place, wanted: Wanted) -> Result<Snapshot> {
+pub fn copy_snapshot(
+    from: &Endpoint,
+    text: &str,
+    to: &Endpoint,
+    wanted: Wanted,
+) -> Result<Snapshot> {
     let (from, to) = match (from, to) {
-        (Place::Store(from), Place::Store(to)) => (from, to),
-        (Place::Store(from), Place::Remote(to)) => {
+        (Endpoint::Store(from), Endpoint::Store(to)) => (from, to),
+        (Endpoint::Store(from), Endpoint::Remote(to)) => {
             return push::snapshot(from, &snapshot::resolve(from, text)?.snapshot_id, to, wanted);
         }
-        (Place::Remote(from), Place::Store(to)) => {
+        (Endpoint::Remote(from), Endpoint::Store(to)) => {
             return pull::snapshot(from, &text.parse()?, to, wanted);
         }
-        (Place::Remote(from), Place::Remote(to)) => {
+        (Endpoint::Remote(from), Endpoint::Remote(to)) => {
             return push::relay_snapshot(from, &text.parse()?, to, wanted);
         }
     };

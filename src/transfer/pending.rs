@@ -22,14 +22,14 @@ use std::path::Path;
 
 /// What an image boots, in the store that it comes into.
 #[derive(Debug, Default)]
-pub struct Boot {
+pub struct BootFiles {
     /// Its kernel.
     pub kernel: Option<Registered<Kernel>>,
     /// Its initial ramdisk.
     pub ramdisk: Option<Registered<Ramdisk>>,
 }
 
-impl Boot {
+impl BootFiles {
     /// Register a kernel's file under `name` if that is free, else under one made of it.
     ///
     /// # Errors
@@ -74,12 +74,12 @@ fn under_a_name<T>(content: &Content, register: impl Fn(&str) -> Result<T>) -> R
 
 /// An image in the making.
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct PendingImage<'a> {
     store: &'a Store,
     image: Locked<Image>,
     /// By the package's order of disks.
     disks: Vec<Slot>,
-    boot: Boot,
+    boot: BootFiles,
 }
 
 /// One of its snapshots.
@@ -89,13 +89,18 @@ enum Slot {
     Done,
 }
 
-impl<'a> Incoming<'a> {
+impl<'a> PendingImage<'a> {
     /// Begin, or go on with what an earlier copy of the same image under the same name left.
     ///
     /// # Errors
     /// The name is malformed or taken, the earlier copy is still running (`IncorrectState`), or anything of what
     /// the package says can't be.
-    pub fn begin(store: &'a Store, package: &Package, new: &NewImage, boot: Boot) -> Result<Self> {
+    pub fn begin(
+        store: &'a Store,
+        package: &Package,
+        new: &NewImage,
+        boot: BootFiles,
+    ) -> Result<Self> {
         let lock = store.lock()?;
         let image = match unfinished(store, package, new, &lock)? {
             Some(mut image) => {
@@ -179,7 +184,7 @@ impl<'a> Incoming<'a> {
         self.seal_chain(n, DiskFormat::Raw, Vec::new(), digest)
     }
 
-    /// As [`Incoming::seal`], for content in several files.
+    /// As [`PendingImage::seal`], for content in several files.
     ///
     /// # Errors
     /// It can't be recorded.
@@ -330,7 +335,12 @@ pub(crate) fn unfinished(
 }
 
 /// The new image, pending, with new ids for its snapshots.
-fn pending(store: &Store, package: &Package, new: &NewImage, boot: &Boot) -> Result<Locked<Image>> {
+fn pending(
+    store: &Store,
+    package: &Package,
+    new: &NewImage,
+    boot: &BootFiles,
+) -> Result<Locked<Image>> {
     let mut manifest = package.manifest(new)?;
     let built_in = package.image.kernel_id.clone().filter(|id| PvGrub::of(id).is_some());
     manifest.kernel_id = boot.kernel.as_ref().map(|k| k.record.kernel_id.clone()).or(built_in);
