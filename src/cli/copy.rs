@@ -1,6 +1,6 @@
 //! `spore image copy` and `spore snapshot copy`.
 
-use super::image::tag;
+use super::args::tag;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::record::image::Image;

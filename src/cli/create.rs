@@ -1,6 +1,6 @@
 //! `spore image create`.
 
-use super::image::tag;
+use super::args::tag;
 use super::select;
 use super::ui::Ui;
 use crate::action::parse_duration;

@@ -1,6 +1,6 @@
 //! `spore image …`.
 
-use super::args::TransportArg;
+use super::args::{FormatArg, TransportArg, tag};
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
 use super::find::{self, FindArgs};
 use super::select;
@@ -9,7 +9,7 @@ use crate::error::{Error, OrRefuse, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog;
 use crate::image::manifest::Manifest;
-use crate::import::{self, Opened, Options, Reading, Source, SourceFormat, arrival};
+use crate::import::{self, Opened, Options, Reading, Source, arrival};
 use crate::kernel::{self, Registered};
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::kernel::{Kernel, Ramdisk};
@@ -193,14 +193,6 @@ pub struct ImportArgs {
     boot: BootArgs,
 }
 
-/// The disk's format.
-#[derive(Debug, Args)]
-pub struct FormatArg {
-    /// The disk's format, instead of telling it from its first bytes: raw, qcow2, vmdk, vhd or vhdx
-    #[arg(id = "disk_format", long = "format", value_name = "FORMAT", value_parser = |text: &str| text.parse::<SourceFormat>())]
-    pub format: Option<SourceFormat>,
-}
-
 /// Arguments of `image register`.
 #[derive(Debug, Args)]
 pub struct RegisterArgs {
@@ -232,19 +224,6 @@ pub struct RegisterArgs {
     /// Register nothing: look at the disk or the snapshot and propose how to boot it, and why
     #[arg(long, conflicts_with_all = ["manifest", "bundle_name"])]
     dry_run: bool,
-}
-
-/// `KEY=VALUE`.
-///
-/// # Errors
-/// There is no `=`.
-pub fn tag(text: &str) -> Result<Tag> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => {
-            Ok(Tag { key: key.to_owned(), value: value.to_owned() })
-        }
-        _ => Err(Error::usage(format!("'{}' is not KEY=VALUE", text.escape_debug()))),
-    }
 }
 
 fn root_device_type(text: &str) -> Result<RootDeviceType> {

@@ -1,41 +1,44 @@
 //! The command line: arguments in, one call of the service, a table or JSON out.
 
 mod account;
-pub mod args;
+mod args;
 mod attribute;
 mod boot_entries;
-pub mod bundle;
-pub mod copy;
+mod bundle;
+mod command;
+mod console;
+mod copy;
 mod create;
 mod describe;
 mod detect;
 mod df;
 mod doctor;
-pub mod filter;
+mod filter;
 mod find;
 mod help;
-pub mod image;
+mod image;
 mod instance;
-pub mod kernel;
+mod kernel;
 mod limit;
 mod modify;
-pub mod output;
+mod output;
 mod probe;
-pub mod progress;
-pub mod region;
+mod progress;
+mod region;
 mod run;
-pub mod select;
-pub mod snapshot;
+mod select;
+mod snapshot;
 mod tag;
 mod ui;
-pub mod volume;
+mod volume;
+mod wait;
 
 use crate::context::Extension;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::transfer::remote::helper;
-use args::{Cli, Command};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use command::{Cli, dispatch};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -118,38 +121,6 @@ fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// Every command ends here; what it returns is the process's exit code.
-fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
-    match &cli.command {
-        Command::Run(args) => run::run(&ui.store()?, ui, args),
-        Command::Ls(args) => instance::ls(&ui.store()?, ui, args),
-        Command::Show(args) => instance::show(&ui.store()?, ui, args),
-        Command::Logs(args) => instance::logs(&ui.store()?, args),
-        Command::Console(args) => instance::attach(&ui.store()?, args),
-        Command::Stop(args) => instance::stop(&ui.store()?, ui, args),
-        Command::Start(args) => instance::start(&ui.store()?, ui, args),
-        Command::Reboot(args) => instance::reboot(&ui.store()?, ui, args),
-        Command::Terminate(args) => instance::terminate(&ui.store()?, ui, args),
-        Command::Wait(args) => instance::wait(&ui.store()?, args),
-        Command::Modify(args) => modify::modify(&ui.store()?, ui, args),
-        Command::Df => df::df(&ui.store()?, ui),
-        Command::Doctor => doctor::doctor(ui),
-        Command::Image { command } => image::run(command, ui),
-        Command::Kernel { command } => kernel::run(command, ui),
-        Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
-        Command::Snapshot { command } => snapshot::run(command, ui),
-        Command::Region { command } => region::run(command, ui),
-        Command::Volume { command } => volume::run(command, ui),
-        Command::Tag(args) => tag::add(&ui.store()?, args),
-        Command::Untag(args) => tag::remove(&ui.store()?, args),
-        Command::Product { command } => account::product(&ui.store()?, ui, command),
-        Command::Usage => account::usage(&ui.store()?, ui),
-        Command::Events(args) => account::events(&ui.store()?, ui, args),
-        Command::Store { command } => account::store(&ui.store()?, command),
-        Command::Completions { shell } => completions(*shell),
-    }
-}
-
 /// Goes on as the program that talks to buckets and registries, with the same arguments. Nothing has been changed by then.
 /// Gives why that can't be.
 fn become_remote() -> Error {
@@ -167,12 +138,4 @@ fn become_remote() -> Error {
         "cannot run {}: {cause}; it is installed beside spore, and talks to buckets and registries",
         path.display()
     ))
-}
-
-/// Print a completion script.
-fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "spore", &mut script);
-    output::write_stdout(&script)?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,28 +1,189 @@
 //! `run`: launch, wait, show.
 
-use super::args::{Run, user_data_file};
+use super::args::{TransportArg, tag};
 use super::describe;
-use super::instance::{finish, shortfall, wait_for};
+use super::limit;
 use super::output::{Format, emit, write_stdout};
 use super::progress::Progress;
+use super::select::finish;
 use super::ui::Ui;
-use crate::action::{RunInstances, Until};
+use super::wait::{shortfall, wait_for};
+use crate::action::{Count, RunInstances, Until, parse_duration, parse_memory, parse_percent};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::instance::dir::InstanceDir;
 use crate::instance::{console, launch};
-use crate::record::image::BlockDeviceMapping;
+use crate::plan::{DiskLimits, Engine};
+use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::{Record, State};
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
 use crate::service::{self, Waited};
 use crate::store::Store;
+use clap::{Args, ValueEnum};
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// EC2's limit of user data, in bytes.
 const MAX_USER_DATA: u64 = 16 << 10;
 /// Lines of each console that `--wait` prints.
 const LAST_LINES: usize = 20;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Instance types (vCPUs, memory):
+  spore.tiny (1, 32 MiB)   t2.nano (1, 512 MiB)     t2.micro (1, 1 GiB)
+  t2.small (1, 2 GiB)      t3.nano (2, 512 MiB)     t3.micro (2, 1 GiB)
+  t3.small (2, 2 GiB)      t3.medium (2, 4 GiB)     t3.large (2, 8 GiB)
+  t3.xlarge (4, 16 GiB)    t3.2xlarge (8, 32 GiB)   c5.large (2, 4 GiB)
+  c5.xlarge (4, 8 GiB)     c5.2xlarge (8, 16 GiB)   m5.large (2, 8 GiB)
+  m5.xlarge (4, 16 GiB)    m5.2xlarge (8, 32 GiB)   r5.large (2, 16 GiB)
+
+Examples:
+  spore run demo -n 4 --wait      four clones, their consoles, exit code 0
+  spore run debian --name web -t t3.small
+                                  one Debian with 2 vCPUs and 2 GiB
+  spore run debian -n 5:20 -q     as many as fit, at least five: their ids
+  spore run debian --kernel ./bzImage --append 'systemd.unit=rescue.target'
+  spore run debian --kernel lab   on a KVM without VMX or SVM
+  spore run debian --rm --wait --timeout 60
+                                  gone when the guest powers off
+  spore run debian --block-device-mappings \\
+    '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
+
+Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1
+refused, or a guest failed before its prompt; 2 the command line is wrong;
+124 no prompt within --timeout (the instances go on); 125 failure.")]
+pub struct Run {
+    /// The image: an id, a unique prefix of one, or a name
+    pub image: String,
+    /// How many: N, or MIN:MAX for at least MIN and at most MAX
+    #[arg(
+        short = 'n',
+        long,
+        default_value = "1",
+        value_name = "N|MIN:MAX",
+        allow_negative_numbers = true
+    )]
+    pub count: Count,
+    /// Instance type, a preset of vCPUs and memory (list below) [default: the image's, else t3.micro]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    pub instance_type: Option<String>,
+    /// vCPUs, 1 to 64, over the type's
+    #[arg(short, long, value_name = "CPUS", value_parser = clap::value_parser!(u8).range(1..=64), allow_negative_numbers = true)]
+    pub cpus: Option<u8>,
+    /// Memory over the type's: 512M, 2G (a plain number counts MiB)
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u64>,
+    /// Launch no more than fit into the memory that running instances leave of the host's; without this it is a warning
+    #[arg(long)]
+    pub no_overcommit: bool,
+    /// CPU time that each instance may take at most: percent of one CPU, 1 to 6400. It needs a control group (v2) that
+    /// this user may divide; so does --memory-max
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub cpu_quota: Option<u32>,
+    /// Memory that each instance may take at most, its VMM's own included: 512M, 2G. One that wants more is ended
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory_max: Option<u64>,
+    /// Name: the tag Name of every instance
+    #[arg(long, value_parser = parse_name)]
+    pub name: Option<String>,
+    /// Kernel over the image's: a registered one (id or name), a file (bzImage or ELF vmlinux), which is registered, or
+    /// 'lab', the one that 'scripts/build-image lab-kernel' built for a KVM that can't run stock kernels
+    #[arg(long, value_name = "AKI|NAME|FILE")]
+    pub kernel: Option<String>,
+    /// Initial ramdisk over the image's: a registered one or a file
+    #[arg(long, value_name = "ARI|NAME|FILE")]
+    pub initrd: Option<String>,
+    /// Boot the root device by its boot record, with this firmware [default for images without a kernel: SeaBIOS's
+    /// bios-microvm.bin]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    pub firmware: Option<PathBuf>,
+    /// Kernel command line in place of the image's
+    #[arg(long, value_name = "STR")]
+    pub cmdline: Option<String>,
+    /// Append to the kernel command line
+    #[arg(long, value_name = "STR", default_value = "", hide_default_value = true)]
+    pub append: String,
+    /// Boot this entry of the root volume's boot menu this time: its index, id or title ('spore image boot-entries')
+    #[arg(long, value_name = "ENTRY")]
+    pub boot_entry: Option<String>,
+    /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub block_device_mappings: Option<String>,
+    /// Root device type in place of the image's: instance-store leaves no trace of the root
+    #[arg(long, value_name = "TYPE", value_parser = ["ebs", "instance-store"])]
+    pub root_device_type: Option<String>,
+    /// Terminate instead of stopping when the guest powers off
+    #[arg(long)]
+    pub rm: bool,
+    /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends the wait, not the
+    /// instances
+    #[arg(long, conflicts_with = "no_wait")]
+    pub wait: bool,
+    /// With --wait: give up after this long (30, 500ms, 2m) [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// Return as soon as the processes are started
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How the host does disk I/O
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    pub engine: EngineArg,
+    /// What each guest may have of each of its disks, a second and (after a colon) at once: disk.iops=1000,
+    /// disk.bandwidth=50M:200M [default: as much as the host gives]
+    #[arg(long, value_name = "LIMIT=RATE[:BURST],…", value_parser = limit::parse)]
+    pub limit: Option<DiskLimits>,
+    /// How the guest finds its devices, in place of what suits the image
+    #[arg(long, value_enum)]
+    pub transport: Option<TransportArg>,
+    /// User data: text, @FILE, or - for standard input. It is kept with the instance
+    #[arg(long, value_name = "TEXT|@FILE|-")]
+    pub user_data: Option<String>,
+    /// Tag of every instance (repeatable)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    pub tags: Vec<Tag>,
+}
+
+/// [`Engine`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum EngineArg {
+    /// io_uring if the host has it, else sync
+    Auto,
+    /// io_uring, or fail
+    Uring,
+    /// preadv and pwritev
+    Sync,
+}
+
+impl From<EngineArg> for Engine {
+    fn from(engine: EngineArg) -> Self {
+        match engine {
+            EngineArg::Auto => Self::Auto,
+            EngineArg::Uring => Self::Uring,
+            EngineArg::Sync => Self::Sync,
+        }
+    }
+}
+
+impl Run {
+    /// The root device type asked for.
+    pub fn root_device_type(&self) -> Option<RootDeviceType> {
+        self.root_device_type.as_deref().map(|text| match text {
+            "instance-store" => RootDeviceType::InstanceStore,
+            _ => RootDeviceType::Ebs,
+        })
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().count() > 255 || text.chars().any(char::is_control) {
+        return Err("a name has 1 to 255 characters, none of them a control character".into());
+    }
+    Ok(text.to_owned())
+}
 
 /// `run`.
 pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
@@ -101,6 +262,11 @@ fn action(args: &Run) -> Result<RunInstances> {
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         wait_running: !args.no_wait,
     })
+}
+
+/// Where user data comes from.
+fn user_data_file(text: &str) -> Option<PathBuf> {
+    text.strip_prefix('@').map(PathBuf::from)
 }
 
 /// EC2's BlockDeviceMappings: JSON, or a file of it.

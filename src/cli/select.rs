@@ -2,11 +2,12 @@
 
 use super::filter::Filter;
 use super::output::{self, Format, Table};
-use super::ui::Ui;
-use crate::error::Result;
+use super::ui::{Ui, report};
+use crate::error::{Error, Result};
 use crate::store::Record;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// EC2's filter names and where their values are in the record: field names, dots between, arrays meaning any.
@@ -78,7 +79,7 @@ pub fn each(targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Exit
     let mut failed = false;
     for target in targets {
         if let Err(error) = act(target) {
-            super::report(&error);
+            report(&error);
             if !failed {
                 code = ExitCode::from(error.exit_code());
             }
@@ -86,6 +87,19 @@ pub fn each(targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Exit
         }
     }
     code
+}
+
+/// Success, or the last of these errors after some of the others have been told.
+pub fn finish(mut errors: Vec<Error>) -> Result<ExitCode> {
+    const TOLD: usize = 8;
+    let Some(last) = errors.pop() else { return Ok(ExitCode::SUCCESS) };
+    for error in errors.iter().take(TOLD) {
+        let _ = writeln!(io::stderr(), "spore: {error}");
+    }
+    if errors.len() > TOLD {
+        let _ = writeln!(io::stderr(), "spore: ... and {} more", errors.len() - TOLD);
+    }
+    Err(last)
 }
 
 /// Tell the id of what was made: bare, or as EC2's answer `{"ImageId": …}`.

@@ -1,8 +1,8 @@
 //! `spore snapshot …`.
 
+use super::args::{FormatArg, tag};
 use super::copy::RegionArgs;
 use super::filter::Filter;
-use super::image::{FormatArg, tag};
 use super::output::{self, Table, human_bytes};
 use super::select::{self, Filters};
 use super::ui::Ui;

@@ -1,6 +1,6 @@
 //! `spore tag` and `spore untag`, for every kind of object.
 
-use super::image::tag;
+use super::args::tag;
 use super::select;
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};

@@ -1,7 +1,7 @@
 //! `spore volume …`.
 
+use super::args::tag;
 use super::filter::Filter;
-use super::image::tag;
 use super::output::{self, Table, human_bytes};
 use super::select::{self, Filters};
 use super::ui::Ui;

@@ -1,0 +1,271 @@
+//! The verbs, and what each of them is done by.
+
+use super::args::Targets;
+use super::output::{self, Output};
+use super::ui::Ui;
+use super::{
+    account, console, df, doctor, image, instance, kernel, modify, region, run, snapshot, tag,
+    volume, wait,
+};
+use crate::error::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit codes, the end of the top-level help.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, and true
+  1    refused: no such object, wrong state, name taken, not enough capacity
+  2    the command line is wrong
+  124  not true within --timeout; what was started is left alive
+  125  Spore or its host failed (I/O error, no space, KVM error)
+  130  ^C took back what was being made
+
+Objects:
+  An id (i-0123456789abcdef0), any unique prefix of one (i-01) or a name
+  addresses an object.
+
+Files:
+  The store is $SPORE_HOME, else $XDG_DATA_HOME/spore, else
+  ~/.local/share/spore.
+
+Examples:
+  spore run demo -n 4 --wait      four clones of the built-in image
+  spore image import debian.qcow2 --name debian
+  spore run debian -n 3 -t t3.small --name web --wait
+  spore ls --filter tag:Name='web*' -o json
+  spore terminate $(spore ls -q)";
+
+/// Launch N identical KVM instances from one image.
+#[derive(Debug, Parser)]
+#[command(
+    name = "spore",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_long_help = EXIT_CODES,
+    max_term_width = 100
+)]
+#[command(long_about = "Launch N identical KVM instances from one image.\n\n\
+    Spore speaks EC2's words - images (ami-), instances (i-), volumes (vol-), snapshots (snap-) - \
+    on one Linux machine with /dev/kvm. There is no daemon: every instance is one process, every \
+    command works from the store's directories.")]
+pub struct Cli {
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Import, register, list and deregister images
+    Image {
+        /// What to do
+        #[command(subcommand)]
+        command: image::ImageCommand,
+    },
+    /// Register, list and deregister kernels for direct boot
+    Kernel {
+        /// What to do
+        #[command(subcommand)]
+        command: kernel::KernelCommand,
+    },
+    /// Register, list and deregister initial ramdisks
+    Ramdisk {
+        /// What to do
+        #[command(subcommand)]
+        command: kernel::RamdiskCommand,
+    },
+    /// Create, copy, import, list, verify and delete snapshots
+    Snapshot {
+        /// What to do
+        #[command(subcommand)]
+        command: snapshot::SnapshotCommand,
+    },
+    /// Create, list, attach, detach, resize and delete volumes
+    Volume {
+        /// What to do
+        #[command(subcommand)]
+        command: volume::VolumeCommand,
+    },
+    /// Name the stores that images are copied to and from
+    Region {
+        /// What to do
+        #[command(subcommand)]
+        command: region::RegionCommand,
+    },
+    /// Launch instances from an image
+    ///
+    /// Every instance gets a copy-on-write volume over the image's snapshot and is a process of its own. The command
+    /// returns when all of them run (or, with -n MIN:MAX, at least MIN; or none is left and the cause is named).
+    Run(Box<run::Run>),
+    /// List instances
+    ///
+    /// The oldest first. Terminated ones can be seen for an hour, as on EC2.
+    #[command(alias = "ps")]
+    Ls(instance::Ls),
+    /// Show instances in full
+    ///
+    /// A line for each field of EC2's description: state and why, image, type, kernel and command line, block devices,
+    /// tags; of a running instance also what its VMM says of its disks and memory. With -o json it is what EC2's
+    /// DescribeInstances answers. If one of several is not there, none is shown.
+    #[command(alias = "inspect")]
+    Show(Targets),
+    /// Print what a guest said on its console
+    ///
+    /// All that was written to its serial line since the instance was launched, through stops and reboots.
+    ///
+    /// It stays until the instance's record goes, an hour after its termination. With --vmm it is the VMM that tells: of
+    /// what it refused a guest, of disks that failed, and how the instance ended.
+    Logs(console::Logs),
+    /// Attach to an instance's serial line; ^] detaches
+    ///
+    /// Several may be attached at once.
+    ///
+    /// On a terminal, keys go to the guest as they are, and ^] detaches. Otherwise standard input is passed on and the
+    /// guest's output printed until the instance ends. What the guest said before is in 'spore logs'.
+    Console(console::Console),
+    /// Stop instances; their volumes stay
+    ///
+    /// Presses the ACPI power button, waits until the guest has powered off, and cuts it off if it has not within
+    /// --timeout: a guest that has nothing to hear the button (acpid, systemd-logind) is cut off after 120 s by default.
+    ///
+    /// Volumes stay, and 'spore start' goes on with them. An instance with an instance-store root can only be
+    /// terminated. To stop what is stopped is no error.
+    Stop(instance::Stop),
+    /// Start stopped instances
+    ///
+    /// On their own volumes. Returns when they run.
+    ///
+    /// The guest boots anew, from what was on its volumes when it stopped. 'spore wait --for login' waits for its
+    /// prompt. To start what runs is no error.
+    Start(instance::Start),
+    /// Reboot instances
+    ///
+    /// Asks the guest by the ACPI power button to shut down, and starts the machine anew; resets it if the guest has
+    /// not shut down within --timeout, by default 120 s. An instance with an instance-store root is reset at once.
+    Reboot(instance::Reboot),
+    /// Terminate instances, and delete the volumes that go with them
+    ///
+    /// At once, as pulling the plug does: the guest is not asked. Deleted with an instance is its root volume and what
+    /// else its block device mapping marks with DeleteOnTermination; volumes that were attached later stay (see 'spore
+    /// modify --delete-on-termination'). 'spore ls' shows the instance as terminated for an hour. To terminate what is
+    /// terminated is no error.
+    #[command(
+        alias = "rm",
+        after_long_help = "\
+Examples:
+  spore terminate web
+  spore terminate $(spore ls -q --filter tag:Name=web)
+
+Exit codes: 0 all are terminated; 1 one could not be (the others are); 2 the
+command line is wrong; 125 failure."
+    )]
+    Terminate(Targets),
+    /// Wait until instances are in a state
+    ///
+    /// It ends as soon as one of them can't get there any more. Without --timeout it waits for ever. Nothing is done to
+    /// the instances, whether or not the time is up.
+    Wait(wait::Wait),
+    /// Tag images, instances, volumes, snapshots, kernels and ramdisks
+    Tag(tag::TagArgs),
+    /// Remove tags
+    Untag(tag::UntagArgs),
+    /// Accept products, which images may carry the codes of
+    Product {
+        /// What to do
+        #[command(subcommand)]
+        command: account::ProductCommand,
+    },
+    /// Report what was used, by image and product: instance-seconds and GiB-hours
+    ///
+    /// It is a report, not a bill. The administrator of a shared store sees everybody's, others their own.
+    Usage,
+    /// Print who did what to which object, and when
+    Events(account::EventsArgs),
+    /// Share the store with other users
+    Store {
+        /// What to do
+        #[command(subcommand)]
+        command: account::StoreCommand,
+    },
+    /// Change a stopped instance: its type, kernel, ramdisk, user data, what goes with it
+    ///
+    /// What is not given stays. An instance with an instance-store root can't be changed.
+    Modify(modify::Modify),
+    /// Show what images, snapshots, volumes and instances take on the disk
+    ///
+    /// SIZE is what a guest sees; SHARED is on the disk once, for this and for others; OWN is what deleting it would
+    /// give back. Only what was changed takes space of its own.
+    #[command(after_long_help = "Examples:\n  spore df\n  spore df -o json")]
+    Df,
+    /// Check whether this machine can run instances
+    ///
+    /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the
+    /// built-in image once for real, and the lab kernel if the store's cache has it. The table names the remedy for
+    /// what is missing. Of these boots nothing stays.
+    #[command(after_long_help = "\
+Examples:
+  spore doctor
+  spore doctor -q                 the names of the checks that failed
+
+Exit codes: 0 instances can run (a warning is no failure); 1 something that
+Spore needs is missing.")]
+    Doctor,
+    /// Print a shell completion script
+    ///
+    /// The shell reads it from the directory of its completions, from the next login on.
+    #[command(after_long_help = "\
+Examples:
+  spore completions bash > ~/.local/share/bash-completion/completions/spore
+  spore completions zsh > ~/.zfunc/_spore
+  spore completions fish > ~/.config/fish/completions/spore.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Every command ends here; what it returns is the process's exit code.
+pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Run(args) => run::run(&ui.store()?, ui, args),
+        Command::Ls(args) => instance::ls(&ui.store()?, ui, args),
+        Command::Show(args) => instance::show(&ui.store()?, ui, args),
+        Command::Logs(args) => console::logs(&ui.store()?, args),
+        Command::Console(args) => console::attach(&ui.store()?, args),
+        Command::Stop(args) => instance::stop(&ui.store()?, ui, args),
+        Command::Start(args) => instance::start(&ui.store()?, ui, args),
+        Command::Reboot(args) => instance::reboot(&ui.store()?, ui, args),
+        Command::Terminate(args) => instance::terminate(&ui.store()?, ui, args),
+        Command::Wait(args) => wait::wait(&ui.store()?, args),
+        Command::Modify(args) => modify::modify(&ui.store()?, ui, args),
+        Command::Df => df::df(&ui.store()?, ui),
+        Command::Doctor => doctor::doctor(ui),
+        Command::Image { command } => image::run(command, ui),
+        Command::Kernel { command } => kernel::run(command, ui),
+        Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
+        Command::Snapshot { command } => snapshot::run(command, ui),
+        Command::Region { command } => region::run(command, ui),
+        Command::Volume { command } => volume::run(command, ui),
+        Command::Tag(args) => tag::add(&ui.store()?, args),
+        Command::Untag(args) => tag::remove(&ui.store()?, args),
+        Command::Product { command } => account::product(&ui.store()?, ui, command),
+        Command::Usage => account::usage(&ui.store()?, ui),
+        Command::Events(args) => account::events(&ui.store()?, ui, args),
+        Command::Store { command } => account::store(&ui.store()?, command),
+        Command::Completions { shell } => completions(*shell),
+    }
+}
+
+/// Print a completion script.
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "spore", &mut script);
+    output::write_stdout(&script)?;
+    Ok(ExitCode::SUCCESS)
+}

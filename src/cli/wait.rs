@@ -1,0 +1,143 @@
+//! `wait`.
+
+use super::args::Targets;
+use super::progress::Progress;
+use super::select::finish;
+use crate::action::{Until, parse_duration};
+use crate::error::{Code, Error, Kind, Result};
+use crate::instance::dir::InstanceDir;
+use crate::record::instance::Record;
+use crate::service::{self, Waited};
+use crate::store::Store;
+use crate::sys::kvm::host_virtualizes;
+use clap::{Args, ValueEnum};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore wait web            until it is stopped or terminated
+  spore wait --for login --timeout 2m $(spore ls -q)
+
+Exit codes: 0 all are; 1 one can't get there any more; 2 the command line is
+wrong; 124 the time is up (the instances go on); 125 failure.")]
+pub struct Wait {
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// For what: exit is stopped or terminated
+    #[arg(long = "for", value_enum, default_value_t = UntilArg::Exit, value_name = "STATE")]
+    pub until: UntilArg,
+    /// Give up after this long (30, 500ms, 2m) [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// [`Until`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum UntilArg {
+    /// Its vCPUs run
+    Running,
+    /// Its console shows a login prompt
+    Login,
+    /// It is stopped
+    Stopped,
+    /// It is terminated
+    Terminated,
+    /// It is stopped or terminated
+    Exit,
+}
+
+impl From<UntilArg> for Until {
+    fn from(until: UntilArg) -> Self {
+        match until {
+            UntilArg::Running => Self::Running,
+            UntilArg::Login => Self::Login,
+            UntilArg::Stopped => Self::Stopped,
+            UntilArg::Terminated => Self::Terminated,
+            UntilArg::Exit => Self::Exit,
+        }
+    }
+}
+
+/// `wait`.
+pub fn wait(store: &Store, args: &Wait) -> Result<ExitCode> {
+    let dirs = service::resolve(store, &args.targets.targets)?;
+    let until = Until::from(args.until);
+    let waited = wait_for(&dirs, until, args.timeout);
+    finish(waited.iter().filter_map(|waited| shortfall(waited, until, args.timeout)).collect())
+}
+
+/// Wait, with progress on a terminal.
+pub fn wait_for(dirs: &[InstanceDir], until: Until, timeout: Option<Duration>) -> Vec<Waited> {
+    let progress = Progress::count(dirs.len(), what(until));
+    service::wait(dirs, until, timeout, &mut |done| progress.set(done))
+}
+
+fn what(until: Until) -> &'static str {
+    match until {
+        Until::Running => "running",
+        Until::Login | Until::LoginOrEnd => "at the login prompt",
+        Until::Stopped => "stopped",
+        Until::Terminated => "terminated",
+        Until::Exit => "stopped or terminated",
+    }
+}
+
+/// What may keep a guest from its login prompt for good: such a KVM may take long to say that it can't.
+fn slow_kvm(until: Until, hardware: bool) -> &'static str {
+    match until {
+        Until::Login | Until::LoginOrEnd if !hardware => {
+            "; this host's KVM is a software KVM, which can't run stock kernels: they run in the box \
+             (scripts/kvm-box run -- spore run …), and 'spore doctor' tells whether a lab kernel does here"
+        }
+        _ => "",
+    }
+}
+
+/// Why a wait did not end as wished; `None` if it did.
+pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
+    let stage = |record: &Record| {
+        let instance = &record.instance;
+        let reason = instance.state_reason.as_ref().map(|r| format!(" ({})", r.message));
+        format!(
+            "{} is {}{}",
+            instance.instance_id,
+            instance.state.name(),
+            reason.unwrap_or_default()
+        )
+    };
+    match waited {
+        Waited::Reached(_) => None,
+        Waited::Lost(error) => Some(match error.kind() {
+            Kind::Refused => Error::refused(Code::InvalidInstanceIDNotFound, error.message()),
+            _ => Error::failure(error.message()),
+        }),
+        Waited::Impossible(record) => Some(Error::refused(
+            Code::IncorrectInstanceState,
+            format!("{} and will not be {}", stage(record), what(until)),
+        )),
+        Waited::TimedOut(record) => Some(Error::timeout(format!(
+            "{}, not {} within {} s; it goes on, and 'spore logs {}' shows how far it is{}",
+            stage(record),
+            what(until),
+            timeout.unwrap_or_default().as_secs_f64(),
+            record.instance.instance_id,
+            slow_kvm(until, host_virtualizes())
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_login_hears_that_software_kvm_may_never_get_there() {
+        assert!(slow_kvm(Until::Login, false).contains("scripts/kvm-box"));
+        assert_eq!(slow_kvm(Until::Login, true), "");
+        assert_eq!(slow_kvm(Until::Stopped, false), "");
+    }
+}
