@@ -4,6 +4,7 @@ use super::device::{DeviceConfig, DeviceKind};
 use super::disk::DiskPlan;
 use super::fd::PlanFd;
 use super::menu::MenuPlan;
+use super::net::NetPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -31,11 +32,20 @@ impl VmConfig {
     pub fn disks(&self) -> impl Iterator<Item = (&DeviceConfig, &DiskPlan)> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Disk(disk) => Some((device, disk)),
-            DeviceKind::Entropy => None,
+            DeviceKind::Entropy | DeviceKind::Net(_) => None,
         })
     }
 
-    /// Check that each device has a name and a slot of its own, below `slots`, the chipset's number of them.
+    /// Its network interfaces, in the order of its devices.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&DeviceConfig, &NetPlan)> {
+        self.devices.iter().filter_map(|device| match &device.kind {
+            DeviceKind::Net(net) => Some((device, net)),
+            DeviceKind::Disk(_) | DeviceKind::Entropy => None,
+        })
+    }
+
+    /// Check that each device has a name and a slot of its own, below `slots`, the chipset's number of them, and that each
+    /// interface is one that a guest can have.
     ///
     /// # Errors
     /// One has not; the line names it.
@@ -55,7 +65,7 @@ impl VmConfig {
                 return Err(Error::failure(format!("devices {both}; move one")));
             }
         }
-        Ok(())
+        self.interfaces().try_for_each(|(device, net)| net.check(&device.id))
     }
 }
 
@@ -128,6 +138,25 @@ mod tests {
         let boot = BootPlan::Firmware { image: PlanFd(4) };
         let chipset = Chipset::default();
         VmConfig { cpus: 1, memory: 16 << 20, boot, chipset, devices }.check(19)
+    }
+
+    #[test]
+    fn an_interface_has_queues_and_an_mtu_that_a_guest_can_have() {
+        let net = |taps: usize, mtu| {
+            let taps = (10..).map(PlanFd).take(taps).collect();
+            let mac = "02:00:00:00:00:01".parse().unwrap();
+            let kind = DeviceKind::Net(NetPlan { taps, mac, mtu, limits: Default::default() });
+            check(vec![DeviceConfig { id: "eth0".parse().unwrap(), slot: 0, kind }])
+        };
+        assert!(net(1, 68).is_ok() && net(8, u16::MAX).is_ok());
+        for (taps, mtu, why) in [
+            (0, 1500, "0 pairs of queues"),
+            (9, 1500, "1 to 8"),
+            (1, 67, "device eth0 has an MTU of 67"),
+        ] {
+            let error = net(taps, mtu).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A machine's virtio devices, by name.
 
 use super::disk::DiskPlan;
+use super::net::NetPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -76,6 +77,8 @@ pub enum DeviceKind {
     Disk(DiskPlan),
     /// An entropy device, fed by the host's generator. (5.4)
     Entropy,
+    /// A network interface. (5.1)
+    Net(NetPlan),
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod disk;
 mod event;
 mod fd;
 mod menu;
+mod net;
 
 pub use config::{BootPlan, Chipset, ROOT_DEVICE, TransportKind, VmConfig};
 pub use device::{DeviceConfig, DeviceId, DeviceKind};
@@ -19,6 +20,7 @@ pub use disk::{DiskFormat, DiskLimits, DiskPlan, Engine, LayerPlan, Rate};
 pub use event::{EndReason, Ready, ResetBy, VmReport};
 pub use fd::PlanFd;
 pub use menu::{MenuPlan, PvBoot, PvGrub, SavedEnvironment};
+pub use net::{MacAddress, NetLimits, NetPlan};
 
 use crate::error::{OrFail, Result};
 use crate::id::InstanceId;

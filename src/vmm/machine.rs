@@ -368,6 +368,11 @@ fn open_devices(
                 let (device, services) = Rng::create();
                 (device, services)
             }
+            DeviceKind::Net(_) => {
+                let why =
+                    format!("device {id} is a network interface, which this VMM does not have");
+                return Err(Error::failure(why));
+            }
         };
         devices.push(NewDevice { slot: *slot, device, services, notices });
     }

@@ -56,6 +56,7 @@ impl Shape {
             let what = match &device.kind {
                 DeviceKind::Disk(disk) => disk.volume_id.to_string(),
                 DeviceKind::Entropy => "entropy".to_owned(),
+                DeviceKind::Net(net) => format!("interface {}", net.mac),
             };
             (device.id.to_string(), device.slot, what)
         });

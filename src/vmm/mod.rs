@@ -154,8 +154,9 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let config = &plan.config;
     let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
+    let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
     let single = single.into_iter().chain([plan.first_io, plan.resume]).flatten();
-    single.chain(config.boot.fds()).chain(layers).chain(holds).map(i32::from).collect()
+    single.chain(config.boot.fds()).chain(layers).chain(holds).chain(taps).map(i32::from).collect()
 }
 
 /// A panic anywhere is the end, and is told.
