@@ -18,7 +18,7 @@ use crate::instance::pool::parallel;
 use crate::instance::reap;
 use crate::kernel;
 use crate::record::image::{Image, RootDeviceType};
-use crate::record::instance::{Record, State};
+use crate::record::instance::{InstanceRecord, State};
 use crate::store::Store;
 use crate::sys::kvm;
 use crate::transfer::bundle;
@@ -32,7 +32,7 @@ pub struct Launched {
     /// What they were launched from.
     pub image: Image,
     /// Those that are up, by launch index.
-    pub records: Vec<Record>,
+    pub records: Vec<InstanceRecord>,
     /// Why others are not.
     pub failures: Vec<Error>,
 }
@@ -93,7 +93,7 @@ fn launch(
 ///
 /// # Errors
 /// As [`modify::modify`]'s; a kernel or ramdisk is unknown.
-pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Result<Record> {
+pub fn modify(store: &Store, dir: &InstanceDir, action: &ModifyInstance) -> Result<InstanceRecord> {
     let ramdisk = match action.ramdisk.as_deref() {
         Some("none") => Some(None),
         Some(text) => Some(Some(kernels::find_ramdisk(store, text)?.record.ramdisk_id)),
@@ -141,7 +141,7 @@ fn memory() -> Result<u64> {
 ///
 /// # Errors
 /// The store can't be read.
-pub fn describe(store: &Store) -> Result<Vec<Record>> {
+pub fn describe(store: &Store) -> Result<Vec<InstanceRecord>> {
     let mut records = Vec::new();
     for id in dir::instances(store).ids()? {
         match reap::refresh(&InstanceDir::new(store, &id)) {
@@ -155,7 +155,7 @@ pub fn describe(store: &Store) -> Result<Vec<Record>> {
 
 /// By reservation, the oldest first, and by launch index in it: clones come up in any order, and are started again at
 /// any time.
-fn in_order(records: &mut [Record]) {
+fn in_order(records: &mut [InstanceRecord]) {
     let mut begun: HashMap<ReservationId, String> = HashMap::new();
     for record in records.iter() {
         let time = &record.instance.launch_time;
@@ -189,7 +189,7 @@ pub fn resolve(store: &Store, targets: &[String]) -> Result<Vec<InstanceDir>> {
 ///
 /// # Errors
 /// `InvalidInstanceID.NotFound`, or it can't be read.
-pub fn record(dir: &InstanceDir) -> Result<Record> {
+pub fn record(dir: &InstanceDir) -> Result<InstanceRecord> {
     reap::refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
 }
 
@@ -232,7 +232,7 @@ pub fn hibernate(dirs: &[InstanceDir]) -> Vec<Result<Change>> {
 /// # Errors
 /// As said; the host can't be looked at.
 pub fn check_memory(store: &Store, dirs: &[InstanceDir], strict: bool) -> Result<()> {
-    let stopped = |r: &Record| r.instance.state == State::Stopped;
+    let stopped = |r: &InstanceRecord| r.instance.state == State::Stopped;
     // What can't be read is told when it is started.
     let records = dirs.iter().filter_map(|dir| record(dir).ok()).filter(stopped);
     let new = records.map(|r| r.instance.spore.memory).fold(0u64, u64::saturating_add);
@@ -266,7 +266,7 @@ pub fn terminate(dirs: &[InstanceDir]) -> Vec<Result<Change>> {
 /// power button and the machine starts anew, or is reset if that takes longer than `timeout`.
 pub fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Result<Change>> {
     let polite = |dir: &&InstanceDir| {
-        let running = |r: Record| {
+        let running = |r: InstanceRecord| {
             r.instance.state == State::Running && r.instance.root_device_type == RootDeviceType::Ebs
         };
         !force && record(dir).is_ok_and(running)
@@ -290,7 +290,7 @@ pub fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Resul
 /// True while the guest has been asked to stop and its VMM runs. One that can't be looked at is left to
 /// [`lifecycle::complete_stop`], which says so.
 fn is_stopping(dir: &InstanceDir) -> bool {
-    let stopping = |r: Record| r.instance.state == State::Stopping;
+    let stopping = |r: InstanceRecord| r.instance.state == State::Stopping;
     dir.record().is_ok_and(|r| r.is_some_and(stopping)) && dir.vmm_alive().unwrap_or(false)
 }
 
@@ -298,11 +298,11 @@ fn is_stopping(dir: &InstanceDir) -> bool {
 #[derive(Debug)]
 pub enum Waited {
     /// What was waited for is true.
-    Reached(Record),
+    Reached(InstanceRecord),
     /// It can't become true any more.
-    Impossible(Record),
+    Impossible(InstanceRecord),
     /// Not in time.
-    TimedOut(Record),
+    TimedOut(InstanceRecord),
     /// The instance is gone or unreadable.
     Lost(Error),
 }

@@ -5,7 +5,7 @@ use super::output::{Table, human_bytes};
 use crate::control::{DiskStatus, Status};
 use crate::error::Result;
 use crate::instance::lifecycle::Change;
-use crate::record::instance::{Disk, Instance, Mapping, Record, State};
+use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const FILTERS: [&str; 18] = [
 ///
 /// # Errors
 /// A filter's name is unknown.
-pub fn matches(record: &Record, filters: &[Filter]) -> Result<bool> {
+pub fn matches(record: &InstanceRecord, filters: &[Filter]) -> Result<bool> {
     for filter in filters {
         if !filter.matches(values(record, filter)?.iter().map(String::as_str)) {
             return Ok(false);
@@ -56,7 +56,7 @@ pub fn check(filters: &[Filter]) -> Result<()> {
     }
 }
 
-fn values(record: &Record, filter: &Filter) -> Result<Vec<String>> {
+fn values(record: &InstanceRecord, filter: &Filter) -> Result<Vec<String>> {
     let instance = &record.instance;
     let tags = || instance.tags.iter();
     if let Some(key) = filter.name.strip_prefix("tag:") {
@@ -89,8 +89,8 @@ fn values(record: &Record, filter: &Filter) -> Result<Vec<String>> {
 }
 
 /// `{"Reservations": [{"ReservationId", "OwnerId", "Instances": […]}]}`: DescribeInstances.
-pub fn reservations(records: &[Record]) -> Value {
-    let mut reservations: Vec<(&Record, Vec<&Instance>)> = Vec::new();
+pub fn reservations(records: &[InstanceRecord]) -> Value {
+    let mut reservations: Vec<(&InstanceRecord, Vec<&Instance>)> = Vec::new();
     for record in records {
         match reservations.iter_mut().find(|(r, _)| r.reservation_id == record.reservation_id) {
             Some((_, instances)) => instances.push(&record.instance),
@@ -111,8 +111,8 @@ pub fn reservations(records: &[Record]) -> Value {
 }
 
 /// One line an instance.
-pub fn list(records: &[Record]) -> Table {
-    let row = |record: &Record| {
+pub fn list(records: &[InstanceRecord]) -> Table {
+    let row = |record: &InstanceRecord| {
         let instance = &record.instance;
         vec![
             instance.instance_id.to_string(),
@@ -137,7 +137,7 @@ pub fn list(records: &[Record]) -> Table {
 }
 
 /// Everything about a few instances and what their VMMs say of themselves, a line each field.
-pub fn full(records: &[Record], statuses: &[Option<Status>]) -> Table {
+pub fn full(records: &[InstanceRecord], statuses: &[Option<Status>]) -> Table {
     let mut rows = Vec::new();
     for (record, status) in records.iter().zip(statuses) {
         if !rows.is_empty() {
@@ -197,7 +197,7 @@ fn text(value: Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn fields(record: &Record) -> Vec<(&'static str, String)> {
+fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
     let instance = &record.instance;
     let mut fields = vec![
         ("InstanceId", instance.instance_id.to_string()),

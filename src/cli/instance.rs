@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::instance::client;
 use crate::instance::dir::InstanceDir;
 use crate::instance::lifecycle::Change;
-use crate::record::instance::{Record, State};
+use crate::record::instance::{InstanceRecord, State};
 use crate::service;
 use crate::store::Store;
 use clap::Args;
@@ -134,7 +134,7 @@ pub fn show(store: &Store, ui: &Ui, args: &Targets) -> Result<ExitCode> {
     let records = records(&dirs)?;
     // Only the table tells; a VMM that does not answer is not worth an error here.
     let ask = ui.output.format == Format::Table && !ui.output.quiet;
-    let status = |(dir, record): (&InstanceDir, &Record)| {
+    let status = |(dir, record): (&InstanceDir, &InstanceRecord)| {
         let running = ask && record.instance.state == State::Running;
         running.then(|| client::status(dir).ok()).flatten()
     };
@@ -143,7 +143,7 @@ pub fn show(store: &Store, ui: &Ui, args: &Targets) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn records(dirs: &[InstanceDir]) -> Result<Vec<Record>> {
+fn records(dirs: &[InstanceDir]) -> Result<Vec<InstanceRecord>> {
     dirs.iter().map(service::record).collect()
 }
 

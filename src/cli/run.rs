@@ -14,7 +14,7 @@ use crate::instance::dir::InstanceDir;
 use crate::instance::{console, launch};
 use crate::plan::{DiskLimits, Engine};
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
-use crate::record::instance::{Record, State};
+use crate::record::instance::{InstanceRecord, State};
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
 use crate::service::{self, Waited};
@@ -317,7 +317,7 @@ fn read(mut from: impl Read, to: &mut Vec<u8>) -> std::io::Result<usize> {
 }
 
 /// What becomes of those that nobody waits for any more.
-fn going_on(records: &[Record]) -> String {
+fn going_on(records: &[InstanceRecord]) -> String {
     let active = records.iter().filter(|record| record.instance.state.is_active());
     let ids: Vec<&str> = active.map(|record| record.instance.instance_id.as_str()).collect();
     match ids.is_empty() {
@@ -326,15 +326,15 @@ fn going_on(records: &[Record]) -> String {
     }
 }
 
-fn wait(store: &Store, records: &[Record], args: &Run) -> Vec<Waited> {
+fn wait(store: &Store, records: &[InstanceRecord], args: &Run) -> Vec<Waited> {
     let dirs: Vec<_> =
         records.iter().map(|r| InstanceDir::new(store, &r.instance.instance_id)).collect();
     wait_for(&dirs, Until::LoginOrEnd, args.timeout)
 }
 
 /// The records as the wait left them.
-fn refreshed(records: Vec<Record>, waited: &[Waited]) -> Vec<Record> {
-    let newer = |(old, waited): (Record, &Waited)| match waited {
+fn refreshed(records: Vec<InstanceRecord>, waited: &[Waited]) -> Vec<InstanceRecord> {
+    let newer = |(old, waited): (InstanceRecord, &Waited)| match waited {
         Waited::Reached(record) | Waited::Impossible(record) | Waited::TimedOut(record) => {
             record.clone()
         }
@@ -344,7 +344,7 @@ fn refreshed(records: Vec<Record>, waited: &[Waited]) -> Vec<Record> {
 }
 
 /// The error for a guest that ended otherwise than by its own will.
-fn failed(record: &Record) -> Option<Error> {
+fn failed(record: &InstanceRecord) -> Option<Error> {
     let instance = &record.instance;
     let reason = instance.state_reason.as_ref()?;
     let ended = matches!(instance.state, State::Stopped | State::Terminated);
@@ -356,7 +356,7 @@ fn failed(record: &Record) -> Option<Error> {
 }
 
 /// The end of each console under a heading.
-fn consoles(store: &Store, records: &[Record]) -> Result<String> {
+fn consoles(store: &Store, records: &[InstanceRecord]) -> Result<String> {
     let mut text = String::new();
     for record in records {
         let instance = &record.instance;

@@ -43,10 +43,11 @@ pub(crate) fn publish(
 ) -> Result<Locked<Image>> {
     name::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
-    let own = |id| Ok(kernel::own(store, &id)?.record.kernel_id);
+    let own = |id| Ok(kernel::copy_to_caller(store, &id)?.record.kernel_id);
     manifest.kernel_id = manifest.kernel_id.map(own).transpose()?;
-    let ramdisk =
-        manifest.ramdisk_id.map(|id| Ok(kernel::own_ramdisk(store, &id)?.record.ramdisk_id));
+    let ramdisk = manifest
+        .ramdisk_id
+        .map(|id| Ok(kernel::copy_ramdisk_to_caller(store, &id)?.record.ramdisk_id));
     manifest.ramdisk_id = ramdisk.transpose()?;
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;

@@ -21,7 +21,7 @@ fn dir(store: &Store) -> std::io::Result<Owned> {
 /// It is no product code; no space.
 pub fn accept(store: &Store, code: &str) -> Result<()> {
     check_product_code(code)?;
-    store.note_of(Event::Created, "product", code, Value::Null);
+    store.append_event_of(Event::Created, "product", code, Value::Null);
     let accept = |dir: Owned| {
         crate::store::fault::point("acceptance of a product");
         drop(dir.open_or_create(code)?);
@@ -39,7 +39,7 @@ pub fn cancel(store: &Store, code: &str) -> Result<()> {
     check_product_code(code)?;
     match dir(store).and_then(|dir| dir.remove(code)) {
         Ok(()) => {
-            store.note_of(Event::Removed, "product", code, Value::Null);
+            store.append_event_of(Event::Removed, "product", code, Value::Null);
             Ok(())
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::refused(

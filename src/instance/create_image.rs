@@ -258,9 +258,9 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
     }
     check_mappings(&mappings, &instance.root_device_name)?;
     let source = store.images().get(&instance.image_id).ok();
-    let own = |id| Ok(kernel::own(store, id)?.record.kernel_id);
+    let own = |id| Ok(kernel::copy_to_caller(store, id)?.record.kernel_id);
     let kernel_id = instance.kernel_id.as_ref().map(own).transpose()?;
-    let own = |id| Ok(kernel::own_ramdisk(store, id)?.record.ramdisk_id);
+    let own = |id| Ok(kernel::copy_ramdisk_to_caller(store, id)?.record.ramdisk_id);
     let ramdisk_id = instance.ramdisk_id.as_ref().map(own).transpose()?;
     Ok(Image {
         image_id: ImageId::generate()?,

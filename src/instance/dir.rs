@@ -4,7 +4,7 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::plan::VmReport;
 use crate::record::image::RootDeviceType;
-use crate::record::instance::Record;
+use crate::record::instance::InstanceRecord;
 use crate::store::beneath::{Dir, Owned};
 use crate::store::journal::Cause;
 use crate::store::{self, Collection, Durability, Locked, Store};
@@ -35,7 +35,7 @@ const REPORT_TAIL: u64 = 256 << 10;
 const LOG_ROOM: u64 = 16 << 10;
 
 /// The instances of a store.
-pub fn instances(store: &Store) -> Collection<Record> {
+pub fn instances(store: &Store) -> Collection<InstanceRecord> {
     store.collection()
 }
 
@@ -55,7 +55,7 @@ pub fn memory_in_use(store: &Store) -> Result<u64> {
 }
 
 /// What must survive a power failure: an instance of which a volume does.
-pub fn durability(record: &Record) -> Durability {
+pub fn durability(record: &InstanceRecord) -> Durability {
     let instance = &record.instance;
     match instance.root_device_type {
         RootDeviceType::InstanceStore if instance.block_device_mappings.is_empty() => {
@@ -69,7 +69,7 @@ pub fn durability(record: &Record) -> Durability {
 ///
 /// # Errors
 /// It can't be written.
-pub fn save(locked: &mut Locked<Record>) -> Result<()> {
+pub fn save(locked: &mut Locked<InstanceRecord>) -> Result<()> {
     save_because(locked, None)
 }
 
@@ -77,7 +77,7 @@ pub fn save(locked: &mut Locked<Record>) -> Result<()> {
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_because(locked: &mut Locked<Record>, cause: Option<&Cause>) -> Result<()> {
+pub fn save_because(locked: &mut Locked<InstanceRecord>, cause: Option<&Cause>) -> Result<()> {
     let durability = durability(&locked.record);
     locked.save_because(durability, cause)
 }
@@ -144,12 +144,12 @@ impl InstanceDir {
     ///
     /// # Errors
     /// It is corrupt.
-    pub fn record(&self) -> Result<Option<Record>> {
+    pub fn record(&self) -> Result<Option<InstanceRecord>> {
         absent(instances(&self.store).get(&self.id))
     }
 
     /// Whether the instance, which has this record, belongs to somebody else.
-    pub fn is_anothers(&self, record: &Record) -> bool {
+    pub fn is_anothers(&self, record: &InstanceRecord) -> bool {
         let shared = self.store.administrator().is_some();
         shared && record.owner_id != self.store.owner_id()
     }
@@ -158,7 +158,7 @@ impl InstanceDir {
     ///
     /// # Errors
     /// Its record is corrupt.
-    pub fn lock(&self) -> Result<Option<Locked<Record>>> {
+    pub fn lock(&self) -> Result<Option<Locked<InstanceRecord>>> {
         absent(instances(&self.store).lock(&self.id))
     }
 
@@ -291,7 +291,7 @@ impl InstanceDir {
 /// `None` for an object that does not exist.
 fn absent<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
-        Err(e) if e.code() == Some(<Record as store::Record>::NOT_FOUND) => Ok(None),
+        Err(e) if e.code() == Some(<InstanceRecord as store::Record>::NOT_FOUND) => Ok(None),
         result => result.map(Some),
     }
 }

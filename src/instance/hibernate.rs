@@ -7,7 +7,7 @@ use super::lifecycle::{self, Change};
 use super::reap;
 use crate::control::Request;
 use crate::error::{Error, OrFail, Result};
-use crate::record::instance::{Record, State};
+use crate::record::instance::{InstanceRecord, State};
 use crate::store::{Locked, fault};
 use std::os::fd::AsFd;
 
@@ -56,7 +56,7 @@ fn write(dir: &InstanceDir) -> Result<()> {
 }
 
 /// It runs on, as before.
-fn go_on(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<()> {
+fn go_on(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> Result<()> {
     locked.record.instance.state = State::Running;
     locked.record.instance.state_reason = None;
     dir::save(locked)?;

@@ -7,7 +7,9 @@
 use super::dir::InstanceDir;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::plan::{EndReason, VmReport};
-use crate::record::instance::{Hibernated, Mapping, Record, State, StateReason, VolumeMark};
+use crate::record::instance::{
+    Hibernated, InstanceRecord, Mapping, State, StateReason, VolumeMark,
+};
 use crate::store::time;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +31,7 @@ pub fn is_reason(reason: Option<&StateReason>) -> bool {
 ///
 /// # Errors
 /// `UnsupportedHibernationConfiguration`, with what the instance has that can't be kept.
-pub fn check_supported(record: &Record) -> Result<()> {
+pub fn check_supported(record: &InstanceRecord) -> Result<()> {
     let instance = &record.instance;
     let refuse = |what: &str| {
         let message = format!("{} {what}; stop it instead", instance.instance_id);
@@ -45,7 +47,7 @@ pub fn check_supported(record: &Record) -> Result<()> {
 }
 
 /// What tells that the instance's volumes have changed since.
-fn marks(dir: &InstanceDir, record: &Record) -> Result<Vec<VolumeMark>> {
+fn marks(dir: &InstanceDir, record: &InstanceRecord) -> Result<Vec<VolumeMark>> {
     let mark = |mapping: &Mapping| {
         let volume = dir.store().volumes().get(&mapping.ebs.volume_id)?;
         let path = dir.store().volumes().dir(&volume.volume_id);
@@ -66,7 +68,7 @@ fn marks(dir: &InstanceDir, record: &Record) -> Result<Vec<VolumeMark>> {
 ///
 /// # Errors
 /// `IncorrectInstanceState`: a volume has changed, or there is no such file.
-pub fn open(dir: &InstanceDir, record: &Record) -> Result<Option<File>> {
+pub fn open(dir: &InstanceDir, record: &InstanceRecord) -> Result<Option<File>> {
     let Some(hibernated) = &record.instance.spore.hibernated else { return Ok(None) };
     let refuse =
         |what: String| with_remedy(dir, &Error::refused(Code::IncorrectInstanceState, what));
@@ -94,14 +96,14 @@ pub fn with_remedy(dir: &InstanceDir, error: &Error) -> Error {
 }
 
 /// The instance's VMM is about to go on from the memory file.
-pub fn begin_resuming(record: &mut Record) {
+pub fn begin_resuming(record: &mut InstanceRecord) {
     if let Some(hibernated) = &mut record.instance.spore.hibernated {
         hibernated.resuming = Some(time::boot_id().to_owned());
     }
 }
 
 /// Bring what the record says of the memory up to date, now that the VMM is gone: `state` is what it was before.
-pub fn settle(dir: &InstanceDir, record: &mut Record, state: State, reports: &[VmReport]) {
+pub fn settle(dir: &InstanceDir, record: &mut InstanceRecord, state: State, reports: &[VmReport]) {
     let ended = reports.iter().rev().find_map(|report| match report {
         VmReport::Ended { reason, .. } => Some(*reason),
         _ => None,
@@ -125,7 +127,7 @@ pub fn settle(dir: &InstanceDir, record: &mut Record, state: State, reports: &[V
 ///
 /// # Errors
 /// The file system is read-only.
-pub fn sweep(dir: &InstanceDir, record: &Record) -> Result<()> {
+pub fn sweep(dir: &InstanceDir, record: &InstanceRecord) -> Result<()> {
     if record.instance.spore.hibernated.is_some() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use super::{hibernation, prepare, reap, resources, spawn};
 use crate::control::Request;
 use crate::error::{Code, Error, Result};
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Record, State, StateReason};
+use crate::record::instance::{InstanceRecord, State, StateReason};
 use crate::store::{self, Locked, Store};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::File;
@@ -25,7 +25,7 @@ pub struct Change {
     /// The state before.
     pub previous: State,
     /// The record as it is now.
-    pub record: Record,
+    pub record: InstanceRecord,
 }
 
 /// Launch every plan, in parallel. At least `min` are up in the end, or none.
@@ -40,10 +40,10 @@ pub fn launch(
     min: u32,
     user_data: Option<&[u8]>,
     wait: bool,
-) -> Result<(Vec<Record>, Vec<Error>)> {
+) -> Result<(Vec<InstanceRecord>, Vec<Error>)> {
     let outcomes = parallel(plans, |plan| launch_one(store, plan, user_data, wait));
     let (up, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
-    let up: Vec<Record> = up.into_iter().flatten().collect();
+    let up: Vec<InstanceRecord> = up.into_iter().flatten().collect();
     let mut failed: Vec<Error> = failed.into_iter().filter_map(Result::err).collect();
     if up.len() >= min as usize {
         return Ok((up, failed));
@@ -62,7 +62,7 @@ pub fn launch(
 }
 
 /// Take back an instance that is up.
-fn undo(store: &Store, record: &Record) -> Result<()> {
+fn undo(store: &Store, record: &InstanceRecord) -> Result<()> {
     let dir = InstanceDir::new(store, &record.instance.instance_id);
     let Some(locked) = dir.lock()? else { return Ok(()) };
     end_vmm(&dir)?;
@@ -78,7 +78,7 @@ fn launch_one(
     plan: &LaunchPlan,
     user_data: Option<&[u8]>,
     wait: bool,
-) -> Result<Record> {
+) -> Result<InstanceRecord> {
     let (dir, mut locked) = prepare::make(store, plan, user_data)?;
     match bring_up(&dir, &mut locked, wait, plan.boot_entry.as_deref(), None) {
         Ok(()) => Ok(locked.record.clone()),
@@ -94,7 +94,7 @@ fn launch_one(
 /// hibernated instance.
 fn bring_up(
     dir: &InstanceDir,
-    locked: &mut Locked<Record>,
+    locked: &mut Locked<InstanceRecord>,
     wait: bool,
     entry: Option<&str>,
     memory: Option<File>,
@@ -191,7 +191,7 @@ pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
 
 /// Press the power button of an instance that is stopping, and then give the reason of that in its record: one that
 /// is stopping for no reason has not been told, because whoever was about to was killed.
-fn press(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<()> {
+fn press(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> Result<()> {
     store::fault::point("press of a power button");
     let Err(error) = ask(dir, &Request::PowerButton {}) else {
         locked.record.instance.state_reason = Some(reap::user_initiated());
@@ -233,7 +233,7 @@ pub fn force_stop(dir: &InstanceDir) -> Result<Change> {
 ///
 /// # Errors
 /// The VMM can't be ended.
-pub fn complete_stop(dir: &InstanceDir) -> Result<Record> {
+pub fn complete_stop(dir: &InstanceDir) -> Result<InstanceRecord> {
     let mut locked = current(dir)?;
     if locked.record.instance.state == State::Stopping {
         end_vmm(dir)?;
@@ -242,7 +242,7 @@ pub fn complete_stop(dir: &InstanceDir) -> Result<Record> {
     Ok(locked.record.clone())
 }
 
-fn keeps_root(dir: &InstanceDir, locked: &Locked<Record>) -> Result<()> {
+fn keeps_root(dir: &InstanceDir, locked: &Locked<InstanceRecord>) -> Result<()> {
     if locked.record.instance.root_device_type == RootDeviceType::Ebs {
         return Ok(());
     }
@@ -297,7 +297,7 @@ pub fn terminate(dir: &InstanceDir) -> Result<Change> {
 ///
 /// # Errors
 /// `IncorrectInstanceState`: it is not stopped, and `cannot` be …
-pub fn stopped(dir: &InstanceDir, cannot: &str) -> Result<Locked<Record>> {
+pub fn stopped(dir: &InstanceDir, cannot: &str) -> Result<Locked<InstanceRecord>> {
     let locked = current(dir)?;
     match locked.record.instance.state {
         State::Stopped => Ok(locked),
@@ -309,13 +309,13 @@ pub fn stopped(dir: &InstanceDir, cannot: &str) -> Result<Locked<Record>> {
 ///
 /// # Errors
 /// It does not exist, or its record can't be brought up to date.
-pub(super) fn current(dir: &InstanceDir) -> Result<Locked<Record>> {
+pub(super) fn current(dir: &InstanceDir) -> Result<Locked<InstanceRecord>> {
     let Some(mut locked) = dir.lock()? else { return Err(not_found(dir.id().as_str())) };
     reap::settle_locked(dir, &mut locked)?;
     Ok(locked)
 }
 
-fn change(previous: State, locked: &Locked<Record>) -> Change {
+fn change(previous: State, locked: &Locked<InstanceRecord>) -> Change {
     Change { previous, record: locked.record.clone() }
 }
 
@@ -327,7 +327,7 @@ pub fn not_found(id: &str) -> Error {
     )
 }
 
-pub(super) fn incorrect_state(locked: &Locked<Record>, cannot: &str) -> Error {
+pub(super) fn incorrect_state(locked: &Locked<InstanceRecord>, cannot: &str) -> Error {
     let instance = &locked.record.instance;
     let (id, state) = (&instance.instance_id, instance.state.name());
     Error::refused(Code::IncorrectInstanceState, format!("{id} is {state} and cannot be {cannot}"))

@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `instance.json` | the [`record::Record`], replaced atomically |
+//! | `instance.json` | the [`InstanceRecord`], replaced atomically |
 //! | `lock` | flock: held while a command changes the instance's state |
 //! | `vmm.lock` | flock: held by the VMM for as long as it lives; the one truth about liveness |
 //! | `control.sock` | where the VMM answers [`crate::control`] |

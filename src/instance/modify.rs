@@ -9,7 +9,7 @@ use crate::id::{KernelId, RamdiskId};
 use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Instance, Record};
+use crate::record::instance::{Instance, InstanceRecord};
 use crate::store::{Durability, Store};
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ pub fn modify(
     dir: &InstanceDir,
     changes: &Changes,
     host_memory: u64,
-) -> Result<Record> {
+) -> Result<InstanceRecord> {
     let record = dir.record()?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     if record.instance.root_device_type == RootDeviceType::InstanceStore {
         return Err(Error::refused(

@@ -14,7 +14,8 @@ use crate::plan::{
 };
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{
-    CpuOptions, Disk, HibernationOptions, Instance, MappedVolume, Mapping, Record, Spore, State,
+    CpuOptions, Disk, HibernationOptions, Instance, InstanceRecord, MappedVolume, Mapping, Spore,
+    State,
 };
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
@@ -51,7 +52,7 @@ pub fn make(
     store: &Store,
     plan: &LaunchPlan,
     user_data: Option<&[u8]>,
-) -> Result<(InstanceDir, Locked<Record>)> {
+) -> Result<(InstanceDir, Locked<InstanceRecord>)> {
     // Not synced: what a power failure takes now has never run. It is saved durably when it is up.
     let mappings = mappings(plan)?;
     let mut locked = dir::instances(store).create_locked(Durability::Volatile, |_| {
@@ -75,7 +76,7 @@ pub fn make(
 
 fn furnish(
     dir: &InstanceDir,
-    locked: &Locked<Record>,
+    locked: &Locked<InstanceRecord>,
     plan: &LaunchPlan,
     user_data: Option<&[u8]>,
 ) -> Result<()> {
@@ -107,7 +108,7 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
 
 /// Remove an instance that never came up. What fails here, the next command does again: the record is
 /// pending and its VMM gone.
-pub fn undo(store: &Store, locked: Locked<Record>) {
+pub fn undo(store: &Store, locked: Locked<InstanceRecord>) {
     if let Some(group) = &locked.record.instance.spore.control_group {
         cgroup::remove(group);
     }
@@ -117,8 +118,8 @@ pub fn undo(store: &Store, locked: Locked<Record>) {
 }
 
 /// The record that a plan begins as.
-fn record(store: &Store, plan: &LaunchPlan) -> Record {
-    Record {
+fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
+    InstanceRecord {
         reservation_id: plan.reservation_id.clone(),
         owner_id: store.owner_id(),
         instance: Instance {
@@ -182,7 +183,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> Record {
 /// A file of the instance, its kernel or its volumes can't be opened; its boot menu has nothing that boots.
 pub fn open(
     dir: &InstanceDir,
-    record: &mut Record,
+    record: &mut InstanceRecord,
     wait: bool,
     entry: Option<&str>,
     memory: Option<File>,
@@ -251,7 +252,7 @@ fn in_slots(devices: Vec<(DeviceId, DeviceKind)>) -> Vec<DeviceConfig> {
 fn boot(
     dir: &InstanceDir,
     fds: &mut Fds,
-    record: &mut Record,
+    record: &mut InstanceRecord,
     root: Option<Layers>,
     entry: Option<&str>,
 ) -> Result<BootPlan> {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::VolumeId;
 use crate::plan::{DeviceId, EndReason, Engine, VmReport};
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Record, ShutdownBehavior, State, StateReason};
+use crate::record::instance::{InstanceRecord, ShutdownBehavior, State, StateReason};
 use crate::store::Locked;
 use crate::store::journal::Cause;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ fn now_ms() -> u64 {
 
 /// What a record becomes once its VMM is known to be gone. `end` is the report's last word, if it has one.
 /// The state is stopped or terminated.
-pub fn settle(record: &Record, end: Option<&VmReport>) -> (State, StateReason) {
+pub fn settle(record: &InstanceRecord, end: Option<&VmReport>) -> (State, StateReason) {
     let instance = &record.instance;
     let keeps_root = instance.root_device_type == RootDeviceType::Ebs;
     let ends = instance.instance_initiated_shutdown_behavior == ShutdownBehavior::Terminate;
@@ -76,7 +76,7 @@ fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
 ///
 /// # Errors
 /// The record can't be read or replaced.
-pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
+pub fn refresh(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
     let Some(record) = dir.record()? else { return Ok(None) };
     // Another's is what its record says: nothing else of it is looked at, and nothing done about it.
     if dir.is_anothers(&record) {
@@ -98,9 +98,9 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
                 {
                     return went_on(dir, record).map(Some);
                 }
-                let told = record.instance.state == State::Running
+                let reported = record.instance.state == State::Running
                     || record.instance.state_reason.is_some();
-                if told {
+                if reported {
                     return Ok(Some(record));
                 }
                 return super::lifecycle::ask_to_stop(dir).map(|c| Some(c.record));
@@ -118,7 +118,7 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<Record>> {
 
 /// Whoever was hibernating the instance is dead, and its VMM lives. If it answers it is not at it any more: it could not be
 /// hibernated, and runs on.
-fn went_on(dir: &InstanceDir, record: Record) -> Result<Record> {
+fn went_on(dir: &InstanceDir, record: InstanceRecord) -> Result<InstanceRecord> {
     if client::status(dir).is_err() {
         return Ok(record);
     }
@@ -133,7 +133,7 @@ fn went_on(dir: &InstanceDir, record: Record) -> Result<Record> {
     Ok(locked.record.clone())
 }
 
-fn is_old(record: &Record) -> bool {
+fn is_old(record: &InstanceRecord) -> bool {
     let limit = u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX);
     let at = record.instance.spore.terminated_at;
     at.is_some_and(|at| now_ms().saturating_sub(at) > limit)
@@ -143,7 +143,7 @@ fn is_old(record: &Record) -> bool {
 ///
 /// # Errors
 /// It can't be written, or what a terminated instance leaves can't be removed.
-pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<Record>) -> Result<()> {
+pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> Result<()> {
     if !locked.record.instance.state.is_active() {
         return Ok(());
     }
@@ -179,7 +179,11 @@ fn has_started(reports: &[VmReport]) -> bool {
 }
 
 /// Mark a pending instance as running, with the engines of its disks if they are known.
-pub fn came_up(record: &mut Record, pid: Option<u32>, engines: &BTreeMap<DeviceId, Engine>) {
+pub fn came_up(
+    record: &mut InstanceRecord,
+    pid: Option<u32>,
+    engines: &BTreeMap<DeviceId, Engine>,
+) {
     let instance = &mut record.instance;
     let engine = |disk| engines.get(&instance.device_of(disk).ok()?).copied();
     let engines = instance.disks().map_while(engine).collect();
@@ -193,7 +197,7 @@ pub fn came_up(record: &mut Record, pid: Option<u32>, engines: &BTreeMap<DeviceI
 }
 
 /// When the VMM ended, in milliseconds since the epoch: as it said; if it was killed, when it last wrote anything.
-fn last_sign_of_life(dir: &InstanceDir, record: &Record, reports: &[VmReport]) -> u64 {
+fn last_sign_of_life(dir: &InstanceDir, record: &InstanceRecord, reports: &[VmReport]) -> u64 {
     if let Some(VmReport::Ended { at, .. }) = reports.last() {
         return *at;
     }
@@ -211,7 +215,7 @@ fn last_sign_of_life(dir: &InstanceDir, record: &Record, reports: &[VmReport]) -
 }
 
 /// What ended the VM, if no command did. `end` is the report's last word.
-fn cause(record: &Record, end: Option<&VmReport>) -> Option<&'static str> {
+fn cause(record: &InstanceRecord, end: Option<&VmReport>) -> Option<&'static str> {
     let state = record.instance.state;
     let asked = matches!(state, State::Stopping | State::ShuttingDown);
     match end {
@@ -238,7 +242,7 @@ fn cause(record: &Record, end: Option<&VmReport>) -> Option<&'static str> {
 /// The record can't be written or a volume can't be removed.
 pub fn finish(
     dir: &InstanceDir,
-    locked: &mut Locked<Record>,
+    locked: &mut Locked<InstanceRecord>,
     state: State,
     reason: StateReason,
 ) -> Result<()> {

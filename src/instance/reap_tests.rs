@@ -10,8 +10,8 @@ pub fn record(
     root: RootDeviceType,
     shutdown: ShutdownBehavior,
     starts: u32,
-) -> Record {
-    Record {
+) -> InstanceRecord {
+    InstanceRecord {
         reservation_id: ReservationId::generate().unwrap(),
         owner_id: "0".into(),
         instance: Instance {
@@ -70,8 +70,9 @@ fn ended(reason: EndReason) -> VmReport {
 fn the_reason_says_who_ended_it() {
     let running = record(State::Running, RootDeviceType::Ebs, ShutdownBehavior::Stop, 1);
     let stopping = record(State::Stopping, RootDeviceType::Ebs, ShutdownBehavior::Stop, 1);
-    let message =
-        |record: &Record, end: Option<EndReason>| settle(record, end.map(ended).as_ref()).1.message;
+    let message = |record: &InstanceRecord, end: Option<EndReason>| {
+        settle(record, end.map(ended).as_ref()).1.message
+    };
     for (record, end, expected) in [
         (&running, Some(EndReason::GuestPoweroff), "Client.InstanceInitiatedShutdown: "),
         (&stopping, Some(EndReason::GuestPoweroff), "Client.UserInitiatedShutdown: "),

@@ -8,7 +8,7 @@ use crate::id::{KernelId, RamdiskId, VolumeId};
 use crate::instance::mapping::VolumePlan;
 use crate::kernel::{KERNEL, RAMDISK};
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Ephemeral, Instance, Mapping, Record};
+use crate::record::instance::{Ephemeral, Instance, InstanceRecord, Mapping};
 use crate::record::volume::{Attachment, Volume};
 use crate::store::shared::open_file;
 use crate::store::{Durability, Store};
@@ -91,7 +91,7 @@ pub fn open_volume(store: &Store, id: &VolumeId, read_only: bool) -> Result<Open
 
 /// Leave the overlays of an instance whose VMM was killed or crashed as a clean end would have. What can't
 /// be repaired now, because the kernel is slow to let go of it, is when it is next opened.
-pub fn repair_volumes(store: &Store, record: &Record) {
+pub fn repair_volumes(store: &Store, record: &InstanceRecord) {
     for mapping in &record.instance.block_device_mappings {
         let Ok(volume) = store.volumes().get(&mapping.ebs.volume_id) else { continue };
         match while_in_use(REPAIR_LINGER, || volume::repair(store, &volume)) {
@@ -133,7 +133,7 @@ pub fn release_instance_store(store: &Store, instance: &mut Instance) -> Result<
 ///
 /// # Errors
 /// One can't be removed.
-pub fn release_volumes(store: &Store, record: &Record) -> Result<()> {
+pub fn release_volumes(store: &Store, record: &InstanceRecord) -> Result<()> {
     let goes = |attachment: &Attachment| {
         attachment.delete_on_termination || record.instance.is_instance_store(&attachment.device)
     };
@@ -144,11 +144,15 @@ pub fn release_volumes(store: &Store, record: &Record) -> Result<()> {
 ///
 /// # Errors
 /// One can't be removed.
-pub fn remove_volumes(store: &Store, record: &Record) -> Result<()> {
+pub fn remove_volumes(store: &Store, record: &InstanceRecord) -> Result<()> {
     give_back(store, record, |_| true)
 }
 
-fn give_back(store: &Store, record: &Record, goes: impl Fn(&Attachment) -> bool) -> Result<()> {
+fn give_back(
+    store: &Store,
+    record: &InstanceRecord,
+    goes: impl Fn(&Attachment) -> bool,
+) -> Result<()> {
     let id = &record.instance.instance_id;
     for volume in volumes_of(store, record)? {
         let Some(attachment) = volume.attachment.filter(|a| a.instance_id == *id) else { continue };
@@ -173,7 +177,7 @@ fn give_back(store: &Store, record: &Record, goes: impl Fn(&Attachment) -> bool)
 }
 
 /// The instance's volumes, which are its owner's. The record of one that never came up does not name an instance-store root.
-fn volumes_of(store: &Store, record: &Record) -> Result<Vec<Volume>> {
+fn volumes_of(store: &Store, record: &InstanceRecord) -> Result<Vec<Volume>> {
     let instance = &record.instance;
     if instance.spore.starts == 0 {
         let mut volumes = store.volumes().list()?.or_warn();

@@ -253,7 +253,7 @@ pub(crate) fn open_content(dir: &Path, name: &str, size: u64) -> Result<File> {
 ///
 /// # Errors
 /// It does not exist, or can't be kept.
-pub fn own(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
+pub fn copy_to_caller(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
     let record = store.kernels().get(id)?;
     if record.owner_id == store.owner_id() || PvGrub::of(id).is_some() {
         return Ok(Registered { record, new: false });
@@ -265,8 +265,8 @@ pub fn own(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
 /// The initial ramdisk for an image of one's own, likewise.
 ///
 /// # Errors
-/// As [`own`]'s.
-pub fn own_ramdisk(store: &Store, id: &RamdiskId) -> Result<Registered<Ramdisk>> {
+/// As [`copy_to_caller`]'s.
+pub fn copy_ramdisk_to_caller(store: &Store, id: &RamdiskId) -> Result<Registered<Ramdisk>> {
     let record = store.ramdisks().get(id)?;
     if record.owner_id == store.owner_id() {
         return Ok(Registered { record, new: false });

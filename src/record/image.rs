@@ -282,7 +282,7 @@ impl Record for Image {
         &self.owner_id
     }
 
-    fn essence(&self) -> Value {
+    fn journal_view(&self) -> Value {
         json!({
             "Name": self.name,
             "State": self.state,

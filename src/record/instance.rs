@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// An instance and what EC2 says of its reservation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Record {
+pub struct InstanceRecord {
     /// What launched it together with others.
     pub reservation_id: ReservationId,
     /// The owner's uid in decimal.
@@ -358,7 +358,7 @@ impl TryFrom<StateJson> for State {
     }
 }
 
-impl super::Record for Record {
+impl super::Record for InstanceRecord {
     type Id = InstanceId;
     const DIRECTORY: &'static str = "instances";
     const KIND: &'static str = "instance";
@@ -379,7 +379,7 @@ impl super::Record for Record {
         &self.owner_id
     }
 
-    fn essence(&self) -> Value {
+    fn journal_view(&self) -> Value {
         let instance = &self.instance;
         json!({
             "State": instance.state.name(),

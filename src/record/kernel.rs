@@ -106,7 +106,7 @@ impl Record for Kernel {
         &self.owner_id
     }
 
-    fn essence(&self) -> Value {
+    fn journal_view(&self) -> Value {
         json!({ "Name": self.name, "Tags": self.tags })
     }
 }
@@ -130,7 +130,7 @@ impl Record for Ramdisk {
         &self.owner_id
     }
 
-    fn essence(&self) -> Value {
+    fn journal_view(&self) -> Value {
         json!({ "Name": self.name, "Tags": self.tags })
     }
 }

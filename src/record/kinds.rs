@@ -14,5 +14,5 @@ pub const DIRECTORIES: [&str; 6] = [
     Volume::DIRECTORY,
     Kernel::DIRECTORY,
     Ramdisk::DIRECTORY,
-    instance::Record::DIRECTORY,
+    instance::InstanceRecord::DIRECTORY,
 ];

@@ -65,5 +65,5 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     /// The uid in decimal of whom it belongs to.
     fn owner(&self) -> &str;
     /// What the journal says of it; a change of anything else is not worth a line.
-    fn essence(&self) -> Value;
+    fn journal_view(&self) -> Value;
 }

@@ -110,7 +110,7 @@ impl Record for Snapshot {
         &self.owner_id
     }
 
-    fn essence(&self) -> Value {
+    fn journal_view(&self) -> Value {
         json!({ "VolumeSize": self.volume_size, "State": self.state, "Tags": self.tags })
     }
 }

@@ -157,7 +157,7 @@ impl Record for Volume {
         &self.owner_id
     }
 
-    fn essence(&self) -> Value {
+    fn journal_view(&self) -> Value {
         json!({
             "Size": self.size,
             "SnapshotId": self.snapshot_id,

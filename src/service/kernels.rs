@@ -103,7 +103,7 @@ pub(super) fn find_kernel(store: &Store, text: &str) -> Result<Registered<Kernel
             };
             kernel::register(store, &path, None)
         }
-        found => kernel::own(store, &found?.kernel_id),
+        found => kernel::copy_to_caller(store, &found?.kernel_id),
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) fn find_ramdisk(store: &Store, text: &str) -> Result<Registered<Ramdi
         Err(e) if e.code() == Some(Ramdisk::NOT_FOUND) => {
             kernel::register_ramdisk(store, &existing(text, e)?, None)
         }
-        found => kernel::own_ramdisk(store, &found?.ramdisk_id),
+        found => kernel::copy_ramdisk_to_caller(store, &found?.ramdisk_id),
     }
 }
 

@@ -95,8 +95,8 @@ impl<R: Record> Collection<R> {
         let lock = lock.and_then(|file| wait_lock(&file).map(|()| file));
         let lock = lock.or_fail(|| format!("lock {}", record.id()))?;
         let dir = staging.publish(&self.store, &record, durability)?;
-        let essence = record.essence();
-        Ok(Locked { collection: self.clone(), record, essence, dir, _lock: lock })
+        let journal_view = record.journal_view();
+        Ok(Locked { collection: self.clone(), record, journal_view, dir, _lock: lock })
     }
 
     /// The object's record.
@@ -167,7 +167,10 @@ impl<R: Record> Collection<R> {
         let place = self.place().or_fail(|| format!("list {}", self.path.display()))?;
         for id in self.ids()? {
             let found = match place.object(id.as_ref()) {
-                Ok(dir) => self.read(&dir).inspect(|found| self.sweep(dir, found.is_none())),
+                Ok(dir) => self.read(&dir).inspect(|found| match found {
+                    Some(_) => self.sweep(dir),
+                    None => self.remove_empty_dir(dir),
+                }),
                 Err(error) => self.unopened(&id, error),
             };
             match found {
@@ -227,8 +230,8 @@ impl<R: Record> Collection<R> {
                 continue;
             }
             let record = self.get(id)?;
-            let essence = record.essence();
-            return Ok(Locked { collection: self.clone(), record, essence, dir, _lock: file });
+            let journal_view = record.journal_view();
+            return Ok(Locked { collection: self.clone(), record, journal_view, dir, _lock: file });
         }
     }
 
@@ -300,7 +303,7 @@ impl<R: Record> Collection<R> {
             Some(owner) if owner != super::beneath::user() => {
                 return Err(not_owned(&self.get(id)?));
             }
-            _ => self.store.journal().note::<R>(
+            _ => self.store.journal().append_event::<R>(
                 Event::Removed,
                 id.as_ref(),
                 Value::Null,
@@ -351,16 +354,18 @@ impl<R: Record> Collection<R> {
         }
     }
 
-    /// Take away from one's own object what a killed command had begun to write in it, or all of one that has no record.
-    fn sweep(&self, dir: Dir, void: bool) {
+    /// Removes an own object whose record has no content: that exists only after a power failure, and the object never
+    /// was.
+    fn remove_empty_dir(&self, dir: Dir) {
         let Ok(dir) = dir.owned() else { return };
-        // A record that has no content exists only after a power failure: the object never was.
-        if void {
-            if record::is_left_void(&dir) {
-                let _ = staging::discard(&self.store, dir.path());
-            }
-            return;
+        if record::has_blank_record(&dir) {
+            let _ = staging::discard(&self.store, dir.path());
         }
+    }
+
+    /// Removes from an own object what a killed command had begun to write in it.
+    fn sweep(&self, dir: Dir) {
+        let Ok(dir) = dir.owned() else { return };
         if !UNFINISHED.iter().any(|name| dir.has(name)) {
             return;
         }
@@ -379,7 +384,7 @@ pub struct Locked<R> {
     /// The record, as it is on disk until changed here.
     pub record: R,
     /// What the journal last said of it.
-    essence: Value,
+    journal_view: Value,
     dir: Owned,
     _lock: File,
 }
@@ -415,12 +420,18 @@ impl<R: Record> Locked<R> {
     pub fn save_because(&mut self, durability: Durability, cause: Option<&Cause>) -> Result<()> {
         let account = self.collection.store.account_dir();
         record::rewrite(&account, &self.dir, &self.record, durability)?;
-        let essence = self.record.essence();
-        if essence != self.essence {
+        let journal_view = self.record.journal_view();
+        if journal_view != self.journal_view {
             let id = self.record.id().as_ref();
             let store = &self.collection.store;
-            store.journal().note::<R>(Event::Modified, id, essence.clone(), durability, cause);
-            self.essence = essence;
+            store.journal().append_event::<R>(
+                Event::Modified,
+                id,
+                journal_view.clone(),
+                durability,
+                cause,
+            );
+            self.journal_view = journal_view;
         }
         Ok(())
     }

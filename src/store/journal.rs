@@ -192,7 +192,7 @@ fn open(dir: &Path) -> Result<File> {
 
 impl Journal {
     /// Append a line about a record. What was done is done, so failing at it is a warning.
-    pub(super) fn note<R: Record>(
+    pub(super) fn append_event<R: Record>(
         &self,
         event: Event,
         id: &str,
@@ -211,7 +211,7 @@ impl Journal {
     }
 
     /// Append a line about what is no object of the store, such as a product.
-    pub(super) fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
+    pub(super) fn append_event_of(&self, event: Event, kind: &str, id: &str, record: Value) {
         self.append((event, None), (kind, id), record, Durability::Durable);
     }
 
@@ -326,13 +326,13 @@ mod tests {
     #[test]
     fn a_torn_line_costs_itself_only() {
         let (_dir, store) = Store::scratch();
-        store.note_of(Event::Created, "product", "a", Value::Null);
+        store.append_event_of(Event::Created, "product", "a", Value::Null);
         let path = store.account_dir().join(JOURNAL);
         let whole = fs::read(&path).unwrap();
         for cut in [1, whole.len() / 2, whole.len() - 1] {
             fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
             let again = Store::open_at(store.home()).unwrap();
-            again.note_of(Event::Created, "product", "b", Value::Null);
+            again.append_event_of(Event::Created, "product", "b", Value::Null);
             let ids: Vec<String> = again.entries().unwrap().into_iter().map(|e| e.id).collect();
             let complete = cut == whole.len() - 1;
             assert_eq!(ids.first().unwrap(), "a");
@@ -350,7 +350,12 @@ mod tests {
                 scope.spawn(move || {
                     for n in 0..50 {
                         let id = format!("{writer}-{n}");
-                        store.note_of(Event::Created, "product", &id, "x".repeat(n * 20).into());
+                        store.append_event_of(
+                            Event::Created,
+                            "product",
+                            &id,
+                            "x".repeat(n * 20).into(),
+                        );
                     }
                 });
             }

@@ -95,8 +95,8 @@ impl Store {
     }
 
     /// Append a line about what is no object of the store, such as a product.
-    pub fn note_of(&self, event: Event, kind: &str, id: &str, record: Value) {
-        self.journal.note_of(event, kind, id, record);
+    pub fn append_event_of(&self, event: Event, kind: &str, id: &str, record: Value) {
+        self.journal.append_event_of(event, kind, id, record);
     }
 
     /// As [`Journal::entries`].

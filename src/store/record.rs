@@ -34,7 +34,7 @@ pub(super) fn read<R: Record>(dir: &Dir) -> Result<Option<R>> {
         }
         text => text.or_fail(|| format!("read {}", path.display()))?,
     };
-    if is_void(&text) {
+    if is_blank(&text) {
         return Ok(None);
     }
     serde_json::from_slice(&text).map(Some).map_err(|error| {
@@ -69,13 +69,13 @@ fn newer<R: Record>(dir: &Path, text: &[u8], error: &serde_json::Error) -> Optio
 }
 
 /// What an unsynced file may be after a power failure: without data, or zeros.
-pub(super) fn is_void(text: &[u8]) -> bool {
+pub(super) fn is_blank(text: &[u8]) -> bool {
     text.iter().all(|&byte| byte == 0)
 }
 
 /// Whether the record in `dir` has no content.
-pub(super) fn is_left_void(dir: &Owned) -> bool {
-    dir.read(RECORD, MAX_RECORD).is_ok_and(|text| is_void(&text))
+pub(super) fn has_blank_record(dir: &Owned) -> bool {
+    dir.read(RECORD, MAX_RECORD).is_ok_and(|text| is_blank(&text))
 }
 
 /// Replace the record in `dir`, whole or not at all. The caller holds the object's lock, or made `dir` itself.

@@ -79,10 +79,10 @@ impl Staging {
         beneath::move_dir(&self.path, &target)
             .or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
         let Some(dir) = self.dir.take() else { return Err(Error::failure("published twice")) };
-        store.journal().note::<R>(
+        store.journal().append_event::<R>(
             Event::Created,
             new.id().as_ref(),
-            new.essence(),
+            new.journal_view(),
             durability,
             None,
         );

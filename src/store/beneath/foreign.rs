@@ -1,6 +1,6 @@
 //! Files that are not below a store and that somebody else may have put there all the same.
 
-use super::{plain_file, told, user, waiting};
+use super::{plain_file, reported, user, waiting};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -12,7 +12,7 @@ use std::path::Path;
 /// There is none, or it is no plain file.
 pub fn foreign_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = open(path, flags, Mode::empty()).map_err(told)?;
+    let file = open(path, flags, Mode::empty()).map_err(reported)?;
     plain_file(&fstat(&file)?)?;
     waiting(file.into(), OFlags::empty())
 }
@@ -25,7 +25,7 @@ pub fn foreign_file(path: &Path) -> io::Result<File> {
 pub fn foreign_create(path: &Path) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mode = Mode::from_raw_mode(0o666);
-    let file = open(path, flags | OFlags::NOCTTY | OFlags::CLOEXEC, mode).map_err(told)?;
+    let file = open(path, flags | OFlags::NOCTTY | OFlags::CLOEXEC, mode).map_err(reported)?;
     let stat = fstat(&file)?;
     plain_file(&stat)?;
     if stat.st_uid != user() {

@@ -252,11 +252,11 @@ fn open_at(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags, mode: u32) -> io::R
         Err(Errno::NOSYS | Errno::PERM) => openat(dir, name, flags, mode),
         opened => opened,
     };
-    opened.map_err(told)
+    opened.map_err(reported)
 }
 
 /// What it means that something can't be opened.
-fn told(errno: Errno) -> io::Error {
+fn reported(errno: Errno) -> io::Error {
     match errno {
         Errno::LOOP | Errno::MLINK => not_plain("a symbolic link"),
         Errno::NXIO => not_plain("a socket or a FIFO"),

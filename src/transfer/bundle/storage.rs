@@ -82,7 +82,7 @@ impl Storage {
         }
     }
 
-    fn told(&self, name: &str, fault: Fault) -> Error {
+    fn reported(&self, name: &str, fault: Fault) -> Error {
         match fault {
             Fault::Absent => super::refusal::invalid(format!("{} has no {name}", self.text)),
             Fault::Denied(why) => {
@@ -106,7 +106,7 @@ impl Storage {
             Place::S3 { bucket, .. } => match bucket.stamp(name) {
                 Ok(_) => Ok(true),
                 Err(Fault::Absent) => Ok(false),
-                Err(fault) => Err(self.told(name, fault)),
+                Err(fault) => Err(self.reported(name, fault)),
             },
         }
     }
@@ -124,7 +124,7 @@ impl Storage {
                     .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes).map(drop));
                 match read {
                     Err(e) if e.kind() == ErrorKind::NotFound => {
-                        return Err(self.told(name, Fault::Absent));
+                        return Err(self.reported(name, Fault::Absent));
                     }
                     read => read.or_fail(|| format!("read {}", path.display()))?,
                 }
@@ -132,7 +132,7 @@ impl Storage {
             }
             Place::S3 { bucket, .. } => {
                 let read = bucket.read(name, limit);
-                read.map_err(|fault| self.told(name, fault))?
+                read.map_err(|fault| self.reported(name, fault))?
             }
         };
         if bytes.len() as u64 > limit {
@@ -158,7 +158,7 @@ impl Storage {
             }
             Place::S3 { bucket, .. } => {
                 let written = bucket.write(name, bytes);
-                written.map_err(|fault| self.told(name, fault))
+                written.map_err(|fault| self.reported(name, fault))
             }
         }
     }
@@ -187,6 +187,6 @@ impl Storage {
             },
             Place::S3 { bucket, .. } => bucket.stamp(name),
         };
-        stamp.map_err(|fault| self.told(name, fault))
+        stamp.map_err(|fault| self.reported(name, fault))
     }
 }

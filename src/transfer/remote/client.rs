@@ -63,7 +63,7 @@ impl Remote {
         &self.name
     }
 
-    pub(super) fn told(&self, doing: &str, fault: Fault) -> Error {
+    pub(super) fn reported(&self, doing: &str, fault: Fault) -> Error {
         let place = format!("the region '{}' ({})", self.name, self.location);
         let (code, why) = match fault {
             Fault::Absent => (Code::Unavailable, "it is not there".to_owned()),
@@ -81,7 +81,7 @@ impl Remote {
     }
 
     fn ids<I: Id>(&self) -> Result<Vec<I>> {
-        let all = self.backend.list().map_err(|fault| self.told("list its images", fault))?;
+        let all = self.backend.list().map_err(|fault| self.reported("list its images", fault))?;
         Ok(all.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
@@ -123,7 +123,7 @@ impl Remote {
     fn json<R: Record>(&self, id: &str) -> Result<Vec<u8>> {
         self.backend.package(id, MAX_PACKAGE).map_err(|fault| match fault {
             Fault::Absent => self.not_found::<R>(id),
-            fault => self.told("give what it has", fault),
+            fault => self.reported("give what it has", fault),
         })
     }
 
@@ -213,18 +213,18 @@ impl Remote {
     /// Whether it has a chunk already.
     pub(super) fn has(&self, chunk: &Chunk) -> Result<bool> {
         let found = self.backend.has(&chunk.digest);
-        found.map_err(|fault| self.told("say what it has", fault))
+        found.map_err(|fault| self.reported("say what it has", fault))
     }
 
     pub(super) fn put(&self, chunk: &Chunk, bytes: Vec<u8>) -> Result<()> {
         let put = self.backend.put(&chunk.digest, bytes);
-        put.map_err(|fault| self.told("take content", fault))
+        put.map_err(|fault| self.reported("take content", fault))
     }
 
     /// A chunk's compressed bytes. They are verified.
     pub(super) fn get(&self, chunk: &Chunk) -> Result<Vec<u8>> {
         let bytes = self.backend.get(&chunk.digest, chunk.size);
-        let bytes = bytes.map_err(|fault| self.told("give content", fault))?;
+        let bytes = bytes.map_err(|fault| self.reported("give content", fault))?;
         if bytes.len() as u64 == chunk.size
             && crate::transfer::chunk::sha256(&bytes) == chunk.digest
         {
@@ -237,7 +237,7 @@ impl Remote {
     pub(super) fn publish(&self, package: &Package) -> Result<()> {
         let (id, json) = (&package.image.image_id, package.to_json()?);
         let published = self.backend.publish(id.as_str(), json, &all_chunks(package));
-        published.map_err(|fault| self.told("take an image", fault))
+        published.map_err(|fault| self.reported("take an image", fault))
     }
 
     /// Let a snapshot appear, all of whose chunks are there.
@@ -245,7 +245,7 @@ impl Remote {
         let json = serde_json::to_vec(package).or_fail(|| "describe the snapshot")?;
         let id = package.snapshot.snapshot_id.as_str();
         let published = self.backend.publish(id, json, &each_once(package.disk.iter()));
-        published.map_err(|fault| self.told("take a snapshot", fault))
+        published.map_err(|fault| self.reported("take a snapshot", fault))
     }
 }
 

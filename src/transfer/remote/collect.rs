@@ -37,14 +37,14 @@ impl<'a> Flag<'a> {
     fn raise(remote: &Remote, objects: &'a dyn Objects, place: &'static str) -> Result<Self> {
         let flag = Self { objects, place, name: random_hex(16)? };
         let put = objects.write(&format!("{place}/{}", flag.name), Vec::new());
-        put.map_err(|fault| remote.told("take a flag", fault))?;
+        put.map_err(|fault| remote.reported("take a flag", fault))?;
         Ok(flag)
     }
 
     /// How old the flags at `place` are, by the time of this one.
     fn others(&self, remote: &Remote, place: &str) -> Result<Vec<(String, Duration)>> {
         let list = |place: &str| {
-            self.objects.list(place).map_err(|fault| remote.told("say who uses it", fault))
+            self.objects.list(place).map_err(|fault| remote.reported("say who uses it", fault))
         };
         let own = list(self.place)?.into_iter().find(|(name, _)| *name == self.name);
         let Some((_, now)) = own else {
@@ -128,14 +128,14 @@ pub fn collect(remote: &Remote) -> Result<Collected> {
     }
     // After the flags: a copy that ended before them has its image there.
     let needed: HashSet<String> = remote.needed()?.into_iter().collect();
-    let blobs = objects.list(BLOBS).map_err(|fault| remote.told("list its content", fault))?;
+    let blobs = objects.list(BLOBS).map_err(|fault| remote.reported("list its content", fault))?;
     let mut collected = Collected::default();
     for (digest, _) in blobs.iter().filter(|(name, _)| is_digest(name) && !needed.contains(name)) {
         if begin.elapsed() >= LONGEST_COLLECTION / 2 {
             break;
         }
         let gone = objects.delete(&format!("{BLOBS}/{digest}"));
-        gone.map_err(|fault| remote.told("remove content", fault))?;
+        gone.map_err(|fault| remote.reported("remove content", fault))?;
         collected.chunks += 1;
     }
     Ok(collected)

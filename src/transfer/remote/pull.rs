@@ -166,12 +166,12 @@ fn fetch(from: &Remote, disk: &Content, (out, begun): (&File, bool)) -> Result<S
         .or(unstarted.filter(|_| undone))
     {
         Some(error) => Err(error),
-        None => whole(copy, out, disk, begun),
+        None => complete(copy, out, disk, begun),
     }
 }
 
 /// The digest of the finished copy: of the file itself if it was not empty in the beginning.
-fn whole(copy: Copy, out: &File, disk: &Content, begun: bool) -> Result<String> {
+fn complete(copy: Copy, out: &File, disk: &Content, begun: bool) -> Result<String> {
     let digest = copy.finish(disk.size_bytes)?;
     if begun {
         crate::snapshot::digest::file(out, crate::plan::DiskFormat::Raw)
