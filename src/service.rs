@@ -15,7 +15,7 @@ use crate::instance::launch::{self, Host, RandomIds};
 use crate::instance::lifecycle::{self, Change};
 use crate::instance::modify::{self, Changes};
 use crate::instance::pool::parallel;
-use crate::instance::reap;
+use crate::instance::refresh::refresh;
 use crate::kernel;
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::instance::{InstanceRecord, State};
@@ -144,7 +144,7 @@ fn memory() -> Result<u64> {
 pub fn describe(store: &Store) -> Result<Vec<InstanceRecord>> {
     let mut records = Vec::new();
     for id in dir::instances(store).ids()? {
-        match reap::refresh(&InstanceDir::new(store, &id)) {
+        match refresh(&InstanceDir::new(store, &id)) {
             Ok(record) => records.extend(record),
             Err(error) => store.context().warn(error),
         }
@@ -190,7 +190,7 @@ pub fn resolve(store: &Store, targets: &[String]) -> Result<Vec<InstanceDir>> {
 /// # Errors
 /// `InvalidInstanceID.NotFound`, or it can't be read.
 pub fn record(dir: &InstanceDir) -> Result<InstanceRecord> {
-    reap::refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
+    refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
 }
 
 /// Stop instances: press the power button, wait, and after `timeout` force. With `force` at once, without

@@ -5,7 +5,7 @@ use crate::error::{Code, Error, Result};
 use crate::instance::console::{self, Detached};
 use crate::instance::dir::{self, InstanceDir};
 use crate::plan::{ResetBy, VmReport};
-use crate::record::instance::Record;
+use crate::record::instance::InstanceRecord;
 use crate::service;
 use crate::store::{Store, rfc3339};
 use clap::Args;
@@ -37,7 +37,7 @@ pub struct Console {
 }
 
 /// The one instance that `target` addresses, and its record.
-fn one(store: &Store, target: &str) -> Result<(InstanceDir, Record)> {
+fn one(store: &Store, target: &str) -> Result<(InstanceDir, InstanceRecord)> {
     let dir = service::resolve(store, &[target.to_owned()])?.remove(0);
     let record = service::record(&dir)?;
     Ok((dir, record))

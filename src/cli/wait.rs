@@ -6,7 +6,7 @@ use super::select::finish;
 use crate::action::{Until, parse_duration};
 use crate::error::{Code, Error, Kind, Result};
 use crate::instance::dir::InstanceDir;
-use crate::record::instance::Record;
+use crate::record::instance::InstanceRecord;
 use crate::service::{self, Waited};
 use crate::store::Store;
 use crate::sys::kvm::host_virtualizes;
@@ -99,7 +99,7 @@ fn slow_kvm(until: Until, hardware: bool) -> &'static str {
 
 /// Why a wait did not end as wished; `None` if it did.
 pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
-    let stage = |record: &Record| {
+    let stage = |record: &InstanceRecord| {
         let instance = &record.instance;
         let reason = instance.state_reason.as_ref().map(|r| format!(" ({})", r.message));
         format!(

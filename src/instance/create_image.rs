@@ -6,8 +6,9 @@
 //! was; if this process is killed, whoever looks next finds the image pending and unlocked: it has failed.
 
 use super::dir::InstanceDir;
+use super::lifecycle;
+use super::refresh::refresh;
 use super::snapshots::{self, Begun};
-use super::{lifecycle, reap};
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{MAX_GIB, MAX_MAPPINGS};
@@ -100,7 +101,7 @@ pub fn create(
     request: CreateImage,
     begun: impl FnOnce(&ImageId) -> Result<()>,
 ) -> Result<Created> {
-    let record = reap::refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
+    let record = refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     check_state(&record.instance)?;
     catalog::check_name(store, &request.name)?;
     let image = image(store, &record.instance, &request)?;

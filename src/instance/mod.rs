@@ -34,6 +34,7 @@ pub mod pool;
 pub mod prepare;
 pub mod reap;
 mod rebase;
+pub mod refresh;
 pub mod resources;
 pub mod snapshots;
 pub mod spawn;

@@ -1,11 +1,11 @@
 //! Finding out what became of an instance whose VMM is gone.
 //!
 //! A VMM tells nobody that it ends. Whoever looks next sees that `vmm.lock` is free, reads the last line of
-//! the report and brings the record up to date: [`settle`] decides, [`refresh`] does it under the lock.
+//! the report and brings the record up to date: [`settle`] decides, [`super::refresh`] does it under the lock.
 
 use super::cgroup;
 use super::dir::{self, InstanceDir};
-use super::{client, hibernation, resources};
+use super::{hibernation, resources};
 use crate::error::Result;
 use crate::id::VolumeId;
 use crate::plan::{DeviceId, EndReason, Engine, VmReport};
@@ -14,13 +14,10 @@ use crate::record::instance::{InstanceRecord, ShutdownBehavior, State, StateReas
 use crate::store::Locked;
 use crate::store::journal::Cause;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How long the record of a terminated instance can be seen, as on EC2.
-pub const TOMBSTONE: Duration = Duration::from_secs(3600);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the epoch.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -69,74 +66,6 @@ fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
             "the VMM was killed or crashed; 'spore logs --vmm' shows its last words",
         ),
     }
-}
-
-/// The instance's record as it truly is, brought up to date if its VMM is gone or its launcher died.
-/// `None` if the instance is no more.
-///
-/// # Errors
-/// The record can't be read or replaced.
-pub fn refresh(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
-    let Some(record) = dir.record()? else { return Ok(None) };
-    // Another's is what its record says: nothing else of it is looked at, and nothing done about it.
-    if dir.is_anothers(&record) {
-        return Ok(Some(record));
-    }
-    match record.instance.state {
-        State::Stopped => return Ok(Some(record)),
-        State::Terminated if !is_old(&record) => return Ok(Some(record)),
-        State::Terminated => {}
-        // Whoever launches, starts or terminates it holds the lock and will say how it went.
-        _ if dir.is_locked()? => return Ok(Some(record)),
-        State::Pending => {}
-        // Whoever was terminating it is dead: what was begun is brought to its end.
-        State::ShuttingDown => return super::lifecycle::terminate(dir).map(|c| Some(c.record)),
-        State::Running | State::Stopping => {
-            if dir.vmm_alive()? {
-                if record.instance.state == State::Stopping
-                    && hibernation::is_reason(record.instance.state_reason.as_ref())
-                {
-                    return went_on(dir, record).map(Some);
-                }
-                let reported = record.instance.state == State::Running
-                    || record.instance.state_reason.is_some();
-                if reported {
-                    return Ok(Some(record));
-                }
-                return super::lifecycle::ask_to_stop(dir).map(|c| Some(c.record));
-            }
-        }
-    }
-    let Some(mut locked) = dir.lock()? else { return Ok(None) };
-    settle_locked(dir, &mut locked)?;
-    if is_old(&locked.record) {
-        locked.remove()?;
-        return Ok(None);
-    }
-    Ok(Some(locked.record.clone()))
-}
-
-/// Whoever was hibernating the instance is dead, and its VMM lives. If it answers it is not at it any more: it could not be
-/// hibernated, and runs on.
-fn went_on(dir: &InstanceDir, record: InstanceRecord) -> Result<InstanceRecord> {
-    if client::status(dir).is_err() {
-        return Ok(record);
-    }
-    let Some(mut locked) = dir.lock()? else { return Ok(record) };
-    let still = locked.record.instance.state == State::Stopping && dir.vmm_alive()?;
-    if still && hibernation::is_reason(locked.record.instance.state_reason.as_ref()) {
-        locked.record.instance.state = State::Running;
-        locked.record.instance.state_reason = None;
-        dir::save(&mut locked)?;
-        hibernation::sweep(dir, &locked.record)?;
-    }
-    Ok(locked.record.clone())
-}
-
-fn is_old(record: &InstanceRecord) -> bool {
-    let limit = u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX);
-    let at = record.instance.spore.terminated_at;
-    at.is_some_and(|at| now_ms().saturating_sub(at) > limit)
 }
 
 /// Bring a locked record up to date.

@@ -1,16 +1,16 @@
 //! What talks to the network: the only asynchronous code, each call driven to its end by the thread that made it.
 
+mod client;
 mod oci;
 mod s3;
 
 use crate::error::{Error, OrFail, Result};
 use crate::transfer::package::Chunk;
 use crate::transfer::region::{Location, S3Location};
-use crate::transfer::remote::backend::{Answer, Backend, CONNECT, Fault, Objects, SILENCE};
+use crate::transfer::remote::backend::{Answer, Backend, Objects};
+use client::RegionClient;
 use tokio::runtime::{Builder, Runtime};
 
-/// Most images and snapshots that a region is believed to have.
-const MAX_IDS: usize = 100_000;
 /// Most objects of content: 64 TiB in chunks of 4 MiB, before they are compressed.
 const MAX_BLOBS: usize = 1 << 24;
 
@@ -47,35 +47,8 @@ pub(in crate::transfer) fn bucket(location: &S3Location) -> Result<Box<dyn Objec
     Ok(Box::new(Driven { client: s3::Bucket::open(location)?, runtime: runtime()? }))
 }
 
-/// Say whose cryptography TLS uses, before a client is made.
-fn provide_cryptography() {
-    // Fails if there is one already: that will do.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().or_fail(|| "set up the network")
-}
-
-/// The innermost cause of an error, which says more than what is around it.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    let outer = error.to_string();
-    let inner = cause.to_string();
-    if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
-}
-
-/// What a region's client can do. (See [`Backend`])
-trait RegionClient: Send + Sync {
-    async fn list(&self) -> Answer<Vec<String>>;
-    async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>>;
-    async fn has(&self, digest: &str) -> Answer<bool>;
-    async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()>;
-    async fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>>;
-    async fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
 }
 
 impl<C: RegionClient> Backend for Driven<C> {

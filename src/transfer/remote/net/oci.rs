@@ -3,11 +3,10 @@
 //! An image is an artifact: the package is its config, the chunks are its layers, and its id is its tag. Credentials
 //! are those that `docker login` keeps.
 
-use super::{
-    Answer, CONNECT, Fault, MAX_IDS, RegionClient, SILENCE, provide_cryptography, root_cause,
-};
+use super::client::{MAX_IDS, RegionClient, provide_cryptography, root_cause};
 use crate::error::{OrFail, Result};
 use crate::transfer::package::{Chunk, is_digest};
+use crate::transfer::remote::backend::{Answer, CONNECT, Fault, SILENCE};
 use base64::Engine;
 use futures_util::StreamExt;
 use oci_client::client::{ClientConfig, ClientProtocol};

@@ -2,13 +2,12 @@
 //!
 //! Credentials are in the environment, in AWS's variables; without them the bucket is asked anonymously.
 
-use super::{
-    Answer, CONNECT, Fault, MAX_IDS, RegionClient, SILENCE, provide_cryptography, root_cause,
-};
+use super::client::{MAX_IDS, RegionClient, provide_cryptography, root_cause};
 use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
 use crate::transfer::package::Chunk;
 use crate::transfer::region::S3Location;
+use crate::transfer::remote::backend::{Answer, CONNECT, Fault, SILENCE};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
