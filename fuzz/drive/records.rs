@@ -6,7 +6,7 @@ use sporevm::transfer::package::{Package, SnapshotPackage};
 use sporevm::record::image::Image;
 use sporevm::record::kernel::{Kernel, Ramdisk};
 use sporevm::record::snapshot::Snapshot;
-use sporevm::record::instance::Record;
+use sporevm::record::instance::InstanceRecord;
 use sporevm::record::volume::Volume;
 
 /// What is read is written and read again.
@@ -25,7 +25,7 @@ pub fn drive(data: &[u8]) {
     again::<Ramdisk>(data);
     again::<Snapshot>(data);
     again::<Volume>(data);
-    again::<Record>(data);
+    again::<InstanceRecord>(data);
     if let Ok(package) = Package::parse(data) {
         for id in package.image.snapshots() {
             let _ = package.disk(id);
