@@ -29,6 +29,7 @@ pub mod vmm;
 
 pub mod account;
 pub mod cli;
+pub mod disk;
 pub mod image;
 pub mod import;
 pub mod inspect;
@@ -54,6 +55,8 @@ pub(crate) const HELPERS: &[&helper::Helper] = &[
     &transfer::remote::chunks::HELPER,
     &transfer::bundle::unpack::HELPER,
     &pvgrub::HELPER,
+    &disk::HELPER,
+    &disk::OVERLAY,
 ];
 
 /// What the program does: the parts of it that it starts itself, or the command line. `extension` is what it has beyond

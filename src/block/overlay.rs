@@ -77,12 +77,12 @@ fn format_name(format: DiskFormat) -> &'static str {
     }
 }
 
-/// Whether the overlay was not closed after its last change, by what its header says.
+/// Whether the overlay was not closed after its last change, by the one bit of its header that says so.
 ///
 /// # Errors
 /// `InvalidData` if it is no qcow2 image; I/O errors.
 pub fn is_dirty(file: &File) -> io::Result<bool> {
-    Ok(Qcow2File::open(HostFile::new(file.try_clone()?))?.header.dirty)
+    Header::is_dirty(&HostFile::new(file.try_clone()?))
 }
 
 /// Whether nothing was ever written to the overlay.

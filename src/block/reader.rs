@@ -60,10 +60,18 @@ impl Reader {
     /// # Errors
     /// I/O errors; `InvalidData` for bad metadata.
     pub fn extent_at(&self, offset: u64) -> io::Result<Option<Extent>> {
+        self.extent_within(offset, u64::MAX)
+    }
+
+    /// As [`Reader::extent_at`], looking no further than `most` bytes (at least 1) for where it ends.
+    ///
+    /// # Errors
+    /// I/O errors; `InvalidData` for bad metadata.
+    pub fn extent_within(&self, offset: u64, most: u64) -> io::Result<Option<Extent>> {
         let Some(rest) = self.size().checked_sub(offset).filter(|rest| *rest > 0) else {
             return Ok(None);
         };
-        let (content, len) = self.chain.content(offset, rest)?;
+        let (content, len) = self.chain.content(offset, rest.min(most.max(1)))?;
         Ok(Some(Extent { offset, len, content }))
     }
 

@@ -1,6 +1,6 @@
 //! What the boot menu on an image's root has.
 
-use crate::block::Reader;
+use crate::disk::Disk;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::plan::{PvBoot, PvGrub};
@@ -23,7 +23,7 @@ pub fn list(store: &Store, image: &Image) -> Result<(String, Vec<Listed>)> {
         )
     })?;
     let layers = snapshot::open_layers(store, &store.snapshots().get(id)?)?;
-    let disk = Reader::open(layers).or_fail(|| format!("read {id}"))?;
+    let disk = Disk::open(layers).or_fail(|| format!("read {id}"))?;
     let boot = PvBoot {
         from: image.kernel_id.as_ref().and_then(PvGrub::of).unwrap_or(PvGrub::Any),
         entry: None,

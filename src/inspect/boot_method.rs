@@ -1,6 +1,6 @@
 //! Which way of booting a disk asks for by what is on it. A proposal: whoever registers the image decides.
 
-use crate::block::Reader;
+use crate::disk;
 use crate::error::{Error, OrFail, Result};
 use crate::import::{SourceFormat, format};
 use crate::plan::DiskFormat;
@@ -63,7 +63,7 @@ pub fn of_file(path: &Path, given: Option<SourceFormat>) -> Result<Proposal> {
 }
 
 fn look(layers: Vec<(File, DiskFormat)>) -> Result<Proposal> {
-    let disk = Reader::open(layers).or_fail(|| "read a disk")?;
+    let disk = disk::Disk::open(layers).or_fail(|| "read a disk")?;
     Ok(propose(Child::start()?.detect(&disk)?))
 }
 

@@ -4,8 +4,8 @@
 //! share their pages, and the next boot of the same kernel unpacks nothing. What is kept under a digest was digested here
 //! and unpacked by a process that had read nothing else, so that no image decides what another's digest stands for.
 
-use crate::block::Reader;
 use crate::context::Context;
+use crate::disk::Disk;
 use crate::error::{Error, OrFail, Result};
 use crate::instance::fds::Fds;
 use crate::plan::{BootPlan, DiskFormat, MenuPlan, PvBoot, PvGrub};
@@ -53,7 +53,7 @@ pub fn boot(
 ) -> Result<BootPlan> {
     let id = instance.instance_id.clone();
     let layers = root.ok_or_else(|| Error::failure(format!("{id} has no root volume")))?;
-    let disk = Reader::open(layers).or_fail(|| format!("read the root volume of {id}"))?;
+    let disk = Disk::open(layers).or_fail(|| format!("read the root volume of {id}"))?;
     let mut boot = PvBoot {
         from,
         entry: entry.map(str::to_owned),

@@ -5,8 +5,9 @@
 use super::dir::InstanceDir;
 use super::resources::{LINGER, while_in_use};
 use super::{client, lifecycle};
-use crate::block::overlay::{self, Backing};
+use crate::block::overlay::Backing;
 use crate::control::{DiskTop, Request};
+use crate::disk::overlay;
 use crate::error::{OrFail, Result};
 use crate::id::VolumeId;
 use crate::record::instance::{Disk, State};

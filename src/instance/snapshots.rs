@@ -7,8 +7,8 @@
 use super::dir::InstanceDir;
 use super::resources::{LINGER, while_in_use};
 use super::{client, lifecycle};
-use crate::block::{Reader, overlay};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
+use crate::disk::{self, overlay};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
 use crate::plan::{DeviceId, VmReport};
@@ -164,7 +164,7 @@ fn is_unchanged(dir: &Path, volume: &Volume) -> Result<bool> {
     }
     let doing = || format!("read {}", volume.volume_id);
     let file = beneath::owned(dir)?.file(&top.file).or_fail(doing)?;
-    let below = Reader::open(open_chain(dir, below, false)?).or_fail(doing)?;
+    let below = disk::Disk::open(open_chain(dir, below, false)?).or_fail(doing)?;
     Ok(below.size() == volume.size_bytes && overlay::is_empty(&file).or_fail(doing)?)
 }
 

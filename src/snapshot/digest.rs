@@ -4,7 +4,8 @@
 //! 1 MiB in order, the last one being as long as it is. It depends on the bytes that a guest would read
 //! alone: not on the format, nor on where the holes are.
 
-use crate::block::{Content, DiskFormat, Reader};
+use crate::block::{Content, DiskFormat};
+use crate::disk::Disk;
 use crate::error::{OrFail, Result};
 use crate::id::hex;
 use sha2::{Digest, Sha256};
@@ -68,17 +69,16 @@ pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64)
 /// I/O errors and bad metadata.
 pub fn file(file: &File, format: DiskFormat) -> Result<String> {
     let file = file.try_clone().or_fail(|| "duplicate a descriptor")?;
-    disk(
-        &Reader::open(vec![(file, format)]).or_fail(|| "open the disk for its digest")?,
-        &mut |_| Ok(()),
-    )
+    disk(&Disk::open(vec![(file, format)]).or_fail(|| "open the disk for its digest")?, &mut |_| {
+        Ok(())
+    })
 }
 
 /// The digest of a disk's content. `at_byte` is told how far it is, and may end it.
 ///
 /// # Errors
 /// I/O errors and bad metadata; as `at_byte`'s.
-pub fn disk(disk: &Reader, at_byte: &mut dyn FnMut(u64) -> Result<()>) -> Result<String> {
+pub fn disk(disk: &Disk, at_byte: &mut dyn FnMut(u64) -> Result<()>) -> Result<String> {
     let mut chunks = BTreeMap::new();
     let mut bytes = vec![0; CHUNK];
     let mut at = 0;

@@ -3,7 +3,7 @@
 pub mod copy;
 pub mod digest;
 
-use crate::block::Reader;
+use crate::disk::Disk;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::references;
@@ -156,7 +156,7 @@ impl Pending {
             // What a killed VMM wrote may be in the page cache alone.
             top.sync_all().or_fail(|| format!("sync the content of {id}"))?;
         }
-        let disk = Reader::open(files);
+        let disk = Disk::open(files);
         let disk = disk.or_fail(|| format!("read the content of {id}"))?;
         let progress = self.locked.store().context().progress(Some(disk.size()));
         if self.flatten {
@@ -214,7 +214,7 @@ pub fn resolve(store: &Store, text: &str) -> Result<Snapshot> {
     Ok(settled(store, store.snapshots().resolve(text)?))
 }
 
-/// Open a snapshot's files, top first, for [`Reader::open`].
+/// Open a snapshot's files, top first, for [`Disk::open`].
 ///
 /// # Errors
 /// One can't be opened.
@@ -296,7 +296,7 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
 /// They differ, or the content can't be read.
 pub fn verify(store: &Store, snapshot: &Snapshot) -> Result<()> {
     let layers = open_layers(store, snapshot)?;
-    let disk = Reader::open(layers).or_fail(|| format!("read {}", snapshot.snapshot_id))?;
+    let disk = Disk::open(layers).or_fail(|| format!("read {}", snapshot.snapshot_id))?;
     let found = digest::disk(&disk, &mut |_| store.context().check())?;
     if found == snapshot.digest {
         return Ok(());

@@ -1,7 +1,7 @@
 //! The files of a chain: named, linked from one object to another, opened, repaired.
 
 use super::users;
-use crate::block::overlay::{self, Repaired};
+use crate::disk::overlay::{self, Repaired};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::plan::DiskFormat;
 use crate::record::snapshot::{DATA, Snapshot};

@@ -1,4 +1,5 @@
 //! qemu-img, sources and kinds of bases.
+#![allow(dead_code)] // each test binary that shares this uses its part
 
 #[path = "../common/skip.rs"]
 mod skip;

@@ -1,6 +1,7 @@
 //! The qcow2 header (QEMU's docs/interop/qcow2.txt, "Header").
 
 use super::corrupt;
+use crate::block::host::HostFile;
 use std::io;
 
 pub(crate) const MAGIC: u32 = 0x5146_49fb; // "QFI\xfb"
@@ -60,6 +61,20 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Header {
+    /// Whether the "dirty bit" is set, of a file of which nothing else is believed.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is no qcow2 image of version 3; I/O errors.
+    pub(crate) fn is_dirty(host: &HostFile) -> io::Result<bool> {
+        let mut start = [0; INCOMPATIBLE_FEATURES as usize + 8];
+        host.read_at(&mut start, 0)?;
+        match (be32(&start, 0), be32(&start, 4)) {
+            (MAGIC, 3) => Ok(be64(&start, INCOMPATIBLE_FEATURES as usize) & INCOMPAT_DIRTY != 0),
+            (MAGIC, 2) => Ok(false),
+            _ => Err(corrupt("it is no qcow2 image")),
+        }
+    }
+
     /// Check that the image is of the kind that [`super::writer::Writer`] knows to change.
     ///
     /// # Errors

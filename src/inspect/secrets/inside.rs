@@ -3,10 +3,10 @@
 use super::kinds::kind;
 use crate::block::signature::{self, Signature};
 use crate::block::{Reader, partitions};
+use crate::disk::parse_format;
 use crate::error::{Error, OrFail, Result};
 use crate::ext4::{Ext4, Kind};
 use crate::helper::{Ends, Given, Helper, Syscalls, one_line};
-use crate::plan::DiskFormat;
 use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -69,16 +69,6 @@ fn look(files: Vec<Given>) -> Result<()> {
     };
     let files = files.into_iter().map(layer).collect::<Result<Vec<_>>>()?;
     name(Reader::open(files).or_fail(|| "read the disk")?, &mut say)
-}
-
-/// # Errors
-/// It is no format.
-fn parse_format(text: &str) -> Result<DiskFormat> {
-    match text {
-        "raw" => Ok(DiskFormat::Raw),
-        "qcow2" => Ok(DiskFormat::Qcow2),
-        _ => Err(Error::usage("this is for spore itself")),
-    }
 }
 
 /// Name the secrets on a disk where this is called: a kind and a path each.

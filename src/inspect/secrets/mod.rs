@@ -10,15 +10,13 @@ mod kinds;
 pub(crate) use inside::HELPER;
 pub use inside::name;
 
+use crate::disk;
 use crate::error::Result;
 use crate::helper;
-use crate::plan::DiskFormat;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot;
 use crate::store::Store;
 use kinds::KINDS;
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Most bytes of the answer that are read.
@@ -54,9 +52,7 @@ pub fn look(store: &Store, snapshot: &Snapshot) -> Report {
 
 fn ask(store: &Store, snapshot: &Snapshot) -> Result<Report> {
     let layers = snapshot::open_layers(store, snapshot)?;
-    let suffix = |format| if format == DiskFormat::Raw { "raw" } else { "qcow2" };
-    let given = layers.iter().map(|(file, format)| (file.as_fd(), OsStr::new(suffix(*format))));
-    let child = helper::start(&HELPER, &given.collect::<Vec<_>>())?;
+    let child = helper::start(&HELPER, &disk::given(&layers))?;
     let (said, end) = child.hear(MAX_ANSWER, &mut helper::within(DEADLINE));
     let mut report = understand(&String::from_utf8_lossy(&said));
     if let Err(why) = end

@@ -1,8 +1,9 @@
 //! The archive in a bundle: tar with one member, the disk, in GNU's sparse format (GNU tar manual, "Old GNU Format").
 
 use super::refusal::invalid;
-use crate::block::{Content, Reader};
+use crate::block::Content;
 use crate::context::Context;
+use crate::disk::Disk;
 use crate::error::{Error, OrFail, Result};
 use crate::snapshot::digest::CHUNK;
 use std::io::{self, Read, Write};
@@ -40,7 +41,7 @@ fn parse(field: &[u8]) -> Option<u64> {
 }
 
 /// Where the disk has data.
-fn runs(disk: &Reader) -> Result<Vec<Run>> {
+fn runs(disk: &Disk) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut at = 0;
     while let Some(extent) = disk.extent_at(at).or_fail(|| "read the disk")? {
@@ -63,12 +64,7 @@ fn runs(disk: &Reader) -> Result<Vec<Run>> {
 ///
 /// # Errors
 /// The disk can't be read, or `out` written.
-pub(super) fn write(
-    disk: &Reader,
-    name: &str,
-    out: &mut dyn Write,
-    context: &Context,
-) -> Result<()> {
+pub(super) fn write(disk: &Disk, name: &str, out: &mut dyn Write, context: &Context) -> Result<()> {
     let doing = || "write the bundle";
     let runs = runs(disk)?;
     let mut header = Header::new_gnu();

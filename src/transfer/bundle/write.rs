@@ -5,8 +5,8 @@ use super::manifest::{Manifest, Part};
 use super::request::{Bundle, PART, SUFFIX};
 use super::storage::Storage;
 use super::{archive, keys};
-use crate::block::Reader;
 use crate::context::Context;
+use crate::disk::Disk;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{FileName, random_hex};
 use crate::image::catalog;
@@ -72,7 +72,7 @@ fn random() -> Result<[u8; 16]> {
 }
 
 /// What the manifest says of the image or snapshot, and its content.
-fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Reader)> {
+fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Disk)> {
     if bundle.what.starts_with("snap-") {
         let snapshot = snapshot::resolve(store, &bundle.what)?;
         let reader = copy::open(store, &snapshot.snapshot_id)?;
@@ -134,7 +134,7 @@ fn manifest(
 }
 
 /// Write the parts, and the archive's digest into the manifest.
-fn fill(reader: &Reader, manifest: &mut Manifest, parts: &mut Parts<'_>) -> Result<()> {
+fn fill(reader: &Disk, manifest: &mut Manifest, parts: &mut Parts<'_>) -> Result<()> {
     let context = parts.storage.context();
     let doing = || "write the bundle";
     let own = |error: io::Error| archive_error(error);
@@ -163,7 +163,7 @@ fn archive_error(error: io::Error) -> Error {
     }
 }
 
-fn pack(reader: &Reader, name: &str, out: &mut dyn Write, context: &Context) -> Result<[u8; 20]> {
+fn pack(reader: &Disk, name: &str, out: &mut dyn Write, context: &Context) -> Result<[u8; 20]> {
     let mut summed = Summed { sum: Sha1::new(), out };
     archive::write(reader, name, &mut summed, context)?;
     Ok(summed.sum.finalize().into())

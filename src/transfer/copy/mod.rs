@@ -4,7 +4,7 @@ mod transfer;
 
 use super::package::{self, NewImage, Package};
 use super::pending::{BootFiles, PendingImage, open_data, pending_snapshot, seal};
-use crate::block::Reader;
+use crate::disk::Disk;
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::plan::DiskFormat;
@@ -139,7 +139,7 @@ pub fn snapshot(from: &Store, source: &Snapshot, to: &Store, wanted: Wanted) -> 
 ///
 /// # Errors
 /// A file can't be opened or believed.
-pub fn open(store: &Store, id: &SnapshotId) -> Result<Reader> {
+pub fn open(store: &Store, id: &SnapshotId) -> Result<Disk> {
     let source = package::available(store, id)?;
-    Reader::open(snapshot::open_layers(store, &source)?).or_fail(|| format!("read {id}"))
+    Disk::open(snapshot::open_layers(store, &source)?).or_fail(|| format!("read {id}"))
 }

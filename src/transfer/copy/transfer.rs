@@ -1,7 +1,8 @@
 //! One disk's content from file to file: shared where the file system can, else what is data in it.
 
-use crate::block::{DiskFormat, Reader};
+use crate::block::DiskFormat;
 use crate::context::{Context, Progress};
+use crate::disk::Disk;
 use crate::error::{Error, OrFail, Result};
 use crate::record::snapshot::Snapshot;
 use crate::snapshot::copy::{Copy, copy_extents_with};
@@ -25,7 +26,7 @@ pub(super) fn transfer(
         out.sync_all().or_fail(|| "sync the copy")?;
         verify(out, &progress)?
     } else {
-        let disk = Reader::open(layers).or_fail(|| format!("read {id}"))?;
+        let disk = Disk::open(layers).or_fail(|| format!("read {id}"))?;
         let out = || out.try_clone().or_fail(|| "duplicate a descriptor");
         let resumed = if begun {
             copy_extents_with(&disk, Copy::resume(out()?), &progress)?;
@@ -61,7 +62,7 @@ fn clone_file(layers: &[(File, DiskFormat)], out: &File) -> bool {
 
 fn verify(out: &File, progress: &Progress) -> Result<String> {
     let out = out.try_clone().or_fail(|| "duplicate a descriptor")?;
-    let disk = Reader::open(vec![(out, DiskFormat::Raw)]).or_fail(|| "read the copy")?;
+    let disk = Disk::open(vec![(out, DiskFormat::Raw)]).or_fail(|| "read the copy")?;
     digest::disk(&disk, &mut |at| {
         progress.at(at);
         progress.check()

@@ -8,8 +8,9 @@ pub mod read;
 
 use super::copy;
 use super::package::{self, Content, Package};
-use crate::block::{Content as Kind, Reader};
+use crate::block::Content as Kind;
 use crate::context::Context;
+use crate::disk::Disk;
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
 use crate::record::image::Image;
@@ -89,7 +90,7 @@ impl<W: Write> Members<'_, W> {
         Ok(())
     }
 
-    fn append_disk(&mut self, disk: &Reader, content: &Content, what: &str) -> Result<()> {
+    fn append_disk(&mut self, disk: &Disk, content: &Content, what: &str) -> Result<()> {
         let progress = self.context.progress(Some(disk.size()));
         each_chunk(disk, content, &mut |offset, bytes| {
             progress.at(offset);
@@ -103,7 +104,7 @@ impl<W: Write> Members<'_, W> {
 /// # Errors
 /// As `take`'s; the disk can't be read or has changed.
 pub(crate) fn each_chunk(
-    disk: &Reader,
+    disk: &Disk,
     content: &Content,
     take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
