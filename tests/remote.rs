@@ -139,6 +139,52 @@ fn a_region_that_never_ends_is_given_up() {
     says(&copy, "more than 4 MiB");
 }
 
+/// An answer that begins as `head` says and never ends.
+fn endless(stream: &mut TcpStream, head: &str) -> std::io::Result<()> {
+    write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n")?;
+    loop {
+        stream.write_all(&[b' '; 1 << 16])?;
+    }
+}
+
+#[test]
+fn no_answer_is_read_without_a_bound() {
+    let store = Store::new();
+    let says = |location: String, code: &str, what: &str| {
+        let said = refused(&store, &["region", "add", "hostile", &location], code);
+        assert!(said.contains(what) && said.trim().lines().count() == 1, "{location}: {said}");
+    };
+    let oci = |port: u16| format!("oci://127.0.0.1:{port}/x");
+    let tokens = hostile(|_, stream| endless(stream, "200 OK"));
+    let asks = hostile(move |_, stream| {
+        write!(
+            stream,
+            "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\
+             WWW-Authenticate: Bearer realm=\"http://127.0.0.1:{tokens}/token\",service=\"x\"\r\n\r\n"
+        )
+    });
+    says(oci(asks), "Unavailable", "more than 1 MiB");
+    let refuses = |path: &str, stream: &mut TcpStream| match path {
+        "/v2/" => http(stream, "application/json", "{}"),
+        _ => endless(stream, "403 Forbidden"),
+    };
+    says(oci(hostile(refuses)), "AuthFailure", "403 Forbidden");
+    let s3 = |port: u16| format!("s3://images?endpoint=http://127.0.0.1:{port}");
+    let page = hostile(|_, stream| endless(stream, "200 OK\r\nContent-Type: application/xml"));
+    says(s3(page), "Unavailable", "more than 8192 KiB");
+    let reason = hostile(|_, stream| endless(stream, "400 Bad Request"));
+    says(s3(reason), "Unavailable", "");
+    // Where it sends us is not followed everywhere.
+    let astray = hostile(|_, stream| {
+        write!(
+            stream,
+            "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\
+             WWW-Authenticate: Bearer realm=\"gopher://127.0.0.1/\",service=\"x\"\r\n\r\n"
+        )
+    });
+    says(oci(astray), "Unavailable", "not allowed");
+}
+
 /// What holds for every kind of region: `west`, known to both.
 fn there_and_back(here: &Store, away: &Store) {
     let bytes = content(1);

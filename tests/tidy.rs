@@ -199,7 +199,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/transfer/export/mod.rs", "a file that the user has an image written to"),
     ("src/import/source.rs", "a file that the user imports"),
     ("src/kernel/mod.rs", "a kernel or ramdisk that the user names"),
-    ("src/transfer/remote/net/oci.rs", "the user's credentials for registries"),
+    ("src/transfer/remote/net/registry.rs", "the user's credentials for registries"),
 ];
 
 /// A source file: its path from the project's root, and its lines.

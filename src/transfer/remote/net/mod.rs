@@ -1,7 +1,9 @@
 //! What talks to the network: the only asynchronous code, each call driven to its end by the thread that made it.
 
+mod bounded;
 mod client;
 mod oci;
+mod registry;
 mod s3;
 
 use crate::error::{Error, OrFail, Result};

@@ -2,6 +2,7 @@
 //!
 //! Credentials are in the environment, in AWS's variables; without them the bucket is asked anonymously.
 
+use super::bounded::Bounded;
 use super::client::{MAX_IDS, RegionClient, provide_cryptography, root_cause};
 use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
@@ -61,6 +62,7 @@ impl Bucket {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&location.bucket)
             .with_client_options(options)
+            .with_http_connector(Bounded)
             .with_retry(retry);
         if std::env::var_os("AWS_ACCESS_KEY_ID").is_none() {
             builder = builder.with_skip_signature(true);
