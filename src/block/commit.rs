@@ -14,16 +14,22 @@ pub(super) fn serve(current: &Weak<Current>, work: &Receiver<Work>) {
         let shared = current.get();
         if batch.iter().any(|work| matches!(work, Work::Flush(_))) {
             let result = shared.flush();
-            for work in batch {
+            for work in &batch {
                 let Work::Flush(CommitRequest { token, answers }) = work else { continue };
                 let mut done = answers.done.lock().unwrap();
-                done.push((token, copy(&result)));
+                done.push((*token, copy(&result)));
                 // The counter can't overflow: it is read whenever the queue's thread wakes.
                 let _ = answers.event.write(1);
             }
         }
         // What failed before is tried again with each flush.
         shared.seal_previous();
+        for work in batch {
+            if let Work::Close(answer) = work {
+                // Whoever asked may have given up.
+                let _ = answer.try_send(shared.close());
+            }
+        }
     }
 }
 

@@ -3,15 +3,16 @@
 use super::commit;
 use super::layer::Layer;
 use super::queue::DiskQueue;
-use super::state::Current;
+use super::state::{Current, Work};
 use super::swap::Swap;
 use super::{Begin, Disk, DiskFormat, Engine, Queue};
 use crate::error::{OrFail, Result};
 use crate::sys::uring::Ring;
 use std::fs::File;
 use std::io;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// Submissions that fit a ring at once: virtio-blk's queue size.
 const RING_ENTRIES: u32 = 256;
@@ -141,12 +142,16 @@ impl Disk for FileDisk {
         Ok(Box::new(DiskQueue::new(self.current.clone(), ring)?))
     }
 
-    fn close(&self) -> io::Result<()> {
-        let shared = self.current.get();
-        shared.seal_previous();
-        let left = shared.previous.lock().unwrap().as_ref().and_then(|(_, why)| why.clone());
-        shared.close()?;
-        left.map_or(Ok(()), |(kind, why)| Err(io::Error::new(kind, why)))
+    fn close_within(&self, patience: Duration) -> io::Result<()> {
+        // A thread that waits for a storage that does not answer can't be ended: it is not this one.
+        let (answer, closed) = sync_channel(1);
+        if !self.current.commit_aside(Work::Close(answer)) {
+            return self.current.get().close();
+        }
+        closed.recv_timeout(patience).unwrap_or_else(|_| {
+            let why = format!("the host's storage does not answer for {} s", patience.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, why))
+        })
     }
 }
 
@@ -159,4 +164,26 @@ pub struct LayersStatus {
     pub layers: usize,
     /// What was the top before the last swap is whole on its own, durably. If it can't be, why.
     pub sealed: std::result::Result<bool, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::overlay;
+    use super::*;
+
+    #[test]
+    fn a_storage_that_does_not_answer_holds_up_nobody_for_ever() {
+        let file = tempfile::tempfile().unwrap();
+        overlay::create(&file, 8 << 20, None).unwrap();
+        let layers = vec![(file, DiskFormat::Qcow2)];
+        let disk = open_aside(layers, false, Box::new(|| Ok(()))).unwrap();
+        let shared = disk.current.get();
+        // Whoever closes gets no further, as in fdatasync(2) of a file system that hangs.
+        let hangs = shared.previous.lock().unwrap();
+        let error = disk.close_within(Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        drop(hangs);
+        disk.close().unwrap();
+    }
 }

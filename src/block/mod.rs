@@ -33,6 +33,7 @@ use crate::sys::iobuf::IoBuf;
 use crate::sys::seccomp::Allow::{self, Call};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 pub use crate::plan::{DiskFormat, Engine};
 pub use bytes::Bytes;
@@ -53,6 +54,9 @@ pub const CALLS: &[Allow] = &[
     Call(libc::SYS_ftruncate),   // an overlay grows
     Call(libc::SYS_sched_yield), // std's channel to the committing thread, when two meet there
 ];
+
+/// How long the storage may take to make everything durable that a disk was written.
+pub const CLOSING: Duration = Duration::from_secs(60);
 
 /// What a new thread does first: the place to put it into its sandbox. It ends at once if that fails.
 pub type Begin = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;
@@ -75,8 +79,16 @@ pub trait Disk: Send + Sync {
     /// called again.
     ///
     /// # Errors
-    /// I/O errors. The disk is then as after a crash: sound, with what earlier flushes made durable.
-    fn close(&self) -> io::Result<()>;
+    /// I/O errors, or the host's storage does not answer within [`CLOSING`]. The disk is then as after a crash: sound, with
+    /// what earlier flushes made durable.
+    fn close(&self) -> io::Result<()> {
+        self.close_within(CLOSING)
+    }
+    /// As [`Disk::close`], with another patience. What the storage holds up goes on without whoever waited.
+    ///
+    /// # Errors
+    /// As there.
+    fn close_within(&self, patience: Duration) -> io::Result<()>;
 }
 
 /// One operation. Offsets and lengths are in bytes and multiples of 512; length 0 does nothing.

@@ -9,7 +9,7 @@ use crate::sys::file_io::Part;
 use crate::sys::iobuf::IoBuf;
 use std::fs::File;
 use std::io;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -60,19 +60,27 @@ impl Shared {
     pub(super) fn seal_previous(&self) {
         let previous = self.previous.lock().unwrap().as_ref().map(|(shared, _)| shared.clone());
         let Some(previous) = previous else { return };
-        let mut outcome = previous.close();
+        let mut outcome = previous.close_top();
         while let Ok(false) = outcome {
             // Operations from before the swap are still in flight.
             // Not a sleep, which would be a system call more that its thread may make.
             std::thread::park_timeout(Duration::from_millis(1));
-            outcome = previous.close();
+            outcome = previous.close_top();
         }
         *self.previous.lock().unwrap() =
             outcome.err().map(|e| (previous, Some((e.kind(), e.to_string()))));
     }
 
-    /// What a clean end of the VM does. True if nothing is left to do.
-    pub(super) fn close(&self) -> io::Result<bool> {
+    /// What a clean end of the VM does, for the top and what was the top before it.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.seal_previous();
+        let left = self.previous.lock().unwrap().as_ref().and_then(|(_, why)| why.clone());
+        self.close_top()?;
+        left.map_or(Ok(()), |(kind, why)| Err(io::Error::new(kind, why)))
+    }
+
+    /// True if nothing is left to do.
+    fn close_top(&self) -> io::Result<bool> {
         match &self.writer {
             _ if self.read_only => Ok(true),
             Some(writer) => writer.close(&self.chain),
@@ -184,4 +192,6 @@ pub(crate) enum Work {
     Flush(CommitRequest),
     /// Bring what was the top before the last swap to its end.
     Seal,
+    /// Write everything out, and say how that went.
+    Close(SyncSender<io::Result<()>>),
 }

@@ -178,7 +178,7 @@ impl Disk for MemDisk {
         Ok(Box::new(queue))
     }
 
-    fn close(&self) -> io::Result<()> {
+    fn close_within(&self, _: std::time::Duration) -> io::Result<()> {
         Ok(())
     }
 }

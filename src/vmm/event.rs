@@ -1,5 +1,6 @@
 //! The event thread: control socket, console, signals, and the machine's resets and end.
 
+use crate::block;
 use crate::control::{Request, Response, Status};
 use crate::error::{OrFail, Result};
 use crate::plan::{EndReason, ResetBy};
@@ -30,6 +31,9 @@ const RESETS: (u64, u64) = (1, 20);
 const RESET_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the end waits for them.
 const END_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long the end that a command asked for waits for the host's storage: less than that command does before it kills.
+const TERMINATED_CLOSING: Duration = Duration::from_secs(3);
 
 /// Polled before the control socket's descriptors.
 const OWN_FDS: usize = 3;
@@ -215,7 +219,9 @@ impl EventLoop {
         // A vCPU that does not come waits for a device, which is ended next.
         self.machine.pause(END_PATIENCE);
         self.serve_console();
-        let closed = self.machine.close(&self.report);
+        let terminated = reason == EndReason::Terminated;
+        let patience = if terminated { TERMINATED_CLOSING } else { block::CLOSING };
+        let closed = self.machine.close(&self.report, patience);
         self.machine.release();
         let lost = reason == EndReason::Hibernated && !closed;
         let (reason, message) = match lost {

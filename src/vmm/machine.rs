@@ -47,10 +47,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the end of a machine waits for what its devices have in flight: some dozen MiB at most. If the host's storage takes
-/// longer the volumes are left as after a crash, which they are made for.
-const REST: Duration = Duration::from_secs(2);
-
 /// How long a hibernated machine's vCPU threads have to begin.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -294,9 +290,9 @@ impl Machine {
     }
 
     /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are paused.
-    /// What does not work goes to `report`; there is no later. True if all did.
-    pub fn close(&self, report: &Report) -> bool {
-        let deadline = Instant::now() + REST;
+    /// What does not work, or not within `patience`, goes to `report`; there is no later. True if all did.
+    pub fn close(&self, report: &Report, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
         // All at once; their ends are waited for one by one.
         self.transports.iter().flat_map(|transport| transport.endings()).for_each(Ending::order);
         let halt = |part: &Arc<dyn Component>| {

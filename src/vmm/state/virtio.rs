@@ -7,9 +7,15 @@ use crate::virtio::transport::{Transport, TransportState};
 use crate::vmm::component::{Component, decode, encode};
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const VERSION: u16 = 1;
+
+/// How long the end of a machine waits for what a device has in flight: some dozen MiB at most. If the host's storage takes
+/// longer the volumes are left as after a crash, which they are made for.
+const REST: Duration = Duration::from_secs(2);
+/// How long the close of a disk is waited for at least, however long another's took.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// A device of the plan.
 pub struct VirtioDevice {
@@ -47,9 +53,10 @@ impl Component for VirtioDevice {
     }
 
     fn halt(&self, deadline: Instant) -> Result<()> {
-        let rests = self.transport.shutdown(deadline);
+        let rests = self.transport.shutdown(deadline.min(Instant::now() + REST));
         let Some(disk) = &self.disk else { return Ok(()) };
-        let closed = if rests { disk.close() } else { Err(ErrorKind::TimedOut.into()) };
+        let left = deadline.saturating_duration_since(Instant::now()).max(LEAST);
+        let closed = if rests { disk.close_within(left) } else { Err(ErrorKind::TimedOut.into()) };
         closed.or_fail(|| format!("close {}", self.name))
     }
 
