@@ -280,7 +280,14 @@ impl Journal {
             match account.file(JOURNAL) {
                 Err(e) if !account.is_ours() || e.kind() == io::ErrorKind::NotFound => {}
                 Ok(file) if !account.is_ours() => {
-                    read_others(file, &mut entries).or_fail(doing)?;
+                    if read_others(file, &mut entries).or_fail(doing)? {
+                        self.context.warn(format_args!(
+                            "the journal of account {} has more than {} MiB, or lines that are too long: what is left out of \
+                             it, 'spore events' and 'spore usage' of that account itself have",
+                            account.owner(),
+                            OTHERS_TAIL >> 20
+                        ));
+                    }
                 }
                 file => read(file.or_fail(doing)?, &mut entries).or_fail(doing)?,
             }
@@ -293,16 +300,20 @@ fn read(file: impl Read, entries: &mut Vec<Entry>) -> io::Result<()> {
     each_line(file, |line| entries.extend(serde_json::from_slice::<Entry>(line)))
 }
 
-/// The end of another account's journal, as much as can do no harm.
-fn read_others(mut file: File, entries: &mut Vec<Entry>) -> io::Result<()> {
+/// The end of another account's journal, as much as can do no harm. Whether that is not all of it.
+fn read_others(mut file: File, entries: &mut Vec<Entry>) -> io::Result<bool> {
     let len = file.seek(SeekFrom::End(0))?;
+    let mut left_out = len > OTHERS_TAIL;
     file.seek(SeekFrom::Start(len.saturating_sub(OTHERS_TAIL)))?;
     each_line(file.take(OTHERS_TAIL), |line| {
         let commas = line.iter().filter(|&&byte| byte == b',').count();
         if line.len() <= OTHERS_LINE && commas <= OTHERS_COMMAS {
             entries.extend(serde_json::from_slice::<Entry>(line));
+        } else {
+            left_out = true;
         }
-    })
+    })?;
+    Ok(left_out)
 }
 
 fn each_line(file: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {

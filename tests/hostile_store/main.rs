@@ -210,6 +210,39 @@ fn an_account_whose_directory_somebody_else_made_is_not_locked_out() {
     assert!(world.ok(0, &["events", "-o", "csv"]).contains("code-1"));
 }
 
+/// A journal of the attacker's with an entry for `id`, and so many bytes before it.
+fn journal(world: &World, before: usize, id: &str) {
+    let account = world.store().join("accounts").join(salt::ATTACKER.to_string());
+    std::fs::create_dir(&account).unwrap();
+    let entry = format!(
+        "{{\"EventTime\":\"2026-11-29T00:00:00Z\",\"BootMs\":1,\"BootId\":\"b\",\"AccountId\":\"{}\",\
+         \"Command\":\"run\",\"Event\":\"created\",\"Kind\":\"volume\",\"Id\":\"{id}\",\"Record\":{{}}}}\n",
+        salt::ATTACKER
+    );
+    let path = account.join("journal.jsonl");
+    std::fs::write(&path, "\n".repeat(before) + &entry).unwrap();
+    for path in [&path, &account] {
+        std::os::unix::fs::chown(path, Some(salt::ATTACKER), Some(salt::ATTACKER)).unwrap();
+    }
+}
+
+#[test]
+fn what_is_left_out_of_anothers_journal_is_said() {
+    if !skip::is_root() {
+        return;
+    }
+    for (before, told) in [(0, false), (9 << 20, true)] {
+        let world = World::empty();
+        journal(&world, before, "vol-00000000000000001");
+        let ran = world.spore(0, &["events".into()]).output().unwrap();
+        let (out, err) =
+            (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success() && out.contains("vol-00000000000000001"), "{out}{err}");
+        let said = err.contains("64012 has more than 8 MiB");
+        assert_eq!((said, err.lines().count()), (told, usize::from(told)), "{err}");
+    }
+}
+
 #[test]
 fn a_directory_that_others_may_write_is_refused() {
     if !skip::is_root() {
