@@ -17,6 +17,13 @@ pub fn launcher() -> Result<PathBuf> {
     if own.file_name().is_some_and(|name| name.as_bytes().starts_with(REMOTE.as_bytes())) {
         return Ok(own.with_file_name("spore"));
     }
+    // Cargo's tests are programs of their own, in a directory below.
+    if cfg!(debug_assertions)
+        && let Some(dir) = own.parent().filter(|dir| dir.ends_with("deps"))
+        && dir.with_file_name("spore").exists()
+    {
+        return Ok(dir.with_file_name("spore"));
+    }
     // An upgrade may have put another in its place.
     Ok(PathBuf::from("/proc/self/exe"))
 }
