@@ -129,6 +129,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     fn new(kind: Kind, code: Option<Code>, message: String) -> Self {
+        let message = one_line(&message);
         Self { kind, code, message, remedy: None, source: None }
     }
 
@@ -189,7 +190,7 @@ impl Error {
 
     /// Prefix the message with more context: `context: message`.
     pub fn context(mut self, context: impl fmt::Display) -> Self {
-        let context = format!("{context}: ");
+        let context = one_line(&format!("{context}: "));
         self.remedy = self.remedy.map(|at| at + context.len());
         self.message.insert_str(0, &context);
         self
@@ -199,7 +200,7 @@ impl Error {
     pub fn remedy(mut self, remedy: impl fmt::Display) -> Self {
         self.message.push_str("; ");
         self.remedy.get_or_insert(self.message.len());
-        self.message.push_str(&remedy.to_string());
+        self.message.push_str(&one_line(&remedy.to_string()));
         self
     }
 
@@ -246,6 +247,22 @@ impl Error {
             Kind::Failure => 125,
         }
     }
+}
+
+/// What may be shown of a character that somebody else wrote: nothing that steers a terminal, ends a line or turns it round
+/// (Unicode, UAX #9, "Explicit Directional Formatting Characters").
+pub fn shown(c: char) -> char {
+    match c {
+        '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
+        c if c.is_control() => '?',
+        c => c,
+    }
+}
+
+/// A text as a part of a line: an error often quotes what somebody else wrote.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(shown).collect()
 }
 
 /// Whether it says, or comes of one that says, that the file system or the user's quota is full.
@@ -361,5 +378,23 @@ mod tests {
         assert_eq!(reported("\u{1b}[31m").code(), None);
         assert_eq!(reported("Whatever").ec2_code(), Code::InvalidParameterValue);
         assert_eq!(Error::failure("no").ec2_code().http_status(), 500);
+    }
+
+    #[test]
+    fn whatever_is_quoted_an_error_is_a_line_that_steers_nothing() {
+        let quoted = "a\u{1b}[2J\u{7}\n\r\u{202e}b\u{9b}";
+        let errors = [
+            Error::failure(quoted),
+            Error::refused(Code::Unavailable, quoted),
+            Error::io(quoted, io::Error::other(quoted)),
+            Error::failure("").context(quoted),
+            Error::failure("").remedy(quoted),
+        ];
+        for error in errors {
+            let told = error.to_string();
+            assert!(told.contains("a?[2J?  ?b?") && !told.contains(|c| shown(c) != c), "{told:?}");
+        }
+        let told = Error::failure("x").remedy("y").context("é\u{1b}");
+        assert_eq!(told.advice(), Some("y"));
     }
 }

@@ -172,6 +172,18 @@ fn no_answer_is_read_without_a_bound() {
     let s3 = |port: u16| format!("s3://images?endpoint=http://127.0.0.1:{port}");
     let page = hostile(|_, stream| endless(stream, "200 OK\r\nContent-Type: application/xml"));
     says(s3(page), "Unavailable", "more than 8192 KiB");
+    // Nor shown as it is: a reason may steer a terminal.
+    let steers = hostile(|_, stream| {
+        let body = "<Error><Message>\u{1b}]0;x\u{7}\u{1b}[2J\nmore\u{202e}</Message></Error>";
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    });
+    let told = refused(&store, &["region", "add", "hostile", &s3(steers)], "Unavailable");
+    let steering = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    assert!(told.contains("more") && !told.contains(steering), "{told:?}");
     let reason = hostile(|_, stream| endless(stream, "400 Bad Request"));
     says(s3(reason), "Unavailable", "");
     // Where it sends us is not followed everywhere.

@@ -1,6 +1,6 @@
 //! How results are printed: a table for people, JSON in EC2's shapes, YAML or CSV for programs.
 
-use crate::error::{OrFail, Result};
+use crate::error::{OrFail, Result, shown};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use std::io::{self, Write};
@@ -96,7 +96,7 @@ fn render(output: Output, table: &Table) -> Result<Vec<u8>> {
 /// escaped: a name must not be able to steer the terminal.
 fn aligned(table: &Table) -> String {
     let clean = |cell: &str| -> String {
-        if cell.chars().any(char::is_control) {
+        if cell.chars().any(|c| shown(c) != c) {
             cell.escape_debug().to_string()
         } else {
             cell.to_owned()

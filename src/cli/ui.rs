@@ -3,7 +3,7 @@
 
 use super::output::Output;
 use crate::context::{Audience, Cancel, Context, Extension, Meter};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, OrFail, Result, one_line};
 use crate::store::Store;
 use crate::sys::process;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -94,6 +94,7 @@ impl Signals {
 
 /// One line on stderr. Stderr may be closed; there is nobody left to tell then.
 pub fn say(line: impl fmt::Display) {
+    let line = one_line(&line.to_string());
     let _ = writeln!(std::io::stderr(), "spore: {line}");
 }
 

@@ -11,7 +11,7 @@ mod program;
 pub use child::{Child, start, within};
 pub use program::{REMOTE, beside, launcher};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::sys::seccomp::{Allow, Filter};
 use crate::sys::{confine, fds};
 use std::ffi::{OsStr, OsString};
@@ -125,7 +125,7 @@ fn descriptor(word: &OsStr) -> Result<(i32, OsString)> {
 
 /// What somebody else's bytes say, as a part of a line for a terminal: at most `longest` characters, without control characters.
 pub fn one_line(untrusted: &str, longest: usize) -> String {
-    untrusted.chars().map(|c| if c.is_control() { '?' } else { c }).take(longest).collect()
+    untrusted.chars().map(shown).take(longest).collect()
 }
 
 #[cfg(test)]
