@@ -11,6 +11,7 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::Id;
 use crate::record::{Durability, Record};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
@@ -37,16 +38,52 @@ pub struct Listing<R> {
     pub records: Vec<R>,
     /// One line for each record that can't be read.
     pub broken: Vec<Error>,
+    /// One line for each account that has more here than is read of one.
+    left_out: Vec<String>,
     context: Context,
 }
 
 impl<R> Listing<R> {
-    /// The objects; what can't be read is a warning.
+    /// The objects; what can't be read, or is not, is a warning.
     pub fn or_warn(self) -> Vec<R> {
+        for line in &self.left_out {
+            self.context.warn(line);
+        }
         for error in &self.broken {
             self.context.warn(error);
         }
         self.records
+    }
+}
+
+/// How much of each other account's records a listing reads: who has many must not fill this command's memory.
+#[derive(Default)]
+struct Shares(BTreeMap<u32, u64>);
+
+impl Shares {
+    /// Bytes of records of one kind that are read of another account.
+    const MOST: u64 = 8 << 20;
+
+    /// Whether the record of this object is still read.
+    fn take(&mut self, dir: &Dir) -> bool {
+        if dir.is_ours() {
+            return true;
+        }
+        let read = self.0.entry(dir.owner()).or_default();
+        *read = read.saturating_add(record::cost(dir));
+        *read <= Self::MOST
+    }
+
+    fn left_out(&self, kind: &str) -> Vec<String> {
+        let over = self.0.iter().filter(|(_, read)| **read > Self::MOST);
+        let line = |(uid, _): (&u32, &u64)| {
+            format!(
+                "account {uid} has more than {} MiB of {kind} records here: some are not listed, and are found by their \
+                 whole id only",
+                Self::MOST >> 20
+            )
+        };
+        over.map(line).collect()
     }
 }
 
@@ -162,11 +199,14 @@ impl<R: Record> Collection<R> {
         let mut listing = Listing {
             records: Vec::new(),
             broken: Vec::new(),
+            left_out: Vec::new(),
             context: self.store.context().clone(),
         };
         let place = self.place().or_fail(|| format!("list {}", self.path.display()))?;
+        let mut shares = Shares::default();
         for id in self.ids()? {
             let found = match place.object(id.as_ref()) {
+                Ok(dir) if !shares.take(&dir) => continue,
                 Ok(dir) => self.read(&dir).inspect(|found| match found {
                     Some(_) => self.sweep(dir),
                     None => self.remove_empty_dir(dir),
@@ -186,6 +226,7 @@ impl<R: Record> Collection<R> {
                 Err(error) => listing.broken.push(error),
             }
         }
+        listing.left_out = shares.left_out(R::KIND);
         Ok(listing)
     }
 

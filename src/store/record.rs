@@ -17,6 +17,12 @@ const MAX_RECORD: u64 = 1 << 20;
 /// Likewise another's, of which there may be any number.
 const MAX_OTHERS: u64 = 256 << 10;
 
+/// Bytes that reading the record in `dir`, which is another's, would take: nothing of one that is refused.
+pub(super) fn cost(dir: &Dir) -> u64 {
+    let size = dir.stat(RECORD).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+    if size > MAX_OTHERS { 0 } else { size }
+}
+
 /// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure took it
 /// before anything of it was on the medium; or if it is another's and can't be read as one, which is for them to mend.
 ///
