@@ -8,6 +8,12 @@ use std::ops::Range;
 
 /// Deepest nesting.
 const MAX_DEPTH: usize = 12;
+/// Most elements and attributes: five of each part, of which the longest manifest names some 65 000.
+const MAX_NODES: usize = 400_000;
+/// Most attributes of an element; ours have one.
+const MAX_ATTRIBUTES: usize = 64;
+/// Most pieces of any kind that a document is read in.
+const MAX_EVENTS: usize = 1 << 20;
 
 /// An element.
 #[derive(Debug, Default)]
@@ -60,17 +66,26 @@ fn broken(why: impl std::fmt::Display) -> crate::error::Error {
 pub fn parse(text: &str) -> Result<Element> {
     let mut reader = Reader::from_str(text);
     let mut open: Vec<Element> = vec![Element::default()];
+    let (mut events, mut nodes) = (0, 0);
+    let mut counted = |element: Element| {
+        nodes += 1 + element.attributes.len();
+        if nodes > MAX_NODES { Err(broken("it has too many elements")) } else { Ok(element) }
+    };
     loop {
+        events += 1;
+        if events > MAX_EVENTS {
+            return Err(broken("it has too many pieces"));
+        }
         let before = reader.buffer_position() as usize;
         let event = reader.read_event().map_err(broken)?;
         let after = reader.buffer_position() as usize;
         match event {
             Event::Start(start) if open.len() <= MAX_DEPTH => {
-                open.push(begin(&start, before..after)?);
+                open.push(counted(begin(&start, before..after)?)?);
             }
             Event::Start(_) => return Err(broken("it is nested too deep")),
             Event::Empty(start) => {
-                let element = begin(&start, before..after)?;
+                let element = counted(begin(&start, before..after)?)?;
                 open.last_mut().ok_or_else(|| broken("no element"))?.children.push(element);
             }
             Event::End(_) => {
@@ -107,6 +122,9 @@ fn begin(start: &BytesStart<'_>, span: Range<usize>) -> Result<Element> {
     let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(broken);
     let mut attributes = Vec::new();
     for attribute in start.attributes() {
+        if attributes.len() == MAX_ATTRIBUTES {
+            return Err(broken("an element has too many attributes"));
+        }
         let attribute = attribute.map_err(broken)?;
         attributes.push((utf8(attribute.key.as_ref())?, utf8(&attribute.value)?));
     }
@@ -117,4 +135,27 @@ fn begin(start: &BytesStart<'_>, span: Range<usize>) -> Result<Element> {
 /// `<name>text</name>`.
 pub fn element(name: &str, text: &str) -> String {
     format!("<{name}>{}</{name}>", quick_xml::escape::escape(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_takes_memory_and_time_as_a_manifest_does() {
+        let document = |within: String| parse(&format!("<a>{within}</a>"));
+        let part =
+            "<part index=\"7\"><filename>b</filename><digest algorithm=\"SHA1\">c</digest></part>";
+        assert_eq!(document(part.repeat(65_000)).unwrap().children.len(), 65_000);
+        let attributes: String = (0..65).map(|n| format!(" a{n}=\"\"")).collect();
+        for (within, why) in [
+            ("<b/>".repeat(MAX_NODES), "too many elements"),
+            ("<b c=\"\"/>".repeat(MAX_NODES / 2), "too many elements"),
+            ("&lt;".repeat(MAX_EVENTS), "too many pieces"),
+            (format!("<b{attributes}/>"), "too many attributes"),
+        ] {
+            let error = document(within).unwrap_err();
+            assert!(error.message().contains(why), "{error}");
+        }
+    }
 }
