@@ -3,7 +3,7 @@
 mod common;
 mod qcow2_support;
 
-use common::Store;
+use common::{Store, skip};
 use qcow2_support::{have_qemu_img, qemu_img, source};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;

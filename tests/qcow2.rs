@@ -1,6 +1,8 @@
 //! The block engine with qemu-img as the referee.
 
 mod qcow2_support;
+#[path = "common/skip.rs"]
+mod skip;
 
 use qcow2_support::*;
 use sporevm::block::overlay::repair;

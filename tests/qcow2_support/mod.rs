@@ -1,9 +1,7 @@
 //! qemu-img, sources and kinds of bases.
 #![allow(dead_code)] // each test binary that shares this uses its part
 
-#[path = "../common/skip.rs"]
-mod skip;
-
+use crate::skip;
 use std::path::Path;
 use std::process::Command;
 
