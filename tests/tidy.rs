@@ -14,6 +14,8 @@ mod soundness;
 mod tables;
 #[path = "tidy/unpacking.rs"]
 mod unpacking;
+#[path = "tidy/vocabulary.rs"]
+mod vocabulary;
 
 /// Lines of a file at most.
 const FILE_LINES: usize = 600;
@@ -234,7 +236,7 @@ impl Source {
 
 /// All that is wrong with `sources`.
 fn check(sources: &[Source]) -> Vec<String> {
-    const RULES: [fn(&Source) -> Vec<String>; 10] = [
+    const RULES: [fn(&Source) -> Vec<String>; 11] = [
         edges,
         sizes,
         soundness::soundness,
@@ -245,6 +247,7 @@ fn check(sources: &[Source]) -> Vec<String> {
         unpacking::unpacking,
         tables::tables,
         process::check,
+        vocabulary::vocabulary,
     ];
     sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect()
 }
