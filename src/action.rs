@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::instance::launch;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Launch instances (EC2 RunInstances).
@@ -21,6 +23,8 @@ pub struct RunInstances {
     pub user_data: Option<Vec<u8>>,
     /// Return only when the VMMs run, or say why they don't.
     pub wait_running: bool,
+    /// The reading end of a pipe at whose end-of-file they end.
+    pub lifeline: Option<Arc<OwnedFd>>,
 }
 
 /// Change a stopped instance (EC2 ModifyInstanceAttribute). What is `None` or empty stays.

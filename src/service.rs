@@ -1,5 +1,6 @@
 //! What executes the actions of [`crate::action`] on a store.
 
+pub mod foreground;
 pub mod kernels;
 pub mod usage;
 
@@ -83,8 +84,14 @@ fn launch(
     }
     crate::sys::process::raise_open_files();
     let user_data = action.user_data.as_deref();
-    let (records, failures) =
-        lifecycle::launch(store, &plans, request.min_count, user_data, action.wait_running)?;
+    let (records, failures) = lifecycle::launch(
+        store,
+        &plans,
+        request.min_count,
+        user_data,
+        action.wait_running,
+        action.lifeline.as_deref(),
+    )?;
     attribute::launched(store, &image);
     Ok(Launched { image, records, failures })
 }

@@ -118,6 +118,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         report: PlanFd(REPORT),
         ready: Some(PlanFd(READY)),
         lock: Some(PlanFd(LOCK)),
+        lifeline: None,
         first_io: first_io.then_some(PlanFd(FIRST_IO)),
         resume: None,
         sandbox: true,

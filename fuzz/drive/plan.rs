@@ -44,6 +44,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         report: PlanFd(13),
         ready: None,
         lock: None,
+        lifeline: None,
         first_io: None,
         resume: None,
         sandbox: true,

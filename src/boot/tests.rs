@@ -39,6 +39,7 @@ pub fn plan(memory: u64) -> VmPlan {
         report: PlanFd(6),
         ready: None,
         lock: None,
+        lifeline: None,
         first_io: None,
         resume: None,
         sandbox: false,

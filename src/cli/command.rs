@@ -4,8 +4,8 @@ use super::args::Targets;
 use super::output::{self, Output};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, image, instance, kernel, modify, region, run, snapshot, tag,
-    volume, wait,
+    account, console, df, doctor, foreground, image, instance, kernel, modify, region, run,
+    snapshot, tag, volume, wait,
 };
 use crate::error::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -233,6 +233,7 @@ Examples:
 /// Every command ends here; what it returns is the process's exit code.
 pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
+        Command::Run(args) if args.held.foreground => foreground::run(&ui.store()?, ui, args),
         Command::Run(args) => run::run(&ui.store()?, ui, args),
         Command::Ls(args) => instance::ls(&ui.store()?, ui, args),
         Command::Show(args) => instance::show(&ui.store()?, ui, args),

@@ -67,6 +67,7 @@ fn until_power_off(
         request: Request { min_count: 1, max_count: 1, memory, ..Request::default() },
         user_data: None,
         wait_running: true,
+        lifeline: None,
     };
     let begin = Instant::now();
     let record = service::run(store, &action)?.records.remove(0);

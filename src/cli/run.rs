@@ -7,14 +7,14 @@ use super::output::{Format, emit, write_stdout};
 use super::progress::Progress;
 use super::select::finish;
 use super::ui::Ui;
-use super::wait::{shortfall, wait_for};
+use super::wait::{failed, shortfall, wait_for};
 use crate::action::{Count, RunInstances, Until, parse_duration, parse_memory, parse_percent};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::instance::dir::InstanceDir;
 use crate::instance::{console, launch};
 use crate::plan::{DiskLimits, Engine};
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
-use crate::record::instance::{InstanceRecord, State};
+use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
 use crate::service::{self, Waited};
@@ -50,12 +50,18 @@ Examples:
   spore run debian --kernel lab   on a KVM without VMX or SVM
   spore run debian --rm --wait --timeout 60
                                   gone when the guest powers off
+  spore run debian --rm --foreground
+                                  a service's command: ends as the guest does
   spore run debian --block-device-mappings \\
     '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
 
 Exit codes: 0 all up (with --wait: at the prompt, or powered off); 1
 refused, or a guest failed before its prompt; 2 the command line is wrong;
-124 no prompt within --timeout (the instances go on); 125 failure.")]
+124 no prompt within --timeout (the instances go on); 125 failure. With
+--foreground: 0 all guests powered off; 1 a guest's kernel panicked or its CPU
+shut down; 124 the time was up; 125 a VMM failed or was killed; 128 and its
+number (130, 143) for a signal.")]
+#[command(group = clap::ArgGroup::new("until").args(["wait", "foreground"]))]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
     pub image: String,
@@ -123,9 +129,13 @@ pub struct Run {
     /// instances
     #[arg(long, conflicts_with = "no_wait")]
     pub wait: bool,
-    /// With --wait: give up after this long (30, 500ms, 2m) [default: never]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    /// With --wait: give up after this long (30, 500ms, 2m); with --foreground: ask the guests to power off then
+    /// [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "until")]
     pub timeout: Option<Duration>,
+    /// Staying with them.
+    #[command(flatten)]
+    pub held: Foreground,
     /// Return as soon as the processes are started
     #[arg(long)]
     pub no_wait: bool,
@@ -145,6 +155,24 @@ pub struct Run {
     /// Tag of every instance (repeatable)
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     pub tags: Vec<Tag>,
+}
+
+/// What belongs to `--foreground`.
+#[derive(Debug, Args)]
+pub struct Foreground {
+    /// Stay until all have ended, with their consoles on standard output; whatever ends this command, be it kill -9, ends
+    /// them. SIGTERM, SIGINT and SIGHUP press their power buttons
+    #[arg(long, conflicts_with = "no_wait")]
+    pub foreground: bool,
+    /// With --foreground: how long a guest may take to power off before its plug is pulled (30, 500ms, 2m)
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "25",
+        value_parser = parse_duration,
+        requires = "foreground"
+    )]
+    pub stop_timeout: Duration,
 }
 
 /// [`Engine`] as an argument.
@@ -224,7 +252,7 @@ pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
     finish(errors)
 }
 
-fn action(args: &Run) -> Result<RunInstances> {
+pub fn action(args: &Run) -> Result<RunInstances> {
     let mut tags = args.tags.clone();
     if let Some(name) = &args.name {
         if tags.iter().any(|tag| tag.key == "Name") {
@@ -261,6 +289,7 @@ fn action(args: &Run) -> Result<RunInstances> {
         },
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         wait_running: !args.no_wait,
+        lifeline: None,
     })
 }
 
@@ -341,18 +370,6 @@ fn refreshed(records: Vec<InstanceRecord>, waited: &[Waited]) -> Vec<InstanceRec
         Waited::Lost(_) => old,
     };
     records.into_iter().zip(waited).map(newer).collect()
-}
-
-/// The error for a guest that ended otherwise than by its own will.
-fn failed(record: &InstanceRecord) -> Option<Error> {
-    let instance = &record.instance;
-    let reason = instance.state_reason.as_ref()?;
-    let ended = matches!(instance.state, State::Stopped | State::Terminated);
-    let bad = ended && reason.code.ends_with(".InternalError");
-    bad.then(|| {
-        let (id, state) = (&instance.instance_id, instance.state.name());
-        Error::refused(Code::IncorrectInstanceState, format!("{id} is {state}: {}", reason.message))
-    })
 }
 
 /// The end of each console under a heading.

@@ -6,7 +6,7 @@ use super::select::finish;
 use crate::action::{Until, parse_duration};
 use crate::error::{Code, Error, Kind, Result};
 use crate::instance::dir::InstanceDir;
-use crate::record::instance::InstanceRecord;
+use crate::record::instance::{InstanceRecord, State};
 use crate::service::{self, Waited};
 use crate::store::Store;
 use crate::sys::kvm::host_virtualizes;
@@ -21,8 +21,10 @@ Examples:
   spore wait web            until it is stopped or terminated
   spore wait --for login --timeout 2m $(spore ls -q)
 
-Exit codes: 0 all are; 1 one can't get there any more; 2 the command line is
-wrong; 124 the time is up (the instances go on); 125 failure.")]
+Exit codes: 0 all are, and with --for exit, the default, ended well; 1 one
+can't get there any more, or a guest's kernel panicked or its CPU shut down; 2
+the command line is wrong; 124 the time is up (the instances go on); 125 a VMM
+failed or was killed.")]
 pub struct Wait {
     /// Instances.
     #[command(flatten)]
@@ -67,7 +69,15 @@ pub fn wait(store: &Store, args: &Wait) -> Result<ExitCode> {
     let dirs = service::resolve(store, &args.targets.targets)?;
     let until = Until::from(args.until);
     let waited = wait_for(&dirs, until, args.timeout);
-    finish(waited.iter().filter_map(|waited| shortfall(waited, until, args.timeout)).collect())
+    // An end that was waited for counts as it was; one of these states is reached by any.
+    let badly = |waited: &Waited| match waited {
+        Waited::Reached(record) if until == Until::Exit => failed(record),
+        _ => None,
+    };
+    let told = |waited| shortfall(waited, until, args.timeout).or_else(|| badly(waited));
+    let mut errors: Vec<Error> = waited.iter().filter_map(told).collect();
+    errors.sort_by_key(Error::exit_code);
+    finish(errors)
 }
 
 /// Wait, with progress on a terminal.
@@ -127,6 +137,24 @@ pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Op
             record.instance.instance_id,
             slow_kvm(until, host_virtualizes())
         ))),
+    }
+}
+
+/// The error for an instance that ended otherwise than by its guest's or somebody's will: the guest's fault, or ours.
+pub fn failed(record: &InstanceRecord) -> Option<Error> {
+    let instance = &record.instance;
+    let reason = instance.state_reason.as_ref()?;
+    let ended = matches!(instance.state, State::Stopped | State::Terminated);
+    let line = || {
+        let (id, state) = (&instance.instance_id, instance.state.name());
+        format!("{id} is {state}: {}", reason.message)
+    };
+    match reason.code.as_str() {
+        "Client.InternalError" if ended => {
+            Some(Error::refused(Code::IncorrectInstanceState, line()))
+        }
+        "Server.InternalError" if ended => Some(Error::failure(line())),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ use super::client::ask;
 use super::dir::{self, InstanceDir};
 use super::launch::LaunchPlan;
 use super::pool::parallel;
+use super::prepare::Beginning;
 use super::{hibernation, prepare, reap, resources, spawn};
 use crate::control::Request;
 use crate::error::{Code, Error, Result};
@@ -13,7 +14,7 @@ use crate::record::image::RootDeviceType;
 use crate::record::instance::{InstanceRecord, State, StateReason};
 use crate::store::{self, Locked, Store};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// A VMM asked to end does so at once; after this it is killed.
@@ -40,8 +41,14 @@ pub fn launch(
     min: u32,
     user_data: Option<&[u8]>,
     wait: bool,
+    lifeline: Option<&OwnedFd>,
 ) -> Result<(Vec<InstanceRecord>, Vec<Error>)> {
-    let outcomes = parallel(plans, |plan| launch_one(store, plan, user_data, wait));
+    let launch = |plan: &LaunchPlan| {
+        let entry = plan.boot_entry.as_deref();
+        let beginning = Beginning { wait, entry, lifeline, memory: None };
+        launch_one(store, plan, user_data, beginning)
+    };
+    let outcomes = parallel(plans, launch);
     let (up, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     let up: Vec<InstanceRecord> = up.into_iter().flatten().collect();
     let mut failed: Vec<Error> = failed.into_iter().filter_map(Result::err).collect();
@@ -77,10 +84,10 @@ fn launch_one(
     store: &Store,
     plan: &LaunchPlan,
     user_data: Option<&[u8]>,
-    wait: bool,
+    beginning: Beginning<'_>,
 ) -> Result<InstanceRecord> {
     let (dir, mut locked) = prepare::make(store, plan, user_data)?;
-    match bring_up(&dir, &mut locked, wait, plan.boot_entry.as_deref(), None) {
+    match bring_up(&dir, &mut locked, beginning) {
         Ok(()) => Ok(locked.record.clone()),
         Err(error) => {
             end_vmm(&dir)?;
@@ -90,16 +97,14 @@ fn launch_one(
     }
 }
 
-/// Open, spawn and, with `wait`, hear that it runs; then save the record. `entry` is the boot menu's, `memory` that of a
-/// hibernated instance.
+/// Open, spawn and, if it is to be waited for, hear that it runs; then save the record.
 fn bring_up(
     dir: &InstanceDir,
     locked: &mut Locked<InstanceRecord>,
-    wait: bool,
-    entry: Option<&str>,
-    memory: Option<File>,
+    beginning: Beginning<'_>,
 ) -> Result<()> {
-    let prepared = prepare::open(dir, &mut locked.record, wait, entry, memory)?;
+    let wait = beginning.wait;
+    let prepared = prepare::open(dir, &mut locked.record, beginning)?;
     if !wait || prepared.group.is_some() {
         // Saved before there is a VMM, or a control group, that might outlive us.
         dir::save(locked)?;
@@ -152,7 +157,8 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>, cold: bool) -> 
     locked.record.instance.launch_time = store::now();
     dir::save(&mut locked)?;
     store::fault::point("start of a stopped instance");
-    if let Err(error) = bring_up(dir, &mut locked, wait, entry, memory) {
+    let beginning = Beginning { wait, entry, memory, lifeline: None };
+    if let Err(error) = bring_up(dir, &mut locked, beginning) {
         end_vmm(dir)?;
         let kept = locked.record.instance.spore.hibernated.is_some();
         let error = if kept { hibernation::with_remedy(dir, &error) } else { error };
@@ -226,6 +232,19 @@ pub fn force_stop(dir: &InstanceDir) -> Result<Change> {
     end_vmm(dir)?;
     reap::settle_locked(dir, &mut locked)?;
     Ok(change(previous, &locked))
+}
+
+/// Press the power button of a running instance, and change nothing else: what becomes of it when its guest powers off is
+/// what its guest's own power-off does. That is the only polite end of one that has nothing to be started from again.
+///
+/// # Errors
+/// `IncorrectInstanceState`, or its VMM does not answer.
+pub fn press_button(dir: &InstanceDir) -> Result<()> {
+    let locked = current(dir)?;
+    match locked.record.instance.state {
+        State::Running => ask(dir, &Request::PowerButton {}).map(|_| ()),
+        _ => Err(incorrect_state(&locked, "asked to power off; it must be running")),
+    }
 }
 
 /// Give the final record of an instance that was asked to stop; end its VMM if the guest took no notice.

@@ -22,6 +22,7 @@ use crate::volume::Opened;
 use rustix::fs::Mode;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -176,18 +177,31 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
     }
 }
 
-/// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock. `entry` is that of the
-/// boot menu, where one says what boots, `memory` the memory file of a hibernated one.
+/// How a VMM is to begin.
+#[derive(Debug, Default)]
+pub struct Beginning<'a> {
+    /// Its launcher waits until it says that it runs.
+    pub wait: bool,
+    /// The entry of the boot menu, where one says what boots.
+    pub entry: Option<&'a str>,
+    /// The memory file of a hibernated instance.
+    pub memory: Option<File>,
+    /// The pipe whose end-of-file ends it.
+    pub lifeline: Option<&'a OwnedFd>,
+}
+
+/// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock.
 ///
 /// # Errors
 /// A file of the instance, its kernel or its volumes can't be opened; its boot menu has nothing that boots.
 pub fn open(
     dir: &InstanceDir,
     record: &mut InstanceRecord,
-    wait: bool,
-    entry: Option<&str>,
-    memory: Option<File>,
+    beginning: Beginning<'_>,
 ) -> Result<Prepared> {
+    let Beginning { wait, entry, memory, lifeline } = beginning;
+    let lifeline = lifeline.map(OwnedFd::try_clone).transpose();
+    let lifeline = lifeline.or_fail(|| "duplicate a lifeline")?;
     let mut fds = Fds::default();
     let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
@@ -231,6 +245,7 @@ pub fn open(
         report: fds.add(dir.open_report()?),
         ready: wait.then(|| fds.add(ready_end)),
         lock: Some(fds.add(dir.take_vmm_lock()?)),
+        lifeline: lifeline.map(|fd| fds.add(fd)),
         first_io: None,
         resume: memory.map(|file| fds.add(file)),
         sandbox: true,

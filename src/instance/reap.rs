@@ -45,6 +45,9 @@ pub fn user_initiated() -> StateReason {
     StateReason::new("Client.UserInitiatedShutdown", "User initiated shutdown")
 }
 
+/// What an instance that ended with its supervisor says.
+const ORPHANED: &str = "the 'spore run --foreground' that held it was killed, and it ended with it";
+
 fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
     const GUEST: &str = "Client.InstanceInitiatedShutdown";
     const FAULT: &str = "Client.InternalError";
@@ -53,6 +56,7 @@ fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
             EndReason::GuestPoweroff | EndReason::Terminated if asked => user_initiated(),
             EndReason::GuestPoweroff => StateReason::new(GUEST, "Instance initiated shutdown"),
             EndReason::Terminated => user_initiated(),
+            EndReason::Orphaned => StateReason::new("Server.InternalError", ORPHANED),
             EndReason::Hibernated => hibernation::reason(),
             EndReason::TripleFault => StateReason::new(FAULT, &format!("triple fault: {message}")),
             EndReason::GuestPanic => StateReason::new(FAULT, &format!("kernel panic: {message}")),
@@ -157,6 +161,7 @@ fn cause(record: &InstanceRecord, end: Option<&VmReport>) -> Option<&'static str
             EndReason::KvmError => Some("KVM failed"),
             EndReason::VmmError => Some("VMM failed"),
             EndReason::Terminated if asked => None,
+            EndReason::Orphaned => Some("supervisor gone"),
             EndReason::Hibernated => None,
             EndReason::Terminated => Some("VMM ended by a signal"),
         },

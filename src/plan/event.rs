@@ -98,6 +98,8 @@ pub enum EndReason {
     GuestPoweroff,
     /// A control request or SIGTERM ended it.
     Terminated,
+    /// The process that its lifeline leads to is gone.
+    Orphaned,
     /// A control request hibernated it: its memory file is whole, and its disks are as it left them.
     Hibernated,
     /// A triple fault (KVM_EXIT_SHUTDOWN) that no reset request preceded.

@@ -61,6 +61,9 @@ pub struct VmPlan {
     /// Held open for the life of the VMM: the launcher has taken an exclusive flock on this open file
     /// description, so the kernel releases it exactly when the VMM is gone.
     pub lock: Option<PlanFd>,
+    /// The reading end of a pipe whose other end its supervisor has: at its end-of-file the VM ends. Signals don't end it.
+    #[serde(default)]
+    pub lifeline: Option<PlanFd>,
     /// Benchmark: the time of the guest's first port or memory-mapped I/O is written here (CLOCK_MONOTONIC in ns, 8 bytes),
     /// and the VM ends.
     pub first_io: Option<PlanFd>,

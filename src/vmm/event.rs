@@ -14,7 +14,7 @@ use crate::vmm::report::Report;
 use crate::vmm::run_state::Stop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ pub struct EventLoop {
     report: Arc<Report>,
     control: Control,
     lock: Option<OwnedFd>,
-    signals: File,
+    outside: Outside,
     started: Instant,
     /// Resets that the guest may have.
     resets: Bucket,
@@ -55,16 +55,41 @@ pub struct EventLoop {
     console_due: bool,
 }
 
+/// What ends a machine from outside, beside a control request.
+pub enum Outside {
+    /// A signalfd: a signal does.
+    Signals(File),
+    /// A pipe: the end of the process that has its other end does. (VmPlan::lifeline)
+    Lifeline(OwnedFd),
+}
+
+impl Outside {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Signals(file) => file.as_fd(),
+            Self::Lifeline(fd) => fd.as_fd(),
+        }
+    }
+
+    /// What a machine's end by this is called.
+    fn end(&self) -> (EndReason, String) {
+        match self {
+            Self::Signals(_) => (EndReason::Terminated, "a signal ended it".to_owned()),
+            Self::Lifeline(_) => (EndReason::Orphaned, "its supervisor is gone".to_owned()),
+        }
+    }
+}
+
 /// What was ready.
 struct Ready {
     console: bool,
-    signal: bool,
+    outside: bool,
     control: Vec<PollFlags>,
 }
 
 impl EventLoop {
-    /// Serve `machine`: `control` is its listening socket, `signals` a signalfd of those that end it, `lock` is held
-    /// until its end.
+    /// Serve `machine`: `control` is its listening socket, `outside` ends it, `lock` is held until its
+    /// end.
     ///
     /// # Errors
     /// The socket cannot be made non-blocking.
@@ -73,7 +98,7 @@ impl EventLoop {
         report: Arc<Report>,
         control: Option<OwnedFd>,
         lock: Option<OwnedFd>,
-        signals: File,
+        outside: Outside,
     ) -> Result<Self> {
         let control =
             Control::new(control.map(UnixListener::from)).or_fail(|| "serve the control socket")?;
@@ -83,7 +108,7 @@ impl EventLoop {
             report,
             control,
             lock,
-            signals,
+            outside,
             started: now,
             resets: Bucket::new(RESETS.0, RESETS.1),
             panicked: false,
@@ -99,8 +124,8 @@ impl EventLoop {
                 Ok(ready) => ready,
                 Err(error) => return (EndReason::VmmError, error.to_string()),
             };
-            if ready.signal {
-                return (EndReason::Terminated, "a signal ended it".to_owned());
+            if ready.outside {
+                return self.outside.end();
             }
             self.console_due |= ready.console;
             if self.console_due && self.console_served.elapsed() >= CONSOLE_TURN {
@@ -125,13 +150,13 @@ impl EventLoop {
         for fd in [
             eventfd::as_fd(&self.machine.gate.stopped),
             eventfd::as_fd(&self.machine.console.wake),
-            self.signals.as_fd(),
+            self.outside.as_fd(),
         ] {
             polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
         if self.console_due {
             // Nothing new is to be learned from it before its turn.
-            polled[1] = PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::empty());
+            polled[1] = PollFd::from_borrowed_fd(self.outside.as_fd(), PollFlags::empty());
         }
         for (fd, flags) in self.control.poll_fds() {
             polled.push(PollFd::from_borrowed_fd(fd, flags));
@@ -148,7 +173,11 @@ impl EventLoop {
         }
         let is = |n: usize| polled[n].revents().contains(PollFlags::IN);
         let control = polled[OWN_FDS..].iter().map(PollFd::revents).collect();
-        Ok(Ready { console: is(1) && !self.console_due, signal: is(2), control })
+        Ok(Ready {
+            console: is(1) && !self.console_due,
+            outside: !polled[2].revents().is_empty(),
+            control,
+        })
     }
 
     fn serve_console(&mut self) {

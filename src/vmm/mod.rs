@@ -27,11 +27,10 @@ pub mod vcpu_barrier;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
 use crate::sys::{fds, kvm, trim_memory};
-use event::EventLoop;
+use event::{EventLoop, Outside};
 use machine::{Machine, MachineCore};
 use report::Report;
 use std::convert::Infallible;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
@@ -94,13 +93,18 @@ pub fn main() -> ExitCode {
 struct Ends {
     control: Option<OwnedFd>,
     lock: Option<OwnedFd>,
-    signals: File,
+    outside: Outside,
 }
 
 /// Assemble the machine and begin the event thread; the seat of its first vCPU.
 fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     trim_memory::one_allocation_arena();
+    // Blocked in any case: of one that has a lifeline they are not meant.
     let signals = fds::signalfd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
+    let outside = match plan.lifeline {
+        Some(fd) => Outside::Lifeline(fds::take(fd)?),
+        None => Outside::Signals(signals),
+    };
     kvm::install_kick_handler()?;
     let control = plan.control.map(fds::take).transpose()?;
     let lock = plan.lock.map(fds::take).transpose()?;
@@ -111,7 +115,7 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     }
     let bare = MachineCore::assemble(kvm, plan)?;
     let first = bare.seat(0);
-    let (ends, told) = (Ends { control, lock, signals }, report.clone());
+    let (ends, told) = (Ends { control, lock, outside }, report.clone());
     let serve = move || match serve_events(bare, ends, &told) {
         Ok(never) => never,
         Err(error) => told.fail(&error),
@@ -124,8 +128,8 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
 /// The event thread: it makes what the guest's first steps need not wait for, and serves until the end.
 fn serve_events(bare: MachineCore, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
     let machine = Machine::complete(bare, report)?;
-    let Ends { control, lock, signals } = ends;
-    let mut events = EventLoop::new(machine, report.clone(), control, lock, signals)?;
+    let Ends { control, lock, outside } = ends;
+    let mut events = EventLoop::new(machine, report.clone(), control, lock, outside)?;
     events.machine.confine_event_thread()?;
     report.running(machine::engines(&events.machine));
     report.tell(&VmReport::Started { at: report::now_ms() });
@@ -155,7 +159,7 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
     let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
-    let single = single.into_iter().chain([plan.first_io, plan.resume]).flatten();
+    let single = single.into_iter().chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
     single.chain(config.boot.fds()).chain(layers).chain(holds).chain(taps).map(i32::from).collect()
 }
 
