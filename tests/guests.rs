@@ -158,7 +158,7 @@ fn guest_failures_are_told_as_what_they_are() {
     let store = Store::new();
     for (mode, reason) in [("panic", "panic"), ("triple-fault", "triple fault")] {
         let id = store.launch_mode(mode);
-        store.wait(&id, "exit");
+        store.wait(&id, "stopped");
         let (state, why) = store.state(&id);
         assert_eq!(state, "stopped", "{why}");
         assert!(why.contains(reason), "{mode}: {why}");
