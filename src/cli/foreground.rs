@@ -1,15 +1,15 @@
 //! `run --foreground`: the command stays, shows the consoles, and ends as the guests do.
 
 use super::plain::Plain;
-use super::run::{Run, action};
+use super::run::{Run, action, tell_of};
 use super::select::finish;
 use super::ui::{Ui, say};
 use super::wait::failed;
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::InstanceDir;
 use crate::record::instance::InstanceRecord;
+use crate::service;
 use crate::service::foreground::{Asked, Screen, Signals, Terms, stay};
-use crate::service::{self, Launched};
 use crate::store::Store;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, IsTerminal, PipeWriter, Read, Write};
@@ -28,16 +28,11 @@ pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
     let mut action = action(args)?;
     let (lifeline, held) = io::pipe().or_fail(|| "create a pipe")?;
     action.lifeline = Some(Arc::new(lifeline.into()));
-    let Launched { records, failures, .. } = service::run(store, &action)?;
+    let launched = service::run(store, &action)?;
     // Ours was one reader of it too many: only the VMMs' count.
     drop(action);
-    if let Some(first) = failures.first() {
-        let (up, all) = (records.len(), records.len() + failures.len());
-        say(format_args!(
-            "warning: {up} of {all} instances came up; the next: {}",
-            first.message()
-        ));
-    }
+    tell_of(store, &launched);
+    let records = launched.records;
     let quiet = ui.output.quiet;
     let tell = |line: &str| {
         if !quiet {

@@ -6,7 +6,7 @@ use super::limit;
 use super::output::{Format, emit, write_stdout};
 use super::progress::Progress;
 use super::select::finish;
-use super::ui::Ui;
+use super::ui::{Ui, say};
 use super::wait::{failed, shortfall, wait_for};
 use crate::action::{Count, RunInstances, Until, parse_duration, parse_memory, parse_percent};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
@@ -17,7 +17,7 @@ use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
-use crate::service::{self, Waited};
+use crate::service::{self, Launched, Waited};
 use crate::store::Store;
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -219,20 +219,8 @@ pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
     // Who is interrupted from here on still hears what has been launched.
     let launch = || Progress::during("launching", || service::run(store, &action));
     let Some(launched) = ui.cancellable(launch)? else { return Ok(ui.cancelled()) };
-    let image = &launched.image;
-    let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
-    if !provided && image.owner_id != store.owner_id() {
-        eprintln!(
-            "spore: note: image {} is account {}'s: nobody vouches for what is in it",
-            image.image_id, image.owner_id
-        );
-    }
+    tell_of(store, &launched);
     let mut records = launched.records;
-    if let Some(first) = launched.failures.first() {
-        // Not an error: at least as many came up as had to (RunInstances' MinCount).
-        let (up, all) = (records.len(), records.len() + launched.failures.len());
-        eprintln!("spore: warning: {up} of {all} instances came up; the next: {}", first.message());
-    }
     let mut errors = Vec::new();
     if args.wait {
         let waited = wait(store, &records, args);
@@ -250,6 +238,26 @@ pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
     }
     emit(ui.output, &describe::list(&records))?;
     finish(errors)
+}
+
+/// Tells of a launch what its answer does not say: whose image it was, if nobody vouches for it, and what did not come up.
+pub fn tell_of(store: &Store, launched: &Launched) {
+    let image = &launched.image;
+    let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
+    if !provided && image.owner_id != store.owner_id() {
+        say(format_args!(
+            "note: image {} is account {}'s: nobody vouches for what is in it",
+            image.image_id, image.owner_id
+        ));
+    }
+    if let Some(first) = launched.failures.first() {
+        // Not an error: at least as many came up as had to (RunInstances' MinCount).
+        let (up, all) = (launched.records.len(), launched.records.len() + launched.failures.len());
+        say(format_args!(
+            "warning: {up} of {all} instances came up; the next: {}",
+            first.message()
+        ));
+    }
 }
 
 pub fn action(args: &Run) -> Result<RunInstances> {
