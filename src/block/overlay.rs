@@ -70,7 +70,8 @@ pub fn name_base(file: &File, backing: &Backing<'_>) -> io::Result<()> {
     host.sync()
 }
 
-fn format_name(format: DiskFormat) -> &'static str {
+/// A format as a qcow2 file names that of its backing file. (interop/qcow2.txt, "Backing file format name")
+pub(crate) fn format_name(format: DiskFormat) -> &'static str {
     match format {
         DiskFormat::Qcow2 => "qcow2",
         DiskFormat::Raw => "raw",

@@ -1,5 +1,6 @@
 //! The process that has a disk's layers: confined first, then reading their tables.
 
+use crate::block::overlay::format_name;
 use crate::block::{Content, DiskFormat, Reader};
 use crate::error::{OrFail, Result};
 use crate::helper::{Ends, Given, Helper, Syscalls, not_ours, one_line};
@@ -55,7 +56,10 @@ pub(crate) const HELPER: Helper = Helper {
 fn run(files: Vec<Given>) -> Result<()> {
     let mut files = files.into_iter();
     let mut questions = files.next().ok_or_else(not_ours)?.file;
-    let layer = |given: Given| Ok((given.file, parse_format(given.note.to_str().unwrap_or(""))?));
+    let layer = |given: Given| {
+        let format = parse_format(given.text()?)?;
+        Ok((given.file, format))
+    };
     let layers = files.map(layer).collect::<Result<Vec<(File, DiskFormat)>>>()?;
     let disk = match Reader::open(layers) {
         Ok(disk) => disk,
@@ -104,14 +108,6 @@ fn reason(why: &io::Error) -> Vec<u8> {
 /// Layers as a helper is given them, each noted with its format.
 pub(crate) fn given(layers: &[(File, DiskFormat)]) -> Vec<(BorrowedFd<'_>, &'static OsStr)> {
     layers.iter().map(|(file, format)| (file.as_fd(), OsStr::new(format_name(*format)))).collect()
-}
-
-/// A format as a helper is told it.
-pub(super) fn format_name(format: DiskFormat) -> &'static str {
-    match format {
-        DiskFormat::Raw => "raw",
-        DiskFormat::Qcow2 => "qcow2",
-    }
 }
 
 /// The format that has this name.

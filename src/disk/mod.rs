@@ -80,16 +80,6 @@ impl Disk {
             }
         }
     }
-
-    /// All extents in order, from the first byte to the last. It ends after an error.
-    pub fn extents(&self) -> impl Iterator<Item = io::Result<Extent>> + '_ {
-        let mut next = Some(0);
-        std::iter::from_fn(move || {
-            let extent = self.extent_at(next?).transpose()?;
-            next = extent.as_ref().ok().map(|e| e.offset + e.len);
-            Some(extent)
-        })
-    }
 }
 
 impl Bytes for Disk {

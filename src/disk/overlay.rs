@@ -2,10 +2,10 @@
 //!
 //! A guest has its VMM write these tables, and a VMM that it has taken over may write any.
 
-use super::inside::{format_name, parse_format};
+use super::inside::parse_format;
 use super::served::{as_io, other};
 use crate::block::DiskFormat;
-use crate::block::overlay::{self, Backing};
+use crate::block::overlay::{self, Backing, format_name};
 use crate::error::{Error, OrFail, Result};
 use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours, one_line};
 use crate::sys::seccomp::{Allow, Allow::Call};

@@ -9,7 +9,8 @@ use crate::instance::refresh::refresh;
 use crate::plan::{EndReason, VmReport};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{InstanceRecord, ShutdownBehavior};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::sys::fds;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
@@ -265,14 +266,7 @@ fn signal_name(number: i32) -> &'static str {
 /// poll(2) until `due`.
 fn wait(polled: &mut [PollFd<'_>], due: Option<Instant>) -> Result<()> {
     let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-    let timeout = left.map(|left| Timespec {
-        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    });
-    match poll(polled, timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error).or_fail(|| "wait for instances"),
-    }
+    fds::wait(polled, left).or_fail(|| "wait for instances")
 }
 
 /// The thread that shows consoles. Who does not read what it writes keeps nothing else from being done.

@@ -1,10 +1,13 @@
 //! Descriptors: claiming what the launcher left open, and the few kinds that we make ourselves.
 
 use crate::error::{Error, OrFail, Result};
+use rustix::event::{PollFd, Timespec, poll};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Descriptors already claimed, so that a plan that names one twice is refused instead of closing it twice.
 static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
@@ -38,6 +41,21 @@ pub fn take(fd: impl Into<RawFd>) -> Result<OwnedFd> {
 /// As [`take`].
 pub fn take_file(fd: impl Into<RawFd>) -> Result<File> {
     take(fd).map(File::from)
+}
+
+/// Blocks until one of the descriptors is ready, a signal comes or `timeout` is over. (poll(2))
+///
+/// # Errors
+/// There are too many descriptors, or no memory.
+pub fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Close every descriptor above the standard streams but `keep`, so that nothing leaks in from the launcher.

@@ -1,13 +1,11 @@
 //! The thread of a service: the one drain loop that feeds every device's queues.
 
 use crate::sys::eventfd::as_fd;
+use crate::sys::fds::wait;
 use crate::virtio::command::{Rings, Served, Shared};
 use crate::virtio::device::{DeviceType, Outcome, PollFds, QueueHandler, Signal, ThreadStart};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use std::io;
+use rustix::event::{PollFd, PollFlags};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What the thread owns.
 pub(super) struct QueueThread {
@@ -183,16 +181,4 @@ impl QueueThread {
 
 fn readable(fd: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
-}
-
-/// Blocks until one of the descriptors is ready, a signal comes or `timeout` is over.
-fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    let timeout = timeout.map(|timeout| Timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
-    match poll(fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -12,7 +12,7 @@ use crate::vmm::layers;
 use crate::vmm::machine::Machine;
 use crate::vmm::report::Report;
 use crate::vmm::run_state::Stop;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -163,14 +163,8 @@ impl EventLoop {
         }
         let left = CONSOLE_TURN.saturating_sub(self.console_served.elapsed());
         let waits = [self.console_due.then_some(left), self.control.patience(), self.resets.wait()];
-        let timeout = waits.into_iter().flatten().min().map(|wait| Timespec {
-            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        });
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).or_fail(|| "wait for events"),
-        }
+        let timeout = waits.into_iter().flatten().min();
+        fds::wait(&mut polled, timeout).or_fail(|| "wait for events")?;
         let is = |n: usize| polled[n].revents().contains(PollFlags::IN);
         let control = polled[OWN_FDS..].iter().map(PollFd::revents).collect();
         Ok(Ready {
