@@ -1,9 +1,9 @@
 //! Carries requests out, through a queue of the disk.
 
-use super::pending::{Doing, Pending, Table};
-use super::request::{Refusal, Request, parse, status_address};
+use super::pending::{Pending, Table};
+use super::request::{Doing, Refusal, Request, parse, status_address};
+use super::shared::{Shared, bit};
 use super::work::Work;
-use super::{Shared, bit};
 use crate::block::{Op, Queue};
 use crate::mem::GuestRam;
 use crate::virtio::chain::Chain;

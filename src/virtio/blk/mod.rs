@@ -3,6 +3,7 @@
 mod handler;
 mod pending;
 mod request;
+mod shared;
 mod throttle;
 mod work;
 
@@ -16,10 +17,12 @@ use crate::virtio::Notices;
 use crate::virtio::device::{Device, DeviceState, DeviceType, Service, Services, copy_config};
 use handler::BlkQueue;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use shared::{
+    Geometry, MAX_RANGE_SECTORS, MAX_RANGES, QUEUE_SIZE, SECTOR, SEG_MAX, SIZE_MAX, Shared, bit,
+};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use throttle::Throttle;
 use virtio_bindings::virtio_blk::*;
 
@@ -36,37 +39,10 @@ pub static TYPE: DeviceType = DeviceType {
         ],
     ],
 };
-/// Bytes of a sector, whatever the logical block size. (5.2.4)
-pub const SECTOR: u64 = 512;
-/// Descriptors of each request queue.
-const QUEUE_SIZE: u16 = 256;
-/// Most data segments of a request: a queue's descriptors less header and status.
-const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
-/// Most bytes of a data segment (VIRTIO_BLK_F_SIZE_MAX): more than a driver has a use for.
-const SIZE_MAX: u32 = 1 << 20;
-/// Most bytes of a request's data, 254 MiB.
-pub(crate) const MAX_DATA: u32 = SEG_MAX * SIZE_MAX;
 /// Most request queues.
 const MAX_QUEUES: u16 = 64;
-/// Most ranges of one discard or write-zeroes request.
-pub(crate) const MAX_RANGES: u32 = 32;
-/// Most sectors of one such range, 1 GiB: it bounds the metadata that one request can touch.
-pub(crate) const MAX_RANGE_SECTORS: u32 = (1 << 30) / SECTOR as u32;
 /// Host pages, in which unaligned I/O is slower, as a power of two of logical blocks.
 const PHYSICAL_BLOCK_EXP: u8 = 3;
-
-const fn bit(feature: u32) -> u64 {
-    1 << feature
-}
-
-/// What requests are checked against.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Geometry {
-    /// Size in bytes, a multiple of [`SECTOR`].
-    pub size: u64,
-    /// No writes.
-    pub read_only: bool,
-}
 
 /// The state of a block device: what the guest believes of the disk.
 #[derive(Serialize, Deserialize)]
@@ -87,44 +63,6 @@ pub struct Blk {
     config: Vec<u8>,
     queue_sizes: Vec<u16>,
     engine: Engine,
-}
-
-/// What all queues of one disk share.
-struct Shared {
-    name: String,
-    /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe. (5.2.6:
-    /// VIRTIO_BLK_T_GET_ID)
-    serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
-    geometry: Geometry,
-    notices: Notices,
-    /// What the guest may have, if that is limited.
-    throttle: Option<Mutex<Throttle>>,
-    /// Host errors (errno, 0 for others) that were told already.
-    told: Mutex<BTreeSet<i32>>,
-    read_bytes: AtomicU64,
-    write_bytes: AtomicU64,
-    flushes: AtomicU64,
-    errors: AtomicU64,
-}
-
-impl Shared {
-    /// The host could not do it: the guest sees an I/O error, the user one notice for each kind.
-    fn host_error(&self, doing: &str, error: &io::Error) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.insert(error.raw_os_error().unwrap_or(0)) {
-            return;
-        }
-        let remedy = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "make room on the host's file system that holds the volume"
-            }
-            _ => "check the host's storage",
-        };
-        self.notices.tell(&format!(
-            "{}: cannot {doing}: {error}; the guest got an I/O error: {remedy}",
-            self.name
-        ));
-    }
 }
 
 impl Blk {

@@ -1,36 +1,9 @@
 //! Requests that the host works on, found again by their token.
 
+use super::request::Doing;
 use super::work::Work;
 use std::io;
 use vm_memory::GuestAddress;
-
-/// What a request does, for its counter and its notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
-    Read,
-    Write,
-    Flush,
-    Discard,
-    WriteZeroes,
-}
-
-impl Doing {
-    /// In a sentence that begins with "cannot".
-    pub fn verb(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Discard => "discard",
-            Self::WriteZeroes => "write zeroes",
-        }
-    }
-
-    /// Does it change the disk?
-    pub fn changes(self) -> bool {
-        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
-    }
-}
 
 /// One request of the guest.
 pub(super) struct Pending {

@@ -1,6 +1,6 @@
 //! What the guest asks of a disk: parsed and checked, nothing done yet. (VIRTIO 1.2, 5.2.6)
 
-use super::{Geometry, MAX_DATA, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR};
+use super::shared::{Geometry, MAX_DATA, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR, bit};
 use crate::virtio::chain::{Chain, Segments};
 use smallvec::SmallVec;
 use virtio_bindings::virtio_blk::*;
@@ -49,6 +49,34 @@ pub(crate) enum Request {
     WriteZeroes(Ranges),
 }
 
+/// What a request does, for its counter and its notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    Read,
+    Write,
+    Flush,
+    Discard,
+    WriteZeroes,
+}
+
+impl Doing {
+    /// In a sentence that begins with "cannot".
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Discard => "discard",
+            Self::WriteZeroes => "write zeroes",
+        }
+    }
+
+    /// Does it change the disk?
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
+    }
+}
+
 /// Where the status byte goes: the last byte of the writable part. `None`: nowhere, so that the
 /// request cannot even be refused.
 pub(crate) fn status_address(chain: &Chain) -> Option<GuestAddress> {
@@ -67,7 +95,7 @@ pub(crate) fn parse(chain: &Chain, disk: Geometry, features: u64) -> Result<Requ
     let sector = u64::from_le_bytes(sector);
     let writes = if disk.read_only { Err(Refusal::IoErr) } else { Ok(()) };
     let agreed = |feature: u32| {
-        if features & super::bit(feature) != 0 { Ok(()) } else { Err(Refusal::Unsupp) }
+        if features & bit(feature) != 0 { Ok(()) } else { Err(Refusal::Unsupp) }
     };
     match u32::from_le_bytes([t0, t1, t2, t3]) {
         VIRTIO_BLK_T_IN => {

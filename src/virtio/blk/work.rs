@@ -1,7 +1,6 @@
 //! What is left to be begun of a request, in steps that are soon over: between two of them its queue looks for orders.
 
-use super::pending::Doing;
-use super::request::{Ranges, Request};
+use super::request::{Doing, Ranges, Request};
 use crate::block::Op;
 use crate::mem::GuestRam;
 use crate::sys::iobuf::IoBuf;

@@ -1,15 +1,14 @@
 //! virtio over memory-mapped registers, version 2. (VIRTIO 1.2, 4.2)
 
-use super::{
-    Core, CoreState, Interrupt, NeedsReset, Registers, Transport, TransportState, set_high, set_low,
-};
+use super::Transport;
+use super::state::{MmioState, TransportState};
+use super::virtio_core::{Core, Interrupt, NeedsReset, Registers, set_high, set_low};
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
 use crate::virtio::Notices;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, Services, Signal, ThreadStart};
-use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,22 +30,6 @@ pub struct IoEvent {
     pub datamatch: u32,
     /// What KVM signals instead of an exit.
     pub fd: EventFd,
-}
-
-/// What a snapshot keeps of a virtio-mmio device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MmioState {
-    /// What is not peculiar to this transport.
-    pub core: CoreState,
-    /// DeviceFeaturesSel.
-    pub device_features_sel: u32,
-    /// DriverFeaturesSel.
-    pub driver_features_sel: u32,
-    /// QueueSel.
-    pub queue_sel: u32,
-    /// InterruptStatus.
-    pub interrupt_status: u32,
 }
 
 /// The interrupt line with the register that says what for. An edge: an eventfd in KVM_IRQFD.

@@ -1,7 +1,8 @@
 //! The common configuration structure. (VIRTIO 1.2, 4.1.4.3)
 
-use super::line::{NO_VECTOR, PciInterrupt};
-use crate::virtio::transport::{Registers, set_high, set_low};
+use super::line::PciInterrupt;
+use super::msix::NO_VECTOR;
+use crate::virtio::transport::virtio_core::{Registers, half, set_high, set_low};
 
 /// Fields, by offset.
 const DEVICE_FEATURE_SELECT: u64 = 0x00;
@@ -70,7 +71,7 @@ fn read32(registers: &Registers, at: u64) -> Option<u32> {
         DRIVER_FEATURE_SELECT => Some(registers.driver_features_sel),
         DRIVER_FEATURE => {
             let select = registers.driver_features_sel;
-            Some(crate::virtio::transport::half(registers.core.driver_features(), select))
+            Some(half(registers.core.driver_features(), select))
         }
         _ => {
             let address = read64(registers, at & !7)?;

@@ -1,16 +1,13 @@
 //! A function's interrupts: MSI-X where the driver wants it, and always the ISR status for who polls.
 
-use super::msix::{Delivery, Message, Msix};
+use super::msix::{Delivery, Message, Msix, NO_VECTOR, Vectors};
 use crate::virtio::device::Signal;
-use crate::virtio::transport::{Interrupt, NeedsReset};
-use serde::{Deserialize, Serialize};
+use crate::virtio::transport::virtio_core::{Interrupt, NeedsReset};
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
-/// VIRTIO_MSI_NO_VECTOR. (VIRTIO 1.2, 4.1.5.1.2)
-pub const NO_VECTOR: u16 = 0xffff;
 /// ISR status: a queue, the device. (4.1.4.5)
 const ISR_QUEUE: u8 = 1;
 const ISR_CONFIG: u8 = 2;
@@ -35,25 +32,6 @@ pub struct Wire {
     pub irq: EventFd,
     /// The number under which [`PciHost::route`] knows it.
     pub gsi: u32,
-}
-
-/// Which interrupts there are, and who has which.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Vectors {
-    /// The table.
-    pub msix: Msix,
-    /// config_msix_vector.
-    pub config: u16,
-    /// queue_msix_vector of each queue.
-    pub queues: Vec<u16>,
-}
-
-impl Vectors {
-    /// What a driver that asks for `vector` gets: that, or none if there is no such. (4.1.5.1.2.1)
-    pub fn checked(&self, vector: u16) -> u16 {
-        if vector < self.msix.vectors() { vector } else { NO_VECTOR }
-    }
 }
 
 struct Shared {

@@ -7,10 +7,12 @@ mod common;
 mod line;
 mod msix;
 
-pub use line::{PciHost, Vectors, Wire};
-pub use msix::Message;
+pub use line::{PciHost, Wire};
+pub use msix::{Message, Vectors};
 
-use super::{Core, CoreState, NeedsReset, Registers, Transport, TransportState};
+use super::Transport;
+use super::state::{PciState, TransportState};
+use super::virtio_core::{Core, NeedsReset, Registers};
 use crate::chipset::pci::config::{ConfigSpace, Identity};
 use crate::chipset::pci::{Function, Window};
 use crate::error::{Error, OrFail, Result};
@@ -19,7 +21,6 @@ use crate::virtio::Notices;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
 use line::PciInterrupt;
-use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The structures' places in the BAR.
@@ -48,26 +49,6 @@ const NOTIFY_CFG: u8 = 2;
 const ISR_CFG: u8 = 3;
 const DEVICE_CFG: u8 = 4;
 const PCI_CFG: u8 = 5;
-
-/// What a snapshot keeps of a virtio-pci device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PciState {
-    /// What is not peculiar to this transport.
-    pub core: CoreState,
-    /// device_feature_select.
-    pub device_feature_select: u32,
-    /// driver_feature_select.
-    pub driver_feature_select: u32,
-    /// queue_select.
-    pub queue_select: u32,
-    /// ISR status.
-    pub isr: u8,
-    /// MSI-X, and who has which vector.
-    pub vectors: Vectors,
-    /// The configuration space.
-    pub config: Vec<u8>,
-}
 
 /// Configuration space, and what is where in it.
 struct Config {

@@ -1,7 +1,10 @@
 //! The MSI-X table: what each of a function's interrupts is, and which wait. (PCI Local Bus 3.0, 6.8.2)
 
+use crate::virtio::transport::virtio_core::{set_high, set_low};
 use serde::{Deserialize, Serialize};
 
+/// VIRTIO_MSI_NO_VECTOR. (VIRTIO 1.2, 4.1.5.1.2)
+pub const NO_VECTOR: u16 = 0xffff;
 /// Bytes of an entry. (6.8.2.6)
 pub const ENTRY_LEN: u64 = 16;
 /// Vector Control: the Mask bit. The others are reserved. (6.8.2.9)
@@ -138,8 +141,8 @@ impl Msix {
             let word = u32::from_le_bytes(word.try_into().ok()?);
             match at {
                 // Bits 1:0 of the address are always zero. (6.8.2.7)
-                0 => super::super::set_low(&mut entry.address, word & !3),
-                4 => super::super::set_high(&mut entry.address, word),
+                0 => set_low(&mut entry.address, word & !3),
+                4 => set_high(&mut entry.address, word),
                 8 => entry.data = word,
                 _ => entry.masked = word & MASK != 0,
             }
@@ -160,5 +163,24 @@ impl Msix {
                 *byte |= u8::from(entry.pending) << shift;
             }
         }
+    }
+}
+
+/// Which interrupts there are, and who has which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vectors {
+    /// The table.
+    pub msix: Msix,
+    /// config_msix_vector.
+    pub config: u16,
+    /// queue_msix_vector of each queue.
+    pub queues: Vec<u16>,
+}
+
+impl Vectors {
+    /// What a driver that asks for `vector` gets: that, or none if there is no such. (4.1.5.1.2.1)
+    pub fn checked(&self, vector: u16) -> u16 {
+        if vector < self.msix.vectors() { vector } else { NO_VECTOR }
     }
 }

@@ -1,0 +1,83 @@
+//! What all queues of one disk share, and the bounds of what a request may ask for.
+
+use super::throttle::Throttle;
+use crate::virtio::Notices;
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
+
+/// Bytes of a sector, whatever the logical block size. (5.2.4)
+pub const SECTOR: u64 = 512;
+/// Descriptors of each request queue.
+pub(super) const QUEUE_SIZE: u16 = 256;
+/// Most data segments of a request: a queue's descriptors less header and status.
+pub(super) const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Most bytes of a data segment (VIRTIO_BLK_F_SIZE_MAX): more than a driver has a use for.
+pub(super) const SIZE_MAX: u32 = 1 << 20;
+/// Most bytes of a request's data, 254 MiB.
+pub(crate) const MAX_DATA: u32 = SEG_MAX * SIZE_MAX;
+/// Most ranges of one discard or write-zeroes request.
+pub(crate) const MAX_RANGES: u32 = 32;
+/// Most sectors of one such range, 1 GiB: it bounds the metadata that one request can touch.
+pub(crate) const MAX_RANGE_SECTORS: u32 = (1 << 30) / SECTOR as u32;
+
+/// A feature as a mask.
+pub(super) const fn bit(feature: u32) -> u64 {
+    1 << feature
+}
+
+/// What requests are checked against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    /// Size in bytes, a multiple of [`SECTOR`].
+    pub size: u64,
+    /// No writes.
+    pub read_only: bool,
+}
+
+/// What all queues of one disk share.
+pub(super) struct Shared {
+    /// In a sentence.
+    pub name: String,
+    /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe. (5.2.6:
+    /// VIRTIO_BLK_T_GET_ID)
+    pub serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
+    /// What requests are checked against.
+    pub geometry: Geometry,
+    /// Where the user hears of what goes wrong.
+    pub notices: Notices,
+    /// What the guest may have, if that is limited.
+    pub throttle: Option<Mutex<Throttle>>,
+    /// Host errors (errno, 0 for others) that were told already.
+    pub told: Mutex<BTreeSet<i32>>,
+    /// Bytes that the guest has read.
+    pub read_bytes: AtomicU64,
+    /// Bytes that it has written.
+    pub write_bytes: AtomicU64,
+    /// Flushes that it had done.
+    pub flushes: AtomicU64,
+    /// Requests that failed.
+    pub errors: AtomicU64,
+}
+
+impl Shared {
+    /// The host could not do it: the guest sees an I/O error, the user one notice for each kind.
+    pub fn host_error(&self, doing: &str, error: &io::Error) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.insert(error.raw_os_error().unwrap_or(0)) {
+            return;
+        }
+        let remedy = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "make room on the host's file system that holds the volume"
+            }
+            _ => "check the host's storage",
+        };
+        self.notices.tell(&format!(
+            "{}: cannot {doing}: {error}; the guest got an I/O error: {remedy}",
+            self.name
+        ));
+    }
+}
