@@ -68,7 +68,7 @@ pub(crate) struct Source {
 ///
 /// The addresses are the guest's and unchecked; every access checks them. The sum of all lengths fits 32 bits.
 #[derive(Debug)]
-pub struct Chain {
+pub struct DescriptorChain {
     ram: GuestRam,
     head: u16,
     readable: Segments,
@@ -77,7 +77,7 @@ pub struct Chain {
     writable_len: u32,
 }
 
-impl Chain {
+impl DescriptorChain {
     /// Follow the chain from its head. Each descriptor is read once, and there is an end to it: at
     /// most `size` direct and `indirect` indirect ones.
     pub(crate) fn read_from(ram: &GuestRam, source: Source) -> Result<Self, Malformed> {

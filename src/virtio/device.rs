@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::sys::seccomp::Allow;
-use crate::virtio::chain::Chain;
+use crate::virtio::chain::DescriptorChain;
 use rustix::event::PollFd;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -207,7 +207,7 @@ pub trait QueueHandler: Send {
         None
     }
     /// Serves one chain of `queue`.
-    fn handle(&mut self, queue: u16, chain: Chain) -> Outcome;
+    fn handle(&mut self, queue: u16, chain: DescriptorChain) -> Outcome;
     /// Begins what the batch deferred: it is over.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A split virtqueue, from the device's side. (VIRTIO 1.2, 2.7)
 
 use crate::mem::GuestRam;
-use crate::virtio::chain::{Chain, DESC_SIZE, Malformed, Source};
+use crate::virtio::chain::{DESC_SIZE, DescriptorChain, Malformed, Source};
 use crate::virtio::feature;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{Ordering, fence};
@@ -118,7 +118,7 @@ impl SplitQueue {
     ///
     /// # Errors
     /// The available ring or the chain is malformed. The queue must not be used on.
-    pub fn pop(&mut self) -> Result<Option<Chain>, Malformed> {
+    pub fn pop(&mut self) -> Result<Option<DescriptorChain>, Malformed> {
         if !self.available()? {
             return Ok(None);
         }
@@ -134,7 +134,7 @@ impl SplitQueue {
             head,
             indirect: self.indirect,
         };
-        let chain = Chain::read_from(&self.ram, source)?;
+        let chain = DescriptorChain::read_from(&self.ram, source)?;
         self.state.next_avail = self.state.next_avail.wrapping_add(1);
         self.outstanding += 1;
         Ok(Some(chain))

@@ -6,7 +6,7 @@
 //! changes.
 
 use crate::error::Result;
-use crate::virtio::chain::Chain;
+use crate::virtio::chain::DescriptorChain;
 use crate::virtio::device::{
     Cease, Device, DeviceState, DeviceType, Outcome, PollFds, QueueHandler, Service, Services,
     Signal, copy_config,
@@ -151,7 +151,7 @@ struct Packets {
 }
 
 impl Packets {
-    fn receive(&mut self, chain: &Chain) -> Outcome {
+    fn receive(&mut self, chain: &DescriptorChain) -> Outcome {
         if chain.readable_len() != 0 || chain.writable_len() == 0 {
             return Outcome::Stop("a receive buffer is none".into());
         }
@@ -178,7 +178,7 @@ impl Packets {
         Outcome::Done(packet.len() as u32)
     }
 
-    fn send(&mut self, chain: &Chain) -> Outcome {
+    fn send(&mut self, chain: &DescriptorChain) -> Outcome {
         let mut state = lock(&self.state);
         if state.packets.len() == MAX_WAITING {
             return Outcome::NotNow;
@@ -195,7 +195,7 @@ impl Packets {
 impl QueueHandler for Packets {
     fn start(&mut self, _features: u64, _cease: Cease) {}
 
-    fn handle(&mut self, queue: u16, chain: Chain) -> Outcome {
+    fn handle(&mut self, queue: u16, chain: DescriptorChain) -> Outcome {
         if queue == RECEIVE { self.receive(&chain) } else { self.send(&chain) }
     }
 

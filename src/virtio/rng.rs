@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::sys::seccomp::Allow;
 use crate::virtio::bucket::Bucket;
-use crate::virtio::chain::Chain;
+use crate::virtio::chain::DescriptorChain;
 use crate::virtio::device::{
     Cease, Device, DeviceState, DeviceType, Outcome, QueueHandler, Service, Services,
 };
@@ -88,7 +88,7 @@ impl QueueHandler for RngQueue {
         self.bucket.wait()
     }
 
-    fn handle(&mut self, _queue: u16, chain: Chain) -> Outcome {
+    fn handle(&mut self, _queue: u16, chain: DescriptorChain) -> Outcome {
         if chain.readable_len() != 0 {
             // 5.4.6.1: only device-writable buffers.
             return Outcome::Stop("the guest gave the entropy device a readable buffer".into());

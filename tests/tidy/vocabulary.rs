@@ -8,6 +8,7 @@ const GONE: &[(&str, &str)] = &[
     ("Seat", "VcpuThread"),
     ("Board", "MachineCore or KvmVm"),
     ("PciLine", "PciInterrupt"),
+    ("Chain", "DescriptorChain or LayerChain"),
     ("Serving", "QueueThread"),
     ("Chosen", "Selection"),
     ("Depot", "bundle::storage::Storage"),

@@ -6,7 +6,7 @@ use super::shared::{Shared, bit};
 use super::work::Work;
 use crate::block::{Op, Queue};
 use crate::mem::GuestRam;
-use crate::virtio::chain::Chain;
+use crate::virtio::chain::DescriptorChain;
 use crate::virtio::device::{Cease, Outcome, PollFds, QueueHandler};
 use rustix::event::{PollFd, PollFlags};
 use std::io;
@@ -59,7 +59,13 @@ impl BlkQueue {
     }
 
     /// Answer at once.
-    fn answer(&self, chain: &Chain, status: GuestAddress, code: u32, used: u32) -> Outcome {
+    fn answer(
+        &self,
+        chain: &DescriptorChain,
+        status: GuestAddress,
+        code: u32,
+        used: u32,
+    ) -> Outcome {
         if code == VIRTIO_BLK_S_IOERR {
             self.shared.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -68,7 +74,7 @@ impl BlkQueue {
         Outcome::Done(used)
     }
 
-    fn get_id(&self, chain: &Chain, status: GuestAddress) -> Outcome {
+    fn get_id(&self, chain: &DescriptorChain, status: GuestAddress) -> Outcome {
         let room = chain.writable_len() - 1;
         let id = &self.shared.serial[..self.shared.serial.len().min(room as usize)];
         if !chain.write(0, id) {
@@ -183,7 +189,7 @@ impl BlkQueue {
 
 /// The bytes written by a request that only got its status, counted from the beginning of its writable
 /// part as 2.7.8.2 wants: none, unless the status byte is all there is.
-fn failed_len(chain: &Chain) -> u32 {
+fn failed_len(chain: &DescriptorChain) -> u32 {
     u32::from(chain.writable_len() == 1)
 }
 
@@ -201,7 +207,7 @@ impl QueueHandler for BlkQueue {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    fn handle(&mut self, _queue: u16, chain: Chain) -> Outcome {
+    fn handle(&mut self, _queue: u16, chain: DescriptorChain) -> Outcome {
         let Some(status) = status_address(&chain) else {
             return Outcome::Stop("a request has no room for its status in guest memory".into());
         };

@@ -1,7 +1,7 @@
 //! What the guest asks of a disk: parsed and checked, nothing done yet. (VIRTIO 1.2, 5.2.6)
 
 use super::shared::{Geometry, MAX_DATA, MAX_RANGE_SECTORS, MAX_RANGES, SECTOR, bit};
-use crate::virtio::chain::{Chain, Segments};
+use crate::virtio::chain::{DescriptorChain, Segments};
 use smallvec::SmallVec;
 use virtio_bindings::virtio_blk::*;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
@@ -79,14 +79,18 @@ impl Doing {
 
 /// Where the status byte goes: the last byte of the writable part. `None`: nowhere, so that the
 /// request cannot even be refused.
-pub(crate) fn status_address(chain: &Chain) -> Option<GuestAddress> {
+pub(crate) fn status_address(chain: &DescriptorChain) -> Option<GuestAddress> {
     let last = chain.writable_len().checked_sub(1)?;
     let address = chain.writable(last, 1)?.first()?.0;
     chain.ram().address_in_range(address).then_some(address)
 }
 
 /// Read the request, once, and check it against the disk and the features agreed upon.
-pub(crate) fn parse(chain: &Chain, disk: Geometry, features: u64) -> Result<Request, Refusal> {
+pub(crate) fn parse(
+    chain: &DescriptorChain,
+    disk: Geometry,
+    features: u64,
+) -> Result<Request, Refusal> {
     let mut header = [0u8; HEADER as usize];
     if !chain.read(0, &mut header) {
         return Err(Refusal::IoErr);
@@ -148,7 +152,7 @@ fn inside(sector: u64, len: u64, disk: Geometry) -> Result<u64, Refusal> {
 }
 
 /// The segments of a discard or write-zeroes request.
-fn ranges(chain: &Chain, disk: Geometry) -> Result<Ranges, Refusal> {
+fn ranges(chain: &DescriptorChain, disk: Geometry) -> Result<Ranges, Refusal> {
     let len = chain.readable_len().saturating_sub(HEADER);
     if len == 0 || !len.is_multiple_of(RANGE) || len / RANGE > MAX_RANGES {
         return Err(Refusal::IoErr);
