@@ -13,7 +13,7 @@ use crate::virtio::rng::Rng;
 use crate::virtio::transport::mmio::MmioTransport;
 use crate::virtio::transport::pci::{Message, PciHost, PciTransport, Wire, vectors};
 use crate::virtio::transport::status::*;
-use crate::virtio::transport::{CoreState, Transport, TransportState};
+use crate::virtio::transport::{Transport, TransportState, VirtioState};
 use crate::virtio::{Notices, feature};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
@@ -307,7 +307,7 @@ fn each(test: fn(Guest)) {
     }
 }
 
-pub(super) fn core(state: &mut TransportState) -> &mut CoreState {
+pub(super) fn core(state: &mut TransportState) -> &mut VirtioState {
     match state {
         TransportState::Mmio(state) => &mut state.core,
         TransportState::Pci(state) => &mut state.core,

@@ -9,6 +9,7 @@ const GONE: &[(&str, &str)] = &[
     ("Board", "MachineCore or KvmVm"),
     ("PciLine", "PciInterrupt"),
     ("Chain", "DescriptorChain or LayerChain"),
+    ("CoreState", "VirtioState"),
     ("Serving", "QueueThread"),
     ("Chosen", "Selection"),
     ("Depot", "bundle::storage::Storage"),

@@ -2,7 +2,7 @@
 
 use super::Transport;
 use super::state::{MmioState, TransportState};
-use super::virtio_core::{Core, Interrupt, NeedsReset, Registers, set_high, set_low};
+use super::virtio_core::{Interrupt, NeedsReset, Registers, VirtioCore, set_high, set_low};
 use crate::chipset::bus::BusDevice;
 use crate::error::Result;
 use crate::mem::GuestRam;
@@ -104,7 +104,7 @@ impl MmioTransport {
             needs_reset: NeedsReset::new(&*device, notices),
             irq,
         });
-        let core = Core::new(device, services, ram, line.clone(), on_start)?;
+        let core = VirtioCore::new(device, services, ram, line.clone(), on_start)?;
         let endings = core.endings();
         Ok(Arc::new(Self { line, registers: Mutex::new(Registers::new(core)), endings }))
     }

@@ -6,7 +6,7 @@ mod state;
 mod virtio_core;
 
 pub use state::{MmioState, PciState, TransportState};
-pub use virtio_core::{CoreState, status};
+pub use virtio_core::{VirtioState, status};
 
 use crate::error::Result;
 use crate::virtio::command::Ending;

@@ -1,7 +1,7 @@
 //! What a snapshot keeps of a device behind its transport.
 
 use super::pci::Vectors;
-use super::virtio_core::CoreState;
+use super::virtio_core::VirtioState;
 use serde::{Deserialize, Serialize};
 
 /// What a snapshot keeps of a virtio-mmio device.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MmioState {
     /// What is not peculiar to this transport.
-    pub core: CoreState,
+    pub core: VirtioState,
     /// DeviceFeaturesSel.
     pub device_features_sel: u32,
     /// DriverFeaturesSel.
@@ -25,7 +25,7 @@ pub struct MmioState {
 #[serde(deny_unknown_fields)]
 pub struct PciState {
     /// What is not peculiar to this transport.
-    pub core: CoreState,
+    pub core: VirtioState,
     /// device_feature_select.
     pub device_feature_select: u32,
     /// driver_feature_select.

@@ -35,7 +35,7 @@ pub mod status {
 /// What a snapshot keeps of a device and of what every transport knows of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CoreState {
+pub struct VirtioState {
     /// The driver's part of the device status.
     pub status: u8,
     /// The device is stopped (DEVICE_NEEDS_RESET).
@@ -51,7 +51,7 @@ pub struct CoreState {
 /// A device's core with the registers that say which part of it others show.
 pub struct Registers {
     /// What the registers show.
-    pub core: Core,
+    pub core: VirtioCore,
     /// Which 32 of the device's features.
     pub device_features_sel: u32,
     /// Which 32 of the driver's.
@@ -62,7 +62,7 @@ pub struct Registers {
 
 impl Registers {
     /// As after reset.
-    pub fn new(core: Core) -> Self {
+    pub fn new(core: VirtioCore) -> Self {
         Self { core, device_features_sel: 0, driver_features_sel: 0, queue_sel: 0 }
     }
 
@@ -151,7 +151,7 @@ fn keep_states(queues: &mut [QueueState], rings: Option<Rings>) {
 }
 
 /// Status, features, queues and workers of one device.
-pub struct Core {
+pub struct VirtioCore {
     device: Arc<dyn Device>,
     ram: GuestRam,
     line: Arc<dyn Interrupt>,
@@ -161,7 +161,7 @@ pub struct Core {
     workers: Vec<Worker>,
 }
 
-impl Core {
+impl VirtioCore {
     /// A device as it is after reset, with its worker threads: `services` are all of its queues', in order.
     ///
     /// # Errors
@@ -410,9 +410,9 @@ impl Core {
     ///
     /// # Errors
     /// As [`Self::pause`].
-    pub fn save(&mut self) -> Result<CoreState> {
+    pub fn save(&mut self) -> Result<VirtioState> {
         self.pause()?;
-        Ok(CoreState {
+        Ok(VirtioState {
             status: self.status,
             needs_reset: self.line.stopped(),
             driver_features: self.driver_features,
@@ -431,7 +431,7 @@ impl Core {
     ///
     /// # Errors
     /// It is the state of another device.
-    pub fn restore(&mut self, state: &CoreState) -> Result<()> {
+    pub fn restore(&mut self, state: &VirtioState) -> Result<()> {
         let name = self.device.name();
         if state.queues.len() != self.queues.len() {
             return Err(Error::failure(format!(

@@ -12,7 +12,7 @@ pub use msix::{Message, Vectors};
 
 use super::Transport;
 use super::state::{PciState, TransportState};
-use super::virtio_core::{Core, NeedsReset, Registers};
+use super::virtio_core::{NeedsReset, Registers, VirtioCore};
 use crate::chipset::pci::config::{ConfigSpace, Identity};
 use crate::chipset::pci::{Function, Window};
 use crate::error::{Error, OrFail, Result};
@@ -168,7 +168,7 @@ impl PciTransport {
         let config = Config::new(device.kind(), base, count as u16);
         let needs_reset = NeedsReset::new(&*device, notices);
         let line = Arc::new(PciInterrupt::new(needs_reset, queues, wires, host.clone()));
-        let core = Core::new(device, services, ram, line.clone(), on_start);
+        let core = VirtioCore::new(device, services, ram, line.clone(), on_start);
         let core = core.or_fail(|| "create the queues of a PCI device")?;
         let endings = core.endings();
         Ok(Arc::new(Self {
