@@ -8,7 +8,7 @@ use sporevm::mem::{GuestRam, ram};
 use sporevm::virtio::Notices;
 use sporevm::virtio::rng::Rng;
 use sporevm::virtio::transport::Transport;
-use sporevm::virtio::transport::pci::{Message, PciHost, PciTransport, Wire, vectors};
+use sporevm::virtio::transport::pci::{Message, MsiRouting, PciTransport, MsixVector, vectors};
 use sporevm::virtio::device::ThreadStart;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -27,7 +27,7 @@ fn memory() -> &'static Mutex<GuestRam> {
 #[derive(Default)]
 struct Host(Mutex<Vec<u64>>);
 
-impl PciHost for Host {
+impl MsiRouting for Host {
     fn route(&self, gsi: u32, message: Option<Message>) -> io::Result<()> {
         assert!((24..26).contains(&gsi));
         assert!(message.is_none_or(|message| message.address >> 20 == 0xfee), "{message:x?}");
@@ -56,11 +56,11 @@ impl PowerSink for NoPower {
 pub fn drive(data: &[u8]) {
     let ram = memory().lock().unwrap();
     let (device, services) = Rng::create();
-    let wire = |gsi| Wire { irq: EventFd::new(EFD_NONBLOCK).unwrap(), gsi };
-    let wires = (24..).take(vectors(&*device)).map(wire).collect();
+    let vector = |gsi| MsixVector { irq: EventFd::new(EFD_NONBLOCK).unwrap(), gsi };
+    let irqs = (24..).take(vectors(&*device)).map(vector).collect();
     let host = Arc::new(Host::default());
     let notices = Notices::new(Arc::new(|_: &str| {}));
-    let ends = (wires, host.clone() as Arc<dyn PciHost>);
+    let ends = (irqs, host.clone() as Arc<dyn MsiRouting>);
     let base = PCI_WINDOW as u32;
     let on_start: ThreadStart = Arc::new(|_| Ok(()));
     let function = PciTransport::new(device, services, ram.clone(), base, ends, notices, &on_start);

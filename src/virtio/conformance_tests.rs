@@ -11,7 +11,7 @@ use crate::virtio::device::{Device, DeviceState, Services, ThreadStart};
 use crate::virtio::queue::QueueState;
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::mmio::MmioTransport;
-use crate::virtio::transport::pci::{Message, PciHost, PciTransport, Wire, vectors};
+use crate::virtio::transport::pci::{Message, MsiRouting, MsixVector, PciTransport, vectors};
 use crate::virtio::transport::status::*;
 use crate::virtio::transport::{Transport, TransportState, VirtioState};
 use crate::virtio::{Notices, feature};
@@ -70,7 +70,7 @@ fn receiver() -> Made {
 /// A host that takes everything.
 struct Host;
 
-impl PciHost for Host {
+impl MsiRouting for Host {
     fn route(&self, _gsi: u32, _message: Option<Message>) -> io::Result<()> {
         Ok(())
     }
@@ -131,8 +131,9 @@ impl Guest {
                 MmioTransport::new(device, services, ram.clone(), event(), notices, &hook).unwrap();
             return (Registers::Mmio(mmio.clone()), mmio);
         }
-        let wires = (0..vectors(&*device)).map(|n| Wire { irq: event(), gsi: n as u32 }).collect();
-        let ends = (wires, Arc::new(Host) as Arc<dyn PciHost>);
+        let irqs =
+            (0..vectors(&*device)).map(|n| MsixVector { irq: event(), gsi: n as u32 }).collect();
+        let ends = (irqs, Arc::new(Host) as Arc<dyn MsiRouting>);
         let pci =
             PciTransport::new(device, services, ram.clone(), 0xe000_0000, ends, notices, &hook);
         let pci = pci.unwrap();

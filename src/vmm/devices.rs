@@ -13,8 +13,8 @@ use crate::virtio::Notices;
 use crate::virtio::device::{Device, Services, ThreadStart};
 use crate::virtio::transport::Transport;
 use crate::virtio::transport::mmio::MmioTransport;
-use crate::virtio::transport::pci::{BAR_LEN, PciHost, PciTransport, vectors};
-use crate::vmm::pci::{Wiring, irqfd};
+use crate::virtio::transport::pci::{BAR_LEN, MsiRouting, PciTransport, vectors};
+use crate::vmm::pci::{MsiRouter, irqfd};
 use kvm_ioctls::{IoEventAddress, VmFd};
 use std::sync::Arc;
 
@@ -99,14 +99,14 @@ impl Virtio {
         ram: &GuestRam,
         on_start: &ThreadStart,
     ) -> Result<Self> {
-        let wiring = Arc::new(Wiring::new(vm.clone()));
-        let host: Arc<dyn PciHost> = wiring.clone();
+        let router = Arc::new(MsiRouter::new(vm.clone()));
+        let routing: Arc<dyn MsiRouting> = router.clone();
         let (mut transports, mut functions) =
             (Vec::<Arc<dyn Transport>>::new(), Vec::<(u8, Arc<dyn Function>)>::new());
         for NewDevice { slot, device, services, notices } in devices {
             let base = PCI_WINDOW as u32 + u32::from(slot) * BAR_LEN;
-            let wires = wiring.wires(vectors(&*device))?;
-            let ends = (wires, host.clone());
+            let vectors = router.vectors(vectors(&*device))?;
+            let ends = (vectors, routing.clone());
             let transport =
                 PciTransport::new(device, services, ram.clone(), base, ends, notices, on_start)?;
             transports.push(transport.clone());

@@ -3,7 +3,7 @@
 use crate::error::{OrFail, Result};
 use crate::mem::layout::MSI_GSI;
 use crate::sys::fds;
-use crate::virtio::transport::pci::{Message, PciHost, Wire};
+use crate::virtio::transport::pci::{Message, MsiRouting, MsixVector};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
@@ -20,14 +20,14 @@ const PIC_PINS: u32 = 8;
 
 /// The one set of routes of a VM. It begins as KVM makes it, and KVM is told of it when the guest uses
 /// a message: not at the machine's start, which it would only delay.
-pub struct Wiring {
+pub struct MsiRouter {
     vm: Arc<VmFd>,
     /// What interrupt [`MSI_GSI`] + n delivers.
     messages: Mutex<Vec<Option<Message>>>,
 }
 
-impl Wiring {
-    /// The wiring of a VM with KVM's interrupt controllers.
+impl MsiRouter {
+    /// The router of a VM with KVM's interrupt controllers.
     pub fn new(vm: Arc<VmFd>) -> Self {
         Self { vm, messages: Mutex::default() }
     }
@@ -36,14 +36,14 @@ impl Wiring {
     ///
     /// # Errors
     /// Too many open files, or KVM refuses.
-    pub fn wires(&self, count: usize) -> Result<Vec<Wire>> {
+    pub fn vectors(&self, count: usize) -> Result<Vec<MsixVector>> {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let wire = |_| {
+        let vector = |_| {
             let gsi = MSI_GSI + messages.len() as u32;
             messages.push(None);
-            Ok(Wire { irq: irqfd(&self.vm, gsi)?, gsi })
+            Ok(MsixVector { irq: irqfd(&self.vm, gsi)?, gsi })
         };
-        (0..count).map(wire).collect()
+        (0..count).map(vector).collect()
     }
 }
 
@@ -57,7 +57,7 @@ pub fn irqfd(vm: &VmFd, gsi: u32) -> Result<EventFd> {
     Ok(event)
 }
 
-impl PciHost for Wiring {
+impl MsiRouting for MsiRouter {
     fn route(&self, gsi: u32, message: Option<Message>) -> io::Result<()> {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let index = gsi.checked_sub(MSI_GSI).and_then(|n| usize::try_from(n).ok());

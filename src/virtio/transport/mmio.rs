@@ -32,7 +32,7 @@ pub struct IoEvent {
     pub fd: EventFd,
 }
 
-/// The interrupt line with the register that says what for. An edge: an eventfd in KVM_IRQFD.
+/// The interrupt with the register that says what for. An edge: an eventfd in KVM_IRQFD.
 struct MmioInterrupt {
     interrupt_status: AtomicU32,
     needs_reset: NeedsReset,
@@ -80,7 +80,7 @@ impl Interrupt for MmioInterrupt {
 
 /// A device behind a window of registers.
 pub struct MmioTransport {
-    line: Arc<MmioInterrupt>,
+    interrupt: Arc<MmioInterrupt>,
     registers: Mutex<Registers>,
     endings: Vec<Ending>,
 }
@@ -99,14 +99,14 @@ impl MmioTransport {
         notices: Notices,
         on_start: &ThreadStart,
     ) -> io::Result<Arc<Self>> {
-        let line = Arc::new(MmioInterrupt {
+        let interrupt = Arc::new(MmioInterrupt {
             interrupt_status: AtomicU32::new(0),
             needs_reset: NeedsReset::new(&*device, notices),
             irq,
         });
-        let core = VirtioCore::new(device, services, ram, line.clone(), on_start)?;
+        let core = VirtioCore::new(device, services, ram, interrupt.clone(), on_start)?;
         let endings = core.endings();
-        Ok(Arc::new(Self { line, registers: Mutex::new(Registers::new(core)), endings }))
+        Ok(Arc::new(Self { interrupt, registers: Mutex::new(Registers::new(core)), endings }))
     }
 
     /// The registers are valid between any two statements, so a poisoned lock is as good as another.
@@ -130,7 +130,7 @@ impl MmioTransport {
     fn read_register(&self, offset: u32) -> u32 {
         if offset == VIRTIO_MMIO_INTERRUPT_STATUS {
             // The guest's interrupt handler does not wait for a reset on another CPU.
-            return self.line.interrupt_status.load(Ordering::SeqCst);
+            return self.interrupt.interrupt_status.load(Ordering::SeqCst);
         }
         let registers = self.registers();
         let Registers { core, queue_sel, .. } = &*registers;
@@ -153,7 +153,7 @@ impl MmioTransport {
 
     fn write_register(&self, offset: u32, value: u32) {
         if offset == VIRTIO_MMIO_INTERRUPT_ACK {
-            self.line.interrupt_status.fetch_and(!value, Ordering::SeqCst);
+            self.interrupt.interrupt_status.fetch_and(!value, Ordering::SeqCst);
             return;
         }
         let mut registers = self.registers();
@@ -202,8 +202,8 @@ impl Transport for MmioTransport {
     /// A driver with a pending interrupt gets the edge again.
     fn resume(&self) {
         self.registers().core.resume();
-        if self.line.interrupt_status.load(Ordering::SeqCst) != 0 {
-            self.line.raise(0);
+        if self.interrupt.interrupt_status.load(Ordering::SeqCst) != 0 {
+            self.interrupt.raise(0);
         }
     }
 
@@ -215,7 +215,7 @@ impl Transport for MmioTransport {
             device_features_sel: registers.device_features_sel,
             driver_features_sel: registers.driver_features_sel,
             queue_sel: registers.queue_sel,
-            interrupt_status: self.line.interrupt_status.load(Ordering::SeqCst),
+            interrupt_status: self.interrupt.interrupt_status.load(Ordering::SeqCst),
         }))
     }
 
@@ -228,7 +228,7 @@ impl Transport for MmioTransport {
         registers.device_features_sel = state.device_features_sel;
         registers.driver_features_sel = state.driver_features_sel;
         registers.queue_sel = state.queue_sel;
-        self.line.interrupt_status.store(state.interrupt_status, Ordering::SeqCst);
+        self.interrupt.interrupt_status.store(state.interrupt_status, Ordering::SeqCst);
         Ok(())
     }
 

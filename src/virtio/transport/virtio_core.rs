@@ -154,7 +154,7 @@ fn keep_states(queues: &mut [QueueState], rings: Option<Rings>) {
 pub struct VirtioCore {
     device: Arc<dyn Device>,
     ram: GuestRam,
-    line: Arc<dyn Interrupt>,
+    interrupt: Arc<dyn Interrupt>,
     status: u8,
     driver_features: u64,
     queues: Vec<QueueState>,
@@ -170,21 +170,21 @@ impl VirtioCore {
         device: Arc<dyn Device>,
         services: Services,
         ram: GuestRam,
-        line: Arc<dyn Interrupt>,
+        interrupt: Arc<dyn Interrupt>,
         on_start: &ThreadStart,
     ) -> io::Result<Self> {
         let count = device.queue_sizes().len();
         debug_assert!(
             services.iter().flat_map(|service| service.queues.clone()).eq(0..count as u16)
         );
-        let signal: Arc<dyn Signal> = line.clone();
+        let signal: Arc<dyn Signal> = interrupt.clone();
         device.connect(signal.clone());
         let workers = services
             .into_iter()
             .map(|service| Worker::new(device.kind(), service, signal.clone(), on_start.clone()))
             .collect::<io::Result<Vec<_>>>()?;
         let queues = vec![QueueState::default(); count];
-        Ok(Self { device, ram, line, status: 0, driver_features: 0, queues, workers })
+        Ok(Self { device, ram, interrupt, status: 0, driver_features: 0, queues, workers })
     }
 
     /// The device.
@@ -216,7 +216,7 @@ impl VirtioCore {
 
     /// The device status, with our own bit.
     pub fn status(&self) -> u8 {
-        self.status | if self.line.stopped() { status::NEEDS_RESET } else { 0 }
+        self.status | if self.interrupt.stopped() { status::NEEDS_RESET } else { 0 }
     }
 
     /// The driver writes the status. Zero resets; a bit once set stays; steps out of order are ignored. (2.1.1, 3.1.1)
@@ -269,7 +269,7 @@ impl VirtioCore {
     /// The driver is ready and the device serves it.
     pub fn live(&self) -> bool {
         let phase = status::DRIVER_OK | status::FAILED;
-        self.status & phase == status::DRIVER_OK && !self.line.stopped()
+        self.status & phase == status::DRIVER_OK && !self.interrupt.stopped()
     }
 
     /// The registers of a queue.
@@ -296,7 +296,7 @@ impl VirtioCore {
         (state.next_avail, state.next_used) = (0, 0);
         match state.check(&ram, max) {
             Ok(()) => state.ready = true,
-            Err(reason) => self.line.stop(&format!("queue {queue} cannot be used: {reason}")),
+            Err(reason) => self.interrupt.stop(&format!("queue {queue} cannot be used: {reason}")),
         }
     }
 
@@ -315,14 +315,15 @@ impl VirtioCore {
         // The others of its service go on where they were.
         let rings = worker.park();
         if !worker.rests() {
-            self.line.stop(&format!("queue {queue} is in use: the host's storage does not answer"));
+            self.interrupt
+                .stop(&format!("queue {queue} is in use: the host's storage does not answer"));
             return;
         }
         keep_states(&mut self.queues, rings);
         if self.live()
             && let Err(reason) = self.run(index)
         {
-            self.line.stop(&format!("a queue cannot be served: {reason}"));
+            self.interrupt.stop(&format!("a queue cannot be served: {reason}"));
         }
     }
 
@@ -346,7 +347,7 @@ impl VirtioCore {
     pub fn reset(&mut self) -> bool {
         self.workers.iter_mut().for_each(|worker| drop(worker.cease()));
         self.device.reset();
-        self.line.clear();
+        self.interrupt.clear();
         self.status = 0;
         self.driver_features = 0;
         self.queues.fill(QueueState::default());
@@ -382,7 +383,7 @@ impl VirtioCore {
         }
         for index in 0..self.workers.len() {
             if let Err(reason) = self.run(index) {
-                return self.line.stop(&format!("a queue cannot be served: {reason}"));
+                return self.interrupt.stop(&format!("a queue cannot be served: {reason}"));
             }
         }
     }
@@ -414,7 +415,7 @@ impl VirtioCore {
         self.pause()?;
         Ok(VirtioState {
             status: self.status,
-            needs_reset: self.line.stopped(),
+            needs_reset: self.interrupt.stopped(),
             driver_features: self.driver_features,
             queues: self.queues.clone(),
             device: self.device.save(),
@@ -452,7 +453,7 @@ impl VirtioCore {
         self.driver_features = state.driver_features;
         self.queues.clone_from(&state.queues);
         if state.needs_reset {
-            self.line.set_stopped();
+            self.interrupt.set_stopped();
         }
         Ok(())
     }

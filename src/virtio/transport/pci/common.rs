@@ -1,6 +1,6 @@
 //! The common configuration structure. (VIRTIO 1.2, 4.1.4.3)
 
-use super::line::PciInterrupt;
+use super::interrupt::PciInterrupt;
 use super::msix::NO_VECTOR;
 use crate::virtio::transport::virtio_core::{Registers, half, set_high, set_low};
 
@@ -23,10 +23,10 @@ const QUEUE_DRIVER: u64 = 0x28;
 const QUEUE_DEVICE: u64 = 0x30;
 
 /// The guest reads: each field in its own width, addresses by halves. (4.1.3.1)
-pub fn read(registers: &Registers, line: &PciInterrupt, at: u64, data: &mut [u8]) {
+pub fn read(registers: &Registers, interrupt: &PciInterrupt, at: u64, data: &mut [u8]) {
     let value = match data.len() {
         1 => read8(registers, at).map(u64::from),
-        2 => read16(registers, line, at).map(u64::from),
+        2 => read16(registers, interrupt, at).map(u64::from),
         4 => read32(registers, at).map(u64::from),
         _ => read64(registers, at),
     };
@@ -43,11 +43,11 @@ fn read8(registers: &Registers, at: u64) -> Option<u8> {
     }
 }
 
-fn read16(registers: &Registers, line: &PciInterrupt, at: u64) -> Option<u16> {
+fn read16(registers: &Registers, interrupt: &PciInterrupt, at: u64) -> Option<u16> {
     let (core, select) = (&registers.core, registers.queue_sel);
     let queue = core.queue(select);
     Some(match at {
-        CONFIG_MSIX_VECTOR => line.with(|vectors| vectors.config),
+        CONFIG_MSIX_VECTOR => interrupt.with(|vectors| vectors.config),
         NUM_QUEUES => core.queues() as u16,
         QUEUE_SELECT => select as u16,
         // The largest size, until the driver wants another; 0: there is no such queue.
@@ -55,7 +55,7 @@ fn read16(registers: &Registers, line: &PciInterrupt, at: u64) -> Option<u16> {
             queue.map(|q| q.size).filter(|size| *size != 0).unwrap_or(core.max_queue_size(select))
         }
         QUEUE_MSIX_VECTOR => {
-            let own = line.with(|vectors| vectors.queues.get(select as usize).copied());
+            let own = interrupt.with(|vectors| vectors.queues.get(select as usize).copied());
             own.unwrap_or(NO_VECTOR)
         }
         QUEUE_ENABLE => queue.is_some_and(|queue| queue.ready).into(),
@@ -92,13 +92,13 @@ fn read64(registers: &Registers, at: u64) -> Option<u64> {
 }
 
 /// The guest writes, as it reads.
-pub fn write(registers: &mut Registers, line: &PciInterrupt, at: u64, data: &[u8]) {
+pub fn write(registers: &mut Registers, interrupt: &PciInterrupt, at: u64, data: &[u8]) {
     match *data {
         [value] if at == DEVICE_STATUS && value == 0 => {
             registers.reset();
         }
         [value] if at == DEVICE_STATUS => registers.core.set_status(value),
-        [a, b] => write16(registers, line, at, u16::from_le_bytes([a, b])),
+        [a, b] => write16(registers, interrupt, at, u16::from_le_bytes([a, b])),
         [a, b, c, d] => write32(registers, at, u32::from_le_bytes([a, b, c, d])),
         [a, b, c, d, e, f, g, h] if at >= QUEUE_DESC => {
             write32(registers, at, u32::from_le_bytes([a, b, c, d]));
@@ -108,17 +108,17 @@ pub fn write(registers: &mut Registers, line: &PciInterrupt, at: u64, data: &[u8
     }
 }
 
-fn write16(registers: &mut Registers, line: &PciInterrupt, at: u64, value: u16) {
+fn write16(registers: &mut Registers, interrupt: &PciInterrupt, at: u64, value: u16) {
     let queue = registers.queue_sel;
     match at {
-        CONFIG_MSIX_VECTOR => line.change(|v| v.config = v.checked(value)),
+        CONFIG_MSIX_VECTOR => interrupt.change(|v| v.config = v.checked(value)),
         QUEUE_SELECT => registers.queue_sel = value.into(),
         QUEUE_SIZE => {
             if let Some(state) = registers.core.queue_setup(queue) {
                 state.size = value;
             }
         }
-        QUEUE_MSIX_VECTOR => line.change(|vectors| {
+        QUEUE_MSIX_VECTOR => interrupt.change(|vectors| {
             let checked = vectors.checked(value);
             if let Some(vector) = vectors.queues.get_mut(queue as usize) {
                 *vector = checked;

@@ -4,10 +4,10 @@
 //! are taken in this order: configuration, registers, vectors.
 
 mod common;
-mod line;
+mod interrupt;
 mod msix;
 
-pub use line::{PciHost, Wire};
+pub use interrupt::{MsiRouting, MsixVector};
 pub use msix::{Message, Vectors};
 
 use super::Transport;
@@ -20,7 +20,7 @@ use crate::mem::GuestRam;
 use crate::virtio::Notices;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
-use line::PciInterrupt;
+use interrupt::PciInterrupt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The structures' places in the BAR.
@@ -124,11 +124,11 @@ fn virtio_cap(kind: u8, offset: u64, length: u64, more: &[u8]) -> Vec<u8> {
 
 /// A device that is a function on a PCI bus.
 pub struct PciTransport {
-    line: Arc<PciInterrupt>,
+    interrupt: Arc<PciInterrupt>,
     registers: Mutex<Registers>,
     config: Mutex<Config>,
     window: Window,
-    host: Arc<dyn PciHost>,
+    routing: Arc<dyn MsiRouting>,
     /// Where the queues' doorbells are, if they are. Under the registers' lock but for reading.
     doorbells: Mutex<Option<u64>>,
     endings: Vec<Ending>,
@@ -146,7 +146,7 @@ pub fn vectors(device: &dyn Device) -> usize {
 
 impl PciTransport {
     /// Make `device` with its services a function whose memory is at `base` when the guest finds it. There is one
-    /// of `wires` for each of its [`vectors`]; `on_start` is called first in each worker thread.
+    /// of `irqs` for each of its [`vectors`]; `on_start` is called first in each worker thread.
     ///
     /// # Errors
     /// It has too many queues, or no file descriptors are left.
@@ -155,11 +155,11 @@ impl PciTransport {
         services: Services,
         ram: GuestRam,
         base: u32,
-        (wires, host): (Vec<Wire>, Arc<dyn PciHost>),
+        (irqs, routing): (Vec<MsixVector>, Arc<dyn MsiRouting>),
         notices: Notices,
         on_start: &ThreadStart,
     ) -> Result<Arc<Self>> {
-        let (name, queues, count) = (device.name(), device.queue_sizes().len(), wires.len());
+        let (name, queues, count) = (device.name(), device.queue_sizes().len(), irqs.len());
         if count > MAX_VECTORS || count != vectors(&*device) {
             return Err(Error::failure(format!(
                 "{name} has {count} interrupts; a PCI device has one more than queues, at most {MAX_VECTORS}"
@@ -167,17 +167,17 @@ impl PciTransport {
         }
         let config = Config::new(device.kind(), base, count as u16);
         let needs_reset = NeedsReset::new(&*device, notices);
-        let line = Arc::new(PciInterrupt::new(needs_reset, queues, wires, host.clone()));
-        let core = VirtioCore::new(device, services, ram, line.clone(), on_start);
+        let interrupt = Arc::new(PciInterrupt::new(needs_reset, queues, irqs, routing.clone()));
+        let core = VirtioCore::new(device, services, ram, interrupt.clone(), on_start);
         let core = core.or_fail(|| "create the queues of a PCI device")?;
         let endings = core.endings();
         Ok(Arc::new(Self {
-            line,
+            interrupt,
             registers: Mutex::new(Registers::new(core)),
             endings,
             config: Mutex::new(config),
             window: Window::new(BAR_LEN.into()),
-            host,
+            routing,
             doorbells: Mutex::new(None),
         }))
     }
@@ -205,14 +205,14 @@ impl PciTransport {
         for (queue, address) in (0..).zip((at..).step_by(NOTIFY_STRIDE as usize)) {
             let Some(event) = registers.core.notify_fd(queue) else { break };
             // Without it, a notification is an exit and comes to `write_memory`.
-            let _ = self.host.doorbell(address, event, on);
+            let _ = self.routing.doorbell(address, event, on);
         }
     }
 
     /// The guest has changed configuration space.
     fn configured(&self, config: &Config) {
         let control = config.space.u16_at(config.msix + 2);
-        self.line.change(|vectors| vectors.msix.set_control(control));
+        self.interrupt.change(|vectors| vectors.msix.set_control(control));
         if self.window.follow(&config.space) && lock(&self.doorbells).is_some() {
             self.hang_doorbells(&mut lock(&self.registers));
         }
@@ -230,7 +230,7 @@ impl Transport for PciTransport {
         if registers.core.live() {
             self.hang_doorbells(&mut registers);
         }
-        self.line.repeat();
+        self.interrupt.repeat();
     }
 
     fn save(&self) -> Result<TransportState> {
@@ -238,7 +238,7 @@ impl Transport for PciTransport {
         let mut registers = lock(&self.registers);
         // First: the last completions still raise interrupts.
         let core = registers.core.save()?;
-        let (isr, vectors) = self.line.save();
+        let (isr, vectors) = self.interrupt.save();
         Ok(TransportState::Pci(PciState {
             core,
             device_feature_select: registers.device_features_sel,
@@ -257,7 +257,7 @@ impl Transport for PciTransport {
             return Err(registers.core.other_transport());
         };
         let count = |vectors: &Vectors| (vectors.msix.vectors(), vectors.queues.len());
-        if self.line.with(count) != count(&state.vectors) {
+        if self.interrupt.with(count) != count(&state.vectors) {
             return Err(Error::failure("the saved interrupts are another device's"));
         }
         config.space.restore(&state.config)?;
@@ -266,7 +266,7 @@ impl Transport for PciTransport {
         registers.device_features_sel = state.device_feature_select;
         registers.driver_features_sel = state.driver_feature_select;
         registers.queue_sel = state.queue_select;
-        self.line.restore(state.isr, &state.vectors);
+        self.interrupt.restore(state.isr, &state.vectors);
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl Transport for PciTransport {
         self.window.follow(&config.space);
         let mut registers = lock(&self.registers);
         let rests = registers.reset();
-        self.line.power_on();
+        self.interrupt.power_on();
         self.take_doorbells_down(&mut registers, &mut lock(&self.doorbells));
         rests
     }
@@ -319,16 +319,16 @@ impl Function for PciTransport {
         data.fill(0xff);
         let at = offset % PAGE;
         match offset - at {
-            COMMON => common::read(&lock(&self.registers), &self.line, at, data),
+            COMMON => common::read(&lock(&self.registers), &self.interrupt, at, data),
             // The guest's interrupt handler does not wait for a reset on another CPU.
             ISR => {
                 if let (0, [isr]) = (at, data) {
-                    *isr = self.line.take_isr();
+                    *isr = self.interrupt.take_isr();
                 }
             }
             DEVICE => lock(&self.registers).core.device().read_config(at, data),
-            MSIX_TABLE => self.line.with(|vectors| vectors.msix.read_table(at, data)),
-            MSIX_PENDING => self.line.with(|vectors| vectors.msix.read_pending(at, data)),
+            MSIX_TABLE => self.interrupt.with(|vectors| vectors.msix.read_table(at, data)),
+            MSIX_PENDING => self.interrupt.with(|vectors| vectors.msix.read_pending(at, data)),
             // Notifications are write-only.
             _ => {}
         }
@@ -339,7 +339,7 @@ impl Function for PciTransport {
         match offset - at {
             COMMON => {
                 let mut registers = lock(&self.registers);
-                common::write(&mut registers, &self.line, at, data);
+                common::write(&mut registers, &self.interrupt, at, data);
                 if registers.core.live() {
                     self.hang_doorbells(&mut registers);
                 }
@@ -351,7 +351,7 @@ impl Function for PciTransport {
                 }
             }
             DEVICE => lock(&self.registers).core.device().write_config(at, data),
-            MSIX_TABLE => self.line.write_table(at, data),
+            MSIX_TABLE => self.interrupt.write_table(at, data),
             // The rest is read-only.
             _ => {}
         }

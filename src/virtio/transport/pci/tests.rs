@@ -23,7 +23,7 @@ struct Host {
     refuses: bool,
 }
 
-impl PciHost for Host {
+impl MsiRouting for Host {
     fn route(&self, gsi: u32, message: Option<Message>) -> io::Result<()> {
         lock(&self.routes).push((gsi, message));
         if self.refuses { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
@@ -52,9 +52,10 @@ impl Rig {
         let (ram, (notices, told), host) = (ram(), notices(), Arc::new(host));
         let irqs: Vec<_> =
             (0..vectors(&*device)).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect();
-        let wires = (24..).zip(&irqs);
-        let wires = wires.map(|(gsi, irq)| Wire { irq: irq.try_clone().unwrap(), gsi }).collect();
-        let (ends, hook): (_, ThreadStart) = ((wires, host.clone() as _), Arc::new(|_| Ok(())));
+        let irqs = (24..).zip(&irqs);
+        let irqs =
+            irqs.map(|(gsi, irq)| MsixVector { irq: irq.try_clone().unwrap(), gsi }).collect();
+        let (ends, hook): (_, ThreadStart) = ((irqs, host.clone() as _), Arc::new(|_| Ok(())));
         let memory = ram.clone();
         let transport =
             PciTransport::new(device, services, memory, BASE as u32, ends, notices, &hook).unwrap();

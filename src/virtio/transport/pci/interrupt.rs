@@ -13,7 +13,7 @@ const ISR_QUEUE: u8 = 1;
 const ISR_CONFIG: u8 = 2;
 
 /// What a function needs of its machine.
-pub trait PciHost: Send + Sync {
+pub trait MsiRouting: Send + Sync {
     /// From now on interrupt `gsi` delivers this message, or nothing.
     ///
     /// # Errors
@@ -27,10 +27,10 @@ pub trait PciHost: Send + Sync {
 }
 
 /// One of a function's vectors: an eventfd whose every write is interrupt `gsi`.
-pub struct Wire {
+pub struct MsixVector {
     /// In KVM_IRQFD.
     pub irq: EventFd,
-    /// The number under which [`PciHost::route`] knows it.
+    /// The number under which [`MsiRouting::route`] knows it.
     pub gsi: u32,
 }
 
@@ -45,25 +45,25 @@ pub struct PciInterrupt {
     isr: AtomicU8,
     needs_reset: NeedsReset,
     shared: Mutex<Shared>,
-    wires: Vec<Wire>,
-    host: Arc<dyn PciHost>,
+    irqs: Vec<MsixVector>,
+    routing: Arc<dyn MsiRouting>,
 }
 
 impl PciInterrupt {
-    /// One vector a wire; `queues` queues.
+    /// One vector each of `irqs`; `queues` queues.
     pub(super) fn new(
         needs_reset: NeedsReset,
         queues: usize,
-        wires: Vec<Wire>,
-        host: Arc<dyn PciHost>,
+        irqs: Vec<MsixVector>,
+        routing: Arc<dyn MsiRouting>,
     ) -> Self {
         let vectors = Vectors {
-            msix: Msix::new(wires.len() as u16),
+            msix: Msix::new(irqs.len() as u16),
             config: NO_VECTOR,
             queues: vec![NO_VECTOR; queues],
         };
-        let shared = Mutex::new(Shared { vectors, routed: vec![None; wires.len()] });
-        Self { isr: AtomicU8::new(0), needs_reset, shared, wires, host }
+        let shared = Mutex::new(Shared { vectors, routed: vec![None; irqs.len()] });
+        Self { isr: AtomicU8::new(0), needs_reset, shared, irqs, routing }
     }
 
     /// Every field is valid at every moment, whoever panicked.
@@ -98,11 +98,13 @@ impl PciInterrupt {
     fn settle(&self, shared: &mut Shared, vector: u16) {
         let at = usize::from(vector);
         let Some(message) = shared.vectors.msix.live(vector) else { return };
-        let (Some(routed), Some(wire)) = (shared.routed.get_mut(at), self.wires.get(at)) else {
+        let (Some(routed), Some(MsixVector { gsi, .. })) =
+            (shared.routed.get_mut(at), self.irqs.get(at))
+        else {
             return;
         };
         if *routed != message {
-            *routed = match self.host.route(wire.gsi, message) {
+            *routed = match self.routing.route(*gsi, message) {
                 Ok(()) => message,
                 Err(error) => {
                     let name = &self.needs_reset.name;
@@ -120,9 +122,11 @@ impl PciInterrupt {
 
     fn send(&self, shared: &Shared, vector: u16) {
         let at = usize::from(vector);
-        if let (Some(wire), Some(Some(_))) = (self.wires.get(at), shared.routed.get(at)) {
+        if let (Some(MsixVector { irq, .. }), Some(Some(_))) =
+            (self.irqs.get(at), shared.routed.get(at))
+        {
             // It fails only when the counter is full: the interrupt is pending already.
-            let _ = wire.irq.write(1);
+            let _ = irq.write(1);
         }
     }
 
