@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Instant;
 
-/// A part of a machine. The vCPUs stand at the gate whenever one of these is called.
+/// A part of a machine. The vCPUs stand at the barrier whenever one of these is called.
 pub trait Component: Send + Sync {
     /// What saved state and messages call it. No other part of the machine has the same.
     fn name(&self) -> &str;

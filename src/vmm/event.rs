@@ -132,7 +132,7 @@ impl EventLoop {
                 self.serve_console();
             }
             self.serve_control(&ready.control);
-            match self.machine.gate.take_stop(self.resets.wait().is_none()) {
+            match self.machine.barrier.take_stop(self.resets.wait().is_none()) {
                 None => {}
                 Some(Stop::Reset(by)) => {
                     self.resets.take(1);
@@ -148,7 +148,7 @@ impl EventLoop {
     fn wait(&self) -> Result<Ready> {
         let mut polled = Vec::with_capacity(OWN_FDS + 4);
         for fd in [
-            eventfd::as_fd(&self.machine.gate.stopped),
+            eventfd::as_fd(&self.machine.barrier.stopped),
             eventfd::as_fd(&self.machine.console.wake),
             self.outside.as_fd(),
         ] {
@@ -220,7 +220,7 @@ impl EventLoop {
         }
         self.report.reset(by, chosen.and_then(|chosen| chosen.saved));
         self.panicked = false;
-        self.machine.gate.open();
+        self.machine.barrier.open();
         Ok(())
     }
 
@@ -273,11 +273,11 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
             });
         }
         Request::PowerButton {} => machine.power.press_button(),
-        Request::Reset {} => machine.gate.stop(Stop::Reset(ResetBy::Control)),
+        Request::Reset {} => machine.barrier.stop(Stop::Reset(ResetBy::Control)),
         Request::Terminate {} => {
             let message =
                 "spore ended it (terminate, or a stop that the guest did not follow)".to_owned();
-            machine.gate.stop(Stop::End(EndReason::Terminated, message));
+            machine.barrier.stop(Stop::End(EndReason::Terminated, message));
         }
         // The connection changes its nature once this is answered.
         Request::Console {} | Request::Wait {} => {}

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the vCPUs have to come to the gate.
+/// How long the vCPUs have to come to the barrier.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answer [`crate::control::Request::Hibernate`]. Once it is done the machine is over; if it can't be it runs on.
@@ -23,12 +23,12 @@ pub fn answer(machine: &Machine, fds: Vec<OwnedFd>) -> Response {
     match done {
         Ok(()) => {
             let message = "it is hibernated".to_owned();
-            machine.gate.stop(Stop::End(EndReason::Hibernated, message));
+            machine.barrier.stop(Stop::End(EndReason::Hibernated, message));
             Response::Ok {}
         }
         Err(error) => {
             machine.resume();
-            machine.gate.open();
+            machine.barrier.open();
             Response::Error { message: error.message().to_owned() }
         }
     }
@@ -39,7 +39,7 @@ fn hibernate(machine: &Machine, file: &Arc<File>) -> Result<()> {
         let why = "a vCPU waits for the host's storage, which does not answer";
         return Err(Error::failure(format!("cannot hibernate: {why}")));
     }
-    if machine.gate.is_stopping() {
+    if machine.barrier.is_stopping() {
         return Err(Error::failure("cannot hibernate: it is being reset, or ends"));
     }
     let parts = machine.save()?;
@@ -47,6 +47,6 @@ fn hibernate(machine: &Machine, file: &Arc<File>) -> Result<()> {
     for disk in machine.disks() {
         disk.disk.close().or_fail(|| format!("make disk {} durable", disk.id))?;
     }
-    let together = |work| machine.gate.together(work);
+    let together = |work| machine.barrier.together(work);
     memory_file::write(file, Shape::of(&machine.plan().config), parts, machine.ram(), &together)
 }

@@ -128,7 +128,7 @@ pub struct Machine {
     /// COM1's other end.
     pub console: Arc<Console>,
     /// Where vCPUs stop.
-    pub gate: Arc<VcpuBarrier>,
+    pub barrier: Arc<VcpuBarrier>,
     filters: Option<Filters>,
 }
 
@@ -144,21 +144,21 @@ impl Machine {
         }
         let MachineCore { plan, payload, ram, start, board, shared, filters } = bare;
         let KvmVm { vm, vcpus, irqchips, kvm, model, pit } = board;
-        let (plan, gate) = (Arc::new(plan), shared.gate.clone());
+        let (plan, barrier) = (Arc::new(plan), shared.barrier.clone());
         // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
-        gate.wait_joined(vcpus.len());
+        barrier.wait_joined(vcpus.len());
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
-        let power = Arc::new(AcpiPower::new(gate.clone(), irqfd(&vm, GED_GSI)?));
+        let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
         let (disks, devices) = open_devices(&plan.config, filters, report)?;
         let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::Worker(kind)));
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
-        let (mut pio, config_ports) = port_bus(&serial, &power, &gate, pci)?;
-        let sink: Arc<dyn PowerSink> = gate.clone();
+        let (mut pio, config_ports) = port_bus(&serial, &power, &barrier, pci)?;
+        let sink: Arc<dyn PowerSink> = barrier.clone();
         let i8042 = if pit.is_none() { I8042::ready(sink) } else { I8042::absent(sink) };
         pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
-        let pc = pit.as_ref().map(|_| Pc::create(&plan, &ram, &mut pio, &gate)).transpose()?;
+        let pc = pit.as_ref().map(|_| Pc::create(&plan, &ram, &mut pio, &barrier)).transpose()?;
         shared.set_buses(pio, mmio);
         let contents = disks.iter().map(|disk| (disk.id.clone(), disk.disk.clone())).collect();
         let software = Arc::new(Software::new(plan.clone(), ram.clone(), payload, contents));
@@ -193,7 +193,7 @@ impl Machine {
             power,
             serial,
             console,
-            gate,
+            barrier,
             filters,
         };
         if let Start::Saved(resuming) = start {
@@ -213,7 +213,7 @@ impl Machine {
         // From here on the guest may write to its volumes: its memory file is of the past.
         report.resumed()?;
         self.resume();
-        self.gate.open();
+        self.barrier.open();
         Ok(())
     }
 
@@ -225,13 +225,13 @@ impl Machine {
         confine(self.filters, Role::Event)
     }
 
-    /// Bring all vCPUs to a halt at the gate. False if one does not come in time: it waits for a device that waits for the
-    /// host's storage. The gate is closed to it nonetheless.
+    /// Bring all vCPUs to a halt at the barrier. False if one does not come in time: it waits for a device that waits for the
+    /// host's storage. The barrier is closed to it nonetheless.
     pub fn pause(&self, patience: Duration) -> bool {
-        self.gate.close(self.processors.vcpus.len(), patience)
+        self.barrier.close(self.processors.vcpus.len(), patience)
     }
 
-    /// Let all parts of the paused machine go on; the vCPUs do when the gate opens.
+    /// Let all parts of the paused machine go on; the vCPUs do when the barrier opens.
     pub fn resume(&self) {
         self.parts.iter().for_each(|part| part.resume());
     }
@@ -246,7 +246,7 @@ impl Machine {
         self.parts.iter().rev().map(save).collect()
     }
 
-    /// Bring the paused machine back to its beginning. The vCPUs run again when the gate opens. With it comes what a boot
+    /// Bring the paused machine back to its beginning. The vCPUs run again when the barrier opens. With it comes what a boot
     /// menu has chosen now, if one does.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl Machine {
     pub fn cpus_online(&self) -> u32 {
         let stand = self.pause(Duration::from_secs(1));
         let online = if stand { self.processors.online() } else { 0 };
-        self.gate.open();
+        self.barrier.open();
         online
     }
 
@@ -306,10 +306,10 @@ impl Machine {
 fn port_bus(
     serial: &Arc<Serial>,
     power: &Arc<AcpiPower>,
-    gate: &Arc<VcpuBarrier>,
+    barrier: &Arc<VcpuBarrier>,
     pci: Option<Arc<PciRoot>>,
 ) -> Result<(Bus, Option<Arc<ConfigPorts>>)> {
-    let sink: Arc<dyn PowerSink> = gate.clone();
+    let sink: Arc<dyn PowerSink> = barrier.clone();
     let mut bus = Bus::default();
     bus.insert(COM1_PORT.into(), 8, serial.clone())?;
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;

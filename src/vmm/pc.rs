@@ -28,14 +28,14 @@ impl Pc {
         plan: &VmPlan,
         ram: &GuestRam,
         ports: &mut Bus,
-        gate: &Arc<VcpuBarrier>,
+        barrier: &Arc<VcpuBarrier>,
     ) -> Result<Self> {
         let items = fw_cfg::items(plan)?;
         let fw_cfg = Arc::new(FwCfg::new(items, ram.clone()));
         let rtc = Arc::new(Rtc::new(plan.config.cpus));
         ports.insert(FW_CFG_PORT.into(), FW_CFG_LEN.into(), fw_cfg.clone())?;
         ports.insert(RTC_PORT.into(), 2, rtc.clone())?;
-        ports.insert(SYSTEM_CONTROL_PORT.into(), 1, Arc::new(SystemControl(gate.clone())))?;
+        ports.insert(SYSTEM_CONTROL_PORT.into(), 1, Arc::new(SystemControl(barrier.clone())))?;
         Ok(Self { fw_cfg, rtc })
     }
 

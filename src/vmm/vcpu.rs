@@ -26,7 +26,7 @@ const SYSTEM_EVENT_CRASH: u32 = 3;
 /// What all vCPUs of a machine share.
 pub struct Shared {
     /// Where they stop.
-    pub gate: Arc<VcpuBarrier>,
+    pub barrier: Arc<VcpuBarrier>,
     /// Set when all devices are there; the guest may run before.
     buses: OnceLock<Buses>,
     /// Benchmark: told when the guest's first access was (CLOCK_MONOTONIC in ns, 8 bytes), which is also the end.
@@ -42,8 +42,8 @@ struct Buses {
 
 impl Shared {
     /// What the vCPUs of a machine without devices share.
-    pub fn new(gate: Arc<VcpuBarrier>, first_io: Option<File>) -> Self {
-        Self { gate, buses: OnceLock::new(), first_io }
+    pub fn new(barrier: Arc<VcpuBarrier>, first_io: Option<File>) -> Self {
+        Self { barrier, buses: OnceLock::new(), first_io }
     }
 
     /// Let the guest reach its devices, once.
@@ -57,7 +57,7 @@ impl Shared {
     }
 }
 
-/// A vCPU. Its thread holds the lock while it runs; whoever has closed the gate may take it.
+/// A vCPU. Its thread holds the lock while it runs; whoever has closed the barrier may take it.
 pub struct Vcpu(Mutex<VcpuFd>);
 
 impl Vcpu {
@@ -66,7 +66,7 @@ impl Vcpu {
         Self(Mutex::new(fd))
     }
 
-    /// Its descriptor, once its thread waits at the gate.
+    /// Its descriptor, once its thread waits at the barrier.
     pub fn lock(&self) -> MutexGuard<'_, VcpuFd> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,7 +92,7 @@ impl VcpuThread {
         let thread = thread.spawn(move || {
             let confined = confine(self.filters.take(), self.vcpu.lock().as_raw_fd());
             if let Some(stop) = confined {
-                self.shared.gate.stop(stop);
+                self.shared.barrier.stop(stop);
             }
             self.run()
         });
@@ -102,23 +102,23 @@ impl VcpuThread {
     /// Run the guest on the calling thread, for the rest of the process's life.
     pub fn run(self) -> ! {
         let Self { vcpu, shared, filters: mut unconfined } = self;
-        shared.gate.join();
+        shared.barrier.join();
         let mut fd = vcpu.lock();
         let _kickable = Kickable::new(&mut fd);
         // A vCPU that has not been in the guest has nothing to complete, and may yet be given another state.
         let mut entered = false;
         loop {
-            if shared.gate.is_closed() {
+            if shared.barrier.is_closed() {
                 if entered {
                     kvm::complete_io(&mut fd);
                 }
                 drop(fd);
-                shared.gate.wait();
+                shared.barrier.wait();
                 fd = vcpu.lock();
             }
             entered = true;
             if let Some(stop) = step(&mut fd, &shared, unconfined.take()) {
-                shared.gate.stop(stop);
+                shared.barrier.stop(stop);
             }
         }
     }

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 struct State {
     run: RunState,
-    /// Threads that wait at the gate.
+    /// Threads that wait at the barrier.
     waiting: usize,
     kicks: Vec<Kick>,
     /// What the threads that wait are to do meanwhile, once each, with its number.
@@ -27,7 +27,7 @@ struct State {
 /// What several threads do, each until nothing is left of it.
 pub type Work = Arc<dyn Fn() + Send + Sync>;
 
-/// The gate that every vCPU thread passes before it enters the guest.
+/// The barrier that every vCPU thread passes before it enters the guest.
 pub struct VcpuBarrier {
     state: Mutex<State>,
     changed: Condvar,
@@ -38,7 +38,7 @@ pub struct VcpuBarrier {
 }
 
 impl VcpuBarrier {
-    /// The gate of a machine that begins in this state.
+    /// The barrier of a machine that begins in this state.
     ///
     /// # Errors
     /// Too many open files.
@@ -87,12 +87,12 @@ impl VcpuBarrier {
         }
     }
 
-    /// True if the calling thread has to wait at the gate before it runs the guest any further.
+    /// True if the calling thread has to wait at the barrier before it runs the guest any further.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Wait until the gate opens, and help with what there is to do meanwhile.
+    /// Wait until the barrier opens, and help with what there is to do meanwhile.
     pub fn wait(&self) {
         let (mut state, mut done) = (self.state(), 0);
         state.waiting += 1;
@@ -114,7 +114,7 @@ impl VcpuBarrier {
         state.waiting -= 1;
     }
 
-    /// Do `work` together with the threads that wait at the gate, which is closed: there are no others for it, since a
+    /// Do `work` together with the threads that wait at the barrier, which is closed: there are no others for it, since a
     /// confined process begins none.
     pub fn together(&self, work: Work) {
         let mut state = self.state();
@@ -149,7 +149,7 @@ impl VcpuBarrier {
         matches!(self.state().run, RunState::Stopping(_))
     }
 
-    /// Bring all of `threads` vCPU threads to the gate. True when none runs the guest, false if that takes longer than
+    /// Bring all of `threads` vCPU threads to the barrier. True when none runs the guest, false if that takes longer than
     /// `patience`.
     pub fn close(&self, threads: usize, patience: Duration) -> bool {
         let (mut state, begin) = (self.state(), Instant::now());
@@ -158,7 +158,7 @@ impl VcpuBarrier {
             if begin.elapsed() >= patience {
                 return false;
             }
-            // A thread that has not yet joined comes to the gate by itself.
+            // A thread that has not yet joined comes to the barrier by itself.
             state.kicks.iter().for_each(|kick| kick.kick());
             let turn = Duration::from_millis(20);
             let waited = self.changed.wait_timeout(state, turn);
@@ -193,57 +193,57 @@ mod tests {
 
     #[test]
     fn one_reason_counts_and_is_told_once() {
-        let gate = VcpuBarrier::new(RunState::Running).unwrap();
-        gate.request(PowerRequest::Off);
-        gate.request(PowerRequest::Reset(ResetBy::I8042));
-        assert!(gate.is_closed());
-        assert!(matches!(gate.take_stop(true), Some(Stop::End(EndReason::GuestPoweroff, _))));
-        assert_eq!(gate.take_stop(true), None);
-        gate.request(PowerRequest::Reset(ResetBy::I8042));
-        gate.request(PowerRequest::Off);
+        let barrier = VcpuBarrier::new(RunState::Running).unwrap();
+        barrier.request(PowerRequest::Off);
+        barrier.request(PowerRequest::Reset(ResetBy::I8042));
+        assert!(barrier.is_closed());
+        assert!(matches!(barrier.take_stop(true), Some(Stop::End(EndReason::GuestPoweroff, _))));
+        assert_eq!(barrier.take_stop(true), None);
+        barrier.request(PowerRequest::Reset(ResetBy::I8042));
+        barrier.request(PowerRequest::Off);
         assert!(
-            matches!(gate.take_stop(true), Some(Stop::End(..))),
+            matches!(barrier.take_stop(true), Some(Stop::End(..))),
             "an end counts more than a reset"
         );
     }
 
     #[test]
     fn a_reset_may_have_to_wait_and_an_end_may_not() {
-        let gate = VcpuBarrier::new(RunState::Running).unwrap();
-        gate.request(PowerRequest::Reset(ResetBy::Acpi));
-        assert_eq!(gate.take_stop(false), None);
-        gate.open();
-        assert!(gate.is_closed(), "the guest does not run on meanwhile");
-        gate.stop(Stop::End(EndReason::Terminated, String::new()));
-        assert!(matches!(gate.take_stop(false), Some(Stop::End(..))));
-        gate.stop(Stop::Reset(ResetBy::Control));
-        assert!(gate.take_stop(false).is_some(), "a user's reset does not wait");
+        let barrier = VcpuBarrier::new(RunState::Running).unwrap();
+        barrier.request(PowerRequest::Reset(ResetBy::Acpi));
+        assert_eq!(barrier.take_stop(false), None);
+        barrier.open();
+        assert!(barrier.is_closed(), "the guest does not run on meanwhile");
+        barrier.stop(Stop::End(EndReason::Terminated, String::new()));
+        assert!(matches!(barrier.take_stop(false), Some(Stop::End(..))));
+        barrier.stop(Stop::Reset(ResetBy::Control));
+        assert!(barrier.take_stop(false).is_some(), "a user's reset does not wait");
     }
 
     #[test]
     fn who_opens_the_gate_does_not_overlook_a_reason_to_stop() {
-        let gate = VcpuBarrier::new(RunState::Running).unwrap();
-        assert!(gate.close(0, Duration::ZERO));
-        gate.request(PowerRequest::Off);
-        gate.open();
-        assert!(gate.is_closed());
-        gate.take_stop(true);
-        gate.open();
-        assert!(!gate.is_closed());
+        let barrier = VcpuBarrier::new(RunState::Running).unwrap();
+        assert!(barrier.close(0, Duration::ZERO));
+        barrier.request(PowerRequest::Off);
+        barrier.open();
+        assert!(barrier.is_closed());
+        barrier.take_stop(true);
+        barrier.open();
+        assert!(!barrier.is_closed());
     }
 
     #[test]
     fn threads_stop_and_go_on_together() {
-        let gate = VcpuBarrier::new(RunState::Running).unwrap();
+        let barrier = VcpuBarrier::new(RunState::Running).unwrap();
         crate::sys::kvm::install_kick_handler().unwrap();
         let (done, turns) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    gate.join();
+                    barrier.join();
                     while !done.load(Ordering::SeqCst) {
-                        if gate.is_closed() {
-                            gate.wait();
+                        if barrier.is_closed() {
+                            barrier.wait();
                         }
                         turns.fetch_add(1, Ordering::SeqCst);
                         std::thread::yield_now();
@@ -251,11 +251,11 @@ mod tests {
                 });
             }
             for _ in 0..50 {
-                assert!(gate.close(3, Duration::from_secs(60)));
+                assert!(barrier.close(3, Duration::from_secs(60)));
                 let before = turns.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(turns.load(Ordering::SeqCst), before, "nobody moves");
-                gate.open();
+                barrier.open();
             }
             done.store(true, Ordering::SeqCst);
         });
