@@ -20,7 +20,7 @@ use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config, kv
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 
-/// A board with everything on it but devices.
+/// A VM with all that is KVM's, without devices.
 pub struct KvmVm {
     /// The VM.
     pub vm: Arc<VmFd>,
@@ -37,7 +37,7 @@ pub struct KvmVm {
 }
 
 impl KvmVm {
-    /// The board of the plan's machine, with this RAM and what the payload has beside it, as `start` says.
+    /// The VM of the plan's machine, with this RAM and what the payload has beside it, as `start` says.
     ///
     /// # Errors
     /// More CPUs than KVM has, or KVM refuses something.

@@ -70,7 +70,7 @@ pub struct MachineCore {
     payload: Payload,
     ram: GuestRam,
     start: Start,
-    board: KvmVm,
+    kvm_vm: KvmVm,
     shared: Arc<vcpu::Shared>,
     filters: Option<Filters>,
 }
@@ -94,20 +94,20 @@ impl MachineCore {
                 (Start::Saved(resuming), RunState::Paused)
             }
         };
-        let board = KvmVm::create(kvm, &plan, &payload, &ram, &start)?;
+        let kvm_vm = KvmVm::create(kvm, &plan, &payload, &ram, &start)?;
         let first_io = plan.first_io.map(fds::take_file).transpose()?;
         let shared = Arc::new(vcpu::Shared::new(Arc::new(VcpuBarrier::new(run)?), first_io));
-        let vcpus = board.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
-        let system = (board.kvm.as_raw_fd(), board.vm.as_raw_fd());
+        let vcpus = kvm_vm.vcpus.iter().map(|vcpu| vcpu.lock().as_raw_fd());
+        let system = (kvm_vm.kvm.as_raw_fd(), kvm_vm.vm.as_raw_fd());
         let filters = Filters::new(transport, system, vcpus);
         let filters = plan.sandbox.then_some(filters);
-        Ok(Self { plan, payload, ram, start, board, shared, filters })
+        Ok(Self { plan, payload, ram, start, kvm_vm, shared, filters })
     }
 
-    /// The seat of a vCPU; 0 is the boot processor, which every machine has.
-    pub fn seat(&self, index: usize) -> VcpuThread {
+    /// The thread of a vCPU, to be run; 0 is the boot processor, which every machine has.
+    pub fn vcpu_thread(&self, index: usize) -> VcpuThread {
         let (shared, filters) = (self.shared.clone(), self.filters);
-        VcpuThread { vcpu: self.board.vcpus[index].clone(), shared, filters }
+        VcpuThread { vcpu: self.kvm_vm.vcpus[index].clone(), shared, filters }
     }
 }
 
@@ -138,12 +138,12 @@ impl Machine {
     ///
     /// # Errors
     /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
-    pub fn complete(bare: MachineCore, report: &Arc<Report>) -> Result<Self> {
-        for index in 1..bare.board.vcpus.len() {
-            bare.seat(index).spawn(index)?;
+    pub fn complete(core: MachineCore, report: &Arc<Report>) -> Result<Self> {
+        for index in 1..core.kvm_vm.vcpus.len() {
+            core.vcpu_thread(index).spawn(index)?;
         }
-        let MachineCore { plan, payload, ram, start, board, shared, filters } = bare;
-        let KvmVm { vm, vcpus, irqchips, kvm, model, pit } = board;
+        let MachineCore { plan, payload, ram, start, kvm_vm, shared, filters } = core;
+        let KvmVm { vm, vcpus, irqchips, kvm, model, pit } = kvm_vm;
         let (plan, barrier) = (Arc::new(plan), shared.barrier.clone());
         // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         barrier.wait_joined(vcpus.len());

@@ -96,7 +96,7 @@ struct Ends {
     outside: Outside,
 }
 
-/// Assemble the machine and begin the event thread; the seat of its first vCPU.
+/// Assemble the machine and begin the event thread; the thread of its first vCPU.
 fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     trim_memory::one_allocation_arena();
     // Blocked in any case: of one that has a lifeline they are not meant.
@@ -113,10 +113,10 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     if plan.sandbox {
         sandbox::confine(report.raw_fd())?;
     }
-    let bare = MachineCore::assemble(kvm, plan)?;
-    let first = bare.seat(0);
+    let core = MachineCore::assemble(kvm, plan)?;
+    let first = core.vcpu_thread(0);
     let (ends, told) = (Ends { control, lock, outside }, report.clone());
-    let serve = move || match serve_events(bare, ends, &told) {
+    let serve = move || match serve_events(core, ends, &told) {
         Ok(never) => never,
         Err(error) => told.fail(&error),
     };
@@ -126,8 +126,8 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
 }
 
 /// The event thread: it makes what the guest's first steps need not wait for, and serves until the end.
-fn serve_events(bare: MachineCore, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
-    let machine = Machine::complete(bare, report)?;
+fn serve_events(core: MachineCore, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
+    let machine = Machine::complete(core, report)?;
     let Ends { control, lock, outside } = ends;
     let mut events = EventLoop::new(machine, report.clone(), control, lock, outside)?;
     events.machine.confine_event_thread()?;

@@ -15,6 +15,7 @@ const GONE: &[(&str, &str)] = &[
     ("Wire", "MsixVector"),
     ("wiring", "router"),
     ("wires", "irqs or vectors"),
+    ("seat", "vcpu_thread"),
     ("Serving", "QueueThread"),
     ("Chosen", "Selection"),
     ("Depot", "bundle::storage::Storage"),
