@@ -5,7 +5,7 @@ use super::layer::Layer;
 use super::queue::DiskQueue;
 use super::state::{Current, Work};
 use super::swap::Swap;
-use super::{Begin, Disk, DiskFormat, Engine, Queue};
+use super::{Disk, DiskFormat, Engine, Queue, ThreadInit};
 use crate::error::{OrFail, Result};
 use crate::sys::uring::Ring;
 use std::fs::File;
@@ -38,7 +38,7 @@ pub fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Arc<File
 pub fn open_aside(
     layers: Vec<(File, DiskFormat)>,
     read_only: bool,
-    begin: Begin,
+    begin: ThreadInit,
 ) -> Result<Arc<FileDisk>> {
     let (answer, opened) = channel();
     let main = move || {

@@ -59,7 +59,7 @@ pub const CALLS: &[Allow] = &[
 pub const CLOSING: Duration = Duration::from_secs(60);
 
 /// What a new thread does first: the place to put it into its sandbox. It ends at once if that fails.
-pub type Begin = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;
+pub type ThreadInit = Box<dyn FnOnce() -> crate::error::Result<()> + Send>;
 
 /// What a block device does its requests on; [`FileDisk`] is the one that machines have.
 pub trait Disk: Send + Sync {

@@ -23,7 +23,7 @@ const MAX_BACKLOG: usize = 256 << 10;
 const MAX_FDS: usize = 32;
 
 /// What answers a request and takes the descriptors that came with it.
-pub type Answer<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Response + 'a;
+pub type RequestHandler<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Response + 'a;
 
 /// What a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,7 +197,7 @@ impl Control {
     }
 
     /// Do what can be done after a poll: accept, send, receive, and have `answer` answer each request.
-    pub fn serve(&mut self, ready: &[PollFlags], answer: &mut Answer<'_>) {
+    pub fn serve(&mut self, ready: &[PollFlags], answer: &mut RequestHandler<'_>) {
         let (listener, clients) =
             ready.split_at(usize::from(self.listener.is_some()).min(ready.len()));
         for (client, ready) in self.clients.iter_mut().zip(clients) {
@@ -273,7 +273,7 @@ impl Control {
     }
 }
 
-fn take_request(client: &mut Client, line: &[u8], answer: &mut Answer<'_>) {
+fn take_request(client: &mut Client, line: &[u8], answer: &mut RequestHandler<'_>) {
     let response = match Request::from_line(line) {
         Ok(request) => {
             let response = answer(&request, std::mem::take(&mut client.fds));

@@ -16,6 +16,7 @@ const GONE: &[(&str, &str)] = &[
     ("wiring", "router"),
     ("wires", "irqs or vectors"),
     ("seat", "vcpu_thread"),
+    ("Begin", "ThreadInit"),
     ("Serving", "QueueThread"),
     ("Chosen", "Selection"),
     ("Depot", "bundle::storage::Storage"),
