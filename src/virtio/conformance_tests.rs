@@ -98,7 +98,7 @@ pub(super) struct Guest {
     pub device: Arc<dyn Device>,
     pub feed: Box<dyn Fn()>,
     pub row: &'static Row,
-    pub told: Arc<Mutex<Vec<String>>>,
+    pub reported: Arc<Mutex<Vec<String>>>,
 }
 
 /// Offsets in virtio-pci's BAR: common configuration, ISR, device configuration, notification. (4.1.4)
@@ -112,9 +112,9 @@ impl Guest {
     }
 
     pub fn with(row: &'static Row, (device, services, feed): Made, over: Over) -> Self {
-        let (ram, (notices, told)) = (ram(), notices());
+        let (ram, (notices, reported)) = (ram(), notices());
         let (registers, transport) = Self::attach(over, &ram, device.clone(), services, notices);
-        Self { ram, registers, transport, device, feed, row, told }
+        Self { ram, registers, transport, device, feed, row, reported }
     }
 
     fn attach(
@@ -442,7 +442,7 @@ fn a_saved_device_has_answered_each_chain_or_left_it_in_its_ring() {
 fn a_malformed_chain_stops_a_device_until_reset() {
     each(|guest| {
         for queue in 0..guest.queues() {
-            guest.told.lock().unwrap().clear();
+            guest.reported.lock().unwrap().clear();
             let mut drivers = guest.start();
             let driver = &mut drivers[usize::from(queue)];
             driver.desc(0, BUFFERS, 8, NEXT, 0);
@@ -450,10 +450,10 @@ fn a_malformed_chain_stops_a_device_until_reset() {
             guest.notify(queue);
             assert!(guest.configured());
             assert_eq!(guest.status() & NEEDS_RESET, NEEDS_RESET);
-            let told = guest.told.lock().unwrap().clone();
-            assert!(told[0].starts_with(guest.device.name()), "{told:?}");
-            assert!(told[0].contains(&format!("queue {queue}: a descriptor chain is a loop")));
-            assert_eq!(told.len(), 1);
+            let reported = guest.reported.lock().unwrap().clone();
+            assert!(reported[0].starts_with(guest.device.name()), "{reported:?}");
+            assert!(reported[0].contains(&format!("queue {queue}: a descriptor chain is a loop")));
+            assert_eq!(reported.len(), 1);
             let mut drivers = guest.start();
             guest.offer(&mut drivers, 1);
             guest.finish_all(&mut drivers, 1);

@@ -50,21 +50,21 @@ const MAX_NOTICES: u32 = 16;
 #[derive(Clone)]
 pub struct Notices {
     sink: Arc<dyn Fn(&str) + Send + Sync>,
-    told: Arc<AtomicU32>,
+    reported: Arc<AtomicU32>,
 }
 
 impl Notices {
     /// Notices of one device, which go to `sink`.
     pub fn new(sink: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
-        Self { sink, told: Arc::default() }
+        Self { sink, reported: Arc::default() }
     }
 
     /// Tell one line.
     pub fn tell(&self, message: &str) {
-        let told = self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+        let reported = self.reported.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
             (n < MAX_NOTICES).then_some(n + 1)
         });
-        match told {
+        match reported {
             Ok(n) if n + 1 == MAX_NOTICES => {
                 (self.sink)(&format!("{message} (no more is reported of this device)"));
             }

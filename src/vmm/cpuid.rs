@@ -43,18 +43,18 @@ pub struct Supported {
 }
 
 impl Supported {
-    /// What the launcher was `told`; if nothing, ask KVM.
+    /// That of the host as the launcher asked for it; if it did not, ask KVM.
     ///
     /// # Errors
     /// KVM does not say.
-    pub fn new(kvm: &Kvm, told: &[CpuidLeaf]) -> Result<Self> {
+    pub fn new(kvm: &Kvm, leaves: &[CpuidLeaf]) -> Result<Self> {
         let entry = |&[function, index, flags, eax, ebx, ecx, edx]: &CpuidLeaf| kvm_cpuid_entry2 {
             index,
             flags,
             ..entry(function, [eax, ebx, ecx, edx])
         };
-        let asked = if told.is_empty() { kvm::supported_cpuid(kvm)? } else { Vec::new() };
-        let cpuid = told.iter().chain(&asked).map(entry).collect();
+        let asked = if leaves.is_empty() { kvm::supported_cpuid(kvm)? } else { Vec::new() };
+        let cpuid = leaves.iter().chain(&asked).map(entry).collect();
         Ok(Self { cpuid, tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) })
     }
 }

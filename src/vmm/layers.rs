@@ -12,7 +12,7 @@ pub fn answer(machine: &Machine, request: &Request, fds: Vec<OwnedFd>) -> Respon
     let answered = match request {
         Request::Layers {} => machine
             .disks()
-            .map(|disk| Ok((disk.id.clone(), told(disk.disk.layers()?))))
+            .map(|disk| Ok((disk.id.clone(), reported(disk.disk.layers()?))))
             .collect::<io::Result<_>>()
             .map(|disks| Response::Layers { disks }),
         Request::Freeze { disks: tops } => freeze(machine, tops, fds),
@@ -26,7 +26,7 @@ pub fn answer(machine: &Machine, request: &Request, fds: Vec<OwnedFd>) -> Respon
     answered.unwrap_or_else(|error| Response::Error { message: error.to_string() })
 }
 
-fn told(status: LayersStatus) -> DiskLayers {
+fn reported(status: LayersStatus) -> DiskLayers {
     let sealed = status.sealed == Ok(true);
     DiskLayers { top: status.top, layers: status.layers, sealed, error: status.sealed.err() }
 }

@@ -115,10 +115,10 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     }
     let core = MachineCore::assemble(kvm, plan)?;
     let first = core.vcpu_thread(0);
-    let (ends, told) = (Ends { control, lock, outside }, report.clone());
-    let serve = move || match serve_events(core, ends, &told) {
+    let (ends, reporter) = (Ends { control, lock, outside }, report.clone());
+    let serve = move || match serve_events(core, ends, &reporter) {
         Ok(never) => never,
-        Err(error) => told.fail(&error),
+        Err(error) => reporter.fail(&error),
     };
     let thread = std::thread::Builder::new().name("events".into()).stack_size(STACK);
     thread.spawn(serve).or_fail(|| "start the event thread")?;
@@ -163,7 +163,7 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     single.chain(config.boot.fds()).chain(layers).chain(holds).chain(taps).map(i32::from).collect()
 }
 
-/// A panic anywhere is the end, and is told.
+/// A panic anywhere is the end, and is reported.
 fn report_panics(report: &Arc<Report>) {
     let report = report.clone();
     std::panic::set_hook(Box::new(move |info| {

@@ -15,6 +15,7 @@ const GONE: &[(&str, &str)] = &[
     ("Wire", "MsixVector"),
     ("wiring", "router"),
     ("wires", "irqs or vectors"),
+    ("gate", "barrier"),
     ("seat", "vcpu_thread"),
     ("Begin", "ThreadInit"),
     ("Serving", "QueueThread"),
@@ -29,6 +30,7 @@ const GONE: &[(&str, &str)] = &[
 
 /// Files whose names were such words.
 const GONE_FILES: &[(&str, &str)] = &[
+    ("src/virtio/transport/pci/line.rs", "interrupt.rs"),
     ("src/instance/supply.rs", "resources.rs"),
     ("src/instance/pv.rs", "boot_menu.rs"),
     ("src/instance/imaging.rs", "create_image.rs"),

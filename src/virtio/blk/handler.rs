@@ -274,7 +274,7 @@ impl QueueHandler for BlkQueue {
             }
             let begun = self.advance();
             // What was begun now, and a flush that followed a write, may be finished, too.
-            // An error of the kick comes again at the worker's next one.
+            // An error of it comes again at the worker's next one.
             if (idle && !begun) || self.queue.submit_batch().is_err() {
                 return;
             }

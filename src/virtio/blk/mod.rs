@@ -97,7 +97,7 @@ impl Blk {
             geometry,
             notices,
             throttle: (!limits.are_none()).then(|| Mutex::new(Throttle::new(limits))),
-            told: Mutex::default(),
+            reported: Mutex::default(),
             read_bytes: AtomicU64::new(0),
             write_bytes: AtomicU64::new(0),
             flushes: AtomicU64::new(0),

@@ -50,8 +50,8 @@ pub(super) struct Shared {
     pub notices: Notices,
     /// What the guest may have, if that is limited.
     pub throttle: Option<Mutex<Throttle>>,
-    /// Host errors (errno, 0 for others) that were told already.
-    pub told: Mutex<BTreeSet<i32>>,
+    /// Host errors (errno, 0 for others) that were reported already.
+    pub reported: Mutex<BTreeSet<i32>>,
     /// Bytes that the guest has read.
     pub read_bytes: AtomicU64,
     /// Bytes that it has written.
@@ -65,8 +65,8 @@ pub(super) struct Shared {
 impl Shared {
     /// The host could not do it: the guest sees an I/O error, the user one notice for each kind.
     pub fn host_error(&self, doing: &str, error: &io::Error) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.insert(error.raw_os_error().unwrap_or(0)) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if !reported.insert(error.raw_os_error().unwrap_or(0)) {
             return;
         }
         let remedy = match error.kind() {

@@ -23,7 +23,7 @@ struct Rig {
     ring: SplitQueue,
     handler: Box<dyn QueueHandler>,
     device: Arc<Blk>,
-    told: Arc<Mutex<Vec<String>>>,
+    reported: Arc<Mutex<Vec<String>>>,
 }
 
 impl Rig {
@@ -36,7 +36,7 @@ impl Rig {
     }
 
     fn create(disk: MemDisk, accept: fn(u64) -> u64, limits: DiskLimits) -> Self {
-        let (ram, (notices, told)) = (ram(), notices());
+        let (ram, (notices, reported)) = (ram(), notices());
         let volume = "vol-0123456789abcdef0".parse().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let (device, mut services) =
@@ -46,7 +46,7 @@ impl Rig {
         handler.start(features, Cease::default());
         let driver = Driver::new(&ram, 0, 64);
         let ring = SplitQueue::new(ram.clone(), driver.state, 64, features).unwrap();
-        Self { ram, driver, ring, handler, device, told }
+        Self { ram, driver, ring, handler, device, reported }
     }
 
     fn header(&self, kind: u32, sector: u64) {
@@ -257,10 +257,10 @@ fn host_errors_reach_the_guest_and_are_told_once_a_kind() {
     assert_eq!(rig.ask_ranges(VIRTIO_BLK_T_DISCARD, &[(0, 8, 0), (8, 8, 0)]), IOERR);
     *error.lock().unwrap() = Some(libc::EIO);
     assert_eq!(rig.ask(VIRTIO_BLK_T_IN, 0, 512, true), (IOERR, 0));
-    let told = rig.told.lock().unwrap();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].starts_with("disk vol-0123456789abcdef0: cannot write: No space left"));
-    assert!(told[1].contains("cannot read: Input/output error"));
+    let reported = rig.reported.lock().unwrap();
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert!(reported[0].starts_with("disk vol-0123456789abcdef0: cannot write: No space left"));
+    assert!(reported[1].contains("cannot read: Input/output error"));
     assert_eq!(rig.device.status().errors, 4);
 }
 

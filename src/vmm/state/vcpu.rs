@@ -1,8 +1,8 @@
 //! The state of one vCPU.
 //!
 //! The order of restoring is KVM's: each step may depend on those before it (the local APIC's mode on the system registers, its
-//! timer on the APIC, what is pending on all). CPUID comes first of all and before the vCPU has ever run, so [`super::super::kvm_vm`]
-//! sets it.
+//! timer on the APIC, what is pending on all). CPUID comes first of all and before the vCPU has ever run, so that it is set as
+//! the VM is made.
 
 use crate::error::{Error, OrFail, Result};
 use crate::sys::kvm_state;

@@ -16,7 +16,7 @@ pub(super) struct Rig {
     pub transport: Arc<MmioTransport>,
     pub ram: GuestRam,
     irq: EventFd,
-    told: Arc<Mutex<Vec<String>>>,
+    reported: Arc<Mutex<Vec<String>>>,
 }
 
 impl Rig {
@@ -26,12 +26,12 @@ impl Rig {
         services: Services,
         hook: ThreadStart,
     ) -> Self {
-        let (notices, told) = notices();
+        let (notices, reported) = notices();
         let irq = EventFd::new(0).unwrap();
         let line = irq.try_clone().unwrap();
         let transport =
             MmioTransport::new(device, services, ram.clone(), line, notices, &hook).unwrap();
-        Self { transport, ram: ram.clone(), irq, told }
+        Self { transport, ram: ram.clone(), irq, reported }
     }
 
     fn rng(ram: &GuestRam) -> Self {
@@ -157,8 +157,8 @@ impl Rig {
         self.transport.restore(&TransportState::Mmio(state.clone()))
     }
 
-    fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
+    fn reported(&self) -> Vec<String> {
+        self.reported.lock().unwrap().clone()
     }
 }
 
@@ -181,7 +181,7 @@ fn a_driver_finds_the_device_and_gets_randomness() {
     let mut bytes = [0; 212];
     rig.ram.read_slice(&mut bytes, GuestAddress(BUFFERS + 0x1000)).unwrap();
     assert_ne!(bytes, [0; 212]);
-    assert!(rig.told().is_empty());
+    assert!(rig.reported().is_empty());
 }
 
 #[test]
@@ -247,8 +247,10 @@ fn bad_queues_stop_the_device_until_reset() {
         assert_eq!(rig.interrupt(), VIRTIO_MMIO_INT_CONFIG);
         rig.set_status(DRIVER_OK);
     }
-    assert_eq!(rig.told().len(), changes.len());
-    assert!(rig.told()[0].starts_with("entropy device stopped until the guest resets it: queue 0"));
+    assert_eq!(rig.reported().len(), changes.len());
+    assert!(
+        rig.reported()[0].starts_with("entropy device stopped until the guest resets it: queue 0")
+    );
     assert!(rig.negotiate(feature::RING));
     rig.set_queue(0, &good);
     assert_eq!(rig.status() & NEEDS_RESET, 0);
@@ -265,7 +267,7 @@ fn a_malformed_ring_stops_the_device_until_reset() {
     rig.write(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     assert_eq!(rig.interrupt(), VIRTIO_MMIO_INT_CONFIG);
     assert_eq!(rig.status() & NEEDS_RESET, NEEDS_RESET);
-    assert!(rig.told()[0].contains("a descriptor chain is a loop"));
+    assert!(rig.reported()[0].contains("a descriptor chain is a loop"));
     driver.offer(0);
     rig.write(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     let mut driver = rig.start();
@@ -282,8 +284,8 @@ fn notices_have_an_end() {
         rig.negotiate(feature::RING);
         rig.set_queue(0, &bad);
     }
-    assert_eq!(rig.told().len(), 16);
-    assert!(rig.told()[15].ends_with("(no more is reported of this device)"));
+    assert_eq!(rig.reported().len(), 16);
+    assert!(rig.reported()[15].ends_with("(no more is reported of this device)"));
 }
 
 #[test]
@@ -391,7 +393,7 @@ fn a_thread_that_cannot_start_stops_the_device() {
         rig.start();
         assert_eq!(rig.interrupt(), VIRTIO_MMIO_INT_CONFIG);
         assert_eq!(rig.status() & NEEDS_RESET, NEEDS_RESET);
-        assert!(rig.told()[0].contains(reason), "{:?}", rig.told());
+        assert!(rig.reported()[0].contains(reason), "{:?}", rig.reported());
         rig.write(VIRTIO_MMIO_STATUS, 0);
         assert_eq!(rig.status(), 0, "a reset does not wait for it");
     }

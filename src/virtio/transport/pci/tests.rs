@@ -44,24 +44,24 @@ struct Rig {
     memory: PciMemory,
     host: Arc<Host>,
     irqs: Vec<EventFd>,
-    told: Arc<Mutex<Vec<String>>>,
+    reported: Arc<Mutex<Vec<String>>>,
 }
 
 impl Rig {
     fn new(device: Arc<dyn Device>, services: Services, host: Host) -> Self {
-        let (ram, (notices, told), host) = (ram(), notices(), Arc::new(host));
+        let (ram, (notices, reported), host) = (ram(), notices(), Arc::new(host));
         let irqs: Vec<_> =
             (0..vectors(&*device)).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect();
-        let irqs = (24..).zip(&irqs);
-        let irqs =
-            irqs.map(|(gsi, irq)| MsixVector { irq: irq.try_clone().unwrap(), gsi }).collect();
-        let (ends, hook): (_, ThreadStart) = ((irqs, host.clone() as _), Arc::new(|_| Ok(())));
+        let ends = (24..).zip(&irqs);
+        let ends =
+            ends.map(|(gsi, irq)| MsixVector { irq: irq.try_clone().unwrap(), gsi }).collect();
+        let (ends, hook): (_, ThreadStart) = ((ends, host.clone() as _), Arc::new(|_| Ok(())));
         let memory = ram.clone();
         let transport =
             PciTransport::new(device, services, memory, BASE as u32, ends, notices, &hook).unwrap();
         let root = PciRoot::new([(0, transport.clone() as _)]).unwrap();
         let (ecam, memory) = (Ecam(root.clone()), PciMemory(root));
-        Self { ram, transport, ecam, memory, host, irqs, told }
+        Self { ram, transport, ecam, memory, host, irqs, reported }
     }
 
     fn rng() -> Self {
@@ -279,7 +279,7 @@ fn a_message_to_anything_but_an_apic_is_no_interrupt_and_harms_no_other() {
     assert_eq!(lock(&rig.host.routes).len(), 1);
     rig.write(MSIX_TABLE + 16, 4, 0xffff_ffff);
     assert_eq!(lock(&rig.host.routes)[1], (25, None), "what was one no longer is");
-    assert!(lock(&rig.told).is_empty());
+    assert!(lock(&rig.reported).is_empty());
 }
 
 #[test]
@@ -289,7 +289,9 @@ fn an_interrupt_that_the_host_refuses_is_told() {
     rig.enable();
     rig.msix(1 << 15);
     rig.set_vector(1, APIC, false);
-    assert!(lock(&rig.told)[0].starts_with("entropy device: the host does not take interrupt 1"));
+    assert!(
+        lock(&rig.reported)[0].starts_with("entropy device: the host does not take interrupt 1")
+    );
 }
 
 #[test]
