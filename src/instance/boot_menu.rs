@@ -187,17 +187,13 @@ impl Cache {
 
     fn write(&self, name: &str, from: &File) -> io::Result<File> {
         let cache = self.make()?;
-        let temporary = format!("{name}.new-{}", std::process::id());
-        let write = || {
-            let mut to = cache.create_anew(&temporary, 0o600)?;
-            (&*from).rewind()?;
-            io::copy(&mut &*from, &mut to)?;
-            // After a power failure the name must not stand for less.
-            to.sync_all()?;
-            cache.rename(&temporary, name)?;
-            cache.file(name)
-        };
-        write().inspect_err(|_| drop(cache.remove(&temporary)))
+        let mut new = cache.begin(&format!("{name}.new-{}", std::process::id()))?;
+        (&*from).rewind()?;
+        io::copy(&mut &*from, &mut new.file)?;
+        // After a power failure the name must not stand for less.
+        new.file.sync_all()?;
+        new.place(name)?;
+        cache.file(name)
     }
 
     /// Let go of what has not been used for longest. Who has it open keeps it.

@@ -57,11 +57,11 @@ pub(super) fn mark(home: &Path) -> Result<()> {
     let write = || -> io::Result<()> {
         // Of commands that begin at the same time each writes one of its own.
         let new = format!("{FILE}.{}", std::process::id());
-        let mut file = dir.create_anew(&new, 0o600)?;
-        writeln!(file, "{FORMAT}")?;
+        let mut new = dir.begin(&new)?;
+        writeln!(new.file, "{FORMAT}")?;
         // Who shares the store reads it.
-        dir.set_mode(&new, 0o644)?;
-        dir.rename(&new, FILE).inspect_err(|_| drop(dir.remove(&new)))
+        new.set_mode(0o644)?;
+        new.place(FILE)
     };
     let _ = write();
     Ok(())

@@ -192,23 +192,29 @@ impl Owned {
     /// # Errors
     /// No space; the old file stays.
     pub fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> io::Result<()> {
-        let new = format!("{name}.new");
-        let attempt = || -> io::Result<()> {
-            let mut file = self.create_anew(&new, 0o600)?;
-            fault::point("writing of a record");
-            file.write_all(bytes)?;
-            if let Ok(old) = self.stat(name) {
-                fchmod(&file, Mode::from_raw_mode(old.st_mode & 0o777))?;
-            }
-            if durable {
-                fault::point("sync of a record");
-                file.sync_all()?;
-            }
-            fault::point("replacement of a record");
-            self.rename(&new, name)
-        };
-        // What could not be written takes no space; what a killed command began is replaced by the next.
-        attempt().inspect_err(|_| drop(self.remove(&new)))
+        // What a killed command began is replaced by the next.
+        let mut new = self.begin(&format!("{name}.new"))?;
+        fault::point("writing of a record");
+        new.file.write_all(bytes)?;
+        if let Ok(old) = self.stat(name) {
+            new.set_mode(old.st_mode & 0o777)?;
+        }
+        if durable {
+            fault::point("sync of a record");
+            new.file.sync_all()?;
+        }
+        fault::point("replacement of a record");
+        new.place(name)
+    }
+
+    /// Begin a file that is to have its name whole or not at all. Until then it is called `temporary`, in the place of
+    /// whatever file was, with mode 0600.
+    ///
+    /// # Errors
+    /// No space; a directory has the name.
+    pub fn begin(&self, temporary: &str) -> io::Result<NewFile<'_>> {
+        let file = self.create_anew(temporary, 0o600)?;
+        Ok(NewFile { dir: self, temporary: temporary.to_owned(), placed: false, file })
     }
 
     /// Give a file another name, in the place of what had that.
@@ -327,6 +333,45 @@ impl Owned {
     /// sockaddr_un, and for a child that inherits nothing else.
     pub fn through(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.fd.as_raw_fd()))
+    }
+}
+
+/// A file that is being written ([`Owned::begin`]). It goes when this does, unless it has its name: what could not be
+/// written takes no space.
+#[derive(Debug)]
+pub struct NewFile<'a> {
+    dir: &'a Owned,
+    temporary: String,
+    placed: bool,
+    /// For reading and writing.
+    pub file: File,
+}
+
+impl NewFile<'_> {
+    /// Change its mode, all of its nine bits.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(fchmod(&self.file, Mode::from_raw_mode(mode & 0o777))?)
+    }
+
+    /// Give it its name, in the place of what had that. What is in it is on the medium if the caller has synced it.
+    ///
+    /// # Errors
+    /// A directory has the name; I/O errors.
+    pub fn place(mut self, name: &str) -> io::Result<()> {
+        self.dir.rename(&self.temporary, name)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = self.dir.remove(&self.temporary);
+        }
     }
 }
 
