@@ -160,13 +160,14 @@ impl Pending {
         let disk = disk.or_fail(|| format!("read the content of {id}"))?;
         let progress = self.locked.store().context().progress(Some(disk.size()));
         if self.flatten {
-            let new = "data.new";
             let doing = || format!("write the content of {id}");
-            let out = self.locked.owned().create(new, 0o600);
-            self.locked.record.digest = copy::copy_extents(&disk, out.or_fail(doing)?, &progress)?;
-            protect(self.locked.owned(), new)?;
+            let new = self.locked.owned().begin("data.new").or_fail(doing)?;
+            let out = new.file.try_clone().or_fail(doing)?;
+            let digest = copy::copy_extents(&disk, out, &progress)?;
+            new.set_mode(0o400).or_fail(doing)?;
             fault::point("the flat content of a snapshot");
-            self.locked.owned().rename(new, DATA).or_fail(doing)?;
+            new.place(DATA).or_fail(doing)?;
+            self.locked.record.digest = digest;
             self.locked.record.format = DiskFormat::Raw;
             self.locked.record.layers.clear();
         } else {
@@ -188,22 +189,13 @@ impl Pending {
 }
 
 /// A snapshot as it truly is: one whose maker died before it was whole is in error.
-pub fn settled(store: &Store, mut snapshot: Snapshot) -> Snapshot {
-    let id = &snapshot.snapshot_id;
-    if snapshot.state == SnapshotState::Pending
-        && matches!(store.snapshots().is_locked(id), Ok(false))
-    {
-        // It may have been completed between the two looks.
-        if let Ok(again) = store.snapshots().get(id) {
-            snapshot = again;
-        }
-        if snapshot.state == SnapshotState::Pending {
-            snapshot.state = SnapshotState::Error;
-            let why = "the command that made it was killed; delete it and make it again";
-            snapshot.state_message = Some(why.to_owned());
-        }
-    }
-    snapshot
+pub fn settled(store: &Store, snapshot: Snapshot) -> Snapshot {
+    let pending = |snapshot: &Snapshot| snapshot.state == SnapshotState::Pending;
+    store.snapshots().settled(snapshot, pending, |snapshot| {
+        snapshot.state = SnapshotState::Error;
+        let why = "the command that made it was killed; delete it and make it again";
+        snapshot.state_message = Some(why.to_owned());
+    })
 }
 
 /// The snapshot that `text` addresses, as it truly is.

@@ -292,6 +292,27 @@ impl<R: Record> Collection<R> {
         .or_fail(|| format!("probe the lock of {}", self.dir(id).display()))
     }
 
+    /// A record as the object truly is. One that is `pending` without a maker who holds its lock is what `died` makes of
+    /// it: its maker was killed.
+    pub fn settled(
+        &self,
+        mut record: R,
+        pending: impl Fn(&R) -> bool,
+        died: impl FnOnce(&mut R),
+    ) -> R {
+        if !pending(&record) || !matches!(self.is_locked(record.id()), Ok(false)) {
+            return record;
+        }
+        // It may have been completed between the two looks.
+        if let Ok(again) = self.get(record.id()) {
+            record = again;
+        }
+        if pending(&record) {
+            died(&mut record);
+        }
+        record
+    }
+
     /// True if nobody else of its owner may have the object's name.
     pub fn holds_name(&self, record: &R) -> bool {
         record.holds_name(self.is_locked(record.id()).unwrap_or(true))
