@@ -2,8 +2,8 @@
 
 use crate::sys::threads;
 use rustix::process::{Resource, getrlimit};
+use std::convert::Infallible;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Descriptors that a launch may have open at a time.
 const DESCRIPTORS: u64 = 48;
@@ -17,16 +17,11 @@ pub fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     if count <= 1 {
         return items.iter().map(work).collect();
     }
-    let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    threads::together(count, || {
-        while let Some((index, item)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            items.get(index).map(|item| (index, item))
-        } {
-            let result = work(item);
-            results.lock().unwrap_or_else(|e| e.into_inner()).push((index, result));
-        }
+    let Ok(()) = threads::try_each(count, items.iter().enumerate().map(Ok), |(index, item)| {
+        let result = work(item);
+        results.lock().unwrap_or_else(|e| e.into_inner()).push((index, result));
+        Ok::<_, Infallible>(())
     });
     let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
     results.sort_by_key(|(index, _)| *index);
