@@ -17,7 +17,7 @@ use crate::instance::lifecycle::{self, Change};
 use crate::instance::modify::{self, Changes};
 use crate::instance::pool::parallel;
 use crate::instance::refresh::refresh;
-use crate::kernel;
+use crate::kernel::{self, BootFiles};
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::instance::{InstanceRecord, State};
 use crate::store::Store;
@@ -45,7 +45,7 @@ pub struct Launched {
 pub fn run(store: &Store, action: &RunInstances) -> Result<Launched> {
     let image = catalog::resolve(store, &action.image)?;
     bundle::intact::check(store, &image)?;
-    let mut registered = kernels::New::default();
+    let mut registered = BootFiles::default();
     let launched = launch(store, action, image, &mut registered);
     if launched.is_err() {
         registered.undo(store);
@@ -58,14 +58,16 @@ fn launch(
     store: &Store,
     action: &RunInstances,
     image: Image,
-    registered: &mut kernels::New,
+    registered: &mut BootFiles,
 ) -> Result<Launched> {
     let mut request = action.request.clone();
     if let Some(kernel) = &action.kernel {
-        request.kernel = Some(registered.kernel(kernels::find_kernel(store, kernel)?));
+        registered.kernel = Some(kernels::find_kernel(store, kernel)?);
+        request.kernel = registered.kernel_id();
     }
     if let Some(ramdisk) = &action.ramdisk {
-        request.ramdisk = Some(registered.ramdisk(kernels::find_ramdisk(store, ramdisk)?));
+        registered.ramdisk = Some(kernels::find_ramdisk(store, ramdisk)?);
+        request.ramdisk = registered.ramdisk_id();
     }
     product::check(store, &image)?;
     kvm::check()?;

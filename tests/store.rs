@@ -9,6 +9,7 @@ use sporevm::image::manifest::Manifest;
 use sporevm::image::{builtin, catalog};
 use sporevm::plan::DiskFormat;
 use sporevm::record::image::Image;
+use sporevm::record::kernel::Kernel;
 use sporevm::record::snapshot::{DATA, Snapshot};
 use sporevm::store::{Durability, RECORD, Store, now};
 use sporevm::volume::NewVolume;
@@ -145,7 +146,7 @@ fn what_is_in_use_stays() {
     let lab = lab();
     let image = catalog::resolve(&lab.store, "demo").unwrap();
     let kernel_id = image.kernel_id.clone().unwrap();
-    let error = kernel::deregister(&lab.store, &kernel_id).unwrap_err();
+    let error = kernel::deregister::<Kernel>(&lab.store, &kernel_id).unwrap_err();
     assert_eq!(error.code(), Some(Code::InvalidAKIIDInUse));
     assert!(error.message().contains("'demo'"), "{error}");
     let ebs = image.block_device_mappings[0].ebs.as_ref().unwrap();
@@ -153,7 +154,7 @@ fn what_is_in_use_stays() {
     let error = snapshot::delete(&lab.store, snapshot_id).unwrap_err();
     assert_eq!(error.code(), Some(Code::InvalidSnapshotInUse));
     catalog::deregister(&lab.store, &image.image_id).unwrap();
-    kernel::deregister(&lab.store, &kernel_id).unwrap();
+    kernel::deregister::<Kernel>(&lab.store, &kernel_id).unwrap();
     snapshot::delete(&lab.store, snapshot_id).unwrap();
 }
 

@@ -10,9 +10,8 @@ use crate::id::SnapshotId;
 use crate::image::catalog;
 use crate::image::manifest::Manifest;
 use crate::import::{self, Opened, Options, Reading, Source, arrival};
-use crate::kernel::{self, Registered};
+use crate::kernel::{self, BootFiles};
 use crate::record::image::{Image, RootDeviceType};
-use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::tag::Tag;
 use crate::store::{Staging, Store};
 use crate::transfer::bundle::RegisterBundle;
@@ -298,27 +297,26 @@ fn told(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
 /// What a command has made so far, for the case that the rest fails.
 struct Undo<'a> {
     store: &'a Store,
-    kernel: Option<Registered<Kernel>>,
-    ramdisk: Option<Registered<Ramdisk>>,
+    boot: BootFiles,
 }
 
 impl<'a> Undo<'a> {
     fn new(store: &'a Store) -> Self {
-        Self { store, kernel: None, ramdisk: None }
+        Self { store, boot: BootFiles::default() }
     }
 
     /// Find or register what the image boots.
     fn boot(&mut self, args: &BootArgs) -> Result<()> {
-        self.kernel = args.kernel.as_deref().map(|k| kernel::find(self.store, k)).transpose()?;
-        self.ramdisk =
-            args.initrd.as_deref().map(|r| kernel::find_ramdisk(self.store, r)).transpose()?;
+        let (kernel, ramdisk) = (args.kernel.as_deref(), args.initrd.as_deref());
+        self.boot.kernel = kernel.map(|text| kernel::find(self.store, text)).transpose()?;
+        self.boot.ramdisk = ramdisk.map(|text| kernel::find(self.store, text)).transpose()?;
         Ok(())
     }
 
     fn manifest(&self, root: SnapshotId, name: &str, args: &BootArgs) -> Manifest {
         let mut manifest = Manifest::with_root(name, root);
-        manifest.kernel_id = self.kernel.as_ref().map(|k| k.record.kernel_id.clone());
-        manifest.ramdisk_id = self.ramdisk.as_ref().map(|r| r.record.ramdisk_id.clone());
+        manifest.kernel_id = self.boot.kernel_id();
+        manifest.ramdisk_id = self.boot.ramdisk_id();
         manifest.command_line = args.cmdline.clone();
         manifest.root_device_type = Some(args.root_device_type);
         manifest.transport = args.transport.map(Into::into);
@@ -327,15 +325,10 @@ impl<'a> Undo<'a> {
         manifest
     }
 
-    /// Keep everything if it went well; else remove what is new and unused. Failing at that is harmless.
+    /// Keep everything if it went well; else remove what is new and unused.
     fn settle<T>(self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            if let Some(kernel) = self.kernel.filter(|k| k.new) {
-                let _ = kernel::deregister(self.store, &kernel.record.kernel_id);
-            }
-            if let Some(ramdisk) = self.ramdisk.filter(|r| r.new) {
-                let _ = kernel::deregister_ramdisk(self.store, &ramdisk.record.ramdisk_id);
-            }
+            self.boot.undo(self.store);
         }
         result
     }
@@ -434,8 +427,8 @@ fn register_bundle(store: &Store, location: &str, args: &RegisterArgs) -> Result
             location: location.to_owned(),
             name: args.bundle_name.clone(),
             description: args.boot.description.clone(),
-            kernel: undo.kernel.as_ref().map(|kernel| kernel.record.kernel_id.clone()),
-            ramdisk: undo.ramdisk.as_ref().map(|ramdisk| ramdisk.record.ramdisk_id.clone()),
+            kernel: undo.boot.kernel_id(),
+            ramdisk: undo.boot.ramdisk_id(),
             command_line: args.boot.cmdline.clone(),
             tags: args.boot.tags.clone(),
             keys: args.keys.files(),

@@ -7,8 +7,7 @@ use super::ui::Ui;
 use crate::error::{Code, Error, Result};
 use crate::kernel;
 use crate::plan::PvGrub;
-use crate::record::kernel::Kernel;
-use crate::service::kernels;
+use crate::record::kernel::{Kernel, Ramdisk};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -109,7 +108,7 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
     let store = ui.store()?;
     match command {
         KernelCommand::Register { file, name } => {
-            let kernel = kernel::register(&store, file, name.as_deref())?.record;
+            let kernel = kernel::register::<Kernel>(&store, file, name.as_deref())?.record;
             select::made(ui, "KernelId", kernel.kernel_id.as_str())?;
         }
         KernelCommand::Ls { filters } => {
@@ -144,7 +143,7 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
                     let why = format!("{} is built in, and stays", kernel.kernel_id);
                     return Err(Error::refused(Code::OperationNotPermitted, why));
                 }
-                kernels::deregister_kernel(&store, &kernel)
+                kernel::deregister::<Kernel>(&store, &kernel.kernel_id)
             }));
         }
     }
@@ -159,13 +158,13 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
     let store = ui.store()?;
     match command {
         RamdiskCommand::Register { file, name } => {
-            let ramdisk = kernel::register_ramdisk(&store, file, name.as_deref())?.record;
+            let ramdisk = kernel::register::<Ramdisk>(&store, file, name.as_deref())?.record;
             select::made(ui, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
         }
         RamdiskCommand::Ls { filters } => {
             let ramdisks = store.ramdisks().list()?.or_warn();
             let ramdisks = select::select(ramdisks, filters, RAMDISK_FILTERS)?;
-            let row = |ramdisk: &crate::record::kernel::Ramdisk| {
+            let row = |ramdisk: &Ramdisk| {
                 vec![
                     ramdisk.ramdisk_id.to_string(),
                     ramdisk.name.clone(),
@@ -186,7 +185,7 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
         }
         RamdiskCommand::Deregister { ramdisks } => {
             return Ok(select::each(ramdisks, |text| {
-                kernels::deregister_ramdisk(&store, &store.ramdisks().resolve(text)?)
+                kernel::deregister::<Ramdisk>(&store, &store.ramdisks().resolve(text)?.ramdisk_id)
             }));
         }
     }

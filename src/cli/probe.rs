@@ -4,8 +4,9 @@ use crate::action::{RunInstances, Until};
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::launch::Request;
-use crate::kernel;
-use crate::service::{self, Waited, kernels};
+use crate::kernel::{self, BootFiles, Registered};
+use crate::record::kernel::{Kernel, Ramdisk};
+use crate::service::{self, Waited};
 use crate::store::Store;
 use crate::sys::fds;
 use std::io::Write;
@@ -38,17 +39,11 @@ pub fn lab_kernel(store: &Store, path: &Path) -> Result<Duration> {
     let mut file = fds::memfd("init")?;
     file.write_all(&ramdisk(&init())).or_fail(|| "write a ramdisk")?;
     let ramdisk = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let kernel = kernel::register(store, path, None)?;
-    let ramdisk = kernel::register_ramdisk(store, &ramdisk, None)?;
+    let kernel: Registered<Kernel> = kernel::register(store, path, None)?;
+    let ramdisk: Registered<Ramdisk> = kernel::register(store, &ramdisk, None)?;
     let ids = (kernel.record.kernel_id.to_string(), ramdisk.record.ramdisk_id.to_string());
     let took = until_power_off(store, Some(ids), LAB_PATIENCE);
-    // What another command uses by now stays.
-    if ramdisk.new {
-        let _ = kernels::deregister_ramdisk(store, &ramdisk.record);
-    }
-    if kernel.new {
-        let _ = kernels::deregister_kernel(store, &kernel.record);
-    }
+    BootFiles { kernel: Some(kernel), ramdisk: Some(ramdisk) }.undo(store);
     took
 }
 

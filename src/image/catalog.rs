@@ -43,12 +43,8 @@ pub(crate) fn publish(
 ) -> Result<Locked<Image>> {
     name::check(&manifest.name)?;
     builtin::refuse_name(&manifest.name)?;
-    let own = |id| Ok(kernel::copy_to_caller(store, &id)?.record.kernel_id);
-    manifest.kernel_id = manifest.kernel_id.map(own).transpose()?;
-    let ramdisk = manifest
-        .ramdisk_id
-        .map(|id| Ok(kernel::copy_ramdisk_to_caller(store, &id)?.record.ramdisk_id));
-    manifest.ramdisk_id = ramdisk.transpose()?;
+    let boot = kernel::own(store, manifest.kernel_id.as_ref(), manifest.ramdisk_id.as_ref())?;
+    (manifest.kernel_id, manifest.ramdisk_id) = (boot.kernel_id(), boot.ramdisk_id());
     // What the manifest refers to must stay until the image does.
     let lock = store.lock()?;
     store.images().check_free(&lock, &manifest.name)?;
@@ -74,23 +70,16 @@ pub fn begin(store: &Store, image: Image) -> Result<Locked<Image>> {
 }
 
 /// An image as it truly is: one whose maker died before it was available has failed.
-pub fn settled(store: &Store, mut image: Image) -> Image {
-    let id = &image.image_id;
-    if image.state == ImageState::Pending && matches!(store.images().is_locked(id), Ok(false)) {
-        // It may have become available between the two looks.
-        if let Ok(again) = store.images().get(id) {
-            image = again;
-        }
-        if image.state == ImageState::Pending {
-            image.state = ImageState::Failed;
-            let why = match image.source_image_region {
-                Some(_) => "its copy was killed; run the same copy again to go on with it",
-                None => "the command that made it was killed; deregister it and make it again",
-            };
-            image.state_reason = Some(StateReason::new("Server.InternalError", why));
-        }
-    }
-    image
+pub fn settled(store: &Store, image: Image) -> Image {
+    let pending = |image: &Image| image.state == ImageState::Pending;
+    store.images().settled(image, pending, |image| {
+        image.state = ImageState::Failed;
+        let why = match image.source_image_region {
+            Some(_) => "its copy was killed; run the same copy again to go on with it",
+            None => "the command that made it was killed; deregister it and make it again",
+        };
+        image.state_reason = Some(StateReason::new("Server.InternalError", why));
+    })
 }
 
 /// The image that `text` addresses: built in, by id, by name or by a unique prefix of its id.

@@ -259,10 +259,7 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
     }
     check_mappings(&mappings, &instance.root_device_name)?;
     let source = store.images().get(&instance.image_id).ok();
-    let own = |id| Ok(kernel::copy_to_caller(store, id)?.record.kernel_id);
-    let kernel_id = instance.kernel_id.as_ref().map(own).transpose()?;
-    let own = |id| Ok(kernel::copy_ramdisk_to_caller(store, id)?.record.ramdisk_id);
-    let ramdisk_id = instance.ramdisk_id.as_ref().map(own).transpose()?;
+    let boot = kernel::own(store, instance.kernel_id.as_ref(), instance.ramdisk_id.as_ref())?;
     Ok(Image {
         image_id: ImageId::generate()?,
         name: request.name.clone(),
@@ -272,8 +269,8 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
         state: ImageState::Pending,
         architecture: instance.architecture,
         virtualization_type: instance.virtualization_type,
-        kernel_id,
-        ramdisk_id,
+        kernel_id: boot.kernel_id(),
+        ramdisk_id: boot.ramdisk_id(),
         command_line: instance.spore.image_command_line.clone(),
         root_device_type: RootDeviceType::Ebs,
         root_device_name: instance.root_device_name.clone(),

@@ -8,8 +8,9 @@ use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::references::refuse_in_use;
 use crate::inspect::modules;
-use crate::plan::{PvGrub, TransportKind};
+use crate::plan::TransportKind;
 use crate::record::image::{Architecture, Image};
+use crate::record::instance::{Instance, InstanceRecord, State};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::name;
 use crate::snapshot::digest;
@@ -46,6 +47,146 @@ pub const RAMDISK: &str = "ramdisk";
 /// Largest kernel or ramdisk file: the guest must hold it below 4 GiB.
 const MAX_FILE: u64 = 2 << 30;
 
+/// A kind of file that a guest is booted by: what the rules for kernels and for initial ramdisks differ in.
+pub trait BootFile: Record {
+    /// Its file's name in the object's directory.
+    const FILE: &'static str;
+    /// What it is called in messages.
+    const WHAT: &'static str;
+    /// The error's code for one that is needed.
+    const IN_USE: Code;
+    /// The one that an image boots.
+    fn of_image(image: &Image) -> Option<&Self::Id>;
+    /// The one that an instance boots.
+    fn of_instance(instance: &Instance) -> Option<&Self::Id>;
+    /// SHA-256 of the file as it was registered, hexadecimal.
+    fn digest(&self) -> &str;
+    /// Bytes of [`BootFile::FILE`].
+    fn size_bytes(&self) -> u64;
+    /// The id: of the content, or where that could be guessed and taken (`guessed`) a random one.
+    ///
+    /// # Errors
+    /// The digest is none; there are no random bytes.
+    fn new_id(digest: &str, guessed: bool) -> Result<Self::Id>;
+    /// Writes [`BootFile::FILE`] of what is registered, durable, into the directory. Gives what makes the record.
+    ///
+    /// # Errors
+    /// It is none of the kind, has changed meanwhile, or can't be kept.
+    fn keep(examined: Examined<'_>, dir: &Owned) -> Result<impl FnOnce(Common<Self::Id>) -> Self>;
+}
+
+/// A file that is to be registered.
+pub struct Examined<'a> {
+    file: File,
+    path: &'a Path,
+    digest: String,
+    size_bytes: u64,
+}
+
+/// What the records of both kinds have.
+pub struct Common<I> {
+    id: I,
+    name: String,
+    owner_id: String,
+    creation_date: String,
+    digest: String,
+}
+
+impl BootFile for Kernel {
+    const FILE: &'static str = KERNEL;
+    const WHAT: &'static str = "kernel";
+    const IN_USE: Code = Code::InvalidAKIIDInUse;
+
+    fn of_image(image: &Image) -> Option<&KernelId> {
+        image.kernel_id.as_ref()
+    }
+
+    fn of_instance(instance: &Instance) -> Option<&KernelId> {
+        instance.kernel_id.as_ref()
+    }
+
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn new_id(digest: &str, guessed: bool) -> Result<KernelId> {
+        if guessed { KernelId::generate() } else { KernelId::from_digest(digest) }
+    }
+
+    fn keep(examined: Examined<'_>, dir: &Owned) -> Result<impl FnOnce(Common<KernelId>) -> Self> {
+        let unpacked = unpack(&examined.file).map_err(|e| e.context(examined.path.display()))?;
+        write(dir, KERNEL, &mut &unpacked.elf[..])?;
+        Ok(move |common: Common<KernelId>| Self {
+            kernel_id: common.id,
+            name: common.name,
+            owner_id: common.owner_id,
+            creation_date: common.creation_date,
+            architecture: match unpacked.mode {
+                boot::Mode::Long => Architecture::X86_64,
+                boot::Mode::Protected => Architecture::I386,
+            },
+            version: unpacked.version,
+            digest: common.digest,
+            size_bytes: unpacked.elf.len() as u64,
+            transports: modules::built_in(&unpacked.elf),
+            tags: Vec::new(),
+        })
+    }
+}
+
+impl BootFile for Ramdisk {
+    const FILE: &'static str = RAMDISK;
+    const WHAT: &'static str = "initial ramdisk";
+    const IN_USE: Code = Code::InvalidARIIDInUse;
+
+    fn of_image(image: &Image) -> Option<&RamdiskId> {
+        image.ramdisk_id.as_ref()
+    }
+
+    fn of_instance(instance: &Instance) -> Option<&RamdiskId> {
+        instance.ramdisk_id.as_ref()
+    }
+
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn new_id(digest: &str, guessed: bool) -> Result<RamdiskId> {
+        if guessed { RamdiskId::generate() } else { RamdiskId::from_digest(digest) }
+    }
+
+    fn keep(examined: Examined<'_>, dir: &Owned) -> Result<impl FnOnce(Common<RamdiskId>) -> Self> {
+        let Examined { mut file, path, digest, size_bytes } = examined;
+        let reading = || format!("read {}", path.display());
+        if write(dir, RAMDISK, &mut file)? != digest {
+            return Err(Error::failure(format!(
+                "{} changed while it was being read; try again",
+                path.display()
+            )));
+        }
+        file.rewind().or_fail(reading)?;
+        let transports = modules::transports(&file);
+        Ok(move |common: Common<RamdiskId>| Self {
+            ramdisk_id: common.id,
+            name: common.name,
+            owner_id: common.owner_id,
+            creation_date: common.creation_date,
+            digest: common.digest,
+            size_bytes,
+            transports,
+            tags: Vec::new(),
+        })
+    }
+}
+
 /// An object that a registration gave.
 #[derive(Clone, Debug)]
 pub struct Registered<R> {
@@ -55,112 +196,91 @@ pub struct Registered<R> {
     pub new: bool,
 }
 
-/// Register the kernel at `path`, a bzImage or an ELF vmlinux, under `name` (or one made of the file's).
-/// A bzImage is unpacked here, once.
+impl<R: BootFile> Registered<R> {
+    /// Deregisters it if it is new, unless somebody has come to use it. Failing at that is harmless.
+    pub fn undo(&self, store: &Store) {
+        if self.new {
+            let _ = deregister::<R>(store, self.record.id());
+        }
+    }
+}
+
+/// What an image or an instance is to boot, as far as a command has found or registered it.
+#[derive(Clone, Debug, Default)]
+pub struct BootFiles {
+    /// The kernel.
+    pub kernel: Option<Registered<Kernel>>,
+    /// The initial ramdisk.
+    pub ramdisk: Option<Registered<Ramdisk>>,
+}
+
+impl BootFiles {
+    /// The kernel's id.
+    pub fn kernel_id(&self) -> Option<KernelId> {
+        self.kernel.as_ref().map(|kernel| kernel.record.kernel_id.clone())
+    }
+
+    /// The initial ramdisk's id.
+    pub fn ramdisk_id(&self) -> Option<RamdiskId> {
+        self.ramdisk.as_ref().map(|ramdisk| ramdisk.record.ramdisk_id.clone())
+    }
+
+    /// [`Registered::undo`] of both.
+    pub fn undo(&self, store: &Store) {
+        if let Some(kernel) = &self.kernel {
+            kernel.undo(store);
+        }
+        if let Some(ramdisk) = &self.ramdisk {
+            ramdisk.undo(store);
+        }
+    }
+}
+
+/// Register the file at `path` under `name` (or one made of the file's): a kernel, that is a bzImage, which is unpacked
+/// here, once, or an ELF vmlinux; or an initial ramdisk as it is.
 ///
 /// # Errors
-/// It is no kernel, the name is malformed or taken, or it can't be read or kept.
-pub fn register(store: &Store, path: &Path, name: Option<&str>) -> Result<Registered<Kernel>> {
-    register_file(store, open(path, "kernel")?, path, name)
+/// It is none, or an empty or too large one, the name is malformed or taken, or it can't be read or kept.
+pub fn register<R: BootFile>(
+    store: &Store,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<Registered<R>> {
+    let file = File::open(path).or_refuse(|| format!("open the {} {}", R::WHAT, path.display()))?;
+    register_file(store, file, path, name)
 }
 
 /// As [`register`], of an open file that `path` tells of.
-fn register_file(
+fn register_file<R: BootFile>(
     store: &Store,
     file: File,
     path: &Path,
     name: Option<&str>,
-) -> Result<Registered<Kernel>> {
-    let (mut file, digest, _) = examine(file, path, "kernel")?;
-    if let Some(record) = registered(store, |kernel: &Kernel| kernel.digest == digest)? {
+) -> Result<Registered<R>> {
+    let mut examined = examine(file, path, R::WHAT)?;
+    let digest = examined.digest.clone();
+    if let Some(record) = registered::<R>(store, &digest)? {
         return Ok(Registered { record, new: false });
     }
-    file.rewind().or_fail(|| format!("read {}", path.display()))?;
-    let unpacked = unpack(&file).map_err(|e| e.context(path.display()))?;
+    examined.file.rewind().or_fail(|| format!("read {}", path.display()))?;
     let staging = Staging::new(store)?;
-    write(staging.dir()?, KERNEL, &mut &unpacked.elf[..])?;
+    let record = R::keep(examined, staging.dir()?)?;
     let lock = store.lock()?;
-    let kernel = Kernel {
-        kernel_id: match store.administrator() {
-            None => KernelId::from_digest(&digest)?,
-            Some(_) => KernelId::generate()?,
-        },
-        name: choose_name::<Kernel>(store, &lock, path, &digest, name)?,
-        owner_id: store.owner_id(),
-        creation_date: now(),
-        architecture: match unpacked.mode {
-            boot::Mode::Long => Architecture::X86_64,
-            boot::Mode::Protected => Architecture::I386,
-        },
-        version: unpacked.version,
-        digest,
-        size_bytes: unpacked.elf.len() as u64,
-        transports: modules::built_in(&unpacked.elf),
-        tags: Vec::new(),
-    };
-    publish(store, &lock, staging, kernel)
-}
-
-/// Register the initial ramdisk at `path` as it is.
-///
-/// # Errors
-/// It is empty or too large, the name is malformed or taken, or it can't be read or kept.
-pub fn register_ramdisk(
-    store: &Store,
-    path: &Path,
-    name: Option<&str>,
-) -> Result<Registered<Ramdisk>> {
-    register_ramdisk_file(store, open(path, "initial ramdisk")?, path, name)
-}
-
-/// As [`register_ramdisk`], of an open file that `path` tells of.
-fn register_ramdisk_file(
-    store: &Store,
-    file: File,
-    path: &Path,
-    name: Option<&str>,
-) -> Result<Registered<Ramdisk>> {
-    let (mut file, digest, size_bytes) = examine(file, path, "initial ramdisk")?;
-    if let Some(record) = registered(store, |ramdisk: &Ramdisk| ramdisk.digest == digest)? {
-        return Ok(Registered { record, new: false });
-    }
-    let ramdisk_id = match store.administrator() {
-        None => RamdiskId::from_digest(&digest)?,
-        Some(_) => RamdiskId::generate()?,
-    };
-    file.rewind().or_fail(|| format!("read {}", path.display()))?;
-    let staging = Staging::new(store)?;
-    let written = write(staging.dir()?, RAMDISK, &mut file)?;
-    if written != digest {
-        return Err(Error::failure(format!(
-            "{} changed while it was being read; try again",
-            path.display()
-        )));
-    }
-    file.rewind().or_fail(|| format!("read {}", path.display()))?;
-    let transports = modules::transports(&file);
-    let lock = store.lock()?;
-    let ramdisk = Ramdisk {
-        ramdisk_id,
-        name: choose_name::<Ramdisk>(store, &lock, path, &digest, name)?,
+    let record = record(Common {
+        id: R::new_id(&digest, store.administrator().is_some())?,
+        name: choose_name::<R>(store, &lock, path, &digest, name)?,
         owner_id: store.owner_id(),
         creation_date: now(),
         digest,
-        size_bytes,
-        transports,
-        tags: Vec::new(),
-    };
-    publish(store, &lock, staging, ramdisk)
+    });
+    publish(store, &lock, staging, record)
 }
 
-/// The user's own object that is the `same`. Another's is not taken for it, and in a shared store the id does not
+/// The user's own object of that content. Another's is not taken for it, and in a shared store the id does not
 /// follow from the content: it could be guessed and taken.
-fn registered<R: Record>(store: &Store, same: impl Fn(&R) -> bool) -> Result<Option<R>> {
-    let listing = store.collection::<R>().list()?;
-    Ok(listing
-        .records
-        .into_iter()
-        .find(|record| record.owner() == store.owner_id() && same(record)))
+fn registered<R: BootFile>(store: &Store, digest: &str) -> Result<Option<R>> {
+    let mut records = store.collection::<R>().list()?.records.into_iter();
+    Ok(records.find(|record| record.owner() == store.owner_id() && record.digest() == digest))
 }
 
 /// Let the object appear, unless somebody else was faster.
@@ -198,12 +318,8 @@ fn choose_name<R: Record>(
     Ok(format!("{name}-{}", &digest[..8]))
 }
 
-fn open(path: &Path, what: &str) -> Result<File> {
-    File::open(path).or_refuse(|| format!("open the {what} {}", path.display()))
-}
-
-/// Look at a file that is to be registered. Gives its SHA-256 in hexadecimal and its size too.
-fn examine(mut file: File, path: &Path, what: &str) -> Result<(File, String, u64)> {
+/// Look at a file that is to be registered.
+fn examine<'a>(mut file: File, path: &'a Path, what: &str) -> Result<Examined<'a>> {
     let refuse = |why: String| {
         Error::refused(
             Code::InvalidParameterValue,
@@ -217,9 +333,9 @@ fn examine(mut file: File, path: &Path, what: &str) -> Result<(File, String, u64
     if metadata.len() == 0 || metadata.len() > MAX_FILE {
         return Err(refuse(format!("it has {} bytes", metadata.len())));
     }
-    let (digest, size) = digest::copy(&mut file, &mut std::io::sink())
+    let (digest, size_bytes) = digest::copy(&mut file, &mut std::io::sink())
         .or_fail(|| format!("read {}", path.display()))?;
-    Ok((file, digest, size))
+    Ok(Examined { file, path, digest, size_bytes })
 }
 
 /// Write a new file, durable and read-only. Gives its SHA-256 in hexadecimal.
@@ -236,44 +352,49 @@ pub(crate) fn write(dir: &Owned, name: &str, from: &mut dyn Read) -> Result<Stri
 /// Open what was registered, to read all of it: it has the size that its record says, whoever registered it.
 ///
 /// # Errors
-/// It is anything else.
-pub(crate) fn open_content(dir: &Path, name: &str, size: u64) -> Result<File> {
-    let file = open_file(dir, name)?;
+/// It is anything else, or not registered any more.
+pub(crate) fn open_content<R: BootFile>(store: &Store, id: &R::Id) -> Result<File> {
+    let objects = store.collection::<R>();
+    let (size, dir) = (objects.get(id)?.size_bytes(), objects.dir(id));
+    let file = open_file(&dir, R::FILE)?;
     let found = file.metadata().or_fail(|| format!("read {}", dir.display()))?.len();
     if found == size && size <= MAX_FILE {
         return Ok(file);
     }
     Err(Error::failure(format!(
         "{} has {found} bytes and not the {size} that its record says; deregister it",
-        dir.join(name).display()
+        dir.join(R::FILE).display()
     )))
 }
 
-/// The kernel for an image of one's own: another's can go or be closed at any time, so that is copied.
+/// The kernel or ramdisk for an image of one's own: another's can go or be closed at any time, so that is copied.
 ///
 /// # Errors
 /// It does not exist, or can't be kept.
-pub fn copy_to_caller(store: &Store, id: &KernelId) -> Result<Registered<Kernel>> {
-    let record = store.kernels().get(id)?;
-    if record.owner_id == store.owner_id() || PvGrub::of(id).is_some() {
+pub fn copy_to_caller<R: BootFile>(store: &Store, id: &R::Id) -> Result<Registered<R>> {
+    let record = store.collection::<R>().get(id)?;
+    let built_in = || R::built_in().iter().any(|record| record.id() == id);
+    if record.owner() == store.owner_id() || built_in() {
         return Ok(Registered { record, new: false });
     }
-    let file = open_content(&store.kernels().dir(id), KERNEL, record.size_bytes)?;
-    register_file(store, file, Path::new(&record.name), None)
+    let file = open_content::<R>(store, id)?;
+    let name = record.name().unwrap_or_default();
+    register_file(store, file, Path::new(name), None)
 }
 
-/// The initial ramdisk for an image of one's own, likewise.
+/// [`copy_to_caller`] of both.
 ///
 /// # Errors
 /// As [`copy_to_caller`]'s.
-pub fn copy_ramdisk_to_caller(store: &Store, id: &RamdiskId) -> Result<Registered<Ramdisk>> {
-    let record = store.ramdisks().get(id)?;
-    if record.owner_id == store.owner_id() {
-        return Ok(Registered { record, new: false });
-    }
-    let file = open_content(&store.ramdisks().dir(id), RAMDISK, record.size_bytes)?;
-    let path = Path::new(&record.name);
-    register_ramdisk_file(store, file, path, None)
+pub fn own(
+    store: &Store,
+    kernel: Option<&KernelId>,
+    ramdisk: Option<&RamdiskId>,
+) -> Result<BootFiles> {
+    Ok(BootFiles {
+        kernel: kernel.map(|id| copy_to_caller(store, id)).transpose()?,
+        ramdisk: ramdisk.map(|id| copy_to_caller(store, id)).transpose()?,
+    })
 }
 
 /// The transports of virtio devices that a kernel and its ramdisk have drivers for; none if that is not known.
@@ -288,82 +409,59 @@ pub fn drivers(
     of_kernel.chain(ramdisk.into_iter().flat_map(|ramdisk| ramdisk.transports)).collect()
 }
 
-/// Deregister a kernel.
+/// Deregister a kernel or a ramdisk.
 ///
 /// # Errors
-/// An image refers to it (the line names it), it is another's, or it does not exist.
-pub fn deregister(store: &Store, id: &KernelId) -> Result<()> {
-    check_owner(store, &store.kernels().get(id)?)?;
+/// `InvalidAKIID.InUse` or `InvalidARIID.InUse`: an image refers to it or an instance boots it (the line names it). It is
+/// another's, or does not exist.
+pub fn deregister<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
+    check_owner(store, &store.collection::<R>().get(id)?)?;
+    refuse_booted::<R>(store, id)?;
     let _lock = store.lock()?;
-    refuse_in_use(store, Code::InvalidAKIIDInUse, id.as_str(), |image| {
-        image.kernel_id.as_ref() == Some(id)
-    })?;
-    refuse_needed(store, Code::InvalidAKIIDInUse, id.as_str(), |image| {
-        image.kernel_id.as_ref() == Some(id)
-    })?;
-    store.kernels().remove(id)
-}
-
-/// Deregister an initial ramdisk.
-///
-/// # Errors
-/// As [`deregister`]'s.
-pub fn deregister_ramdisk(store: &Store, id: &RamdiskId) -> Result<()> {
-    check_owner(store, &store.ramdisks().get(id)?)?;
-    let _lock = store.lock()?;
-    refuse_in_use(store, Code::InvalidARIIDInUse, id.as_str(), |image| {
-        image.ramdisk_id.as_ref() == Some(id)
-    })?;
-    refuse_needed(store, Code::InvalidARIIDInUse, id.as_str(), |image| {
-        image.ramdisk_id.as_ref() == Some(id)
-    })?;
-    store.ramdisks().remove(id)
+    let boots = |image: &Image| R::of_image(image) == Some(id);
+    refuse_in_use(store, R::IN_USE, id.as_ref(), boots)?;
+    refuse_needed::<R>(store, id)?;
+    store.collection::<R>().remove(id)
 }
 
 /// # Errors
-/// Another account has a volume of an image that boots it: its instance needs it to start again, and can't be seen.
-fn refuse_needed(
-    store: &Store,
-    code: Code,
-    object: &str,
-    boots: impl Fn(&Image) -> bool,
-) -> Result<()> {
-    let images = store.images().list()?.records;
-    let ours = images.iter().filter(|image| image.owner_id == store.owner_id() && boots(image));
-    let holders = ours.flat_map(Image::snapshots).flat_map(|id| users::accounts(store, id));
-    match holders.into_iter().next() {
+/// An instance that has not been terminated boots it: a stopped one needs it to start again.
+fn refuse_booted<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
+    let records = store.collection::<InstanceRecord>().list()?.records;
+    let boots = |i: &&Instance| i.state != State::Terminated && R::of_instance(i) == Some(id);
+    match records.iter().map(|record| &record.instance).find(boots) {
         None => Ok(()),
-        Some(uid) => Err(Error::refused(
-            code,
-            format!("{object} is what an instance of account {uid} boots; it has to be terminated"),
+        Some(user) => Err(Error::refused(
+            R::IN_USE,
+            format!("{id} is what {} boots; terminate that first", user.instance_id),
         )),
     }
 }
 
-/// The kernel that `text` means: an id, a file (which is registered), a name or a unique prefix of an id.
-///
 /// # Errors
-/// There is none; the file is no kernel.
-pub fn find(store: &Store, text: &str) -> Result<Registered<Kernel>> {
-    find_or(store, text, |path| register(store, path, None))
+/// Another account has a volume of an image that boots it: its instance needs it to start again, and can't be seen.
+fn refuse_needed<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
+    let images = store.images().list()?.records;
+    let boots =
+        |image: &&Image| image.owner_id == store.owner_id() && R::of_image(image) == Some(id);
+    let snapshots = images.iter().filter(boots).flat_map(Image::snapshots);
+    match snapshots.flat_map(|id| users::accounts(store, id)).next() {
+        None => Ok(()),
+        Some(uid) => Err(Error::refused(
+            R::IN_USE,
+            format!("{id} is what an instance of account {uid} boots; it has to be terminated"),
+        )),
+    }
 }
 
-/// The initial ramdisk that `text` means: as [`find`].
+/// The kernel or ramdisk that `text` means: an id, a file (which is registered), a name or a unique prefix of an id.
 ///
 /// # Errors
-/// There is none; the file can't be registered.
-pub fn find_ramdisk(store: &Store, text: &str) -> Result<Registered<Ramdisk>> {
-    find_or(store, text, |path| register_ramdisk(store, path, None))
-}
-
-fn find_or<R: Record>(
-    store: &Store,
-    text: &str,
-    register: impl FnOnce(&Path) -> Result<Registered<R>>,
-) -> Result<Registered<R>> {
+/// There is none; the file is none.
+pub fn find<R: BootFile>(store: &Store, text: &str) -> Result<Registered<R>> {
     let path = Path::new(text);
     if text.parse::<R::Id>().is_err() && (path.exists() || text.contains('/')) {
-        return register(path);
+        return register(store, path, None);
     }
     let record = store.collection::<R>().resolve(text)?;
     Ok(Registered { record, new: false })

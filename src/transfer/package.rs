@@ -7,14 +7,15 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest;
 use crate::image::manifest::{MAX_MAPPINGS, Manifest};
-use crate::kernel::{KERNEL, RAMDISK, open_content};
+use crate::kernel::open_content;
 use crate::plan::PvGrub;
 use crate::record::image::{Image, ImageState};
+use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::limits::MAX_SIZE;
 use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
 use crate::snapshot::{self, digest};
-use crate::store::{Record, Store, now};
+use crate::store::{Store, now};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -365,14 +366,14 @@ pub fn available(store: &Store, id: &SnapshotId) -> Result<Snapshot> {
     Err(Error::refused(Code::IncorrectState, format!("{id} is not completed")))
 }
 
-/// The image's kernel, if it has one.
+/// The image's kernel, if it has one of its own.
 ///
 /// # Errors
 /// It is not registered any more.
 pub fn open_kernel(store: &Store, image: &Image) -> Result<Option<File>> {
     // Where the copy goes has PV-GRUB's, too.
     let own = image.kernel_id.as_ref().filter(|id| PvGrub::of(id).is_none());
-    open_boot(&store.kernels(), own, KERNEL, |kernel| kernel.size_bytes)
+    own.map(|id| open_content::<Kernel>(store, id)).transpose()
 }
 
 /// The image's initial ramdisk, if it has one.
@@ -380,18 +381,7 @@ pub fn open_kernel(store: &Store, image: &Image) -> Result<Option<File>> {
 /// # Errors
 /// It is not registered any more.
 pub fn open_ramdisk(store: &Store, image: &Image) -> Result<Option<File>> {
-    open_boot(&store.ramdisks(), image.ramdisk_id.as_ref(), RAMDISK, |ramdisk| ramdisk.size_bytes)
-}
-
-fn open_boot<R: Record>(
-    objects: &crate::store::Collection<R>,
-    id: Option<&R::Id>,
-    name: &str,
-    size: impl Fn(&R) -> u64,
-) -> Result<Option<File>> {
-    let Some(id) = id else { return Ok(None) };
-    let size = size(&objects.get(id)?);
-    open_content(&objects.dir(id), name, size).map(Some)
+    image.ramdisk_id.as_ref().map(|id| open_content::<Ramdisk>(store, id)).transpose()
 }
 
 fn content(mut file: File, name: Option<String>) -> Result<Content> {

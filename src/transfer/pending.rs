@@ -8,10 +8,9 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::MAX_MAPPINGS;
 use crate::image::{catalog, manifest};
-use crate::kernel::{self, Registered};
+use crate::kernel::{self, BootFile, BootFiles, Registered};
 use crate::plan::{DiskFormat, PvGrub};
 use crate::record::image::{Image, ImageState, StateReason};
-use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::name;
 use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::volume::Layer;
@@ -20,56 +19,25 @@ use crate::store::{Durability, Locked, Store, StoreLock, now};
 use std::fs::File;
 use std::path::Path;
 
-/// What an image boots, in the store that it comes into.
-#[derive(Debug, Default)]
-pub struct BootFiles {
-    /// Its kernel.
-    pub kernel: Option<Registered<Kernel>>,
-    /// Its initial ramdisk.
-    pub ramdisk: Option<Registered<Ramdisk>>,
-}
-
-impl BootFiles {
-    /// Register a kernel's file under `name` if that is free, else under one made of it.
-    ///
-    /// # Errors
-    /// As [`kernel::register`]'s.
-    pub fn add_kernel(&mut self, store: &Store, path: &Path, content: &Content) -> Result<()> {
-        let register = |name: &str| kernel::register(store, path, Some(name));
-        self.kernel = Some(under_a_name(content, register)?);
-        Ok(())
-    }
-
-    /// Register an initial ramdisk's file, likewise.
-    ///
-    /// # Errors
-    /// As [`kernel::register_ramdisk`]'s.
-    pub fn add_ramdisk(&mut self, store: &Store, path: &Path, content: &Content) -> Result<()> {
-        let register = |name: &str| kernel::register_ramdisk(store, path, Some(name));
-        self.ramdisk = Some(under_a_name(content, register)?);
-        Ok(())
-    }
-
-    /// Remove what is new. Failing at that is harmless.
-    pub fn undo(&self, store: &Store) {
-        if let Some(kernel) = self.kernel.as_ref().filter(|k| k.new) {
-            let _ = kernel::deregister(store, &kernel.record.kernel_id);
-        }
-        if let Some(ramdisk) = self.ramdisk.as_ref().filter(|r| r.new) {
-            let _ = kernel::deregister_ramdisk(store, &ramdisk.record.ramdisk_id);
-        }
-    }
-}
-
-/// A name that is taken gets a part of the content's digest.
-fn under_a_name<T>(content: &Content, register: impl Fn(&str) -> Result<T>) -> Result<T> {
+/// Register a kernel's or ramdisk's file under its name if that is free, else under one made of it and of a part of the
+/// content's digest.
+///
+/// # Errors
+/// As [`kernel::register`]'s.
+pub fn register<R: BootFile>(
+    store: &Store,
+    path: &Path,
+    content: &Content,
+) -> Result<Option<Registered<R>>> {
     let name = name::from_file(&content.name);
-    match register(&name) {
+    let registered = match kernel::register(store, path, Some(&name)) {
         Err(e) if e.code() == Some(Code::InvalidAMINameDuplicate) => {
-            register(&format!("{name}-{}", &content.digest[..8]))
+            let name = format!("{name}-{}", &content.digest[..8]);
+            kernel::register(store, path, Some(&name))
         }
         registered => registered,
-    }
+    };
+    registered.map(Some)
 }
 
 /// An image in the making.
@@ -343,8 +311,8 @@ fn pending(
 ) -> Result<Locked<Image>> {
     let mut manifest = package.manifest(new)?;
     let built_in = package.image.kernel_id.clone().filter(|id| PvGrub::of(id).is_some());
-    manifest.kernel_id = boot.kernel.as_ref().map(|k| k.record.kernel_id.clone()).or(built_in);
-    manifest.ramdisk_id = boot.ramdisk.as_ref().map(|r| r.record.ramdisk_id.clone());
+    manifest.kernel_id = boot.kernel_id().or(built_in);
+    manifest.ramdisk_id = boot.ramdisk_id();
     if manifest.block_device_mappings.len() > MAX_MAPPINGS {
         return Err(super::package::malformed("it has too many block devices"));
     }

@@ -89,8 +89,7 @@ impl Storage {
                 Error::refused(Code::AuthFailure, format!("{}: {why}", self.text))
             }
             Fault::Failed(why) => {
-                let why: Vec<&str> = why.split_whitespace().collect();
-                let why: String = why.join(" ").chars().take(300).collect();
+                let why = Fault::told(&why);
                 Error::refused(Code::Unavailable, format!("{} does not answer: {why}", self.text))
             }
         }

@@ -3,10 +3,11 @@
 mod transfer;
 
 use super::package::{self, NewImage, Package};
-use super::pending::{BootFiles, PendingImage, open_data, pending_snapshot, seal};
+use super::pending::{PendingImage, open_data, pending_snapshot, register, seal};
 use crate::disk::Disk;
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
+use crate::kernel::BootFiles;
 use crate::plan::DiskFormat;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
@@ -42,11 +43,11 @@ fn boot(from: &Store, image: &Image, to: &Store, package: &Package) -> Result<Bo
         let path =
             |file: &std::fs::File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         if let (Some(file), Some(content)) = (package::open_kernel(from, image)?, &package.kernel) {
-            boot.add_kernel(to, &path(&file), content)?;
+            boot.kernel = register(to, &path(&file), content)?;
         }
         if let (Some(file), Some(content)) = (package::open_ramdisk(from, image)?, &package.ramdisk)
         {
-            boot.add_ramdisk(to, &path(&file), content)?;
+            boot.ramdisk = register(to, &path(&file), content)?;
         }
         Ok(())
     })();

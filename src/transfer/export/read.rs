@@ -3,13 +3,14 @@
 use crate::error::{OrFail, Result};
 use crate::id::hex;
 use crate::import::Reading;
+use crate::kernel::BootFiles;
 use crate::record::image::Image;
 use crate::record::name;
 use crate::snapshot::copy::Copy;
 use crate::snapshot::digest::CHUNK;
 use crate::store::{Staging, Store, beneath};
 use crate::transfer::package::{Content, NewImage, Package, malformed};
-use crate::transfer::pending::{BootFiles, PendingImage};
+use crate::transfer::pending::{PendingImage, register};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -52,12 +53,12 @@ fn boot(store: &Store, reading: &mut Reading, package: &Package) -> Result<BootF
         if let Some(content) = &package.kernel {
             let path = staging.path().join("kernel");
             spool(reading, 0, content, &path)?;
-            boot.add_kernel(store, &path, content)?;
+            boot.kernel = register(store, &path, content)?;
         }
         if let Some(content) = &package.ramdisk {
             let path = staging.path().join("ramdisk");
             spool(reading, 1, content, &path)?;
-            boot.add_ramdisk(store, &path, content)?;
+            boot.ramdisk = register(store, &path, content)?;
         }
         Ok(())
     };

@@ -19,6 +19,14 @@ pub(crate) enum Fault {
     Failed(String),
 }
 
+impl Fault {
+    /// What a server says, as a part of a line: its answer may have many, and be long.
+    pub(crate) fn told(why: &str) -> String {
+        let words: Vec<&str> = why.split_whitespace().collect();
+        words.join(" ").chars().take(300).collect()
+    }
+}
+
 /// What a backend gives.
 pub(crate) type Answer<T> = std::result::Result<T, Fault>;
 

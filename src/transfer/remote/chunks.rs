@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes of address space: a chunk, packed and unpacked, and what zstd takes.
@@ -124,6 +125,42 @@ impl Unpacker {
         let mut bytes = vec![0; len];
         self.socket.read_exact(&mut bytes)?;
         Ok(Some(bytes))
+    }
+}
+
+/// Helpers for several threads.
+pub(super) struct Unpackers(Mutex<Vec<Unpacker>>);
+
+impl Unpackers {
+    /// Start up to `count` of them: fewer where the user may have no more processes.
+    ///
+    /// # Errors
+    /// There is not even one.
+    pub(super) fn start(count: usize) -> Result<Self> {
+        let first = Unpacker::start()?;
+        let more = (1..count).map_while(|_| Unpacker::start().ok());
+        Ok(Self(Mutex::new(std::iter::once(first).chain(more).collect())))
+    }
+
+    /// How many threads they do for.
+    pub(super) fn count(&self) -> usize {
+        self.idle().len()
+    }
+
+    /// [`Unpacker::unpack`] by one that is idle.
+    ///
+    /// # Errors
+    /// As [`Unpacker::unpack`]'s.
+    pub(super) fn unpack(&self, packed: &[u8], content: &Content, offset: u64) -> Result<Vec<u8>> {
+        let idle = self.idle().pop();
+        let mut unpacker = idle.map_or_else(Unpacker::start, Ok)?;
+        let unpacked = unpacker.unpack(packed, content, offset);
+        self.idle().push(unpacker);
+        unpacked
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Unpacker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

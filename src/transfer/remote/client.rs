@@ -70,10 +70,7 @@ impl Remote {
             Fault::Denied(why) => (Code::AuthFailure, why),
             Fault::Failed(why) => (Code::Unavailable, why),
         };
-        // A server's answer may have many lines, and be long.
-        let why: String = why.split_whitespace().collect::<Vec<_>>().join(" ");
-        let why: String = why.chars().take(300).collect();
-        Error::refused(code, format!("{place} can't {doing}: {why}"))
+        Error::refused(code, format!("{place} can't {doing}: {}", Fault::told(&why)))
     }
 
     pub(super) fn objects(&self) -> Option<&dyn Objects> {

@@ -1,9 +1,10 @@
 //! Copies of images out of remote regions.
 
-use super::chunks::Unpacker;
+use super::chunks::{Unpacker, Unpackers};
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::catalog;
+use crate::kernel::BootFiles;
 use crate::plan::DiskFormat;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
@@ -16,14 +17,12 @@ use crate::transfer::chunk::pack;
 use crate::transfer::export::read::{verified, write_file};
 use crate::transfer::package::{Chunk, Content, NewImage, Package, malformed};
 use crate::transfer::pending::{
-    BootFiles, PendingImage, open_data, pending_snapshot, seal, unfinished,
+    PendingImage, open_data, pending_snapshot, register, seal, unfinished,
 };
 use crate::transfer::remote::client::{PARALLEL, Remote};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Copy an image of a remote region into a store.
 ///
@@ -78,12 +77,12 @@ fn boot(from: &Remote, to: &Store, package: &Package) -> Result<BootFiles> {
         if let Some(content) = &package.kernel {
             let path = staging.path().join("kernel");
             fetch_file(from, content, &path)?;
-            boot.add_kernel(to, &path, content)?;
+            boot.kernel = register(to, &path, content)?;
         }
         if let Some(content) = &package.ramdisk {
             let path = staging.path().join("ramdisk");
             fetch_file(from, content, &path)?;
-            boot.add_ramdisk(to, &path, content)?;
+            boot.ramdisk = register(to, &path, content)?;
         }
         Ok(())
     };
@@ -126,48 +125,21 @@ fn fetch(from: &Remote, disk: &Content, (out, begun): (&File, bool)) -> Result<S
     let progress = from.context().progress(Some(disk.size_bytes));
     let own = out.try_clone().or_fail(|| "duplicate a descriptor")?;
     let copy = if begun { Copy::resume(own) } else { Copy::new(own) };
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let one = |unpacker: &mut Unpacker, chunk: &Chunk| -> Result<()> {
+    let unpackers = Unpackers::start(PARALLEL)?;
+    threads::try_each(unpackers.count(), disk.chunks.iter().map(Ok), |chunk| -> Result<()> {
         progress.check()?;
         let there = begun.then(|| has(out, disk, chunk)).flatten();
         let bytes = match there {
             Some(bytes) => bytes,
-            None => unpacker.unpack(&from.get(chunk)?, disk, chunk.offset)?,
+            None => unpackers.unpack(&from.get(chunk)?, disk, chunk.offset)?,
         };
         for (n, piece) in bytes.chunks(CHUNK).enumerate() {
             copy.chunk(chunk.offset + (n * CHUNK) as u64, piece.to_vec())?;
         }
         progress.at(chunk.offset);
         Ok(())
-    };
-    let unstarted = Mutex::new(None);
-    threads::together(PARALLEL, || {
-        let mut unpacker = match Unpacker::start() {
-            Ok(unpacker) => unpacker,
-            // Where the user may have no more processes the others do all of it.
-            Err(error) => {
-                *unstarted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                return;
-            }
-        };
-        while let Some(chunk) = disk.chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = one(&mut unpacker, chunk) {
-                // The others find no more to do.
-                next.store(disk.chunks.len(), Ordering::Relaxed);
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            }
-        }
-    });
-    let undone = next.into_inner() < disk.chunks.len();
-    let unstarted = unstarted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match failed
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .or(unstarted.filter(|_| undone))
-    {
-        Some(error) => Err(error),
-        None => complete(copy, out, disk, begun),
-    }
+    })?;
+    complete(copy, out, disk, begun)
 }
 
 /// The digest of the finished copy: of the file itself if it was not empty in the beginning.

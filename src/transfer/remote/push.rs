@@ -21,7 +21,6 @@ use crate::transfer::remote::client::{PARALLEL, Remote, all_chunks, each_once};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
@@ -107,21 +106,10 @@ fn renewed(source: Snapshot, wanted: Wanted, to: &Remote) -> Result<Snapshot> {
 
 /// Hand on what the other region lacks, several chunks at a time.
 fn pass(from: &Remote, chunks: &[&Chunk], to: &Remote) -> Result<()> {
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let one = |chunk: &Chunk| -> Result<()> {
+    threads::try_each(PARALLEL, chunks.iter().copied().map(Ok), |chunk| {
         to.context().check()?;
         if to.has(chunk)? { Ok(()) } else { to.put(chunk, from.get(chunk)?) }
-    };
-    threads::together(PARALLEL, || {
-        while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = one(chunk) {
-                // The others find no more to do.
-                next.store(chunks.len(), Ordering::Relaxed);
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            }
-        }
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    })
 }
 
 fn check_free(to: &Remote, name: &str) -> Result<()> {
