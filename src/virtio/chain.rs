@@ -3,8 +3,8 @@
 use crate::mem::GuestRam;
 use smallvec::SmallVec;
 use std::fmt;
-use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use vm_memory::{Address, Bytes, GuestAddress};
+use virtio_queue::desc::{RawDescriptor, split::Descriptor};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend};
 
 /// Bytes of a descriptor. (VIRTIO 1.2, 2.7.5)
 pub(crate) const DESC_SIZE: u64 = 16;
@@ -22,33 +22,13 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// A descriptor as the driver wrote it.
-#[derive(Clone, Copy, Debug)]
-struct Desc {
-    addr: GuestAddress,
-    len: u32,
-    flags: u32,
-    next: u16,
-}
-
-impl Desc {
-    fn read(ram: &GuestRam, table: GuestAddress, index: u16) -> Result<Self, Malformed> {
-        let outside = Malformed("a descriptor lies outside guest memory");
-        let at = table.checked_add(u64::from(index) * DESC_SIZE).ok_or(outside)?;
-        let mut raw = [0u8; DESC_SIZE as usize];
-        ram.read_slice(&mut raw, at).map_err(|_| outside)?;
-        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = raw;
-        Ok(Self {
-            addr: GuestAddress(u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7])),
-            len: u32::from_le_bytes([l0, l1, l2, l3]),
-            flags: u16::from_le_bytes([f0, f1]).into(),
-            next: u16::from_le_bytes([n0, n1]),
-        })
-    }
-
-    fn has(&self, flag: u32) -> bool {
-        self.flags & flag != 0
-    }
+/// Descriptor `index` of the `table`, as the driver wrote it, read once.
+fn descriptor(ram: &GuestRam, table: GuestAddress, index: u16) -> Result<Descriptor, Malformed> {
+    let outside = Malformed("a descriptor lies outside guest memory");
+    let at = table.checked_add(u64::from(index) * DESC_SIZE).ok_or(outside)?;
+    // Of one region, as RAM's regions don't touch: half the way of an access that may span several.
+    let slice = ram.get_slice(at, DESC_SIZE as usize).map_err(|_| outside)?;
+    slice.read_obj::<RawDescriptor>(0).map(Descriptor::from).map_err(|_| outside)
 }
 
 /// Where a chain begins and how long it may be.
@@ -98,47 +78,47 @@ impl DescriptorChain {
             left = left
                 .checked_sub(1)
                 .ok_or(Malformed("a descriptor chain is a loop or longer than the queue"))?;
-            let desc = Desc::read(ram, table, index)?;
-            if desc.has(VRING_DESC_F_INDIRECT) {
+            let desc = descriptor(ram, table, index)?;
+            if desc.refers_to_indirect_table() {
                 // 2.7.5.3.1: not without the feature, not nested, and nothing follows it.
                 left = indirect.take().ok_or(Malformed("an unexpected indirect descriptor"))?;
-                if desc.has(VRING_DESC_F_NEXT) {
+                if desc.has_next() {
                     return Err(Malformed("a descriptor follows an indirect one"));
                 }
-                if desc.len == 0 || !u64::from(desc.len).is_multiple_of(DESC_SIZE) {
+                if desc.len() == 0 || !u64::from(desc.len()).is_multiple_of(DESC_SIZE) {
                     return Err(Malformed("an indirect table's length is not of descriptors"));
                 }
-                (table, entries, index) = (desc.addr, desc.len / DESC_SIZE as u32, 0);
+                (table, entries, index) = (desc.addr(), desc.len() / DESC_SIZE as u32, 0);
                 continue;
             }
             chain.push(desc)?;
-            if !desc.has(VRING_DESC_F_NEXT) {
+            if !desc.has_next() {
                 return Ok(chain);
             }
             // Once inside an indirect table there is no second one; before it, `indirect` still waits.
-            index = desc.next;
+            index = desc.next();
         }
     }
 
-    fn push(&mut self, desc: Desc) -> Result<(), Malformed> {
+    fn push(&mut self, desc: Descriptor) -> Result<(), Malformed> {
         let total = self.readable_len.checked_add(self.writable_len);
         // 2.7.5.2: no chain of more than 2^32 bytes.
-        if total.and_then(|total| total.checked_add(desc.len)).is_none() {
+        if total.and_then(|total| total.checked_add(desc.len())).is_none() {
             return Err(Malformed("a descriptor chain has 4 GiB or more"));
         }
-        if desc.addr.checked_add(desc.len.into()).is_none() {
+        if desc.addr().checked_add(desc.len().into()).is_none() {
             return Err(Malformed("a buffer wraps around the address space"));
         }
-        let (segments, len) = if desc.has(VRING_DESC_F_WRITE) {
+        let (segments, len) = if desc.is_write_only() {
             (&mut self.writable, &mut self.writable_len)
         } else if self.writable.is_empty() {
             (&mut self.readable, &mut self.readable_len)
         } else {
             return Err(Malformed("a readable descriptor follows a writable one"));
         };
-        if desc.len != 0 {
-            segments.push((desc.addr, desc.len));
-            *len += desc.len;
+        if desc.len() != 0 {
+            segments.push((desc.addr(), desc.len()));
+            *len += desc.len();
         }
         Ok(())
     }

@@ -4,14 +4,14 @@ use crate::mem::GuestRam;
 use crate::virtio::chain::{DESC_SIZE, DescriptorChain, Malformed, Source};
 use crate::virtio::feature;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{Ordering, fence};
-use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 /// `flags` and `idx` before each ring's elements, two bytes each. (2.7.6, 2.7.8)
 const RING_HEADER: u64 = 4;
-/// Where `idx` is.
-const IDX: u64 = 2;
 /// Bytes of an element of the available ring.
 const AVAIL_ELEM: u64 = 2;
 /// Bytes of an element of the used ring.
@@ -40,43 +40,63 @@ pub struct QueueState {
 }
 
 impl QueueState {
-    /// Check what the driver set: size, alignment (2.7, table of alignments), and that each part is guest RAM.
+    /// Checks what the driver set: size, alignment (2.7, table of alignments), and that each part is
+    /// guest RAM.
+    ///
+    /// # Errors
+    /// What is wrong. The available ring may not be at address 0, where no driver has one: the crate
+    /// takes that for a queue without a ring.
     pub fn check(&self, ram: &GuestRam, max_size: u16) -> Result<(), Malformed> {
-        if !self.size.is_power_of_two() || self.size > max_size {
-            return Err(Malformed("its size is not a power of two or exceeds the maximum"));
-        }
+        self.ring(ram, max_size, false).map(|_| ())
+    }
+
+    /// The ring that this describes.
+    fn ring(&self, ram: &GuestRam, max_size: u16, event_idx: bool) -> Result<Queue, Malformed> {
         let size = u64::from(self.size);
         let parts = [
-            (self.desc, 16, size * DESC_SIZE),
-            (self.avail, 2, RING_HEADER + size * AVAIL_ELEM + EVENT),
-            (self.used, 4, RING_HEADER + size * USED_ELEM + EVENT),
+            (self.desc, size * DESC_SIZE),
+            (self.avail, RING_HEADER + size * AVAIL_ELEM + EVENT),
+            (self.used, RING_HEADER + size * USED_ELEM + EVENT),
         ];
-        for (addr, align, len) in parts {
-            if !addr.is_multiple_of(align) {
-                return Err(Malformed("one of its addresses is misaligned"));
-            }
-            // Checked first: the range check of vm-memory counts from the address on.
-            if addr.checked_add(len).is_none() || !ram.check_range(GuestAddress(addr), len as usize)
-            {
-                return Err(Malformed("one of its addresses is outside guest memory"));
-            }
+        // Checked first: the range check of vm-memory counts from the address on.
+        if parts.iter().any(|(addr, len)| addr.checked_add(*len).is_none()) {
+            return Err(OUTSIDE);
         }
-        Ok(())
+        let ring = Queue::try_from(virtio_queue::QueueState {
+            max_size,
+            next_avail: self.next_avail,
+            next_used: self.next_used,
+            event_idx_enabled: event_idx,
+            size: self.size,
+            ready: true,
+            desc_table: self.desc,
+            avail_ring: self.avail,
+            used_ring: self.used,
+        })
+        .map_err(explain)?;
+        if self.avail == 0 || !ring.is_valid(ram.as_ref()) {
+            return Err(OUTSIDE);
+        }
+        Ok(ring)
     }
 }
 
-/// A live queue.
+/// A live queue: `virtio_queue`'s rings, of which all heads are taken that wait at a time, and to
+/// which all chains of a batch are given back at a time.
 pub struct SplitQueue {
     ram: GuestRam,
-    state: QueueState,
+    ring: Queue,
     /// Most descriptors in an indirect table, if there may be one.
     indirect: Option<u16>,
-    event_idx: bool,
-    /// The available index as last read.
-    avail_seen: u16,
-    /// The used index as last published.
-    published: u16,
-    /// Chains taken and not given back.
+    /// Heads taken from the available ring that nobody has asked for yet, the next one first. At
+    /// most as many as the queue's size.
+    heads: VecDeque<u16>,
+    /// The head of the chain that was popped last.
+    last: u16,
+    /// Chains given back with the bytes written, which the driver doesn't see yet. At most as many
+    /// as the queue's size.
+    done: Vec<(u16, u32)>,
+    /// Chains popped and not given back.
     outstanding: u16,
 }
 
@@ -92,29 +112,39 @@ impl SplitQueue {
         max_size: u16,
         features: u64,
     ) -> Result<Self, Malformed> {
-        state.check(&ram, max_size)?;
+        let ring = state.ring(&ram, max_size, features & feature::EVENT_IDX != 0)?;
         Ok(Self {
             ram,
-            state,
+            ring,
             indirect: (features & feature::INDIRECT_DESC != 0).then_some(max_size),
-            event_idx: features & feature::EVENT_IDX != 0,
-            avail_seen: state.next_avail,
-            published: state.next_used,
+            heads: VecDeque::new(),
+            last: 0,
+            done: Vec::new(),
             outstanding: 0,
         })
     }
 
     /// Its size.
     pub fn size(&self) -> u16 {
-        self.state.size
+        self.ring.size()
     }
 
-    /// What to save of it. Meaningful when every chain was given back.
+    /// What to save of it. Meaningful when every chain was given back and published.
     pub fn state(&self) -> QueueState {
-        self.state
+        let ring = self.ring.state();
+        QueueState {
+            size: ring.size,
+            ready: ring.ready,
+            desc: ring.desc_table,
+            avail: ring.avail_ring,
+            used: ring.used_ring,
+            // Heads that nobody has asked for are in the ring still.
+            next_avail: ring.next_avail.wrapping_sub(self.heads.len() as u16),
+            next_used: ring.next_used,
+        }
     }
 
-    /// Take the next chain, if there is one.
+    /// Takes the next chain, if there is one.
     ///
     /// # Errors
     /// The available ring or the chain is malformed. The queue must not be used on.
@@ -122,126 +152,115 @@ impl SplitQueue {
         if !self.available()? {
             return Ok(None);
         }
-        if self.outstanding >= self.state.size {
+        if self.outstanding >= self.ring.size() {
             return Err(Malformed("more requests in flight than the queue has descriptors"));
         }
-        let slot = u64::from(self.state.next_avail % self.state.size);
-        let head: u16 =
-            self.load(self.state.avail, RING_HEADER + slot * AVAIL_ELEM, Ordering::Relaxed)?;
+        let Some(head) = self.heads.pop_front() else { return Ok(None) };
         let source = Source {
-            table: GuestAddress(self.state.desc),
-            size: self.state.size,
+            table: GuestAddress(self.ring.desc_table()),
+            size: self.ring.size(),
             head,
             indirect: self.indirect,
         };
         let chain = DescriptorChain::read_from(&self.ram, source)?;
-        self.state.next_avail = self.state.next_avail.wrapping_add(1);
+        self.last = head;
         self.outstanding += 1;
         Ok(Some(chain))
     }
 
     /// Puts the chain that was popped last back, as if it had not been.
     pub fn put_back(&mut self) {
-        self.state.next_avail = self.state.next_avail.wrapping_sub(1);
+        self.heads.push_front(self.last);
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// Is a chain waiting? Reads the index again when those seen before are used up.
+    /// Is a chain waiting? Reads the ring again when those seen before are used up.
     fn available(&mut self) -> Result<bool, Malformed> {
-        if self.avail_seen == self.state.next_avail {
-            // Acquire: the ring's elements and descriptors were written before the index.
-            self.avail_seen = self.load(self.state.avail, IDX, Ordering::Acquire)?;
+        if self.heads.is_empty() {
+            // The index is read once (Acquire: elements and descriptors were written before it),
+            // and refused if it ran ahead by more than the queue's size.
+            let heads = self.ring.iter(self.ram.as_ref()).map_err(explain)?;
+            self.heads.extend(heads.map(|chain| chain.head_index()));
         }
-        let waiting = self.avail_seen.wrapping_sub(self.state.next_avail);
-        if waiting > self.state.size {
-            return Err(Malformed("the available index ran ahead by more than the queue's size"));
-        }
-        Ok(waiting != 0)
+        Ok(!self.heads.is_empty())
     }
 
-    /// Give a chain back with the bytes written. The driver sees it after [`Self::publish`].
+    /// Gives a chain back with the bytes written. The driver sees it after [`Self::publish`].
     ///
     /// # Errors
-    /// Never for a queue that was checked; guest memory does not go away.
+    /// `head` is none of the queue's.
     pub fn push_used(&mut self, head: u16, len: u32) -> Result<(), Malformed> {
-        let slot = u64::from(self.state.next_used % self.state.size);
-        let at = offset(self.state.used, RING_HEADER + slot * USED_ELEM)?;
-        let element = (u64::from(len) << 32 | u64::from(head)).to_le_bytes();
-        self.ram.write_slice(&element, at).map_err(|_| GONE)?;
-        self.state.next_used = self.state.next_used.wrapping_add(1);
+        if head >= self.ring.size() {
+            return Err(Malformed("a chain is given back that is none of the queue's"));
+        }
+        self.done.push((head, len));
         self.outstanding = self.outstanding.saturating_sub(1);
         Ok(())
     }
 
-    /// Let the driver see what was given back since the last time. True if it wants an interrupt for it.
+    /// Lets the driver see what was given back since the last time. True if it wants an interrupt
+    /// for it.
     ///
     /// # Errors
-    /// As [`Self::push_used`].
+    /// Never for a queue that was checked; guest memory does not go away.
     pub fn publish(&mut self) -> Result<bool, Malformed> {
-        let (old, new) = (self.published, self.state.next_used);
-        if old == new {
+        if self.done.is_empty() {
             return Ok(false);
         }
-        self.store(self.state.used, IDX, new, Ordering::Release)?;
-        self.published = new;
-        // The index must be visible before the driver's wish is read, or each side could wait for the other. (2.7.7.2)
-        fence(Ordering::SeqCst);
-        if !self.event_idx {
-            let flags: u16 = self.load(self.state.avail, 0, Ordering::Relaxed)?;
-            return Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0);
+        for (head, len) in self.done.drain(..) {
+            self.ring.add_used(self.ram.as_ref(), head, len).map_err(explain)?;
         }
-        let behind = RING_HEADER + u64::from(self.state.size) * AVAIL_ELEM;
-        let used_event: u16 = self.load(self.state.avail, behind, Ordering::Relaxed)?;
-        Ok(need_event(used_event, new, old))
+        // With a fence between index and wish, or each side could wait for the other. (2.7.7.2)
+        let wanted = self.ring.needs_notification(self.ram.as_ref()).map_err(explain)?;
+        if self.ring.event_idx_enabled() {
+            return Ok(wanted);
+        }
+        // The crate does not look at the flag.
+        let flags = GuestAddress(self.ring.avail_ring());
+        let flags: u16 = self.ram.load(flags, Ordering::Relaxed).map_err(|_| OUTSIDE)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
-    /// Ask the driver not to notify: we are looking.
+    /// Asks the driver not to notify: the device is looking.
     ///
     /// # Errors
-    /// As [`Self::push_used`].
+    /// As [`Self::publish`].
     pub fn disable_notification(&mut self) -> Result<(), Malformed> {
-        if self.event_idx {
-            // avail_event stays behind, where no new index meets it for a whole turn. (2.7.10)
-            return Ok(());
-        }
-        self.store(self.state.used, 0, VRING_USED_F_NO_NOTIFY as u16, Ordering::Relaxed)
+        self.ring.disable_notification(self.ram.as_ref()).map_err(explain)
     }
 
-    /// Ask the driver to notify of the next chain. True if one came meanwhile, of which it may not notify.
+    /// Asks the driver to notify of the next chain. True if one is there already, of which it may
+    /// not notify.
     ///
     /// # Errors
     /// The available ring is malformed.
     pub fn enable_notification(&mut self) -> Result<bool, Malformed> {
-        if self.event_idx {
-            let behind = RING_HEADER + u64::from(self.state.size) * USED_ELEM;
-            self.store(self.state.used, behind, self.state.next_avail, Ordering::Relaxed)?;
-        } else {
-            self.store(self.state.used, 0, 0, Ordering::Relaxed)?;
+        if !self.heads.is_empty() {
+            return Ok(true);
         }
-        // The wish must be visible before the index is read for the last time. (2.7.10.2)
-        fence(Ordering::SeqCst);
+        self.ring.enable_notification(self.ram.as_ref()).map_err(explain)?;
         self.available()
     }
-
-    fn load(&self, base: u64, at: u64, order: Ordering) -> Result<u16, Malformed> {
-        self.ram.load(offset(base, at)?, order).map(u16::from_le).map_err(|_| GONE)
-    }
-
-    fn store(&self, base: u64, at: u64, value: u16, order: Ordering) -> Result<(), Malformed> {
-        self.ram.store(value.to_le(), offset(base, at)?, order).map_err(|_| GONE)
-    }
 }
 
-/// Part of a queue that was checked is not guest memory; it cannot happen while RAM is only mapped once.
-const GONE: Malformed = Malformed("it is not in guest memory");
+/// Part of the queue is not guest memory. For one that was checked it cannot happen while RAM is
+/// only mapped once.
+const OUTSIDE: Malformed = Malformed("one of its addresses is outside guest memory");
 
-fn offset(base: u64, at: u64) -> Result<GuestAddress, Malformed> {
-    GuestAddress(base).checked_add(at).ok_or(GONE)
-}
-
-/// Did the index pass the event on its way from `old` to `new`? (2.7.7.2: vring_need_event)
-fn need_event(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+/// What the crate found wrong, in the words of a device's reason to stop.
+fn explain(error: Error) -> Malformed {
+    match error {
+        Error::InvalidSize | Error::InvalidMaxSize => {
+            Malformed("its size is not a power of two or exceeds the maximum")
+        }
+        Error::InvalidDescTableAlign
+        | Error::InvalidAvailRingAlign
+        | Error::InvalidUsedRingAlign => Malformed("one of its addresses is misaligned"),
+        Error::InvalidAvailRingIndex => {
+            Malformed("the available index ran ahead by more than the queue's size")
+        }
+        _ => OUTSIDE,
+    }
 }
 
 #[cfg(test)]
