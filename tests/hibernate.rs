@@ -5,6 +5,7 @@ mod common;
 use common::{Store, has_kvm};
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,12 +13,17 @@ use std::time::Duration;
 /// Kills at most, so that a test whose commands have no fault points ends.
 const MOST_POINTS: u32 = 200;
 
-/// Launch one whose guest never rests, on so many CPUs.
-fn endure(store: &Store, cpus: &str) -> String {
-    let args = ["--append", "demo.mode=endure", "--cpus", cpus];
-    let id = store.launch(&args).remove(0);
+/// Launch one whose guest never rests, on so many CPUs, with these arguments beside.
+fn endure_with(store: &Store, cpus: &str, args: &[&str]) -> String {
+    let run = ["run", "demo", "-q", "-m", "32M", "--root-device-type", "ebs", "--cpus", cpus];
+    let run = [&run[..], &["--append", "demo.mode=endure"]].concat();
+    let id = store.ok(&[&run[..], args].concat()).trim().to_owned();
     store.wait_for_text(&id, "endure: begins");
     id
+}
+
+fn endure(store: &Store, cpus: &str) -> String {
+    endure_with(store, cpus, &[])
 }
 
 /// The last count that the guest has printed.
@@ -45,28 +51,53 @@ fn generations(log: &str) -> HashSet<&str> {
     log.lines().filter_map(|line| line.strip_prefix("generation: ")).collect()
 }
 
+/// The counts of the guest's other processors in the last line that has them.
+fn others(log: &str) -> Vec<u64> {
+    let lines = log.lines().filter_map(|line| line.strip_prefix("endure: "));
+    let mut counts = lines.filter_map(|line| line.split_once("counts [")?.1.strip_suffix(']'));
+    let last = counts.next_back().unwrap_or_default();
+    last.split(", ").filter(|count| !count.is_empty()).map(|count| count.parse().unwrap()).collect()
+}
+
+/// CPUs and transport of the guests that are hibernated again and again.
+const MACHINES: [(&str, &str); 6] =
+    [("1", "mmio"), ("1", "pci"), ("2", "pci"), ("2", "mmio"), ("4", "mmio"), ("4", "pci")];
+
+/// Each is hibernated four times, all together HIBERNATIONS times if that is set.
 #[test]
 fn a_hibernated_guest_goes_on_where_it_was() {
     if !has_kvm() {
         return;
     }
-    let store = Store::new();
-    let cycles: u64 = std::env::var("SPORE_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
-    for cpus in ["1", "3"] {
-        let id = endure(&store, cpus);
+    let wanted = std::env::var("HIBERNATIONS").ok().and_then(|n| n.parse::<u64>().ok());
+    let cycles = wanted.map_or(4, |all| all.div_ceil(MACHINES.len() as u64));
+    for (cpus, transport) in MACHINES {
+        // A store each: its console log is read whole again and again.
+        let store = Store::new();
+        let id = endure_with(&store, cpus, &["--transport", transport]);
         let mut count = counts_on(&store, &id, 0);
         for cycle in 0..cycles {
             // At any moment of the guest's.
-            std::thread::sleep(Duration::from_millis(cycle * 7919 % 53));
+            let moment = RandomState::new().hash_one(cycle) % 97;
+            std::thread::sleep(Duration::from_millis(moment));
             store.ok(&["stop", "--hibernate", &id]);
             let (state, reason) = store.state(&id);
             assert_eq!(state, "stopped");
             assert!(reason.contains("Client.UserInitiatedHibernate"), "{reason}");
+            let before = others(&store.logs(&id));
             store.ok(&["start", &id]);
             count = counts_on(&store, &id, count);
-            // It looks for one after it has counted.
-            while generations(&store.logs(&id)).len() as u64 != 2 + cycle {
-                assert!(rounds(&store.logs(&id)) < count + 6400, "{}", store.logs(&id));
+            // It looks for one after it has counted, and the others may be slower.
+            let arrived = || {
+                let log = store.logs(&id);
+                let after = others(&log);
+                let on =
+                    before.len() == after.len() && before.iter().zip(&after).all(|(b, a)| a > b);
+                on && generations(&log).len() as u64 == 2 + cycle
+            };
+            while !arrived() {
+                let log = store.logs(&id);
+                assert!(rounds(&log) < count + 6400 && !log.contains("FAILED"), "{moment}: {log}");
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -74,8 +105,10 @@ fn a_hibernated_guest_goes_on_where_it_was() {
         let log = store.logs(&id);
         assert!(log.contains("endure: whole after"), "{log}\n{}", store.vmm_logs(&id));
         assert_eq!(log.matches("endure: begins").count(), 1, "it booted but once");
+        assert_eq!(others(&log).len() + 1, cpus.parse::<usize>().unwrap(), "{log}");
         let ids = generations(&log);
         assert_eq!(ids.len() as u64, 1 + cycles, "each time another generation ID: {ids:?}");
+        println!("{cpus} CPUs, {transport}: {cycles} cycles, {} rounds", rounds(&log));
     }
 }
 

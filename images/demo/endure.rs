@@ -1,16 +1,17 @@
 //! Work that never ends, each step of which would notice if a byte of the machine were not as it was: a count, a checksum
-//! over memory, disk I/O in flight, a periodic timer. `demo.mode=endure`, until the power button is pressed.
+//! over all memory that is left, disk I/O in flight, a periodic timer; the other processors count. `demo.mode=endure`, until the power button is pressed.
 
 use crate::rt::blk::{Blk, FLUSH, IN, MQ, OUT, SECTOR};
 use crate::rt::cpu;
 use crate::rt::machine::Machine;
+use crate::rt::memory;
 use crate::rt::random::Random;
 use crate::rt::virtio::{Part, feature};
 use crate::say;
 use alloc::{vec, vec::Vec};
 
-/// Words of memory that the checksum is over: 4 MiB.
-const WORDS: usize = 512 << 10;
+/// Bytes of memory that the checksum is not over: lines and buffers.
+const SPARE: usize = 2 << 20;
 /// Words that change between two looks at the disk.
 const CHANGES: usize = 2000;
 /// Requests in flight.
@@ -24,26 +25,28 @@ const TIMER: u32 = 1;
 
 /// Work until the power button is pressed.
 pub fn run(machine: &Machine) -> ! {
+    cpu::let_aps_count();
     let cpus = machine.start_cpus();
     cpu::periodic_timer(TIMER);
     let mut random = Random(0x5eed);
-    let mut memory = vec![0u64; WORDS];
-    let mut sum = 0u64;
-    for word in &mut memory {
-        *word = random.next();
-        sum = sum.wrapping_add(*word);
-    }
     let wanted = FLUSH | MQ | feature::INDIRECT_DESC | feature::EVENT_IDX;
     let mut blk = Blk::start(machine.disks[0], wanted, 1, 64);
     let mut copy = vec![0; blk.sectors as usize * SECTOR];
     blk.read(0, &mut copy);
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![0; COUNT * SECTOR]).collect();
+    // Last: it takes all that is left.
+    let mut memory = vec![0u64; (memory::left() - SPARE) / 8];
+    let mut sum = 0u64;
+    for word in &mut memory {
+        *word = random.next();
+        sum = sum.wrapping_add(*word);
+    }
     say!("endure: begins with {cpus} cpus");
     say!("generation: {:016x}", machine.acpi.generation());
     for round in 0u64.. {
         let flying = submit(&mut blk, &mut random, &mut copy, &mut buffers);
         for _ in 0..CHANGES {
-            let at = random.below(WORDS);
+            let at = random.below(memory.len());
             let new = random.next();
             sum = sum.wrapping_sub(memory[at]).wrapping_add(new);
             memory[at] = new;
@@ -52,7 +55,9 @@ pub fn run(machine: &Machine) -> ! {
         if round % ROUNDS == 0 {
             let whole = memory.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
             assert_eq!(whole, sum, "memory is not what was written");
-            say!("endure: {round} rounds, {} ticks", cpu::irq_count(TIMER));
+            let others: Vec<u64> =
+                (1..cpus).map(|n| cpu::ap_count(n - 1).expect("a processor lost count")).collect();
+            say!("endure: {round} rounds, {} ticks, counts {others:?}", cpu::irq_count(TIMER));
         }
         let events = machine.acpi.events();
         if events & 2 != 0 {

@@ -10,6 +10,8 @@ unsafe extern "C" {
     static mut idt: [[u64; 2]; 256];
     static irq_counts: [AtomicU64; 24];
     static aps_online: AtomicU64;
+    static aps_count: AtomicU64;
+    static ap_counts: [AtomicU64; 64];
     static exception_record: [u64; 4];
     static mut pdpt: [u64; 512];
     fn irq_stubs();
@@ -140,6 +142,11 @@ pub fn enable_irq(ioapic: u64, gsi: u32) {
     mmio_write(ioapic + 0x10, IRQ_VECTOR as u32 + gsi);
 }
 
+/// The data of a message that interrupts as if by `gsi`: its vector. (Intel SDM vol. 3, 11.11.2)
+pub fn msi_data(gsi: u32) -> u32 {
+    IRQ_VECTOR as u32 + gsi
+}
+
 /// Have the local APIC interrupt a hundred times a second, as if by `gsi` (Intel SDM vol. 3, 11.5.4; KVM's timer counts
 /// nanoseconds).
 pub fn periodic_timer(gsi: u32) {
@@ -198,6 +205,19 @@ pub fn start_ap(lapic_id: u32) {
     while online.load(Ordering::SeqCst) == before {
         core::hint::spin_loop();
     }
+}
+
+/// Have processors that are started from now on count instead of stopping.
+pub fn let_aps_count() {
+    // SAFETY: an atomic that lives as long as the program.
+    unsafe { (*(&raw const aps_count)).store(1, Ordering::SeqCst) }
+}
+
+/// How far application processor `n`, from 0 in the order of their start, has counted; `None` if it lost count.
+pub fn ap_count(n: usize) -> Option<u64> {
+    // SAFETY: an array of atomics that lives as long as the program.
+    let count = unsafe { (*(&raw const ap_counts))[n].load(Ordering::SeqCst) };
+    (count != u64::MAX).then_some(count)
 }
 
 /// This processor's local APIC id.

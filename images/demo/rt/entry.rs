@@ -163,7 +163,7 @@ exception:
     iretq
 
 /* What an application processor executes; copied to AP_START, whose page number is the SIPI vector
- * (Intel SDM vol. 3, 10.4.4.1). Real mode straight to long mode, count it, stop. */
+ * (Intel SDM vol. 3, 10.4.4.1). Real mode straight to long mode, count it, stop; or count on. */
 .set AP_START, 0x1000
 .globl ap_start, ap_end
 .code16
@@ -190,7 +190,22 @@ ap_gdtr:
 ap_end:
 .code64
 ap_long:
-    lock incq aps_online(%rip)
+    mov     $1, %eax
+    lock xadd %rax, aps_online(%rip)
+    cmpq    $0, aps_count(%rip)
+    je      stop
+    /* Count, in a register and in memory, until the two differ: then a step was lost. */
+    lea     ap_counts(%rip), %rbx
+    xor     %edx, %edx
+ap_loop:
+    cmp     %rdx, (%rbx, %rax, 8)
+    jne     ap_lost
+    inc     %rdx
+    mov     %rdx, (%rbx, %rax, 8)
+    pause
+    jmp     ap_loop
+ap_lost:
+    movq    $-1, (%rbx, %rax, 8)
     jmp     stop
 
 .section .data.pages, "aw"
@@ -232,13 +247,17 @@ no_idt:
     .quad   0
 .section .bss, "aw", @nobits
 .balign 4096
-.globl idt, irq_counts, aps_online, exception_record
+.globl idt, irq_counts, aps_online, aps_count, ap_counts, exception_record
 idt:
     .zero   4096
 irq_counts:
     .zero   24 * 8
 aps_online:
     .zero   8
+aps_count:
+    .zero   8
+ap_counts:
+    .zero   64 * 8
 exception_record:
     .zero   32
 tss:

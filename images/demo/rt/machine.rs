@@ -4,7 +4,7 @@ use super::acpi::Acpi;
 use super::blk::{self, Blk};
 use super::boot::Boot;
 use super::virtio::Device;
-use super::{cpu, memory, rng};
+use super::{cpu, memory, pci, rng};
 use alloc::vec::Vec;
 
 /// A machine that has been looked at and is ready for work.
@@ -28,8 +28,12 @@ impl Machine {
         memory::extend(low.map_or(0, |(start, len)| start + len));
         let acpi = Acpi::read(&boot);
         let (mut disks, mut rngs) = (Vec::new(), Vec::new());
-        for (device, id) in acpi.virtio.iter().filter_map(Device::probe) {
-            cpu::enable_irq(acpi.ioapic, device.gsi);
+        let mut devices: Vec<_> = acpi.virtio.iter().filter_map(Device::probe).collect();
+        devices.iter().for_each(|(device, _)| cpu::enable_irq(acpi.ioapic, device.gsi));
+        if devices.is_empty() {
+            devices = pci::probe();
+        }
+        for (device, id) in devices {
             match id {
                 blk::ID => disks.push(device),
                 rng::ID => rngs.push(device),

@@ -1,6 +1,8 @@
-//! The driver's side of virtio-mmio version 2 and of split virtqueues (Virtio 1.2, 4.2 and 2.7).
+//! The driver's side of virtio-mmio version 2, or of what virtio-pci has in its place, and of split virtqueues (Virtio 1.2, 4.2 and
+//! 2.7).
 
 use super::cpu::{irq_count, mmio_read, mmio_write, wait_irq};
+use super::pci::Structures;
 use super::{acpi::Resources, memory};
 use alloc::{collections::VecDeque, vec::Vec};
 use core::sync::atomic::{Ordering, fence};
@@ -51,12 +53,14 @@ pub struct Device {
     pub base: u64,
     /// Its interrupt.
     pub gsi: u32,
+    /// Where its registers are if it is a PCI function.
+    pub pci: Option<Structures>,
 }
 
 impl Device {
     /// Check that a virtio-mmio device is there; `None` for a slot without one.
     pub fn probe(at: &Resources) -> Option<(Self, u32)> {
-        let device = Self { base: at.base, gsi: at.gsi };
+        let device = Self { base: at.base, gsi: at.gsi, pci: None };
         assert_eq!(device.read(reg::MAGIC), 0x7472_6976, "magic at {:#x}", at.base);
         assert_eq!(device.read(reg::VERSION), 2, "version at {:#x}", at.base);
         Some((device, device.read(reg::DEVICE_ID))).filter(|(_, id)| *id != 0)
@@ -64,12 +68,18 @@ impl Device {
 
     /// Read a register.
     pub fn read(&self, register: u64) -> u32 {
-        mmio_read(self.base + register)
+        match &self.pci {
+            None => mmio_read(self.base + register),
+            Some(pci) => pci.read(register),
+        }
     }
 
     /// Write a register.
     pub fn write(&self, register: u64, value: u32) {
-        mmio_write(self.base + register, value);
+        match &self.pci {
+            None => mmio_write(self.base + register, value),
+            Some(pci) => pci.write(register, value),
+        }
     }
 
     /// Reset it and negotiate those of `wanted` that it offers; returns them (Virtio 1.2, 3.1.1).
@@ -139,6 +149,9 @@ impl Device {
 
     /// A 16-bit field of the configuration space.
     pub fn config16(&self, offset: u64) -> u16 {
+        if let Some(pci) = &self.pci {
+            return pci.config16(offset);
+        }
         // SAFETY: a register of the device.
         unsafe { ((self.base + reg::CONFIG + offset) as *const u16).read_volatile() }
     }
