@@ -488,6 +488,24 @@ fn a_state_of_another_kind_version_or_transport_is_refused() {
 }
 
 #[test]
+fn a_driver_that_asks_for_what_is_not_offered_can_be_saved_and_told_no() {
+    each(|guest| {
+        guest.set_status(0);
+        for status in [ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
+            guest.set_status(status);
+        }
+        guest.set(VIRTIO_MMIO_DRIVER_FEATURES_SEL, (8, 4), 1);
+        guest.set(VIRTIO_MMIO_DRIVER_FEATURES, (0xc, 4), 0xffff_ffff);
+        let state = guest.save();
+        guest.transport.restore(&state).unwrap();
+        assert_eq!(guest.save(), state);
+        guest.transport.resume();
+        guest.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+        assert_eq!(guest.status(), ACKNOWLEDGE | DRIVER, "they can't be had after it either");
+    });
+}
+
+#[test]
 fn a_device_ends_with_its_threads() {
     each(|guest| {
         let mut drivers = guest.start();

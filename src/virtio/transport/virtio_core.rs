@@ -441,7 +441,9 @@ impl VirtioCore {
                 state.queues.len()
             )));
         }
-        if state.driver_features & !self.features() != 0 {
+        // Until they are agreed upon they are whatever the driver has written so far.
+        let agreed = state.status & (status::FEATURES_OK | status::DRIVER_OK) != 0;
+        if agreed && state.driver_features & !self.features() != 0 {
             return Err(Error::failure(format!(
                 "the saved state of {name} uses features that it does not have: {:#x}",
                 state.driver_features & !self.features()
