@@ -77,6 +77,7 @@ macro_rules! tests {
 }
 
 tests! {
+    answers: 3000,
     archive: 300,
     blk: 2000,
     bundle: 3000,
@@ -91,6 +92,7 @@ tests! {
     initramfs: 3000,
     journal: 300,
     kernel: 3000,
+    memory_file: 500,
     menu_asker: 1000,
     mmio: 1000,
     partitions: 2000,
@@ -101,6 +103,7 @@ tests! {
     qcow2: 300,
     records: 3000,
     remote: 300,
+    states: 1000,
 }
 
 /// The mutator gives the same inputs for the same seed, and others for another.

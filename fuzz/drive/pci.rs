@@ -25,7 +25,7 @@ fn memory() -> &'static Mutex<GuestRam> {
 
 /// Takes messages to local APICs only, and has one doorbell at most at an address.
 #[derive(Default)]
-struct Host(Mutex<Vec<u64>>);
+pub struct Host(Mutex<Vec<u64>>);
 
 impl MsiRouting for Host {
     fn route(&self, gsi: u32, message: Option<Message>) -> io::Result<()> {

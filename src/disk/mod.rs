@@ -5,6 +5,7 @@
 //! layers, answers with the disk's bytes, and is not trusted: what it says is bounded in bytes and time, and checked.
 //! [`overlay`] has what is done to a volume's overlay by tables.
 
+pub mod answers;
 mod inside;
 pub mod overlay;
 mod served;

@@ -1,9 +1,10 @@
 //! The side that wants a disk's bytes: a question at a time, and an answer that is checked.
 
-use super::inside::{BYTES, EXTENT, HELPER, MAX_WHY, PIECE, READ, WHY, given};
+use super::answers::Answers;
+use super::inside::{EXTENT, HELPER, PIECE, READ, given};
 use crate::block::{Content, DiskFormat};
 use crate::error::{Error, Result};
-use crate::helper::{self, Child, one_line};
+use crate::helper::{self, Child};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, shutdown, socketpair};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -31,17 +32,15 @@ impl Served {
         // Fewer turns a piece; a user who may have no more memory in pipes takes what there is.
         let _ = rustix::pipe::fcntl_setpipe_size(&child.answer, PIECE);
         let mut served = Self { child, questions };
-        served.answered(BYTES)?;
-        let size = served.number()?;
-        if size.is_multiple_of(512) { Ok((served, size)) } else { Err(nonsense()) }
+        let size = served.hear(|answers| answers.size())?;
+        Ok((served, size))
     }
 
     /// Fill `bytes` from `offset`, a range of the disk.
     pub(super) fn read(&mut self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         for (n, piece) in bytes.chunks_mut(PIECE).enumerate() {
             self.ask(READ, offset + (n * PIECE) as u64, piece.len() as u64);
-            self.answered(BYTES)?;
-            self.hear(piece)?;
+            self.hear(|answers| answers.bytes(piece))?;
         }
         Ok(())
     }
@@ -49,12 +48,7 @@ impl Served {
     /// What the disk has from `offset` on, and for how many bytes of the `rest`.
     pub(super) fn extent(&mut self, offset: u64, rest: u64) -> io::Result<(Content, u64)> {
         self.ask(EXTENT, offset, rest);
-        self.answered(EXTENT)?;
-        let mut data = [0];
-        self.hear(&mut data)?;
-        let content = if data == [0] { Content::Zero } else { Content::Data };
-        let len = self.number()?;
-        if (1..=rest).contains(&len) { Ok((content, len)) } else { Err(nonsense()) }
+        self.hear(|answers| answers.extent(rest))
     }
 
     fn ask(&self, what: u8, offset: u64, len: u64) {
@@ -65,33 +59,13 @@ impl Served {
         let _ = rustix::io::retry_on_intr(|| send(&self.questions, &question, SendFlags::NOSIGNAL));
     }
 
-    /// Hears that an answer of the kind `what` begins.
-    fn answered(&mut self, what: u8) -> io::Result<()> {
-        let mut kind = [0];
-        self.hear(&mut kind)?;
-        match kind[0] {
-            found if found == what => Ok(()),
-            WHY => {
-                let mut len = [0; 4];
-                self.hear(&mut len)?;
-                let mut why = vec![0; u32::from_le_bytes(len).min(MAX_WHY) as usize];
-                self.hear(&mut why)?;
-                let why = one_line(&String::from_utf8_lossy(&why), MAX_WHY as usize);
-                Err(io::Error::new(io::ErrorKind::InvalidData, why))
-            }
-            _ => Err(nonsense()),
-        }
-    }
-
-    fn number(&mut self) -> io::Result<u64> {
-        let mut number = [0; 8];
-        self.hear(&mut number)?;
-        Ok(u64::from_le_bytes(number))
-    }
-
-    fn hear(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+    /// Hears an answer.
+    fn hear<T>(
+        &mut self,
+        answer: impl FnOnce(&mut Answers<&mut dyn Read>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut patience = helper::within(PATIENCE);
-        let heard = self.child.reader(&mut patience).read_exact(bytes);
+        let heard = answer(&mut Answers(&mut self.child.reader(&mut patience)));
         heard.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => other(self.child.failure("it")),
             _ => error,
@@ -109,10 +83,6 @@ impl Drop for Served {
 /// What the `overlay` module, too, says of a helper.
 pub(super) fn other(error: Error) -> io::Error {
     io::Error::other(error.message().to_owned())
-}
-
-fn nonsense() -> io::Error {
-    io::Error::other("the process that reads it said nonsense")
 }
 
 /// As [`Result`], for I/O.

@@ -64,8 +64,8 @@ fn ask(store: &Store, snapshot: &Snapshot) -> Result<Report> {
     Ok(report)
 }
 
-/// Lines `NUMBER PATH`; `- REASON` for what was not looked at.
-fn understand(answer: &str) -> Report {
+/// What the helper says: lines `NUMBER PATH`; `- REASON` for what was not looked at.
+pub fn understand(answer: &str) -> Report {
     let mut report = Report::default();
     for line in answer.lines() {
         match line.split_once(' ') {
