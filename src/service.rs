@@ -151,13 +151,8 @@ fn memory() -> Result<u64> {
 /// # Errors
 /// The store can't be read.
 pub fn describe(store: &Store) -> Result<Vec<InstanceRecord>> {
-    let mut records = Vec::new();
-    for id in dir::instances(store).ids()? {
-        match refresh(&InstanceDir::new(store, &id)) {
-            Ok(record) => records.extend(record),
-            Err(error) => store.context().warn(error),
-        }
-    }
+    let listing = dir::instances(store).list_by(|id| refresh(&InstanceDir::new(store, id)))?;
+    let mut records = listing.or_warn();
     in_order(&mut records);
     Ok(records)
 }

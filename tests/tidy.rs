@@ -53,7 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("account", &[]),
     ("disk", &["helper", "block"]),
     ("record", &[]),
-    ("store", &[]),
+    ("store", &["account"]),
     ("volume", &["disk", "image", "import", "kernel", "snapshot", "transfer", "store", "block"]),
     ("snapshot", &["disk", "image", "import", "kernel", "volume", "store", "block"]),
     // Registration unpacks kernels.
@@ -193,7 +193,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/cli/run.rs", "user data and mappings that the user names"),
     ("src/service.rs", "/proc/meminfo"),
     ("src/service/foreground.rs", "children of its own"),
-    ("src/account.rs", "/etc/passwd and /etc/group"),
+    ("src/account.rs", "/etc/passwd, /etc/group and /etc/subuid"),
     ("src/inspect/boot_method.rs", "a disk that the user names"),
     ("src/transfer/bundle/storage.rs", "a part of a bundle in a directory that the user names"),
     (

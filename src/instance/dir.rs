@@ -51,7 +51,7 @@ pub fn memory_in_use(store: &Store) -> Result<u64> {
         let record = if lives { dir.record().ok()?? } else { return None };
         record.instance.state.is_active().then_some(record.instance.spore.memory)
     };
-    Ok(instances(store).ids()?.into_iter().filter_map(memory).fold(0, u64::saturating_add))
+    Ok(instances(store).own_ids()?.into_iter().filter_map(memory).fold(0, u64::saturating_add))
 }
 
 /// What must survive a power failure: an instance of which a volume does.

@@ -5,6 +5,7 @@ use crate::kernel::{self, BootFile, Registered};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::store::beneath::Dir;
 use crate::store::{Record as _, Store};
+use rustix::fs::FileType;
 use std::path::{Path, PathBuf};
 
 /// The name that means the project's own kernel for software KVMs.
@@ -49,8 +50,11 @@ fn existing(text: &str, unknown: Error) -> Result<PathBuf> {
 /// There is none.
 pub fn lab_kernel(store: &Store) -> Result<PathBuf> {
     let cache = store.cache().join("lab-kernel");
-    let builds = Dir::place(&cache).and_then(|cache| cache.names()).unwrap_or_default();
-    let kernels = builds.iter().map(|build| cache.join(build).join("vmlinux"));
+    let all = |name: &str| !name.is_empty();
+    let builds = Dir::place(&cache).and_then(|c| c.names_by_account(FileType::Directory, all));
+    let builds = builds.unwrap_or_default();
+    let others = builds.others.values().flat_map(|others| &others.names);
+    let kernels = builds.ours.iter().chain(others).map(|build| cache.join(build).join("vmlinux"));
     let kernels = kernels.filter(|path| path.is_file());
     let newest = kernels.max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
     newest.ok_or_else(|| {

@@ -6,12 +6,10 @@ use super::open::{Store, StoreLock, wait_lock};
 use super::record;
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
-use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::Id;
 use crate::record::{Durability, Record};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
@@ -30,62 +28,6 @@ pub struct Collection<R> {
 
 /// Files that replace others once they are whole.
 const UNFINISHED: [&str; 4] = [record::NEW, "data.new", "bundle.json.new", "user-data.new"];
-
-/// What a listing found.
-#[derive(Debug)]
-pub struct Listing<R> {
-    /// The objects, by id.
-    pub records: Vec<R>,
-    /// One line for each record that can't be read.
-    pub broken: Vec<Error>,
-    /// One line for each account that has more here than is read of one.
-    left_out: Vec<String>,
-    context: Context,
-}
-
-impl<R> Listing<R> {
-    /// The objects; what can't be read, or is not, is a warning.
-    pub fn or_warn(self) -> Vec<R> {
-        for line in &self.left_out {
-            self.context.warn(line);
-        }
-        for error in &self.broken {
-            self.context.warn(error);
-        }
-        self.records
-    }
-}
-
-/// How much of each other account's records a listing reads: who has many must not fill this command's memory.
-#[derive(Default)]
-struct Shares(BTreeMap<u32, u64>);
-
-impl Shares {
-    /// Bytes of records of one kind that are read of another account.
-    const MOST: u64 = 8 << 20;
-
-    /// Whether the record of this object is still read.
-    fn take(&mut self, dir: &Dir) -> bool {
-        if dir.is_ours() {
-            return true;
-        }
-        let read = self.0.entry(dir.owner()).or_default();
-        *read = read.saturating_add(record::cost(dir));
-        *read <= Self::MOST
-    }
-
-    fn left_out(&self, kind: &str) -> Vec<String> {
-        let over = self.0.iter().filter(|(_, read)| **read > Self::MOST);
-        let line = |(uid, _): (&u32, &u64)| {
-            format!(
-                "account {uid} has more than {} MiB of {kind} records here: some are not listed, and are found by their \
-                 whole id only",
-                Self::MOST >> 20
-            )
-        };
-        over.map(line).collect()
-    }
-}
 
 impl Store {
     /// The objects whose record is `R`.
@@ -152,16 +94,26 @@ impl<R: Record> Collection<R> {
     }
 
     /// The place that has them all.
-    fn place(&self) -> io::Result<Dir> {
+    pub(super) fn place(&self) -> io::Result<Dir> {
         Dir::place(&self.path)
     }
 
     /// The record of an object, unless somebody made it in another's name: in a shared store everybody can make
     /// directories.
     fn read(&self, dir: &Dir) -> Result<Option<R>> {
-        let shared = self.store.administrator().is_some();
-        let owners = |record: &R| !shared || dir.owner().to_string() == record.owner();
-        Ok(record::read::<R>(dir)?.filter(owners))
+        Ok(record::read::<R>(dir)?.filter(|record| self.is_its_owners(dir, record)))
+    }
+
+    pub(super) fn is_its_owners(&self, dir: &Dir, record: &R) -> bool {
+        self.store.administrator().is_none() || dir.owner().to_string() == record.owner()
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What to make of an object whose directory can't be opened: it went meanwhile, or is another's, hidden or
@@ -191,56 +143,15 @@ impl<R: Record> Collection<R> {
         self.place().ok()?.owner_of(id.as_ref())
     }
 
-    /// Every object that exists throughout, by id. Those that come or go meanwhile may be in it or not.
-    ///
-    /// # Errors
-    /// The directory can't be read. A corrupt record is no error: it is in [`Listing::broken`].
-    pub fn list(&self) -> Result<Listing<R>> {
-        let mut listing = Listing {
-            records: Vec::new(),
-            broken: Vec::new(),
-            left_out: Vec::new(),
-            context: self.store.context().clone(),
-        };
-        let place = self.place().or_fail(|| format!("list {}", self.path.display()))?;
-        let mut shares = Shares::default();
-        for id in self.ids()? {
-            let found = match place.object(id.as_ref()) {
-                Ok(dir) if !shares.take(&dir) => continue,
-                Ok(dir) => self.read(&dir).inspect(|found| match found {
-                    Some(_) => self.sweep(dir),
-                    None => self.remove_empty_dir(dir),
-                }),
-                Err(error) => self.unopened(&id, error),
-            };
-            match found {
-                Ok(Some(record)) if *record.id() == id => listing.records.push(record),
-                Ok(Some(record)) if self.is_ours(&id) => {
-                    listing.broken.push(Error::failure(format!(
-                        "the record in {} is that of {}; put the directory aside",
-                        self.dir(&id).display(),
-                        record.id()
-                    )));
-                }
-                Ok(_) => {}
-                Err(error) => listing.broken.push(error),
-            }
+    /// One of the user's own objects, for a listing: what is left in it of killed commands goes.
+    pub(super) fn own(&self, place: &Dir, id: &R::Id) -> Result<Option<R>> {
+        match place.object(id.as_ref()) {
+            Ok(dir) => self.read(&dir).inspect(|found| match found {
+                Some(_) => self.sweep(dir),
+                None => self.remove_empty_dir(dir),
+            }),
+            Err(error) => self.unopened(id, error),
         }
-        listing.left_out = shares.left_out(R::KIND);
-        Ok(listing)
-    }
-
-    /// The ids of all objects, sorted.
-    ///
-    /// # Errors
-    /// The directory can't be read.
-    pub fn ids(&self) -> Result<Vec<R::Id>> {
-        let names = self.place().and_then(|place| place.names());
-        let names = names.or_fail(|| format!("list {}", self.path.display()))?;
-        // What is not an id is not ours.
-        let mut ids: Vec<R::Id> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        ids.sort();
-        Ok(ids)
     }
 
     /// Hold the object's lock for a transition; waits for whoever has it.

@@ -8,13 +8,14 @@
 //! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
 //! the medium when the command that did it ends; all lines before it are, too.
 
+use super::beneath::names::accounts as accounts_in_words;
 use super::beneath::{Dir, Owned};
 use super::fault;
 use super::time::{boot_id, boot_ms, rfc3339, since_epoch};
 use crate::context::Context;
 use crate::error::{OrFail, Result};
 use crate::record::{Durability, Record};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, FileType, fallocate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
@@ -30,12 +31,14 @@ const JOURNAL: &str = "journal.jsonl";
 const ROOM: u64 = 64 << 10;
 /// Longest line that is read.
 const MAX_LINE: u64 = 1 << 16;
-/// Of another account's journal, its last bytes are read, at most this many, ...
+/// Of another account's journals the last bytes are read, at most this many of all together, ...
 const OTHERS_TAIL: u64 = 8 << 20;
 /// ... lines of at most this many bytes, ...
 const OTHERS_LINE: usize = 1 << 12;
-/// ... and with at most this many commas: what they become in memory is a small multiple of them.
-const OTHERS_COMMAS: usize = 256;
+/// ... each element of which counts so many bytes more: what they become in memory.
+const OTHERS_ELEMENT: usize = 32;
+/// Directories of another account that are looked at: it has one, and another where somebody took its name.
+const OTHERS_DIRECTORIES: usize = 16;
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,10 +141,8 @@ fn account_dir(home: &Path, context: &Context) -> PathBuf {
     if !planted {
         return usual;
     }
-    let ours = |name: &String| {
-        account_of(name) == Some(uid) && place.stat(name).is_ok_and(|stat| stat.st_uid == uid)
-    };
-    let found = place.names().unwrap_or_default().into_iter().filter(ours).min();
+    let ours = |name: &String| account_of(name) == Some(uid);
+    let found = place.own_names().unwrap_or_default().into_iter().filter(ours).min();
     let suffix = || crate::id::random_hex(8).unwrap_or_else(|_| "own".to_owned());
     let name = found.unwrap_or_else(|| {
         let name = format!("{uid}.{}", suffix());
@@ -268,52 +269,84 @@ impl Journal {
     pub(super) fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let Ok(accounts) = Dir::place(&self.home.join("accounts")) else { return Ok(entries) };
-        let mut names = accounts.names().unwrap_or_default();
-        names.sort();
-        for name in names {
-            let Ok(account) = accounts.object(&name) else { continue };
-            // A journal says only what its own account did.
-            if account_of(&name) != Some(account.owner()) {
-                continue;
-            }
+        let is_account = |name: &str| account_of(name).is_some();
+        let names = accounts.names_by_account(FileType::Directory, is_account);
+        let names = names.or_fail(|| format!("list {}", accounts.path().display()))?;
+        for name in &names.ours {
+            let Some(account) = opened(&accounts, name) else { continue };
             let doing = || format!("read the journal {}", account.path().join(JOURNAL).display());
             match account.file(JOURNAL) {
-                Err(e) if !account.is_ours() || e.kind() == io::ErrorKind::NotFound => {}
-                Ok(file) if !account.is_ours() => {
-                    if read_others(file, &mut entries).or_fail(doing)? {
-                        self.context.warn(format_args!(
-                            "the journal of account {} has more than {} MiB, or lines that are too long: what is left out of \
-                             it, 'spore events' and 'spore usage' of that account itself have",
-                            account.owner(),
-                            OTHERS_TAIL >> 20
-                        ));
-                    }
-                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 file => read(file.or_fail(doing)?, &mut entries).or_fail(doing)?,
             }
         }
+        let mut left_out = Vec::new();
+        for (account, others) in names.others {
+            let more = others.more || others.names.len() > OTHERS_DIRECTORIES;
+            let mut tail = Tail { left_out: more, ..Tail::default() };
+            for name in others.names.iter().take(OTHERS_DIRECTORIES) {
+                let journal = opened(&accounts, name).and_then(|dir| dir.file(JOURNAL).ok());
+                // What can't be read is for them to mend.
+                let _ = journal.map(|journal| tail.read(journal));
+            }
+            entries.extend(tail.entries);
+            left_out.extend(tail.left_out.then_some(account));
+        }
+        if let Some(whose) = accounts_in_words(&left_out) {
+            self.context.warn(format_args!(
+                "the journal of {whose} has more than {} MiB, or lines that are too long: what is left out of it, 'spore \
+                 events' and 'spore usage' of that account itself have",
+                OTHERS_TAIL >> 20
+            ));
+        }
         Ok(entries)
     }
+}
+
+/// An account's directory. A journal says only what its own account did.
+fn opened(accounts: &Dir, name: &str) -> Option<Dir> {
+    let account = accounts.object(name).ok()?;
+    (account_of(name) == Some(account.owner())).then_some(account)
 }
 
 fn read(file: impl Read, entries: &mut Vec<Entry>) -> io::Result<()> {
     each_line(file, |line| entries.extend(serde_json::from_slice::<Entry>(line)))
 }
 
-/// The end of another account's journal, as much as can do no harm. Whether that is not all of it.
-fn read_others(mut file: File, entries: &mut Vec<Entry>) -> io::Result<bool> {
-    let len = file.seek(SeekFrom::End(0))?;
-    let mut left_out = len > OTHERS_TAIL;
-    file.seek(SeekFrom::Start(len.saturating_sub(OTHERS_TAIL)))?;
-    each_line(file.take(OTHERS_TAIL), |line| {
-        let commas = line.iter().filter(|&&byte| byte == b',').count();
-        if line.len() <= OTHERS_LINE && commas <= OTHERS_COMMAS {
-            entries.extend(serde_json::from_slice::<Entry>(line));
-        } else {
-            left_out = true;
-        }
-    })?;
-    Ok(left_out)
+/// The end of another account's journals, as much as can do no harm.
+#[derive(Default)]
+struct Tail {
+    entries: Vec<Entry>,
+    /// Bytes that are taken up, in the files and in memory.
+    taken: u64,
+    /// That is not all of it.
+    left_out: bool,
+}
+
+impl Tail {
+    fn read(&mut self, mut file: File) -> io::Result<()> {
+        let len = file.seek(SeekFrom::End(0))?;
+        let most = OTHERS_TAIL.saturating_sub(self.taken);
+        self.left_out |= len > most;
+        file.seek(SeekFrom::Start(len.saturating_sub(most)))?;
+        let mut text = Vec::new();
+        file.take(most).read_to_end(&mut text)?;
+        // The last lines are those that are taken.
+        let lines: Vec<&[u8]> =
+            text.rsplit(|&byte| byte == b'\n').take_while(|line| self.take(line)).collect();
+        let fits = |line: &&&[u8]| line.len() <= OTHERS_LINE;
+        self.left_out |= !lines.iter().all(|line| fits(&line));
+        let read = |line: &&[u8]| serde_json::from_slice(line).ok();
+        self.entries.extend(lines.iter().rev().filter(fits).filter_map(read));
+        Ok(())
+    }
+
+    fn take(&mut self, line: &[u8]) -> bool {
+        let elements = line.iter().filter(|&&byte| byte == b',').count();
+        self.taken += (line.len() + 1 + elements * OTHERS_ELEMENT) as u64;
+        self.left_out |= self.taken > OTHERS_TAIL;
+        self.taken <= OTHERS_TAIL
+    }
 }
 
 fn each_line(file: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {

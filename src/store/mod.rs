@@ -17,6 +17,7 @@ mod collection;
 pub mod fault;
 mod format;
 pub mod journal;
+mod listing;
 mod open;
 mod paths;
 mod record;
@@ -27,7 +28,8 @@ pub mod time;
 
 pub use crate::record::{Durability, Record};
 pub use beneath::sync_dir;
-pub use collection::{Collection, Listing, Locked, check_owner, not_owned};
+pub use collection::{Collection, Locked, check_owner, not_owned};
+pub use listing::Listing;
 pub use open::{Store, StoreLock};
 pub use record::RECORD;
 pub use staging::Staging;

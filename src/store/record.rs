@@ -17,10 +17,9 @@ const MAX_RECORD: u64 = 1 << 20;
 /// Likewise another's, of which there may be any number.
 const MAX_OTHERS: u64 = 256 << 10;
 
-/// Bytes that reading the record in `dir`, which is another's, would take: nothing of one that is refused.
-pub(super) fn cost(dir: &Dir) -> u64 {
-    let size = dir.stat(RECORD).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
-    if size > MAX_OTHERS { 0 } else { size }
+/// The text of the record in `dir`, which is another's, unless it is too long or can't be read.
+pub(super) fn others(dir: &Dir) -> Option<Vec<u8>> {
+    dir.read(RECORD, MAX_OTHERS).ok()
 }
 
 /// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure took it
@@ -30,8 +29,7 @@ pub(super) fn cost(dir: &Dir) -> u64 {
 /// It can't be read or is not a record of this kind; one line naming the file.
 pub(super) fn read<R: Record>(dir: &Dir) -> Result<Option<R>> {
     if !dir.is_ours() {
-        let text = dir.read(RECORD, MAX_OTHERS).ok();
-        return Ok(text.and_then(|text| serde_json::from_slice(&text).ok()));
+        return Ok(others(dir).and_then(|text| serde_json::from_slice(&text).ok()));
     }
     let path = dir.path().join(RECORD);
     let text = match dir.read(RECORD, MAX_RECORD) {

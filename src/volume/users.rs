@@ -10,7 +10,7 @@ use crate::record::snapshot::DATA;
 use crate::store::Store;
 use crate::store::beneath::{self, Dir};
 use crate::store::shared::open_file;
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::fs::{FileType, FlockOperation, Mode, fchmod, flock};
 use std::fs::File;
 
 /// The directory's name in that of a snapshot.
@@ -71,7 +71,7 @@ pub fn others(store: &Store, snapshot: &SnapshotId) -> Result<(Vec<VolumeId>, Op
         Error::refused(Code::InvalidSnapshotInUse, message)
     })?;
     let mut volumes = Vec::new();
-    for name in users.names().unwrap_or_default() {
+    for name in names(&users) {
         match user(store, &users, &name) {
             Some((volume, _)) => volumes.push(volume),
             // Failing is harmless: it is looked at again next time.
@@ -79,6 +79,13 @@ pub fn others(store: &Store, snapshot: &SnapshotId) -> Result<(Vec<VolumeId>, Op
         }
     }
     Ok((volumes, Some(data)))
+}
+
+/// The links in `users`: a bounded number of each account.
+fn names(users: &Dir) -> impl Iterator<Item = String> {
+    let is_volume = |name: &str| name.parse::<VolumeId>().is_ok();
+    let names = users.names_by_account(FileType::Symlink, is_volume).unwrap_or_default();
+    names.ours.into_iter().chain(names.others.into_values().flat_map(|others| others.names))
 }
 
 /// The volume that a name in `users` stands for, and its account: only its owner can have said so.
@@ -92,8 +99,8 @@ fn user(store: &Store, users: &Dir, name: &str) -> Option<(VolumeId, u32)> {
 pub fn accounts(store: &Store, snapshot: &SnapshotId) -> Vec<u32> {
     let dir = Dir::open(&store.snapshots().dir(snapshot));
     let Ok(users) = dir.and_then(|dir| dir.place_in(USERS)) else { return Vec::new() };
-    let names = users.names().unwrap_or_default().into_iter();
-    let mut uids: Vec<u32> = names.filter_map(|name| Some(user(store, &users, &name)?.1)).collect();
+    let mut uids: Vec<u32> =
+        names(&users).filter_map(|name| Some(user(store, &users, &name)?.1)).collect();
     uids.sort_unstable();
     uids.dedup();
     uids

@@ -21,6 +21,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 mod foreign;
+pub(super) mod names;
 mod owned;
 mod place;
 
@@ -166,22 +167,6 @@ impl Dir {
     /// Whether anything has that name.
     pub fn has(&self, name: &str) -> bool {
         self.stat(name).is_ok()
-    }
-
-    /// The names in it that are text, in no order.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            match entry.file_name().to_str() {
-                Ok("." | "..") | Err(_) => {}
-                Ok(name) => names.push(name.to_owned()),
-            }
-        }
-        Ok(names)
     }
 
     /// Make a symbolic link in a directory of this one, also another's, where everybody may and only the owner looks.

@@ -81,7 +81,7 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 /// at once; what one can't remove stays for the next.
 pub(in crate::store) fn sweep(place: &Path) {
     let Ok(place) = Dir::place(place) else { return };
-    for name in place.names().unwrap_or_default() {
+    for name in place.own_names().unwrap_or_default() {
         let Ok(dir) = place.place_in(&name) else { continue };
         let path = dir.path().to_owned();
         let Ok(dir) = dir.owned() else { continue };
