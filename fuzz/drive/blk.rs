@@ -45,7 +45,7 @@ pub fn drive(data: &[u8]) {
                 assert!(len <= writable, "{len} of {writable} bytes written");
                 let _ = queue.push_used(head, len);
             }
-            Outcome::Deferred | Outcome::NotNow => {}
+            Outcome::Deferred | Outcome::Kept | Outcome::NotNow => {}
             Outcome::Stop(why) => {
                 assert!(!why.is_empty());
                 break;

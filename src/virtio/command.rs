@@ -2,6 +2,7 @@
 
 use crate::virtio::device::Cease;
 use crate::virtio::queue::SplitQueue;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,12 +31,15 @@ pub struct Served {
     pub(super) waits: bool,
     /// The last round took chains from it.
     pub(super) took: bool,
+    /// Heads of the chains taken last that are [`Outcome::Kept`](super::device::Outcome::Kept) and
+    /// not handed over, in the order in which they were taken.
+    pub(super) kept: VecDeque<u16>,
 }
 
 impl Served {
     /// The ring of queue number `queue`.
     pub fn new(queue: u16, ring: SplitQueue) -> Self {
-        Self { queue, ring, waits: false, took: false }
+        Self { queue, ring, waits: false, took: false, kept: VecDeque::new() }
     }
 }
 

@@ -178,6 +178,12 @@ pub enum Outcome {
     Done(u32),
     /// Begun: [`QueueHandler::completions`] hands its head over later, without anything from the guest or from outside.
     Deferred,
+    /// Taken to be filled, as one of several receive buffers for a packet of unknown size:
+    /// [`QueueHandler::completions`] hands its head over once there is something in it, in the order
+    /// in which they were taken. Nothing waits for it: when the service comes to rest it is put back
+    /// into its ring as if it had not been looked at, and the handler forgets it at the next
+    /// [`QueueHandler::start`]. A queue with such chains has none that are `Deferred`.
+    Kept,
     /// Of no use yet, as a receive buffer without a packet. It stays first in its ring, and is handed over again when one of
     /// the descriptors of [`QueueHandler::wake_on`] is ready, [`QueueHandler::due`] is over, the driver notifies, or another
     /// queue of the service had a chain. The handler has kept nothing of it.
@@ -219,8 +225,8 @@ pub trait QueueHandler: Send {
     /// first chain was [`Outcome::NotNow`]), those by which its packets come, a tap or a socket. A packet for which no buffer
     /// waits calls for nothing: the thread would not sleep until there is one.
     fn wake_on<'a>(&'a self, _waits: &dyn Fn(u16) -> bool, _fds: &mut PollFds<'a>) {}
-    /// Hands over each finished request once, in any order: its queue, the head of its chain and the bytes written, as in
-    /// [`Outcome::Done`].
+    /// Hands over each finished request once: its queue, the head of its chain and the bytes written,
+    /// as in [`Outcome::Done`]. The order is any, but of chains that were [`Outcome::Kept`], theirs.
     fn completions(&mut self, _each: &mut dyn FnMut(u16, u16, u32)) {}
     /// Deferred requests that are not handed over yet.
     fn in_flight(&self) -> usize {

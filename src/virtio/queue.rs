@@ -91,8 +91,6 @@ pub struct SplitQueue {
     /// Heads taken from the available ring that nobody has asked for yet, the next one first. At
     /// most as many as the queue's size.
     heads: VecDeque<u16>,
-    /// The head of the chain that was popped last.
-    last: u16,
     /// Chains given back with the bytes written, which the driver doesn't see yet. At most as many
     /// as the queue's size.
     done: Vec<(u16, u32)>,
@@ -118,7 +116,6 @@ impl SplitQueue {
             ring,
             indirect: (features & feature::INDIRECT_DESC != 0).then_some(max_size),
             heads: VecDeque::new(),
-            last: 0,
             done: Vec::new(),
             outstanding: 0,
         })
@@ -163,14 +160,14 @@ impl SplitQueue {
             indirect: self.indirect,
         };
         let chain = DescriptorChain::read_from(&self.ram, source)?;
-        self.last = head;
         self.outstanding += 1;
         Ok(Some(chain))
     }
 
-    /// Puts the chain that was popped last back, as if it had not been.
-    pub fn put_back(&mut self) {
-        self.heads.push_front(self.last);
+    /// Puts the chain with this head back, as if it had not been popped: of those popped and not
+    /// given back, the last.
+    pub fn put_back(&mut self, head: u16) {
+        self.heads.push_front(head);
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 

@@ -91,7 +91,7 @@ impl QueueThread {
 
     /// Hands over what waits in a ring: one turn of it at most, so that a guest that never stops is interrupted nonetheless.
     fn take(&mut self, served: &mut Served) -> Result<(), String> {
-        let Served { queue, ring, waits, took } = served;
+        let Served { queue, ring, waits, took, kept } = served;
         let broken = |e| format!("queue {queue}: {e}");
         (*waits, *took) = (false, false);
         ring.disable_notification().map_err(broken)?;
@@ -104,8 +104,9 @@ impl QueueThread {
             match self.handler.handle(*queue, chain) {
                 Outcome::Done(len) => ring.push_used(head, len).map_err(broken)?,
                 Outcome::Deferred => {}
+                Outcome::Kept => kept.push_back(head),
                 Outcome::NotNow => {
-                    ring.put_back();
+                    ring.put_back(head);
                     *waits = true;
                     break;
                 }
@@ -120,7 +121,7 @@ impl QueueThread {
     fn goes_on(&self, rings: &mut [Served]) -> Result<bool, String> {
         let (mut more, mut waits, took) =
             (false, false, rings.iter().filter(|served| served.took).count());
-        for Served { queue, ring, waits: put_back, took: own } in rings {
+        for Served { queue, ring, waits: put_back, took: own, .. } in rings {
             if *put_back {
                 // What another queue brought may be what its chain waits for. Else only a descriptor tells, so that no
                 // notification of further chains is of use.
@@ -138,6 +139,7 @@ impl QueueThread {
         self.handler.completions(&mut |queue, head, len| {
             let served = rings.iter_mut().find(|served| served.queue == queue);
             if let (true, Some(served)) = (result.is_ok(), served) {
+                served.kept.pop_front();
                 result = served.ring.push_used(head, len);
             }
         });
@@ -150,9 +152,16 @@ impl QueueThread {
         Ok(())
     }
 
-    /// Waits for what is in flight, so that no host operation touches guest memory afterwards. Chains that were put back
-    /// are not: they are in the ring.
+    /// Waits for what is in flight, so that no host operation touches guest memory afterwards, and
+    /// puts back what was kept. Chains that were put back are not in flight: they are in the ring.
     fn quiesce(&mut self, rings: &mut Rings) {
+        self.finish(rings);
+        for Served { ring, kept, .. } in rings {
+            std::mem::take(kept).into_iter().rev().for_each(|head| ring.put_back(head));
+        }
+    }
+
+    fn finish(&mut self, rings: &mut Rings) {
         loop {
             // What a broken batch left behind is begun, too: only then it ends.
             let begun = self.handler.submit_batch();

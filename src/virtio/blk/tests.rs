@@ -75,7 +75,7 @@ impl Rig {
                     assert!(used.replace(len).is_none(), "handed over once");
                 });
             }
-            Outcome::NotNow => panic!("a disk always answers"),
+            Outcome::NotNow | Outcome::Kept => panic!("a disk always answers"),
             Outcome::Stop(reason) => return Err(reason),
         }
         assert_eq!(self.handler.in_flight(), 0);

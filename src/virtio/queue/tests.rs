@@ -33,6 +33,30 @@ fn a_chain_comes_with_its_parts_and_goes_back() {
 }
 
 #[test]
+fn chains_are_put_back_in_their_order() {
+    let ram = ram();
+    let mut driver = Driver::new(&ram, 0, 8);
+    for head in [5, 2, 7] {
+        driver.chain(head, &[(BUFFERS, 16, true)]);
+        driver.offer(head);
+    }
+    let mut queue = live(&driver, feature::RING);
+    let heads: Vec<u16> = (0..3).map(|_| queue.pop().unwrap().unwrap().head()).collect();
+    assert_eq!(heads, [5, 2, 7]);
+    queue.push_used(5, 16).unwrap();
+    [7, 2].map(|head| queue.put_back(head));
+    queue.publish().unwrap();
+    let state = queue.state();
+    assert_eq!((state.next_avail, state.next_used), (1, 1));
+    driver.state = state;
+    for mut queue in [queue, live(&driver, feature::RING)] {
+        let heads: Vec<u16> = (0..2).map(|_| queue.pop().unwrap().unwrap().head()).collect();
+        assert_eq!(heads, [2, 7]);
+        assert!(queue.pop().unwrap().is_none());
+    }
+}
+
+#[test]
 fn indices_wrap_around() {
     let ram = ram();
     let mut driver = Driver::new(&ram, 0, 4);
