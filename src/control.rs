@@ -179,6 +179,9 @@ pub struct Status {
     pub cpus_online: u32,
     /// Each disk's engine and counters.
     pub disks: BTreeMap<DeviceId, DiskStatus>,
+    /// Each network interface's link and counters.
+    #[serde(default)]
+    pub interfaces: BTreeMap<DeviceId, NetStatus>,
 }
 
 /// Counters of one block device since the VMM started.
@@ -194,6 +197,26 @@ pub struct DiskStatus {
     pub flushes: u64,
     /// Requests answered with VIRTIO_BLK_S_IOERR.
     pub errors: u64,
+}
+
+/// What a network interface has carried since the VMM started. A packet may be as large as 64 KiB, whatever the MTU, where
+/// segments go together. Bytes count from the Ethernet header on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetStatus {
+    /// Whether the guest is told that its link is up.
+    pub up: bool,
+    /// Packets to the guest.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Packets to the guest for which it had no room.
+    pub receive_dropped: u64,
+    /// Packets of the guest's.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Packets of the guest's that were malformed, or that the host did not take.
+    pub send_dropped: u64,
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ tests! {
     memory_file: 500,
     menu_asker: 1000,
     mmio: 1000,
+    net: 2000,
     partitions: 2000,
     pci: 1000,
     plan: 5000,

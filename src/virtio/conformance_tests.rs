@@ -1,5 +1,6 @@
 //! What is true of every device behind every transport. A device enters [`DEVICES`]; docs/devices.md says so.
 
+use super::net;
 use super::receive::{self, Receive};
 use super::testing::*;
 use crate::block::{Disk, Engine};
@@ -41,6 +42,14 @@ pub(super) const DEVICES: &[Row] = &[
         make: receiver,
         chain: |queue| if queue == receive::SEND { &[(8, false)] } else { &[(64, true)] },
     },
+    Row {
+        make: interface,
+        chain: |queue| match queue {
+            net::RECEIVE => &[(1526, true)],
+            net::SEND => &[(12, false), (60, false)],
+            _ => &[(2, false), (1, true)],
+        },
+    },
 ];
 
 fn blk() -> Made {
@@ -63,6 +72,16 @@ fn receiver() -> Made {
     let feed = move || {
         // A full pipe has what the device waits for.
         let _ = rustix::io::write(&to, b"packet");
+    };
+    (device, services, Box::new(feed))
+}
+
+fn interface() -> Made {
+    let (port, peer) = net::testing::socket();
+    let (device, services) = net::testing::net(port, Default::default(), notices().0);
+    let feed = move || {
+        // A full socket has what the device waits for, and an empty one takes what it sends.
+        let _ = (peer.send(&[0xee; 60]), peer.receive());
     };
     (device, services, Box::new(feed))
 }
@@ -230,11 +249,16 @@ impl Guest {
 
     /// The driver comes, accepts all features and sets all queues up.
     pub fn start(&self) -> Vec<Driver> {
+        self.start_with(u64::MAX)
+    }
+
+    /// As [`Self::start`], accepting these features alone.
+    pub fn start_with(&self, features: u64) -> Vec<Driver> {
         self.set_status(0);
         for status in [ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
             self.set_status(status);
         }
-        let features = self.features();
+        let features = self.features() & features;
         for half in [0, 1] {
             self.set(VIRTIO_MMIO_DRIVER_FEATURES_SEL, (8, 4), half);
             self.set(VIRTIO_MMIO_DRIVER_FEATURES, (0xc, 4), features >> (32 * half) & 0xffff_ffff);

@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod chain;
 pub mod command;
 pub mod device;
+pub mod net;
 pub mod queue;
 mod queue_thread;
 pub mod rng;

@@ -270,6 +270,10 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
                     .disks()
                     .map(|disk| (disk.id.clone(), disk.device.status()))
                     .collect(),
+                interfaces: machine
+                    .interfaces()
+                    .map(|(id, device)| (id.clone(), device.status()))
+                    .collect(),
             });
         }
         Request::PowerButton {} => machine.power.press_button(),

@@ -18,12 +18,16 @@ use crate::mem::layout::{
     COM1_GSI, COM1_PORT, GED_GSI, PCI_CONFIG_LEN, PCI_CONFIG_PORT, PVPANIC_PORT,
 };
 use crate::mem::{GuestRam, ram};
-use crate::plan::{DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, VmConfig, VmPlan};
+use crate::plan::{
+    DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
+};
 use crate::sys::fds;
+use crate::sys::tap::Tap;
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, Services, ThreadStart};
+use crate::virtio::net::{Net, NetConfig};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::vmm::component::Component;
@@ -120,6 +124,7 @@ pub struct Machine {
     processors: Arc<Processors>,
     software: Arc<Software>,
     disks: Vec<MachineDisk>,
+    interfaces: Vec<(DeviceId, Arc<Net>)>,
     transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
     pub power: Arc<AcpiPower>,
@@ -150,7 +155,7 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
-        let (disks, devices) = open_devices(&plan.config, filters, report)?;
+        let Opened { disks, interfaces, devices } = open_devices(&plan.config, filters, report)?;
         let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::Worker(kind)));
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
@@ -189,6 +194,7 @@ impl Machine {
             processors,
             software,
             disks,
+            interfaces,
             transports,
             power,
             serial,
@@ -279,6 +285,11 @@ impl Machine {
         self.disks.iter()
     }
 
+    /// Its network interfaces, in the plan's order.
+    pub fn interfaces(&self) -> impl Iterator<Item = &(DeviceId, Arc<Net>)> {
+        self.interfaces.iter()
+    }
+
     /// The content of the disk with this name.
     pub fn disk(&self, id: &DeviceId) -> Option<&FileDisk> {
         self.disks.iter().find(|disk| disk.id == *id).map(|disk| &*disk.disk)
@@ -342,13 +353,22 @@ fn notices(report: &Arc<Report>) -> Notices {
     Notices::new(Arc::new(move |message: &str| report.notice(message)))
 }
 
+/// The devices of a configuration.
+#[derive(Default)]
+struct Opened {
+    disks: Vec<MachineDisk>,
+    interfaces: Vec<(DeviceId, Arc<Net>)>,
+    /// All of them, in the configuration's order.
+    devices: Vec<NewDevice>,
+}
+
 /// Open the configuration's devices, in its order; disks with their engines.
 fn open_devices(
     config: &VmConfig,
     filters: Option<Filters>,
     report: &Arc<Report>,
-) -> Result<(Vec<MachineDisk>, Vec<NewDevice>)> {
-    let (mut disks, mut devices) = (Vec::new(), Vec::with_capacity(config.devices.len()));
+) -> Result<Opened> {
+    let mut opened = Opened::default();
     for (index, DeviceConfig { id, slot, kind }) in config.devices.iter().enumerate() {
         let notices = notices(report);
         let (device, services): (Arc<dyn Device>, Services) = match kind {
@@ -357,22 +377,22 @@ fn open_devices(
                 let (device, services) = start_disk(plan, disk.clone(), notices.clone())?;
                 let hold = plan.hold.map(fds::take).transpose()?;
                 let (id, device) = (id.clone(), device);
-                disks.push(MachineDisk { id, disk, device: device.clone(), index, hold });
+                opened.disks.push(MachineDisk { id, disk, device: device.clone(), index, hold });
                 (device, services)
             }
             DeviceKind::Entropy => {
                 let (device, services) = Rng::create();
                 (device, services)
             }
-            DeviceKind::Net(_) => {
-                let why =
-                    format!("device {id} is a network interface, which this VMM does not have");
-                return Err(Error::failure(why));
+            DeviceKind::Net(plan) => {
+                let (device, services) = start_interface(id, plan, notices.clone())?;
+                opened.interfaces.push((id.clone(), device.clone()));
+                (device, services)
             }
         };
-        devices.push(NewDevice { slot: *slot, device, services, notices });
+        opened.devices.push(NewDevice { slot: *slot, device, services, notices });
     }
-    Ok((disks, devices))
+    Ok(opened)
 }
 
 /// The device in front of an open disk.
@@ -383,6 +403,22 @@ fn start_disk(
 ) -> Result<(Arc<Blk>, Services)> {
     Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, plan.limits, notices)
         .or_fail(|| format!("start disk {}", plan.volume_id))
+}
+
+/// The device in front of a tap.
+fn start_interface(
+    id: &DeviceId,
+    plan: &NetPlan,
+    notices: Notices,
+) -> Result<(Arc<Net>, Services)> {
+    let [tap] = *plan.taps else {
+        let pairs = plan.taps.len();
+        let why = format!("device {id} has {pairs} pairs of queues, and this VMM serves one");
+        return Err(Error::failure(why));
+    };
+    let NetPlan { mac, mtu, limits, .. } = *plan;
+    let config = NetConfig { name: id.as_str(), mac, mtu, limits };
+    Net::create(Box::new(Tap::from_fd(fds::take(tap)?)), &config, notices)
 }
 
 /// What a thread with this role does first.

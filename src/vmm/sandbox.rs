@@ -305,7 +305,7 @@ pub fn confine(report: RawFd) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::uring::Ring;
-    use crate::virtio::{blk, rng};
+    use crate::virtio::{blk, net, rng};
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -333,6 +333,7 @@ mod tests {
             (Role::Worker(&blk::TYPE), 30),
             (Role::Commit, 30),
             (Role::Worker(&rng::TYPE), 30),
+            (Role::Worker(&net::TYPE), 30),
             (Role::Event, 35),
         ] {
             let list = filters().list(role);

@@ -1,0 +1,185 @@
+//! Taps: network interfaces of the host whose other end is a descriptor.
+//! (Documentation/networking/tuntap.rst)
+
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Where taps are opened.
+pub const DEVICE: &str = "/dev/net/tun";
+/// Bytes of the header before each packet: struct virtio_net_hdr_v1.
+pub const HEADER: usize = 12;
+/// Most bytes of an interface's name. (IFNAMSIZ less its end)
+pub const MAX_NAME: usize = libc::IFNAMSIZ - 1;
+
+/// What may be left undone of packets to a tap's descriptor. (linux/if_tun.h, TUN_F_*)
+pub mod offload {
+    /// Checksums.
+    pub const CSUM: u32 = libc::TUN_F_CSUM;
+    /// Segmentation of TCP over IPv4.
+    pub const TSO4: u32 = libc::TUN_F_TSO4;
+    /// Segmentation of TCP over IPv6.
+    pub const TSO6: u32 = libc::TUN_F_TSO6;
+    /// Segmentation of UDP over IPv4. The kernel takes it with [`USO6`] only, from 6.2 on.
+    pub const USO4: u32 = 0x20;
+    /// Segmentation of UDP over IPv6.
+    pub const USO6: u32 = 0x40;
+}
+
+/// TUNSETOFFLOAD, which the VMM's threads call.
+pub const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD;
+
+/// A tap's descriptor, which does not block.
+#[derive(Debug)]
+pub struct Tap(OwnedFd);
+
+/// Why a tap can't be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// [`DEVICE`] can't be opened: errno.
+    NoDevice(i32),
+    /// There is no interface of that name.
+    Missing,
+    /// Another process has it open.
+    Busy,
+    /// It is another user's, or belongs to nobody who may open it.
+    Denied,
+    /// It is not a tap with one queue.
+    OtherKind,
+    /// Something else: errno.
+    Failed(i32),
+}
+
+impl Tap {
+    /// A descriptor that the launcher has opened as [`Tap::open`] does.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Opens the tap of this name, which has to be there: none is ever made. Packets have headers
+    /// of [`HEADER`] bytes.
+    ///
+    /// # Errors
+    /// Why it can't be had.
+    pub fn open(name: &str) -> Result<Self, Refusal> {
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(0);
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(Refusal::Missing);
+        }
+        let file = File::options().read(true).write(true).open(DEVICE);
+        let tap = Self(file.map_err(|error| Refusal::NoDevice(errno(error)))?.into());
+        rustix::fs::fcntl_setfl(&tap.0, rustix::fs::OFlags::NONBLOCK)
+            .map_err(|error| Refusal::Failed(error.raw_os_error()))?;
+        let (tap_flags, no_info, header) = (libc::IFF_TAP, libc::IFF_NO_PI, libc::IFF_VNET_HDR);
+        let mut request = request(name);
+        request.ifr_ifru.ifru_flags = (tap_flags | no_info | header) as libc::c_short;
+        let known = exists(name);
+        tap.on_request(libc::TUNSETIFF, &mut request).map_err(|error| match errno(error) {
+            _ if !known => Refusal::Missing,
+            libc::EBUSY => Refusal::Busy,
+            libc::EPERM => Refusal::Denied,
+            libc::EINVAL => Refusal::OtherKind,
+            other => Refusal::Failed(other),
+        })?;
+        tap.on_request(libc::TUNGETIFF, &mut request)
+            .map_err(|error| Refusal::Failed(errno(error)))?;
+        // SAFETY: TUNGETIFF has just written this member.
+        let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+        if flags & libc::IFF_PERSIST == 0 {
+            // Whoever may makes one by opening it; with this descriptor it goes.
+            return Err(Refusal::Missing);
+        }
+        let size = HEADER as libc::c_int;
+        tap.on_number(libc::TUNSETVNETHDRSZ, &size)
+            .map_err(|error| Refusal::Failed(errno(error)))?;
+        Ok(tap)
+    }
+
+    /// Has the host leave this undone of packets to the descriptor, and nothing else: a sum of
+    /// [`offload`]'s.
+    ///
+    /// # Errors
+    /// EINVAL: the host does not know one of them. EBADFD: the tap is gone.
+    pub fn set_offloads(&self, offloads: u32) -> io::Result<()> {
+        // SAFETY: this request takes a number, no pointer.
+        let done = unsafe {
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                SET_OFFLOAD as libc::Ioctl,
+                libc::c_ulong::from(offloads),
+            )
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn on_request(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: the request reads and writes one struct ifreq, which is borrowed for the call.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), number, request) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn on_number(&self, number: libc::Ioctl, value: &libc::c_int) -> io::Result<()> {
+        // SAFETY: the request reads one int, which is borrowed for the call.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), number, value) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Tap> for OwnedFd {
+    fn from(tap: Tap) -> Self {
+        tap.0
+    }
+}
+
+/// A request about the interface of this name, which fits.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: all zeros are a struct ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+/// Whether this network namespace has an interface of this name. Where that can't be asked, it is
+/// taken to.
+fn exists(name: &str) -> bool {
+    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_or(true, |socket| name_to_index(socket, name).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_the_headers() {
+        // From linux/if_tun.h, as strace prints them.
+        assert_eq!(libc::TUNSETIFF, 0x4004_54ca);
+        assert_eq!(SET_OFFLOAD, 0x4004_54d0);
+        assert_eq!((offload::CSUM, offload::TSO4, offload::TSO6), (1, 2, 4));
+    }
+
+    #[test]
+    fn what_is_no_tap_is_told_apart() {
+        let refusal = |name: &str| Tap::open(name).map(|_| ()).unwrap_err();
+        if let Refusal::NoDevice(errno) = refusal("spore-none") {
+            println!("skipped: what_is_no_tap_is_told_apart: {DEVICE}: errno {errno}");
+            return;
+        }
+        for name in ["spore-none", "", "a-name-that-is-too-long"] {
+            assert_eq!(refusal(name), Refusal::Missing, "{name}");
+            assert!(!exists(name), "none was made");
+        }
+        // A lack of rights is told first where there is one.
+        assert!(matches!(refusal("lo"), Refusal::OtherKind | Refusal::Denied));
+    }
+}
