@@ -73,6 +73,8 @@ codes! {
     InvalidInstanceIDMalformed = "InvalidInstanceID.Malformed", 400;
     InvalidInstanceIDNotFound = "InvalidInstanceID.NotFound", 400;
     InvalidManifest = "InvalidManifest", 400;
+    InvalidNetworkInterfaceIDMalformed = "InvalidNetworkInterfaceID.Malformed", 400;
+    InvalidNetworkInterfaceInUse = "InvalidNetworkInterface.InUse", 400;
     InvalidParameterCombination = "InvalidParameterCombination", 400;
     InvalidParameterValue = "InvalidParameterValue", 400;
     InvalidProductCodeNotFound = "InvalidProductCode.NotFound", 400;

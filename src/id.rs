@@ -162,6 +162,9 @@ id!(
     /// A writable disk, `vol-…`.
     VolumeId, "vol", Code::InvalidVolumeIDMalformed);
 id!(
+    /// A network interface, `eni-…`.
+    NetworkInterfaceId, "eni", Code::InvalidNetworkInterfaceIDMalformed);
+id!(
     /// A virtual machine, `i-…`.
     InstanceId, "i", Code::InvalidInstanceIDMalformed);
 id!(

@@ -9,6 +9,8 @@ mod hibernation;
 #[path = "linux/imaging.rs"]
 mod imaging;
 mod linux;
+#[path = "linux/network.rs"]
+mod network;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
 
@@ -90,6 +92,12 @@ fn hibernated() {
     hibernation::a_guest_at_work_goes_on(&lab(), 3);
 }
 
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn by_a_tap() {
+    network::a_guest_talks_by_a_tap(&lab());
+}
+
 /// The same over virtio-mmio.
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]
@@ -98,4 +106,5 @@ fn over_mmio() {
     scenarios::fio_verifies(&lab, 64);
     scenarios::reboots_inside(&lab);
     hibernation::a_guest_at_work_goes_on(&lab, 2);
+    network::a_guest_talks_by_a_tap(&lab);
 }

@@ -28,7 +28,7 @@ fn limits_are_kept_and_shown_and_nothing_is_lost_under_them() {
 fn a_limit_of_what_there_is_not_is_refused_in_one_line() {
     let store = Store::new();
     for (limit, why) in [
-        ("net.bandwidth=1M", "no network device"),
+        ("net.speed=1", "there is no limit"),
         ("disk.iops=0", "whole number"),
         ("disk.speed=1", "there is no limit"),
     ] {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::import::SourceFormat;
 use crate::plan::TransportKind;
+use crate::record::network::Network;
 use crate::record::tag::Tag;
 use clap::{Args, ValueEnum};
 
@@ -30,6 +31,40 @@ impl From<TransportArg> for TransportKind {
             TransportArg::Pci => Self::Pci,
         }
     }
+}
+
+/// A network as an argument.
+#[derive(Clone, Debug)]
+pub enum NetworkArg {
+    /// No network at all.
+    None,
+    /// This one.
+    Network(Network),
+}
+
+impl std::str::FromStr for NetworkArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::Network) }
+    }
+}
+
+/// The networks that are meant by these.
+///
+/// # Errors
+/// There is `none` among others.
+pub fn networks(given: &[NetworkArg]) -> Result<Vec<Network>> {
+    let network = |arg: &NetworkArg| match arg {
+        NetworkArg::None => None,
+        NetworkArg::Network(network) => Some(network.clone()),
+    };
+    let networks: Vec<Network> = given.iter().filter_map(network).collect();
+    if !networks.is_empty() && networks.len() < given.len() {
+        let why = "--network none and another --network contradict each other; give one of them";
+        return Err(Error::usage(why));
+    }
+    Ok(networks)
 }
 
 /// The disk's format.

@@ -1,11 +1,13 @@
 //! Instances in EC2's shapes and as tables.
 
 use super::filter::Filter;
+use super::limit::{self, Limits};
 use super::output::{Table, human_bytes};
-use crate::control::{DiskStatus, Status};
+use crate::control::{DiskStatus, NetStatus, Status};
 use crate::error::Result;
 use crate::instance::lifecycle::Change;
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
+use crate::record::network::NetworkInterface;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -144,8 +146,9 @@ pub fn full(records: &[InstanceRecord], statuses: &[Option<Status>]) -> Table {
             rows.push(vec![String::new(), String::new()]);
         }
         let disks = disks(&record.instance, status.as_ref());
+        let interfaces = interfaces(&record.instance, status.as_ref());
         let live = status.iter().flat_map(live);
-        let fields = fields(record).into_iter().chain(disks).chain(live);
+        let fields = fields(record).into_iter().chain(disks).chain(interfaces).chain(live);
         rows.extend(fields.map(|(key, value)| vec![key.to_owned(), value]));
     }
     Table { columns: vec!["FIELD", "VALUE"], rows, ..list(records) }
@@ -179,11 +182,34 @@ fn disks(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, Str
         line.extend(live.map(io));
         ("Disk", line)
     };
-    let limits = &instance.spore.disk_limits;
-    let limits = (!limits.are_none()).then(|| ("DiskLimits", super::limit::text(limits)));
+    let limits = Limits { disk: instance.spore.disk_limits, ..Limits::default() };
+    let limits = (!limits.disk.are_none()).then(|| ("DiskLimits", limit::text(&limits)));
     let any = instance.state != State::Terminated;
     let limits = limits.filter(|_| any);
     instance.disks().enumerate().filter(|_| any).map(line).chain(limits).collect()
+}
+
+/// A line each network interface: what it is and hangs on, and what it has carried.
+fn interfaces(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, String)> {
+    let line = |interface: &NetworkInterface| {
+        let NetworkInterface { network_interface_id: id, mac_address, spore, .. } = interface;
+        let mut line = format!("{id} {mac_address} {}", spore.network);
+        let live = status.zip(id.as_str().parse().ok());
+        line.extend(live.and_then(|(status, id)| status.interfaces.get(&id)).map(carried));
+        ("Interface", line)
+    };
+    let limits = Limits { net: instance.spore.net_limits, ..Limits::default() };
+    let limits = (!limits.net.are_none()).then(|| ("NetLimits", limit::text(&limits)));
+    let any = instance.state != State::Terminated;
+    instance.network_interfaces.iter().map(line).chain(limits).filter(|_| any).collect()
+}
+
+fn carried(interface: &NetStatus) -> String {
+    let link = if interface.up { "up" } else { "down" };
+    let (received, sent) =
+        (human_bytes(interface.received_bytes), human_bytes(interface.sent_bytes));
+    let dropped = interface.receive_dropped + interface.send_dropped;
+    format!(", link {link}, {received} received, {sent} sent, {dropped} packets dropped")
 }
 
 fn io(disk: &DiskStatus) -> String {

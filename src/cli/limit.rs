@@ -1,29 +1,36 @@
 //! `--limit`: what a guest may have of its devices.
 
-use crate::plan::{DiskLimits, Rate};
+use crate::plan::{DiskLimits, NetLimits, Rate};
 
-/// Read `disk.iops=RATE[:BURST],disk.bandwidth=RATE[:BURST]`, each at most once. A rate is a number, for bandwidth with K, M, G or
-/// T for powers of 1024; without a burst it is what a second brings.
+/// What a guest may have of each of its disks, and of each of its network interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of a disk.
+    pub disk: DiskLimits,
+    /// Of a network interface.
+    pub net: NetLimits,
+}
+
+/// Reads `disk.iops=RATE[:BURST],net.bandwidth=RATE[:BURST]` and so on, each at most once. A rate is
+/// a number, for bandwidth with K, M, G or T for powers of 1024; without a burst it is what a second
+/// brings.
 ///
 /// # Errors
 /// Another name, twice the same, or not a positive number: one line.
-pub fn parse(text: &str) -> Result<DiskLimits, String> {
-    let mut limits = DiskLimits::default();
+pub fn parse(text: &str) -> Result<Limits, String> {
+    let mut limits = Limits::default();
     for limit in text.split(',') {
         let (name, value) = limit.split_once('=').ok_or_else(|| {
             format!("'{limit}' is no limit: give NAME=RATE, as in disk.iops=1000")
         })?;
         let (place, unit) = match name {
-            "disk.iops" => (&mut limits.iops, false),
-            "disk.bandwidth" => (&mut limits.bandwidth, true),
-            _ if name.starts_with("net.") => {
-                return Err(format!(
-                    "{name} limits nothing: an instance has no network device yet"
-                ));
-            }
+            "disk.iops" => (&mut limits.disk.iops, false),
+            "disk.bandwidth" => (&mut limits.disk.bandwidth, true),
+            "net.pps" => (&mut limits.net.pps, false),
+            "net.bandwidth" => (&mut limits.net.bandwidth, true),
             _ => {
                 return Err(format!(
-                    "there is no limit '{name}': give disk.iops or disk.bandwidth"
+                    "there is no limit '{name}': give disk.iops, disk.bandwidth, net.pps or net.bandwidth"
                 ));
             }
         };
@@ -53,8 +60,14 @@ fn number(name: &str, text: &str, unit: bool) -> Result<u64, String> {
 }
 
 /// As a person reads them, and [`parse`] too.
-pub fn text(limits: &DiskLimits) -> String {
-    let named = [("disk.iops", limits.iops), ("disk.bandwidth", limits.bandwidth)];
+pub fn text(limits: &Limits) -> String {
+    let Limits { disk, net } = limits;
+    let named = [
+        ("disk.iops", disk.iops),
+        ("disk.bandwidth", disk.bandwidth),
+        ("net.pps", net.pps),
+        ("net.bandwidth", net.bandwidth),
+    ];
     let one = |(name, rate): (&str, Option<Rate>)| {
         rate.map(|Rate { per_second, burst }| format!("{name}={per_second}:{burst}"))
     };
@@ -84,10 +97,20 @@ mod tests {
             ),
         ] {
             let limits = parse(given).unwrap();
-            assert_eq!(limits, DiskLimits { iops, bandwidth });
+            assert_eq!(limits.disk, DiskLimits { iops, bandwidth });
+            assert!(limits.net.are_none());
             assert_eq!(text(&limits), told);
             assert_eq!(parse(told).unwrap(), limits);
         }
+    }
+
+    #[test]
+    fn an_interface_has_limits_of_its_own() {
+        let limits = parse("net.bandwidth=1M,net.pps=10:20,disk.iops=7").unwrap();
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        let net = NetLimits { pps: rate(10, 20), bandwidth: rate(1 << 20, 1 << 20) };
+        assert_eq!((limits.net, limits.disk.iops), (net, rate(7, 7)));
+        assert_eq!(text(&limits), "disk.iops=7:7,net.pps=10:20,net.bandwidth=1048576:1048576");
     }
 
     #[test]
@@ -106,7 +129,8 @@ mod tests {
             ("disk.iops=1,disk.iops=2", "given twice"),
             ("disks.iops=1", "there is no limit"),
             ("Disk.iops=1", "there is no limit"),
-            ("net.bandwidth=1M", "no network device yet"),
+            ("net.iops=1", "there is no limit 'net.iops'"),
+            ("net.pps=1K", "whole number from 1"),
         ] {
             let told = parse(given).unwrap_err();
             assert!(told.contains(why) && !told.contains('\n'), "{given}: {told}");

@@ -1,8 +1,8 @@
 //! `run`: launch, wait, show.
 
-use super::args::{TransportArg, tag};
+use super::args::{NetworkArg, TransportArg, networks, tag};
 use super::describe;
-use super::limit;
+use super::limit::{self, Limits};
 use super::output::{Format, emit, write_stdout};
 use super::progress::Progress;
 use super::select::finish;
@@ -12,7 +12,7 @@ use crate::action::{Count, RunInstances, Until, parse_duration, parse_memory, pa
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::instance::dir::InstanceDir;
 use crate::instance::{console, launch};
-use crate::plan::{DiskLimits, Engine};
+use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
@@ -48,6 +48,8 @@ Examples:
   spore run debian -n 5:20 -q     as many as fit, at least five: their ids
   spore run debian --kernel ./bzImage --append 'systemd.unit=rescue.target'
   spore run debian --kernel lab   on a KVM without VMX or SVM
+  spore run debian --network tap:tap0
+                                  a guest with a network: a tap of this user's
   spore run debian --rm --wait --timeout 60
                                   gone when the guest powers off
   spore run debian --rm --foreground
@@ -142,10 +144,14 @@ pub struct Run {
     /// How the host does disk I/O
     #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
-    /// What each guest may have of each of its disks, a second and (after a colon) at once: disk.iops=1000,
-    /// disk.bandwidth=50M:200M [default: as much as the host gives]
+    /// What each guest may have of each of its disks and network interfaces, a second and (after a colon) at once:
+    /// disk.iops=1000, disk.bandwidth=50M:200M, net.pps=20000, net.bandwidth=10M [default: as much as the host gives]
     #[arg(long, value_name = "LIMIT=RATE[:BURST],…", value_parser = limit::parse)]
-    pub limit: Option<DiskLimits>,
+    pub limit: Option<Limits>,
+    /// What a network interface hangs on (repeatable): tap:DEVICE, a tap of the host that is this user's, whose MTU the
+    /// guest gets; or none [default: none]
+    #[arg(long = "network", value_name = "tap:DEVICE|none")]
+    pub networks: Vec<NetworkArg>,
     /// How the guest finds its devices, in place of what suits the image
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
@@ -269,6 +275,7 @@ pub fn action(args: &Run) -> Result<RunInstances> {
         tags.push(Tag { key: "Name".into(), value: name.clone() });
     }
     crate::record::tag::check_tags(&tags)?;
+    let limits = args.limit.unwrap_or_default();
     Ok(RunInstances {
         image: args.image.clone(),
         kernel: args.kernel.clone(),
@@ -289,7 +296,9 @@ pub fn action(args: &Run) -> Result<RunInstances> {
             terminate_on_shutdown: args.rm,
             block_device_mappings: mappings(args.block_device_mappings.as_deref())?,
             engine: args.engine.into(),
-            disk_limits: args.limit.unwrap_or_default(),
+            disk_limits: limits.disk,
+            networks: networks(&args.networks)?,
+            net_limits: limits.net,
             transport: args.transport.map(Into::into),
             no_overcommit: args.no_overcommit,
             cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },

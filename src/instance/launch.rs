@@ -8,13 +8,14 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, hex};
 use crate::image::manifest::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{DiskLimits, Engine, PvGrub, TransportKind};
+use crate::plan::{DiskLimits, Engine, NetLimits, PvGrub, TransportKind};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     VirtualizationType,
 };
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
+use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface};
 use crate::record::tag::Tag;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -60,6 +61,10 @@ pub struct Request {
     pub engine: Engine,
     /// What each guest may have of each of its disks.
     pub disk_limits: DiskLimits,
+    /// What each network interface hangs on, in order.
+    pub networks: Vec<Network>,
+    /// What each guest may have of each of its network interfaces.
+    pub net_limits: NetLimits,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<TransportKind>,
     /// Launch no more than the host has memory for, all that runs included.
@@ -137,6 +142,12 @@ pub struct LaunchPlan {
     /// What the guest may have of each of its disks.
     #[serde(skip_serializing_if = "DiskLimits::are_none")]
     pub disk_limits: DiskLimits,
+    /// Its network interfaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub network_interfaces: Vec<NetworkInterface>,
+    /// What the guest may have of each of them.
+    #[serde(skip_serializing_if = "NetLimits::are_none")]
+    pub net_limits: NetLimits,
     /// How the guest finds its devices.
     pub transport: TransportKind,
     /// Tags.
@@ -203,6 +214,7 @@ pub fn resolve(
     let given = request.command_line.as_ref().or(image.command_line.as_ref());
     let base = given.map_or("", String::as_str);
     let menu = check_menu(request, kernel.as_ref())?;
+    check_networks(request)?;
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
@@ -214,6 +226,7 @@ pub fn resolve(
         };
         Ok(LaunchPlan {
             uuid: uuid(&instance_id),
+            network_interfaces: interfaces(request, &instance_id)?,
             command_line,
             image_command_line: given.cloned(),
             append: if menu {
@@ -237,13 +250,10 @@ pub fn resolve(
             volumes: volumes.clone(),
             ephemeral: ephemeral.clone(),
             root_device_type,
-            shutdown_behavior: if request.terminate_on_shutdown {
-                ShutdownBehavior::Terminate
-            } else {
-                ShutdownBehavior::Stop
-            },
+            shutdown_behavior: shutdown_behavior(request),
             engine: request.engine,
             disk_limits: request.disk_limits,
+            net_limits: request.net_limits,
             transport,
             tags: request.tags.clone(),
             cgroup_limits: request.cgroup_limits,
@@ -252,6 +262,47 @@ pub fn resolve(
         })
     };
     (0..count).map(plan).collect()
+}
+
+fn shutdown_behavior(request: &Request) -> ShutdownBehavior {
+    match request.terminate_on_shutdown {
+        true => ShutdownBehavior::Terminate,
+        false => ShutdownBehavior::Stop,
+    }
+}
+
+/// An instance's network interfaces, in the order of the request's networks.
+fn interfaces(request: &Request, instance: &InstanceId) -> Result<Vec<NetworkInterface>> {
+    let networks = (0u8..).zip(&request.networks);
+    networks.map(|(n, network)| NetworkInterface::new(instance, n, network.clone())).collect()
+}
+
+/// A tap carries one interface's packets.
+fn check_networks(request: &Request) -> Result<()> {
+    let networks = &request.networks;
+    let refuse = |why: String| Err(Error::refused(Code::InvalidParameterCombination, why));
+    if networks.is_empty() && !request.net_limits.are_none() {
+        return refuse(
+            "net.bandwidth and net.pps limit nothing: the instance has no network; give --network"
+                .into(),
+        );
+    }
+    if networks.len() > MAX_INTERFACES {
+        return refuse(format!(
+            "{} networks are more than the {MAX_INTERFACES} that an instance may have",
+            networks.len()
+        ));
+    }
+    let twice = |(n, network): (usize, &Network)| networks[..n].contains(network);
+    if let Some((_, network)) = networks.iter().enumerate().find(|&each| twice(each)) {
+        return refuse(format!("{network} is given twice, and a tap is one interface's"));
+    }
+    match networks.first() {
+        Some(network) if request.max_count > 1 => refuse(format!(
+            "{network} is one instance's: give -n 1, and each further instance a tap of its own"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What boots directly.

@@ -4,7 +4,7 @@ use super::boot_menu::{self, Layers};
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
-use super::{cgroup, firmware, host, resources};
+use super::{cgroup, firmware, host, network, resources};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
@@ -141,6 +141,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 .map_or_else(String::new, |v: &VolumePlan| v.device_name.clone()),
             root_device_type: plan.root_device_type,
             block_device_mappings: Vec::new(),
+            network_interfaces: plan.network_interfaces.clone(),
             cpu_options: CpuOptions { core_count: plan.cpus, threads_per_core: 1 },
             hibernation_options: HibernationOptions {
                 configured: plan.root_device_type == RootDeviceType::Ebs
@@ -161,6 +162,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 transport: plan.transport,
                 engine: plan.engine,
                 disk_limits: plan.disk_limits,
+                net_limits: plan.net_limits,
                 engines: Vec::new(),
                 ephemeral: plan.ephemeral.clone(),
                 pid: None,
@@ -207,6 +209,8 @@ pub fn open(
     record.instance.spore.console_start =
         console.metadata().or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?.len();
     let instance = record.instance.clone();
+    // First: whether a tap can be had is the host's to say.
+    let interfaces = network::open(&mut fds, &instance)?;
     let mut devices = Vec::new();
     let mut root = None;
     for mapping in &instance.block_device_mappings {
@@ -224,6 +228,7 @@ pub fn open(
         devices.push((id, DeviceKind::Disk(ephemeral_disk(&mut fds, file, &instance)?)));
     }
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
+    devices.extend(interfaces);
     let boot = boot(dir, &mut fds, record, root, entry)?;
     resources::release_instance_store(dir.store(), &mut record.instance)?;
     let (ready, ready_end) =

@@ -3,11 +3,12 @@
 pub use super::image::StateReason;
 use super::image::{Architecture, ProductCode, RootDeviceType, VirtualizationType};
 use super::limits::CgroupLimits;
+use super::network::NetworkInterface;
 use super::tag::{Tag, name_tag};
 use super::volume::LayerName;
 use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
-use crate::plan::{DeviceId, DiskLimits, Engine, SavedEnvironment, TransportKind};
+use crate::plan::{DeviceId, DiskLimits, Engine, NetLimits, SavedEnvironment, TransportKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -59,6 +60,9 @@ pub struct Instance {
     pub root_device_type: RootDeviceType,
     /// Its volumes, in order. An instance-store root is none: the VMM's open descriptors are all that keeps it.
     pub block_device_mappings: Vec<Mapping>,
+    /// Its network interfaces, by their device index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_interfaces: Vec<NetworkInterface>,
     /// vCPUs.
     pub cpu_options: CpuOptions,
     /// Whether it can be hibernated.
@@ -108,6 +112,9 @@ pub struct Spore {
     /// What the guest may have of each of its disks.
     #[serde(default, skip_serializing_if = "DiskLimits::are_none")]
     pub disk_limits: DiskLimits,
+    /// What the guest may have of each of its network interfaces.
+    #[serde(default, skip_serializing_if = "NetLimits::are_none")]
+    pub net_limits: NetLimits,
     /// The engine in use by each of [`Instance::disks`] while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,

@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod kinds;
 pub mod limits;
 pub mod name;
+pub mod network;
 pub mod snapshot;
 pub mod tag;
 pub mod volume;

@@ -97,6 +97,26 @@ impl Tap {
         Ok(tap)
     }
 
+    /// The MTU of the network device of this name, which [`Tap::open`] has found.
+    ///
+    /// # Errors
+    /// It is gone, or there are too many descriptors.
+    pub fn mtu(name: &str) -> Result<u32, Refusal> {
+        let failed = |error: io::Error| Refusal::Failed(error.raw_os_error().unwrap_or(0));
+        let socket =
+            socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+                .map_err(|error| failed(error.into()))?;
+        let mut request = request(name);
+        // SAFETY: SIOCGIFMTU reads and writes one struct ifreq, which is borrowed for the call.
+        let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &mut request) };
+        if done < 0 {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        // SAFETY: the call has just written this member.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        Ok(u32::try_from(mtu).unwrap_or(0))
+    }
+
     /// Has the host leave this undone of packets to the descriptor, and nothing else: a sum of
     /// [`offload`]'s.
     ///

@@ -3,6 +3,7 @@
 
 pub mod guard;
 pub mod images;
+pub mod namespace;
 pub mod programs;
 pub mod skip;
 pub mod volumes;

@@ -3,9 +3,14 @@
 
 #[path = "../common/guard.rs"]
 mod guard;
+#[path = "../common/namespace.rs"]
+pub mod namespace;
 #[path = "../common/programs.rs"]
 pub mod programs;
+#[path = "../common/skip.rs"]
+mod skip;
 
+use namespace::Namespace;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -94,6 +99,15 @@ impl Lab {
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "spore {args:?}: {}: {err}", output.status);
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// As [`Lab::ok`], in a network namespace.
+    pub fn ok_inside(&self, host: &Namespace, args: &[&str]) -> String {
+        let mut command = host.command(self.spore.to_str().unwrap(), args);
+        let output = command.env("SPORE_HOME", &self.home).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "spore {args:?}: {}: {err}", output.status);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// Launch `n` instances of `debian` and return their ids at once.

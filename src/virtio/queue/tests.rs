@@ -44,7 +44,8 @@ fn chains_are_put_back_in_their_order() {
     let heads: Vec<u16> = (0..3).map(|_| queue.pop().unwrap().unwrap().head()).collect();
     assert_eq!(heads, [5, 2, 7]);
     queue.push_used(5, 16).unwrap();
-    [7, 2].map(|head| queue.put_back(head));
+    queue.put_back(7);
+    queue.put_back(2);
     queue.publish().unwrap();
     let state = queue.state();
     assert_eq!((state.next_avail, state.next_used), (1, 1));

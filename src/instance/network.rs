@@ -1,0 +1,96 @@
+//! The host's side of an instance's network interfaces: taps, opened by the launcher.
+
+use super::fds::Fds;
+use crate::error::{Code, Error, Result};
+use crate::plan::{DeviceId, DeviceKind, NetPlan};
+use crate::record::instance::Instance;
+use crate::record::network::{Network, NetworkInterface, TapName};
+use crate::sys::tap::{DEVICE, Refusal, Tap};
+use std::io;
+
+/// Opens the taps of an instance; its interfaces as devices, which are called by their ids.
+///
+/// # Errors
+/// A tap is not there, another's, in use, or no tap.
+pub fn open(fds: &mut Fds, instance: &Instance) -> Result<Vec<(DeviceId, DeviceKind)>> {
+    let mut open = |interface: &NetworkInterface| {
+        let Network::Tap(name) = &interface.spore.network;
+        let (tap, mtu) = open_tap(name)?;
+        let limits = instance.spore.net_limits;
+        let plan = NetPlan { taps: vec![fds.add(tap)], mac: interface.mac_address, mtu, limits };
+        Ok((interface.network_interface_id.as_str().parse()?, DeviceKind::Net(plan)))
+    };
+    instance.network_interfaces.iter().map(&mut open).collect()
+}
+
+/// A tap and its MTU.
+fn open_tap(name: &TapName) -> Result<(Tap, u16)> {
+    let name = name.as_str();
+    let opened = Tap::open(name).and_then(|tap| Ok((tap, Tap::mtu(name)?)));
+    let (tap, mtu) = opened.map_err(|refusal| explain(name, &refusal))?;
+    let fits = u16::try_from(mtu).ok().filter(|mtu| *mtu >= NetPlan::MIN_MTU);
+    let mtu = fits.ok_or_else(|| {
+        let why = format!("tap {name} has an MTU of {mtu}; give it 68 to 65535 by 'ip link set'");
+        Error::refused(Code::InvalidParameterValue, why)
+    })?;
+    Ok((tap, mtu))
+}
+
+/// Why a tap can't be had, and what helps.
+fn explain(name: &str, refusal: &Refusal) -> Error {
+    let make = format!("'ip tuntap add dev {name} mode tap user USER' (as root) makes one");
+    let refused = |code, why: String| Error::refused(code, why);
+    match *refusal {
+        Refusal::NoDevice(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::failure(format!(
+            "there are no taps here, for {DEVICE} is missing: load the module ('modprobe tun'), or give the container \
+             --device {DEVICE}"
+        )),
+        Refusal::NoDevice(libc::EACCES | libc::EPERM) => Error::failure(format!(
+            "this user may not open {DEVICE}: 'chmod 0666 {DEVICE}' (as root) lets everybody, as udev does"
+        )),
+        Refusal::NoDevice(errno) => Error::io(format!("open {DEVICE}"), cause(errno)),
+        Refusal::Missing => {
+            refused(Code::InvalidParameterValue, format!("there is no tap {name}: {make}"))
+        }
+        Refusal::Busy => refused(
+            Code::InvalidNetworkInterfaceInUse,
+            format!("tap {name} is in use by another process; give each instance a tap of its own"),
+        ),
+        Refusal::Denied => refused(
+            Code::OperationNotPermitted,
+            format!("tap {name} is not this user's; {make}, of another name"),
+        ),
+        Refusal::OtherKind => refused(
+            Code::InvalidParameterValue,
+            format!("network device {name} is not a tap with one queue; {make}, of another name"),
+        ),
+        Refusal::Failed(errno) => Error::io(format!("open tap {name}"), cause(errno)),
+    }
+}
+
+fn cause(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_is_one_line_with_a_remedy() {
+        for (refusal, words) in [
+            (Refusal::NoDevice(libc::ENOENT), ["/dev/net/tun is missing", "modprobe tun"]),
+            (Refusal::NoDevice(libc::EACCES), ["may not open /dev/net/tun", "chmod 0666"]),
+            (Refusal::NoDevice(libc::EMFILE), ["open /dev/net/tun", "Too many open files"]),
+            (Refusal::Missing, ["no tap tap7", "ip tuntap add dev tap7 mode tap user"]),
+            (Refusal::Busy, ["tap7 is in use", "of its own"]),
+            (Refusal::Denied, ["not this user's", "ip tuntap"]),
+            (Refusal::OtherKind, ["not a tap with one queue", "ip tuntap"]),
+            (Refusal::Failed(libc::ENOMEM), ["open tap tap7", "Cannot allocate memory"]),
+        ] {
+            let told = explain("tap7", &refusal).to_string();
+            assert!(words.iter().all(|word| told.contains(word)), "{told}");
+            assert!(!told.contains('\n'), "{told}");
+        }
+    }
+}
