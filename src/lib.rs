@@ -6,7 +6,6 @@
 //! ([`vmm`], [`virtio`], [`boot`], [`chipset`], [`block`], [`mem`]) runs one virtual machine in one
 //! process.
 
-pub mod action;
 pub mod context;
 pub mod control;
 pub mod demo;

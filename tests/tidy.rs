@@ -105,21 +105,26 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "action",
-        &["instance", "image", "inspect", "kernel", "snapshot", "transfer", "volume", "store"],
-    ),
-    (
         "service",
         &[
-            "action", "instance", "image", "import", "inspect", "kernel", "snapshot", "transfer",
+            "account", "instance", "image", "import", "inspect", "kernel", "snapshot", "transfer",
             "volume", "store",
         ],
     ),
     (
         "cli",
         &[
-            "action", "service", "instance", "account", "helper", "image", "import", "inspect",
-            "kernel", "snapshot", "transfer", "volume", "store", "block",
+            "service",
+            "helper",
+            "image",
+            "import",
+            "inspect",
+            "instance::dir",
+            "instance::disk_usage",
+            "kernel",
+            "snapshot",
+            "transfer",
+            "store",
         ],
     ),
 ];
@@ -191,7 +196,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/cli/image.rs", "a manifest that the user names"),
     ("src/cli/foreground.rs", "/proc"),
     ("src/cli/run.rs", "user data and mappings that the user names"),
-    ("src/service.rs", "/proc/meminfo"),
+    ("src/service/launch.rs", "/proc/meminfo"),
     ("src/service/foreground.rs", "children of its own"),
     ("src/account.rs", "/etc/passwd, /etc/group and /etc/subuid"),
     ("src/inspect/boot_method.rs", "a disk that the user names"),

@@ -1,7 +1,7 @@
 //! `spore product`, `usage`, `events` and `store`: what concerns an account rather than an object.
 
+use super::answer;
 use super::output::{self, Table};
-use super::select;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::image::{permission, product};
@@ -62,10 +62,10 @@ pub struct EventsArgs {
 pub fn product(store: &Store, ui: &Ui, command: &ProductCommand) -> Result<ExitCode> {
     match command {
         ProductCommand::Accept { codes } => {
-            Ok(select::each(codes, |code| product::accept(store, code)))
+            Ok(answer::each(codes, |code| product::accept(store, code)))
         }
         ProductCommand::Cancel { codes } => {
-            Ok(select::each(codes, |code| product::cancel(store, code)))
+            Ok(answer::each(codes, |code| product::cancel(store, code)))
         }
         ProductCommand::Ls => {
             let codes = product::accepted(store);

@@ -5,6 +5,7 @@ use crate::import::SourceFormat;
 use crate::plan::TransportKind;
 use crate::record::network::Network;
 use crate::record::tag::Tag;
+use crate::service::filter::Filter;
 use clap::{Args, ValueEnum};
 
 /// Instances.
@@ -85,5 +86,49 @@ pub fn tag(text: &str) -> Result<Tag> {
             Ok(Tag { key: key.to_owned(), value: value.to_owned() })
         }
         _ => Err(Error::usage(format!("'{}' is not KEY=VALUE", text.escape_debug()))),
+    }
+}
+
+/// `NAME=VALUE[,VALUE...]`.
+///
+/// # Errors
+/// There is no `=`, or nothing before it.
+pub fn filter(text: &str) -> Result<Filter> {
+    match text.split_once('=') {
+        Some((name, values)) if !name.is_empty() => {
+            Ok(Filter { name: name.to_owned(), values: split(values) })
+        }
+        _ => Err(Error::usage(format!(
+            "'{}' is not a filter of the form name=value[,value...]",
+            text.escape_debug()
+        ))),
+    }
+}
+
+/// The values between commas; one after a `\` separates nothing.
+fn split(text: &str) -> Vec<String> {
+    let mut values = vec![String::new()];
+    let mut literal = false;
+    for c in text.chars() {
+        match values.last_mut() {
+            Some(value) if c != ',' || literal => value.push(c),
+            _ => values.push(String::new()),
+        }
+        literal = c == '\\' && !literal;
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_filters_are_between_commas() {
+        let web = filter("tag:Name=web,db*").unwrap();
+        assert_eq!((web.name.as_str(), web.values), ("tag:Name", vec!["web".into(), "db*".into()]));
+        let comma = filter(r"name=a\,b,c\\,d").unwrap();
+        assert_eq!(comma.values, [r"a\,b", r"c\\", "d"]);
+        assert!(filter("novalue").is_err() && filter("=value").is_err());
     }
 }

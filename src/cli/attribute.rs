@@ -1,7 +1,7 @@
 //! `spore image modify`, `deprecate`, `share`, `references` and `deregister`.
 
+use super::answer;
 use super::output::{self, Table};
-use super::select;
 use super::ui::Ui;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::image::attribute::{self, Modification};
@@ -224,12 +224,12 @@ fn permissions(image: &Image) -> Table {
 pub fn deregister(store: &Store, args: &DeregisterArgs) -> Result<ExitCode> {
     Ok(match endpoint::find(store, args.region.as_deref())? {
         Endpoint::Store(store) => deregister_here(&store, args),
-        Endpoint::Remote(remote) => select::each(&args.images, |text| remote.deregister(text)),
+        Endpoint::Remote(remote) => answer::each(&args.images, |text| remote.deregister(text)),
     })
 }
 
 fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
-    select::each(&args.images, |text| {
+    answer::each(&args.images, |text| {
         let image = catalog::resolve_own(store, text)?;
         let image = catalog::deregister(store, &image.image_id)?;
         if args.delete_associated_snapshots {
@@ -254,7 +254,7 @@ fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
 /// The image is unknown; the store can't be read.
 pub fn references(store: &Store, ui: &Ui, images: &[String]) -> Result<ExitCode> {
     let mut rows = Vec::new();
-    let code = select::each(images, |text| {
+    let code = answer::each(images, |text| {
         // A deregistered one too: that is when its owner wants to know.
         rows.extend(references_to(store, &store.images().resolve(text)?)?);
         Ok(())

@@ -2,12 +2,10 @@
 
 use super::output::write_stdout;
 use crate::error::{Code, Error, Result};
-use crate::instance::console::{self, Detached};
-use crate::instance::dir::{self, InstanceDir};
 use crate::plan::{ResetBy, VmReport};
-use crate::record::instance::InstanceRecord;
-use crate::service;
-use crate::store::{Store, rfc3339};
+use crate::service::Service;
+use crate::service::console::Detached;
+use crate::service::console::rfc3339;
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal};
@@ -36,28 +34,16 @@ pub struct Console {
     pub target: String,
 }
 
-/// The one instance that `target` addresses, and its record.
-fn one(store: &Store, target: &str) -> Result<(InstanceDir, InstanceRecord)> {
-    let dir = service::resolve(store, &[target.to_owned()])?.remove(0);
-    let record = service::record(&dir)?;
-    Ok((dir, record))
-}
-
 /// `logs`.
-pub fn logs(store: &Store, args: &Logs) -> Result<ExitCode> {
-    let (dir, _) = one(store, &args.target)?;
+pub fn logs(service: &Service, args: &Logs) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     if args.vmm {
-        console::copy_log(&dir, dir::VMM_LOG, false, &mut out)?;
-        let mut text = String::new();
-        for report in dir.reports()? {
-            text.push_str(&line(&report));
-            text.push('\n');
-        }
+        let reports = service.get_vmm_output(&args.target, &mut out)?;
+        let lines: String = reports.iter().map(|report| line(report) + "\n").collect();
         drop(out);
-        write_stdout(text.as_bytes())?;
+        write_stdout(lines.as_bytes())?;
     } else {
-        console::copy_log(&dir, dir::CONSOLE, args.follow, &mut out)?;
+        service.get_console_output(&args.target, args.follow, &mut out)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -100,29 +86,24 @@ fn visible(text: &str) -> String {
 }
 
 /// `console`.
-pub fn attach(store: &Store, args: &Console) -> Result<ExitCode> {
-    let (dir, record) = one(store, &args.target)?;
-    if !record.instance.state.is_active() {
-        return Err(Error::refused(
-            Code::IncorrectInstanceState,
-            format!(
-                "{} is {}; 'spore logs' has what it said",
-                dir.id(),
-                record.instance.state.name()
-            ),
-        ));
+pub fn attach(service: &Service, args: &Console) -> Result<ExitCode> {
+    let record = service.describe_instance(&args.target)?;
+    let (id, state) = (&record.instance.instance_id, record.instance.state);
+    if !state.is_active() {
+        let why = format!("{id} is {}; 'spore logs' has what it said", state.name());
+        return Err(Error::refused(Code::IncorrectInstanceState, why));
     }
     let terminal = io::stdin().is_terminal();
     if terminal {
-        eprintln!("spore: attached to {}; ^] detaches", dir.id());
+        eprintln!("spore: attached to {id}; ^] detaches");
     }
     let raw = if terminal { Raw::enter() } else { None };
-    let detached = console::attach(&dir, Unbuffered, io::stdout(), terminal);
+    let detached = service.attach_console(&record, Unbuffered, io::stdout(), terminal);
     drop(raw);
     if terminal {
         match detached.as_ref() {
             Ok(Detached::ByKey) => eprintln!("\nspore: detached"),
-            Ok(Detached::ByEnd) => eprintln!("\nspore: {} has ended", dir.id()),
+            Ok(Detached::ByEnd) => eprintln!("\nspore: {id} has ended"),
             Err(_) => eprintln!(),
         }
     }

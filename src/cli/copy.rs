@@ -4,9 +4,7 @@ use super::args::tag;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::record::image::Image;
-use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
-use crate::snapshot::Wanted;
 use crate::store::Store;
 use crate::transfer::endpoint::{self, Endpoint};
 use crate::transfer::package::NewImage;
@@ -38,10 +36,10 @@ pub struct CopyArgs {
 pub struct RegionArgs {
     /// The region that it is in [default: the store at hand]
     #[arg(long, visible_alias = "source-region", value_name = "REGION")]
-    from: Option<String>,
+    pub from: Option<String>,
     /// The region that the copy goes to [default: the store at hand]
     #[arg(long, value_name = "REGION")]
-    to: Option<String>,
+    pub to: Option<String>,
 }
 
 /// Copy an image. `None` if ^C ended that.
@@ -67,19 +65,4 @@ pub fn image(store: &Store, ui: &Ui, args: &CopyArgs) -> Result<Option<Image>> {
 fn endpoints(store: &Store, regions: &RegionArgs) -> Result<(Endpoint, Endpoint)> {
     let endpoint = |name: &Option<String>| endpoint::find(store, name.as_deref());
     Ok((endpoint(&regions.from)?, endpoint(&regions.to)?))
-}
-
-/// Copy a snapshot. `None` if ^C ended that.
-///
-/// # Errors
-/// As [`image`]'s.
-pub fn snapshot(
-    store: &Store,
-    ui: &Ui,
-    regions: &RegionArgs,
-    text: &str,
-    wanted: Wanted,
-) -> Result<Option<Snapshot>> {
-    let (from, to) = endpoints(store, regions)?;
-    ui.cancellable(|| endpoint::copy_snapshot(&from, text, &to, wanted))
 }

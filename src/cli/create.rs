@@ -1,16 +1,15 @@
 //! `spore image create`.
 
+use super::answer;
 use super::args::tag;
-use super::select;
+use super::parse::parse_duration;
 use super::ui::Ui;
-use crate::action::parse_duration;
 use crate::error::{Error, OrFail, Result};
 use crate::helper::launcher;
 use crate::id::ImageId;
-use crate::instance::create_image::{self, CreateImage, DeviceChange};
 use crate::record::tag::Tag;
-use crate::service;
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::create_image::{CreateImage, DeviceChange};
 use crate::sys::process::not_started;
 use clap::Args;
 use std::fs::File;
@@ -63,8 +62,8 @@ fn device_change(text: &str) -> Result<DeviceChange> {
 /// Make an image of an instance.
 ///
 /// # Errors
-/// As [`create_image::create`]'s.
-pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
+/// As [`Service::create_image`]'s.
+pub fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
     if args.no_wait {
         return in_background();
     }
@@ -73,7 +72,6 @@ pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
         let _ = rustix::process::setsid();
         rustix::process::chdir("/").or_fail(|| "leave the working directory")?;
     }
-    let dir = service::resolve(store, std::slice::from_ref(&args.instance))?.remove(0);
     let request = CreateImage {
         name: args.name.clone(),
         description: args.description.clone(),
@@ -84,10 +82,10 @@ pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
         changes: args.changes.clone(),
     };
     let begun = |id: &ImageId| match args.in_background {
-        true => select::made(ui, "ImageId", id.as_str()).and_then(|()| fall_silent()),
+        true => answer::made(ui, "ImageId", id.as_str()).and_then(|()| fall_silent()),
         false => Ok(()),
     };
-    let Some(created) = ui.cancellable(|| create_image::create(store, &dir, request, begun))?
+    let Some(created) = ui.cancellable(|| service.create_image(&args.instance, request, begun))?
     else {
         return Ok(ui.cancelled());
     };
@@ -95,9 +93,10 @@ pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if created.forced {
+        let instance = created.image.source_instance_id.as_ref();
         eprintln!(
             "spore: warning: {} did not shut down in time and was cut off: the image is as after a power failure",
-            dir.id()
+            instance.map_or(args.instance.as_str(), |id| id.as_str())
         );
     }
     if let Some(us) = created.pause_us {
@@ -106,7 +105,7 @@ pub fn create(store: &Store, ui: &Ui, args: &CreateArgs) -> Result<ExitCode> {
              failure (crash-consistent)"
         );
     }
-    select::made(ui, "ImageId", created.image.image_id.as_str())?;
+    answer::made(ui, "ImageId", created.image.image_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,12 +1,9 @@
 //! `doctor`: can this machine run instances, and if not, what would help?
 
 use super::output::{Table, emit, human_bytes};
-use super::probe;
 use super::ui::Ui;
 use crate::error::Result;
-use crate::instance::firmware;
-use crate::service::kernels;
-use crate::store::Store;
+use crate::service::{Service, probe};
 use kvm_ioctls::{Cap, Kvm};
 use serde_json::json;
 use std::fs;
@@ -57,13 +54,13 @@ pub fn doctor(ui: &Ui) -> Result<ExitCode> {
     let (kvm, usable) = kvm();
     let mut checks = kvm;
     checks.extend([virtualization(), io_uring(), user_namespaces(), qemu_img(), firmware_image()]);
-    match ui.store() {
-        Ok(store) => {
-            checks.push(ok("store", store.home().display().to_string()));
-            checks.push(space(&store));
+    match ui.service() {
+        Ok(service) => {
+            checks.push(ok("store", service.home().display().to_string()));
+            checks.push(space(service.home()));
             if usable {
-                checks.push(boot(&store));
-                checks.extend(lab_kernel(&store));
+                checks.push(boot(&service));
+                checks.extend(lab_kernel(&service));
             }
         }
         Err(error) => checks.push(fail("store", error.to_string())),
@@ -184,31 +181,31 @@ fn qemu_img() -> Check {
 
 fn firmware_image() -> Check {
     let what = "firmware";
-    match firmware::find(None) {
-        Ok(path) => {
-            let version = firmware::version(&path).unwrap_or_else(|| "of unknown version".into());
+    match probe::firmware() {
+        Ok((path, version)) => {
+            let version = version.unwrap_or_else(|| "of unknown version".into());
             ok(what, format!("SeaBIOS {version}: {}", path.display()))
         }
         Err(error) => warn(what, error.message()),
     }
 }
 
-fn space(store: &Store) -> Check {
+fn space(home: &Path) -> Check {
     let what = "disk space";
-    match rustix::fs::statvfs(store.home()) {
+    match rustix::fs::statvfs(home) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let detail = format!("{} free under {}", human_bytes(free), store.home().display());
+            let detail = format!("{} free under {}", human_bytes(free), home.display());
             if free < SPACE { warn(what, detail) } else { ok(what, detail) }
         }
-        Err(error) => fail(what, format!("cannot look at {}: {error}", store.home().display())),
+        Err(error) => fail(what, format!("cannot look at {}: {error}", home.display())),
     }
 }
 
 /// Boot the built-in image once, as a user would.
-fn boot(store: &Store) -> Check {
+fn boot(service: &Service) -> Check {
     let what = "boot";
-    match probe::built_in(store) {
+    match service.probe_built_in() {
         Ok(took) => {
             ok(what, format!("the built-in image ran to its end in {} ms", took.as_millis()))
         }
@@ -217,10 +214,9 @@ fn boot(store: &Store) -> Check {
 }
 
 /// Boot the lab kernel where there is one: some hosts' KVM can't run it, and nobody is to be told to try.
-fn lab_kernel(store: &Store) -> Option<Check> {
+fn lab_kernel(service: &Service) -> Option<Check> {
     let what = "lab kernel";
-    let kernel = kernels::lab_kernel(store).ok()?;
-    Some(match probe::lab_kernel(store, &kernel) {
+    Some(match service.probe_lab_kernel()? {
         Ok(took) => ok(
             what,
             format!("boots on this host's KVM in {} ms: run --kernel lab", took.as_millis()),

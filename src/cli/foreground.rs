@@ -1,16 +1,14 @@
 //! `run --foreground`: the command stays, shows the consoles, and ends as the guests do.
 
+use super::answer::finish;
 use super::plain::Plain;
-use super::run::{Run, action, tell_of};
-use super::select::finish;
+use super::run::{Run, request, tell_of};
 use super::ui::{Ui, say};
 use super::wait::failed;
 use crate::error::{Error, OrFail, Result};
-use crate::instance::dir::InstanceDir;
 use crate::record::instance::InstanceRecord;
-use crate::service;
+use crate::service::Service;
 use crate::service::foreground::{Asked, Screen, Signals, Terms, stay};
-use crate::store::Store;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, IsTerminal, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,15 +21,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const MAX_LINE: usize = 4096;
 
 /// `run --foreground`.
-pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
+pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     let signals = Caught::install()?;
-    let mut action = action(args)?;
+    let mut request = request(args)?;
     let (lifeline, held) = io::pipe().or_fail(|| "create a pipe")?;
-    action.lifeline = Some(Arc::new(lifeline.into()));
-    let launched = service::run(store, &action)?;
+    request.lifeline = Some(Arc::new(lifeline.into()));
+    let launched = service.run_instances(&request)?;
     // Ours was one reader of it too many: only the VMMs' count.
-    drop(action);
-    tell_of(store, &launched);
+    drop(request);
+    tell_of(&launched);
     let records = launched.records;
     let quiet = ui.output.quiet;
     let tell = |line: &str| {
@@ -42,7 +40,7 @@ pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
     for record in &records {
         tell(&format!("{} runs, index {}", record.instance.instance_id, index(record)));
     }
-    stay_with(store, records, args, &signals, held, &tell)
+    stay_with(service, records, args, &signals, held, &tell)
 }
 
 fn index(record: &InstanceRecord) -> u32 {
@@ -50,18 +48,16 @@ fn index(record: &InstanceRecord) -> u32 {
 }
 
 fn stay_with(
-    store: &Store,
+    service: &Service,
     records: Vec<InstanceRecord>,
     args: &Run,
     signals: &Caught,
     held: PipeWriter,
     tell: &dyn Fn(&str),
 ) -> Result<ExitCode> {
-    let dirs: Vec<InstanceDir> =
-        records.iter().map(|r| InstanceDir::new(store, &r.instance.instance_id)).collect();
     let screen = Output::new(records.iter().map(index).collect());
     let terms = Terms { stop_timeout: args.held.stop_timeout, timeout: args.timeout };
-    let ended = stay(&dirs, records, terms, signals, screen, tell);
+    let ended = stay(service, records, terms, signals, screen, tell);
     drop(held);
     let ended = ended?;
     for record in &ended.records {

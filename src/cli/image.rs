@@ -1,9 +1,9 @@
 //! `spore image …`.
 
+use super::answer;
 use super::args::{FormatArg, TransportArg, tag};
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
-use super::find::{self, FindArgs};
-use super::select;
+use super::image_ls::LsArgs;
 use super::ui::Ui;
 use crate::error::{Error, OrRefuse, Result};
 use crate::id::SnapshotId;
@@ -13,6 +13,7 @@ use crate::import::{self, Opened, Options, Reading, Source, arrival};
 use crate::kernel::{self, BootFiles};
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::tag::Tag;
+use crate::service::images::{DescribeImages, DescribedImage};
 use crate::store::{Staging, Store};
 use crate::transfer::bundle::RegisterBundle;
 use crate::transfer::package::NewImage;
@@ -107,7 +108,7 @@ pub enum ImageCommand {
     Copy(super::copy::CopyArgs),
     /// Find images
     #[command(visible_alias = "list")]
-    Ls(Box<FindArgs>),
+    Ls(Box<LsArgs>),
     /// Show images in full
     ///
     /// With -o json it is what EC2's DescribeImages answers. If one of several is not there, none is shown.
@@ -238,48 +239,48 @@ fn root_device_type(text: &str) -> Result<RootDeviceType> {
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
-    let store = ui.store()?;
-    arrival::sweep(&store);
+    let service = ui.service()?;
+    let store = service.store();
+    arrival::sweep(store);
     match command {
         ImageCommand::Import(args) => {
-            ui.cancellable(|| import_any(&store, args)).and_then(|image| told(ui, image))
+            ui.cancellable(|| import_any(store, args)).and_then(|image| told(ui, image))
         }
         ImageCommand::Register(args) if args.dry_run => {
             let root = (args.disk.as_deref(), args.snapshot.as_deref());
-            super::detect::propose(&store, ui, root, args.format.format)
+            super::detect::propose(store, ui, root, args.format.format)
         }
         ImageCommand::Register(args) => {
-            ui.cancellable(|| register(&store, args)).and_then(|image| told(ui, image))
+            ui.cancellable(|| register(store, args)).and_then(|image| told(ui, image))
         }
-        ImageCommand::Create(args) => super::create::create(&store, ui, args),
+        ImageCommand::Create(args) => super::create::create(&service, ui, args),
         ImageCommand::Export { image, file } => {
-            let image = catalog::resolve(&store, image)?;
-            let done = ui.cancellable(|| export::to(&store, &image, file))?;
+            let image = catalog::resolve(store, image)?;
+            let done = ui.cancellable(|| export::to(store, &image, file))?;
             Ok(done.map_or(ui.cancelled(), |()| ExitCode::SUCCESS))
         }
         ImageCommand::Bundle(args) => {
-            let made = ui.cancellable(|| super::bundle::bundle(&store, args))?;
+            let made = ui.cancellable(|| super::bundle::bundle(store, args))?;
             let Some(location) = made else { return Ok(ui.cancelled()) };
-            select::made(ui, "ImageLocation", &location)?;
+            answer::made(ui, "ImageLocation", &location)?;
             Ok(ExitCode::SUCCESS)
         }
         ImageCommand::Copy(args) => {
-            super::copy::image(&store, ui, args).and_then(|image| told(ui, image))
+            super::copy::image(store, ui, args).and_then(|image| told(ui, image))
         }
-        ImageCommand::Ls(args) => {
-            find::ls(&store, ui, args)?;
-            Ok(ExitCode::SUCCESS)
+        ImageCommand::Ls(args) => super::image_ls::ls(ui, args),
+        ImageCommand::Show { images } => {
+            let id = |described: &DescribedImage| described.image.image_id.to_string();
+            answer::show(ui, "Images", images, id, |image_ids| {
+                service.describe_images(&DescribeImages { image_ids, ..Default::default() })
+            })
         }
-        ImageCommand::Show { images } => select::show_values(ui, "Images", images, |text| {
-            let image = catalog::resolve(&store, text)?;
-            Ok((image.image_id.to_string(), find::view(&store, &image)))
-        }),
-        ImageCommand::Modify(args) => attribute::modify(&store, args),
-        ImageCommand::Deprecate(args) => attribute::deprecate(&store, args),
-        ImageCommand::Share(args) => attribute::share(&store, ui, args),
-        ImageCommand::BootEntries { image } => super::boot_entries::run(&store, ui, image),
-        ImageCommand::References { images } => attribute::references(&store, ui, images),
-        ImageCommand::Deregister(args) => attribute::deregister(&store, args),
+        ImageCommand::Modify(args) => attribute::modify(store, args),
+        ImageCommand::Deprecate(args) => attribute::deprecate(store, args),
+        ImageCommand::Share(args) => attribute::share(store, ui, args),
+        ImageCommand::BootEntries { image } => super::boot_entries::run(store, ui, image),
+        ImageCommand::References { images } => attribute::references(store, ui, images),
+        ImageCommand::Deregister(args) => attribute::deregister(store, args),
     }
 }
 
@@ -288,7 +289,7 @@ fn told(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
     match image {
         None => Ok(ui.cancelled()),
         Some(image) => {
-            select::made(ui, "ImageId", image.image_id.as_str())?;
+            answer::made(ui, "ImageId", image.image_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,20 +1,17 @@
 //! The verbs of instances.
 
-use super::args::Targets;
-use super::describe;
-use super::filter::Filter;
+use super::answer::finish;
+use super::args::{Targets, filter};
+use super::instance_table;
 use super::output::{Format, emit};
+use super::parse::parse_duration;
 use super::progress::Progress;
-use super::select::finish;
 use super::ui::Ui;
-use crate::action::parse_duration;
 use crate::error::Result;
-use crate::instance::client;
-use crate::instance::dir::InstanceDir;
-use crate::instance::lifecycle::Change;
-use crate::record::instance::{InstanceRecord, State};
-use crate::service;
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::filter::Filter;
+use crate::service::instances::DescribeInstances;
+use crate::service::power::{Changes, RebootInstances, StartInstances, StopInstances};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,7 +34,7 @@ pub struct Ls {
     /// Instances: ids, unique prefixes or names [default: all]
     pub targets: Vec<String>,
     /// Only those for which this holds (repeatable)
-    #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+    #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
     pub filters: Vec<Filter>,
 }
 
@@ -111,75 +108,69 @@ pub struct Reboot {
 }
 
 /// `ls`.
-pub fn ls(store: &Store, ui: &Ui, args: &Ls) -> Result<ExitCode> {
-    describe::check(&args.filters)?;
-    let records = if args.targets.is_empty() {
-        service::describe(store)?
-    } else {
-        records(&service::resolve(store, &args.targets)?)?
-    };
-    let mut chosen = Vec::new();
-    for record in records {
-        if describe::matches(&record, &args.filters)? {
-            chosen.push(record);
-        }
-    }
-    emit(ui.output, &describe::list(&chosen))?;
+pub fn ls(service: &Service, ui: &Ui, args: &Ls) -> Result<ExitCode> {
+    let request =
+        DescribeInstances { instance_ids: args.targets.clone(), filters: args.filters.clone() };
+    emit(ui.output, &instance_table::list(&service.describe_instances(&request)?))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `show`.
-pub fn show(store: &Store, ui: &Ui, args: &Targets) -> Result<ExitCode> {
-    let dirs = service::resolve(store, &args.targets)?;
-    let records = records(&dirs)?;
+pub fn show(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode> {
+    let instance_ids = args.targets.clone();
+    let records =
+        service.describe_instances(&DescribeInstances { instance_ids, ..Default::default() })?;
     // Only the table tells; a VMM that does not answer is not worth an error here.
     let ask = ui.output.format == Format::Table && !ui.output.quiet;
-    let status = |(dir, record): (&InstanceDir, &InstanceRecord)| {
-        let running = ask && record.instance.state == State::Running;
-        running.then(|| client::status(dir).ok()).flatten()
-    };
-    let statuses: Vec<_> = dirs.iter().zip(&records).map(status).collect();
-    emit(ui.output, &describe::full(&records, &statuses))?;
+    let status = |record| if ask { service.instance_status(record) } else { None };
+    let statuses: Vec<_> = records.iter().map(status).collect();
+    emit(ui.output, &instance_table::full(&records, &statuses))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn records(dirs: &[InstanceDir]) -> Result<Vec<InstanceRecord>> {
-    dirs.iter().map(service::record).collect()
-}
-
 /// `stop`.
-pub fn stop(store: &Store, ui: &Ui, args: &Stop) -> Result<ExitCode> {
-    let dirs = service::resolve(store, &args.targets.targets)?;
-    let stop = || match args.hibernate {
-        true => service::hibernate(&dirs),
-        false => service::stop(&dirs, args.timeout, args.force, !args.no_wait),
+pub fn stop(service: &Service, ui: &Ui, args: &Stop) -> Result<ExitCode> {
+    let request = StopInstances {
+        instance_ids: args.targets.targets.clone(),
+        force: args.force,
+        hibernate: args.hibernate,
+        timeout: args.timeout,
+        no_wait: args.no_wait,
     };
-    print_changes(ui, "StoppingInstances", Progress::during("stopping", stop))
+    let stopped = Progress::during("stopping", || service.stop_instances(&request))?;
+    print_changes(ui, "StoppingInstances", stopped)
 }
 
 /// `start`.
-pub fn start(store: &Store, ui: &Ui, args: &Start) -> Result<ExitCode> {
-    let dirs = service::resolve(store, &args.targets.targets)?;
-    service::check_memory(store, &dirs, args.no_overcommit)?;
-    let started = service::start(&dirs, !args.no_wait, args.boot_entry.as_deref(), args.cold);
+pub fn start(service: &Service, ui: &Ui, args: &Start) -> Result<ExitCode> {
+    let started = service.start_instances(&StartInstances {
+        instance_ids: args.targets.targets.clone(),
+        boot_entry: args.boot_entry.clone(),
+        cold: args.cold,
+        no_overcommit: args.no_overcommit,
+        no_wait: args.no_wait,
+    })?;
     print_changes(ui, "StartingInstances", started)
 }
 
 /// `reboot`.
-pub fn reboot(store: &Store, ui: &Ui, args: &Reboot) -> Result<ExitCode> {
-    let dirs = service::resolve(store, &args.targets.targets)?;
-    let reboot = || service::reboot(&dirs, args.timeout, args.force);
-    print_changes(ui, "RebootingInstances", Progress::during("rebooting", reboot))
+pub fn reboot(service: &Service, ui: &Ui, args: &Reboot) -> Result<ExitCode> {
+    let request = RebootInstances {
+        instance_ids: args.targets.targets.clone(),
+        force: args.force,
+        timeout: args.timeout,
+    };
+    let rebooted = Progress::during("rebooting", || service.reboot_instances(&request))?;
+    print_changes(ui, "RebootingInstances", rebooted)
 }
 
 /// `terminate`.
-pub fn terminate(store: &Store, ui: &Ui, args: &Targets) -> Result<ExitCode> {
-    let dirs = service::resolve(store, &args.targets)?;
-    print_changes(ui, "TerminatingInstances", service::terminate(&dirs))
+pub fn terminate(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode> {
+    print_changes(ui, "TerminatingInstances", service.terminate_instances(&args.targets)?)
 }
 
 /// Print what was done, then what was not; the last error decides the exit code.
-fn print_changes(ui: &Ui, key: &str, results: Vec<Result<Change>>) -> Result<ExitCode> {
+fn print_changes(ui: &Ui, key: &str, results: Changes) -> Result<ExitCode> {
     let mut changes = Vec::new();
     let mut errors = Vec::new();
     for result in results {
@@ -189,7 +180,7 @@ fn print_changes(ui: &Ui, key: &str, results: Vec<Result<Change>>) -> Result<Exi
         }
     }
     if !changes.is_empty() {
-        emit(ui.output, &describe::changes(key, &changes))?;
+        emit(ui.output, &instance_table::changes(key, &changes))?;
     }
     finish(errors)
 }

@@ -1,13 +1,13 @@
 //! `spore kernel …` and `spore ramdisk …`.
 
-use super::filter::Filter;
+use super::answer;
+use super::args::filter;
 use super::output::{self, Table, human_bytes};
-use super::select::{self, Filters};
 use super::ui::Ui;
-use crate::error::{Code, Error, Result};
-use crate::kernel;
+use crate::error::Result;
 use crate::plan::PvGrub;
 use crate::record::kernel::{Kernel, Ramdisk};
+use crate::service::filter::Filter;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub enum KernelCommand {
     #[command(visible_alias = "list")]
     Ls {
         /// Only those that match: kernel-id, name, version, architecture (may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
     /// Show kernels in full
@@ -74,7 +74,7 @@ pub enum RamdiskCommand {
     #[command(visible_alias = "list")]
     Ls {
         /// Only those that match: ramdisk-id, name (may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
     /// Show initial ramdisks in full
@@ -92,62 +92,50 @@ pub enum RamdiskCommand {
     },
 }
 
-const KERNEL_FILTERS: Filters = &[
-    ("architecture", "Architecture"),
-    ("kernel-id", "KernelId"),
-    ("name", "Name"),
-    ("version", "Version"),
-];
-const RAMDISK_FILTERS: Filters = &[("name", "Name"), ("ramdisk-id", "RamdiskId")];
-
 /// Do a kernel command.
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
-    let store = ui.store()?;
+    let service = ui.service()?;
     match command {
         KernelCommand::Register { file, name } => {
-            let kernel = kernel::register::<Kernel>(&store, file, name.as_deref())?.record;
-            select::made(ui, "KernelId", kernel.kernel_id.as_str())?;
+            let kernel = service.register_kernel(file, name.as_deref())?;
+            answer::made(ui, "KernelId", kernel.kernel_id.as_str())?;
+            Ok(ExitCode::SUCCESS)
         }
         KernelCommand::Ls { filters } => {
-            let mut kernels = store.kernels().list()?.or_warn();
-            kernels.extend(Kernel::pv_grub());
-            let kernels = select::select(kernels, filters, KERNEL_FILTERS)?;
-            let built_in = |kernel: &Kernel| PvGrub::of(&kernel.kernel_id).is_some();
-            let row = |kernel: &Kernel| {
-                vec![
-                    kernel.kernel_id.to_string(),
-                    kernel.name.clone(),
-                    kernel.version.clone().unwrap_or_else(|| "-".into()),
-                    if built_in(kernel) { "-".into() } else { human_bytes(kernel.size_bytes) },
-                    if built_in(kernel) { "-".into() } else { kernel.creation_date.clone() },
-                ]
-            };
-            let table = Table {
-                columns: vec!["ID", "NAME", "VERSION", "SIZE", "CREATED"],
-                rows: kernels.iter().map(row).collect(),
-                ids: kernels.iter().map(|k| k.kernel_id.to_string()).collect(),
-                json: json!({ "Kernels": kernels }),
-            };
-            output::emit(ui.output, &table)?;
+            list(ui, &service.describe_kernels(&[], filters)?)?;
+            Ok(ExitCode::SUCCESS)
         }
         KernelCommand::Show { kernels } => {
-            return select::show(ui, "Kernels", kernels, |text| store.kernels().resolve(text));
+            let id = |kernel: &Kernel| kernel.kernel_id.to_string();
+            answer::show(ui, "Kernels", kernels, id, |ids| service.describe_kernels(&ids, &[]))
         }
         KernelCommand::Deregister { kernels } => {
-            return Ok(select::each(kernels, |text| {
-                let kernel = store.kernels().resolve(text)?;
-                if PvGrub::of(&kernel.kernel_id).is_some() {
-                    let why = format!("{} is built in, and stays", kernel.kernel_id);
-                    return Err(Error::refused(Code::OperationNotPermitted, why));
-                }
-                kernel::deregister::<Kernel>(&store, &kernel.kernel_id)
-            }));
+            Ok(answer::each(kernels, |text| service.deregister_kernel(text)))
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn list(ui: &Ui, kernels: &[Kernel]) -> Result<()> {
+    let built_in = |kernel: &Kernel| PvGrub::of(&kernel.kernel_id).is_some();
+    let row = |kernel: &Kernel| {
+        vec![
+            kernel.kernel_id.to_string(),
+            kernel.name.clone(),
+            kernel.version.clone().unwrap_or_else(|| "-".into()),
+            if built_in(kernel) { "-".into() } else { human_bytes(kernel.size_bytes) },
+            if built_in(kernel) { "-".into() } else { kernel.creation_date.clone() },
+        ]
+    };
+    let table = Table {
+        columns: vec!["ID", "NAME", "VERSION", "SIZE", "CREATED"],
+        rows: kernels.iter().map(row).collect(),
+        ids: kernels.iter().map(|k| k.kernel_id.to_string()).collect(),
+        json: json!({ "Kernels": kernels }),
+    };
+    output::emit(ui.output, &table)
 }
 
 /// Do a ramdisk command.
@@ -155,39 +143,41 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
-    let store = ui.store()?;
+    let service = ui.service()?;
     match command {
         RamdiskCommand::Register { file, name } => {
-            let ramdisk = kernel::register::<Ramdisk>(&store, file, name.as_deref())?.record;
-            select::made(ui, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
+            let ramdisk = service.register_ramdisk(file, name.as_deref())?;
+            answer::made(ui, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
+            Ok(ExitCode::SUCCESS)
         }
         RamdiskCommand::Ls { filters } => {
-            let ramdisks = store.ramdisks().list()?.or_warn();
-            let ramdisks = select::select(ramdisks, filters, RAMDISK_FILTERS)?;
-            let row = |ramdisk: &Ramdisk| {
-                vec![
-                    ramdisk.ramdisk_id.to_string(),
-                    ramdisk.name.clone(),
-                    human_bytes(ramdisk.size_bytes),
-                    ramdisk.creation_date.clone(),
-                ]
-            };
-            let table = Table {
-                columns: vec!["ID", "NAME", "SIZE", "CREATED"],
-                rows: ramdisks.iter().map(row).collect(),
-                ids: ramdisks.iter().map(|r| r.ramdisk_id.to_string()).collect(),
-                json: json!({ "Ramdisks": ramdisks }),
-            };
-            output::emit(ui.output, &table)?;
+            list_ramdisks(ui, &service.describe_ramdisks(&[], filters)?)?;
+            Ok(ExitCode::SUCCESS)
         }
         RamdiskCommand::Show { ramdisks } => {
-            return select::show(ui, "Ramdisks", ramdisks, |text| store.ramdisks().resolve(text));
+            let id = |ramdisk: &Ramdisk| ramdisk.ramdisk_id.to_string();
+            answer::show(ui, "Ramdisks", ramdisks, id, |ids| service.describe_ramdisks(&ids, &[]))
         }
         RamdiskCommand::Deregister { ramdisks } => {
-            return Ok(select::each(ramdisks, |text| {
-                kernel::deregister::<Ramdisk>(&store, &store.ramdisks().resolve(text)?.ramdisk_id)
-            }));
+            Ok(answer::each(ramdisks, |text| service.deregister_ramdisk(text)))
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn list_ramdisks(ui: &Ui, ramdisks: &[Ramdisk]) -> Result<()> {
+    let row = |ramdisk: &Ramdisk| {
+        vec![
+            ramdisk.ramdisk_id.to_string(),
+            ramdisk.name.clone(),
+            human_bytes(ramdisk.size_bytes),
+            ramdisk.creation_date.clone(),
+        ]
+    };
+    let table = Table {
+        columns: vec!["ID", "NAME", "SIZE", "CREATED"],
+        rows: ramdisks.iter().map(row).collect(),
+        ids: ramdisks.iter().map(|r| r.ramdisk_id.to_string()).collect(),
+        json: json!({ "Ramdisks": ramdisks }),
+    };
+    output::emit(ui.output, &table)
 }

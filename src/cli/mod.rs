@@ -1,6 +1,7 @@
 //! The command line: arguments in, one call of the service, a table or JSON out.
 
 mod account;
+mod answer;
 mod args;
 mod attribute;
 mod boot_entries;
@@ -9,26 +10,24 @@ mod command;
 mod console;
 mod copy;
 mod create;
-mod describe;
 mod detect;
 mod df;
 mod doctor;
-mod filter;
-mod find;
 mod foreground;
 mod help;
 mod image;
+mod image_ls;
 mod instance;
+mod instance_table;
 mod kernel;
 mod limit;
 mod modify;
 mod output;
+mod parse;
 mod plain;
-mod probe;
 mod progress;
 mod region;
 mod run;
-mod select;
 mod snapshot;
 mod tag;
 mod ui;

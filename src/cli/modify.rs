@@ -1,12 +1,12 @@
 //! `spore modify`.
 
-use super::describe;
+use super::instance_table;
 use super::output::emit;
 use super::run::user_data;
 use super::ui::Ui;
 use crate::error::{Error, Result};
-use crate::service;
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::launch::ModifyInstanceAttribute;
 use clap::Args;
 use std::process::ExitCode;
 
@@ -54,18 +54,17 @@ fn device_flag(text: &str) -> Result<(String, bool)> {
 /// `modify`.
 ///
 /// # Errors
-/// As [`service::modify`]'s.
-pub fn modify(store: &Store, ui: &Ui, args: &Modify) -> Result<ExitCode> {
-    let dir = service::resolve(store, std::slice::from_ref(&args.target))?.remove(0);
-    let action = crate::action::ModifyInstance {
+/// As [`Service::modify_instance_attribute`]'s.
+pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
+    let record = service.modify_instance_attribute(&ModifyInstanceAttribute {
+        instance_id: args.target.clone(),
         instance_type: args.instance_type.clone(),
         kernel: args.kernel.clone(),
-        firmware: args.firmware.clone(),
         ramdisk: args.initrd.clone(),
+        firmware: args.firmware.clone(),
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         delete_on_termination: args.delete_on_termination.clone(),
-    };
-    let record = service::modify(store, &dir, &action)?;
-    emit(ui.output, &describe::list(&[record]))?;
+    })?;
+    emit(ui.output, &instance_table::list(&[record]))?;
     Ok(ExitCode::SUCCESS)
 }

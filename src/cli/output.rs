@@ -2,6 +2,7 @@
 
 use crate::error::{OrFail, Result, shown};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -124,6 +125,11 @@ fn aligned(table: &Table) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The name that an enumeration has in JSON.
+pub fn name(value: impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Bytes as people read them: `512 B`, `196 KiB`, `1.5 GiB`.

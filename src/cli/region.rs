@@ -1,14 +1,13 @@
 //! `spore region …`.
 
+use super::answer;
 use super::output::{self, Table};
-use super::select;
 use super::ui::Ui;
 use crate::error::Result;
+use crate::record::Record;
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
-use crate::store::{Record, Store};
-use crate::transfer::endpoint;
-use crate::transfer::region::{self, Location};
+use crate::service::regions::{DescribedRegion, Location, Region};
 use clap::Subcommand;
 use serde_json::json;
 use std::process::ExitCode;
@@ -57,41 +56,33 @@ pub enum RegionCommand {
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &RegionCommand, ui: &Ui) -> Result<ExitCode> {
-    let store = ui.store()?;
+    let service = ui.service()?;
     match command {
         RegionCommand::Add { name, location } => {
-            endpoint::probe(&store, name, location)?;
-            let region = region::add(&store, name, location.clone())?;
-            select::made(ui, "RegionName", &region.region_name)?;
-            Ok(ExitCode::SUCCESS)
+            let region = service.add_region(name, location)?;
+            answer::made(ui, "RegionName", &region.region_name)?;
         }
-        RegionCommand::Ls => {
-            let regions = region::list(&store)?;
-            let row = |r: &region::Region| vec![r.region_name.clone(), r.endpoint.to_string()];
-            let table = Table {
-                columns: vec!["REGION", "LOCATION"],
-                rows: regions.iter().map(row).collect(),
-                ids: regions.iter().map(|r| r.region_name.clone()).collect(),
-                json: json!({ "Regions": regions }),
-            };
-            output::emit(ui.output, &table)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        RegionCommand::Show { region } => {
-            show(&store, region, ui)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        RegionCommand::Ls => list(ui, &service.describe_regions()?)?,
+        RegionCommand::Show { region } => show(ui, &service.describe_region(region)?)?,
         RegionCommand::Rm { regions } => {
-            Ok(select::each(regions, |name| region::remove(&store, name)))
+            return Ok(answer::each(regions, |name| service.remove_region(name)));
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn show(store: &Store, name: &str, ui: &Ui) -> Result<()> {
-    let region = region::find(store, name)?;
-    let place = endpoint::find(store, Some(name))?;
-    let (mut images, snapshots) = (endpoint::images(&place)?, endpoint::snapshots(&place)?);
-    images.sort_by(|a, b| a.name.cmp(&b.name));
+fn list(ui: &Ui, regions: &[Region]) -> Result<()> {
+    let row = |r: &Region| vec![r.region_name.clone(), r.endpoint.to_string()];
+    let table = Table {
+        columns: vec!["REGION", "LOCATION"],
+        rows: regions.iter().map(row).collect(),
+        ids: regions.iter().map(|r| r.region_name.clone()).collect(),
+        json: json!({ "Regions": regions }),
+    };
+    output::emit(ui.output, &table)
+}
+
+fn show(ui: &Ui, region: &DescribedRegion) -> Result<()> {
     let row = |image: &Image| {
         let (id, name) = (image.image_id.to_string(), image.name.clone());
         vec![id, name, image.owner_id.clone(), image.creation_date.clone()]
@@ -100,15 +91,13 @@ fn show(store: &Store, name: &str, ui: &Ui) -> Result<()> {
         let (id, name) = (snapshot.snapshot_id.to_string(), snapshot.name().unwrap_or("-"));
         vec![id, name.to_owned(), snapshot.owner_id.clone(), snapshot.start_time.clone()]
     };
-    let rows: Vec<_> = images.iter().map(row).chain(snapshots.iter().map(snapshot)).collect();
+    let rows: Vec<_> =
+        region.images.iter().map(row).chain(region.snapshots.iter().map(snapshot)).collect();
     let table = Table {
         columns: vec!["ID", "NAME", "OWNER", "CREATED"],
         ids: rows.iter().map(|row| row[0].clone()).collect(),
         rows,
-        json: json!({ "Regions": [{
-            "RegionName": region.region_name, "Endpoint": region.endpoint, "Images": images,
-            "Snapshots": snapshots,
-        }] }),
+        json: json!({ "Regions": [region] }),
     };
     output::emit(ui.output, &table)
 }

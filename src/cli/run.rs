@@ -1,24 +1,23 @@
 //! `run`: launch, wait, show.
 
+use super::answer::finish;
 use super::args::{NetworkArg, TransportArg, networks, tag};
-use super::describe;
+use super::instance_table;
 use super::limit::{self, Limits};
 use super::output::{Format, emit, write_stdout};
+use super::parse::{Count, parse_duration, parse_memory, parse_percent};
 use super::progress::Progress;
-use super::select::finish;
 use super::ui::{Ui, say};
 use super::wait::{failed, shortfall, wait_for};
-use crate::action::{Count, RunInstances, Until, parse_duration, parse_memory, parse_percent};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
-use crate::instance::dir::InstanceDir;
-use crate::instance::{console, launch};
 use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
-use crate::service::{self, Launched, Waited};
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::launch::{Launched, Request, RunInstances};
+use crate::service::wait::{Until, Waited};
 use clap::{Args, ValueEnum};
 use std::io::Read;
 use std::path::PathBuf;
@@ -220,37 +219,37 @@ fn parse_name(text: &str) -> Result<String, String> {
 }
 
 /// `run`.
-pub fn run(store: &Store, ui: &Ui, args: &Run) -> Result<ExitCode> {
-    let action = action(args)?;
+pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
+    let request = request(args)?;
     // Who is interrupted from here on still hears what has been launched.
-    let launch = || Progress::during("launching", || service::run(store, &action));
+    let launch = || Progress::during("launching", || service.run_instances(&request));
     let Some(launched) = ui.cancellable(launch)? else { return Ok(ui.cancelled()) };
-    tell_of(store, &launched);
+    tell_of(&launched);
     let mut records = launched.records;
     let mut errors = Vec::new();
     if args.wait {
-        let waited = wait(store, &records, args);
+        let ids = records.iter().map(|record| record.instance.instance_id.to_string()).collect();
+        let waited = wait_for(service, ids, Until::LoginOrEnd, args.timeout)?;
         records = refreshed(records, &waited);
         if ui.context.cancelled() {
-            emit(ui.output, &describe::list(&records))?;
+            emit(ui.output, &instance_table::list(&records))?;
             eprintln!("spore: interrupted{}", going_on(&records));
             return Ok(ui.cancelled());
         }
         if !ui.output.quiet && ui.output.format == Format::Table {
-            write_stdout(consoles(store, &records)?.as_bytes())?;
+            write_stdout(consoles(service, &records)?.as_bytes())?;
         }
         errors.extend(waited.iter().filter_map(|w| shortfall(w, Until::LoginOrEnd, args.timeout)));
         errors.extend(records.iter().filter_map(failed));
     }
-    emit(ui.output, &describe::list(&records))?;
+    emit(ui.output, &instance_table::list(&records))?;
     finish(errors)
 }
 
 /// Tells of a launch what its answer does not say: whose image it was, if nobody vouches for it, and what did not come up.
-pub fn tell_of(store: &Store, launched: &Launched) {
+pub fn tell_of(launched: &Launched) {
     let image = &launched.image;
-    let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
-    if !provided && image.owner_id != store.owner_id() {
+    if launched.unvouched {
         say(format_args!(
             "note: image {} is account {}'s: nobody vouches for what is in it",
             image.image_id, image.owner_id
@@ -266,7 +265,11 @@ pub fn tell_of(store: &Store, launched: &Launched) {
     }
 }
 
-pub fn action(args: &Run) -> Result<RunInstances> {
+/// What the arguments ask for.
+///
+/// # Errors
+/// They contradict each other; a file that they name can't be read.
+pub fn request(args: &Run) -> Result<RunInstances> {
     let mut tags = args.tags.clone();
     if let Some(name) = &args.name {
         if tags.iter().any(|tag| tag.key == "Name") {
@@ -277,10 +280,10 @@ pub fn action(args: &Run) -> Result<RunInstances> {
     crate::record::tag::check_tags(&tags)?;
     let limits = args.limit.unwrap_or_default();
     Ok(RunInstances {
-        image: args.image.clone(),
-        kernel: args.kernel.clone(),
-        ramdisk: args.initrd.clone(),
-        request: launch::Request {
+        image_id: args.image.clone(),
+        kernel_id: args.kernel.clone(),
+        ramdisk_id: args.initrd.clone(),
+        request: Request {
             min_count: args.count.min,
             max_count: args.count.max,
             instance_type: args.instance_type.clone(),
@@ -372,12 +375,6 @@ fn going_on(records: &[InstanceRecord]) -> String {
     }
 }
 
-fn wait(store: &Store, records: &[InstanceRecord], args: &Run) -> Vec<Waited> {
-    let dirs: Vec<_> =
-        records.iter().map(|r| InstanceDir::new(store, &r.instance.instance_id)).collect();
-    wait_for(&dirs, Until::LoginOrEnd, args.timeout)
-}
-
 /// The records as the wait left them.
 fn refreshed(records: Vec<InstanceRecord>, waited: &[Waited]) -> Vec<InstanceRecord> {
     let newer = |(old, waited): (InstanceRecord, &Waited)| match waited {
@@ -390,14 +387,13 @@ fn refreshed(records: Vec<InstanceRecord>, waited: &[Waited]) -> Vec<InstanceRec
 }
 
 /// The end of each console under a heading.
-fn consoles(store: &Store, records: &[InstanceRecord]) -> Result<String> {
+fn consoles(service: &Service, records: &[InstanceRecord]) -> Result<String> {
     let mut text = String::new();
     for record in records {
         let instance = &record.instance;
-        let dir = InstanceDir::new(store, &instance.instance_id);
         let (id, index) = (&instance.instance_id, instance.ami_launch_index);
         text.push_str(&format!("-- {id}, index {index}, {}\n", instance.state.name()));
-        for line in console::last_lines(&dir, instance.spore.console_start, LAST_LINES)? {
+        for line in service.last_console_lines(record, LAST_LINES)? {
             text.push_str(&format!("{line}\n"));
         }
         text.push('\n');

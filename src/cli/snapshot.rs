@@ -1,20 +1,17 @@
 //! `spore snapshot …`.
 
-use super::args::{FormatArg, tag};
+use super::answer;
+use super::args::{FormatArg, filter, tag};
 use super::copy::RegionArgs;
-use super::filter::Filter;
 use super::output::{self, Table, human_bytes};
-use super::select::{self, Filters};
 use super::ui::Ui;
 use crate::error::Result;
-use crate::id::{InstanceId, SnapshotId};
-use crate::import::{Options, Source, arrival};
-use crate::instance::snapshots;
-use crate::record::snapshot::{Snapshot, SnapshotState};
+use crate::id::InstanceId;
+use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
-use crate::service;
-use crate::snapshot::{self, Wanted};
-use crate::transfer::endpoint::{self, Endpoint};
+use crate::service::Service;
+use crate::service::filter::Filter;
+use crate::service::snapshots::{CopySnapshot, CreateSnapshot, DescribeSnapshots, ImportSnapshot};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
@@ -63,7 +60,7 @@ pub enum SnapshotCommand {
     #[command(visible_alias = "list")]
     Ls {
         /// Only those that match: snapshot-id, description, volume-size, tag:KEY … (may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
     /// Show snapshots in full
@@ -101,95 +98,83 @@ pub struct WantedArgs {
     tags: Vec<Tag>,
 }
 
-impl WantedArgs {
-    fn wanted(&self) -> Result<Wanted> {
-        Ok(Wanted {
-            snapshot_id: SnapshotId::generate()?,
-            description: self.description.clone(),
-            tags: self.tags.clone(),
-        })
-    }
-}
-
-/// EC2's filters of DescribeSnapshots.
-const FILTERS: Filters = &[
-    ("description", "Description"),
-    ("owner-id", "OwnerId"),
-    ("snapshot-id", "SnapshotId"),
-    ("start-time", "StartTime"),
-    ("status", "State"),
-    ("volume-id", "VolumeId"),
-    ("volume-size", "VolumeSize"),
-];
-
 /// Do a snapshot command.
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
-    let store = ui.store()?;
-    arrival::sweep(&store);
+    let service = ui.service()?;
     match command {
         SnapshotCommand::Import { disk, format, description, tags } => {
-            let source = Source::from_argument(disk.clone());
-            let options = Options { format: format.format, context: store.context().clone() };
-            let work = || arrival::snapshot(&store, &source, &options, description, tags.clone());
-            told(ui, ui.cancellable(work)?)
+            let request = ImportSnapshot {
+                disk: disk.clone(),
+                format: format.format,
+                description: description.clone(),
+                tags: tags.clone(),
+            };
+            told(ui, ui.cancellable(|| service.import_snapshot(&request))?)
         }
-        SnapshotCommand::Create { volume, wanted } => {
-            let wanted = wanted.wanted()?;
-            if volume.starts_with(InstanceId::PREFIX) {
-                let dir = service::resolve(&store, std::slice::from_ref(volume))?.remove(0);
-                let made = ui.cancellable(|| snapshots::create_all(&store, &dir, &wanted))?;
-                let Some(made) = made else { return Ok(ui.cancelled()) };
-                list(ui, made)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            let volume = store.volumes().resolve(volume)?.volume_id;
-            told(ui, ui.cancellable(|| snapshots::create(&store, &volume, wanted))?)
-        }
+        SnapshotCommand::Create { volume, wanted } => create(&service, ui, volume, wanted),
         SnapshotCommand::Copy { snapshot, regions, wanted } => {
-            told(ui, super::copy::snapshot(&store, ui, regions, snapshot, wanted.wanted()?)?)
+            let request = CopySnapshot {
+                source_snapshot_id: snapshot.clone(),
+                source_region: regions.from.clone(),
+                destination_region: regions.to.clone(),
+                description: wanted.description.clone(),
+                tags: wanted.tags.clone(),
+            };
+            told(ui, ui.cancellable(|| service.copy_snapshot(&request))?)
         }
         SnapshotCommand::Ls { filters } => {
-            let snapshots = store.snapshots().list()?.or_warn().into_iter();
-            let snapshots = snapshots.map(|found| snapshot::settled(&store, found)).collect();
-            list(ui, select::select(snapshots, filters, FILTERS)?)?;
+            let request = DescribeSnapshots { filters: filters.clone(), ..Default::default() };
+            list(ui, &service.describe_snapshots(&request)?)?;
             Ok(ExitCode::SUCCESS)
         }
         SnapshotCommand::Show { snapshots } => {
-            select::show(ui, "Snapshots", snapshots, |text| snapshot::resolve(&store, text))
+            let id = |snapshot: &Snapshot| snapshot.snapshot_id.to_string();
+            answer::show(ui, "Snapshots", snapshots, id, |snapshot_ids| {
+                service
+                    .describe_snapshots(&DescribeSnapshots { snapshot_ids, ..Default::default() })
+            })
         }
-        SnapshotCommand::Verify { snapshots } => Ok(select::each(snapshots, |text| {
-            let found = snapshot::resolve(&store, text)?;
-            snapshot::verify(&store, &found)?;
-            output::write_stdout(format!("{}: OK\n", found.snapshot_id).as_bytes())
+        SnapshotCommand::Verify { snapshots } => Ok(answer::each(snapshots, |text| {
+            let id = service.verify_snapshot(text)?;
+            output::write_stdout(format!("{id}: OK\n").as_bytes())
         })),
         SnapshotCommand::Delete { snapshots, region } => {
-            let place = endpoint::find(&store, region.as_deref())?;
-            Ok(select::each(snapshots, |text| match &place {
-                Endpoint::Store(store) => {
-                    snapshot::delete(store, &store.snapshots().resolve(text)?.snapshot_id)
-                }
-                Endpoint::Remote(remote) => remote.delete_snapshot(&text.parse()?),
-            }))
+            Ok(answer::told(service.delete_snapshots(snapshots, region.as_deref())?))
         }
     }
+}
+
+fn create(service: &Service, ui: &Ui, volume: &str, wanted: &WantedArgs) -> Result<ExitCode> {
+    let request = CreateSnapshot {
+        volume_id: volume.to_owned(),
+        description: wanted.description.clone(),
+        tags: wanted.tags.clone(),
+    };
+    if !volume.starts_with(InstanceId::PREFIX) {
+        return told(ui, ui.cancellable(|| service.create_snapshot(&request))?);
+    }
+    let made = ui.cancellable(|| service.create_snapshots(&request))?;
+    let Some(made) = made else { return Ok(ui.cancelled()) };
+    list(ui, &made)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Print a new snapshot's id.
 fn told(ui: &Ui, snapshot: Option<Snapshot>) -> Result<ExitCode> {
     let Some(snapshot) = snapshot else { return Ok(ui.cancelled()) };
-    select::made(ui, "SnapshotId", snapshot.snapshot_id.as_str())?;
+    answer::made(ui, "SnapshotId", snapshot.snapshot_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(ui: &Ui, snapshots: Vec<Snapshot>) -> Result<()> {
+fn list(ui: &Ui, snapshots: &[Snapshot]) -> Result<()> {
     let row = |snapshot: &Snapshot| {
         vec![
             snapshot.snapshot_id.to_string(),
             human_bytes(snapshot.size_bytes),
-            state(snapshot).to_owned(),
+            output::name(snapshot.state),
             snapshot.volume_id.as_ref().map_or("-".into(), ToString::to_string),
             snapshot.start_time.clone(),
             snapshot.description.clone(),
@@ -202,12 +187,4 @@ fn list(ui: &Ui, snapshots: Vec<Snapshot>) -> Result<()> {
         json: json!({ "Snapshots": snapshots }),
     };
     output::emit(ui.output, &table)
-}
-
-fn state(snapshot: &Snapshot) -> &'static str {
-    match snapshot.state {
-        SnapshotState::Pending => "pending",
-        SnapshotState::Completed => "completed",
-        SnapshotState::Error => "error",
-    }
 }

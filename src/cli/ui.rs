@@ -4,7 +4,7 @@
 use super::output::Output;
 use crate::context::{Audience, Cancel, Context, Extension, Meter};
 use crate::error::{Error, OrFail, Result, one_line};
-use crate::store::Store;
+use crate::service::Service;
 use crate::sys::process;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt;
@@ -33,12 +33,12 @@ impl Ui {
         Self { output, context, signals }
     }
 
-    /// The user's store.
+    /// The actions on the user's store.
     ///
     /// # Errors
-    /// As [`Store::open`]'s.
-    pub fn store(&self) -> Result<Store> {
-        Store::open(&self.context)
+    /// As [`Service::open`]'s.
+    pub fn service(&self) -> Result<Service> {
+        Service::open(&self.context)
     }
 
     /// Runs something long that ^C undoes. `None` if it was.

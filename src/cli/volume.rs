@@ -1,21 +1,18 @@
 //! `spore volume …`.
 
-use super::args::tag;
-use super::filter::Filter;
+use super::answer;
+use super::args::{filter, tag};
 use super::output::{self, Table, human_bytes};
-use super::select::{self, Filters};
+use super::parse::parse_size;
 use super::ui::Ui;
-use crate::action::parse_size;
 use crate::error::Result;
-use crate::instance::attach;
 use crate::record::tag::Tag;
-use crate::record::volume::{Attachment, Volume};
-use crate::store::{Durability, Store};
-use crate::volume::{self, NewVolume};
-use crate::{service, snapshot};
+use crate::service::filter::Filter;
+use crate::service::volumes::{
+    AttachVolume, CreateVolume, DescribeVolumes, DescribedVolume, VOLUME_TYPES, VolumeAttachment,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 /// Verbs on volumes.
@@ -27,7 +24,7 @@ pub enum VolumeCommand {
     #[command(visible_alias = "list")]
     Ls {
         /// Only those that match: volume-id, snapshot-id, attachment.instance-id … (may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]")]
+        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
     /// Show volumes in full
@@ -88,123 +85,83 @@ pub struct CreateArgs {
     tags: Vec<Tag>,
 }
 
-/// EC2's volume types.
-pub const VOLUME_TYPES: [&str; 7] = ["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"];
-
-/// EC2's filters of DescribeVolumes.
-const FILTERS: Filters = &[
-    ("attachment.delete-on-termination", "Attachment.DeleteOnTermination"),
-    ("attachment.device", "Attachment.Device"),
-    ("attachment.instance-id", "Attachment.InstanceId"),
-    ("create-time", "CreateTime"),
-    ("size", "Size"),
-    ("snapshot-id", "SnapshotId"),
-    ("volume-id", "VolumeId"),
-    ("volume-type", "VolumeType"),
-];
-
 /// Do a volume command.
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
-    let store = ui.store()?;
-    let volumes = store.volumes();
+    let service = ui.service()?;
     match command {
         VolumeCommand::Create(args) => {
-            let volume = create(&store, args)?;
-            select::made(ui, "VolumeId", volume.volume_id.as_str())?;
+            let volume = service.create_volume(&CreateVolume {
+                snapshot_id: args.snapshot.clone(),
+                size: args.size,
+                volume_type: Some(args.volume_type.clone()),
+                tags: args.tags.clone(),
+            })?;
+            answer::made(ui, "VolumeId", volume.volume_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Ls { filters } => {
-            let listed = volumes.list()?.or_warn();
-            list(&store, ui, select::select(listed, filters, FILTERS)?)?;
+            let request = DescribeVolumes { filters: filters.clone(), ..Default::default() };
+            list(ui, &service.describe_volumes(&request)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        VolumeCommand::Show { volumes: targets } => {
-            select::show(ui, "Volumes", targets, |text| volumes.resolve(text))
+        VolumeCommand::Show { volumes } => {
+            let id = |described: &DescribedVolume| described.volume.volume_id.to_string();
+            answer::show(ui, "Volumes", volumes, id, |volume_ids| {
+                service.describe_volumes(&DescribeVolumes { volume_ids, ..Default::default() })
+            })
         }
         VolumeCommand::Attach { volume, instance, device } => {
-            let volume = volumes.resolve(volume)?.volume_id;
-            let dir = service::resolve(&store, std::slice::from_ref(instance))?.remove(0);
-            let attachment = attach::attach(&store, &volume, &dir, device)?;
-            told(ui, volume.as_str(), &attachment, "attached")
-        }
-        VolumeCommand::Detach { volumes: targets } => Ok(select::each(targets, |text| {
-            let volume = volumes.resolve(text)?.volume_id;
-            let attachment = attach::detach(&store, &volume)?;
-            told(ui, volume.as_str(), &attachment, "detached").map(|_| ())
-        })),
-        VolumeCommand::Resize { volume, size } => {
-            let volume = volumes.resolve(volume)?.volume_id;
-            let resized = attach::resize(&store, &volume, *size)?;
-            select::made(ui, "VolumeId", resized.volume_id.as_str())?;
+            let (volume_id, instance_id) = (volume.clone(), instance.clone());
+            let request = AttachVolume { volume_id, instance_id, device: device.clone() };
+            told(ui, &service.attach_volume(&request)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        VolumeCommand::Delete { volumes: targets } => {
-            Ok(select::each(targets, |text| attach::delete(&store, &volumes.resolve(text)?)))
+        VolumeCommand::Detach { volumes } => {
+            Ok(answer::each(volumes, |text| told(ui, &service.detach_volume(text)?)))
         }
-    }
-}
-
-fn create(store: &Store, args: &CreateArgs) -> Result<Volume> {
-    crate::record::tag::check_tags(&args.tags)?;
-    let new = NewVolume {
-        volume_id: None,
-        size_bytes: args.size,
-        volume_type: Some(args.volume_type.clone()),
-        attachment: None,
-        tags: args.tags.clone(),
-    };
-    match &args.snapshot {
-        Some(text) => {
-            let snapshot = snapshot::resolve(store, text)?;
-            volume::create_from_snapshot(store, &snapshot, new, Durability::Durable)
+        VolumeCommand::Resize { volume, size } => {
+            let resized = service.modify_volume(volume, *size)?;
+            answer::made(ui, "VolumeId", resized.volume_id.as_str())?;
+            Ok(ExitCode::SUCCESS)
         }
-        None => volume::create_empty(store, new, Durability::Durable),
+        VolumeCommand::Delete { volumes } => {
+            Ok(answer::each(volumes, |text| service.delete_volume(text)))
+        }
     }
 }
 
 /// EC2's answer to AttachVolume and DetachVolume.
-fn told(ui: &Ui, volume: &str, attachment: &Attachment, state: &str) -> Result<ExitCode> {
-    let instance = attachment.instance_id.to_string();
+fn told(ui: &Ui, attachment: &VolumeAttachment) -> Result<()> {
+    let (volume, instance) = (attachment.volume_id.to_string(), attachment.instance_id.to_string());
+    let state = attachment.state.to_owned();
     let table = Table {
         columns: vec!["VOLUME", "INSTANCE", "DEVICE", "STATE"],
-        rows: vec![vec![volume.to_owned(), instance, attachment.device.clone(), state.to_owned()]],
-        ids: vec![volume.to_owned()],
-        json: json!({
-            "VolumeId": volume,
-            "InstanceId": attachment.instance_id,
-            "Device": attachment.device,
-            "DeleteOnTermination": attachment.delete_on_termination,
-            "State": state,
-        }),
+        ids: vec![volume.clone()],
+        rows: vec![vec![volume, instance, attachment.device.clone(), state]],
+        json: json!(attachment),
     };
-    output::emit(ui.output, &table)?;
-    Ok(ExitCode::SUCCESS)
+    output::emit(ui.output, &table)
 }
 
-fn list(store: &Store, ui: &Ui, volumes: Vec<Volume>) -> Result<()> {
-    let row = |volume: &Volume| {
-        // What the overlay takes on the disk, which is what the volume costs.
-        let top = volume.layers.first().map_or("", |layer| &layer.file);
-        let overlay = store.volumes().dir(&volume.volume_id).join(top);
-        let used = overlay.metadata().map_or("-".into(), |m| human_bytes(m.blocks() * 512));
-        let user = attach::attached_to(store, volume);
+fn list(ui: &Ui, volumes: &[DescribedVolume]) -> Result<()> {
+    let row = |DescribedVolume { volume, instance_id, used_bytes }: &DescribedVolume| {
         vec![
             volume.volume_id.to_string(),
             human_bytes(volume.size_bytes),
-            used,
-            if user.is_some() { "in-use" } else { "available" }.to_owned(),
+            used_bytes.map_or("-".into(), human_bytes),
+            if instance_id.is_some() { "in-use" } else { "available" }.to_owned(),
             volume.snapshot_id.as_ref().map_or("-".into(), ToString::to_string),
-            user.map_or("-".into(), |id| id.to_string()),
+            instance_id.as_ref().map_or("-".into(), ToString::to_string),
             volume.create_time.clone(),
         ]
     };
     let table = Table {
         columns: vec!["ID", "SIZE", "USED", "STATE", "SNAPSHOT", "INSTANCE", "CREATED"],
         rows: volumes.iter().map(row).collect(),
-        ids: volumes.iter().map(|v| v.volume_id.to_string()).collect(),
+        ids: volumes.iter().map(|v| v.volume.volume_id.to_string()).collect(),
         json: json!({ "Volumes": volumes }),
     };
     output::emit(ui.output, &table)

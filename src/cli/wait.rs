@@ -1,14 +1,13 @@
 //! `wait`.
 
+use super::answer::finish;
 use super::args::Targets;
+use super::parse::parse_duration;
 use super::progress::Progress;
-use super::select::finish;
-use crate::action::{Until, parse_duration};
 use crate::error::{Code, Error, Kind, Result};
-use crate::instance::dir::InstanceDir;
 use crate::record::instance::{InstanceRecord, State};
-use crate::service::{self, Waited};
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::wait::{Until, WaitForInstances, Waited};
 use crate::sys::kvm::host_virtualizes;
 use clap::{Args, ValueEnum};
 use std::process::ExitCode;
@@ -65,10 +64,9 @@ impl From<UntilArg> for Until {
 }
 
 /// `wait`.
-pub fn wait(store: &Store, args: &Wait) -> Result<ExitCode> {
-    let dirs = service::resolve(store, &args.targets.targets)?;
+pub fn wait(service: &Service, args: &Wait) -> Result<ExitCode> {
     let until = Until::from(args.until);
-    let waited = wait_for(&dirs, until, args.timeout);
+    let waited = wait_for(service, args.targets.targets.clone(), until, args.timeout)?;
     // An end that was waited for counts as it was; one of these states is reached by any.
     let badly = |waited: &Waited| match waited {
         Waited::Reached(record) if until == Until::Exit => failed(record),
@@ -81,9 +79,18 @@ pub fn wait(store: &Store, args: &Wait) -> Result<ExitCode> {
 }
 
 /// Wait, with progress on a terminal.
-pub fn wait_for(dirs: &[InstanceDir], until: Until, timeout: Option<Duration>) -> Vec<Waited> {
-    let progress = Progress::count(dirs.len(), what(until));
-    service::wait(dirs, until, timeout, &mut |done| progress.set(done))
+///
+/// # Errors
+/// An instance is unknown or ambiguous.
+pub fn wait_for(
+    service: &Service,
+    instance_ids: Vec<String>,
+    until: Until,
+    timeout: Option<Duration>,
+) -> Result<Vec<Waited>> {
+    let progress = Progress::count(instance_ids.len(), what(until));
+    let request = WaitForInstances { instance_ids, until, timeout };
+    service.wait_for_instances(&request, &mut |done| progress.set(done))
 }
 
 fn what(until: Until) -> &'static str {

@@ -1,11 +1,12 @@
 //! Staying with instances until they end, for whoever supervises by one process (systemd, Slurm, a CI agent): their consoles
 //! are shown, a signal asks them to power off, and what does not within a while is ended.
 
+use super::Service;
+use super::instances::record;
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{CONSOLE, InstanceDir};
 use crate::instance::lifecycle;
 use crate::instance::pool::parallel;
-use crate::instance::refresh::refresh;
 use crate::plan::{EndReason, VmReport};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{InstanceRecord, ShutdownBehavior};
@@ -82,21 +83,21 @@ pub struct Ended {
 /// # Errors
 /// They can't be watched or looked at. Who gives up ends them by closing their lifeline.
 pub fn stay(
-    dirs: &[InstanceDir],
+    service: &Service,
     records: Vec<InstanceRecord>,
     terms: Terms,
     signals: &dyn Signals,
     screen: impl Screen + 'static,
     say: &dyn Fn(&str),
 ) -> Result<Ended> {
+    let dir = |r: &InstanceRecord| InstanceDir::new(&service.store, &r.instance.instance_id);
+    let dirs: &[InstanceDir] = &records.iter().map(dir).collect::<Vec<_>>();
     let consoles = Consoles::show(dirs, screen)?;
     let mut held = Held::new(dirs, records, terms, say)?;
     held.watch(signals)?;
     let asked = held.asked();
     consoles.finish(signals, asked.is_some().then_some(LAST_WORDS))?;
-    let left =
-        |dir: &InstanceDir| refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()));
-    let records = dirs.iter().map(left).collect::<Result<Vec<_>>>()?;
+    let records = dirs.iter().map(record).collect::<Result<Vec<_>>>()?;
     let is_cut = |dir: &InstanceDir| {
         let last = dir.reports().unwrap_or_default().pop();
         matches!(last, Some(VmReport::Ended { reason: EndReason::Terminated, .. }))

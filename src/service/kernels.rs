@@ -1,7 +1,11 @@
-//! The kernels and ramdisks that commands name: found, or registered.
+//! Kernels and ramdisks, which EC2 lists by DescribeImages (ImageType kernel and ramdisk): found or registered, and
+//! given up.
 
-use crate::error::{Error, Result};
+use super::Service;
+use super::filter::{Filter, Filters, select};
+use crate::error::{Code, Error, Result};
 use crate::kernel::{self, BootFile, Registered};
+use crate::plan::PvGrub;
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::store::beneath::Dir;
 use crate::store::{Record as _, Store};
@@ -10,6 +14,89 @@ use std::path::{Path, PathBuf};
 
 /// The name that means the project's own kernel for software KVMs.
 const LAB: &str = "lab";
+
+const KERNEL_FILTERS: Filters = Filters {
+    tags: "Tags",
+    names: &[
+        ("architecture", "Architecture"),
+        ("kernel-id", "KernelId"),
+        ("name", "Name"),
+        ("version", "Version"),
+    ],
+};
+const RAMDISK_FILTERS: Filters =
+    Filters { tags: "Tags", names: &[("name", "Name"), ("ramdisk-id", "RamdiskId")] };
+
+impl Service {
+    /// Registers the kernel in a file, under a name or one made of the file's. A file that is registered already gives
+    /// the same kernel.
+    ///
+    /// # Errors
+    /// As [`kernel::register`]'s.
+    pub fn register_kernel(&self, file: &Path, name: Option<&str>) -> Result<Kernel> {
+        Ok(kernel::register(&self.store, file, name)?.record)
+    }
+
+    /// Registers the initial ramdisk in a file, as [`Service::register_kernel`].
+    ///
+    /// # Errors
+    /// As [`kernel::register`]'s.
+    pub fn register_ramdisk(&self, file: &Path, name: Option<&str>) -> Result<Ramdisk> {
+        Ok(kernel::register(&self.store, file, name)?.record)
+    }
+
+    /// The kernels named, or all, of which all filters hold.
+    ///
+    /// # Errors
+    /// One of those named is not there, a filter is unknown, the store can't be read.
+    pub fn describe_kernels(&self, ids: &[String], filters: &[Filter]) -> Result<Vec<Kernel>> {
+        let kernels = self.store.kernels();
+        let found = match ids {
+            [] => {
+                let mut all = kernels.list()?.or_warn();
+                all.extend(Kernel::pv_grub());
+                all
+            }
+            ids => ids.iter().map(|id| kernels.resolve(id)).collect::<Result<_>>()?,
+        };
+        select(found, filters, KERNEL_FILTERS)
+    }
+
+    /// The initial ramdisks named, or all, of which all filters hold.
+    ///
+    /// # Errors
+    /// As [`Service::describe_kernels`]'s.
+    pub fn describe_ramdisks(&self, ids: &[String], filters: &[Filter]) -> Result<Vec<Ramdisk>> {
+        let ramdisks = self.store.ramdisks();
+        let found = match ids {
+            [] => ramdisks.list()?.or_warn(),
+            ids => ids.iter().map(|id| ramdisks.resolve(id)).collect::<Result<_>>()?,
+        };
+        select(found, filters, RAMDISK_FILTERS)
+    }
+
+    /// Deregisters a kernel.
+    ///
+    /// # Errors
+    /// `InvalidAKIID.InUse`: an image refers to it or an instance boots it. It is another's, or built in.
+    pub fn deregister_kernel(&self, text: &str) -> Result<()> {
+        let kernel = self.store.kernels().resolve(text)?;
+        if PvGrub::of(&kernel.kernel_id).is_some() {
+            let why = format!("{} is built in, and stays", kernel.kernel_id);
+            return Err(Error::refused(Code::OperationNotPermitted, why));
+        }
+        kernel::deregister::<Kernel>(&self.store, &kernel.kernel_id)
+    }
+
+    /// Deregisters an initial ramdisk.
+    ///
+    /// # Errors
+    /// As [`Service::deregister_kernel`]'s.
+    pub fn deregister_ramdisk(&self, text: &str) -> Result<()> {
+        let ramdisk = self.store.ramdisks().resolve(text)?;
+        kernel::deregister::<Ramdisk>(&self.store, &ramdisk.ramdisk_id)
+    }
+}
 
 /// A registered kernel by id, prefix or name; `lab` also as `scripts/build-image` left it in the cache; else a file,
 /// which is registered. The same file is registered once; another's kernel is copied.
@@ -48,7 +135,7 @@ fn existing(text: &str, unknown: Error) -> Result<PathBuf> {
 ///
 /// # Errors
 /// There is none.
-pub fn lab_kernel(store: &Store) -> Result<PathBuf> {
+pub(super) fn lab_kernel(store: &Store) -> Result<PathBuf> {
     let cache = store.cache().join("lab-kernel");
     let all = |name: &str| !name.is_empty();
     let builds = Dir::place(&cache).and_then(|c| c.names_by_account(FileType::Directory, all));

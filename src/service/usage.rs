@@ -108,7 +108,7 @@ struct Open {
 /// A journal or the store can't be read.
 pub fn report(store: &Store) -> Result<Vec<Usage>> {
     // Whoever's VMM has ended is told of by that.
-    super::describe(store)?;
+    super::instances::all(store)?;
     let entries = store.entries()?;
     let mut alive: HashSet<String> = HashSet::new();
     for record in instances(store).list()?.or_warn() {

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["store"],
     &["image", "import", "inspect", "kernel", "snapshot", "transfer", "volume"],
     &["instance"],
-    &["action", "service"],
+    &["service"],
     &["cli", "http"],
 ];
 

@@ -1,65 +1,8 @@
-//! What may be asked of instances, as typed values: what the command line (or an EC2 query) becomes.
+//! Numbers, sizes and durations as arguments have them.
 
 use crate::error::{Error, Result};
-use crate::instance::launch;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
-
-/// Launch instances (EC2 RunInstances).
-#[derive(Clone, Debug)]
-pub struct RunInstances {
-    /// An image's id, unique prefix or name.
-    pub image: String,
-    /// A kernel's id or name, or a file to register.
-    pub kernel: Option<String>,
-    /// A ramdisk's id or name, or a file to register.
-    pub ramdisk: Option<String>,
-    /// Everything else.
-    pub request: launch::Request,
-    /// Kept with the instance.
-    pub user_data: Option<Vec<u8>>,
-    /// Return only when the VMMs run, or say why they don't.
-    pub wait_running: bool,
-    /// The reading end of a pipe at whose end-of-file they end.
-    pub lifeline: Option<Arc<OwnedFd>>,
-}
-
-/// Change a stopped instance (EC2 ModifyInstanceAttribute). What is `None` or empty stays.
-#[derive(Clone, Debug, Default)]
-pub struct ModifyInstance {
-    /// Preset name.
-    pub instance_type: Option<String>,
-    /// A kernel's id or name, a file to register, or `none`: firmware boots the root device.
-    pub kernel: Option<String>,
-    /// A ramdisk's id or name, a file to register, or `none`.
-    pub ramdisk: Option<String>,
-    /// Firmware that boots the root device.
-    pub firmware: Option<PathBuf>,
-    /// Kept with the instance; empty for none.
-    pub user_data: Option<Vec<u8>>,
-    /// Device names, and whether their volumes go with the instance.
-    pub delete_on_termination: Vec<(String, bool)>,
-}
-
-/// What a wait is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
-    /// Its vCPUs run.
-    Running,
-    /// Its console shows a login prompt.
-    Login,
-    /// As [`Until::Login`], but its end will do too.
-    LoginOrEnd,
-    /// It is stopped.
-    Stopped,
-    /// It is terminated.
-    Terminated,
-    /// It is stopped or terminated.
-    Exit,
-}
 
 /// `N` or `MIN:MAX` (EC2 MinCount and MaxCount).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,116 +1,14 @@
 //! Instances in EC2's shapes and as tables.
 
-use super::filter::Filter;
 use super::limit::{self, Limits};
-use super::output::{Table, human_bytes};
+use super::output::{Table, human_bytes, name};
 use crate::control::{DiskStatus, NetStatus, Status};
-use crate::error::Result;
-use crate::instance::lifecycle::Change;
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use crate::record::network::NetworkInterface;
-use serde_json::{Value, json};
+use crate::service::instances::reservations;
+use crate::service::power::Change;
+use serde_json::json;
 use std::time::Duration;
-
-/// Filter names of `ls`, tags aside.
-const FILTERS: [&str; 18] = [
-    "instance-id",
-    "instance-state-name",
-    "instance-state-code",
-    "instance-type",
-    "image-id",
-    "reservation-id",
-    "owner-id",
-    "launch-index",
-    "kernel-id",
-    "ramdisk-id",
-    "root-device-type",
-    "root-device-name",
-    "architecture",
-    "virtualization-type",
-    "state-reason-code",
-    "block-device-mapping.volume-id",
-    "tag-key",
-    "tag:KEY",
-];
-
-/// True if every filter holds.
-///
-/// # Errors
-/// A filter's name is unknown.
-pub fn matches(record: &InstanceRecord, filters: &[Filter]) -> Result<bool> {
-    for filter in filters {
-        if !filter.matches(values(record, filter)?.iter().map(String::as_str)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Refuse unknown filters even where there is no instance to look at.
-///
-/// # Errors
-/// A filter's name is unknown.
-pub fn check(filters: &[Filter]) -> Result<()> {
-    let known = |name: &str| FILTERS.contains(&name) || name.starts_with("tag:");
-    match filters.iter().find(|filter| !known(&filter.name)) {
-        Some(filter) => Err(filter.unknown(&FILTERS)),
-        None => Ok(()),
-    }
-}
-
-fn values(record: &InstanceRecord, filter: &Filter) -> Result<Vec<String>> {
-    let instance = &record.instance;
-    let tags = || instance.tags.iter();
-    if let Some(key) = filter.name.strip_prefix("tag:") {
-        return Ok(tags().filter(|t| t.key == key).map(|t| t.value.clone()).collect());
-    }
-    // The names of enumerations are those of the JSON.
-    let name = |value: Value| value.as_str().map(str::to_owned).into_iter().collect();
-    Ok(match filter.name.as_str() {
-        "instance-id" => vec![instance.instance_id.to_string()],
-        "instance-state-name" => vec![instance.state.name().to_owned()],
-        "instance-state-code" => vec![instance.state.code().to_string()],
-        "instance-type" => vec![instance.instance_type.clone()],
-        "image-id" => vec![instance.image_id.to_string()],
-        "reservation-id" => vec![record.reservation_id.to_string()],
-        "owner-id" => vec![record.owner_id.clone()],
-        "launch-index" => vec![instance.ami_launch_index.to_string()],
-        "kernel-id" => instance.kernel_id.iter().map(ToString::to_string).collect(),
-        "ramdisk-id" => instance.ramdisk_id.iter().map(ToString::to_string).collect(),
-        "root-device-type" => name(json!(instance.root_device_type)),
-        "root-device-name" => vec![instance.root_device_name.clone()],
-        "architecture" => name(json!(instance.architecture)),
-        "virtualization-type" => name(json!(instance.virtualization_type)),
-        "state-reason-code" => instance.state_reason.iter().map(|r| r.code.clone()).collect(),
-        "block-device-mapping.volume-id" => {
-            instance.block_device_mappings.iter().map(|m| m.ebs.volume_id.to_string()).collect()
-        }
-        "tag-key" => tags().map(|t| t.key.clone()).collect(),
-        _ => return Err(filter.unknown(&FILTERS)),
-    })
-}
-
-/// `{"Reservations": [{"ReservationId", "OwnerId", "Instances": […]}]}`: DescribeInstances.
-pub fn reservations(records: &[InstanceRecord]) -> Value {
-    let mut reservations: Vec<(&InstanceRecord, Vec<&Instance>)> = Vec::new();
-    for record in records {
-        match reservations.iter_mut().find(|(r, _)| r.reservation_id == record.reservation_id) {
-            Some((_, instances)) => instances.push(&record.instance),
-            None => reservations.push((record, vec![&record.instance])),
-        }
-    }
-    let reservations: Vec<Value> = reservations
-        .into_iter()
-        .map(|(record, instances)| {
-            json!({
-                "ReservationId": record.reservation_id,
-                "OwnerId": record.owner_id,
-                "Instances": instances,
-            })
-        })
-        .collect();
-    json!({ "Reservations": reservations })
-}
 
 /// One line an instance.
 pub fn list(records: &[InstanceRecord]) -> Table {
@@ -134,7 +32,7 @@ pub fn list(records: &[InstanceRecord]) -> Table {
         ],
         rows: records.iter().map(row).collect(),
         ids: records.iter().map(|r| r.instance.instance_id.to_string()).collect(),
-        json: reservations(records),
+        json: json!({ "Reservations": reservations(records) }),
     }
 }
 
@@ -178,7 +76,7 @@ fn disks(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, Str
         let id = instance.device_of(disk).ok();
         let live = id.and_then(|id| status?.disks.get(&id));
         let engine = live.map(|disk| disk.engine).or(instance.spore.engines.get(n).copied());
-        line.extend(engine.map(|engine| format!(", {}", text(json!(engine)))));
+        line.extend(engine.map(|engine| format!(", {}", name(engine))));
         line.extend(live.map(io));
         ("Disk", line)
     };
@@ -218,11 +116,6 @@ fn io(disk: &DiskStatus) -> String {
     format!(", {read} read, {written} written, {flushes} flushes, {errors} errors")
 }
 
-/// The name that an enumeration has in JSON.
-fn text(value: Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
 fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
     let instance = &record.instance;
     let mut fields = vec![
@@ -241,8 +134,8 @@ fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
         ("Cpus", instance.cpu_options.core_count.to_string()),
         ("Memory", human_bytes(instance.spore.memory)),
         ("LaunchTime", instance.launch_time.clone()),
-        ("RootDeviceType", text(json!(instance.root_device_type))),
-        ("Transport", text(json!(instance.spore.transport))),
+        ("RootDeviceType", name(instance.root_device_type)),
+        ("Transport", name(instance.spore.transport)),
     ]);
     let firmware = || {
         let given = instance.spore.firmware.as_ref().map(|path| path.display().to_string());
@@ -268,7 +161,7 @@ fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
 
 /// State changes under EC2's `key`, e.g. `StoppingInstances`.
 pub fn changes(key: &str, changes: &[Change]) -> Table {
-    let state = |state: crate::record::instance::State| json!(state);
+    let state = |state: State| json!(state);
     let json = |change: &Change| {
         json!({
             "InstanceId": change.record.instance.instance_id,

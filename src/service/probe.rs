@@ -1,13 +1,13 @@
-//! Guests that `doctor` launches to see whether this host runs them. Each powers itself off, and nothing of it stays.
+//! Whether this host runs guests: some are launched to see. Each powers itself off, and nothing of it stays.
 
-use crate::action::{RunInstances, Until};
+use super::launch::{Request, RunInstances};
+use super::wait::{Until, Waited, wait};
+use super::{Service, kernels};
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
-use crate::instance::launch::Request;
+use crate::instance::{firmware, lifecycle};
 use crate::kernel::{self, BootFiles, Registered};
 use crate::record::kernel::{Kernel, Ramdisk};
-use crate::service::{self, Waited};
-use crate::store::Store;
 use crate::sys::fds;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -23,56 +23,73 @@ const LAB_MEMORY: u64 = 256 << 20;
 /// Where the init of the lab kernel's ramdisk is linked.
 const INIT_ADDRESS: u64 = 0x40_0000;
 
-/// Boot the built-in image; how long it took from launch to power-off.
+/// The host's firmware and its version, if it says one.
 ///
 /// # Errors
-/// It can't be launched, fails, or is not done in time.
-pub fn built_in(store: &Store) -> Result<Duration> {
-    until_power_off(store, None, BUILT_IN_PATIENCE)
+/// There is none.
+pub fn firmware() -> Result<(PathBuf, Option<String>)> {
+    let path = firmware::find(None)?;
+    let version = firmware::version(&path);
+    Ok((path, version))
 }
 
-/// Boot the lab kernel at `path` to an init that powers off; how long it took from launch to power-off.
-///
-/// # Errors
-/// As [`built_in`]'s, within 10 s.
-pub fn lab_kernel(store: &Store, path: &Path) -> Result<Duration> {
+impl Service {
+    /// Boot the built-in image; how long it took from launch to power-off.
+    ///
+    /// # Errors
+    /// It can't be launched, fails, or is not done in time.
+    pub fn probe_built_in(&self) -> Result<Duration> {
+        until_power_off(self, None, BUILT_IN_PATIENCE)
+    }
+
+    /// Boot the lab kernel to an init that powers off; how long it took from launch to power-off. `None` if the store's
+    /// cache has no lab kernel.
+    ///
+    /// # Errors
+    /// As [`Service::probe_built_in`]'s, within 10 s.
+    pub fn probe_lab_kernel(&self) -> Option<Result<Duration>> {
+        let path = kernels::lab_kernel(&self.store).ok()?;
+        Some(lab_kernel(self, &path))
+    }
+}
+
+fn lab_kernel(service: &Service, path: &Path) -> Result<Duration> {
+    let store = &service.store;
     let mut file = fds::memfd("init")?;
     file.write_all(&ramdisk(&init())).or_fail(|| "write a ramdisk")?;
     let ramdisk = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let kernel: Registered<Kernel> = kernel::register(store, path, None)?;
     let ramdisk: Registered<Ramdisk> = kernel::register(store, &ramdisk, None)?;
     let ids = (kernel.record.kernel_id.to_string(), ramdisk.record.ramdisk_id.to_string());
-    let took = until_power_off(store, Some(ids), LAB_PATIENCE);
+    let took = until_power_off(service, Some(ids), LAB_PATIENCE);
     BootFiles { kernel: Some(kernel), ramdisk: Some(ramdisk) }.undo(store);
     took
 }
 
 /// Launch the built-in image, or its disk with this kernel and ramdisk, and see that the guest powers off.
 fn until_power_off(
-    store: &Store,
+    service: &Service,
     boot: Option<(String, String)>,
     patience: Duration,
 ) -> Result<Duration> {
     let memory = boot.is_some().then_some(LAB_MEMORY);
     let (kernel, ramdisk) = boot.unzip();
-    let action = RunInstances {
-        image: "demo".into(),
-        kernel,
-        ramdisk,
+    let request = RunInstances {
+        image_id: "demo".into(),
+        kernel_id: kernel,
+        ramdisk_id: ramdisk,
         request: Request { min_count: 1, max_count: 1, memory, ..Request::default() },
-        user_data: None,
         wait_running: true,
-        lifeline: None,
+        ..RunInstances::default()
     };
     let begin = Instant::now();
-    let record = service::run(store, &action)?.records.remove(0);
-    let dir = InstanceDir::new(store, &record.instance.instance_id);
-    let waited =
-        service::wait(std::slice::from_ref(&dir), Until::Exit, Some(patience), &mut |_| {});
+    let record = service.run_instances(&request)?.records.remove(0);
+    let dir = InstanceDir::new(&service.store, &record.instance.instance_id);
+    let waited = wait(std::slice::from_ref(&dir), Until::Exit, Some(patience), &mut |_| {});
     let took = begin.elapsed();
-    service::terminate(std::slice::from_ref(&dir)).remove(0)?;
+    lifecycle::terminate(&dir)?;
     // It would be in `ls` for an hour.
-    instances(store).remove(dir.id())?;
+    instances(&service.store).remove(dir.id())?;
     let Some(Waited::Reached(record)) = waited.first() else {
         let limit = patience.as_secs();
         return Err(Error::failure(format!("the guest did not power off within {limit} s")));

@@ -1,0 +1,65 @@
+//! What guests say on their serial lines, and what their VMMs tell.
+
+use super::Service;
+use super::instances::find;
+use crate::error::Result;
+pub use crate::instance::console::Detached;
+use crate::instance::console::{attach, copy_log, last_lines};
+use crate::instance::dir::{CONSOLE, InstanceDir, VMM_LOG};
+use crate::plan::VmReport;
+use crate::record::instance::InstanceRecord;
+pub use crate::store::rfc3339;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+impl Service {
+    /// EC2 GetConsoleOutput: all that a guest has said, copied to `to`; with `follow` until its VMM is gone.
+    ///
+    /// # Errors
+    /// The instance is unknown, the log can't be read or `to` not written; this user has no inotify instance left.
+    pub fn get_console_output(
+        &self,
+        instance_id: &str,
+        follow: bool,
+        to: &mut dyn Write,
+    ) -> Result<()> {
+        copy_log(&find(&self.store, instance_id)?, CONSOLE, follow, to)
+    }
+
+    /// The last lines of what a guest has said since its last start, at most `most`, without control characters.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn last_console_lines(&self, record: &InstanceRecord, most: usize) -> Result<Vec<String>> {
+        last_lines(&self.dir(record), record.instance.spore.console_start, most)
+    }
+
+    /// What an instance's VMM printed, which is copied to `to`, and what it reported, the oldest first.
+    ///
+    /// # Errors
+    /// The instance is unknown, its logs can't be read or `to` not written.
+    pub fn get_vmm_output(&self, instance_id: &str, to: &mut dyn Write) -> Result<Vec<VmReport>> {
+        let dir = find(&self.store, instance_id)?;
+        copy_log(&dir, VMM_LOG, false, to)?;
+        dir.reports()
+    }
+
+    /// Joins `input` and `output` to a running instance's serial line, until the VM ends. With `keys`, `^]` in the input
+    /// ends it too; otherwise input is passed on untouched.
+    ///
+    /// # Errors
+    /// No VMM answers, or a stream fails.
+    pub fn attach_console(
+        &self,
+        record: &InstanceRecord,
+        input: impl Read + AsFd,
+        output: impl Write + Send,
+        keys: bool,
+    ) -> Result<Detached> {
+        attach(&self.dir(record), input, output, keys)
+    }
+
+    fn dir(&self, record: &InstanceRecord) -> InstanceDir {
+        InstanceDir::new(&self.store, &record.instance.instance_id)
+    }
+}

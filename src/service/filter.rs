@@ -1,0 +1,220 @@
+//! Filters as EC2's describe calls have them: values of one filter are alternatives, several filters must all hold, `*`
+//! and `?` are wildcards, `\` takes the next character literally.
+
+use crate::error::{Code, Error, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+/// One filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// EC2's filter name, e.g. `instance-state-name` or `tag:Name`.
+    pub name: String,
+    /// Patterns, of which one must match.
+    pub values: Vec<String>,
+}
+
+impl Filter {
+    /// True if one of the object's values for this filter's name matches one of the patterns.
+    fn matches<'a>(&self, values: impl IntoIterator<Item = &'a str>) -> bool {
+        values.into_iter().any(|value| self.values.iter().any(|pattern| wildcard(pattern, value)))
+    }
+
+    /// The error for a name that the action has no filter for.
+    fn unknown(&self, known: &[&str]) -> Error {
+        Error::refused(
+            Code::InvalidParameterValue,
+            format!(
+                "the filter '{}' is unknown; there are {}",
+                self.name.escape_debug(),
+                known.join(", ")
+            ),
+        )
+    }
+}
+
+/// True if `text` matches `pattern` with EC2's wildcards. Linear in both but for backtracking to the last `*`.
+fn wildcard(pattern: &str, text: &str) -> bool {
+    #[derive(PartialEq)]
+    enum Part {
+        Any,
+        One,
+        Char(char),
+    }
+    let mut parts = Vec::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        parts.push(match c {
+            '*' => Part::Any,
+            '?' => Part::One,
+            '\\' => Part::Char(chars.next().unwrap_or('\\')),
+            c => Part::Char(c),
+        });
+    }
+    let text: Vec<char> = text.chars().collect();
+    let (mut p, mut t) = (0, 0);
+    // Where the last `*` was, and how much of the text it has swallowed up to.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match parts.get(p) {
+            Some(Part::Any) => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(part) if *part == Part::One || *part == Part::Char(text[t]) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, swallowed)) => {
+                    p = at + 1;
+                    t = swallowed + 1;
+                    star = Some((at, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    parts[p..].iter().all(|part| *part == Part::Any)
+}
+
+/// The filters of an action.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filters {
+    /// EC2's filter names and where their values are in the record: field names, dots between, arrays meaning any.
+    pub names: &'static [(&'static str, &'static str)],
+    /// Where the record has its tags, in the same way.
+    pub tags: &'static str,
+}
+
+/// The records that pass all filters.
+///
+/// # Errors
+/// A filter has a name that is not in `known` (nor `tag:KEY` or `tag-key`).
+pub(super) fn select<R: Serialize>(
+    mut records: Vec<R>,
+    filters: &[Filter],
+    known: Filters,
+) -> Result<Vec<R>> {
+    let paths = filters.iter().map(|filter| known.path(filter)).collect::<Result<Vec<_>>>()?;
+    records.retain(|record| {
+        // Most lists are of all there is.
+        let json = match filters {
+            [] => return true,
+            _ => serde_json::to_value(record).unwrap_or_default(),
+        };
+        filters.iter().zip(&paths).all(|(filter, path)| {
+            let values = match filter.name.strip_prefix("tag:") {
+                Some(key) => tag_values(&json, known.tags, key),
+                None => values_at(&json, path),
+            };
+            filter.matches(values.iter().map(String::as_str))
+        })
+    });
+    Ok(records)
+}
+
+impl Filters {
+    /// Where a filter's values are in the record; of `tag:KEY` where its tags are.
+    fn path(&self, filter: &Filter) -> Result<String> {
+        let known = self.names.iter().find(|(name, _)| *name == filter.name);
+        match known {
+            Some((_, path)) => Ok((*path).to_owned()),
+            None if filter.name.starts_with("tag:") => Ok(self.tags.to_owned()),
+            None if filter.name == "tag-key" => Ok(format!("{}.Key", self.tags)),
+            None => {
+                let names = self.names.iter().map(|(name, _)| *name);
+                let names: Vec<&str> = names.chain(["tag:KEY", "tag-key"]).collect();
+                Err(filter.unknown(&names))
+            }
+        }
+    }
+}
+
+fn tag_values(json: &Value, path: &str, key: &str) -> Vec<String> {
+    let tags = path.split('.').fold(json, |json, field| &json[field]).as_array();
+    let named = tags.into_iter().flatten().filter(|tag| tag["Key"].as_str() == Some(key));
+    named.filter_map(|tag| tag["Value"].as_str().map(str::to_owned)).collect()
+}
+
+fn values_at(json: &Value, path: &str) -> Vec<String> {
+    let (field, rest) = match path.split_once('.') {
+        Some((field, rest)) => (field, Some(rest)),
+        None => (path, None),
+    };
+    match (json, rest) {
+        (Value::Array(items), _) => items.iter().flat_map(|item| values_at(item, path)).collect(),
+        (Value::Object(fields), Some(rest)) => {
+            fields.get(field).map(|value| values_at(value, rest)).unwrap_or_default()
+        }
+        (Value::Object(fields), None) => fields.get(field).map(text).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn text(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(text).collect(),
+        Value::String(text) => vec![text.clone()],
+        Value::Null => Vec::new(),
+        other => vec![other.to_string()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn wildcards_are_ec2s() {
+        for (pattern, text, expected) in [
+            ("web", "web", true),
+            ("web", "web1", false),
+            ("web*", "web", true),
+            ("*b*1", "web-b-1", true),
+            ("we?", "web", true),
+            ("we?", "we", false),
+            (r"we\*", "we*", true),
+            (r"we\*", "web", false),
+            ("", "", true),
+            ("*", "", true),
+            ("*a*b", "aab ab", true),
+        ] {
+            assert_eq!(wildcard(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn values_are_alternatives() {
+        let filter = Filter { name: "name".into(), values: vec!["web".into(), "db*".into()] };
+        assert!(filter.matches(["x", "db7"]));
+        assert!(!filter.matches(["x"]));
+    }
+
+    #[test]
+    fn filters_find_fields_lists_and_tags() {
+        let records = vec![
+            json!({"Name": "web", "Public": true, "Tags": [{"Key": "Env", "Value": "prod"}],
+                   "Disks": [{"Ebs": {"Size": 1}}, {"Ebs": {"Size": 20}}]}),
+            json!({"Name": "db", "Public": false, "Tags": []}),
+        ];
+        let names = &[("name", "Name"), ("is-public", "Public"), ("size", "Disks.Ebs.Size")];
+        let known = Filters { names, tags: "Tags" };
+        let filter = |text: &&str| {
+            let (name, values) = text.split_once('=').unwrap();
+            Filter { name: name.into(), values: values.split(',').map(str::to_owned).collect() }
+        };
+        let count = |texts: &[&str]| {
+            let filters: Vec<Filter> = texts.iter().map(filter).collect();
+            select(records.clone(), &filters, known).map(|found| found.len())
+        };
+        assert_eq!(count(&[]).unwrap(), 2);
+        assert_eq!(count(&["name=w*,db"]).unwrap(), 2);
+        assert_eq!(count(&["is-public=true", "name=db"]).unwrap(), 0);
+        assert_eq!(count(&["size=20"]).unwrap(), 1);
+        assert_eq!(count(&["tag:Env=prod"]).unwrap(), 1);
+        assert_eq!(count(&["tag-key=E*"]).unwrap(), 1);
+        assert!(count(&["colour=red"]).unwrap_err().to_string().contains("is-public"));
+    }
+}

@@ -1,0 +1,212 @@
+//! Instances as EC2's DescribeInstances gives them.
+
+use super::Service;
+use super::filter::{Filter, Filters, select};
+use crate::control::Status;
+use crate::error::Result;
+use crate::id::ReservationId;
+use crate::instance::client;
+use crate::instance::dir::{self, InstanceDir};
+use crate::instance::lifecycle;
+use crate::instance::refresh::refresh;
+use crate::record::instance::{Instance, InstanceRecord, State};
+use crate::store::Store;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// EC2 DescribeInstances.
+#[derive(Clone, Debug, Default)]
+pub struct DescribeInstances {
+    /// Which; all if there is none.
+    pub instance_ids: Vec<String>,
+    /// Only those for which all of these hold.
+    pub filters: Vec<Filter>,
+}
+
+/// EC2 Reservation: instances that were launched together.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Reservation<'a> {
+    /// Its id.
+    pub reservation_id: &'a ReservationId,
+    /// The uid of whoever launched them, in decimal.
+    pub owner_id: &'a str,
+    /// Those of them that were asked for.
+    pub instances: Vec<&'a Instance>,
+}
+
+/// EC2's filters of DescribeInstances.
+const FILTERS: Filters = Filters {
+    tags: "Instance.Tags",
+    names: &[
+        ("instance-id", "Instance.InstanceId"),
+        ("instance-state-name", "Instance.State.Name"),
+        ("instance-state-code", "Instance.State.Code"),
+        ("instance-type", "Instance.InstanceType"),
+        ("image-id", "Instance.ImageId"),
+        ("reservation-id", "ReservationId"),
+        ("owner-id", "OwnerId"),
+        ("launch-index", "Instance.AmiLaunchIndex"),
+        ("kernel-id", "Instance.KernelId"),
+        ("ramdisk-id", "Instance.RamdiskId"),
+        ("root-device-type", "Instance.RootDeviceType"),
+        ("root-device-name", "Instance.RootDeviceName"),
+        ("architecture", "Instance.Architecture"),
+        ("virtualization-type", "Instance.VirtualizationType"),
+        ("state-reason-code", "Instance.StateReason.Code"),
+        ("block-device-mapping.volume-id", "Instance.BlockDeviceMappings.Ebs.VolumeId"),
+    ],
+};
+
+impl Service {
+    /// EC2 DescribeInstances: those named in that order, or all by reservation and launch index. [`reservations`] makes
+    /// EC2's answer of them.
+    ///
+    /// # Errors
+    /// One of those named is unknown or ambiguous, a filter is unknown, the store can't be read.
+    pub fn describe_instances(&self, request: &DescribeInstances) -> Result<Vec<InstanceRecord>> {
+        let records = match request.instance_ids.as_slice() {
+            [] => all(&self.store)?,
+            ids => resolve(&self.store, ids)?.iter().map(record).collect::<Result<_>>()?,
+        };
+        select(records, &request.filters, FILTERS)
+    }
+
+    /// The one instance of that id or name.
+    ///
+    /// # Errors
+    /// It is unknown or ambiguous, or can't be read.
+    pub fn describe_instance(&self, instance_id: &str) -> Result<InstanceRecord> {
+        record(&find(&self.store, instance_id)?)
+    }
+
+    /// What a running instance's VMM says of itself; `None` if it says nothing.
+    pub fn instance_status(&self, record: &InstanceRecord) -> Option<Status> {
+        let dir = InstanceDir::new(&self.store, &record.instance.instance_id);
+        (record.instance.state == State::Running).then(|| client::status(&dir).ok()).flatten()
+    }
+}
+
+/// The instances by reservation, as EC2 answers.
+pub fn reservations(records: &[InstanceRecord]) -> Vec<Reservation<'_>> {
+    let mut reservations: Vec<Reservation> = Vec::new();
+    for InstanceRecord { reservation_id, owner_id, instance } in records {
+        match reservations.iter_mut().find(|other| other.reservation_id == reservation_id) {
+            Some(reservation) => reservation.instances.push(instance),
+            None => {
+                let instances = vec![instance];
+                reservations.push(Reservation { reservation_id, owner_id, instances });
+            }
+        }
+    }
+    reservations
+}
+
+/// Every instance as it truly is, by reservation and launch index. What can't be read is a warning.
+///
+/// # Errors
+/// The store can't be read.
+pub(super) fn all(store: &Store) -> Result<Vec<InstanceRecord>> {
+    let listing = dir::instances(store).list_by(|id| refresh(&InstanceDir::new(store, id)))?;
+    let mut records = listing.or_warn();
+    in_order(&mut records);
+    Ok(records)
+}
+
+/// By reservation, the oldest first, and by launch index in it: clones come up in any order, and are started again at
+/// any time.
+fn in_order(records: &mut [InstanceRecord]) {
+    let mut begun: HashMap<ReservationId, String> = HashMap::new();
+    for record in records.iter() {
+        let time = &record.instance.launch_time;
+        let first = begun.entry(record.reservation_id.clone()).or_insert_with(|| time.clone());
+        if time < first {
+            first.clone_from(time);
+        }
+    }
+    records.sort_by_cached_key(|r| {
+        let begun = begun.get(&r.reservation_id).cloned();
+        (begun, r.reservation_id.clone(), r.instance.ami_launch_index)
+    });
+}
+
+/// The one instance that `target` addresses.
+///
+/// # Errors
+/// It is unknown or ambiguous.
+pub(super) fn find(store: &Store, target: &str) -> Result<InstanceDir> {
+    let record = dir::instances(store).resolve(target)?;
+    Ok(InstanceDir::new(store, &record.instance.instance_id))
+}
+
+/// The instances that `targets` (ids, unique prefixes, names) address, each once, in that order.
+///
+/// # Errors
+/// One is unknown or ambiguous; nothing has been done to the others then.
+pub(super) fn resolve(store: &Store, targets: &[String]) -> Result<Vec<InstanceDir>> {
+    let mut found: Vec<InstanceDir> = Vec::new();
+    for target in targets {
+        let dir = find(store, target)?;
+        if found.iter().all(|other| other.id() != dir.id()) {
+            found.push(dir);
+        }
+    }
+    Ok(found)
+}
+
+/// The record as it truly is.
+///
+/// # Errors
+/// `InvalidInstanceID.NotFound`, or it can't be read.
+pub(super) fn record(dir: &InstanceDir) -> Result<InstanceRecord> {
+    refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::reap::tests::record;
+    use crate::record::image::RootDeviceType;
+    use crate::record::instance::ShutdownBehavior::Stop;
+    use crate::record::tag::Tag;
+
+    #[test]
+    fn instances_are_told_by_reservation_and_launch_index() {
+        let first = ReservationId::generate().unwrap();
+        let clone = |index: u32, second: &str| {
+            let mut clone = record(State::Running, RootDeviceType::Ebs, Stop, 1);
+            clone.reservation_id = first.clone();
+            clone.instance.ami_launch_index = index;
+            clone.instance.launch_time = format!("2025-01-01T00:00:{second}.000Z");
+            clone
+        };
+        let mut later = record(State::Running, RootDeviceType::Ebs, Stop, 1);
+        later.instance.launch_time = "2025-01-01T00:00:05.000Z".into();
+        // The second clone has been started again since, and the third was up before the first.
+        let mut all = [later.clone(), clone(2, "01"), clone(0, "02"), clone(1, "09")];
+        in_order(&mut all);
+        let told = all.each_ref().map(|r| (r.reservation_id.clone(), r.instance.ami_launch_index));
+        let of = |n| (first.clone(), n);
+        assert_eq!(told, [of(0), of(1), of(2), (later.reservation_id, 0)]);
+    }
+
+    #[test]
+    fn filters_find_what_is_nested() {
+        let mut records = vec![record(State::Running, RootDeviceType::Ebs, Stop, 1)];
+        records[0].instance.tags.push(Tag { key: "Env".into(), value: "a b".into() });
+        for (name, value, found) in [
+            ("instance-state-name", "running", true),
+            ("instance-state-code", "16", true),
+            ("instance-state-code", "1", false),
+            ("owner-id", records[0].owner_id.as_str(), true),
+            ("root-device-type", "ebs", true),
+            ("tag:Env", "a*", true),
+            ("tag:Name", "*", false),
+            ("tag-key", "Env", true),
+        ] {
+            let filter = Filter { name: name.into(), values: vec![value.into()] };
+            let chosen = select(records.clone(), &[filter], FILTERS).unwrap();
+            assert_eq!(!chosen.is_empty(), found, "{name}={value}");
+        }
+    }
+}

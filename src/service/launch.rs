@@ -1,0 +1,190 @@
+//! RunInstances, and ModifyInstanceAttribute, which takes the same things.
+
+use super::{Service, instances, kernels};
+use crate::error::{Error, OrFail, Result};
+use crate::image::{attribute, catalog, product};
+use crate::instance::dir;
+use crate::instance::host;
+pub use crate::instance::launch::Request;
+use crate::instance::launch::{Host, RandomIds};
+use crate::instance::lifecycle;
+use crate::instance::modify::{self, Changes};
+use crate::kernel::BootFiles;
+use crate::record::image::Image;
+use crate::record::instance::InstanceRecord;
+use crate::store::Store;
+use crate::sys::kvm;
+use crate::transfer::bundle;
+use crate::{instance, kernel};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// EC2 RunInstances.
+#[derive(Clone, Debug, Default)]
+pub struct RunInstances {
+    /// The image.
+    pub image_id: String,
+    /// A kernel, or a file to register as one.
+    pub kernel_id: Option<String>,
+    /// A ramdisk, or a file to register as one.
+    pub ramdisk_id: Option<String>,
+    /// Everything else.
+    pub request: Request,
+    /// Kept with the instance.
+    pub user_data: Option<Vec<u8>>,
+    /// Return only when the VMMs run, or say why they don't.
+    pub wait_running: bool,
+    /// The reading end of a pipe at whose end-of-file they end.
+    pub lifeline: Option<Arc<OwnedFd>>,
+}
+
+/// EC2 ModifyInstanceAttribute of a stopped instance. What is `None` or empty stays.
+#[derive(Clone, Debug, Default)]
+pub struct ModifyInstanceAttribute {
+    /// The instance.
+    pub instance_id: String,
+    /// Preset name.
+    pub instance_type: Option<String>,
+    /// A kernel, a file to register as one, or `none`: firmware boots the root device.
+    pub kernel: Option<String>,
+    /// A ramdisk, a file to register as one, or `none`.
+    pub ramdisk: Option<String>,
+    /// Firmware that boots the root device.
+    pub firmware: Option<PathBuf>,
+    /// Kept with the instance; empty for none.
+    pub user_data: Option<Vec<u8>>,
+    /// Device names, and whether their volumes go with the instance.
+    pub delete_on_termination: Vec<(String, bool)>,
+}
+
+/// What a launch came to.
+#[derive(Debug)]
+pub struct Launched {
+    /// What they were launched from.
+    pub image: Image,
+    /// It is another account's, and not the administrator's of a shared store: nobody vouches for what is in it.
+    pub unvouched: bool,
+    /// Those that are up, by launch index.
+    pub records: Vec<InstanceRecord>,
+    /// Why others are not.
+    pub failures: Vec<Error>,
+}
+
+impl Service {
+    /// EC2 RunInstances.
+    ///
+    /// # Errors
+    /// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is left then.
+    pub fn run_instances(&self, request: &RunInstances) -> Result<Launched> {
+        let store = &self.store;
+        let image = catalog::resolve(store, &request.image_id)?;
+        bundle::intact::check(store, &image)?;
+        let mut registered = BootFiles::default();
+        let launched = launch(store, request, image, &mut registered);
+        if launched.is_err() {
+            registered.undo(store);
+        }
+        launched
+    }
+
+    /// EC2 ModifyInstanceAttribute.
+    ///
+    /// # Errors
+    /// As [`modify::modify`]'s; the instance, a kernel or a ramdisk is unknown.
+    pub fn modify_instance_attribute(
+        &self,
+        request: &ModifyInstanceAttribute,
+    ) -> Result<InstanceRecord> {
+        let store = &self.store;
+        let dir = instances::find(store, &request.instance_id)?;
+        let ramdisk = match request.ramdisk.as_deref() {
+            Some("none") => Some(None),
+            Some(text) => Some(Some(kernels::find_ramdisk(store, text)?.record.ramdisk_id)),
+            None => None,
+        };
+        let kernel = match request.kernel.as_deref() {
+            Some("none") => Some(None),
+            Some(text) => Some(Some(kernels::find_kernel(store, text)?.record.kernel_id)),
+            None => None,
+        };
+        let changes = Changes {
+            instance_type: request.instance_type.clone(),
+            kernel,
+            firmware: request.firmware.as_deref().map(firmware).transpose()?,
+            ramdisk,
+            user_data: request.user_data.clone(),
+            delete_on_termination: request.delete_on_termination.clone(),
+        };
+        modify::modify(store, &dir, &changes, memory()?)
+    }
+}
+
+/// As [`Service::run_instances`]. What had to be registered for it is in `registered`.
+fn launch(
+    store: &Store,
+    request: &RunInstances,
+    image: Image,
+    registered: &mut BootFiles,
+) -> Result<Launched> {
+    let mut launch = request.request.clone();
+    if let Some(kernel) = &request.kernel_id {
+        registered.kernel = Some(kernels::find_kernel(store, kernel)?);
+        launch.kernel = registered.kernel_id();
+    }
+    if let Some(ramdisk) = &request.ramdisk_id {
+        registered.ramdisk = Some(kernels::find_ramdisk(store, ramdisk)?);
+        launch.ramdisk = registered.ramdisk_id();
+    }
+    product::check(store, &image)?;
+    kvm::check()?;
+    // Beside what takes as long: the store's files.
+    let _ = std::thread::Builder::new().spawn(host::cpuid);
+    launch.firmware = launch.firmware.as_deref().map(firmware).transpose()?;
+    let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
+    let host = host(store)?;
+    let plans = instance::launch::resolve(&launch, &image, host, &drivers, &mut RandomIds)?;
+    if plans.iter().any(|plan| plan.kernel.is_none()) {
+        // Before anything is made.
+        instance::firmware::find(launch.firmware.as_deref())?;
+    }
+    if let Some(warning) = instance::launch::overcommitted(&plans, host) {
+        store.context().warn(warning);
+    }
+    crate::sys::process::raise_open_files();
+    let user_data = request.user_data.as_deref();
+    let (records, failures) = lifecycle::launch(
+        store,
+        &plans,
+        launch.min_count,
+        user_data,
+        request.wait_running,
+        request.lifeline.as_deref(),
+    )?;
+    attribute::launched(store, &image);
+    let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
+    let unvouched = !provided && image.owner_id != store.owner_id();
+    Ok(Launched { image, unvouched, records, failures })
+}
+
+/// The firmware of that name, where it will be found again.
+fn firmware(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).or_fail(|| format!("find {}", path.display()))?;
+    instance::firmware::find(Some(&path))
+}
+
+/// This host's limits, and what of them is taken.
+pub(super) fn host(store: &Store) -> Result<Host> {
+    Ok(Host { memory: memory()?, taken: dir::memory_in_use(store)? })
+}
+
+/// Bytes of RAM of this host.
+fn memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").or_fail(|| "read /proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    let kib = kib.ok_or_else(|| Error::failure("/proc/meminfo has no line MemTotal"))?;
+    Ok(kib.saturating_mul(1024))
+}
