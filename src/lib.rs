@@ -1,7 +1,7 @@
 //! Spore launches N identical KVM instances from one image.
 //!
 //! `docs/ARCHITECTURE.md` has the map and two walks. Two halves share only the vocabulary ([`plan`],
-//! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`instance`], [`transfer`],
+//! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`service`], [`instance`], [`transfer`],
 //! [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`], [`record`]) decides, the data plane
 //! ([`vmm`], [`virtio`], [`boot`], [`chipset`], [`block`], [`mem`]) runs one virtual machine in one
 //! process.
@@ -13,7 +13,6 @@ pub mod error;
 pub mod helper;
 pub mod id;
 pub mod plan;
-pub mod service;
 
 pub mod sys;
 
@@ -35,6 +34,7 @@ pub mod inspect;
 pub mod instance;
 pub mod kernel;
 pub mod record;
+pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod transfer;

@@ -2,19 +2,24 @@
 //! where it has more than one parameter, and answers in the records' shapes. What addresses an object may be its id, a
 //! unique prefix of that, or its name.
 
+pub mod account;
 pub mod console;
 pub mod create_image;
 pub mod filter;
 pub mod foreground;
+pub mod image_attributes;
 pub mod images;
 pub mod instances;
 pub mod kernels;
 pub mod launch;
 pub mod power;
 pub mod probe;
+pub mod programs;
 pub mod regions;
+pub mod register;
 pub mod snapshots;
 pub mod tags;
+pub mod transfer;
 pub mod usage;
 pub mod volumes;
 pub mod wait;
@@ -41,14 +46,17 @@ impl Service {
         Ok(Self { store: Store::open(context)?, swept: Once::new() })
     }
 
+    /// Opens the store in that directory.
+    ///
+    /// # Errors
+    /// As [`Store::open_within`]'s.
+    pub fn open_within(home: &Path, context: &Context) -> Result<Self> {
+        Ok(Self { store: Store::open_within(home, context)?, swept: Once::new() })
+    }
+
     /// The store's directory, absolute.
     pub fn home(&self) -> &Path {
         self.store.home()
-    }
-
-    /// The store.
-    pub fn store(&self) -> &Store {
-        &self.store
     }
 
     /// The store without what killed imports have left of images and snapshots.

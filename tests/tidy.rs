@@ -107,26 +107,13 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "account", "instance", "image", "import", "inspect", "kernel", "snapshot", "transfer",
-            "volume", "store",
+            "account", "helper", "instance", "image", "import", "inspect", "kernel", "snapshot",
+            "transfer", "volume", "store",
         ],
     ),
-    (
-        "cli",
-        &[
-            "service",
-            "helper",
-            "image",
-            "import",
-            "inspect",
-            "instance::dir",
-            "instance::disk_usage",
-            "kernel",
-            "snapshot",
-            "transfer",
-            "store",
-        ],
-    ),
+    // Skins: all that they do is the service's.
+    ("cli", &["service"]),
+    ("http", &["service"]),
 ];
 
 /// Of the vocabulary, what each may use: nothing of ours but what stands here.

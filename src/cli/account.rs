@@ -4,10 +4,9 @@ use super::answer;
 use super::output::{self, Table};
 use super::ui::Ui;
 use crate::error::Result;
-use crate::image::{permission, product};
-use crate::service::usage::{self, Usage};
-use crate::store::Store;
-use crate::store::journal::Entry;
+use crate::service::Service;
+use crate::service::account::Entry;
+use crate::service::usage::Usage;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::process::ExitCode;
@@ -59,16 +58,16 @@ pub struct EventsArgs {
 ///
 /// # Errors
 /// A code is malformed or not accepted.
-pub fn product(store: &Store, ui: &Ui, command: &ProductCommand) -> Result<ExitCode> {
+pub fn product(service: &Service, ui: &Ui, command: &ProductCommand) -> Result<ExitCode> {
     match command {
         ProductCommand::Accept { codes } => {
-            Ok(answer::each(codes, |code| product::accept(store, code)))
+            Ok(answer::each(codes, |code| service.accept_product(code)))
         }
         ProductCommand::Cancel { codes } => {
-            Ok(answer::each(codes, |code| product::cancel(store, code)))
+            Ok(answer::each(codes, |code| service.cancel_product(code)))
         }
         ProductCommand::Ls => {
-            let codes = product::accepted(store);
+            let codes = service.accepted_products();
             let table = Table {
                 columns: vec!["PRODUCT"],
                 rows: codes.iter().map(|code| vec![code.clone()]).collect(),
@@ -84,10 +83,10 @@ pub fn product(store: &Store, ui: &Ui, command: &ProductCommand) -> Result<ExitC
 /// Do a store command.
 ///
 /// # Errors
-/// As [`permission::share_store`].
-pub fn store(store: &Store, command: &StoreCommand) -> Result<ExitCode> {
+/// As [`Service::share_store`]'s.
+pub fn store(service: &Service, command: &StoreCommand) -> Result<ExitCode> {
     match command {
-        StoreCommand::Share => permission::share_store(store)?,
+        StoreCommand::Share => service.share_store()?,
     };
     Ok(ExitCode::SUCCESS)
 }
@@ -96,13 +95,8 @@ pub fn store(store: &Store, command: &StoreCommand) -> Result<ExitCode> {
 ///
 /// # Errors
 /// A journal can't be read.
-pub fn events(store: &Store, ui: &Ui, args: &EventsArgs) -> Result<ExitCode> {
-    let mut entries = store.entries()?;
-    entries.retain(|entry| args.ids.is_empty() || args.ids.contains(&entry.id));
-    // One account's stay in their own order even if its clock jumped.
-    if entries.iter().any(|entry| entry.account_id != entries[0].account_id) {
-        entries.sort_by(|a, b| a.event_time.cmp(&b.event_time));
-    }
+pub fn events(service: &Service, ui: &Ui, args: &EventsArgs) -> Result<ExitCode> {
+    let entries = service.describe_events(&args.ids)?;
     let event = |entry: &Entry| json!(entry.event).as_str().map(str::to_owned).unwrap_or_default();
     let detail = |entry: &Entry| {
         let text = |field: &str| entry.record[field].as_str().unwrap_or_default().to_owned();
@@ -133,8 +127,8 @@ pub fn events(store: &Store, ui: &Ui, args: &EventsArgs) -> Result<ExitCode> {
 ///
 /// # Errors
 /// The journal or the store can't be read.
-pub fn usage(store: &Store, ui: &Ui) -> Result<ExitCode> {
-    let rows = usage::report(store)?;
+pub fn usage(service: &Service, ui: &Ui) -> Result<ExitCode> {
+    let rows = service.describe_usage()?;
     let row = |usage: &Usage| {
         vec![
             usage.account_id.clone(),

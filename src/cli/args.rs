@@ -1,11 +1,11 @@
 //! Arguments that several commands take.
 
 use crate::error::{Error, Result};
-use crate::import::SourceFormat;
 use crate::plan::TransportKind;
 use crate::record::network::Network;
 use crate::record::tag::Tag;
 use crate::service::filter::Filter;
+use crate::service::register::SourceFormat;
 use clap::{Args, ValueEnum};
 
 /// Instances.

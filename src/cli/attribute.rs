@@ -1,19 +1,14 @@
 //! `spore image modify`, `deprecate`, `share`, `references` and `deregister`.
 
 use super::answer;
-use super::output::{self, Table};
-use super::ui::Ui;
+use super::output::{self, Format, Table};
+use super::ui::{Ui, say};
 use crate::error::{Code, Error, OrFail, Result};
-use crate::image::attribute::{self, Modification};
-use crate::image::catalog;
-use crate::image::permission::{self, Change, Who};
-use crate::inspect::secrets;
-use crate::instance::dir::instances;
-use crate::record::image::{Image, ImageState, LaunchPermission};
-use crate::record::instance::State;
-use crate::snapshot;
-use crate::store::Store;
-use crate::transfer::endpoint::{self, Endpoint};
+use crate::record::image::{Image, LaunchPermission};
+use crate::service::Service;
+use crate::service::image_attributes::{
+    Change, DeregisterImages, Exposure, ImageReference, ModifyImageAttribute, Who,
+};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -90,109 +85,78 @@ pub struct DeregisterArgs {
     region: Option<String>,
 }
 
-/// ModifyImageAttribute.
+/// `image modify`.
 ///
 /// # Errors
-/// As [`attribute::modify`] and [`permission::change`].
-pub fn modify(store: &Store, args: &ModifyArgs) -> Result<ExitCode> {
-    let image = catalog::resolve_own(store, &args.image)?;
-    let change = Modification {
+/// As [`Service::modify_image_attribute`]'s.
+pub fn modify(service: &Service, args: &ModifyArgs) -> Result<ExitCode> {
+    let request = ModifyImageAttribute {
+        image_id: args.image.clone(),
         description: args.description.clone(),
         product_codes: args.product_codes.clone(),
         hourly_rate: args.hourly_rate.clone(),
+        launch_permission: args.launch_permission.clone(),
     };
-    attribute::modify(store, &image.image_id, &change)?;
-    if let Some(change) = &args.launch_permission {
-        share_image(store, &image, change, args.yes)?;
-    }
+    service.modify_image_attribute(&request, |exposure| confirm(exposure, args.yes))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// EnableImageDeprecation, DisableImageDeprecation.
+/// `image deprecate`.
 ///
 /// # Errors
-/// As [`attribute::deprecate`].
-pub fn deprecate(store: &Store, args: &DeprecateArgs) -> Result<ExitCode> {
-    let image = catalog::resolve_own(store, &args.image)?;
-    attribute::deprecate(store, &image.image_id, args.at.as_deref())?;
+/// As [`Service::deprecate_image`]'s.
+pub fn deprecate(service: &Service, args: &DeprecateArgs) -> Result<ExitCode> {
+    service.deprecate_image(&args.image, args.at.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// ModifyImageAttribute, ResetImageAttribute and DescribeImageAttribute of launchPermission.
+/// `image share`.
 ///
 /// # Errors
-/// As [`permission::change`].
-pub fn share(store: &Store, ui: &Ui, args: &ShareArgs) -> Result<ExitCode> {
-    let mut image = catalog::resolve_own(store, &args.image)?;
+/// As [`Service::modify_launch_permission`]'s.
+pub fn share(service: &Service, ui: &Ui, args: &ShareArgs) -> Result<ExitCode> {
     let change = args.launch_permission.clone().unwrap_or_else(|| Change {
         add: args.add.clone(),
         remove: args.remove.clone(),
         reset: args.reset,
     });
     if change.is_empty() {
+        let image = service.describe_image_attribute(&args.image)?;
         output::emit(ui.output, &permissions(&image))?;
         return Ok(ExitCode::SUCCESS);
     }
-    image = share_image(store, &image, &change, args.yes)?;
-    if ui.output.format != output::Format::Table {
+    let confirm = |exposure: &Exposure| confirm(exposure, args.yes);
+    let image = service.modify_launch_permission(&args.image, &change, confirm)?;
+    if ui.output.format != Format::Table {
         output::emit(ui.output, &permissions(&image))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn share_image(store: &Store, image: &Image, change: &Change, yes: bool) -> Result<Image> {
-    if change.add.contains(&Who::All) && !image.public {
-        warn(store, image, yes)?;
-    }
-    if store.administrator().is_none() {
-        eprintln!(
-            "spore: note: {} is yours alone, so nobody else can reach the image; 'spore store share' shares a store",
-            store.home().display()
-        );
-    }
-    permission::change(store, &image.image_id, change)
-}
-
 /// Names what looks like a secret before everybody can read it. Asks on a terminal; elsewhere only `--yes` makes such an
 /// image public.
-fn warn(store: &Store, image: &Image, yes: bool) -> Result<()> {
-    let (mut found, mut unknown) = (Vec::new(), None);
-    for id in image.snapshots() {
-        let report = secrets::look(store, &store.snapshots().get(id)?);
-        if let Some(why) = &report.unknown {
-            let why = format!("{id} was not looked into for secrets, or not all of it: {why}");
-            if yes {
-                eprintln!("spore: warning: {why}");
-            }
-            unknown = unknown.or(Some(why));
-        }
-        found.extend(report.found);
-    }
-    for secret in &found {
-        eprintln!("spore: warning: {} will be public: {}", secret.what, secret.path.escape_debug());
-    }
+fn confirm(exposure: &Exposure, yes: bool) -> Result<()> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if yes {
+    let told = match (yes, terminal) {
+        (true, _) => exposure.unknown.as_slice(),
+        (false, true) => &exposure.unknown[..exposure.unknown.len().min(1)],
+        (false, false) => &[],
+    };
+    for why in told {
+        say(format_args!("warning: {why}"));
+    }
+    for secret in &exposure.secrets {
+        let path = secret.path.escape_debug();
+        say(format_args!("warning: {} will be public: {path}", secret.what));
+    }
+    let harmless = exposure.unknown.is_empty() && exposure.secrets.is_empty();
+    if yes || harmless {
         return Ok(());
     }
-    match unknown {
-        Some(why) if terminal => eprintln!("spore: warning: {why}"),
-        Some(why) => {
-            let why = format!("{why}; --yes makes the image public all the same");
-            return Err(Error::refused(Code::OperationNotPermitted, why));
-        }
-        None if found.is_empty() => return Ok(()),
-        None if !terminal => {
-            let why = match found.len() {
-                1 => "a file in it looks like a secret".to_owned(),
-                many => format!("{many} files in it look like secrets"),
-            };
-            let why = format!("{why}; remove them, or --yes makes the image public all the same");
-            return Err(Error::refused(Code::OperationNotPermitted, why));
-        }
-        None => {}
+    if !terminal {
+        return exposure.refuse();
     }
-    eprint!("Make '{}' public all the same? [y/N] ", image.name);
+    eprint!("Make '{}' public all the same? [y/N] ", exposure.name);
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).or_fail(|| "read the answer")?;
     match answer.trim() {
@@ -217,84 +181,43 @@ fn permissions(image: &Image) -> Table {
     Table { columns: vec!["WHO", "ID"], rows, ids, json }
 }
 
-/// DeregisterImage.
+/// `image deregister`.
 ///
 /// # Errors
 /// The region is unknown, or has gone.
-pub fn deregister(store: &Store, args: &DeregisterArgs) -> Result<ExitCode> {
-    Ok(match endpoint::find(store, args.region.as_deref())? {
-        Endpoint::Store(store) => deregister_here(&store, args),
-        Endpoint::Remote(remote) => answer::each(&args.images, |text| remote.deregister(text)),
-    })
+pub fn deregister(service: &Service, args: &DeregisterArgs) -> Result<ExitCode> {
+    Ok(answer::told(service.deregister_images(&DeregisterImages {
+        image_ids: args.images.clone(),
+        region: args.region.clone(),
+        delete_associated_snapshots: args.delete_associated_snapshots,
+    })?))
 }
 
-fn deregister_here(store: &Store, args: &DeregisterArgs) -> ExitCode {
-    answer::each(&args.images, |text| {
-        let image = catalog::resolve_own(store, text)?;
-        let image = catalog::deregister(store, &image.image_id)?;
-        if args.delete_associated_snapshots {
-            for id in image.snapshots() {
-                match snapshot::delete(store, id) {
-                    Err(e) if e.code() == Some(Code::InvalidSnapshotInUse) => {
-                        eprintln!("spore: note: {id} stays: {}", e.message());
-                    }
-                    // Of an image that failed before it was made, or deleted since.
-                    Err(e) if e.code() == Some(Code::InvalidSnapshotNotFound) => {}
-                    deleted => deleted?,
-                }
-            }
-        }
-        Ok(())
-    })
-}
-
-/// DescribeImageReferences: what was made of the image, or shares its snapshots.
+/// `image references`.
 ///
 /// # Errors
-/// The image is unknown; the store can't be read.
-pub fn references(store: &Store, ui: &Ui, images: &[String]) -> Result<ExitCode> {
-    let mut rows = Vec::new();
+/// Stdout can't be written.
+pub fn references(service: &Service, ui: &Ui, images: &[String]) -> Result<ExitCode> {
+    let mut found = Vec::new();
     let code = answer::each(images, |text| {
-        // A deregistered one too: that is when its owner wants to know.
-        rows.extend(references_to(store, &store.images().resolve(text)?)?);
+        found.extend(service.describe_image_references(text)?);
         Ok(())
     });
-    let json = |row: &Vec<String>| json!({ "ImageId": row[0], "ResourceType": row[1], "ResourceId": row[2], "Why": row[3] });
+    let row = |reference: &ImageReference| {
+        let ImageReference { image_id, resource_type, resource_id, why } = reference;
+        vec![
+            image_id.to_string(),
+            (*resource_type).to_owned(),
+            resource_id.clone(),
+            (*why).to_owned(),
+        ]
+    };
     let table = Table {
         columns: vec!["IMAGE", "KIND", "ID", "WHY"],
-        ids: rows.iter().map(|row| row[2].clone()).collect(),
-        json: json!({ "ImageReferences": rows.iter().map(json).collect::<Vec<_>>() }),
-        rows,
+        rows: found.iter().map(row).collect(),
+        ids: found.iter().map(|reference| reference.resource_id.clone()).collect(),
+        json: json!({ "ImageReferences": found }),
     };
     output::emit(ui.output, &table)?;
     Ok(code)
-}
-
-fn references_to(store: &Store, image: &Image) -> Result<Vec<Vec<String>>> {
-    let row = |kind: &str, id: &str, why: &str| {
-        vec![image.image_id.to_string(), kind.to_owned(), id.to_owned(), why.to_owned()]
-    };
-    let mut rows = Vec::new();
-    for record in instances(store).list()?.or_warn() {
-        let instance = record.instance;
-        if instance.image_id == image.image_id && instance.state != State::Terminated {
-            rows.push(row("instance", instance.instance_id.as_str(), "launched from it"));
-        }
-    }
-    for volume in store.volumes().list()?.or_warn() {
-        if image.snapshots().any(|id| volume.snapshot_id.as_ref() == Some(id)) {
-            rows.push(row("volume", volume.volume_id.as_str(), "made from its snapshot"));
-        }
-    }
-    for other in store.images().list()?.or_warn() {
-        if other.image_id == image.image_id || other.state == ImageState::Deregistered {
-            continue;
-        }
-        if other.source_image_id.as_ref() == Some(&image.image_id) {
-            rows.push(row("image", other.image_id.as_str(), "made from it"));
-        } else if other.snapshots().any(|id| image.snapshots().any(|own| own == id)) {
-            rows.push(row("image", other.image_id.as_str(), "has a snapshot in common"));
-        }
-    }
-    Ok(rows)
 }

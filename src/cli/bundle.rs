@@ -1,11 +1,13 @@
 //! `spore image bundle`, and `spore image register` of a bundle.
 
+use super::answer;
+use super::ui::Ui;
 use crate::error::Result;
-use crate::store::Store;
-use crate::transfer::bundle;
-use crate::transfer::bundle::{Bundle, KeyFiles};
+use crate::service::Service;
+use crate::service::transfer::{BundleImage, KeyFiles};
 use clap::Args;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Arguments of `image bundle`.
 #[derive(Debug, Args)]
@@ -47,16 +49,20 @@ impl KeyArgs {
     }
 }
 
-/// Bundle an image or a snapshot; gives the manifest's location.
+/// Bundle an image or a snapshot, and print the manifest's location.
 ///
 /// # Errors
-/// As [`bundle::make`]'s.
-pub fn bundle(store: &Store, args: &BundleArgs) -> Result<String> {
-    let request = Bundle {
-        what: args.what.clone(),
+/// As [`Service::bundle_image`]'s.
+pub fn bundle(service: &Service, ui: &Ui, args: &BundleArgs) -> Result<ExitCode> {
+    let request = BundleImage {
+        image_id: args.what.clone(),
+        to: args.to.clone(),
         prefix: args.prefix.clone(),
         unencrypted: args.unencrypted,
         keys: KeyFiles { ec2_cert: args.ec2_cert.clone(), ..args.keys.files() },
     };
-    bundle::make(store, &request, &args.to)
+    let made = ui.cancellable(|| service.bundle_image(&request))?;
+    let Some(location) = made else { return Ok(ui.cancelled()) };
+    answer::made(ui, "ImageLocation", &location)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! The verbs, and what each of them is done by.
 
 use super::args::Targets;
-use super::output::{self, Output};
+use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
     account, console, df, doctor, foreground, image, instance, kernel, modify, region, run,
@@ -53,7 +53,7 @@ Examples:
 pub struct Cli {
     /// How results are printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
@@ -245,7 +245,7 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Terminate(args) => instance::terminate(&ui.service()?, ui, args),
         Command::Wait(args) => wait::wait(&ui.service()?, args),
         Command::Modify(args) => modify::modify(&ui.service()?, ui, args),
-        Command::Df => df::df(ui.service()?.store(), ui),
+        Command::Df => df::df(&ui.service()?, ui),
         Command::Doctor => doctor::doctor(ui),
         Command::Image { command } => image::run(command, ui),
         Command::Kernel { command } => kernel::run(command, ui),
@@ -255,10 +255,10 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Volume { command } => volume::run(command, ui),
         Command::Tag(args) => tag::add(&ui.service()?, args),
         Command::Untag(args) => tag::remove(&ui.service()?, args),
-        Command::Product { command } => account::product(ui.service()?.store(), ui, command),
-        Command::Usage => account::usage(ui.service()?.store(), ui),
-        Command::Events(args) => account::events(ui.service()?.store(), ui, args),
-        Command::Store { command } => account::store(ui.service()?.store(), command),
+        Command::Product { command } => account::product(&ui.service()?, ui, command),
+        Command::Usage => account::usage(&ui.service()?, ui),
+        Command::Events(args) => account::events(&ui.service()?, ui, args),
+        Command::Store { command } => account::store(&ui.service()?, command),
         Command::Completions { shell } => completions(*shell),
     }
 }
@@ -269,4 +269,37 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     clap_complete::generate(shell, &mut Cli::command(), "spore", &mut script);
     output::write_stdout(&script)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::Format;
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_option_o_is_a_format_or_of_an_export_its_file() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        for option in ["-o", "-O", "--output", "--file"] {
+            let cli = parse(&format!("spore image export web {option} web.spore")).unwrap();
+            let Command::Image { command: image::ImageCommand::Export { image, file } } =
+                cli.command
+            else {
+                panic!("{option}");
+            };
+            assert_eq!((image.as_str(), file.path()), ("web", Path::new("web.spore")));
+        }
+        for line in ["spore -o json image show web", "spore image show web -o json"] {
+            assert_eq!(parse(line).unwrap().output.output().format, Format::Json, "{line}");
+        }
+        // A format is no file, wherever it stands, and nothing is exported into none.
+        for line in [
+            "spore image export web",
+            "spore -o json image export web",
+            "spore image show web -o x",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
 }

@@ -5,9 +5,8 @@ use super::ui::Ui;
 use crate::error::Result;
 use crate::record::image::Image;
 use crate::record::tag::Tag;
-use crate::store::Store;
-use crate::transfer::endpoint::{self, Endpoint};
-use crate::transfer::package::NewImage;
+use crate::service::Service;
+use crate::service::transfer::CopyImage;
 use clap::Args;
 
 /// Arguments of `image copy`.
@@ -45,24 +44,16 @@ pub struct RegionArgs {
 /// Copy an image. `None` if ^C ended that.
 ///
 /// # Errors
-/// A region is unknown or has gone, the image is not there, as the copy's.
-pub fn image(store: &Store, ui: &Ui, args: &CopyArgs) -> Result<Option<Image>> {
-    let (from, to) = endpoints(store, &args.regions)?;
-    let new = NewImage {
+/// As [`Service::copy_image`]'s.
+pub fn image(service: &Service, ui: &Ui, args: &CopyArgs) -> Result<Option<Image>> {
+    let request = CopyImage {
+        source_image_id: args.image.clone(),
+        source_region: args.regions.from.clone(),
+        destination_region: args.regions.to.clone(),
         name: args.name.clone(),
         description: args.description.clone(),
-        copy_tags: args.copy_tags,
+        copy_image_tags: args.copy_tags,
         tags: args.tags.clone(),
-        source_region: args
-            .regions
-            .from
-            .clone()
-            .unwrap_or_else(|| store.home().display().to_string()),
     };
-    ui.cancellable(|| endpoint::copy_image(&from, &args.image, &to, &new))
-}
-
-fn endpoints(store: &Store, regions: &RegionArgs) -> Result<(Endpoint, Endpoint)> {
-    let endpoint = |name: &Option<String>| endpoint::find(store, name.as_deref());
-    Ok((endpoint(&regions.from)?, endpoint(&regions.to)?))
+    ui.cancellable(|| service.copy_image(&request))
 }

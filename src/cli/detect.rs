@@ -3,54 +3,19 @@
 use super::output::{self, Table};
 use super::ui::Ui;
 use crate::error::{Error, Result};
-use crate::import::SourceFormat;
-use crate::inspect::boot_method::{self, Proposal};
-use crate::record::image::Image;
-use crate::snapshot;
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::register::{Proposal, Root};
 use serde_json::json;
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Look at a disk or a snapshot and print what is proposed.
 ///
 /// # Errors
-/// Neither is given, or it can't be read.
-pub fn propose(
-    store: &Store,
-    ui: &Ui,
-    root: (Option<&Path>, Option<&str>),
-    format: Option<SourceFormat>,
-) -> Result<ExitCode> {
-    let proposal = match root {
-        (Some(disk), _) => boot_method::of_file(disk, format)?,
-        (None, Some(text)) => boot_method::of_snapshot(store, &snapshot::resolve(store, text)?)?,
-        (None, None) => return Err(Error::usage("--dry-run looks at a --disk or a --snapshot")),
-    };
-    output::emit(ui.output, &table(&proposal))?;
+/// None is given, or it can't be read.
+pub fn propose(service: &Service, ui: &Ui, root: Option<&Root>) -> Result<ExitCode> {
+    let root = root.ok_or_else(|| Error::usage("--dry-run looks at a --disk or a --snapshot"))?;
+    output::emit(ui.output, &table(&service.propose_boot_method(root)?))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Warn of an image that firmware is to boot and can't.
-pub fn warn(store: &Store, image: &Image) {
-    if image.kernel_id.is_some() {
-        return;
-    }
-    let look = |id| boot_method::of_snapshot(store, &store.snapshots().get(id)?);
-    // The image is registered; a disk that can't be looked at is no reason to say otherwise.
-    let Some(Ok(proposal)) = image.root_snapshot().map(look) else { return };
-    let why = proposal.reasons.join("; ");
-    match (proposal.virtualization_type, proposal.kernel_id) {
-        (Some("hvm"), _) => {}
-        (_, Some(kernel)) => eprintln!(
-            "spore: warning: firmware may not boot {}: {why}; --kernel {kernel} would",
-            image.image_id
-        ),
-        _ => eprintln!(
-            "spore: warning: nothing was found on {} that boots: {why}; give --kernel FILE and --initrd FILE",
-            image.image_id
-        ),
-    }
 }
 
 fn table(proposal: &Proposal) -> Table {

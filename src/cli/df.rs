@@ -3,8 +3,8 @@
 use super::output::{self, Table, human_bytes};
 use super::ui::Ui;
 use crate::error::Result;
-use crate::instance::disk_usage::{self, Usage};
-use crate::store::Store;
+use crate::service::Service;
+use crate::service::account::DiskUsage;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -12,8 +12,8 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// The store can't be read.
-pub fn df(store: &Store, ui: &Ui) -> Result<ExitCode> {
-    let usages = disk_usage::usages(store)?;
+pub fn df(service: &Service, ui: &Ui) -> Result<ExitCode> {
+    let usages = service.describe_disk_usage()?;
     let mut rows: Vec<Vec<String>> = usages.objects.iter().map(row).collect();
     rows.push(vec![
         "total".into(),
@@ -23,7 +23,7 @@ pub fn df(store: &Store, ui: &Ui) -> Result<ExitCode> {
         "-".into(),
         human_bytes(usages.total),
     ]);
-    let json = |usage: &Usage| -> Value {
+    let json = |usage: &DiskUsage| -> Value {
         json!({
             "ResourceType": usage.kind,
             "ResourceId": usage.id,
@@ -46,7 +46,7 @@ pub fn df(store: &Store, ui: &Ui) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(usage: &Usage) -> Vec<String> {
+fn row(usage: &DiskUsage) -> Vec<String> {
     vec![
         usage.kind.to_owned(),
         usage.id.clone(),

@@ -1,6 +1,7 @@
 //! What `--help` says after a command's options: examples and exit codes. Lines have at most 76 columns, so that no
 //! terminal breaks them.
 
+use super::output::OutputArg;
 use clap::{Arg, ArgAction, Command};
 
 /// Those of every command that has none of its own.
@@ -143,7 +144,9 @@ fn explain(command: Command, verb: &str) -> Command {
     if !SILENT.contains(&verb) {
         return command;
     }
-    // In place of the global ones.
+    // In place of the global ones, but for its own.
     let hidden = |id: &'static str| Arg::new(id).long(id).hide(true).action(ArgAction::SetTrue);
-    command.arg(hidden("format")).arg(hidden("quiet"))
+    let has = |id: &str| command.get_arguments().any(|arg| arg.get_id() == id);
+    let missing: Vec<&str> = [OutputArg::ID, "quiet"].into_iter().filter(|id| !has(id)).collect();
+    missing.into_iter().fold(command, |command, id| command.arg(hidden(id)))
 }

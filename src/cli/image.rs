@@ -3,21 +3,19 @@
 use super::answer;
 use super::args::{FormatArg, TransportArg, tag};
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
+use super::bundle::{BundleArgs, KeyArgs};
+use super::copy::CopyArgs;
+use super::create::CreateArgs;
 use super::image_ls::LsArgs;
+use super::output::OutputArg;
 use super::ui::Ui;
+use super::{boot_entries, bundle, copy, create, detect, image_ls};
 use crate::error::{Error, OrRefuse, Result};
-use crate::id::SnapshotId;
-use crate::image::catalog;
-use crate::image::manifest::Manifest;
-use crate::import::{self, Opened, Options, Reading, Source, arrival};
-use crate::kernel::{self, BootFiles};
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::tag::Tag;
+use crate::service::Service;
 use crate::service::images::{DescribeImages, DescribedImage};
-use crate::store::{Staging, Store};
-use crate::transfer::bundle::RegisterBundle;
-use crate::transfer::package::NewImage;
-use crate::transfer::{bundle, export};
+use crate::service::register::{Boot, ImportImage, RegisterImage, Root, is_bundle};
 use clap::{Args, Subcommand};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -71,7 +69,7 @@ pub enum ImageCommand {
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
         spore image create web-1 --name small \\\n    \
         --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
-    Create(super::create::CreateArgs),
+    Create(CreateArgs),
     /// Write an image to a file or to standard output, for 'spore image import' here or on another machine
     ///
     /// The file has the image's record, its kernel and ramdisk and the content of its snapshots, compressed by zstd and
@@ -82,9 +80,18 @@ pub enum ImageCommand {
     Export {
         /// The image: an id, a unique prefix of one, or a name
         image: String,
-        /// The file (-o FILE does it, too); '-' is standard output
-        #[arg(short = 'O', long, value_name = "FILE")]
-        file: PathBuf,
+        /// The file; '-' is standard output
+        // It has the place of the format in which other commands print.
+        #[arg(
+            id = OutputArg::ID,
+            short = 'o',
+            long = "output",
+            short_alias = 'O',
+            alias = "file",
+            value_name = "FILE",
+            value_parser = OutputArg::file()
+        )]
+        file: OutputArg,
     },
     /// Bundle an image's root, or a snapshot, as EC2 has instance-store images; prints the manifest's location
     ///
@@ -96,7 +103,7 @@ pub enum ImageCommand {
         spore image bundle web --key pk.pem --cert cert.pem \\\n    \
         --to 's3://images/web?endpoint=https://minio.example.org'\n  \
         spore image register /srv/bundles/web.manifest.xml --name web-2")]
-    Bundle(super::bundle::BundleArgs),
+    Bundle(BundleArgs),
     /// Copy an image within its region, or to or from another; prints the copy's id
     ///
     /// The copy is yours, whoever's the image is; permissions are not copied. It is pending until all of its content
@@ -105,7 +112,7 @@ pub enum ImageCommand {
         spore image copy debian --name debian-2 --copy-tags\n  \
         spore image copy debian --to usb --name debian\n  \
         spore image copy debian --from usb --name debian")]
-    Copy(super::copy::CopyArgs),
+    Copy(CopyArgs),
     /// Find images
     #[command(visible_alias = "list")]
     Ls(Box<LsArgs>),
@@ -207,7 +214,7 @@ pub struct RegisterArgs {
     #[arg(long = "name", value_name = "NAME")]
     bundle_name: Option<String>,
     #[command(flatten)]
-    keys: super::bundle::KeyArgs,
+    keys: KeyArgs,
     /// A disk, imported as by 'spore image import'; '-' is standard input
     #[arg(long, value_name = "FILE", group = "root")]
     disk: Option<PathBuf>,
@@ -234,53 +241,69 @@ fn root_device_type(text: &str) -> Result<RootDeviceType> {
     }
 }
 
+impl BootArgs {
+    fn boot(&self) -> Boot {
+        Boot {
+            kernel_id: self.kernel.clone(),
+            ramdisk_id: self.initrd.clone(),
+            command_line: self.cmdline.clone(),
+            transport: self.transport.map(Into::into),
+            root_device_type: Some(self.root_device_type),
+            description: self.description.clone(),
+            tags: self.tags.clone(),
+        }
+    }
+}
+
+impl RegisterArgs {
+    /// What the root begins as, a bundle aside.
+    fn root(&self) -> Option<Root> {
+        let format = self.format.format;
+        let disk = self.disk.clone().map(|path| Root::Disk { path, format });
+        disk.or_else(|| self.snapshot.clone().map(Root::Snapshot))
+    }
+}
+
 /// Do an image command.
 ///
 /// # Errors
 /// As the command's; each says what was wrong in one line.
 pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
-    let service = ui.service()?;
-    let store = service.store();
-    arrival::sweep(store);
+    let service = &ui.service()?;
     match command {
         ImageCommand::Import(args) => {
-            ui.cancellable(|| import_any(store, args)).and_then(|image| told(ui, image))
+            let request = ImportImage {
+                disk: args.disk.clone(),
+                format: args.format.format,
+                name: args.name.clone(),
+                boot: args.boot.boot(),
+            };
+            told(ui, ui.cancellable(|| service.import_image(&request))?)
         }
         ImageCommand::Register(args) if args.dry_run => {
-            let root = (args.disk.as_deref(), args.snapshot.as_deref());
-            super::detect::propose(store, ui, root, args.format.format)
+            detect::propose(service, ui, args.root().as_ref())
         }
-        ImageCommand::Register(args) => {
-            ui.cancellable(|| register(store, args)).and_then(|image| told(ui, image))
-        }
-        ImageCommand::Create(args) => super::create::create(&service, ui, args),
+        ImageCommand::Register(args) => told(ui, ui.cancellable(|| register(service, args))?),
+        ImageCommand::Create(args) => create::create(service, ui, args),
         ImageCommand::Export { image, file } => {
-            let image = catalog::resolve(store, image)?;
-            let done = ui.cancellable(|| export::to(store, &image, file))?;
+            let done = ui.cancellable(|| service.export_image(image, file.path()))?;
             Ok(done.map_or(ui.cancelled(), |()| ExitCode::SUCCESS))
         }
-        ImageCommand::Bundle(args) => {
-            let made = ui.cancellable(|| super::bundle::bundle(store, args))?;
-            let Some(location) = made else { return Ok(ui.cancelled()) };
-            answer::made(ui, "ImageLocation", &location)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        ImageCommand::Copy(args) => {
-            super::copy::image(store, ui, args).and_then(|image| told(ui, image))
-        }
-        ImageCommand::Ls(args) => super::image_ls::ls(ui, args),
+        ImageCommand::Bundle(args) => bundle::bundle(service, ui, args),
+        ImageCommand::Copy(args) => told(ui, copy::image(service, ui, args)?),
+        ImageCommand::Ls(args) => image_ls::ls(service, ui, args),
         ImageCommand::Show { images } => {
             let id = |described: &DescribedImage| described.image.image_id.to_string();
             answer::show(ui, "Images", images, id, |image_ids| {
                 service.describe_images(&DescribeImages { image_ids, ..Default::default() })
             })
         }
-        ImageCommand::Modify(args) => attribute::modify(store, args),
-        ImageCommand::Deprecate(args) => attribute::deprecate(store, args),
-        ImageCommand::Share(args) => attribute::share(store, ui, args),
-        ImageCommand::BootEntries { image } => super::boot_entries::run(store, ui, image),
-        ImageCommand::References { images } => attribute::references(store, ui, images),
-        ImageCommand::Deregister(args) => attribute::deregister(store, args),
+        ImageCommand::Modify(args) => attribute::modify(service, args),
+        ImageCommand::Deprecate(args) => attribute::deprecate(service, args),
+        ImageCommand::Share(args) => attribute::share(service, ui, args),
+        ImageCommand::BootEntries { image } => boot_entries::run(service, ui, image),
+        ImageCommand::References { images } => attribute::references(service, ui, images),
+        ImageCommand::Deregister(args) => attribute::deregister(service, args),
     }
 }
 
@@ -295,149 +318,20 @@ fn told(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
     }
 }
 
-/// What a command has made so far, for the case that the rest fails.
-struct Undo<'a> {
-    store: &'a Store,
-    boot: BootFiles,
-}
-
-impl<'a> Undo<'a> {
-    fn new(store: &'a Store) -> Self {
-        Self { store, boot: BootFiles::default() }
-    }
-
-    /// Find or register what the image boots.
-    fn boot(&mut self, args: &BootArgs) -> Result<()> {
-        let (kernel, ramdisk) = (args.kernel.as_deref(), args.initrd.as_deref());
-        self.boot.kernel = kernel.map(|text| kernel::find(self.store, text)).transpose()?;
-        self.boot.ramdisk = ramdisk.map(|text| kernel::find(self.store, text)).transpose()?;
-        Ok(())
-    }
-
-    fn manifest(&self, root: SnapshotId, name: &str, args: &BootArgs) -> Manifest {
-        let mut manifest = Manifest::with_root(name, root);
-        manifest.kernel_id = self.boot.kernel_id();
-        manifest.ramdisk_id = self.boot.ramdisk_id();
-        manifest.command_line = args.cmdline.clone();
-        manifest.root_device_type = Some(args.root_device_type);
-        manifest.transport = args.transport.map(Into::into);
-        manifest.description = args.description.clone();
-        manifest.tags = args.tags.clone();
-        manifest
-    }
-
-    /// Keep everything if it went well; else remove what is new and unused.
-    fn settle<T>(self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
-            self.boot.undo(self.store);
-        }
-        result
-    }
-}
-
-/// Import a disk or an exported image, whichever it is.
-fn import_any(store: &Store, args: &ImportArgs) -> Result<Image> {
-    let staging = Staging::new(store)?;
-    let options = Options { format: args.format.format, context: store.context().clone() };
-    let source = Source::from_argument(args.disk.clone());
-    match import::open(&source, staging.path(), &options)? {
-        Opened::Exported(_) if args.boot.kernel.is_some() || args.boot.cmdline.is_some() => {
-            Err(Error::usage("an exported image brings its own kernel and command line"))
-        }
-        Opened::Exported(reading) => {
-            let new = NewImage {
-                name: args.name.clone().unwrap_or_default(),
-                description: args.boot.description.clone(),
-                copy_tags: true,
-                tags: args.boot.tags.clone(),
-                source_region: String::new(),
-            };
-            export::read::import(store, reading, new)
-        }
-        Opened::Disk(reading) => {
-            let name = args.name.as_deref();
-            let name = name.ok_or_else(|| Error::usage("a disk has no name: give --name"))?;
-            import_disk(store, (staging, reading), name, &args.boot)
-        }
-    }
-}
-
-/// Import a disk that is being read, register an image of it, and warn if nothing on it boots.
-fn import_disk(
-    store: &Store,
-    disk: (Staging, Reading),
-    name: &str,
-    boot: &BootArgs,
-) -> Result<Image> {
-    // A long copy must not end in a refusal that could have come first.
-    catalog::check_name(store, name)?;
-    let mut undo = Undo::new(store);
-    let work = || {
-        undo.boot(boot)?;
-        let description = format!("Imported for image {name}");
-        let manifest = |root: SnapshotId| undo.manifest(root, name, boot);
-        arrival::import(store, disk, &description, manifest)
-    };
-    let result = work();
-    let image = undo.settle(result)?;
-    super::detect::warn(store, &image);
-    Ok(image)
-}
-
-fn register(store: &Store, args: &RegisterArgs) -> Result<Image> {
+fn register(service: &Service, args: &RegisterArgs) -> Result<Image> {
     if let Some(path) = &args.manifest {
-        return catalog::register(store, Manifest::parse(&read_manifest(path)?)?);
+        return service.register_manifest(&read_manifest(path)?);
     }
-    let name = args.name.as_deref().unwrap_or_default();
-    if name.split('?').next().is_some_and(|path| path.ends_with(bundle::SUFFIX)) {
-        return register_bundle(store, name, args);
+    let (name, boot) = (args.name.clone().unwrap_or_default(), args.boot.boot());
+    if is_bundle(&name) {
+        let root = Root::Bundle { location: name, keys: args.keys.files() };
+        let name = args.bundle_name.clone();
+        return service.register_image(&RegisterImage { name, root, boot });
     }
-    if let Some(disk) = &args.disk {
-        let staging = Staging::new(store)?;
-        let options = Options { format: args.format.format, context: store.context().clone() };
-        let source = Source::from_argument(disk.clone());
-        return match import::open(&source, staging.path(), &options)? {
-            Opened::Disk(reading) => import_disk(store, (staging, reading), name, &args.boot),
-            Opened::Exported(_) => {
-                Err(Error::usage("it is an exported image: 'spore image import' takes it"))
-            }
-        };
-    }
-    let Some(text) = &args.snapshot else {
-        return Err(Error::usage(
-            "give the root volume's content: --disk, --snapshot or --manifest",
-        ));
-    };
-    catalog::check_name(store, name)?;
-    let root = store.snapshots().resolve(text)?.snapshot_id;
-    let mut undo = Undo::new(store);
-    let result = undo
-        .boot(&args.boot)
-        .and_then(|()| catalog::register(store, undo.manifest(root, name, &args.boot)));
-    let image = undo.settle(result)?;
-    super::detect::warn(store, &image);
-    Ok(image)
-}
-
-fn register_bundle(store: &Store, location: &str, args: &RegisterArgs) -> Result<Image> {
-    bundle::prepare(store)?;
-    let mut undo = Undo::new(store);
-    let mut work = || {
-        undo.boot(&args.boot)?;
-        let request = RegisterBundle {
-            location: location.to_owned(),
-            name: args.bundle_name.clone(),
-            description: args.boot.description.clone(),
-            kernel: undo.boot.kernel_id(),
-            ramdisk: undo.boot.ramdisk_id(),
-            command_line: args.boot.cmdline.clone(),
-            tags: args.boot.tags.clone(),
-            keys: args.keys.files(),
-        };
-        bundle::register(store, &request)
-    };
-    let result = work();
-    undo.settle(result)
+    let root = args.root().ok_or_else(|| {
+        Error::usage("give the root volume's content: --disk, --snapshot or --manifest")
+    })?;
+    service.register_image(&RegisterImage { name: Some(name), root, boot })
 }
 
 fn read_manifest(path: &Path) -> Result<Vec<u8>> {

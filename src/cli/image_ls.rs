@@ -4,6 +4,7 @@ use super::args::filter;
 use super::output::{self, Table, human_bytes};
 use super::ui::Ui;
 use crate::error::Result;
+use crate::service::Service;
 use crate::service::filter::Filter;
 use crate::service::images::{Catalog, DescribeImages, DescribedImage};
 use clap::Args;
@@ -76,8 +77,8 @@ impl LsArgs {
 ///
 /// # Errors
 /// An unknown filter or owner; the store can't be read.
-pub fn ls(ui: &Ui, args: &LsArgs) -> Result<ExitCode> {
-    let images = ui.service()?.describe_images(&DescribeImages {
+pub fn ls(service: &Service, ui: &Ui, args: &LsArgs) -> Result<ExitCode> {
+    let images = service.describe_images(&DescribeImages {
         image_ids: Vec::new(),
         owners: args.owner.clone(),
         executable_users: args.executable_by.clone(),

@@ -36,7 +36,7 @@ mod wait;
 
 use crate::context::Extension;
 use crate::error::{Error, Kind};
-use crate::transfer::remote::helper;
+use crate::service::programs;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use command::{Cli, dispatch};
@@ -47,7 +47,7 @@ use ui::{Ui, report};
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main(extension: Option<Extension>) -> ExitCode {
-    let arguments = arguments(std::env::args_os().collect());
+    let arguments: Vec<OsString> = std::env::args_os().collect();
     let asked = arguments.iter().any(|word| word == "--help" || word == "help");
     let command = if asked { help::explained(Cli::command()) } else { Cli::command() };
     let matches = match command.try_get_matches_from(&arguments) {
@@ -56,9 +56,9 @@ pub fn main(extension: Option<Extension>) -> ExitCode {
         Err(wrong) => return ended(&misuse(&wrong, &arguments)),
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-    let ui = Ui::new(cli.output, verb(&matches), extension);
+    let ui = Ui::new(cli.output.output(), verb(&matches), extension);
     dispatch(&ui, &cli).unwrap_or_else(|error| match error.kind() {
-        _ if helper::is_missing(&error) => ended(&become_remote()),
+        _ if programs::is_missing(&error) => ended(&become_remote()),
         Kind::Usage => ended(&error.remedy(see_help(&arguments))),
         _ => ended(&error),
     })
@@ -112,20 +112,10 @@ fn verb(matches: &ArgMatches) -> String {
     verb.trim_start().to_owned()
 }
 
-/// `image export` writes a file where other commands print in a format: its `-o` means that file.
-fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    if arguments.windows(2).any(|two| two[0] == "image" && two[1] == "export") {
-        for argument in arguments.iter_mut().filter(|a| *a == "-o" || *a == "--output") {
-            *argument = "--file".into();
-        }
-    }
-    arguments
-}
-
 /// Goes on as the program that talks to buckets and registries, with the same arguments. Nothing has been changed by then.
 /// Gives why that can't be.
 fn become_remote() -> Error {
-    let path = match helper::remote() {
+    let path = match programs::remote() {
         Ok(path) => path,
         Err(error) => return error,
     };

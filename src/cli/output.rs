@@ -1,19 +1,73 @@
 //! How results are printed: a table for people, JSON in EC2's shapes, YAML or CSV for programs.
 
 use crate::error::{OrFail, Result, shown};
+use clap::builder::{EnumValueParser, PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// The output options that every command takes.
-#[derive(Clone, Copy, Debug, Default, Args)]
-pub struct Output {
+#[derive(Debug, Args)]
+pub struct OutputArgs {
     /// Output format
-    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
-    pub format: Format,
+    #[arg(id = OutputArg::ID, short = 'o', long = "output", global = true, value_parser = OutputArg::format(), default_value = "table", value_name = "FORMAT")]
+    output: OutputArg,
     /// Print ids only, one a line
     #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+impl OutputArgs {
+    /// How results are printed.
+    pub fn output(&self) -> Output {
+        let format = match self.output {
+            OutputArg::Format(format) => format,
+            OutputArg::File(_) => Format::default(),
+        };
+        Output { format, quiet: self.quiet }
+    }
+}
+
+/// What `-o` says: how the result is printed, or of a command whose result is a file, which that is.
+#[derive(Clone, Debug)]
+pub enum OutputArg {
+    /// In this format.
+    Format(Format),
+    /// Into this file.
+    File(PathBuf),
+}
+
+impl OutputArg {
+    /// The argument's id. A command's own one of that id takes the place of the global one, with its own parser.
+    pub const ID: &str = "output";
+
+    /// Reads a format.
+    pub fn format() -> impl TypedValueParser<Value = Self> {
+        EnumValueParser::new().map(Self::Format)
+    }
+
+    /// Reads a file's name.
+    pub fn file() -> impl TypedValueParser<Value = Self> {
+        PathBufValueParser::new().map(Self::File)
+    }
+
+    /// The file; `-` where there is none.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Format(_) => Path::new("-"),
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Output {
+    /// In which form.
+    pub format: Format,
+    /// Ids only, one a line.
     pub quiet: bool,
 }
 
