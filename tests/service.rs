@@ -7,12 +7,14 @@ use common::Store;
 use rustix::process::geteuid;
 use serde_json::json;
 use sporevm::context::{Audience, Context, Meter};
-use sporevm::error::{Code, Error};
+use sporevm::error::{Code, Error, Kind};
 use sporevm::record::tag::Tag;
 use sporevm::service::Service;
 use sporevm::service::filter::Filter;
 use sporevm::service::image_attributes::DeregisterImages;
 use sporevm::service::images::{Catalog, DescribeImages};
+use sporevm::service::instances::DescribeInstances;
+use sporevm::service::launch::{Request, RunInstances};
 use sporevm::service::register::{Boot, RegisterImage, Root};
 use sporevm::service::snapshots::{DescribeSnapshots, ImportSnapshot};
 use sporevm::service::transfer::CopyImage;
@@ -173,4 +175,35 @@ fn what_is_described_has_ec2s_shape_and_filters() {
     let unknown = service.describe_snapshots(&unknown).unwrap_err();
     assert_eq!(unknown.code(), Some(Code::InvalidParameterValue));
     assert!(unknown.message().contains("volume-size"), "{unknown}");
+}
+
+#[test]
+fn what_the_command_line_never_asks_for_is_refused() {
+    let store = Store::new();
+    let (service, _) = service(&store);
+    let tag = Tag { key: "aws:reserved".into(), value: String::new() };
+    let tags = Request { tags: vec![tag], ..launch(1, 1).request };
+    let mut launches = vec![
+        RunInstances { user_data: Some(vec![0; (16 << 10) + 1]), ..launch(1, 1) },
+        RunInstances { request: tags, ..launch(1, 1) },
+    ];
+    // The rest is looked at once the host is seen to be able to.
+    if common::has_kvm() {
+        launches.extend([launch(0, 0), launch(2, 1)]);
+    }
+    for request in launches {
+        let error = service.run_instances(&request).unwrap_err();
+        assert_ne!(error.kind(), Kind::Failure, "{error}");
+    }
+    assert!(service.describe_instances(&DescribeInstances::default()).unwrap().is_empty());
+    let volume_type = Some("floppy".to_owned());
+    let volume = CreateVolume { size: Some(1 << 30), volume_type, ..CreateVolume::default() };
+    let error = service.create_volume(&volume).unwrap_err();
+    assert_eq!(error.code(), Some(Code::InvalidParameterValue));
+    assert!(service.describe_volumes(&DescribeVolumes::default()).unwrap().is_empty());
+}
+
+fn launch(min_count: u32, max_count: u32) -> RunInstances {
+    let request = Request { min_count, max_count, ..Request::default() };
+    RunInstances { image_id: "demo".into(), request, ..RunInstances::default() }
 }

@@ -16,7 +16,7 @@ use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
 use crate::service::Service;
-use crate::service::launch::{Launched, Request, RunInstances};
+use crate::service::launch::{Launched, MAX_USER_DATA, Request, RunInstances, check_user_data};
 use crate::service::wait::{Until, Waited};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -24,8 +24,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// EC2's limit of user data, in bytes.
-const MAX_USER_DATA: u64 = 16 << 10;
 /// Lines of each console that `--wait` prints.
 const LAST_LINES: usize = 20;
 
@@ -277,7 +275,6 @@ pub fn request(args: &Run) -> Result<RunInstances> {
         }
         tags.push(Tag { key: "Name".into(), value: name.clone() });
     }
-    crate::record::tag::check_tags(&tags)?;
     let limits = args.limit.unwrap_or_default();
     Ok(RunInstances {
         image_id: args.image.clone(),
@@ -351,12 +348,7 @@ pub fn user_data(text: &str) -> Result<Vec<u8>> {
         }
         _ => bytes.extend_from_slice(text.as_bytes()),
     }
-    if bytes.len() as u64 > MAX_USER_DATA {
-        return Err(Error::refused(
-            Code::InvalidUserDataMalformed,
-            format!("user data may have {MAX_USER_DATA} bytes at most"),
-        ));
-    }
+    check_user_data(&bytes)?;
     eprintln!("spore: note: user data is kept with the instance; no guest can read it yet");
     Ok(bytes)
 }

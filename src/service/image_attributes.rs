@@ -63,16 +63,17 @@ impl Exposure {
     /// # Errors
     /// `OperationNotPermitted`.
     pub fn refuse(&self) -> Result<()> {
-        let why = match (self.unknown.first(), self.secrets.len()) {
-            (Some(why), _) => format!("{why}; --yes makes"),
+        let refused = |why: String| Error::refused(Code::OperationNotPermitted, why);
+        let anyway = "--yes makes the image public all the same";
+        Err(match (self.unknown.first(), self.secrets.len()) {
+            (Some(why), _) => refused(why.clone()).remedy(anyway),
             (None, 0) => return Ok(()),
-            (None, 1) => "a file in it looks like a secret; remove them, or --yes makes".to_owned(),
-            (None, many) => {
-                format!("{many} files in it look like secrets; remove them, or --yes makes")
-            }
-        };
-        let why = format!("{why} the image public all the same");
-        Err(Error::refused(Code::OperationNotPermitted, why))
+            (None, count) => refused(match count {
+                1 => "a file in it looks like a secret".to_owned(),
+                many => format!("{many} files in it look like secrets"),
+            })
+            .remedy(format_args!("remove them, or {anyway}")),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! RunInstances, and ModifyInstanceAttribute, which takes the same things.
 
 use super::{Service, instances, kernels};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use crate::image::{attribute, catalog, product};
 use crate::instance::dir;
 use crate::instance::host;
@@ -12,6 +12,7 @@ use crate::instance::modify::{self, Changes};
 use crate::kernel::BootFiles;
 use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
+use crate::record::tag::check_tags;
 use crate::store::Store;
 use crate::sys::kvm;
 use crate::transfer::bundle;
@@ -19,6 +20,9 @@ use crate::{instance, kernel};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// EC2's limit of user data, in bytes.
+pub const MAX_USER_DATA: u64 = 16 << 10;
 
 /// EC2 RunInstances.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +33,7 @@ pub struct RunInstances {
     pub kernel_id: Option<String>,
     /// A ramdisk, or a file to register as one.
     pub ramdisk_id: Option<String>,
-    /// Everything else.
+    /// Everything else. The kernel and the ramdisk in it are those above, once they are found.
     pub request: Request,
     /// Kept with the instance.
     pub user_data: Option<Vec<u8>>,
@@ -78,6 +82,8 @@ impl Service {
     /// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is left then.
     pub fn run_instances(&self, request: &RunInstances) -> Result<Launched> {
         let store = &self.store;
+        check_tags(&request.request.tags)?;
+        check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         let image = catalog::resolve(store, &request.image_id)?;
         bundle::intact::check(store, &image)?;
         let mut registered = BootFiles::default();
@@ -97,6 +103,7 @@ impl Service {
         request: &ModifyInstanceAttribute,
     ) -> Result<InstanceRecord> {
         let store = &self.store;
+        check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         let dir = instances::find(store, &request.instance_id)?;
         let ramdisk = match request.ramdisk.as_deref() {
             Some("none") => Some(None),
@@ -118,6 +125,16 @@ impl Service {
         };
         modify::modify(store, &dir, &changes, memory()?)
     }
+}
+
+/// # Errors
+/// `InvalidUserData.Malformed`: it is longer than EC2 takes.
+pub fn check_user_data(data: &[u8]) -> Result<()> {
+    if data.len() as u64 <= MAX_USER_DATA {
+        return Ok(());
+    }
+    let why = format!("user data may have {MAX_USER_DATA} bytes at most");
+    Err(Error::refused(Code::InvalidUserDataMalformed, why))
 }
 
 /// As [`Service::run_instances`]. What had to be registered for it is in `registered`.

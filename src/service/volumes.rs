@@ -2,7 +2,7 @@
 
 use super::filter::{Filter, Filters, select};
 use super::{Service, instances};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, VolumeId};
 use crate::instance::attach;
 use crate::record::tag::{Tag, check_tags};
@@ -101,6 +101,12 @@ impl Service {
     /// The snapshot is unknown, the size too small or missing, a tag malformed; no space.
     pub fn create_volume(&self, request: &CreateVolume) -> Result<Volume> {
         check_tags(&request.tags)?;
+        if let Some(unknown) = request.volume_type.as_deref().filter(|t| !VOLUME_TYPES.contains(t))
+        {
+            let types = VOLUME_TYPES.join(", ");
+            let why = format!("'{}' is no volume type; there are {types}", unknown.escape_debug());
+            return Err(Error::refused(Code::InvalidParameterValue, why));
+        }
         let new = NewVolume {
             volume_id: None,
             size_bytes: request.size,
