@@ -1,11 +1,13 @@
 //! Volumes and snapshots of a store: their content, read and written as Spore does, and as qemu-img sees it.
 
 use super::Store;
+use rustix::fs::{FlockOperation, flock};
 use sporevm::block::{self, Disk, Engine, Op, Queue, Reader};
 use sporevm::record::snapshot::Snapshot;
 use sporevm::store::Store as Inner;
 use sporevm::sys::iobuf::IoBuf;
 use sporevm::{snapshot, volume};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,9 +49,16 @@ pub fn write(store: &Store, id: &str, offset: u64, bytes: &[u8]) {
     finish(&mut *queue, Op::Write { offset, buf });
     drop(queue);
     disk.close().unwrap();
+    give_back(&opened.hold);
 }
 
-pub fn read(layers: Vec<(std::fs::File, sporevm::plan::DiskFormat)>) -> Vec<u8> {
+/// Gives a volume back. To close its lock is not enough: what another test starts has all descriptors of this process until
+/// it becomes its program, and a lock lasts as long as one of them. (flock(2))
+fn give_back(hold: &File) {
+    flock(hold, FlockOperation::Unlock).unwrap();
+}
+
+pub fn read(layers: Vec<(File, sporevm::plan::DiskFormat)>) -> Vec<u8> {
     let reader = Reader::open(layers).unwrap();
     let mut bytes = vec![0; reader.size() as usize];
     reader.read_exact_at(&mut bytes, 0).unwrap();
@@ -59,7 +68,10 @@ pub fn read(layers: Vec<(std::fs::File, sporevm::plan::DiskFormat)>) -> Vec<u8> 
 pub fn volume_content(store: &Store, id: &str) -> Vec<u8> {
     let inner = inner(store);
     let record = inner.volumes().resolve(id).unwrap();
-    read(volume::open_layers(&inner, &record, true).unwrap().layers)
+    let opened = volume::open_layers(&inner, &record, true).unwrap();
+    let content = read(opened.layers);
+    give_back(&opened.hold);
+    content
 }
 
 pub fn snapshot(store: &Store, id: &str) -> Snapshot {
