@@ -98,6 +98,12 @@ fn by_a_tap() {
     network::a_guest_talks_by_a_tap(&lab());
 }
 
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn by_several_queues() {
+    network::a_guest_has_several_queues(&lab());
+}
+
 /// The same over virtio-mmio.
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]

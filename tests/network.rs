@@ -89,6 +89,26 @@ fn several_interfaces_are_in_order() {
 }
 
 #[test]
+fn several_queues_take_a_tap_that_has_them() {
+    let Some(host) = has_kvm().then(|| Namespace::with_taps(&["spore0"])).flatten() else {
+        return;
+    };
+    let store = Store::new();
+    let several = [&RUN[..], &["--queues=3", "--cpus=2"]].concat();
+    refused(&spore(&host, &store, &several), 1, "is not a tap with several queues");
+    let tap = "ip link delete spore0 && ip tuntap add dev spore0 mode tap multi_queue";
+    assert!(host.run("sh", &["-c", tap]).status.success());
+    refused(&spore(&host, &store, &RUN), 1, "is not a tap with one queue");
+    let id = ok(&host, &store, &several);
+    assert_eq!(store.describe(&id)["NetworkInterfaces"][0]["Spore"]["Queues"], 3);
+    let shown = store.ok(&["show", &id]);
+    assert!(shown.contains("tap:spore0, 3 pairs of queues, link up"), "{shown}");
+    store.ok(&["stop", "--hibernate", &id]);
+    ok(&host, &store, &["start", &id]);
+    assert_eq!(store.state(&id).0, "running");
+}
+
+#[test]
 fn what_is_no_network_is_refused_in_one_line() {
     let store = Store::new();
     let run = |args: &[&str]| store.spore(&[&["run", "demo"], args].concat());
@@ -99,6 +119,8 @@ fn what_is_no_network_is_refused_in_one_line() {
         (&["--network", "tap:a", "--network", "tap:a"], 1, "tap:a is given twice"),
         (&["--network", "tap:a", "-n", "2"], 1, "tap:a is one instance's"),
         (&["--network", "none", "--limit", "net.pps=5"], 1, "limit nothing"),
+        (&["--queues", "2"], 1, "give --network"),
+        (&["--network", "tap:a", "--queues", "9"], 2, "9"),
     ] {
         let output = run(args);
         let err = String::from_utf8_lossy(&output.stderr);

@@ -33,6 +33,9 @@ impl Port for Socket {
     fn set_offloads(&self, _: u32) -> io::Result<()> {
         Ok(())
     }
+    fn set_attached(&self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether the host's kernel may get this header: what it leaves to the kernel lies within the
@@ -69,7 +72,7 @@ pub fn drive(data: &[u8]) {
     let mac = "02:00:00:00:00:01".parse().unwrap();
     let config = NetConfig { name: "eth0", mac, mtu: 1500, limits: Default::default() };
     let notices = Notices::new(Arc::new(|_: &str| {}));
-    let (_net, mut services) = Net::create(Box::new(Socket(port)), &config, notices).unwrap();
+    let (_net, mut services) = Net::create(vec![Box::new(Socket(port))], &config, notices).unwrap();
     let handler = &mut services[0].handler;
     handler.start(features, Default::default());
     let mut queues: Vec<SplitQueue> = (0..3)

@@ -92,6 +92,9 @@ fn interfaces(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str
     let line = |interface: &NetworkInterface| {
         let NetworkInterface { network_interface_id: id, mac_address, spore, .. } = interface;
         let mut line = format!("{id} {mac_address} {}", spore.network);
+        if spore.queues > 1 {
+            line += &format!(", {} pairs of queues", spore.queues);
+        }
         let live = status.zip(id.as_str().parse().ok());
         line.extend(live.and_then(|(status, id)| status.interfaces.get(&id)).map(carried));
         ("Interface", line)

@@ -149,6 +149,10 @@ pub struct Run {
     /// guest gets; or none [default: none]
     #[arg(long = "network", value_name = "tap:DEVICE|none")]
     pub networks: Vec<NetworkArg>,
+    /// Pairs of queues of each network interface, 1 to 8, for a guest with as many vCPUs; more than one takes a tap that
+    /// has several (ip tuntap … multi_queue) [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
+    pub queues: Option<u8>,
     /// How the guest finds its devices, in place of what suits the image
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
@@ -298,6 +302,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             engine: args.engine.into(),
             disk_limits: limits.disk,
             networks: networks(&args.networks)?,
+            queues: args.queues.unwrap_or(1),
             net_limits: limits.net,
             transport: args.transport.map(Into::into),
             no_overcommit: args.no_overcommit,

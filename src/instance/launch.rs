@@ -63,6 +63,8 @@ pub struct Request {
     pub disk_limits: DiskLimits,
     /// What each network interface hangs on, in order.
     pub networks: Vec<Network>,
+    /// Pairs of queues of each network interface; 0: one.
+    pub queues: u8,
     /// What each guest may have of each of its network interfaces.
     pub net_limits: NetLimits,
     /// How the guest finds its devices, in place of what the image asks for.
@@ -274,7 +276,10 @@ fn shutdown_behavior(request: &Request) -> ShutdownBehavior {
 /// An instance's network interfaces, in the order of the request's networks.
 fn interfaces(request: &Request, instance: &InstanceId) -> Result<Vec<NetworkInterface>> {
     let networks = (0u8..).zip(&request.networks);
-    networks.map(|(n, network)| NetworkInterface::new(instance, n, network.clone())).collect()
+    let queues = request.queues.max(1);
+    let new =
+        |(n, network): (u8, &Network)| NetworkInterface::new(instance, n, network.clone(), queues);
+    networks.map(new).collect()
 }
 
 /// A tap carries one interface's packets.
@@ -286,6 +291,9 @@ fn check_networks(request: &Request) -> Result<()> {
             "net.bandwidth and net.pps limit nothing: the instance has no network; give --network"
                 .into(),
         );
+    }
+    if networks.is_empty() && request.queues > 1 {
+        return refuse("--queues counts those of a network interface; give --network".into());
     }
     if networks.len() > MAX_INTERFACES {
         return refuse(format!(

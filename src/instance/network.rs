@@ -5,7 +5,7 @@ use crate::error::{Code, Error, Result};
 use crate::plan::{DeviceId, DeviceKind, NetPlan};
 use crate::record::instance::Instance;
 use crate::record::network::{Network, NetworkInterface, TapName};
-use crate::sys::tap::{DEVICE, Refusal, Tap};
+use crate::sys::tap::{self, DEVICE, Refusal, Tap};
 use std::io;
 
 /// Opens the taps of an instance; its interfaces as devices, which are called by their ids.
@@ -15,30 +15,43 @@ use std::io;
 pub fn open(fds: &mut Fds, instance: &Instance) -> Result<Vec<(DeviceId, DeviceKind)>> {
     let mut open = |interface: &NetworkInterface| {
         let Network::Tap(name) = &interface.spore.network;
-        let (tap, mtu) = open_tap(name)?;
-        let limits = instance.spore.net_limits;
-        let plan = NetPlan { taps: vec![fds.add(tap)], mac: interface.mac_address, mtu, limits };
+        let (taps, mtu) = open_tap(name, interface.spore.queues)?;
+        let (limits, mac) = (instance.spore.net_limits, interface.mac_address);
+        let taps = taps.into_iter().map(|tap| fds.add(tap)).collect();
+        let plan = NetPlan { taps, mac, mtu, limits };
         Ok((interface.network_interface_id.as_str().parse()?, DeviceKind::Net(plan)))
     };
     instance.network_interfaces.iter().map(&mut open).collect()
 }
 
-/// A tap and its MTU.
-fn open_tap(name: &TapName) -> Result<(Tap, u16)> {
+/// Sees whether this user may open taps, those that are the user's.
+///
+/// # Errors
+/// The host has none, or not for this user; the line says what helps.
+pub fn check() -> Result<()> {
+    tap::check().map_err(|refusal| explain("", 1, &refusal))
+}
+
+/// So many queues of a tap, and its MTU.
+fn open_tap(name: &TapName, queues: u8) -> Result<(Vec<Tap>, u16)> {
     let name = name.as_str();
-    let opened = Tap::open(name).and_then(|tap| Ok((tap, Tap::mtu(name)?)));
-    let (tap, mtu) = opened.map_err(|refusal| explain(name, &refusal))?;
+    let open = |_| Tap::open(name, queues > 1);
+    let opened = (0..queues).map(open).collect::<Result<Vec<_>, _>>();
+    let opened = opened.and_then(|taps| Ok((taps, Tap::mtu(name)?)));
+    let (taps, mtu) = opened.map_err(|refusal| explain(name, queues, &refusal))?;
     let fits = u16::try_from(mtu).ok().filter(|mtu| *mtu >= NetPlan::MIN_MTU);
     let mtu = fits.ok_or_else(|| {
         let why = format!("tap {name} has an MTU of {mtu}; give it 68 to 65535 by 'ip link set'");
         Error::refused(Code::InvalidParameterValue, why)
     })?;
-    Ok((tap, mtu))
+    Ok((taps, mtu))
 }
 
 /// Why a tap can't be had, and what helps.
-fn explain(name: &str, refusal: &Refusal) -> Error {
-    let make = format!("'ip tuntap add dev {name} mode tap user USER' (as root) makes one");
+fn explain(name: &str, queues: u8, refusal: &Refusal) -> Error {
+    let (multi, many) =
+        if queues > 1 { ("multi_queue ", "several queues") } else { ("", "one queue") };
+    let make = format!("'ip tuntap add dev {name} mode tap {multi}user USER' (as root) makes one");
     let refused = |code, why: String| Error::refused(code, why);
     match *refusal {
         Refusal::NoDevice(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::failure(format!(
@@ -62,7 +75,7 @@ fn explain(name: &str, refusal: &Refusal) -> Error {
         ),
         Refusal::OtherKind => refused(
             Code::InvalidParameterValue,
-            format!("network device {name} is not a tap with one queue; {make}, of another name"),
+            format!("network device {name} is not a tap with {many}; {make}, of another name"),
         ),
         Refusal::Failed(errno) => Error::io(format!("open tap {name}"), cause(errno)),
     }
@@ -88,9 +101,11 @@ mod tests {
             (Refusal::OtherKind, ["not a tap with one queue", "ip tuntap"]),
             (Refusal::Failed(libc::ENOMEM), ["open tap tap7", "Cannot allocate memory"]),
         ] {
-            let told = explain("tap7", &refusal).to_string();
+            let told = explain("tap7", 1, &refusal).to_string();
             assert!(words.iter().all(|word| told.contains(word)), "{told}");
             assert!(!told.contains('\n'), "{told}");
         }
+        let told = explain("tap7", 4, &Refusal::OtherKind).to_string();
+        assert!(told.contains("several queues") && told.contains("multi_queue user"), "{told}");
     }
 }

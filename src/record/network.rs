@@ -41,6 +41,18 @@ pub struct Attachment {
 pub struct HostSide {
     /// The network.
     pub network: Network,
+    /// Pairs of queues, 1 to [`NetPlan::MAX_PAIRS`](crate::plan::NetPlan::MAX_PAIRS): several vCPUs use
+    /// them at once.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub queues: u8,
+}
+
+fn one() -> u8 {
+    1
+}
+
+fn is_one(queues: &u8) -> bool {
+    *queues == 1
 }
 
 impl NetworkInterface {
@@ -49,7 +61,7 @@ impl NetworkInterface {
     ///
     /// # Errors
     /// None that an instance could have.
-    pub fn new(instance: &InstanceId, index: u8, network: Network) -> Result<Self> {
+    pub fn new(instance: &InstanceId, index: u8, network: Network, queues: u8) -> Result<Self> {
         let id = hex(&Sha256::digest(format!("{instance} {index}")));
         let network_interface_id = NetworkInterfaceId::from_digest(&id)?;
         let mut address = [0; 6];
@@ -62,7 +74,7 @@ impl NetworkInterface {
             ))
         })?;
         let attachment = Attachment { device_index: index, delete_on_termination: true };
-        let spore = HostSide { network };
+        let spore = HostSide { network, queues };
         Ok(Self { network_interface_id, mac_address, attachment, spore })
     }
 }
@@ -162,7 +174,8 @@ mod tests {
         for instance in 0..100 {
             let id: InstanceId = format!("i-{instance:017x}").parse().unwrap();
             for index in 0..4 {
-                let new = || NetworkInterface::new(&id, index, "tap:t".parse().unwrap()).unwrap();
+                let new =
+                    || NetworkInterface::new(&id, index, "tap:t".parse().unwrap(), 1).unwrap();
                 let interface = new();
                 assert_eq!(interface, new());
                 let first = interface.mac_address.bytes()[0];
@@ -176,7 +189,7 @@ mod tests {
     #[test]
     fn the_record_has_ec2s_shape() {
         let id = "i-00000000000000001".parse().unwrap();
-        let interface = NetworkInterface::new(&id, 0, "tap:tap0".parse().unwrap()).unwrap();
+        let interface = NetworkInterface::new(&id, 0, "tap:tap0".parse().unwrap(), 1).unwrap();
         let (eni, mac) = (&interface.network_interface_id, interface.mac_address);
         let expected = serde_json::json!({
             "NetworkInterfaceId": eni,

@@ -30,6 +30,8 @@ pub mod offload {
 
 /// TUNSETOFFLOAD, which the VMM's threads call.
 pub const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD;
+/// TUNSETQUEUE, which they call too.
+pub const SET_QUEUE: u64 = libc::TUNSETQUEUE;
 
 /// A tap's descriptor, which does not block.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ pub enum Refusal {
     Busy,
     /// It is another user's, or belongs to nobody who may open it.
     Denied,
-    /// It is not a tap with one queue.
+    /// It is not a tap with as many queues.
     OtherKind,
     /// Something else: errno.
     Failed(i32),
@@ -58,23 +60,24 @@ impl Tap {
         Self(fd)
     }
 
-    /// Opens the tap of this name, which has to be there: none is ever made. Packets have headers
-    /// of [`HEADER`] bytes.
+    /// Opens a queue of the tap of this name, which has to be there: none is ever made. Packets have
+    /// headers of [`HEADER`] bytes. `multi`: the tap is one of several queues (IFF_MULTI_QUEUE), each
+    /// of which is opened like this.
     ///
     /// # Errors
     /// Why it can't be had.
-    pub fn open(name: &str) -> Result<Self, Refusal> {
+    pub fn open(name: &str, multi: bool) -> Result<Self, Refusal> {
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(0);
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(Refusal::Missing);
         }
-        let file = File::options().read(true).write(true).open(DEVICE);
-        let tap = Self(file.map_err(|error| Refusal::NoDevice(errno(error)))?.into());
+        let tap = Self(device()?.into());
         rustix::fs::fcntl_setfl(&tap.0, rustix::fs::OFlags::NONBLOCK)
             .map_err(|error| Refusal::Failed(error.raw_os_error()))?;
         let (tap_flags, no_info, header) = (libc::IFF_TAP, libc::IFF_NO_PI, libc::IFF_VNET_HDR);
         let mut request = request(name);
-        request.ifr_ifru.ifru_flags = (tap_flags | no_info | header) as libc::c_short;
+        let queues = if multi { libc::IFF_MULTI_QUEUE } else { 0 };
+        request.ifr_ifru.ifru_flags = (tap_flags | no_info | header | queues) as libc::c_short;
         let known = exists(name);
         tap.on_request(libc::TUNSETIFF, &mut request).map_err(|error| match errno(error) {
             _ if !known => Refusal::Missing,
@@ -134,6 +137,18 @@ impl Tap {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Has the host give this queue packets, or none: those that it has are dropped then, and it can
+    /// neither be read nor written.
+    ///
+    /// # Errors
+    /// EINVAL: it is so already, or the tap has one queue.
+    pub fn set_attached(&self, attached: bool) -> io::Result<()> {
+        let mut request = request("");
+        let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        request.ifr_ifru.ifru_flags = flag as libc::c_short;
+        self.on_request(libc::TUNSETQUEUE, &mut request)
+    }
+
     fn on_request(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
         // SAFETY: the request reads and writes one struct ifreq, which is borrowed for the call.
         let done = unsafe { libc::ioctl(self.0.as_raw_fd(), number, request) };
@@ -157,6 +172,19 @@ impl From<Tap> for OwnedFd {
     fn from(tap: Tap) -> Self {
         tap.0
     }
+}
+
+/// Sees whether taps can be opened at all.
+///
+/// # Errors
+/// [`Refusal::NoDevice`].
+pub fn check() -> Result<(), Refusal> {
+    device().map(|_| ())
+}
+
+fn device() -> Result<File, Refusal> {
+    let file = File::options().read(true).write(true).open(DEVICE);
+    file.map_err(|error| Refusal::NoDevice(error.raw_os_error().unwrap_or(0)))
 }
 
 /// A request about the interface of this name, which fits.
@@ -184,13 +212,13 @@ mod tests {
     fn the_numbers_are_the_headers() {
         // From linux/if_tun.h, as strace prints them.
         assert_eq!(libc::TUNSETIFF, 0x4004_54ca);
-        assert_eq!(SET_OFFLOAD, 0x4004_54d0);
+        assert_eq!((SET_OFFLOAD, SET_QUEUE), (0x4004_54d0, 0x4004_54d9));
         assert_eq!((offload::CSUM, offload::TSO4, offload::TSO6), (1, 2, 4));
     }
 
     #[test]
     fn what_is_no_tap_is_told_apart() {
-        let refusal = |name: &str| Tap::open(name).map(|_| ()).unwrap_err();
+        let refusal = |name: &str| Tap::open(name, false).map(|_| ()).unwrap_err();
         if let Refusal::NoDevice(errno) = refusal("spore-none") {
             println!("skipped: what_is_no_tap_is_told_apart: {DEVICE}: errno {errno}");
             return;

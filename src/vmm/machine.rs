@@ -19,7 +19,7 @@ use crate::mem::layout::{
 };
 use crate::mem::{GuestRam, ram};
 use crate::plan::{
-    DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
+    DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, PlanFd, VmConfig, VmPlan,
 };
 use crate::sys::fds;
 use crate::sys::tap::Tap;
@@ -27,7 +27,7 @@ use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, Services, ThreadStart};
-use crate::virtio::net::{Net, NetConfig};
+use crate::virtio::net::{Net, NetConfig, Port};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::vmm::component::Component;
@@ -411,14 +411,11 @@ fn start_interface(
     plan: &NetPlan,
     notices: Notices,
 ) -> Result<(Arc<Net>, Services)> {
-    let [tap] = *plan.taps else {
-        let pairs = plan.taps.len();
-        let why = format!("device {id} has {pairs} pairs of queues, and this VMM serves one");
-        return Err(Error::failure(why));
-    };
+    let take = |fd: &PlanFd| Ok(Box::new(Tap::from_fd(fds::take(*fd)?)) as Box<dyn Port>);
+    let taps = plan.taps.iter().map(take).collect::<Result<_>>()?;
     let NetPlan { mac, mtu, limits, .. } = *plan;
     let config = NetConfig { name: id.as_str(), mac, mtu, limits };
-    Net::create(Box::new(Tap::from_fd(fds::take(tap)?)), &config, notices)
+    Net::create(taps, &config, notices)
 }
 
 /// What a thread with this role does first.

@@ -44,6 +44,25 @@ pub fn a_guest_talks_by_a_tap(lab: &Lab) {
     }
 }
 
+/// A guest with two vCPUs uses both pairs of queues of its interface.
+pub fn a_guest_has_several_queues(lab: &Lab) {
+    let Some(host) = Namespace::with_taps(&[]) else { return };
+    let tap = "ip tuntap add dev spore0 mode tap multi_queue && ip link set spore0 mtu 9001 up";
+    let made = host.run("sh", &["-c", &format!("{tap} && ip address add 10.9.0.1/24 dev spore0")]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let run = ["run", "debian", "-q", "-c", "2", "-m", "512M", "--network", "tap:spore0"];
+    let id = lab.ok_inside(&host, &[&run[..], &["--queues", "2"]].concat());
+    lab.wait(std::slice::from_ref(&id), "login");
+    let mut shell = lab.shell(&id);
+    let nic = appears(lab, &id, &mut shell);
+    shell.sh(&format!("test -e /sys/class/net/{nic}/queues/rx-1"));
+    for _ in 0..4 {
+        exchange(&host, &mut shell);
+        reaches(&host);
+    }
+    lab.ok(&["terminate", &id]);
+}
+
 /// The guest's interface by its name there: it has the record's address and the tap's MTU. It is up
 /// in the end.
 fn appears(lab: &Lab, id: &str, shell: &mut Shell) -> String {

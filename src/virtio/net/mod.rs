@@ -1,6 +1,6 @@
 //! The network device. (VIRTIO 1.2, 5.1)
 //!
-//! A pair of queues is a [`Port`] of the host's: packets go between it and the guest's buffers
+//! A pair of queues has a [`Port`] of the host's: packets go between it and the guest's buffers
 //! without a copy of ours. What the host leaves undone of packets to the guest (checksums,
 //! segmentation) is what the driver has agreed to, no more.
 
@@ -15,17 +15,19 @@ pub use shared::{CONTROL, Port, RECEIVE, SEND};
 use crate::control::NetStatus;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{MacAddress, NetLimits};
+use crate::sys::fds::eventfd;
 use crate::sys::seccomp::Allow;
-use crate::sys::tap::SET_OFFLOAD;
+use crate::sys::tap::{SET_OFFLOAD, SET_QUEUE};
 use crate::virtio::Notices;
 use crate::virtio::device::{
     Device, DeviceState, DeviceType, Service, Services, Signal, copy_config,
 };
 use handler::Pair;
 use serde::{Deserialize, Serialize};
-use shared::{Counters, Link, Shared, bit, offloads};
+use shared::{Counters, InUse, Link, PairPort, Shared, bit, offloads};
+use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use throttle::Throttle;
 use virtio_bindings::virtio_net::*;
@@ -38,8 +40,9 @@ pub static TYPE: DeviceType = DeviceType {
     calls: &[&[
         Allow::Call(libc::SYS_readv),  // packets to the guest
         Allow::Call(libc::SYS_writev), // packets of the guest
-        // On any descriptor, for a tap's alone knows it.
+        // On any descriptor, for a tap's alone knows them.
         Allow::Ioctl { request: SET_OFFLOAD, first: 0, last: RawFd::MAX - 1 },
+        Allow::Ioctl { request: SET_QUEUE, first: 0, last: RawFd::MAX - 1 },
     ]],
 };
 /// Descriptors of each queue for packets.
@@ -71,6 +74,8 @@ struct NetState {
     mac: MacAddress,
     mtu: u16,
     link_generation: u32,
+    /// Pairs of queues, and those in use.
+    pairs: (u16, u16),
 }
 
 /// Version of [`NetState`].
@@ -82,6 +87,7 @@ pub struct Net {
     mac: MacAddress,
     mtu: u16,
     features: u64,
+    queue_sizes: Vec<u16>,
 }
 
 /// What an interface is.
@@ -97,36 +103,54 @@ pub struct NetConfig<'a> {
 }
 
 impl Net {
-    /// The device in front of a port, and what serves its queues. The port leaves nothing undone
-    /// until a driver is ready.
+    /// The device in front of these ports, one a pair of queues, and what serves its queues. The ports
+    /// leave nothing undone until a driver is ready, and the first alone carries packets.
     ///
     /// # Errors
-    /// The port does not take offloads.
+    /// A port does not take offloads, or can't be one of several.
     pub fn create(
-        port: Box<dyn Port>,
+        ports: Vec<Box<dyn Port>>,
         config: &NetConfig<'_>,
         notices: Notices,
     ) -> Result<(Arc<Self>, Services)> {
         let doing = || format!("start interface {}", config.name);
-        let with_uso = port.set_offloads(offloads(FEATURES | USO)).is_ok();
-        port.set_offloads(0).or_fail(doing)?;
+        let Some(first) = ports.first() else {
+            return Err(Error::failure(format!("interface {} has no port", config.name)));
+        };
+        let with_uso = first.set_offloads(offloads(FEATURES | USO)).is_ok();
+        first.set_offloads(0).or_fail(doing)?;
+        let port = |port| {
+            let (attached, changed) = (AtomicBool::new(true), eventfd()?);
+            Ok(PairPort { port, attached, changed })
+        };
+        let ports: Vec<PairPort> =
+            ports.into_iter().map(port).collect::<io::Result<_>>().or_fail(doing)?;
+        let pairs = ports.len() as u16;
         let limits = config.limits;
         let shared = Arc::new(Shared {
             name: format!("interface {}", config.name),
             link: Mutex::new(Link { up: true, generation: 0, moved: false }),
             guest: OnceLock::new(),
+            ports,
+            in_use: Mutex::new(InUse { wanted: 1, pairs }),
             notices,
             throttle: (!limits.are_none()).then(|| Mutex::new(Throttle::new(limits))),
             counters: Counters::default(),
         });
-        let handler = Box::new(Pair::new(shared.clone(), port));
-        let device = Self {
-            shared,
-            mac: config.mac,
-            mtu: config.mtu,
-            features: FEATURES | if with_uso { USO } else { 0 },
+        // Packets come by the first alone until the driver wishes otherwise.
+        shared.apply_pairs().or_fail(doing)?;
+        let service = |pair: u16| {
+            // The last has the control queue, too.
+            let end = 2 * pair + 2 + u16::from(pair + 1 == pairs);
+            Service { queues: 2 * pair..end, handler: Box::new(Pair::new(shared.clone(), pair)) }
         };
-        Ok((Arc::new(device), vec![Service { queues: RECEIVE..CONTROL + 1, handler }]))
+        let services = (0..pairs).map(service).collect();
+        let mut queue_sizes = vec![QUEUE_SIZE; 2 * usize::from(pairs)];
+        queue_sizes.push(CONTROL_SIZE);
+        let several = if pairs > 1 { bit(VIRTIO_NET_F_MQ) } else { 0 };
+        let features = FEATURES | several | if with_uso { USO } else { 0 };
+        let NetConfig { mac, mtu, .. } = *config;
+        Ok((Arc::new(Self { shared, mac, mtu, features, queue_sizes }), services))
     }
 
     /// What it has carried.
@@ -148,8 +172,8 @@ impl Net {
     fn config(&self) -> [u8; 12] {
         let [a, b, c, d, e, f] = self.mac.bytes();
         let status = if self.shared.link().up { LINK_UP } else { 0 };
-        let [low, high] = self.mtu.to_le_bytes();
-        [a, b, c, d, e, f, status, 0, 1, 0, low, high]
+        let ([low, high], pairs) = (self.mtu.to_le_bytes(), self.shared.ports.len() as u8);
+        [a, b, c, d, e, f, status, 0, pairs, 0, low, high]
     }
 }
 
@@ -167,7 +191,7 @@ impl Device for Net {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE, QUEUE_SIZE, CONTROL_SIZE]
+        &self.queue_sizes
     }
 
     fn connect(&self, guest: Arc<dyn Signal>) {
@@ -183,20 +207,31 @@ impl Device for Net {
         self.shared.link().generation
     }
 
+    fn reset(&self) {
+        // A thread of its queues does it: this one may not.
+        self.shared.in_use().wanted = 1;
+    }
+
     fn save(&self) -> DeviceState {
         let link_generation = self.shared.link().generation;
-        let state = NetState { mac: self.mac, mtu: self.mtu, link_generation };
+        let pairs = (self.shared.ports.len() as u16, self.shared.in_use().wanted);
+        let state = NetState { mac: self.mac, mtu: self.mtu, link_generation, pairs };
         DeviceState::new(self.kind(), STATE_VERSION, &state)
     }
 
     fn restore(&self, state: &DeviceState) -> Result<()> {
         let state: NetState = state.decode(self.name(), self.kind(), STATE_VERSION)?;
-        if (state.mac, state.mtu) != (self.mac, self.mtu) {
+        let (pairs, wanted) = state.pairs;
+        let all = self.shared.ports.len() as u16;
+        if (state.mac, state.mtu, pairs) != (self.mac, self.mtu, all)
+            || !(1..=all).contains(&wanted)
+        {
             return Err(Error::failure(format!(
-                "the saved state is of another interface than {}: address or MTU differ",
+                "the saved state is of another interface than {}: address, MTU or queues differ",
                 self.shared.name
             )));
         }
+        self.shared.in_use().wanted = wanted;
         let mut link = self.shared.link();
         (link.generation, link.moved) = (state.link_generation, true);
         Ok(())

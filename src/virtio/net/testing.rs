@@ -16,6 +16,8 @@ pub struct Socket {
     pub offloads: Arc<Mutex<Vec<u32>>>,
     /// What it does not know.
     pub unknown: u32,
+    /// How often it was attached and detached.
+    pub attached: Arc<Mutex<Vec<bool>>>,
 }
 
 impl AsFd for Socket {
@@ -32,6 +34,11 @@ impl Port for Socket {
         self.offloads.lock().unwrap().push(offloads);
         Ok(())
     }
+
+    fn set_attached(&self, attached: bool) -> io::Result<()> {
+        self.attached.lock().unwrap().push(attached);
+        Ok(())
+    }
 }
 
 /// The other end of a port.
@@ -41,7 +48,9 @@ pub struct Peer(pub OwnedFd);
 pub fn socket() -> (Socket, Peer) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-    (Socket { fd: pair.0, offloads: Arc::default(), unknown: 0 }, Peer(pair.1))
+    let port =
+        Socket { fd: pair.0, offloads: Arc::default(), unknown: 0, attached: Arc::default() };
+    (port, Peer(pair.1))
 }
 
 /// A host before Linux 6.2.
@@ -49,9 +58,15 @@ pub const NO_USO: u32 = offload::USO4 | offload::USO6;
 
 /// The device in front of a port.
 pub fn net(port: Socket, limits: NetLimits, notices: Notices) -> (Arc<Net>, Services) {
+    several(vec![port], limits, notices)
+}
+
+/// The device in front of a port for each pair of queues.
+pub fn several(ports: Vec<Socket>, limits: NetLimits, notices: Notices) -> (Arc<Net>, Services) {
     let mac = "02:00:00:00:00:01".parse().unwrap();
     let config = NetConfig { name: "eth0", mac, mtu: 9001, limits };
-    Net::create(Box::new(port), &config, notices).unwrap()
+    let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
+    Net::create(ports, &config, notices).unwrap()
 }
 
 impl Peer {

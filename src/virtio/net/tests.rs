@@ -355,3 +355,66 @@ fn a_link_whose_port_is_gone_is_down() {
     assert!(within(|| drivers[1].used() == [(0, 0)]), "what is sent is dropped");
     assert_eq!(net.status().send_dropped, 1);
 }
+
+/// Two pairs of queues in a guest: what they were told, and their peers.
+fn pairs(attached: &mut Vec<Arc<Mutex<Vec<bool>>>>) -> (Guest, Vec<Peer>) {
+    let row = DEVICES.iter().find(|row| (row.make)().0.kind() == &TYPE).unwrap();
+    let (ports, peers): (Vec<_>, Vec<_>) = (0..2).map(|_| socket()).unzip();
+    attached.extend(ports.iter().map(|port| port.attached.clone()));
+    let (net, services) = several(ports, NetLimits::default(), notices().0);
+    (Guest::with(row, (net, services, Box::new(|| ())), Over::Pci), peers)
+}
+
+/// Asks for so many pairs; the answer.
+fn ask_for_pairs(guest: &Guest, driver: &mut Driver, count: u16) -> u8 {
+    let [low, high] = count.to_le_bytes();
+    guest.ram.write_slice(&[4, 0, low, high, 0xff], GuestAddress(SENT)).unwrap();
+    driver.chain(0, &[(SENT, 4, false), (SENT + 4, 1, true)]);
+    driver.offer(0);
+    guest.notify(4);
+    assert!(within(|| driver.used().len() == 1));
+    guest.ram.read_obj(GuestAddress(SENT + 4)).unwrap()
+}
+
+#[test]
+fn as_many_pairs_carry_packets_as_the_driver_wishes() {
+    let mut attached = vec![];
+    let (guest, peers) = pairs(&mut attached);
+    let attached = |pair: usize| attached[pair].lock().unwrap().clone();
+    assert_eq!((guest.queues(), guest.read_config(8, 2)), (5, vec![2, 0]));
+    let mut drivers = guest.start();
+    for queue in [0, 2] {
+        drivers[queue].chain(0, &[(BUFFERS + 0x4000 * queue as u64, 2000, true)]);
+        drivers[queue].offer(0);
+        guest.notify(queue as u16);
+    }
+    assert!(peers[1].send(&frame(61)), "for later");
+    assert!(peers[0].send(&frame(60)));
+    assert!(within(|| drivers[0].used() == [(0, 72)]));
+    assert_eq!((attached(0), attached(1)), (vec![], vec![false]), "the first alone to begin with");
+    for wrong in [0, 3, u16::MAX] {
+        assert_eq!(ask_for_pairs(&guest, &mut drivers[4], wrong), 1);
+    }
+    assert!(drivers[2].used().is_empty());
+    assert_eq!(ask_for_pairs(&guest, &mut drivers[4], 2), 0);
+    assert!(within(|| drivers[2].used() == [(0, 73)]));
+    guest.ram.write_slice(&[0; 72], GuestAddress(SENT + 0x1000)).unwrap();
+    drivers[3].chain(0, &[(SENT + 0x1000, 72, false)]);
+    drivers[3].offer(0);
+    guest.notify(3);
+    assert!(within(|| peers[1].receive().is_some()), "by the port of the pair");
+    assert_eq!(peers[0].receive(), None);
+    // What was saved goes on with as many, and another driver begins with one.
+    let state = guest.save();
+    let mut others = vec![];
+    let (next, _peers) = pairs(&mut others);
+    next.transport.restore(&state).unwrap();
+    next.transport.resume();
+    assert!(within(|| *others[1].lock().unwrap() == [false, true]));
+    next.set_status(0);
+    next.start();
+    assert!(within(|| *others[1].lock().unwrap() == [false, true, false]));
+    guest.transport.resume();
+    assert_eq!(ask_for_pairs(&guest, &mut drivers[4], 1), 0);
+    assert_eq!((attached(0), attached(1)), (vec![], vec![false, true, false]));
+}
