@@ -53,7 +53,8 @@ fn fail(what: &'static str, detail: impl Into<String>) -> Check {
 pub fn doctor(ui: &Ui) -> Result<ExitCode> {
     let (kvm, usable) = kvm();
     let mut checks = kvm;
-    checks.extend([virtualization(), io_uring(), user_namespaces(), qemu_img(), firmware_image()]);
+    checks.extend([virtualization(), io_uring(), user_namespaces(), taps()]);
+    checks.extend([qemu_img(), firmware_image()]);
     match ui.service() {
         Ok(service) => {
             checks.push(ok("store", service.home().display().to_string()));
@@ -68,6 +69,14 @@ pub fn doctor(ui: &Ui) -> Result<ExitCode> {
     emit(ui.output, &table(&checks))?;
     let bad = checks.iter().any(|check| check.verdict == Verdict::Fail);
     Ok(ExitCode::from(u8::from(bad)))
+}
+
+/// Whether an instance could have a network.
+fn taps() -> Check {
+    match probe::taps() {
+        Ok(()) => ok("taps", format!("{} can be opened", crate::sys::tap::DEVICE)),
+        Err(error) => warn("taps", error.to_string()),
+    }
 }
 
 fn table(checks: &[Check]) -> Table {

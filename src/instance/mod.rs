@@ -30,7 +30,7 @@ pub mod launch;
 pub mod lifecycle;
 pub mod mapping;
 pub mod modify;
-mod network;
+pub mod network;
 pub mod pool;
 pub mod prepare;
 pub mod reap;

@@ -5,7 +5,7 @@ use super::wait::{Until, Waited, wait};
 use super::{Service, kernels};
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
-use crate::instance::{firmware, lifecycle};
+use crate::instance::{firmware, lifecycle, network};
 use crate::kernel::{self, BootFiles, Registered};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::sys::fds;
@@ -31,6 +31,14 @@ pub fn firmware() -> Result<(PathBuf, Option<String>)> {
     let path = firmware::find(None)?;
     let version = firmware::version(&path);
     Ok((path, version))
+}
+
+/// Sees whether this user may open taps, those that are the user's.
+///
+/// # Errors
+/// The host has none, or not for this user; the line says what helps.
+pub fn taps() -> Result<()> {
+    network::check()
 }
 
 impl Service {
