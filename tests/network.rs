@@ -109,6 +109,33 @@ fn several_queues_take_a_tap_that_has_them() {
 }
 
 #[test]
+fn a_stopped_instance_gets_a_network_and_loses_it() {
+    let Some(host) = has_kvm().then(|| Namespace::with_taps(&["spore0", "spore1"])).flatten()
+    else {
+        return;
+    };
+    let store = Store::new();
+    let id = ok(&host, &store, &RUN);
+    let first = store.describe(&id)["NetworkInterfaces"][0].clone();
+    refused(&store.spore(&["modify", &id, "--network", "none"]), 1, "must be stopped");
+    store.ok(&["stop", &id]);
+    let twice = ["modify", &id, "--network", "tap:a", "--network", "tap:a"];
+    refused(&store.spore(&twice), 1, "tap:a is given twice");
+    store.ok(&["modify", &id, "--network", "none"]);
+    assert!(store.describe(&id)["NetworkInterfaces"].is_null());
+    // It starts where no tap is, and comes back as the same interface on another tap.
+    store.ok(&["start", &id]);
+    store.ok(&["stop", &id]);
+    store.ok(&["modify", &id, "--network", "tap:spore1"]);
+    ok(&host, &store, &["start", &id]);
+    let again = store.describe(&id)["NetworkInterfaces"][0].clone();
+    assert_eq!(again["Spore"]["Network"], "tap:spore1");
+    for field in ["NetworkInterfaceId", "MacAddress"] {
+        assert_eq!(again[field], first[field]);
+    }
+}
+
+#[test]
 fn what_is_no_network_is_refused_in_one_line() {
     let store = Store::new();
     let run = |args: &[&str]| store.spore(&[&["run", "demo"], args].concat());

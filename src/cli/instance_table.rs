@@ -101,7 +101,7 @@ fn interfaces(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str
     };
     let limits = Limits { net: instance.spore.net_limits, ..Limits::default() };
     let limits = (!limits.net.are_none()).then(|| ("NetLimits", limit::text(&limits)));
-    let any = instance.state != State::Terminated;
+    let any = instance.state != State::Terminated && !instance.network_interfaces.is_empty();
     instance.network_interfaces.iter().map(line).chain(limits).filter(|_| any).collect()
 }
 

@@ -1,5 +1,6 @@
 //! `spore modify`.
 
+use super::args::{NetworkArg, networks};
 use super::instance_table;
 use super::output::emit;
 use super::run::user_data;
@@ -13,12 +14,13 @@ use std::process::ExitCode;
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "kernel", "firmware", "initrd", "user_data", "delete_on_termination"]))]
+    .args(["instance_type", "kernel", "firmware", "initrd", "user_data", "networks", "delete_on_termination"]))]
 #[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
   spore modify web -t t3.large
   spore modify web --kernel ./bzImage --initrd none
+  spore modify web --network tap:tap0
   spore modify web --delete-on-termination /dev/vdb=true")]
 pub struct Modify {
     /// The instance, which must be stopped: an id, a unique prefix or a name
@@ -39,6 +41,12 @@ pub struct Modify {
     /// User data: text, @FILE, or - for standard input; empty for none
     #[arg(long, value_name = "TEXT|@FILE|-")]
     user_data: Option<String>,
+    /// What its network interfaces hang on from now on (repeatable): tap:DEVICE; or none
+    #[arg(long = "network", value_name = "tap:DEVICE|none")]
+    networks: Vec<NetworkArg>,
+    /// Pairs of queues of each of them, 1 to 8
+    #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, requires = "networks", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
+    queues: u8,
     /// Whether a device's volume goes with the instance (may be repeated)
     #[arg(long, value_name = "DEVICE=true|false", value_parser = device_flag)]
     delete_on_termination: Vec<(String, bool)>,
@@ -63,6 +71,10 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
         ramdisk: args.initrd.clone(),
         firmware: args.firmware.clone(),
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
+        networks: match &*args.networks {
+            [] => None,
+            given => Some((networks(given)?, args.queues)),
+        },
         delete_on_termination: args.delete_on_termination.clone(),
     })?;
     emit(ui.output, &instance_table::list(&[record]))?;

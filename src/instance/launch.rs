@@ -2,6 +2,7 @@
 
 use super::mapping;
 use super::mapping::VolumePlan;
+use super::network;
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, Result};
@@ -15,7 +16,7 @@ use crate::record::image::{
 };
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
-use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface};
+use crate::record::network::{Network, NetworkInterface};
 use crate::record::tag::Tag;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -273,38 +274,23 @@ fn shutdown_behavior(request: &Request) -> ShutdownBehavior {
     }
 }
 
-/// An instance's network interfaces, in the order of the request's networks.
 fn interfaces(request: &Request, instance: &InstanceId) -> Result<Vec<NetworkInterface>> {
-    let networks = (0u8..).zip(&request.networks);
-    let queues = request.queues.max(1);
-    let new =
-        |(n, network): (u8, &Network)| NetworkInterface::new(instance, n, network.clone(), queues);
-    networks.map(new).collect()
+    network::interfaces(&request.networks, request.queues, instance)
 }
 
-/// A tap carries one interface's packets.
+/// Checks that the instances can have such interfaces, and that there are any where something is said of them.
 fn check_networks(request: &Request) -> Result<()> {
     let networks = &request.networks;
     let refuse = |why: String| Err(Error::refused(Code::InvalidParameterCombination, why));
     if networks.is_empty() && !request.net_limits.are_none() {
-        return refuse(
-            "net.bandwidth and net.pps limit nothing: the instance has no network; give --network"
-                .into(),
-        );
+        let why =
+            "net.bandwidth and net.pps limit nothing: the instance has no network; give --network";
+        return refuse(why.into());
     }
     if networks.is_empty() && request.queues > 1 {
         return refuse("--queues counts those of a network interface; give --network".into());
     }
-    if networks.len() > MAX_INTERFACES {
-        return refuse(format!(
-            "{} networks are more than the {MAX_INTERFACES} that an instance may have",
-            networks.len()
-        ));
-    }
-    let twice = |(n, network): (usize, &Network)| networks[..n].contains(network);
-    if let Some((_, network)) = networks.iter().enumerate().find(|&each| twice(each)) {
-        return refuse(format!("{network} is given twice, and a tap is one interface's"));
-    }
+    network::check(networks)?;
     match networks.first() {
         Some(network) if request.max_count > 1 => refuse(format!(
             "{network} is one instance's: give -n 1, and each further instance a tap of its own"

@@ -2,7 +2,7 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::fitting;
-use super::{lifecycle, types};
+use super::{lifecycle, network, types};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -10,6 +10,7 @@ use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Instance, InstanceRecord};
+use crate::record::network::Network;
 use crate::store::{Durability, Store};
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ pub struct Changes {
     pub ramdisk: Option<Option<RamdiskId>>,
     /// Kept with the instance; empty for none.
     pub user_data: Option<Vec<u8>>,
+    /// What its network interfaces hang on from now on, and the pairs of queues of each.
+    pub networks: Option<(Vec<Network>, u8)>,
     /// Device names, and whether their volumes go with the instance.
     pub delete_on_termination: Vec<(String, bool)>,
 }
@@ -33,8 +36,9 @@ pub struct Changes {
 /// Change an instance that is stopped: all of it, or nothing if something is refused.
 ///
 /// # Errors
-/// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`, `InvalidParameterValue` for an
-/// unknown type, `InvalidInstanceAttributeValue` for an unknown device.
+/// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`,
+/// `InvalidParameterValue` for an unknown type, `InvalidInstanceAttributeValue` for an unknown device,
+/// `InvalidParameterCombination` for networks that no instance can have.
 pub fn modify(
     store: &Store,
     dir: &InstanceDir,
@@ -51,21 +55,7 @@ pub fn modify(
     let mut locked = lifecycle::stopped(dir, "changed")?;
     let instance = &mut locked.record.instance;
     if let Some(name) = &changes.instance_type {
-        let preset = types::find(name)?;
-        let memory = preset.memory_mib << 20;
-        if memory > host_memory {
-            return Err(Error::refused(
-                Code::InsufficientInstanceCapacity,
-                format!(
-                    "{name} has {} MiB, this host {}; choose a smaller type",
-                    preset.memory_mib,
-                    host_memory >> 20
-                ),
-            ));
-        }
-        instance.instance_type = preset.name.to_owned();
-        instance.cpu_options.core_count = preset.cpus;
-        instance.spore.memory = memory;
+        resize(instance, name, host_memory)?;
     }
     boots(instance, changes)?;
     if let Some(ramdisk) = &changes.ramdisk {
@@ -75,6 +65,11 @@ pub fn modify(
         let (kernel, ramdisk) = (instance.kernel_id.as_ref(), instance.ramdisk_id.as_ref());
         let drivers = kernel::drivers(store, kernel, ramdisk);
         instance.spore.transport = fitting(instance.spore.transport, &drivers);
+    }
+    if let Some((networks, queues)) = &changes.networks {
+        network::check(networks)?;
+        let id = &instance.instance_id;
+        instance.network_interfaces = network::interfaces(networks, *queues, id)?;
     }
     let mut volumes = Vec::new();
     for (device, delete) in &changes.delete_on_termination {
@@ -102,6 +97,26 @@ pub fn modify(
     }
     dir::save(&mut locked)?;
     Ok(locked.record.clone())
+}
+
+/// The CPUs and the memory of a preset.
+fn resize(instance: &mut Instance, name: &str, host_memory: u64) -> Result<()> {
+    let preset = types::find(name)?;
+    let memory = preset.memory_mib << 20;
+    if memory > host_memory {
+        return Err(Error::refused(
+            Code::InsufficientInstanceCapacity,
+            format!(
+                "{name} has {} MiB, this host {}; choose a smaller type",
+                preset.memory_mib,
+                host_memory >> 20
+            ),
+        ));
+    }
+    instance.instance_type = preset.name.to_owned();
+    instance.cpu_options.core_count = preset.cpus;
+    instance.spore.memory = memory;
+    Ok(())
 }
 
 /// A kernel's command line stays in the record while firmware boots, for the next kernel. An instance that firmware

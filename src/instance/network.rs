@@ -2,11 +2,50 @@
 
 use super::fds::Fds;
 use crate::error::{Code, Error, Result};
+use crate::id::InstanceId;
 use crate::plan::{DeviceId, DeviceKind, NetPlan};
 use crate::record::instance::Instance;
-use crate::record::network::{Network, NetworkInterface, TapName};
+use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, TapName};
 use crate::sys::tap::{self, DEVICE, Refusal, Tap};
 use std::io;
+
+/// An instance's interfaces on these networks, in their order, each with so many pairs of queues (0
+/// is 1). The same instance gets the same ids and addresses again.
+///
+/// # Errors
+/// None that an instance could have.
+pub fn interfaces(
+    networks: &[Network],
+    queues: u8,
+    instance: &InstanceId,
+) -> Result<Vec<NetworkInterface>> {
+    let new = |(n, network): (u8, &Network)| {
+        NetworkInterface::new(instance, n, network.clone(), queues.max(1))
+    };
+    (0u8..).zip(networks).map(new).collect()
+}
+
+/// Checks that an instance can have interfaces on all of these networks: a tap carries one's
+/// packets.
+///
+/// # Errors
+/// `InvalidParameterCombination`: there are too many, or one is named twice.
+pub fn check(networks: &[Network]) -> Result<()> {
+    let refuse = |why: String| Err(Error::refused(Code::InvalidParameterCombination, why));
+    let count = networks.len();
+    if count > MAX_INTERFACES {
+        return refuse(format!(
+            "{count} networks are more than the {MAX_INTERFACES} that an instance may have"
+        ));
+    }
+    let twice = |(n, network): (usize, &Network)| networks[..n].contains(network);
+    match networks.iter().enumerate().find(|&each| twice(each)) {
+        Some((_, network)) => {
+            refuse(format!("{network} is given twice, and a tap is one interface's"))
+        }
+        None => Ok(()),
+    }
+}
 
 /// Opens the taps of an instance; its interfaces as devices, which are called by their ids.
 ///
@@ -28,7 +67,7 @@ pub fn open(fds: &mut Fds, instance: &Instance) -> Result<Vec<(DeviceId, DeviceK
 ///
 /// # Errors
 /// The host has none, or not for this user; the line says what helps.
-pub fn check() -> Result<()> {
+pub fn check_host() -> Result<()> {
     tap::check().map_err(|refusal| explain("", 1, &refusal))
 }
 

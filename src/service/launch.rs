@@ -12,6 +12,7 @@ use crate::instance::modify::{self, Changes};
 use crate::kernel::BootFiles;
 use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
+use crate::record::network::Network;
 use crate::record::tag::check_tags;
 use crate::store::Store;
 use crate::sys::kvm;
@@ -58,6 +59,8 @@ pub struct ModifyInstanceAttribute {
     pub firmware: Option<PathBuf>,
     /// Kept with the instance; empty for none.
     pub user_data: Option<Vec<u8>>,
+    /// What its network interfaces hang on from now on, and the pairs of queues of each.
+    pub networks: Option<(Vec<Network>, u8)>,
     /// Device names, and whether their volumes go with the instance.
     pub delete_on_termination: Vec<(String, bool)>,
 }
@@ -121,6 +124,7 @@ impl Service {
             firmware: request.firmware.as_deref().map(firmware).transpose()?,
             ramdisk,
             user_data: request.user_data.clone(),
+            networks: request.networks.clone(),
             delete_on_termination: request.delete_on_termination.clone(),
         };
         modify::modify(store, &dir, &changes, memory()?)

@@ -38,7 +38,7 @@ pub fn firmware() -> Result<(PathBuf, Option<String>)> {
 /// # Errors
 /// The host has none, or not for this user; the line says what helps.
 pub fn taps() -> Result<()> {
-    network::check()
+    network::check_host()
 }
 
 impl Service {
