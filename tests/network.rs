@@ -1,9 +1,12 @@
 //! Instances with a tap of the host, by the `spore` command on this machine's /dev/kvm.
 
 mod common;
+#[path = "../images/demo/compile.rs"]
+mod compile;
 
 use common::namespace::Namespace;
 use common::{Store, has_kvm};
+use std::path::Path;
 use std::process::Output;
 
 const RUN: [&str; 8] = [
@@ -133,6 +136,34 @@ fn a_stopped_instance_gets_a_network_and_loses_it() {
     for field in ["NetworkInterfaceId", "MacAddress"] {
         assert_eq!(again[field], first[field]);
     }
+}
+
+/// Its last frame is counted by the host's tap, in hundreds that were none.
+#[test]
+fn a_hostile_guest_sends_what_is_a_frame_and_nothing_else() {
+    let Some(host) = has_kvm().then(|| Namespace::with_taps(&["spore0"])).flatten() else {
+        return;
+    };
+    let store = Store::new();
+    let elf = store.home().join("hostile.elf");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let main = root.join("tests/guests/hostile/main.rs");
+    compile::compile(&rustc, &main, &root.join("images/demo/guest.ld"), &elf).unwrap();
+    // Its attacks know virtio-mmio's registers only.
+    let run = ["run", "demo", "-q", "-m", "128M", "--root-device-type=ebs", "--transport=mmio"];
+    let more = ["--kernel", elf.to_str().unwrap(), "--network=tap:spore0"];
+    let id = ok(&host, &store, &[&run[..], &more].concat());
+    store.wait(&id, "exit");
+    let (log, told) = (store.logs(&id), store.vmm_logs(&id));
+    assert!(log.contains("hostile: done, "), "{log}\n{told}");
+    assert!(log.contains("hostile: interfaces, "), "{log}");
+    assert!(!log.contains("hostile: interfaces, 0 stops"), "{log}");
+    assert!(told.contains("interface eni-") && !told.contains("bug of Spore"), "{told}");
+    // What the tap has received is what the guest has sent.
+    let counters = host.run("ip", &["-s", "-j", "link", "show", "spore0"]).stdout;
+    let counters: serde_json::Value = serde_json::from_slice(&counters).unwrap();
+    assert!(counters[0]["stats64"]["rx"]["packets"].as_u64() > Some(0), "{log}\n{told}");
 }
 
 #[test]

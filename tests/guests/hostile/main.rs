@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod net;
 mod registers;
 mod requests;
 mod rings;
@@ -74,6 +75,8 @@ extern "C" fn guest_start(boot_params: u64) -> ! {
     registers::attack_ports();
     registers::attack_unmapped();
     target.prove("everything");
+    let stops = net::attack(&machine);
+    say!("hostile: interfaces, {} stops", stops);
     say!("hostile: done, {} attacks, {} stops", target.attacks, target.stops);
     machine.acpi.power_off()
 }
