@@ -8,6 +8,13 @@ use crate::record::instance::Instance;
 use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, TapName};
 use crate::sys::tap::{self, DEVICE, Refusal, Tap};
 use std::io;
+use std::time::{Duration, Instant};
+
+/// How long a tap may be in use still: the kernel closes what a VMM had open one after the other, and
+/// may let go of its lock before its taps.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is tried meanwhile.
+const TICK: Duration = Duration::from_millis(10);
 
 /// An instance's interfaces on these networks, in their order, each with so many pairs of queues (0
 /// is 1). The same instance gets the same ids and addresses again.
@@ -74,7 +81,13 @@ pub fn check_host() -> Result<()> {
 /// So many queues of a tap, and its MTU.
 fn open_tap(name: &TapName, queues: u8) -> Result<(Vec<Tap>, u16)> {
     let name = name.as_str();
-    let open = |_| Tap::open(name, queues > 1);
+    let deadline = Instant::now() + PATIENCE;
+    let open = |_| loop {
+        match Tap::open(name, queues > 1) {
+            Err(Refusal::Busy) if Instant::now() < deadline => std::thread::sleep(TICK),
+            opened => return opened,
+        }
+    };
     let opened = (0..queues).map(open).collect::<Result<Vec<_>, _>>();
     let opened = opened.and_then(|taps| Ok((taps, Tap::mtu(name)?)));
     let (taps, mtu) = opened.map_err(|refusal| explain(name, queues, &refusal))?;
