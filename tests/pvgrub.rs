@@ -232,14 +232,9 @@ fn what_the_menu_saves_counts_until_the_guest_says_otherwise() {
     }
 }
 
-/// At a reset, the VMM remembers; what it did not live to use is there for the next start.
-#[test]
-fn what_is_saved_at_a_reset_is_there_at_the_next_start() {
-    if !has_kvm() {
-        return;
-    }
-    let store = Store::new();
-    let mut root = ext4(&store, |tree| {
+/// Each boot saves the next of three entries.
+fn turns(store: &Store) -> Vec<u8> {
+    let mut root = ext4(store, |tree| {
         let entry =
             |title: &str, next| format!("title {title}\nkernel /boot/demo\nsavedefault {next}\n");
         let menu = ["default saved\n".to_owned(), entry("a", 1), entry("b", 2), entry("c", 0)];
@@ -248,7 +243,59 @@ fn what_is_saved_at_a_reset_is_there_at_the_next_start() {
         std::fs::write(tree.join("boot/demo"), sporevm::demo::KERNEL).unwrap();
     });
     root.resize(root.len() + MIB, 0);
-    import(&store, "turns", &root, "aki-pv-grub-hd0");
+    root
+}
+
+/// It boots nothing as it goes on, and remembers what the menu saved.
+#[test]
+fn what_is_hibernated_reads_its_menu_at_the_next_reset() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "turns", &turns(&store), "aki-pv-grub-hd0");
+    let run = ["run", "turns", "-q", "-m", "64M", "--append", "demo.mode=echo"];
+    let id = store.ok(&run).trim().to_owned();
+    for entry in [1, 2, 0] {
+        store.wait_for_text(&id, "echo: ready");
+        store.ok(&["stop", "--hibernate", &id]);
+        assert!(store.state(&id).1.contains("UserInitiatedHibernate"), "{:?}", store.state(&id));
+        store.ok(&["start", &id]);
+        assert_eq!(store.describe(&id)["Spore"]["BootEntry"], "a", "it has booted nothing");
+        store.ok(&["reboot", "--force", &id]);
+        reset_into(&store, &id, &format!("boots entry {entry} "));
+    }
+}
+
+/// The kernel that runs on needs nothing of its root volume that boots.
+#[test]
+fn what_is_hibernated_goes_on_though_nothing_boots_from_its_root() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "overwritten", &root(&store), "aki-pv-grub-hd0");
+    let run = ["run", "overwritten", "-q", "-m", "64M", "--append", "demo.mode=write-until-killed"];
+    let id = store.ok(&run).trim().to_owned();
+    // Of which sector 2 was the superblock.
+    store.wait_for_text(&id, "safe: 64 ");
+    store.ok(&["stop", "--hibernate", &id]);
+    let written = store.logs(&id).matches("safe:").count();
+    store.ok(&["start", &id]);
+    store.wait_for_text(&id, &format!("safe: {} ", written + 100));
+    store.ok(&["stop", "--force", &id]);
+    let why = fails(&store, &["start", &id]);
+    assert!(why.contains("can't boot from its root volume"), "{why}");
+}
+
+/// At a reset, the VMM remembers; what it did not live to use is there for the next start.
+#[test]
+fn what_is_saved_at_a_reset_is_there_at_the_next_start() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    import(&store, "turns", &turns(&store), "aki-pv-grub-hd0");
     let id = store.ok(&["run", "turns", "-q", "-m", "64M", "--append", "demo.mode=echo"]);
     let id = id.trim();
     store.ok(&["reboot", "--force", id]);

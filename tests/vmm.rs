@@ -104,7 +104,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
             cpus: 2,
             memory: 32 << 20,
             boot: BootPlan::Direct {
-                kernel: PlanFd(KERNEL),
+                kernel: Some(PlanFd(KERNEL)),
                 initrd: None,
                 cmdline: String::new(),
                 menu: None,

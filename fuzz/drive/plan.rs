@@ -31,7 +31,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         config: VmConfig {
             cpus: 2,
             memory: 32 << 20,
-            boot: BootPlan::Direct { kernel: PlanFd(10), initrd: None, cmdline: "quiet".into(), menu: None },
+            boot: BootPlan::Direct { kernel: Some(PlanFd(10)), initrd: None, cmdline: "quiet".into(), menu: None },
             chipset: Chipset { transport: TransportKind::Mmio },
             devices: vec![
                 DeviceConfig { id: "/dev/vda".parse().unwrap(), slot: 0, kind: DeviceKind::Disk(disk) },

@@ -16,7 +16,7 @@ pub fn machine(cpus: u8, transport: TransportKind, devices: usize) -> VmConfig {
         cpus,
         memory: 64 << 20,
         boot: BootPlan::Direct {
-            kernel: PlanFd(4),
+            kernel: Some(PlanFd(4)),
             initrd: None,
             cmdline: String::new(),
             menu: None,

@@ -90,17 +90,42 @@ pub fn boot(
     instance.spore.command_line.clone_from(&found.command_line);
     instance.spore.boot_entry = Some(found.title);
     Ok(BootPlan::Direct {
-        kernel: fds.add(kernel),
+        kernel: Some(fds.add(kernel)),
         initrd: ramdisk.map(|file| fds.add(file)),
         cmdline: found.command_line,
         menu: Some(Box::new(MenuPlan {
             disk: instance.root_device_name.parse()?,
             reader: fds.add(child.into_socket()),
             boot,
-            kernel_digest: found.kernel_digest,
+            kernel_digest: Some(found.kernel_digest),
             ramdisk_digest: found.ramdisk_digest,
         })),
     })
+}
+
+/// What boots an instance that goes on from its memory at its next reset: whatever the menu says then. It is not read now,
+/// since the kernel that runs needs nothing of it, and may have left it half written.
+///
+/// # Errors
+/// The process that will read it can't be started.
+pub fn at_reset(fds: &mut Fds, instance: &Instance, from: PvGrub) -> Result<BootPlan> {
+    let boot = PvBoot {
+        from,
+        entry: None,
+        append: instance.spore.append.clone(),
+        instance_id: instance.instance_id.clone(),
+        launch_index: instance.ami_launch_index,
+        saved: instance.spore.boot_environment.clone(),
+    };
+    let menu = MenuPlan {
+        disk: instance.root_device_name.parse()?,
+        reader: fds.add(Child::start()?.into_socket()),
+        boot,
+        kernel_digest: None,
+        ramdisk_digest: None,
+    };
+    let cmdline = instance.spore.command_line.clone();
+    Ok(BootPlan::Direct { kernel: None, initrd: None, cmdline, menu: Some(Box::new(menu)) })
 }
 
 const KERNEL: &str = "elf";

@@ -229,7 +229,10 @@ pub fn open(
     }
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     devices.extend(interfaces);
-    let boot = boot(dir, &mut fds, record, root, entry)?;
+    let boot = match instance.kernel_id.as_ref().and_then(PvGrub::of) {
+        Some(from) if memory.is_some() => boot_menu::at_reset(&mut fds, &instance, from)?,
+        _ => boot(dir, &mut fds, record, root, entry)?,
+    };
     resources::release_instance_store(dir.store(), &mut record.instance)?;
     let (ready, ready_end) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail(|| "create a pipe")?;
@@ -291,7 +294,7 @@ fn boot(
         return Ok(BootPlan::Firmware { image: fds.add(image) });
     };
     Ok(BootPlan::Direct {
-        kernel: fds.add(resources::open_kernel(dir.store(), kernel)?),
+        kernel: Some(fds.add(resources::open_kernel(dir.store(), kernel)?)),
         initrd: match &instance.ramdisk_id {
             Some(id) => Some(fds.add(resources::open_ramdisk(dir.store(), id)?)),
             None => None,

@@ -96,8 +96,9 @@ pub enum BootPlan {
     /// A kernel is entered directly by the Linux 64-bit boot protocol
     /// (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
     Direct {
-        /// An ELF vmlinux (as registration leaves it) or a bzImage.
-        kernel: PlanFd,
+        /// An ELF vmlinux (as registration leaves it) or a bzImage. Absent where a hibernated machine goes on and a menu says
+        /// what its next reset boots.
+        kernel: Option<PlanFd>,
         /// The initial ramdisk, if any.
         initrd: Option<PlanFd>,
         /// The whole kernel command line.
@@ -118,7 +119,7 @@ impl BootPlan {
     pub fn fds(&self) -> impl Iterator<Item = PlanFd> {
         let fds = match self {
             Self::Direct { kernel, initrd, menu, .. } => {
-                [Some(*kernel), *initrd, menu.as_ref().map(|menu| menu.reader)]
+                [*kernel, *initrd, menu.as_ref().map(|menu| menu.reader)]
             }
             Self::Firmware { image } => [Some(*image), None, None],
         };

@@ -6,7 +6,7 @@ use crate::id::{InstanceId, KernelId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A boot menu on a disk, which was read once for the kernel that the plan has.
+/// A boot menu on a disk, which was read once for the kernel that the plan has, if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MenuPlan {
@@ -17,7 +17,7 @@ pub struct MenuPlan {
     /// What it is asked.
     pub boot: PvBoot,
     /// SHA-256 of the kernel file that the plan's kernel was made of, in hexadecimal.
-    pub kernel_digest: String,
+    pub kernel_digest: Option<String>,
     /// The same of the initial ramdisk.
     pub ramdisk_digest: Option<String>,
 }

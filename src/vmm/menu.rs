@@ -17,13 +17,13 @@ pub struct BootMenu {
     pub disk: DeviceId,
     child: Child,
     boot: PvBoot,
-    kernel_digest: String,
+    kernel_digest: Option<String>,
     ramdisk_digest: Option<String>,
 }
 
 /// What the menu says now.
 pub struct Changes {
-    /// The kernel, if it is another.
+    /// The kernel, if it is another than before.
     pub kernel: Option<File>,
     /// The initial ramdisk, if it is another.
     pub initrd: Option<Option<File>>,
@@ -63,12 +63,12 @@ impl BootMenu {
     pub fn select(&mut self, disk: &FileDisk) -> Result<Changes> {
         let (old_kernel, old_ramdisk) = (&self.kernel_digest, &self.ramdisk_digest);
         let (found, files) = self.child.boot(&Root(disk), &self.boot, &mut |found| Wanted {
-            kernel: found.kernel_digest != *old_kernel,
+            kernel: Some(&found.kernel_digest) != old_kernel.as_ref(),
             unpacked: true,
             ramdisk: found.ramdisk_digest != *old_ramdisk && found.ramdisk_digest.is_some(),
         })?;
         let missing = || Error::failure("the process that reads the root volume left a file out");
-        let new_kernel = found.kernel_digest != *old_kernel;
+        let new_kernel = Some(&found.kernel_digest) != old_kernel.as_ref();
         let new_ramdisk = found.ramdisk_digest != *old_ramdisk;
         let kernel = if new_kernel { Some(files.kernel.ok_or_else(missing)?) } else { None };
         let initrd = match (new_ramdisk, &found.ramdisk_digest) {
@@ -82,7 +82,7 @@ impl BootMenu {
         for why in found.skipped {
             message = format!("{message}; skipped {why}");
         }
-        self.kernel_digest = found.kernel_digest;
+        self.kernel_digest = Some(found.kernel_digest);
         self.ramdisk_digest = found.ramdisk_digest;
         let saved = (found.saved != self.boot.saved).then(|| found.saved.clone());
         self.boot.saved = found.saved;

@@ -4,7 +4,7 @@ use super::menu::{BootMenu, Selection};
 use crate::block::FileDisk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::mem::{GuestRam, ram};
 use crate::plan::{BootPlan, DeviceId, VmPlan};
 use crate::sys::{fds, kvm};
@@ -15,8 +15,8 @@ use std::fs::File;
 pub enum Payload {
     /// Entered directly.
     Kernel {
-        /// An ELF vmlinux or a bzImage.
-        kernel: File,
+        /// An ELF vmlinux or a bzImage; none until the next reset, where a menu says what that boots.
+        kernel: Option<File>,
         /// The initial ramdisk.
         initrd: Option<File>,
         /// The kernel's command line.
@@ -36,7 +36,7 @@ impl Payload {
     pub fn take(boot: &BootPlan) -> Result<Self> {
         Ok(match boot {
             BootPlan::Direct { kernel, initrd, cmdline, menu } => Self::Kernel {
-                kernel: fds::take_file(*kernel)?,
+                kernel: kernel.map(fds::take_file).transpose()?,
                 initrd: initrd.map(fds::take_file).transpose()?,
                 cmdline: cmdline.clone(),
                 menu: menu.as_deref().map(BootMenu::take).transpose()?.map(Box::new),
@@ -61,7 +61,7 @@ impl Payload {
         let root = disks(&menu.disk).ok_or_else(none)?;
         let changes = menu.select(root)?;
         if let Some(new) = changes.kernel {
-            *kernel = new;
+            *kernel = Some(new);
         }
         if let Some(new) = changes.initrd {
             *initrd = new;
@@ -79,6 +79,8 @@ impl Payload {
     pub fn load(&self, plan: &VmPlan, ram: &GuestRam) -> Result<Entry> {
         match self {
             Self::Kernel { kernel, initrd, cmdline, .. } => {
+                let none = || Error::failure("the plan has no kernel to boot");
+                let kernel = kernel.as_ref().ok_or_else(none)?;
                 let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, ram)?;
                 Ok(Entry::Kernel(state))
             }
@@ -90,14 +92,11 @@ impl Payload {
     /// which is not in RAM.
     ///
     /// # Errors
-    /// A boot menu says what the next reset boots, which can't be hibernated.
+    /// It can't be read.
     pub fn mark(&self) -> Result<Option<[u8; 32]>> {
         match self {
-            Self::Kernel { menu: None, .. } => Ok(None),
-            Self::Kernel { menu: Some(_), .. } => Err(Error::refused(
-                Code::UnsupportedHibernationConfiguration,
-                "an instance that boots by PV-GRUB can't be hibernated; stop it",
-            )),
+            // It is in RAM; a menu's reader keeps nothing between two resets.
+            Self::Kernel { .. } => Ok(None),
             Self::Firmware(firmware) => firmware.digest().map(Some),
         }
     }
