@@ -318,3 +318,39 @@ fn objects(store: &Store) -> BTreeSet<PathBuf> {
     let list = |kind| std::fs::read_dir(store.home().join(kind)).into_iter().flatten();
     ["instances", "volumes"].into_iter().flat_map(list).map(|entry| entry.unwrap().path()).collect()
 }
+
+#[test]
+fn a_guest_that_has_no_room_to_be_hibernated_runs_on() {
+    const TEST: &str = "a_guest_that_has_no_room_to_be_hibernated_runs_on";
+    if !has_kvm() {
+        return;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        return again_where_it_may_mount(TEST);
+    }
+    let (store, filler) = small_store(12 << 20);
+    let run = ["run", "demo", "-q", "-m", "32M", "--root-device-type", "ebs"];
+    let id = store.ok(&[&run[..], &["--append", "demo.mode=endure"]].concat()).trim().to_owned();
+    let goes_on = || {
+        let before = store.logs(&id).matches(" rounds, ").count();
+        store.wait_for_text(&id, "endure: begins");
+        while store.logs(&id).matches(" rounds, ").count() <= before {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    goes_on();
+    // Nearly all of its memory has something in it.
+    let output = store.spore(&["stop", "--hibernate", &id]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert!(said.contains("memory file") && said.contains("space"), "{said}");
+    assert_eq!(store.state(&id).0, "running");
+    let memory = store.account_dir().join("instances").join(&id).join("memory");
+    assert!(!memory.exists(), "nothing is left");
+    goes_on();
+    std::fs::remove_file(filler).unwrap();
+    store.ok(&["stop", "--hibernate", &id]);
+    store.ok(&["start", &id]);
+    goes_on();
+    assert_eq!(store.logs(&id).matches("endure: begins").count(), 1);
+}

@@ -1,29 +1,30 @@
 //! Instances that are hibernated and go on, by the `spore` command on this machine's /dev/kvm.
 
+#[path = "hibernate/bad_files.rs"]
+mod bad_files;
 mod common;
 
 use common::{Store, has_kvm};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Kills at most, so that a test whose commands have no fault points ends.
 const MOST_POINTS: u32 = 200;
 
-/// Launch one whose guest never rests, on so many CPUs, with these arguments beside.
-fn endure_with(store: &Store, cpus: &str, args: &[&str]) -> String {
-    let run = ["run", "demo", "-q", "-m", "32M", "--root-device-type", "ebs", "--cpus", cpus];
-    let run = [&run[..], &["--append", "demo.mode=endure"]].concat();
+/// Launch one whose guest never rests, with these arguments beside.
+fn endure_with(store: &Store, args: &[&str]) -> String {
+    let run = ["run", "demo", "-q", "--root-device-type", "ebs", "--append", "demo.mode=endure"];
     let id = store.ok(&[&run[..], args].concat()).trim().to_owned();
     store.wait_for_text(&id, "endure: begins");
     id
 }
 
-fn endure(store: &Store, cpus: &str) -> String {
-    endure_with(store, cpus, &[])
+fn endure(store: &Store) -> String {
+    endure_with(store, &["-m", "32M"])
 }
 
 /// The last count that the guest has printed.
@@ -74,7 +75,7 @@ fn a_hibernated_guest_goes_on_where_it_was() {
     for (cpus, transport) in MACHINES {
         // A store each: its console log is read whole again and again.
         let store = Store::new();
-        let id = endure_with(&store, cpus, &["--transport", transport]);
+        let id = endure_with(&store, &["-m", "32M", "--cpus", cpus, "--transport", transport]);
         let mut count = counts_on(&store, &id, 0);
         for cycle in 0..cycles {
             // At any moment of the guest's.
@@ -147,41 +148,12 @@ fn refusal(store: &Store, id: &str) -> String {
 }
 
 #[test]
-fn what_can_not_go_on_is_refused_and_keeps_its_memory() {
-    if !has_kvm() {
-        return;
-    }
-    let store = Store::new();
-    let id = endure(&store, "1");
-    let count = counts_on(&store, &id, 0);
-    store.ok(&["stop", "--hibernate", &id]);
-    let path = memory(&store);
-    let file = File::options().read(true).write(true).open(&path).unwrap();
-    let len = file.metadata().unwrap().len();
-    for at in [0, 8, 20, 100, len - 1] {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at).unwrap();
-        file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-        let said = refusal(&store, &id);
-        assert!(said.contains("memory file"), "{said}");
-        file.write_all_at(&byte, at).unwrap();
-    }
-    let hidden = path.with_file_name("hidden");
-    fs::rename(&path, &hidden).unwrap();
-    assert!(refusal(&store, &id).contains("is gone"));
-    fs::rename(&hidden, &path).unwrap();
-    store.ok(&["start", &id]);
-    counts_on(&store, &id, count);
-    assert!(find(&store, |name| name == "memory").is_empty(), "it is of the past");
-}
-
-#[test]
 fn a_volume_that_has_moved_on_is_not_resumed_over() {
     if !has_kvm() {
         return;
     }
     let store = Store::new();
-    let id = endure(&store, "1");
+    let id = endure(&store);
     counts_on(&store, &id, 0);
     store.ok(&["stop", "--hibernate", &id]);
     let overlay = find(&store, |name| name.starts_with("overlay-"));
@@ -201,7 +173,7 @@ fn a_command_killed_anywhere_leaves_it_running_hibernated_or_cold() {
         return;
     }
     let store = Store::new();
-    let id = endure(&store, "1");
+    let id = endure(&store);
     let mut count = counts_on(&store, &id, 0);
     for words in [&["stop", "--hibernate"][..], &["start"]] {
         for point in 1..MOST_POINTS {
@@ -239,7 +211,7 @@ fn a_vmm_killed_as_it_is_hibernated_leaves_it_cold() {
         return;
     }
     let store = Store::new();
-    let id = endure(&store, "1");
+    let id = endure(&store);
     for pause in [0, 3, 10, 30, 100] {
         counts_on(&store, &id, 0);
         let pid = store.pid(&id).unwrap();
@@ -257,4 +229,70 @@ fn a_vmm_killed_as_it_is_hibernated_leaves_it_cold() {
         assert_eq!(told, kept, "{reason}");
         store.ok(&["start", &id]);
     }
+}
+
+/// The process that `command` has started last.
+fn child_of(command: u32) -> Option<rustix::process::Pid> {
+    let threads = fs::read_dir(format!("/proc/{command}/task")).ok()?;
+    let children = threads.flatten().filter_map(|thread| {
+        fs::read_to_string(thread.path().join("children"))
+            .ok()?
+            .split_whitespace()
+            .next_back()?
+            .parse()
+            .ok()
+    });
+    children.max().and_then(rustix::process::Pid::from_raw)
+}
+
+#[test]
+fn a_vmm_killed_as_it_goes_on_leaves_it_hibernated_or_cold() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = endure(&store);
+    let mut count = counts_on(&store, &id, 0);
+    for pause in (0..60).step_by(3) {
+        store.ok(&["stop", "--hibernate", &id]);
+        let mut start = store.command(&["start", &id]);
+        let mut start = start.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        while start.try_wait().unwrap().is_none() {
+            if let Some(vmm) = child_of(start.id()) {
+                std::thread::sleep(Duration::from_millis(pause));
+                let _ = rustix::process::kill_process(vmm, rustix::process::Signal::KILL);
+                break;
+            }
+        }
+        let output = start.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.lines().count() <= 1, "{said}");
+        let (state, reason) = store.state(&id);
+        let kept = !find(&store, |name| name == "memory").is_empty();
+        let told = store.describe(&id)["Spore"]["Hibernated"].is_object();
+        assert_eq!(told, kept, "{reason}");
+        if state == "running" {
+            // The command was quicker.
+            count = counts_on(&store, &id, count);
+            continue;
+        }
+        assert_eq!(state, "stopped", "{reason}");
+        let begun = store.logs(&id).matches("endure: begins").count();
+        store.ok(&["start", &id]);
+        count = counts_on_or_anew(&store, &id, count, begun, kept);
+    }
+}
+
+/// Wait until the guest has counted beyond `count`, or again, if its memory was not `kept`: it had `begun` so many times.
+fn counts_on_or_anew(store: &Store, id: &str, count: u64, begun: usize, kept: bool) -> u64 {
+    let begins = |log: &str| log.matches("endure: begins").count();
+    if kept {
+        let count = counts_on(store, id, count);
+        assert_eq!(begins(&store.logs(id)), begun, "it went on");
+        return count;
+    }
+    while begins(&store.logs(id)) == begun {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    counts_on(store, id, 0)
 }

@@ -33,7 +33,7 @@ pub fn hibernate(dir: &InstanceDir) -> Result<Change> {
         } else {
             reap::settle_locked(dir, &mut locked)?;
         }
-        return Err(error.context(dir.id()));
+        return Err(error);
     }
     fault::point("end of a hibernated VMM");
     dir.await_vmm_end()?;

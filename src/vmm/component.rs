@@ -4,7 +4,7 @@
 //! controllers), devices come last. What a walk towards the guest does (restore, resume) goes forward; what comes to
 //! rest (pause, save, reset, halt) goes backward, so that the last interrupt of a device still finds its controller.
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Instant;
@@ -65,10 +65,11 @@ pub fn encode(version: u16, state: &impl Serialize) -> Result<Vec<u8>> {
 /// # Errors
 /// It has another, or is none.
 pub fn decode<T: DeserializeOwned>(name: &str, version: u16, bytes: &[u8]) -> Result<T> {
-    let damaged = || Error::failure(format!("the saved state of {name} is damaged"));
+    let refused = |why| Error::refused(Code::IncorrectInstanceState, why);
+    let damaged = || refused(format!("the saved state of {name} is damaged"));
     let (found, rest) = postcard::take_from_bytes::<u16>(bytes).map_err(|_| damaged())?;
     if found != version {
-        return Err(Error::failure(format!(
+        return Err(refused(format!(
             "the saved state of {name} has version {found}; this Spore reads version {version}"
         )));
     }

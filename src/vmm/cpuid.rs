@@ -157,7 +157,7 @@ impl Model {
             if missing.iter().any(|bits| *bits != 0) {
                 return Err(format!(
                     "it was hibernated with CPU features that this host lacks: \
-                     {missing:#x?} of CPUID leaf {function:#x}"
+                     {missing:x?} of CPUID leaf {function:#x}"
                 ));
             }
         }
