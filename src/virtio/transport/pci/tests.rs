@@ -403,6 +403,13 @@ proptest! {
                 (false, false) => rig.transport.write_memory(at, &data[..size]),
             }
         }
+        let saved = rig.transport.save().unwrap();
+        let mut memory = vec![0; RAM as usize];
+        rig.ram.read_slice(&mut memory, GuestAddress(0)).unwrap();
+        let next = Rig::rng();
+        next.ram.write_slice(&memory, GuestAddress(0)).unwrap();
+        next.transport.restore(&saved).unwrap();
+        prop_assert_eq!(next.transport.save().unwrap(), saved);
         rig.transport.reset();
         rig.enable();
         let mut driver = rig.start();
