@@ -50,7 +50,7 @@ pub enum Request {
         format: DiskFormat,
     },
     /// Write the machine, which stands still from then on, to the memory file whose descriptor comes with the line, and
-    /// end. A machine that can't be written runs on.
+    /// end. A machine that can't be written runs on. Meanwhile it tells its status and can be ended, and that is all.
     Hibernate {},
     /// Keep this connection open without answering more; it closes when the VMM is gone.
     Wait {},
@@ -177,6 +177,9 @@ pub struct Status {
     pub resets: u32,
     /// vCPUs that the guest has brought up.
     pub cpus_online: u32,
+    /// It stands still and is being written to its memory file.
+    #[serde(default)]
+    pub hibernating: bool,
     /// Each disk's engine and counters.
     pub disks: BTreeMap<DeviceId, DiskStatus>,
     /// Each network interface's link and counters.

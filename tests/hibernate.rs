@@ -1,5 +1,7 @@
 //! Instances that are hibernated and go on, by the `spore` command on this machine's /dev/kvm.
 
+#[path = "hibernate/at_once.rs"]
+mod at_once;
 #[path = "hibernate/bad_files.rs"]
 mod bad_files;
 mod common;

@@ -37,10 +37,12 @@ pub fn drive(data: &[u8]) {
         control.serve(&ready, &mut |request: &Request, _fds| {
             answered += 1;
             match request {
-                Request::Console {} | Request::Wait {} => Response::Ok {},
-                _ => Response::Error { message: "no".into() },
+                Request::Console {} | Request::Wait {} => Some(Response::Ok {}),
+                Request::Hibernate {} => None,
+                _ => Some(Response::Error { message: "no".into() }),
             }
         });
+        control.answer_later(&Response::Ok {});
         control.broadcast(b"output");
         control.feed(&mut |bytes| bytes.len().min(3));
     }

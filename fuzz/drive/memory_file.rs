@@ -5,7 +5,7 @@ use sporevm::mem::layout::{MIN_MEMORY, PAGE};
 use sporevm::mem::{GuestRam, ram};
 use sporevm::plan::{VmConfig, VmPlan};
 use sporevm::sys::fds;
-use sporevm::vmm::memory_file::{self, Shape};
+use sporevm::vmm::memory_file::{self, Shape, Writing};
 use sporevm::vmm::resume::Resuming;
 use sporevm::vmm::state::processors;
 use std::fs::File;
@@ -91,8 +91,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let state = |parts: Vec<(String, Vec<u8>)>, filled: &[u64]| {
         let ram = ram::create(MEMORY).unwrap();
         filled.iter().for_each(|&at| ram.write_obj(1u8, GuestAddress(at)).unwrap());
-        let file = Arc::new(fds::memfd("fuzz").unwrap());
-        memory_file::write(&file, Shape::of(&plan().config), parts, &ram, &|work| work()).unwrap();
+        let file = fds::memfd("fuzz").unwrap();
+        let (to, shape) = (file.try_clone().unwrap(), Shape::of(&plan().config));
+        let finished = Arc::new(fds::eventfd().unwrap());
+        let writing = Writing::begin(to, shape, parts, &ram, finished).unwrap();
+        writing.work();
+        writing.outcome().unwrap().unwrap();
         let len = file.metadata().unwrap().len() - PAGE - MEMORY;
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, PAGE + MEMORY).unwrap();

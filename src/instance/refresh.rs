@@ -54,10 +54,10 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
     Ok(Some(locked.record.clone()))
 }
 
-/// Whoever was hibernating the instance is dead, and its VMM lives. If it answers it is not at it any more: it could not be
-/// hibernated, and runs on.
+/// Whoever was hibernating the instance is dead, and its VMM lives. If that is not at it any more, it could not be hibernated
+/// and runs on.
 fn went_on(dir: &InstanceDir, record: InstanceRecord) -> Result<InstanceRecord> {
-    if client::status(dir).is_err() {
+    if !client::status(dir).is_ok_and(|status| !status.hibernating) {
         return Ok(record);
     }
     let Some(mut locked) = dir.lock()? else { return Ok(record) };

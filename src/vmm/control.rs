@@ -22,8 +22,9 @@ const MAX_BACKLOG: usize = 256 << 10;
 /// Most descriptors that may come with a request: one for each disk.
 const MAX_FDS: usize = 32;
 
-/// What answers a request and takes the descriptors that came with it.
-pub type RequestHandler<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Response + 'a;
+/// What answers a request and takes the descriptors that came with it. Without an answer, that comes later: by
+/// [`Control::answer_later`].
+pub type RequestHandler<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Option<Response> + 'a;
 
 /// What a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,8 @@ enum Mode {
     Requests,
     /// Silent until the end.
     Waiting,
+    /// Its request is yet to be answered.
+    Asking,
     /// Bytes of the serial line.
     Console,
 }
@@ -241,6 +244,14 @@ impl Control {
         }
     }
 
+    /// Answer what a handler did not at once.
+    pub fn answer_later(&mut self, response: &Response) {
+        for client in self.clients.iter_mut().filter(|client| client.mode == Mode::Asking) {
+            client.mode = Mode::Requests;
+            client.respond(response);
+        }
+    }
+
     /// The time until [`Control::serve`] is to be called again though nothing is ready.
     pub fn patience(&self) -> Option<Duration> {
         self.clients.iter().filter_map(Client::patience).min()
@@ -276,7 +287,10 @@ impl Control {
 fn take_request(client: &mut Client, line: &[u8], answer: &mut RequestHandler<'_>) {
     let response = match Request::from_line(line) {
         Ok(request) => {
-            let response = answer(&request, std::mem::take(&mut client.fds));
+            let Some(response) = answer(&request, std::mem::take(&mut client.fds)) else {
+                client.mode = Mode::Asking;
+                return;
+            };
             match (&request, &response) {
                 (Request::Console {}, Response::Ok {}) => client.mode = Mode::Console,
                 (Request::Wait {}, Response::Ok {}) => client.mode = Mode::Waiting,
@@ -313,8 +327,9 @@ mod tests {
     fn serve(control: &mut Control) {
         let everything = PollFlags::IN | PollFlags::OUT;
         control.serve(&[PollFlags::empty(), everything], &mut |request, _| match request {
-            Request::Reset {} => Response::Error { message: "no".to_owned() },
-            _ => Response::Ok {},
+            Request::Reset {} => Some(Response::Error { message: "no".to_owned() }),
+            Request::Hibernate {} => None,
+            _ => Some(Response::Ok {}),
         });
     }
 
@@ -342,13 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_may_come_later() {
+        let Fixture { mut control, mut client, _dir } = fixture();
+        client
+            .write_all(b"{\"request\":\"hibernate\",\"version\":2}\n{\"request\":\"wait\"}\n")
+            .unwrap();
+        serve(&mut control);
+        client.set_nonblocking(true).unwrap();
+        assert!(client.read(&mut [0]).is_err(), "nothing yet, for the second neither");
+        client.set_nonblocking(false).unwrap();
+        control.answer_later(&Response::Error { message: "full".to_owned() });
+        assert_eq!(reply(&client), "{\"response\":\"error\",\"message\":\"full\"}\n");
+        serve(&mut control);
+        assert_eq!(reply(&client), "{\"response\":\"ok\"}\n");
+    }
+
+    #[test]
     fn whoever_asks_is_served_however_many_are_idle() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control");
         let mut control = Control::new(Some(UnixListener::bind(&path).unwrap())).unwrap();
         let serve = |control: &mut Control| {
             let ready = vec![PollFlags::IN; control.poll_fds().count()];
-            control.serve(&ready, &mut |_, _| Response::Ok {});
+            control.serve(&ready, &mut |_, _| Some(Response::Ok {}));
         };
         // One of them is a console, the oldest: it is no idler.
         let mut console = UnixStream::connect(&path).unwrap();

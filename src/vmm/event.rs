@@ -10,6 +10,7 @@ use crate::vmm::control::Control;
 use crate::vmm::hibernate;
 use crate::vmm::layers;
 use crate::vmm::machine::Machine;
+use crate::vmm::memory_file::Writing;
 use crate::vmm::report::Report;
 use crate::vmm::run_state::Stop;
 use rustix::event::{PollFd, PollFlags};
@@ -18,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vmm_sys_util::eventfd::EventFd;
 
 /// The console is served at most this often: output comes in batches, and pasted input no faster than a
 /// guest's line discipline takes it.
@@ -36,7 +38,7 @@ const END_PATIENCE: Duration = Duration::from_millis(300);
 const TERMINATED_CLOSING: Duration = Duration::from_secs(3);
 
 /// Polled before the control socket's descriptors.
-const OWN_FDS: usize = 3;
+const OWN_FDS: usize = 4;
 
 /// The event thread's state.
 pub struct EventLoop {
@@ -53,6 +55,12 @@ pub struct EventLoop {
     panicked: bool,
     console_served: Instant,
     console_due: bool,
+    /// The machine on its way to its memory file.
+    hibernating: Option<Arc<Writing>>,
+    /// There is RAM to be written, by this thread as well as by others.
+    helps: bool,
+    /// Signalled when it has been written, or can't be.
+    written: Arc<EventFd>,
 }
 
 /// What ends a machine from outside, beside a control request.
@@ -92,7 +100,7 @@ impl EventLoop {
     /// end.
     ///
     /// # Errors
-    /// The socket cannot be made non-blocking.
+    /// The socket cannot be made non-blocking; too many open files.
     pub fn new(
         machine: Machine,
         report: Arc<Report>,
@@ -114,6 +122,9 @@ impl EventLoop {
             panicked: false,
             console_served: now,
             console_due: false,
+            hibernating: None,
+            helps: false,
+            written: Arc::new(fds::eventfd().or_fail(|| "create an eventfd")?),
         })
     }
 
@@ -132,6 +143,7 @@ impl EventLoop {
                 self.serve_console();
             }
             self.serve_control(&ready.control);
+            self.serve_hibernation();
             match self.machine.barrier.take_stop(self.resets.wait().is_none()) {
                 None => {}
                 Some(Stop::Reset(by)) => {
@@ -151,6 +163,7 @@ impl EventLoop {
             eventfd::as_fd(&self.machine.barrier.stopped),
             eventfd::as_fd(&self.machine.console.wake),
             self.outside.as_fd(),
+            eventfd::as_fd(&self.written),
         ] {
             polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
@@ -163,7 +176,8 @@ impl EventLoop {
         }
         let left = CONSOLE_TURN.saturating_sub(self.console_served.elapsed());
         let waits = [self.console_due.then_some(left), self.control.patience(), self.resets.wait()];
-        let timeout = waits.into_iter().flatten().min();
+        let helps = self.helps.then_some(Duration::ZERO);
+        let timeout = waits.into_iter().flatten().chain(helps).min();
         fds::wait(&mut polled, timeout).or_fail(|| "wait for events")?;
         let is = |n: usize| polled[n].revents().contains(PollFlags::IN);
         let control = polled[OWN_FDS..].iter().map(PollFd::revents).collect();
@@ -184,22 +198,52 @@ impl EventLoop {
             self.panicked = true;
             self.report.notice("the guest's kernel panicked; its console says why");
         }
-        let serial = &self.machine.serial;
-        self.control.feed(&mut |bytes| serial.input(bytes));
+        // What is typed at a machine whose state is saved would be lost.
+        if self.hibernating.is_none() {
+            let serial = &self.machine.serial;
+            self.control.feed(&mut |bytes| serial.input(bytes));
+        }
     }
 
     fn serve_control(&mut self, ready: &[PollFlags]) {
         let (machine, started, resets) = (&self.machine, self.started, self.report.resets());
+        let (hibernating, written) = (&mut self.hibernating, &self.written);
         let answer = &mut |request: &Request, fds: Vec<OwnedFd>| match request {
-            Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
-                layers::answer(machine, request, fds)
+            Request::Status {} => {
+                Some(Response::Status(status(machine, started, resets, hibernating.is_some())))
             }
-            Request::Hibernate {} => hibernate::answer(machine, fds),
-            _ => answer(machine, started, resets, request),
+            Request::Terminate {} | Request::Console {} | Request::Wait {} => {
+                Some(answer(machine, request))
+            }
+            _ if hibernating.is_some() => {
+                let message = "it is being hibernated; start it again afterwards".to_owned();
+                Some(Response::Error { message })
+            }
+            Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
+                Some(layers::answer(machine, request, fds))
+            }
+            Request::Hibernate {} => match hibernate::begin(machine, fds, written) {
+                Ok(writing) => {
+                    *hibernating = Some(writing);
+                    None
+                }
+                Err(error) => Some(Response::Error { message: error.message().to_owned() }),
+            },
+            Request::PowerButton {} | Request::Reset {} => Some(answer(machine, request)),
         };
         self.control.serve(ready, answer);
         // Newly typed: offer it in the next turn. What the guest has no room for waits for it to ask.
         self.console_due |= self.control.has_input() && ready.iter().any(|r| !r.is_empty());
+    }
+
+    /// Help with a machine on its way to its memory file, between two looks at who asks, and answer once it is there.
+    fn serve_hibernation(&mut self) {
+        let Some(writing) = &self.hibernating else { return };
+        self.helps = writing.help();
+        let Some(response) = hibernate::complete(&self.machine, writing) else { return };
+        let _ = self.written.read();
+        self.hibernating = None;
+        self.control.answer_later(&response);
     }
 
     /// Reset the machine, or say why it ends instead.
@@ -242,6 +286,10 @@ impl EventLoop {
         // A vCPU that does not come waits for a device, which is ended next.
         self.machine.pause(END_PATIENCE);
         self.serve_console();
+        if self.hibernating.take().is_some() {
+            let message = "it was ended before it was written".to_owned();
+            self.control.answer_later(&Response::Error { message });
+        }
         let terminated = reason == EndReason::Terminated;
         let patience = if terminated { TERMINATED_CLOSING } else { block::CLOSING };
         let closed = self.machine.close(&self.report, patience);
@@ -258,24 +306,24 @@ impl EventLoop {
     }
 }
 
-fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -> Response {
+fn status(machine: &Machine, started: Instant, resets: u32, hibernating: bool) -> Status {
+    let cpus_online =
+        if hibernating { machine.cpus_online_paused() } else { machine.cpus_online() };
+    let disks = machine.disks().map(|disk| (disk.id.clone(), disk.device.status()));
+    let interfaces = machine.interfaces().map(|(id, device)| (id.clone(), device.status()));
+    Status {
+        pid: std::process::id(),
+        uptime_ms: started.elapsed().as_millis() as u64,
+        resets,
+        cpus_online,
+        hibernating,
+        disks: disks.collect(),
+        interfaces: interfaces.collect(),
+    }
+}
+
+fn answer(machine: &Machine, request: &Request) -> Response {
     match request {
-        Request::Status {} => {
-            return Response::Status(Status {
-                pid: std::process::id(),
-                uptime_ms: started.elapsed().as_millis() as u64,
-                resets,
-                cpus_online: machine.cpus_online(),
-                disks: machine
-                    .disks()
-                    .map(|disk| (disk.id.clone(), disk.device.status()))
-                    .collect(),
-                interfaces: machine
-                    .interfaces()
-                    .map(|(id, device)| (id.clone(), device.status()))
-                    .collect(),
-            });
-        }
         Request::PowerButton {} => machine.power.press_button(),
         Request::Reset {} => machine.barrier.stop(Stop::Reset(ResetBy::Control)),
         Request::Terminate {} => {
@@ -285,8 +333,9 @@ fn answer(machine: &Machine, started: Instant, resets: u32, request: &Request) -
         }
         // The connection changes its nature once this is answered.
         Request::Console {} | Request::Wait {} => {}
-        // Answered by `hibernate` and `layers`.
-        Request::Hibernate {}
+        // Answered by others.
+        Request::Status {}
+        | Request::Hibernate {}
         | Request::Layers {}
         | Request::Freeze { .. }
         | Request::Rebase { .. } => {}

@@ -5,36 +5,39 @@ use crate::control::Response;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::EndReason;
 use crate::vmm::machine::Machine;
-use crate::vmm::memory_file::{self, Shape};
+use crate::vmm::memory_file::{Shape, Writing};
 use crate::vmm::run_state::Stop;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use vmm_sys_util::eventfd::EventFd;
 
 /// How long the vCPUs have to come to the barrier.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Answer [`crate::control::Request::Hibernate`]. Once it is done the machine is over; if it can't be it runs on.
-pub fn answer(machine: &Machine, fds: Vec<OwnedFd>) -> Response {
-    let done = <[OwnedFd; 1]>::try_from(fds)
+/// Begin [`crate::control::Request::Hibernate`]: the vCPUs' threads write the machine, which stands still, and signal
+/// `finished` then.
+///
+/// # Errors
+/// It can't be hibernated, and runs on.
+pub fn begin(
+    machine: &Machine,
+    fds: Vec<OwnedFd>,
+    finished: &Arc<EventFd>,
+) -> Result<Arc<Writing>> {
+    let begun = <[OwnedFd; 1]>::try_from(fds)
         .map_err(|_| Error::failure("one descriptor has to come with it"))
-        .and_then(|[file]| hibernate(machine, &Arc::new(File::from(file))));
-    match done {
-        Ok(()) => {
-            let message = "it is hibernated".to_owned();
-            machine.barrier.stop(Stop::End(EndReason::Hibernated, message));
-            Response::Ok {}
-        }
-        Err(error) => {
-            machine.resume();
-            machine.barrier.open();
-            Response::Error { message: error.message().to_owned() }
-        }
-    }
+        .and_then(|[file]| stand_still(machine, File::from(file), finished));
+    begun.inspect_err(|_| go_on(machine))
 }
 
-fn hibernate(machine: &Machine, file: &Arc<File>) -> Result<()> {
+fn go_on(machine: &Machine) {
+    machine.resume();
+    machine.barrier.open();
+}
+
+fn stand_still(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result<Arc<Writing>> {
     if !machine.pause(PATIENCE) {
         let why = "a vCPU waits for the host's storage, which does not answer";
         return Err(Error::failure(format!("cannot hibernate: {why}")));
@@ -47,6 +50,26 @@ fn hibernate(machine: &Machine, file: &Arc<File>) -> Result<()> {
     for disk in machine.disks() {
         disk.disk.close().or_fail(|| format!("make disk {} durable", disk.id))?;
     }
-    let together = |work| machine.barrier.together(work);
-    memory_file::write(file, Shape::of(&machine.plan().config), parts, machine.ram(), &together)
+    let shape = Shape::of(&machine.plan().config);
+    let writing = Writing::begin(file, shape, parts, machine.ram(), finished.clone())?;
+    let work = writing.clone();
+    machine.barrier.assign(Arc::new(move || work.work()));
+    Ok(writing)
+}
+
+/// What is answered once the machine is written, if it is. Then it is over; if it can't be written it runs on.
+pub fn complete(machine: &Machine, writing: &Writing) -> Option<Response> {
+    let outcome = writing.outcome()?;
+    machine.barrier.unassign();
+    Some(match outcome {
+        Ok(()) => {
+            let message = "it is hibernated".to_owned();
+            machine.barrier.stop(Stop::End(EndReason::Hibernated, message));
+            Response::Ok {}
+        }
+        Err(error) => {
+            go_on(machine);
+            Response::Error { message: error.message().to_owned() }
+        }
+    })
 }

@@ -262,6 +262,11 @@ impl Machine {
         Ok(self.software.take_selection())
     }
 
+    /// vCPUs that the guest of a paused machine has brought up.
+    pub fn cpus_online_paused(&self) -> u32 {
+        self.processors.online()
+    }
+
     /// vCPUs that the guest has brought up; 0 if they can't be asked in time.
     pub fn cpus_online(&self) -> u32 {
         let stand = self.pause(Duration::from_secs(1));

@@ -10,14 +10,14 @@ use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DeviceKind, TransportKind, VmConfig};
 use crate::sys::fds;
-use crate::vmm::vcpu_barrier::Work;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 const MAGIC: &[u8; 8] = b"SPOREMEM";
 const VERSION: u64 = 1;
@@ -92,34 +92,6 @@ impl Saved {
     }
 }
 
-/// Write a machine that stands still, durably. `file` is empty and open for reading and writing. `together` has several threads
-/// do a piece of work, and returns once all of it is done.
-///
-/// # Errors
-/// No space, or the host's storage fails.
-pub fn write(
-    file: &Arc<File>,
-    shape: Shape,
-    parts: Vec<(String, Vec<u8>)>,
-    memory: &GuestRam,
-    together: &dyn Fn(Work),
-) -> Result<()> {
-    let doing = || "write the memory file";
-    let ram_len = ram::size(memory);
-    file.set_len(RAM + ram_len).or_fail(doing)?;
-    let chunks = write_ram(file, memory, together)?;
-    let saved = Saved { shape, parts, chunks };
-    let state = postcard::to_stdvec(&saved).or_fail(doing)?;
-    if state.len() as u64 > MAX_STATE {
-        return Err(Error::failure(format!("the machine's state takes {} bytes", state.len())));
-    }
-    file.write_all_at(&state, RAM + ram_len).or_fail(doing)?;
-    file.sync_data().or_fail(doing)?;
-    let numbers = [VERSION, ram_len, RAM + ram_len, state.len() as u64];
-    file.write_all_at(&header(numbers, &state), 0).or_fail(doing)?;
-    file.sync_data().or_fail(doing)
-}
-
 fn header(numbers: [u64; NUMBERS], state: &[u8]) -> Vec<u8> {
     let mut header = MAGIC.to_vec();
     numbers.iter().for_each(|number| header.extend(number.to_le_bytes()));
@@ -128,55 +100,130 @@ fn header(numbers: [u64; NUMBERS], state: &[u8]) -> Vec<u8> {
     header
 }
 
-/// RAM on its way to the file, by several threads.
-struct Writing {
+/// A machine that stands still on its way to its memory file, by as many threads as come.
+pub struct Writing {
     file: Arc<File>,
     memory: GuestRam,
+    shape: Shape,
+    parts: Vec<(String, Vec<u8>)>,
     /// The chunk that the next thread takes.
     next: AtomicU64,
     /// Which chunks have something in them.
     filled: Vec<AtomicBool>,
-    failed: Mutex<Option<Error>>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    /// Written when there is an outcome.
+    finished: Arc<EventFd>,
 }
 
-/// Write the pages that are not zero; which chunks have some.
-fn write_ram(file: &Arc<File>, memory: &GuestRam, together: &dyn Fn(Work)) -> Result<Vec<u8>> {
-    let count = ram::size(memory).div_ceil(CHUNK);
-    let writing = Arc::new(Writing {
-        file: file.clone(),
-        memory: memory.clone(),
-        next: AtomicU64::new(0),
-        filled: (0..count).map(|_| AtomicBool::new(false)).collect(),
-        failed: Mutex::new(None),
-    });
-    let work = writing.clone();
-    together(Arc::new(move || work.work()));
-    if let Some(error) = writing.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(error);
-    }
-    let mut bits = vec![0u8; count.div_ceil(8) as usize];
-    for (chunk, filled) in writing.filled.iter().enumerate() {
-        bits[chunk / 8] |= u8::from(filled.load(Ordering::SeqCst)) << (chunk % 8);
-    }
-    Ok(bits)
+#[derive(Default)]
+struct Progress {
+    /// Chunks that are done, or given up.
+    done: usize,
+    failed: Option<Error>,
+    /// A thread does, or has done, what comes after RAM.
+    closing: bool,
+    outcome: Option<Result<()>>,
 }
 
 impl Writing {
-    /// Write chunk after chunk, until none is left or one can't be written.
-    fn work(&self) {
-        let mut buffer = vec![0u8; PIECE as usize];
-        loop {
-            let chunk = self.next.fetch_add(1, Ordering::SeqCst);
-            let Some(filled) = self.filled.get(chunk as usize) else { return };
-            match self.chunk(chunk * CHUNK, &mut buffer) {
-                Ok(any) => filled.store(any, Ordering::SeqCst),
-                Err(error) => {
-                    // Nobody takes another.
-                    self.next.store(u64::MAX / 2, Ordering::SeqCst);
-                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-            }
+    /// Begin to write. `file` is empty and open for reading and writing; `finished` is signalled when there is an
+    /// [`Self::outcome`].
+    ///
+    /// # Errors
+    /// The file system has no files of that size.
+    pub fn begin(
+        file: File,
+        shape: Shape,
+        parts: Vec<(String, Vec<u8>)>,
+        memory: &GuestRam,
+        finished: Arc<EventFd>,
+    ) -> Result<Arc<Self>> {
+        let ram_len = ram::size(memory);
+        file.set_len(RAM + ram_len).or_fail(|| "write the memory file")?;
+        Ok(Arc::new(Self {
+            file: Arc::new(file),
+            memory: memory.clone(),
+            shape,
+            parts,
+            next: AtomicU64::new(0),
+            filled: (0..ram_len.div_ceil(CHUNK)).map(|_| AtomicBool::new(false)).collect(),
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+            finished,
+        }))
+    }
+
+    /// Every field is valid at every moment, whoever panicked.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Write chunk after chunk of RAM; one of the threads that do writes the rest when all are done, durably.
+    pub fn work(&self) {
+        let mut buffer = vec![0; PIECE as usize];
+        while self.take_chunk(&mut buffer) {}
+        let mut progress = self.progress();
+        if std::mem::replace(&mut progress.closing, true) {
+            return;
         }
+        while progress.done < self.filled.len() {
+            progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+        let failed = progress.failed.take();
+        drop(progress);
+        let outcome = failed.map_or_else(|| self.close(), Err);
+        self.progress().outcome = Some(outcome);
+        // It fails only when the counter is full, and then the thread is woken already.
+        let _ = self.finished.write(1);
+    }
+
+    /// Write one chunk more, as part of what [`Self::work`] does. False if all are taken.
+    pub fn help(&self) -> bool {
+        self.take_chunk(&mut vec![0; PIECE as usize])
+    }
+
+    fn take_chunk(&self, buffer: &mut [u8]) -> bool {
+        let chunk = self.next.fetch_add(1, Ordering::SeqCst);
+        let Some(filled) = self.filled.get(chunk as usize) else { return false };
+        let given_up = self.progress().failed.is_some();
+        let written = if given_up { Ok(false) } else { self.chunk(chunk * CHUNK, buffer) };
+        let mut progress = self.progress();
+        match written {
+            Ok(any) => filled.store(any, Ordering::SeqCst),
+            Err(error) => progress.failed = Some(error),
+        }
+        progress.done += 1;
+        self.changed.notify_all();
+        true
+    }
+
+    /// What became of it, once.
+    ///
+    /// # Errors
+    /// No space, or the host's storage fails.
+    pub fn outcome(&self) -> Option<Result<()>> {
+        self.progress().outcome.take()
+    }
+
+    /// What comes after RAM, and the header when all else is on the medium.
+    fn close(&self) -> Result<()> {
+        let doing = || "write the memory file";
+        let ram_len = ram::size(&self.memory);
+        let mut chunks = vec![0u8; self.filled.len().div_ceil(8)];
+        for (chunk, filled) in self.filled.iter().enumerate() {
+            chunks[chunk / 8] |= u8::from(filled.load(Ordering::SeqCst)) << (chunk % 8);
+        }
+        let (shape, parts) = (self.shape.clone(), self.parts.clone());
+        let state = postcard::to_stdvec(&Saved { shape, parts, chunks }).or_fail(doing)?;
+        if state.len() as u64 > MAX_STATE {
+            return Err(Error::failure(format!("the machine's state takes {} bytes", state.len())));
+        }
+        self.file.write_all_at(&state, RAM + ram_len).or_fail(doing)?;
+        self.file.sync_data().or_fail(doing)?;
+        let numbers = [VERSION, ram_len, RAM + ram_len, state.len() as u64];
+        self.file.write_all_at(&header(numbers, &state), 0).or_fail(doing)?;
+        self.file.sync_data().or_fail(doing)
     }
 
     /// Write the chunk from `start` on, counted from the beginning of RAM; whether it has anything.
@@ -306,22 +353,26 @@ mod tests {
     }
 
     /// A memory file of a little more than the smallest RAM, with something in some places.
-    fn written() -> (Arc<File>, u64, Vec<u64>) {
+    fn written() -> (File, u64, Vec<u64>) {
         let size = MIN_MEMORY + PAGE;
         let memory = ram::create(size).unwrap();
         let places = vec![0, PAGE, CHUNK - 8, 5 * CHUNK + 24, MIN_MEMORY + PAGE - 8];
         for &at in &places {
             memory.write_obj(at ^ 0x5a5a, GuestAddress(at)).unwrap();
         }
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let together = |work: Work| {
-            std::thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| work());
-                }
-            });
-        };
-        write(&file, shape(size), parts(), &memory, &together).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let finished = Arc::new(fds::eventfd().unwrap());
+        let (ours, told) = (file.try_clone().unwrap(), finished.clone());
+        let writing = Writing::begin(ours, shape(size), parts(), &memory, told).unwrap();
+        assert!(writing.help(), "who has other things to do writes a chunk now and then");
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| writing.work());
+            }
+        });
+        assert_eq!(finished.read().unwrap(), 1, "one thread has done the rest");
+        writing.outcome().unwrap().unwrap();
+        assert!(writing.outcome().is_none() && !writing.help());
         (file, size, places)
     }
 

@@ -94,6 +94,7 @@ const VCPU: &[Allow] = &[
     Call(libc::SYS_getpid),    // the address of a kick
     Call(libc::SYS_gettid),    // the same
     Call(libc::SYS_pwrite64),  // RAM, at the barrier, when the machine is hibernated
+    Call(libc::SYS_fdatasync), // the same
     Call(libc::SYS_fallocate), // the console log, when it is full
     Call(libc::SYS_ftruncate), // the same, where files have no beginning to cut off
     Call(libc::SYS_lseek),     // the same

@@ -114,15 +114,17 @@ impl VcpuBarrier {
         state.waiting -= 1;
     }
 
-    /// Do `work` together with the threads that wait at the barrier, which is closed: there are no others for it, since a
-    /// confined process begins none.
-    pub fn together(&self, work: Work) {
+    /// Have the threads that wait at the barrier, which is closed, do `work`: there are no others for it, since a confined
+    /// process begins none.
+    pub fn assign(&self, work: Work) {
         let mut state = self.state();
         state.works += 1;
-        state.work = Some((state.works, work.clone()));
-        drop(state);
+        state.work = Some((state.works, work));
         self.changed.notify_all();
-        work();
+    }
+
+    /// Assign nothing any more, and wait until nobody is at it.
+    pub fn unassign(&self) {
         let mut state = self.state();
         state.work = None;
         while state.helping > 0 {
