@@ -26,8 +26,16 @@ pub fn try_each<T, E: Send>(
     items: impl Iterator<Item = Result<T, E>> + Send,
     work: impl Fn(T) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
-    let (items, failed) = (Mutex::new(Some(items.fuse())), Mutex::new(None));
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.next();
+    let (items, failed) = (Mutex::new(Some(items)), Mutex::new(None));
+    let next = || {
+        let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = items.as_mut()?.next();
+        // What comes behind a failure may fail because of it.
+        if next.as_ref().is_none_or(Result::is_err) {
+            *items = None;
+        }
+        next
+    };
     together(count, || {
         while let Some(item) = next() {
             if let Err(error) = item.and_then(&work) {
@@ -53,6 +61,18 @@ mod tests {
         };
         try_each(4, (1..=1000).map(Ok), add).unwrap();
         assert_eq!(sum.into_inner(), 500_500);
+    }
+
+    #[test]
+    fn a_failure_of_the_items_is_their_last_word() {
+        for _ in 0..200 {
+            let mut asked = 0;
+            let items = std::iter::from_fn(|| {
+                asked += 1;
+                Some(if asked < 8 { Ok(asked) } else { Err(asked) })
+            });
+            assert_eq!(try_each(4, items, |_| Ok(())), Err(8));
+        }
     }
 
     #[test]
