@@ -3,7 +3,7 @@
 use crate::block::{self, Content};
 use crate::context::Progress;
 use crate::error::{Error, OrFail, Result};
-use crate::snapshot::digest::{self, CHUNK, ChunkDigest};
+use crate::snapshot::digest::{self, CHUNK, ChunkDigest, is_zero};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,50 +14,98 @@ use std::thread::{Builder, JoinHandle};
 /// Zeros are skipped in units of a file system block.
 const BLOCK: usize = 4096;
 
-#[derive(Default)]
-struct Results {
-    chunks: BTreeMap<u64, ChunkDigest>,
-    failed: Option<Error>,
+/// A sparse file that content is written into, in any order and by any number of threads.
+pub struct Sparse {
+    out: File,
+    resumed: bool,
+    digests: Mutex<BTreeMap<u64, ChunkDigest>>,
 }
 
-/// Worker threads that digest and write chunks of a disk in any order.
+impl Sparse {
+    /// Content for `out`: an empty file, or where `resumed` one that may have some of it, which is left.
+    pub fn new(out: File, resumed: bool) -> Self {
+        Self { out, resumed, digests: Mutex::default() }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.out
+    }
+
+    /// Take in a chunk: [`CHUNK`] bytes at a multiple of it, or fewer at the very end.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn chunk(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if is_zero(bytes) {
+            return Ok(());
+        }
+        let digest = digest::chunk(bytes);
+        self.write(offset, bytes)?;
+        lock(&self.digests).insert(offset / CHUNK as u64, digest);
+        Ok(())
+    }
+
+    /// Take in bytes that [`Sparse::finish`] has not to digest.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.resumed && has(&self.out, offset, bytes) {
+            return Ok(());
+        }
+        let written = write_sparse(&self.out, offset, bytes);
+        written.or_fail(|| "write the imported disk into the store")
+    }
+
+    /// Begin again with an empty file.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn empty(&mut self) -> std::io::Result<()> {
+        self.resumed = false;
+        lock(&self.digests).clear();
+        self.out.set_len(0)
+    }
+
+    /// Make everything durable, with the file `size` bytes long. The digest of its chunks.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn finish(&self, size: u64) -> Result<String> {
+        self.out.set_len(size).or_fail(|| "set the size of the imported disk")?;
+        self.out.sync_all().or_fail(|| "sync the imported disk")?;
+        Ok(digest::combine(size, &lock(&self.digests)))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Worker threads that digest and write chunks of a disk in any order, for whoever has one thread to bring them.
 pub struct Copy {
-    out: Arc<File>,
-    resumed: bool,
+    out: Arc<Sparse>,
     send: Option<SyncSender<(u64, Vec<u8>)>>,
     workers: Vec<JoinHandle<()>>,
-    results: Arc<Mutex<Results>>,
-}
-
-fn lock(results: &Mutex<Results>) -> MutexGuard<'_, Results> {
-    results.lock().unwrap_or_else(PoisonError::into_inner)
+    failed: Arc<Mutex<Option<Error>>>,
 }
 
 impl Copy {
     /// Copy into `out`, an empty file.
     pub fn new(out: File) -> Self {
-        Self::start(out, false)
-    }
-
-    /// Copy into `out`, which may have some of it: that is left.
-    pub fn resume(out: File) -> Self {
-        Self::start(out, true)
-    }
-
-    fn start(out: File, resumed: bool) -> Self {
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
         let (send, receive) = sync_channel(2 * count);
-        let (out, receive) = (Arc::new(out), Arc::new(Mutex::new(receive)));
-        let results = Arc::new(Mutex::new(Results::default()));
+        let (out, receive) = (Arc::new(Sparse::new(out, false)), Arc::new(Mutex::new(receive)));
+        let failed = Arc::<Mutex<Option<Error>>>::default();
         let workers = (0..count)
             .map_while(|_| {
-                let (out, receive, results) = (out.clone(), receive.clone(), results.clone());
-                let work = move || work((&out, resumed), &receive, &results);
+                let (out, receive, failed) = (out.clone(), receive.clone(), failed.clone());
                 // Where the user may have no more threads, there are fewer, or none.
-                Builder::new().spawn(work).ok()
+                Builder::new().spawn(move || work(&out, &receive, &failed)).ok()
             })
             .collect();
-        Self { out, resumed, send: Some(send), workers, results }
+        Self { out, send: Some(send), workers, failed }
     }
 
     /// Take in a chunk: [`CHUNK`] bytes at a multiple of it, or fewer at the very end.
@@ -65,15 +113,14 @@ impl Copy {
     /// # Errors
     /// An earlier chunk could not be written.
     pub fn chunk(&self, offset: u64, bytes: Vec<u8>) -> Result<()> {
-        if let Some(failed) = lock(&self.results).failed.take() {
+        if let Some(failed) = lock(&self.failed).take() {
             return Err(failed);
         }
         if self.workers.is_empty() {
-            take((&self.out, self.resumed), (offset / CHUNK as u64, bytes), &self.results);
-            return Ok(());
+            return self.out.chunk(offset, &bytes);
         }
         let send = self.send.as_ref().ok_or_else(|| Error::failure("the copy is finished"))?;
-        send.send((offset / CHUNK as u64, bytes)).or_fail(|| "hand a chunk to a copying thread")
+        send.send((offset, bytes)).or_fail(|| "hand a chunk to a copying thread")
     }
 
     /// Wait for everything to be written and durable, with the file `size` bytes long. The digest.
@@ -82,20 +129,17 @@ impl Copy {
     /// A chunk could not be written.
     pub fn finish(mut self, size: u64) -> Result<String> {
         self.join();
-        let results = std::mem::take(&mut *lock(&self.results));
-        if let Some(failed) = results.failed {
-            return Err(failed);
+        match lock(&self.failed).take() {
+            Some(failed) => Err(failed),
+            None => self.out.finish(size),
         }
-        self.out.set_len(size).or_fail(|| "set the size of the imported disk")?;
-        self.out.sync_all().or_fail(|| "sync the imported disk")?;
-        Ok(digest::combine(size, &results.chunks))
     }
 
     fn join(&mut self) {
         self.send = None;
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
-                lock(&self.results).failed = Some(Error::failure("a copying thread panicked"));
+                *lock(&self.failed) = Some(Error::failure("a copying thread panicked"));
             }
         }
     }
@@ -109,27 +153,15 @@ impl Drop for Copy {
 
 type Chunks = Mutex<Receiver<(u64, Vec<u8>)>>;
 
-fn work(out: (&File, bool), receive: &Chunks, results: &Mutex<Results>) {
+fn work(out: &Sparse, receive: &Chunks, failed: &Mutex<Option<Error>>) {
     loop {
-        let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(chunk) = next else { return };
-        take(out, chunk, results);
-    }
-}
-
-fn take((out, resumed): (&File, bool), (index, bytes): (u64, Vec<u8>), results: &Mutex<Results>) {
-    if is_zero(&bytes) || lock(results).failed.is_some() {
-        return;
-    }
-    let digest = digest::chunk(&bytes);
-    let at = index * CHUNK as u64;
-    let written =
-        if resumed && has(out, at, &bytes) { Ok(()) } else { write_sparse(out, at, &bytes) };
-    let mut results = lock(results);
-    match written {
-        Ok(()) => drop(results.chunks.insert(index, digest)),
-        Err(cause) => {
-            results.failed = Some(Error::io("write the imported disk into the store", cause));
+        let next = lock(receive).recv();
+        let Ok((offset, bytes)) = next else { return };
+        if lock(failed).is_some() {
+            continue;
+        }
+        if let Err(error) = out.chunk(offset, &bytes) {
+            lock(failed).get_or_insert(error);
         }
     }
 }
@@ -138,11 +170,6 @@ fn take((out, resumed): (&File, bool), (index, bytes): (u64, Vec<u8>), results: 
 fn has(out: &File, at: u64, bytes: &[u8]) -> bool {
     let mut there = vec![0; bytes.len()];
     out.read_exact_at(&mut there, at).is_ok() && there == bytes
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // Folding whole groups lets the compiler use vector instructions.
-    bytes.chunks(64).all(|group| group.iter().fold(0, |any, byte| any | byte) == 0)
 }
 
 /// Write the runs of blocks that are not all zeros.
@@ -166,15 +193,7 @@ pub(crate) fn copy_extents(
     out: File,
     progress: &Progress,
 ) -> Result<String> {
-    copy_extents_with(disk, Copy::new(out), progress)
-}
-
-/// As [`copy_extents`], by a [`Copy`] of the caller's.
-pub(crate) fn copy_extents_with(
-    disk: &dyn block::ImportSource,
-    copy: Copy,
-    progress: &Progress,
-) -> Result<String> {
+    let copy = Copy::new(out);
     let (size, mut at) = (disk.size(), 0);
     while let Some(extent) = disk.extent_at(at).or_fail(|| "read its metadata")? {
         progress.check()?;
@@ -215,6 +234,19 @@ mod tests {
         assert!(back[2 * CHUNK..].iter().all(|b| *b == 9));
         assert!(out.metadata().unwrap().blocks() * 512 <= 4 * BLOCK as u64);
         assert_eq!(digest, digest::file(&out, crate::block::DiskFormat::Raw).unwrap());
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let mut chunk = vec![0; CHUNK];
+        chunk[..9000].fill(5);
+        std::fs::write(&path, &chunk).unwrap();
+        let sparse = Sparse::new(File::open(&path).unwrap(), true);
+        sparse.chunk(0, &chunk).unwrap();
+        chunk[0] = 6;
+        assert!(sparse.chunk(0, &chunk).is_err(), "it can't be written");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::copy;
 use super::package::NewImage;
 use super::region::{self, Location, Region};
-use super::remote::{pull, push};
 use crate::error::Result;
 use crate::image::catalog;
 use crate::record::image::Image;
@@ -19,6 +18,16 @@ pub enum Endpoint {
     Store(Store),
     /// A bucket or a registry.
     Remote(Box<Remote>),
+}
+
+impl Endpoint {
+    /// What images and snapshots are copied from and to.
+    pub fn region(&self) -> &dyn copy::Region {
+        match self {
+            Self::Store(store) => store,
+            Self::Remote(remote) => &**remote,
+        }
+    }
 }
 
 /// The region of that name; the store at hand without one.
@@ -82,18 +91,9 @@ pub fn snapshots(endpoint: &Endpoint) -> Result<Vec<Snapshot>> {
 /// Copy an image (EC2 CopyImage).
 ///
 /// # Errors
-/// There is no such image in `from`; as [`copy::image`]'s, [`push::image`]'s and [`pull::image`]'s.
+/// There is no such image in `from`; as [`copy::image`]'s.
 pub fn copy_image(from: &Endpoint, text: &str, to: &Endpoint, new: &NewImage) -> Result<Image> {
-    match (from, to) {
-        (Endpoint::Store(from), Endpoint::Store(to)) => {
-            copy::image(from, &catalog::resolve(from, text)?, to, new)
-        }
-        (Endpoint::Store(from), Endpoint::Remote(to)) => {
-            push::image(from, &catalog::resolve(from, text)?, to, new)
-        }
-        (Endpoint::Remote(from), Endpoint::Store(to)) => pull::image(from, text, to, new),
-        (Endpoint::Remote(from), Endpoint::Remote(to)) => push::relay(from, text, to, new),
-    }
+    copy::image(from.region(), text, to.region(), new)
 }
 
 /// Copy a snapshot (EC2 CopySnapshot).
@@ -106,22 +106,14 @@ pub fn copy_snapshot(
     to: &Endpoint,
     wanted: Wanted,
 ) -> Result<Snapshot> {
-    let (from, to) = match (from, to) {
-        (Endpoint::Store(from), Endpoint::Store(to)) => (from, to),
-        (Endpoint::Store(from), Endpoint::Remote(to)) => {
-            return push::snapshot(from, &snapshot::resolve(from, text)?.snapshot_id, to, wanted);
+    if let (Endpoint::Store(from), Endpoint::Store(to)) = (from, to)
+        && from.home() == to.home()
+    {
+        let found = snapshot::resolve(from, text)?;
+        // One's own content is shared, and there at once: it never changes.
+        if check_owner(from, &found).is_ok() {
+            return snapshot::copy(from, &found, wanted);
         }
-        (Endpoint::Remote(from), Endpoint::Store(to)) => {
-            return pull::snapshot(from, &text.parse()?, to, wanted);
-        }
-        (Endpoint::Remote(from), Endpoint::Remote(to)) => {
-            return push::relay_snapshot(from, &text.parse()?, to, wanted);
-        }
-    };
-    let found = snapshot::resolve(from, text)?;
-    // One's own content is shared: it never changes.
-    if from.home() == to.home() && check_owner(from, &found).is_ok() {
-        return snapshot::copy(from, &found, wanted);
     }
-    copy::snapshot(from, &found, to, wanted)
+    copy::snapshot(from.region(), text, to.region(), wanted)
 }

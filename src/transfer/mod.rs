@@ -7,7 +7,7 @@ pub mod endpoint;
 pub mod export;
 pub(crate) mod members;
 pub mod package;
-pub mod pending;
 pub mod provide;
 pub mod region;
 pub mod remote;
+pub(crate) mod stored;

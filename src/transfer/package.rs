@@ -12,6 +12,7 @@ use crate::plan::PvGrub;
 use crate::record::image::{Image, ImageState};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::limits::MAX_SIZE;
+use crate::record::name;
 use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
 use crate::snapshot::{self, digest};
@@ -66,6 +67,17 @@ pub struct Content {
     /// Where it has other than zeros, by place. None in a stream, which has them behind the package.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<Chunk>,
+}
+
+/// Which content of an image; a snapshot is a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its kernel.
+    Kernel,
+    /// Its initial ramdisk.
+    Ramdisk,
+    /// One of its disks, by their order in the package.
+    Disk(usize),
 }
 
 /// A piece of content, compressed by zstd.
@@ -153,6 +165,12 @@ pub fn malformed(why: &str) -> Error {
         Code::InvalidManifest,
         format!("this is not an image that Spore exported: {why}"),
     )
+}
+
+/// The error for content that is not what its digest says.
+pub fn damaged(content: &Content) -> Error {
+    let name = name::from_file(&content.name);
+    malformed(&format!("the content of '{name}' is not what its digest says"))
 }
 
 /// What the copy is to be.
@@ -258,6 +276,14 @@ impl Package {
         Ok(json)
     }
 
+    /// All of its content, in the order in which it is copied: what it boots is registered before the image appears.
+    pub fn parts(&self) -> Vec<(Part, &Content)> {
+        let kernel = self.kernel.iter().map(|content| (Part::Kernel, content));
+        let ramdisk = self.ramdisk.iter().map(|content| (Part::Ramdisk, content));
+        let disks = self.disks.iter().enumerate().map(|(n, content)| (Part::Disk(n), content));
+        kernel.chain(ramdisk).chain(disks).collect()
+    }
+
     /// Which disk has a snapshot's content.
     ///
     /// # Errors
@@ -307,7 +333,7 @@ impl Package {
     /// The name, the description or a tag is malformed.
     pub fn renew(&mut self, new: &NewImage, owner_id: String) -> Result<()> {
         let manifest = self.manifest(new)?;
-        crate::record::name::check(&manifest.name)?;
+        name::check(&manifest.name)?;
         crate::record::tag::check_tags(&manifest.tags)?;
         manifest::check_description(manifest.description.as_deref())?;
         let image = &mut self.image;
@@ -335,6 +361,11 @@ pub struct SnapshotPackage {
 }
 
 impl SnapshotPackage {
+    /// Its content.
+    pub fn parts(&self) -> Vec<(Part, &Content)> {
+        self.disk.iter().map(|content| (Part::Disk(0), content)).collect()
+    }
+
     /// Read one, and check all that content is found by.
     ///
     /// # Errors

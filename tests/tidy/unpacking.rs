@@ -49,7 +49,7 @@ fn what_is_packed_is_unpacked_by_helpers() {
         unpacking(&Source::new(path, &format!("//! A.\nfn f() {{ {call}(a); }}"))).len()
     };
     for call in ["zstd::bulk::decompress", "flate2::read::GzDecoder::new", "XzDecoder::new"] {
-        assert_eq!(found("src/transfer/remote/pull.rs", call), 1, "{call}");
+        assert_eq!(found("src/transfer/remote/source.rs", call), 1, "{call}");
         assert_eq!(found("src/transfer/remote/chunks.rs", call), 0, "{call}");
         assert_eq!(found("tests/a.rs", call), 0, "{call}");
     }

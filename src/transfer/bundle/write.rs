@@ -17,7 +17,7 @@ use crate::record::snapshot::Snapshot;
 use crate::snapshot;
 use crate::store::Store;
 use crate::transfer::bundle::keys::unhex;
-use crate::transfer::copy;
+use crate::transfer::stored;
 use aes::Aes128;
 use aes::cipher::{BlockEncryptMut, KeyIvInit, generic_array::GenericArray};
 use flate2::Compression;
@@ -75,7 +75,7 @@ fn random() -> Result<[u8; 16]> {
 fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Disk)> {
     if bundle.what.starts_with("snap-") {
         let snapshot = snapshot::resolve(store, &bundle.what)?;
-        let reader = copy::open(store, &snapshot.snapshot_id)?;
+        let reader = stored::disk(store, &snapshot.snapshot_id)?;
         let root = vec![("ami".to_owned(), ROOT_DEVICE.to_owned())];
         return Ok((manifest(store, &snapshot, root, None), reader));
     }
@@ -104,7 +104,7 @@ fn describe(store: &Store, bundle: &Bundle) -> Result<(Manifest, Disk)> {
         }
     }
     let root = root.ok_or_else(|| Error::failure(format!("{} has no root", image.image_id)))?;
-    let reader = copy::open(store, &root)?;
+    let reader = stored::disk(store, &root)?;
     let snapshot = store.snapshots().get(&root)?;
     Ok((manifest(store, &snapshot, mappings, Some(&image)), reader))
 }

@@ -1,132 +1,79 @@
-//! Taking in an exported image: from anybody, so a confined process reads it, and memory is bounded by one chunk.
+//! Taking in an exported image: from anybody, so a confined process reads it, and memory is bounded by a few chunks.
 
-use crate::error::{OrFail, Result};
-use crate::id::hex;
+use crate::error::{Error, Result};
 use crate::import::Reading;
-use crate::kernel::BootFiles;
 use crate::record::image::Image;
-use crate::record::name;
-use crate::snapshot::copy::Copy;
-use crate::snapshot::digest::CHUNK;
-use crate::store::{Staging, Store, beneath};
-use crate::transfer::package::{Content, NewImage, Package, malformed};
-use crate::transfer::pending::{PendingImage, register};
-use sha2::{Digest, Sha256};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use crate::store::Store;
+use crate::transfer::copy::{self, Chunks, Need, Piece, Region, Source};
+use crate::transfer::package::{Content, NewImage, Part, damaged};
+use std::sync::{Mutex, PoisonError};
 
 /// Bring an exported image into the store. Nothing stays if that fails.
 ///
 /// # Errors
 /// `InvalidManifest`: it is damaged, cut short or contrived; the name is taken; I/O errors, no space, cancelled.
-pub fn import(store: &Store, mut reading: Reading, new: NewImage) -> Result<Image> {
-    receive(store, &mut reading, new)
-        .map_err(|error| store.context().check().err().unwrap_or(error))
+pub fn import(store: &Store, reading: Reading, new: NewImage) -> Result<Image> {
+    receive(store, reading, new).map_err(|error| store.context().check().err().unwrap_or(error))
 }
 
-fn receive(store: &Store, reading: &mut Reading, mut new: NewImage) -> Result<Image> {
+fn receive(store: &Store, mut reading: Reading, mut new: NewImage) -> Result<Image> {
     let package = reading.package()?;
-    if package.disks.is_empty() {
-        return Err(malformed("it is deregistered"));
-    }
     if new.name.is_empty() {
         new.name.clone_from(&package.image.name);
     }
-    crate::image::catalog::check_name(store, &new.name)?;
-    let boot = boot(store, reading, &package)?;
-    let mut incoming = PendingImage::begin(store, &package, &new, boot)?;
-    match disks(reading, &package, &mut incoming) {
-        Ok(()) => incoming.complete(),
-        Err(error) => {
-            // A stream can't be gone on with.
-            incoming.remove();
-            Err(error)
-        }
-    }
+    let source = Archive(Mutex::new(reading));
+    copy::run(&package.parts(), &source, store.begin(&package, &new)?, store.context())
 }
 
-/// Spool the kernel and the ramdisk, and register them.
-fn boot(store: &Store, reading: &mut Reading, package: &Package) -> Result<BootFiles> {
-    let staging = Staging::new(store)?;
-    let mut boot = BootFiles::default();
-    let mut work = || -> Result<()> {
-        if let Some(content) = &package.kernel {
-            let path = staging.path().join("kernel");
-            spool(reading, 0, content, &path)?;
-            boot.kernel = register(store, &path, content)?;
-        }
-        if let Some(content) = &package.ramdisk {
-            let path = staging.path().join("ramdisk");
-            spool(reading, 1, content, &path)?;
-            boot.ramdisk = register(store, &path, content)?;
-        }
-        Ok(())
-    };
-    match work() {
-        Ok(()) => Ok(boot),
-        Err(error) => {
-            boot.undo(store);
-            Err(error)
-        }
-    }
-}
+/// An exported image that is being read, from its beginning to its end.
+struct Archive(Mutex<Reading>);
 
-fn spool(reading: &mut Reading, number: u64, content: &Content, path: &Path) -> Result<()> {
-    write_file(content, path, &mut |offset| reading.chunk(number, content, offset))
-}
-
-/// Write a file from its chunks, and verify it. `chunk` gives one; `None` is zeros.
-///
-/// # Errors
-/// As `chunk`'s; its digest is another (`InvalidManifest`); no space.
-pub fn write_file(
-    content: &Content,
-    path: &Path,
-    chunk: &mut dyn FnMut(u64) -> Result<Option<Vec<u8>>>,
-) -> Result<()> {
-    let doing = || format!("write {}", path.display());
-    let file = beneath::create(path, 0o600).or_fail(doing)?;
-    let (mut sum, mut offset) = (Sha256::new(), 0);
-    while offset < content.size_bytes {
-        let bytes = match chunk(offset)? {
-            Some(bytes) => bytes,
-            None => vec![0; content.chunk_len(offset)],
+impl Source for Archive {
+    fn chunks<'a>(
+        &'a self,
+        part: Part,
+        content: &'a Content,
+        _need: Need,
+    ) -> Result<Box<dyn Chunks + 'a>> {
+        let number = match part {
+            Part::Kernel => 0,
+            Part::Ramdisk => 1,
+            Part::Disk(n) => n as u64 + 2,
         };
-        sum.update(&bytes);
-        file.write_all_at(&bytes, offset).or_fail(doing)?;
-        offset += bytes.len() as u64;
+        Ok(Box::new(Members { reading: &self.0, number, content, next: Mutex::new(0) }))
     }
-    if hex(&sum.finalize()) == content.digest {
-        return Ok(());
+
+    fn changed(&self, content: &Content, _found: &str) -> Error {
+        damaged(content)
     }
-    let name = name::from_file(&content.name);
-    Err(malformed(&format!("the content of '{name}' is not what its digest says")))
+
+    fn done(&self) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).done()
+    }
 }
 
-fn disks(reading: &mut Reading, package: &Package, incoming: &mut PendingImage<'_>) -> Result<()> {
-    for (n, disk) in package.disks.iter().enumerate() {
-        let Some((out, _)) = incoming.file(n)? else { continue };
-        let copy = Copy::new(out);
-        let mut offset = 0;
-        while offset < disk.size_bytes {
-            if let Some(bytes) = reading.chunk(n as u64 + 2, disk, offset)? {
-                for (piece, bytes) in bytes.chunks(CHUNK).enumerate() {
-                    copy.chunk(offset + (piece * CHUNK) as u64, bytes.to_vec())?;
-                }
+/// A content's members.
+struct Members<'a> {
+    reading: &'a Mutex<Reading>,
+    /// What the reader calls the content.
+    number: u64,
+    content: &'a Content,
+    /// Where the next may begin.
+    next: Mutex<u64>,
+}
+
+impl Chunks for Members<'_> {
+    fn next(&self) -> Option<Result<Piece<'_>>> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        while *next < self.content.size_bytes {
+            let offset = *next;
+            *next += self.content.chunk_size();
+            let found = reading.chunk(self.number, self.content, offset).transpose();
+            if let Some(found) = found {
+                return Some(found.map(|bytes| Piece::of_bytes(offset, bytes)));
             }
-            offset += disk.chunk_size();
         }
-        verified(disk, &copy.finish(disk.size_bytes)?)?;
-        incoming.seal(n, &disk.digest)?;
+        None
     }
-    reading.done()
-}
-
-/// # Errors
-/// `InvalidManifest`: the digest found is not the content's.
-pub fn verified(disk: &Content, found: &str) -> Result<()> {
-    if found == disk.digest {
-        return Ok(());
-    }
-    Err(malformed(&format!("the content of {} is not what its digest says", disk.name)))
 }

@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes of address space: a chunk, packed and unpacked, and what zstd takes.
@@ -129,7 +129,10 @@ impl Unpacker {
 }
 
 /// Helpers for several threads.
-pub(super) struct Unpackers(Mutex<Vec<Unpacker>>);
+pub(super) struct Unpackers {
+    idle: Mutex<Vec<Unpacker>>,
+    came_back: Condvar,
+}
 
 impl Unpackers {
     /// Start up to `count` of them: fewer where the user may have no more processes.
@@ -137,30 +140,41 @@ impl Unpackers {
     /// # Errors
     /// There is not even one.
     pub(super) fn start(count: usize) -> Result<Self> {
-        let first = Unpacker::start()?;
-        let more = (1..count).map_while(|_| Unpacker::start().ok());
-        Ok(Self(Mutex::new(std::iter::once(first).chain(more).collect())))
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            match Unpacker::start() {
+                Ok(unpacker) => all.push(unpacker),
+                Err(error) if all.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(Self { idle: Mutex::new(all), came_back: Condvar::new() })
     }
 
-    /// How many threads they do for.
-    pub(super) fn count(&self) -> usize {
-        self.idle().len()
-    }
-
-    /// [`Unpacker::unpack`] by one that is idle.
+    /// [`Unpacker::unpack`] by one that is idle, or will be.
     ///
     /// # Errors
     /// As [`Unpacker::unpack`]'s.
     pub(super) fn unpack(&self, packed: &[u8], content: &Content, offset: u64) -> Result<Vec<u8>> {
-        let idle = self.idle().pop();
-        let mut unpacker = idle.map_or_else(Unpacker::start, Ok)?;
+        let mut idle = self.idle();
+        let mut unpacker = loop {
+            match idle.pop() {
+                Some(unpacker) => break unpacker,
+                None => {
+                    let waited = self.came_back.wait(idle);
+                    idle = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        };
+        drop(idle);
         let unpacked = unpacker.unpack(packed, content, offset);
         self.idle().push(unpacker);
+        self.came_back.notify_one();
         unpacked
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Unpacker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

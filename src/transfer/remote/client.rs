@@ -12,9 +12,6 @@ use crate::store::{Record, not_owned};
 use crate::transfer::package::{Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, malformed};
 use crate::transfer::region::{Location, Region};
 
-/// Chunks in flight at once.
-pub(in crate::transfer) const PARALLEL: usize = 4;
-
 /// An open remote region.
 pub struct Remote {
     pub(super) name: String,
