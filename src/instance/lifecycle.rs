@@ -1,13 +1,12 @@
 //! Launch, stop, start, reboot, terminate: each transition under the instance's lock, no wait under it
 //! but for the VMM itself.
 
-use super::cgroup;
 use super::client::ask;
 use super::dir::{self, InstanceDir};
 use super::launch::LaunchPlan;
 use super::pool::parallel;
 use super::prepare::Beginning;
-use super::{hibernation, prepare, reap, resources, spawn};
+use super::{hibernation, prepare, reap, spawn};
 use crate::control::Request;
 use crate::error::{Code, Error, Result};
 use crate::record::image::RootDeviceType;
@@ -73,11 +72,7 @@ fn undo(store: &Store, record: &InstanceRecord) -> Result<()> {
     let dir = InstanceDir::new(store, &record.instance.instance_id);
     let Some(locked) = dir.lock()? else { return Ok(()) };
     end_vmm(&dir)?;
-    if let Some(group) = &locked.record.instance.spore.control_group {
-        cgroup::remove(group);
-    }
-    resources::remove_volumes(store, &locked.record)?;
-    locked.remove()
+    prepare::undo(store, locked)
 }
 
 fn launch_one(
@@ -91,7 +86,7 @@ fn launch_one(
         Ok(()) => Ok(locked.record.clone()),
         Err(error) => {
             end_vmm(&dir)?;
-            prepare::undo(store, locked);
+            let _ = prepare::undo(store, locked);
             Err(error)
         }
     }

@@ -69,7 +69,7 @@ pub fn make(
     match furnish(&dir, &locked, plan, user_data) {
         Ok(()) => Ok((dir, locked)),
         Err(error) => {
-            undo(store, locked);
+            let _ = undo(store, locked);
             Err(error)
         }
     }
@@ -107,15 +107,16 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
     plan.volumes.iter().map(mapping).collect()
 }
 
-/// Remove an instance that never came up. What fails here, the next command does again: the record is
-/// pending and its VMM gone.
-pub fn undo(store: &Store, locked: Locked<InstanceRecord>) {
+/// Remove an instance whose VMM is gone, as if it had never been.
+///
+/// # Errors
+/// Something of it can't be removed. The next command does it again: the record is pending, or says that it ended.
+pub fn undo(store: &Store, locked: Locked<InstanceRecord>) -> Result<()> {
     if let Some(group) = &locked.record.instance.spore.control_group {
         cgroup::remove(group);
     }
-    if resources::remove_volumes(store, &locked.record).is_ok() {
-        let _ = locked.remove();
-    }
+    resources::remove_volumes(store, &locked.record)?;
+    locked.remove()
 }
 
 /// The record that a plan begins as.
