@@ -7,8 +7,10 @@ use sporevm::error::Code;
 use sporevm::id::SnapshotId;
 use sporevm::image::manifest::Manifest;
 use sporevm::image::{builtin, catalog};
+use sporevm::kernel::Registered;
 use sporevm::plan::DiskFormat;
 use sporevm::record::image::Image;
+use sporevm::record::instance::{InstanceRecord, State};
 use sporevm::record::kernel::Kernel;
 use sporevm::record::snapshot::{DATA, Snapshot};
 use sporevm::store::{Durability, RECORD, Store, now};
@@ -139,6 +141,35 @@ fn the_built_in_image_is_made_once_by_many() {
     );
     assert_eq!(catalog::resolve(&lab.store, "demo").unwrap().image_id, image.image_id);
     assert_eq!(lab.store.kernels().list().unwrap().records.len(), 1);
+}
+
+#[test]
+fn what_an_instance_boots_stays() {
+    let Lab { store, .. } = &lab();
+    let image = catalog::resolve(store, "demo").unwrap();
+    let kernel_id = image.kernel_id.clone().unwrap();
+    catalog::deregister(store, &image.image_id).unwrap();
+    let record = include_str!("hostile_store/instance.json");
+    let mut record: InstanceRecord = serde_json::from_str(record).unwrap();
+    record.owner_id = store.owner_id();
+    record.instance.kernel_id = Some(kernel_id.clone());
+    record.instance.state = State::Stopped;
+    let instances = store.collection::<InstanceRecord>();
+    let record = instances.create(Durability::Volatile, |_| Ok(record)).unwrap();
+    let id = &record.instance.instance_id;
+    let error = kernel::deregister::<Kernel>(store, &kernel_id).unwrap_err();
+    assert_eq!(error.code(), Some(Code::InvalidAKIIDInUse));
+    assert!(error.message().contains(id.as_str()), "{error}");
+    // Nor does a command take it back whose registration was what made it.
+    let record = store.kernels().get(&kernel_id).unwrap();
+    Registered { record, new: true }.undo(store);
+    assert!(store.kernels().exists(&kernel_id));
+    let end = |record: &mut InstanceRecord| {
+        record.instance.state = State::Terminated;
+        Ok(())
+    };
+    instances.update(id, Durability::Volatile, end).unwrap();
+    kernel::deregister::<Kernel>(store, &kernel_id).unwrap();
 }
 
 #[test]
