@@ -250,13 +250,17 @@ pub trait Writer: Sync {
     ///
     /// # Errors
     /// It can't be made durable, or read.
-    fn finish(&mut self) -> Result<Option<String>>;
+    fn finish(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Begin with nothing, for what it began with is not what it seemed to be. False if it began with nothing already.
     ///
     /// # Errors
     /// It can't be emptied.
-    fn restart(&mut self) -> Result<bool>;
+    fn restart(&mut self) -> Result<bool> {
+        Ok(false)
+    }
 
     /// It is what it should be.
     ///

@@ -100,14 +100,6 @@ impl<W: Write + Send> Writer for Members<'_, W> {
         archive.append(&member(&self.what, chunk.offset), &packed)
     }
 
-    fn finish(&mut self) -> Result<Option<String>> {
-        Ok(None)
-    }
-
-    fn restart(&mut self) -> Result<bool> {
-        Ok(false)
-    }
-
     fn seal(self: Box<Self>) -> Result<()> {
         Ok(())
     }

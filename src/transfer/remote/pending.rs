@@ -167,14 +167,6 @@ impl Writer for Sender<'_> {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<Option<String>> {
-        Ok(None)
-    }
-
-    fn restart(&mut self) -> Result<bool> {
-        Ok(false)
-    }
-
     fn seal(self: Box<Self>) -> Result<()> {
         let mut sent = self.sent.into_inner().unwrap_or_else(PoisonError::into_inner);
         sent.sort_by_key(|chunk| chunk.offset);

@@ -187,10 +187,6 @@ impl<R: BootFile + Send + Sync> Writer for BootWriter<'_, R> {
         sum.or_fail(|| format!("read the {}", R::WHAT)).map(|(sum, _)| Some(sum))
     }
 
-    fn restart(&mut self) -> Result<bool> {
-        Ok(false)
-    }
-
     fn seal(self: Box<Self>) -> Result<()> {
         let path = self.staging.path().join(R::FILE);
         *self.registered = register(self.store, &path, self.content)?;
