@@ -17,7 +17,15 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// No memory.
+pub fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
+    zstd::bulk::compress(bytes, LEVEL).or_fail(|| "compress the image")
+}
+
+/// Compress a chunk, and say what it is known by.
+///
+/// # Errors
+/// No memory.
 pub fn pack(bytes: &[u8], offset: u64) -> Result<(Chunk, Vec<u8>)> {
-    let packed = zstd::bulk::compress(bytes, LEVEL).or_fail(|| "compress the image")?;
+    let packed = compress(bytes)?;
     Ok((Chunk { offset, digest: sha256(&packed), size: packed.len() as u64 }, packed))
 }

@@ -5,13 +5,14 @@
 //! chunks, by several threads, into its [`Writer`], is verified, and counts from then on. If anything fails, the pending
 //! object says what stays for the next attempt.
 
-use super::chunk::pack;
+use super::chunk::{compress, pack};
 use super::package::{Chunk, Content, NewImage, Package, Part, SnapshotPackage};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::record::image::Image;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot::Wanted;
+use crate::snapshot::digest::is_zero;
 use crate::sys::threads;
 use std::fs::File;
 use std::path::PathBuf;
@@ -181,6 +182,18 @@ impl<'a> Piece<'a> {
         }
     }
 
+    /// What it is in an archive, which gives it no digest: compressed. `None` of zeros, which are left out.
+    ///
+    /// # Errors
+    /// As [`Fetch::packed`]'s.
+    pub fn compressed(self) -> Result<Option<Vec<u8>>> {
+        match self.form {
+            Form::Bytes(bytes) if is_zero(&bytes) => Ok(None),
+            Form::Bytes(bytes) => compress(&bytes).map(Some),
+            Form::Packed(chunk, from) => from.packed(chunk).map(Some),
+        }
+    }
+
     /// What it is outside of stores; `lacks` says whether the bytes of that are needed. `None` of zeros, which are left out.
     ///
     /// # Errors
@@ -190,7 +203,7 @@ impl<'a> Piece<'a> {
         lacks: impl FnOnce(&Chunk) -> Result<bool>,
     ) -> Result<Option<(Chunk, Option<Vec<u8>>)>> {
         match self.form {
-            Form::Bytes(bytes) if crate::snapshot::digest::is_zero(&bytes) => Ok(None),
+            Form::Bytes(bytes) if is_zero(&bytes) => Ok(None),
             Form::Bytes(bytes) => {
                 let (chunk, packed) = pack(&bytes, self.offset)?;
                 let packed = lacks(&chunk)?.then_some(packed);

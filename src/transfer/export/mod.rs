@@ -95,9 +95,10 @@ impl<W: Write + Send> Writer for Members<'_, W> {
     }
 
     fn take(&self, piece: Piece<'_>) -> Result<()> {
-        let Some((chunk, Some(packed))) = piece.packed(|_| Ok(true))? else { return Ok(()) };
+        let name = member(&self.what, piece.offset);
+        let Some(bytes) = piece.compressed()? else { return Ok(()) };
         let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
-        archive.append(&member(&self.what, chunk.offset), &packed)
+        archive.append(&name, &bytes)
     }
 
     fn seal(self: Box<Self>) -> Result<()> {
