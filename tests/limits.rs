@@ -172,6 +172,32 @@ fn a_limit_holds_or_is_refused_by_name() {
     assert!(!group.exists(), "the group goes with the instance");
 }
 
+/// What any hierarchy of version 2 shows, whichever controllers it has: a group is made, joined, and goes with its process.
+#[test]
+fn a_control_group_is_joined_and_goes_with_its_process() {
+    use sporevm::instance::cgroup;
+    use sporevm::record::limits::CgroupLimits;
+    let id = format!("i-{:017x}", std::process::id()).parse().unwrap();
+    let none = CgroupLimits { cpu_quota: None, memory_max: None };
+    let Ok(group) = cgroup::make(&id, &none) else {
+        return skip_anywhere("no control group can be made here");
+    };
+    let mut sleep = Command::new("sleep").arg("600").spawn().unwrap();
+    cgroup::join(&group, sleep.id()).unwrap();
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", sleep.id())).unwrap();
+    let name = group.file_name().unwrap().to_str().unwrap();
+    assert!(groups.lines().any(|line| line.starts_with("0::") && line.ends_with(name)), "{groups}");
+    cgroup::remove(&group);
+    assert!(group.exists(), "a process is in it");
+    sleep.kill().unwrap();
+    sleep.wait().unwrap();
+    wait_until("the group goes", || {
+        cgroup::remove(&group);
+        !group.exists()
+    });
+    assert!(cgroup::join(&group, std::process::id()).is_err());
+}
+
 fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     for _ in 0..3000 {
         if is() {
