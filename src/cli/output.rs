@@ -120,43 +120,65 @@ pub fn write_stdout(bytes: &[u8]) -> Result<()> {
 
 fn render(output: Output, table: &Table) -> Result<Vec<u8>> {
     if output.quiet {
-        let lines: String = table.ids.iter().map(|id| format!("{id}\n")).collect();
+        let lines: String = table.ids.iter().map(|id| format!("{}\n", clean(id))).collect();
         return Ok(lines.into_bytes());
     }
     match output.format {
         Format::Table => Ok(aligned(table).into_bytes()),
         Format::Json => {
-            let mut text =
+            let text =
                 serde_json::to_string_pretty(&table.json).or_fail(|| "write the result as JSON")?;
-            text.push('\n');
-            Ok(text.into_bytes())
+            Ok((escaped(&text) + "\n").into_bytes())
         }
         Format::Yaml => {
             let text =
                 serde_yaml_ng::to_string(&table.json).or_fail(|| "write the result as YAML")?;
-            Ok(text.into_bytes())
+            match text.chars().all(|c| c == '\n' || shown(c) == c) {
+                true => Ok(text.into_bytes()),
+                // Not all of its styles can escape. What is JSON is YAML, too (YAML 1.2, section 1.3).
+                false => render(Output { format: Format::Json, ..output }, table),
+            }
         }
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(Vec::new());
             writer.write_record(&table.columns).or_fail(|| "write the result as CSV")?;
             for row in &table.rows {
-                writer.write_record(row).or_fail(|| "write the result as CSV")?;
+                writer
+                    .write_record(row.iter().map(|cell| clean(cell)))
+                    .or_fail(|| "write the result as CSV")?;
             }
             writer.into_inner().or_fail(|| "write the result as CSV")
         }
     }
 }
 
+/// A text that anybody may have written, as it can't steer a terminal.
+fn clean(text: &str) -> String {
+    if text.chars().any(|c| shown(c) != c) {
+        text.escape_debug().to_string()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// JSON that says the same and can't steer a terminal: serde escapes what JSON has to have escaped and no more.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Between strings there are newlines only.
+        if c == '\n' || shown(c) == c {
+            text.push(c);
+        } else {
+            let mut units = [0; 2];
+            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
 /// Left-aligned columns, two spaces between, nothing after the last. Control characters are shown
 /// escaped: a name must not be able to steer the terminal.
 fn aligned(table: &Table) -> String {
-    let clean = |cell: &str| -> String {
-        if cell.chars().any(|c| shown(c) != c) {
-            cell.escape_debug().to_string()
-        } else {
-            cell.to_owned()
-        }
-    };
     let head = table.columns.iter().map(|c| (*c).to_owned()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(head)
         .chain(table.rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()))
@@ -237,6 +259,30 @@ mod tests {
         assert_eq!(json, table().json);
         let yaml: Value = serde_yaml_ng::from_str(&text(Format::Yaml, false)).unwrap();
         assert_eq!(yaml, table().json);
+    }
+
+    #[test]
+    fn nothing_that_is_printed_steers_a_terminal() {
+        let hostile = "a\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\r\u{2028}b";
+        let table = Table {
+            columns: vec!["ID"],
+            rows: vec![vec![hostile.into()]],
+            ids: vec![hostile.into()],
+            json: serde_json::json!({ "Images": [{ "Name": hostile }] }),
+        };
+        for format in [Format::Table, Format::Json, Format::Yaml, Format::Csv] {
+            for quiet in [false, true] {
+                let text = render(Output { format, quiet }, &table).unwrap();
+                let text = String::from_utf8(text).unwrap();
+                assert!(text.chars().all(|c| c == '\n' || shown(c) == c), "{text:?}");
+                let back: Option<Value> = match format {
+                    Format::Json => serde_json::from_str(&text).ok(),
+                    Format::Yaml => serde_yaml_ng::from_str(&text).ok(),
+                    _ => None,
+                };
+                assert!(quiet || back.is_none_or(|back| back == table.json), "{text:?}");
+            }
+        }
     }
 
     #[test]
