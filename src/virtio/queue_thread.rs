@@ -34,11 +34,12 @@ impl QueueThread {
     }
 
     /// Serves the queues of one driver after the other, until it is commanded to end.
-    pub fn main(mut self, kind: &'static DeviceType, on_start: &ThreadStart) {
+    pub fn main(mut self, kind: &'static DeviceType, on_start: ThreadStart) {
         if let Err(error) = on_start(kind) {
             self.signal.stop(&format!("its worker thread could not start: {error}"));
             return;
         }
+        drop(on_start);
         while let Some((mut rings, features)) = self.shared.next_job() {
             self.handler.start(features, self.shared.cease.clone());
             if let Err(reason) = self.serve(&mut rings) {

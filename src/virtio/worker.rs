@@ -40,7 +40,7 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name(kind.thread.to_owned())
             .stack_size(STACK)
-            .spawn(move || serving.main(kind, &on_start))?;
+            .spawn(move || serving.main(kind, on_start))?;
         Ok(Self { queues, shared, thread: Some(thread) })
     }
 

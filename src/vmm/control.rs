@@ -19,6 +19,9 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 /// Output that waits for a client. One that reads slower than the guest writes is disconnected.
 const MAX_BACKLOG: usize = 256 << 10;
 
+/// Bytes received at a time: they lie on the event thread's stack, which is each clone's own.
+const PIECE: usize = 1 << 10;
+
 /// Most descriptors that may come with a request: one for each disk.
 const MAX_FDS: usize = 32;
 
@@ -119,22 +122,30 @@ impl Client {
     }
 
     fn receive(&mut self) {
-        let mut bytes = [0; MAX_LINE];
-        let room = MAX_LINE - self.input.len().min(MAX_LINE);
-        if room == 0 {
-            return;
-        }
-        match self.read(&mut bytes[..room]) {
-            Ok(0) => self.gone = true,
-            // Who waits has nothing more to say.
-            Ok(_) if self.mode == Mode::Waiting => {}
-            Ok(n) => {
-                self.active = Instant::now();
-                self.input.extend(&bytes[..n]);
+        let mut bytes = [0; PIECE];
+        while !self.gone && self.input.len() < MAX_LINE {
+            let room = PIECE.min(MAX_LINE - self.input.len());
+            match self.read(&mut bytes[..room]) {
+                Ok(0) => self.gone = true,
+                // Who waits has nothing more to say.
+                Ok(_) if self.mode == Mode::Waiting => return,
+                Ok(n) => {
+                    self.active = Instant::now();
+                    self.input.extend(&bytes[..n]);
+                    if n < room {
+                        return;
+                    }
+                }
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    return;
+                }
+                Err(_) => self.gone = true,
             }
-            Err(e)
-                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(_) => self.gone = true,
         }
     }
 
@@ -409,6 +420,19 @@ mod tests {
         serve(&mut control);
         assert_eq!(control.poll_fds().count(), 2, "the listener and the console");
         drop(idle);
+    }
+
+    #[test]
+    fn a_request_of_any_length_up_to_the_longest_is_answered() {
+        let Fixture { mut control, mut client, _dir } = fixture();
+        for len in [PIECE - 1, PIECE, PIECE + 1, 5 * PIECE, MAX_LINE] {
+            let mut line = b"{\"request\":\"power-button\"}".to_vec();
+            line.resize(len - 1, b' ');
+            line.push(b'\n');
+            client.write_all(&line).unwrap();
+            serve(&mut control);
+            assert_eq!(reply(&client), "{\"response\":\"ok\"}\n", "{len}");
+        }
     }
 
     #[test]

@@ -22,11 +22,12 @@ use crate::plan::{
     DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, PlanFd, VmConfig, VmPlan,
 };
 use crate::sys::fds;
+use crate::sys::seccomp::Filter;
 use crate::sys::tap::Tap;
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
 use crate::virtio::command::Ending;
-use crate::virtio::device::{Device, Services, ThreadStart};
+use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
 use crate::virtio::net::{Net, NetConfig, Port};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
@@ -156,7 +157,7 @@ impl Machine {
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
         let Opened { disks, interfaces, devices } = open_devices(&plan.config, filters, report)?;
-        let on_start: ThreadStart = Arc::new(move |kind| confine(filters, Role::Worker(kind)));
+        let on_start = thread_start(filters, &devices)?;
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
         let (mut pio, config_ports) = port_bus(&serial, &power, &barrier, pci)?;
@@ -228,7 +229,7 @@ impl Machine {
     /// # Errors
     /// The kernel has no seccomp filters.
     pub fn confine_event_thread(&self) -> Result<()> {
-        confine(self.filters, Role::Event)
+        self.filters.map_or(Ok(()), |filters| filters.confine(Role::Event))
     }
 
     /// Bring all vCPUs to a halt at the barrier. False if one does not come in time: it waits for a device that waits for the
@@ -343,12 +344,12 @@ fn port_bus(
 }
 
 /// Its tables may be anybody's, so that the thread which reads them is confined.
-fn open_disk(plan: &DiskPlan, filters: Option<Filters>) -> Result<Arc<FileDisk>> {
+fn open_disk(plan: &DiskPlan, filter: Option<Arc<Filter>>) -> Result<Arc<FileDisk>> {
     let mut layers = Vec::with_capacity(plan.layers.len());
     for layer in &plan.layers {
         layers.push((fds::take_file(layer.fd)?, layer.format));
     }
-    let begin = Box::new(move || confine(filters, Role::Commit));
+    let begin = Box::new(move || filter.map_or(Ok(()), |filter| filter.apply()));
     block::open_aside(layers, plan.read_only, begin)
         .or_fail(|| format!("open disk {}", plan.volume_id))
 }
@@ -374,11 +375,12 @@ fn open_devices(
     report: &Arc<Report>,
 ) -> Result<Opened> {
     let mut opened = Opened::default();
+    let commit = filters.map(|filters| filters.compile(Role::Commit)).transpose()?.map(Arc::new);
     for (index, DeviceConfig { id, slot, kind }) in config.devices.iter().enumerate() {
         let notices = notices(report);
         let (device, services): (Arc<dyn Device>, Services) = match kind {
             DeviceKind::Disk(plan) => {
-                let disk = open_disk(plan, filters)?;
+                let disk = open_disk(plan, commit.clone())?;
                 let (device, services) = start_disk(plan, disk.clone(), notices.clone())?;
                 let hold = plan.hold.map(fds::take).transpose()?;
                 let (id, device) = (id.clone(), device);
@@ -423,9 +425,20 @@ fn start_interface(
     Net::create(taps, &config, notices)
 }
 
-/// What a thread with this role does first.
-fn confine(filters: Option<Filters>, role: Role) -> Result<()> {
-    filters.map_or(Ok(()), |filters| filters.confine(role))
+/// What the threads of these devices do first.
+fn thread_start(filters: Option<Filters>, devices: &[NewDevice]) -> Result<ThreadStart> {
+    let Some(filters) = filters else { return Ok(Arc::new(|_| Ok(()))) };
+    let mut compiled: Vec<(&DeviceType, Filter)> = Vec::new();
+    for kind in devices.iter().map(|device| device.device.kind()) {
+        if compiled.iter().all(|(other, _)| *other != kind) {
+            compiled.push((kind, filters.compile(Role::Worker(kind))?));
+        }
+    }
+    Ok(Arc::new(move |kind| {
+        let filter = compiled.iter().find(|(other, _)| *other == kind);
+        let none = || Error::failure("there is no seccomp filter for this kind of device");
+        filter.ok_or_else(none)?.1.apply()
+    }))
 }
 
 /// The engines in use.
