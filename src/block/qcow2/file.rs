@@ -3,7 +3,7 @@
 //! Tables are held in slices of at most 4 KiB of atomic words, so that a lookup takes no lock but the
 //! map's read lock and a 20 GiB disk never costs more than what is used of it.
 
-use super::header::{INCOMPAT_DIRTY, INCOMPATIBLE_FEATURES};
+use super::header::{HEADER_LENGTH, INCOMPAT_DIRTY, INCOMPATIBLE_FEATURES};
 use super::{COMPRESSED, COPIED, Header, OFFSET_MASK, ZERO, compressed, corrupt};
 use crate::block::host::HostFile;
 use std::collections::{HashMap, VecDeque};
@@ -11,6 +11,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+/// What is read of a header at first, in bytes.
+const PAGE: usize = 4096;
 /// Words of a slice: one page.
 const SLICE_WORDS: u64 = 512;
 /// Slices held before clean ones are dropped: 4 MiB.
@@ -58,8 +60,14 @@ impl Qcow2File {
     /// `InvalidData` naming what can't be believed.
     pub(crate) fn open(host: HostFile) -> io::Result<Self> {
         let file_len = host.len()?;
-        let mut first = vec![0; file_len.clamp(112, 1 << 16) as usize];
+        // Of most headers a page is all; the rest of a cluster would be memory that each clone keeps.
+        let len = file_len.clamp(HEADER_LENGTH.into(), 1 << 16) as usize;
+        let mut first = vec![0; len.min(PAGE)];
         host.read_at(&mut first, 0)?;
+        if first.len() < len && Header::reach(&first) > PAGE as u64 {
+            first.resize(len, 0);
+            host.read_at(&mut first, 0)?;
+        }
         let cluster_bits = u32::from_be_bytes(first[20..24].try_into().unwrap_or_default());
         first.truncate(1 << cluster_bits.clamp(9, 16));
         let header = Header::parse(&first, file_len)?;

@@ -144,6 +144,20 @@ impl Header {
         Ok(header)
     }
 
+    /// Bytes of the beginning of a file that [`Self::parse`] looks at, as far as `bytes` of it tell: header, extensions and the
+    /// backing file's name.
+    pub(super) fn reach(bytes: &[u8]) -> u64 {
+        let mut at = if be32(bytes, 4) < 3 { 72 } else { u64::from(be32(bytes, 100)) };
+        while let Ok(from) = usize::try_from(at)
+            && from.checked_add(8).is_some_and(|end| end <= bytes.len())
+            && be32(bytes, from) != EXTENSION_END
+        {
+            at += 8 + u64::from(be32(bytes, from + 4)).next_multiple_of(8);
+        }
+        let name = be64(bytes, 8).saturating_add(be32(bytes, 16).into());
+        name.max(at + 8)
+    }
+
     fn check_features(incompat: u64) -> io::Result<()> {
         let known = INCOMPAT_DIRTY | INCOMPAT_CORRUPT | INCOMPAT_DATA_FILE;
         let unknown = incompat & !(known | INCOMPAT_COMPRESSION | INCOMPAT_EXTENDED_L2);

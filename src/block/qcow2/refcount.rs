@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Unit of writing a block back, in bytes.
 const PAGE: usize = 4096;
+/// What is read of the table at a time, in bytes.
+const PIECE: usize = 8 << 10;
 /// The file grows by this much at a time, sparsely, so that its size seldom changes.
 const GROWTH: u64 = 16 << 20;
 
@@ -53,26 +55,29 @@ pub(crate) struct Changes {
 
 impl Refcounts {
     pub(crate) fn open(host: &HostFile, header: &Header, file_len: u64) -> io::Result<Self> {
-        let bytes = (header.reftable_clusters as usize) << header.cluster_bits;
-        let mut bytes = vec![0; bytes];
-        host.read_at(&mut bytes, header.reftable_offset)?;
-        let capacity = bytes.len() / 8;
-        let used =
-            bytes.chunks_exact(8).rposition(|entry| entry != [0; 8]).map_or(0, |last| last + 1);
-        let entry = |entry: &[u8]| {
-            let offset = u64::from_be_bytes(entry.try_into().unwrap_or_default());
-            if offset % header.cluster_size() != 0 || offset >= file_len {
-                return Err(corrupt(format!("a refcount block at {offset:#x}")));
+        let len = (header.reftable_clusters as usize) << header.cluster_bits;
+        // It has a cluster at least and few entries: to read all at once takes memory that each clone keeps.
+        let (mut table, mut piece) = (Vec::new(), vec![0; PIECE.min(len)]);
+        for at in (0..len).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(len - at)];
+            host.read_at(piece, header.reftable_offset + at as u64)?;
+            for (n, entry) in (at / 8..).zip(piece.chunks_exact(8)) {
+                let offset = u64::from_be_bytes(entry.try_into().unwrap_or_default());
+                if offset % header.cluster_size() != 0 || offset >= file_len {
+                    return Err(corrupt(format!("a refcount block at {offset:#x}")));
+                }
+                if offset != 0 {
+                    table.resize(n, 0);
+                    table.push(offset);
+                }
             }
-            Ok(offset)
-        };
-        let table = bytes.chunks_exact(8).take(used).map(entry).collect::<io::Result<_>>()?;
+        }
         Ok(Self {
             cluster_bits: header.cluster_bits,
             table_offset: header.reftable_offset,
             blocks: BTreeMap::new(),
             table,
-            capacity,
+            capacity: len / 8,
             dirty: BTreeSet::new(),
             new_blocks: BTreeSet::new(),
             hint: 0,
