@@ -1,12 +1,15 @@
-//! What boots by grub.cfg, judged by GRUB itself: the same disks, with stand-in kernels, under QEMU and by `pvgrub`.
+//! What boots by a menu, judged by GRUB itself: the same disks, with stand-in kernels, under QEMU and by `pvgrub`.
 
 mod common;
 mod grub_judge {
+    pub mod legacy;
+    pub mod legacy_menus;
     pub mod menus;
     pub mod qemu;
 }
 use grub_judge::menus::{CASES, Case, Table};
 use grub_judge::qemu::{self, Booted, Judge};
+use grub_judge::{legacy, legacy_menus};
 use sporevm::plan::{PvBoot, PvGrub};
 use sporevm::pvgrub::{load, volume::Volume};
 use std::rc::Rc;
@@ -16,11 +19,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const ROOT: &str = "11111111-1111-4111-8111-111111111111";
 const DATA: &str = "22222222-2222-4222-8222-222222222222";
 
+/// Who judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loader {
+    /// Debian's GRUB 2.
+    Grub,
+    Legacy,
+}
+
+impl Loader {
+    /// Where it looks for its menu, and what that begins with: GRUB shows a menu for ever that says nothing of time.
+    fn menu(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Grub => ("/boot/grub/grub.cfg", "set timeout=0\n"),
+            Self::Legacy => ("/boot/grub/menu.lst", legacy::BEFORE),
+        }
+    }
+}
+
 /// The disk of a case, and where GRUB's configuration is.
-fn disk(judge: &Judge, case: &Case) -> (Vec<u8>, &'static str) {
-    // GRUB shows a menu for ever that says nothing of time.
-    let menu = format!("set timeout=0\n{}", case.menu);
-    let mut files = vec![("/boot/grub/grub.cfg", menu.into_bytes())];
+fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
+    let (path, before) = loader.menu();
+    let menu = format!("{before}{}", case.menu);
+    let mut files = vec![(path, menu.into_bytes())];
     for (path, name) in [("/boot/k1", "k1"), ("/boot/k2", "k2"), ("/boot/k3", "k3")] {
         files.push((path, judge.kernel(name)));
     }
@@ -38,10 +59,17 @@ fn disk(judge: &Judge, case: &Case) -> (Vec<u8>, &'static str) {
         };
         files.push((path, content));
     }
-    let root = judge.ext4(&format!("{}-root", case.name), ROOT, "root", &files);
+    let system = |name: &str, uuid: &str, files: &[(&str, Vec<u8>)]| {
+        let image = format!("{loader:?}-{}-{name}", case.name);
+        match loader {
+            Loader::Legacy => judge.ext2(&image, uuid, name, files),
+            Loader::Grub => judge.ext4(&image, uuid, name, files),
+        }
+    };
+    let root = system("root", ROOT, &files);
     let data =
         [("/k5", judge.kernel("k5")), ("/boot/i4", b"<i4>".to_vec()), ("/marker", b"x".to_vec())];
-    let data = judge.ext4(&format!("{}-data", case.name), DATA, "data", &data);
+    let data = system("data", DATA, &data);
     match case.table {
         Table::Mbr => (qemu::mbr(&[root, data]), "(hd0,msdos1)/boot/grub"),
         Table::Gpt => (qemu::gpt(&[root, data]), "(hd0,gpt1)/boot/grub"),
@@ -95,10 +123,14 @@ fn words(line: &str) -> String {
 }
 
 /// Compare one; what differs.
-fn judged(judge: &Judge, case: &Case) -> Result<(), String> {
-    let (disk, prefix) = disk(judge, case);
+fn judged(judge: &Judge, loader: Loader, case: &Case) -> Result<(), String> {
+    let (disk, prefix) = disk(judge, loader, case);
     let ours = spores(disk.clone());
-    let theirs = judge.boot(case.name, &disk, prefix).map(grubs);
+    let name = format!("{loader:?}-{}", case.name);
+    let theirs = match loader {
+        Loader::Grub => judge.boot(&name, &disk, prefix).map(grubs),
+        Loader::Legacy => legacy::boot(judge, &name, &disk).map(grubs),
+    };
     let same = match (&ours, &theirs, case.differs) {
         (Ok(ours), _, Some((kernel, ramdisk, _))) => {
             ours.kernel == kernel && ours.ramdisk == ramdisk && theirs.as_ref() != Some(ours)
@@ -110,26 +142,43 @@ fn judged(judge: &Judge, case: &Case) -> Result<(), String> {
     if same { Ok(()) } else { Err(format!("{}: GRUB {theirs:?}\n    Spore {ours:?}", case.name)) }
 }
 
-#[test]
-fn menus_boot_what_grub_boots() {
-    if let Some(what) = qemu::missing() {
-        return common::skip::skip(format!("{what} is missing"));
-    }
-    assert!(CASES.len() >= 40);
+/// Compare all of them, two at a time.
+fn all_boot_the_same(loader: Loader, cases: &[Case]) {
     let judge = Judge::new();
     let only = std::env::var("SPORE_MENU").ok();
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if only.as_ref().is_none_or(|only| case.name.contains(&**only)) {
-                        wrong.lock().unwrap().extend(judged(&judge, case).err());
+                        wrong.lock().unwrap().extend(judged(&judge, loader, case).err());
                     }
                 }
             });
         }
     });
     let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn menus_boot_what_grub_boots() {
+    if let Some(what) = qemu::missing() {
+        return common::skip::skip(format!("{what} is missing"));
+    }
+    assert!(CASES.len() >= 40);
+    all_boot_the_same(Loader::Grub, CASES);
+}
+
+#[test]
+fn legacy_menus_boot_what_grub_legacy_boots() {
+    if let Some(what) = qemu::missing() {
+        return common::skip::skip(format!("{what} is missing"));
+    }
+    if let Some(why) = legacy::missing() {
+        return common::skip::skip_anywhere(why);
+    }
+    assert!(legacy_menus::CASES.len() >= 60);
+    all_boot_the_same(Loader::Legacy, legacy_menus::CASES);
 }

@@ -30,6 +30,8 @@ pub enum Probe {
 
 /// What a script asks of the disk. A device is named as GRUB does: `hd0`, `hd0,msdos1`.
 pub trait Files {
+    /// There is such a device, whatever is on it.
+    fn is_there(&self, device: &str) -> bool;
     /// What a path is, and its bytes; `None` if it is nothing.
     fn stat(&self, device: &str, path: &str) -> Option<(Kind, u64)>;
     /// The text of a file, if it is one.

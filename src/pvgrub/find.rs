@@ -51,8 +51,8 @@ impl Located {
 
     /// Why an entry can't be loaded, as far as that is known without reading its files.
     pub fn problem(&self, volume: &Volume, entry: &Entry) -> Option<String> {
-        if entry.other.is_some() {
-            return entry.other.clone();
+        if let Some(why) = entry.other.as_ref().or(entry.fails.as_ref()) {
+            return Some(why.clone());
         }
         let kernel = entry.kernel.as_deref()?;
         let wrong = |path: &str| {
@@ -183,9 +183,13 @@ fn legacy_menus(
             let Some(text) = text(system, &path, problems) else { continue };
             let file = system.read_text(&format!("{directory}/default"), MAX_SMALL).ok();
             let saved = file.as_deref().map(|text| still(text, saved));
-            let number = || file.as_deref()?.split_whitespace().next();
             let remembered = saved.as_ref().and_then(|saved| saved.variables.get(SAVED_ENTRY));
-            let menu = legacy::parse(&text, remembered.map(String::as_str).or_else(number));
+            let start = legacy::Start {
+                device: &volume.device(at),
+                saved: remembered.map(String::as_str),
+                default_file: file.as_deref(),
+            };
+            let menu = legacy::parse(&text, &start, &Files { volume, menu: at });
             // pv-grub's package leaves one without an entry behind where GRUB 2 took over.
             if !menu.entries.is_empty() {
                 found.push(Located { menu, path, system: at, saved, problems: Vec::new() });
@@ -296,6 +300,10 @@ impl Files<'_> {
 }
 
 impl grubcfg::Files for Files<'_> {
+    fn is_there(&self, device: &str) -> bool {
+        self.system(device).is_some()
+    }
+
     fn stat(&self, device: &str, path: &str) -> Option<(Kind, u64)> {
         self.system(device)?.stat(path)
     }

@@ -1,114 +1,76 @@
-//! GRUB legacy's menu.lst, as pv-grub-menu, ec2's own tools and people write it.
-//! (GRUB 0.97 manual, "Configuration" and "Commands")
+//! GRUB legacy's menu.lst, as pv-grub-menu, ec2's own tools and people write it: read and executed as GRUB 0.97 does.
+//! (GRUB 0.97 manual, "Configuration" and "Commands"; stage2/stage2.c and stage2/cmdline.c in its sources)
 
-use super::menu::{Entry, Menu, Save, device, split_device};
+use super::devices::Files;
+use super::legacy_entry::Run;
+use super::legacy_menu::{Read, number, saved_in};
+use super::menu::Menu;
 
-/// Read a menu. `saved` is the saved default. Nothing in it is an error: GRUB, too, goes on after
-/// a line that it does not understand.
-pub fn parse(text: &str, saved: Option<&str>) -> Menu {
-    let mut menu = Menu::default();
-    let mut current: Option<Entry> = None;
-    // A backslash before a line's end takes the end away. (stage2/cmdline.c, get_line_from_config)
-    let text = text.replace("\\\r\n", " ").replace("\\\n", " ");
-    for line in text.lines() {
-        let (command, rest) = split(line);
-        match (command, &mut current) {
-            ("", _) => {}
-            ("title", _) => {
-                let index = menu.entries.len() + usize::from(current.is_some());
-                if let Some(entry) = current.take() {
-                    menu.push(finished(entry));
-                }
-                current = Some(Entry {
-                    index: index.to_string(),
-                    title: rest.into(),
-                    ..Entry::default()
-                });
-            }
-            (command, Some(entry)) => within(entry, command, rest),
-            ("default", None) => {
-                let number =
-                    if first(rest) == "saved" { saved.unwrap_or("0") } else { first(rest) };
-                menu.default = Some(number.to_owned());
-            }
-            ("fallback", None) => {
-                menu.fallback = rest.split_whitespace().map(str::to_owned).collect();
-            }
-            // timeout, hiddenmenu, color, password and what else is for a person before the screen.
-            _ => {}
-        }
-    }
-    if let Some(entry) = current {
-        menu.push(finished(entry));
+/// Where a menu is, and what was saved.
+pub struct Start<'a> {
+    /// The device that it is on, as GRUB 2 calls it, e.g. `hd0,msdos1`.
+    pub device: &'a str,
+    /// The entry that is the saved default, if one was remembered; otherwise it is what the file beside the menu says.
+    pub saved: Option<&'a str>,
+    /// What is in the file beside the menu that has the saved default.
+    pub default_file: Option<&'a str>,
+}
+
+/// Read a menu, and execute its entries. Nothing in it is an error: GRUB, too, goes on after a line that it does not
+/// understand.
+pub fn parse(text: &str, start: &Start<'_>, files: &dyn Files) -> Menu {
+    let run = Run::new(start.device, files);
+    let saved = start.saved.and_then(|text| number(text).map(|(value, _)| value));
+    let saved = saved.unwrap_or_else(|| saved_in(start.default_file));
+    let read = Read::new(text, saved);
+    let mut menu = read.menu();
+    for at in 0..read.entries.len() {
+        menu.push(run.entry(&read, at, 0).0);
     }
     menu
 }
 
-/// A command and what follows it: behind spaces, tabs, or one `=`.
-fn split(line: &str) -> (&str, &str) {
-    let line = line.trim();
-    if line.starts_with('#') {
-        return ("", "");
-    }
-    let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
-    let (command, rest) = line.split_at(end);
-    let rest = rest.trim_start();
-    (command, rest.strip_prefix('=').unwrap_or(rest).trim())
-}
-
-/// The first word; what follows is somebody's remark.
-fn first(text: &str) -> &str {
-    text.split_whitespace().next().unwrap_or_default()
-}
-
-/// One command of an entry.
-fn within(entry: &mut Entry, command: &str, rest: &str) {
-    match command {
-        "root" | "rootnoverify" => entry.place = device(first(rest), 0),
-        "uuid" => entry.place = super::menu::Place::Uuid(first(rest).to_owned()),
-        "kernel" => {
-            // `--type=linux`, `--no-mem-option`.
-            let path = rest.split_whitespace().find(|word| !word.starts_with("--"));
-            let path = path.unwrap_or("");
-            let at = rest.find(path).unwrap_or(0) + path.len();
-            entry.arguments = rest[at..].trim().to_owned();
-            entry.kernel = Some(path.to_owned()).filter(|path| !path.is_empty());
-        }
-        "initrd" => entry.initrds = rest.split_whitespace().map(str::to_owned).collect(),
-        "module" | "modulenounzip" => entry.other = Some("it boots Xen, with modules".into()),
-        "chainloader" => entry.other = Some("it starts another boot loader".into()),
-        "configfile" => entry.other = Some("it reads another menu".into()),
-        "savedefault" => {
-            entry.save = Some(match rest {
-                "" => Save::Entry(entry.index.clone()),
-                "fallback" => Save::Fallback,
-                number => Save::Entry(number.trim_start_matches("--default=").to_owned()),
-            });
-        }
-        // lock, boot, quiet, makeactive, map and the like change nothing of what is loaded.
-        _ => {}
-    }
-}
-
-fn finished(mut entry: Entry) -> Entry {
-    if entry.other.is_none() {
-        entry.other = super::not_linux(&entry);
-    }
-    if let Some((Some(place), path)) = entry.kernel.as_deref().map(|path| split_device(path, 0)) {
-        entry.kernel = Some(path.to_owned());
-        entry.place = place;
-    }
-    for initrd in &mut entry.initrds {
-        // On the kernel's own file system, whatever device is in front: nobody keeps them apart.
-        *initrd = split_device(initrd, 0).1.to_owned();
-    }
-    entry
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::devices::{By, Probe};
     use super::super::menu::Place;
     use super::*;
+    use crate::ext4::Kind;
+
+    /// A disk of two partitions, which have what does not begin with `/gone`; a file says this.
+    struct Two<'a>(&'a str);
+
+    impl Files for Two<'_> {
+        fn is_there(&self, device: &str) -> bool {
+            ["hd0,1", "hd0,2", "hd0,msdos1"].contains(&device)
+        }
+        fn stat(&self, device: &str, path: &str) -> Option<(Kind, u64)> {
+            let there = self.is_there(device) && !path.starts_with("/gone");
+            there.then_some((Kind::File, 1))
+        }
+        fn read(&self, device: &str, path: &str) -> Option<String> {
+            self.stat(device, path)?;
+            Some(if path.ends_with("/default") { "1\n".into() } else { self.0.to_owned() })
+        }
+        fn names(&self, _device: &str, _path: &str) -> Vec<String> {
+            Vec::new()
+        }
+        fn search(&self, _by: By, text: &str, _hints: &[&str]) -> Option<String> {
+            (text == "1234-abcd").then(|| "hd0,msdos2".to_owned())
+        }
+        fn probe(&self, _device: &str, _what: Probe) -> Option<String> {
+            None
+        }
+    }
+
+    /// What a file that is a menu says.
+    const OTHER: &str = "default saved\ntitle a\nkernel /a\ntitle b\nkernel /b\n\
+                         title again\nconfigfile /menu\n";
+
+    fn parse(text: &str, saved: Option<&str>) -> Menu {
+        let start = Start { device: "hd0,msdos1", saved: None, default_file: saved };
+        super::parse(text, &start, &Two(OTHER))
+    }
 
     /// As Debian's pv-grub-menu writes it.
     const DEBIAN: &str = "\
@@ -153,23 +115,25 @@ initrd\t\t/boot/initrd.img-6.1.0-18-cloud-amd64\n\
                     title = one\nkernel --no-mem-option (hd0,0)/boot/vmlinuz a=b=c quiet\n\
                     initrd (hd0,0)/boot/initrd\nlock\nsavedefault\nboot\n\
                     title two\n\troot (hd0)\n kernel\t/vmlinuz\nsavedefault fallback\n\
-                    title three\nuuid 1234-abcd\nkernel=/vmlinuz\nsavedefault --default=1";
-        let menu = parse(text, Some("1"));
+                    title three\nuuid 1234-abcd\nkernel==/vmlinuz\nsavedefault 1";
+        let menu = parse(text, Some("0:1\n"));
         assert_eq!(menu.default.as_deref(), Some("1"));
         assert_eq!(menu.fallback, ["2", "0"]);
         let [one, two, three] = &menu.entries[..] else { panic!("{menu:?}") };
         assert_eq!((one.title.as_str(), one.kernel.as_deref()), ("one", Some("/boot/vmlinuz")));
         assert_eq!((one.arguments.as_str(), &one.place), ("a=b=c quiet", &Place::Partition(1)));
         assert_eq!(
-            (&one.initrds[..], &one.save),
-            (&["/boot/initrd".into()][..], &Some(Save::Entry("0".into())))
+            (&one.initrds[..], one.save.as_deref()),
+            (&["/boot/initrd".into()][..], Some("0"))
         );
-        assert_eq!((&two.place, &two.save), (&Place::Disk, &Some(Save::Fallback)));
-        assert_eq!(three.place, Place::Uuid("1234-abcd".into()));
-        assert_eq!(three.save, Some(Save::Entry("1".into())));
+        assert_eq!((&two.place, &two.fails), (&Place::Disk, &None));
+        assert_eq!(
+            (&three.place, three.kernel.as_deref()),
+            (&Place::Partition(2), Some("/vmlinuz"))
+        );
         let saved = |at| menu.saved(at).remove("saved_entry");
-        assert_eq!([saved(0), saved(1), saved(2)], ["0", "2", "1"].map(|n| Some(n.to_owned())));
-        assert_eq!(parse("default saved\n", None).default.as_deref(), Some("0"));
+        assert_eq!([saved(0), saved(1), saved(2)].map(|n| n.unwrap_or_default()), ["0", "", "1"]);
+        assert_eq!(parse("default saved\ntitle a\nroot\n", None).default.as_deref(), Some("0"));
         let text = "title a\nroot (hd0,1) # the second\nkernel /k \\\n a \\\r\n b\n";
         let entry = parse(text, None).entries.remove(0);
         assert_eq!(entry.place, Place::Partition(2));
@@ -177,11 +141,22 @@ initrd\t\t/boot/initrd.img-6.1.0-18-cloud-amd64\n\
     }
 
     #[test]
+    fn another_menu_is_read_and_one_that_never_ends_is_given_up() {
+        let menu = parse("title x\nconfigfile /menu\ntitle y\nconfigfile /gone\n", None);
+        assert_eq!(menu.entries[0].kernel.as_deref(), Some("/b"));
+        assert!(menu.entries[1].fails.as_deref().is_some_and(|why| why.contains("no such file")));
+        let circle = format!("fallback 1 2 3\n{}", "title x\nconfigfile /x\n".repeat(4));
+        let start = Start { device: "hd0,1", saved: None, default_file: None };
+        let menu = super::parse("title a\nconfigfile /x\n", &start, &Two(&circle));
+        assert!(menu.entries[0].fails.is_some(), "{menu:?}");
+    }
+
+    #[test]
     fn what_is_not_linux_says_what_it_is() {
         let text = "title Xen\nroot (hd0,0)\nkernel /boot/xen-4.17.gz dom0_mem=1G\n\
                     module /boot/vmlinuz root=/dev/xvda1\nmodule /boot/initrd\n\
                     title memtest86+\nkernel /boot/memtest86+.bin\n\
-                    title Windows\nchainloader +1\ntitle empty\n";
+                    title Windows\nchainloader +1\ntitle empty\nlock\n";
         let other: Vec<_> =
             parse(text, None).entries.iter().map(|e| e.other.clone().unwrap()).collect();
         assert!(other[0].contains("Xen") && other[1].contains("memory test"), "{other:?}");

@@ -76,8 +76,8 @@ fn load_entry(
     entry: &Entry,
     boot: &PvBoot,
 ) -> Result<Parts, String> {
-    if let Some(other) = &entry.other {
-        return Err(other.clone());
+    if let Some(why) = entry.other.as_ref().or(entry.fails.as_ref()) {
+        return Err(why.clone());
     }
     let path = entry.kernel.as_deref().ok_or("it has no kernel")?;
     let (at, kernel) = read(volume, located, entry, path, MAX_KERNEL)

@@ -31,19 +31,12 @@ pub struct Entry {
     pub initrds: Vec<String>,
     /// Why it is not for us, e.g. that it boots Xen.
     pub other: Option<String>,
-    /// What it makes the default when it boots. (GRUB legacy)
-    pub save: Option<Save>,
+    /// Why a command of it fails, after which it boots nothing. (GRUB legacy)
+    pub fails: Option<String>,
+    /// The entry that it makes the default when it boots, by its index. (GRUB legacy)
+    pub save: Option<String>,
     /// Variables that it saves when it boots. (GRUB 2)
     pub saves: BTreeMap<String, String>,
-}
-
-/// What `savedefault` makes the default.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Save {
-    /// Another of the menu's, by its index.
-    Entry(String),
-    /// The first of `fallback`.
-    Fallback,
 }
 
 /// A file system, as menus name it.
@@ -142,16 +135,7 @@ impl Menu {
         let mut saves = self.saves.clone();
         let entry = &self.entries[at];
         saves.extend(entry.saves.clone());
-        let default = match &entry.save {
-            None => None,
-            Some(Save::Entry(index)) => Some(index.clone()),
-            // The one after it, if it is one of them. (stage2/builtins.c in GRUB 0.97, savedefault_func)
-            Some(Save::Fallback) => {
-                let own = self.fallback.iter().position(|text| self.find(text) == Some(at));
-                self.fallback.get(own.map_or(0, |own| own + 1)).cloned()
-            }
-        };
-        saves.extend(default.map(|entry| (SAVED_ENTRY.to_owned(), entry)));
+        saves.extend(entry.save.clone().map(|entry| (SAVED_ENTRY.to_owned(), entry)));
         saves
     }
 

@@ -19,6 +19,8 @@ pub mod find;
 pub mod grubcfg;
 mod grubtest;
 pub mod legacy;
+mod legacy_entry;
+mod legacy_menu;
 pub mod load;
 pub mod menu;
 mod process;

@@ -1,5 +1,41 @@
 # A stand-in kernel: says on COM1 which it is, its command line and its initial ramdisk, and ends QEMU.
-# Entered as the 32-bit boot protocol says, with boot_params in %esi. (Documentation/arch/x86/boot.rst)
+# Entered as the 32-bit boot protocol says, with boot_params in %esi; or by its setup code, in real mode, which
+# has the same fields in front of it. (Documentation/arch/x86/boot.rst)
+.section .setup, "ax"
+.code16
+setup:	cli				# at 0x268 of the file
+	cld
+	mov $0x92, %dx			# the A20 gate is open
+	in %dx, %al
+	or $2, %al
+	and $0xfe, %al
+	out %al, %dx
+	xor %ebx, %ebx
+	mov %cs, %bx
+	sub $0x20, %bx
+	shl $4, %ebx			# where the file's first byte is
+	mov %cs, %ax
+	mov %ax, %ds
+	lea (0x268 + gdt - setup)(%ebx), %eax
+	mov %eax, (0x68 + table - setup + 2)
+	lgdtl (0x68 + table - setup)
+	mov %cr0, %eax
+	or $1, %al
+	mov %eax, %cr0
+	mov $0x18, %ax
+	mov %ax, %ds
+	mov %ax, %es
+	mov %ax, %ss
+	mov %ebx, %esi
+	ljmpl $0x10, $0x100000
+	.balign 8
+gdt:	.quad 0, 0
+	.quad 0x00cf9a000000ffff	# 0x10: code
+	.quad 0x00cf92000000ffff	# 0x18: data
+table:	.word table - gdt - 1
+	.long 0
+
+.text
 .code32
 start:
 	cld

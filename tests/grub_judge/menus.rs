@@ -19,11 +19,11 @@ pub struct Case {
     pub differs: Option<(&'static str, &'static str, &'static str)>,
 }
 
-const fn case(name: &'static str, menu: &'static str) -> Case {
+pub const fn case(name: &'static str, menu: &'static str) -> Case {
     Case { name, table: Table::Mbr, menu, files: &[], differs: None }
 }
 
-const fn with(
+pub const fn with(
     name: &'static str,
     menu: &'static str,
     files: &'static [(&'static str, &'static str)],

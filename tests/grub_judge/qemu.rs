@@ -53,8 +53,8 @@ pub struct Booted {
 /// Programs, stand-in kernels and cores, made once.
 pub struct Judge {
     dir: tempfile::TempDir,
-    /// The code that all kernels have.
-    code: Vec<u8>,
+    /// The code that all kernels have: what real mode begins with, and what protected mode does.
+    code: [Vec<u8>; 2],
 }
 
 fn run(command: &mut Command) {
@@ -81,9 +81,11 @@ impl Judge {
         let path = |name: &str| dir.path().join(name);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grub_judge/kernel.S");
         run(Command::new("as").arg("--32").arg(source).arg("-o").arg(path("kernel.o")));
-        let mut copy = Command::new("objcopy");
-        run(copy.args(["-O", "binary", "-j", ".text"]).args([path("kernel.o"), path("code")]));
-        let code = std::fs::read(path("code")).unwrap();
+        let code = [".setup", ".text"].map(|section| {
+            let mut copy = Command::new("objcopy");
+            run(copy.args(["-O", "binary", "-j", section]).args([path("kernel.o"), path("code")]));
+            std::fs::read(path("code")).unwrap()
+        });
         Self { dir, code }
     }
 
@@ -101,7 +103,8 @@ impl Judge {
         image[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
         image[0x230..0x234].copy_from_slice(&4096u32.to_le_bytes());
         image[0x238..0x23c].copy_from_slice(&2047u32.to_le_bytes()); // cmdline_size
-        image[1024..1024 + self.code.len()].copy_from_slice(&self.code);
+        image[0x268..][..self.code[0].len()].copy_from_slice(&self.code[0]);
+        image[1024..][..self.code[1].len()].copy_from_slice(&self.code[1]);
         image[1024 + 0x7800..][..name.len()].copy_from_slice(name.as_bytes());
         image
     }
@@ -126,37 +129,50 @@ impl Judge {
 
     /// What GRUB boots from a disk; `None` if nothing.
     pub fn boot(&self, name: &str, disk: &[u8], prefix: &str) -> Option<Booted> {
+        self.run(name, disk, Some(&self.floppy(prefix)), &[])
+    }
+
+    /// What boots from a disk, or from a floppy beside it; `None` if nothing, as when something `waits` for a person.
+    pub fn run(
+        &self,
+        name: &str,
+        disk: &[u8],
+        floppy: Option<&Path>,
+        waits: &[&str],
+    ) -> Option<Booted> {
         let file = |suffix: &str| self.dir.path().join(format!("{name}{suffix}"));
         std::fs::write(file(".disk"), disk).unwrap();
-        let drive =
-            |path: &Path, kind: &str| format!("file={},format=raw,if={kind}", path.display());
+        let drive = |path: &Path, kind: &str| {
+            ["-drive".to_owned(), format!("file={},format=raw,if={kind}", path.display())]
+        };
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args([
             "-accel", "tcg", "-m", "64", "-display", "none", "-monitor", "none", "-net", "none",
         ])
-        .args(["-no-reboot", "-boot", "order=a,menu=off"])
+        .args(["-no-reboot", "-boot", "order=ac,menu=off"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
         .args(["-serial", &format!("file:{}", file(".serial").display())])
-        .args([
-            "-drive",
-            &drive(&self.floppy(prefix), "floppy"),
-            "-drive",
-            &drive(&file(".disk"), "ide"),
-        ])
+        .args(drive(&file(".disk"), "ide"))
+        .args(floppy.into_iter().flat_map(|path| drive(path, "floppy")))
         .stdin(Stdio::null())
         .stderr(Stdio::null());
+        let said = || {
+            let said = std::fs::read(file(".serial")).unwrap_or_default();
+            String::from_utf8_lossy(&said).into_owned()
+        };
         let mut child = qemu.spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
         while child.try_wait().unwrap().is_none() {
-            if Instant::now() > deadline {
+            let waits = || waits.iter().any(|what| said().contains(what));
+            if Instant::now() > deadline || waits() {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let said = std::fs::read(file(".serial")).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said).into_owned();
+        let said = said();
+        std::fs::remove_file(file(".disk")).unwrap();
         let part = |from: &str, to: &str| {
             let (_, rest) = said.split_once(from)?;
             rest.split_once(to).map(|(part, _)| part.to_owned())
@@ -170,6 +186,23 @@ impl Judge {
 
     /// An ext4 file system of 4 MiB with these files.
     pub fn ext4(&self, name: &str, uuid: &str, label: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let ext4 = ["-t", "ext4", "-O", "^metadata_csum,^64bit"];
+        self.files(&ext4, name, uuid, label, files)
+    }
+
+    /// An ext2 file system of 4 MiB with these files, as GRUB legacy reads it.
+    pub fn ext2(&self, name: &str, uuid: &str, label: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        self.files(&["-t", "ext2", "-I", "128"], name, uuid, label, files)
+    }
+
+    fn files(
+        &self,
+        kind: &[&str],
+        name: &str,
+        uuid: &str,
+        label: &str,
+        files: &[(&str, Vec<u8>)],
+    ) -> Vec<u8> {
         let (tree, image) = (self.dir.path().join(format!("{name}.d")), self.dir.path().join(name));
         for (path, content) in files {
             let path = tree.join(path.trim_start_matches('/'));
@@ -177,21 +210,7 @@ impl Judge {
             std::fs::write(path, content).unwrap();
         }
         let mut make = administrators("mke2fs");
-        make.args([
-            "-q",
-            "-F",
-            "-t",
-            "ext4",
-            "-b",
-            "1024",
-            "-O",
-            "^metadata_csum,^64bit",
-            "-U",
-            uuid,
-            "-L",
-            label,
-            "-d",
-        ]);
+        make.args(["-q", "-F", "-b", "1024", "-U", uuid, "-L", label]).args(kind).arg("-d");
         run(make.args([&tree, &image]).arg("4M"));
         let bytes = std::fs::read(&image).unwrap();
         std::fs::remove_dir_all(tree).unwrap();
