@@ -2,6 +2,7 @@
 
 mod common;
 mod grub_judge {
+    pub mod bls_menus;
     pub mod legacy;
     pub mod legacy_menus;
     pub mod menus;
@@ -9,9 +10,10 @@ mod grub_judge {
 }
 use grub_judge::menus::{CASES, Case, Table};
 use grub_judge::qemu::{self, Booted, Judge};
-use grub_judge::{legacy, legacy_menus};
+use grub_judge::{bls_menus, legacy, legacy_menus};
 use sporevm::plan::{PvBoot, PvGrub};
 use sporevm::pvgrub::{load, volume::Volume};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,13 +27,15 @@ enum Loader {
     /// Debian's GRUB 2.
     Grub,
     Legacy,
+    /// A GRUB 2.14, which has `blscfg`.
+    Newer,
 }
 
 impl Loader {
-    /// Where it looks for its menu, and what that begins with: GRUB shows a menu for ever that says nothing of time.
+    /// Where it looks for its menu, and what that begins with.
     fn menu(self) -> (&'static str, &'static str) {
         match self {
-            Self::Grub => ("/boot/grub/grub.cfg", "set timeout=0\n"),
+            Self::Grub | Self::Newer => ("/boot/grub/grub.cfg", qemu::BEFORE),
             Self::Legacy => ("/boot/grub/menu.lst", legacy::BEFORE),
         }
     }
@@ -63,7 +67,7 @@ fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
         let image = format!("{loader:?}-{}-{name}", case.name);
         match loader {
             Loader::Legacy => judge.ext2(&image, uuid, name, files),
-            Loader::Grub => judge.ext4(&image, uuid, name, files),
+            Loader::Grub | Loader::Newer => judge.ext4(&image, uuid, name, files),
         }
     };
     let root = system("root", ROOT, &files);
@@ -128,7 +132,8 @@ fn judged(judge: &Judge, loader: Loader, case: &Case) -> Result<(), String> {
     let ours = spores(disk.clone());
     let name = format!("{loader:?}-{}", case.name);
     let theirs = match loader {
-        Loader::Grub => judge.boot(&name, &disk, prefix).map(grubs),
+        Loader::Grub => judge.boot(Path::new(qemu::SYSTEMS), &name, &disk, prefix).map(grubs),
+        Loader::Newer => judge.boot(&legacy::fetched("2.14"), &name, &disk, prefix).map(grubs),
         Loader::Legacy => legacy::boot(judge, &name, &disk).map(grubs),
     };
     let same = match (&ours, &theirs, case.differs) {
@@ -181,4 +186,16 @@ fn legacy_menus_boot_what_grub_legacy_boots() {
     }
     assert!(legacy_menus::CASES.len() >= 60);
     all_boot_the_same(Loader::Legacy, legacy_menus::CASES);
+}
+
+#[test]
+fn entries_of_blscfg_boot_what_grub_boots() {
+    if let Some(what) = qemu::missing() {
+        return common::skip::skip(format!("{what} is missing"));
+    }
+    if !legacy::fetched("2.14/blsuki.mod").exists() {
+        return common::skip::skip_anywhere("GRUB 2.14 is missing: scripts/grub-judges fetches it");
+    }
+    assert!(bls_menus::CASES.len() >= 30);
+    all_boot_the_same(Loader::Newer, bls_menus::CASES);
 }

@@ -1,5 +1,5 @@
 //! Boot Loader Specification entries: one small file a kernel, below `loader/entries`.
-//! (UAPI.1 "Boot Loader Specification", type #1; GRUB's blscfg in Fedora)
+//! (UAPI.1 "Boot Loader Specification", type #1. What grub.cfg makes of them is in `blscfg`.)
 
 use super::menu::{Entry, MAX_ENTRIES, Menu, Place, SAVED_ENTRY};
 use std::cmp::Ordering;
@@ -49,25 +49,6 @@ pub fn parse(
         found.map(|entry| entry.index.clone())
     });
     menu
-}
-
-/// The entries of these files (name, content) as GRUB's `blscfg` makes them of a script with these `variables`: by
-/// their files' names, the newest first; their ids are these names.
-pub fn entries(
-    mut files: Vec<(String, String)>,
-    variables: &BTreeMap<String, String>,
-) -> Vec<Entry> {
-    files.sort_by(|(a, _), (b, _)| compare_versions(b, a));
-    let entry = |(name, text): &(String, String)| {
-        let file = file(name, text);
-        let mut entry = file.entry(variables);
-        entry.id = Some(name.strip_suffix(".conf").unwrap_or(name).to_owned());
-        if file.last("options").is_none() {
-            entry.arguments = variables.get("default_kernelopts").cloned().unwrap_or_default();
-        }
-        entry
-    };
-    files.iter().map(entry).collect()
 }
 
 impl File {

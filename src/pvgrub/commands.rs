@@ -1,9 +1,7 @@
 //! grub.cfg's commands that change nothing of how it runs: what finds devices, what loads, what keeps variables.
 //! (GRUB 2 manual, "Commands")
 
-use super::bls;
 use super::devices::{By, Files, Probe};
-use super::menu::Entry;
 use super::scope::{Outside, Scope, place};
 use super::script::Variables;
 use crate::ext4::Kind;
@@ -163,11 +161,11 @@ fn initrd(files: &dyn Files, arguments: &[String], scope: &mut Scope) -> bool {
 }
 
 /// The options of a command, each with its argument, and the words that are none.
-type Options<'a> = (Vec<(&'a str, Option<&'a str>)>, Vec<&'a str>);
+pub(super) type Options<'a> = (Vec<(&'a str, Option<&'a str>)>, Vec<&'a str>);
 
 /// Take options apart: `valued` have an argument, joined by `=` or behind it. `set` has one if it is joined, or if more
 /// than the word that the command needs follows.
-fn options<'a>(arguments: &'a [String], valued: &[&str]) -> Options<'a> {
+pub(super) fn options<'a>(arguments: &'a [String], valued: &[&str]) -> Options<'a> {
     let (mut found, mut rest) = (Vec::new(), Vec::new());
     let mut words = arguments.iter().map(String::as_str);
     while let Some(word) = words.next() {
@@ -324,45 +322,4 @@ fn probe(files: &dyn Files, arguments: &[String], scope: &mut Scope) -> bool {
         scope.put(name, value);
     }
     true
-}
-
-/// `blscfg`: the entries below `loader/entries`, with these variables set in. In `$blsdir`, on the device `$boot` or the
-/// root; with `default` or `non-default`, that of these only.
-pub(super) fn blscfg(files: &dyn Files, arguments: &[String], scope: &Scope) -> Vec<Entry> {
-    let set = |name: &str| Some(scope.get(name)).filter(|value| !value.is_empty());
-    let device = set("boot").or_else(|| set("root")).unwrap_or_default();
-    let device = device.trim_matches(['(', ')']);
-    let path = arguments.iter().find(|word| word.starts_with(['(', '/']));
-    let mut directories: Vec<(String, String)> = Vec::new();
-    match path.map(|path| scope.locate(path)) {
-        Some((device, path)) => directories.push((device, path.to_owned())),
-        None => {
-            let usual = ["/loader/entries", "/boot/loader/entries"];
-            let wanted = set("blsdir").into_iter().chain(usual);
-            directories.extend(wanted.map(|path| (device.to_owned(), path.to_owned())));
-        }
-    }
-    let read = |(device, directory): &(String, String)| -> Vec<(String, String)> {
-        let directory = directory.trim_end_matches('/');
-        let names = files.names(device, directory).into_iter();
-        let names = names.filter(|name| name.ends_with(".conf"));
-        let text = |name: String| {
-            let text = files.read(device, &format!("{directory}/{name}"))?;
-            Some((name, text))
-        };
-        names.filter_map(text).take(super::menu::MAX_ENTRIES).collect()
-    };
-    let found = directories.iter().map(read).find(|found| !found.is_empty()).unwrap_or_default();
-    let entries = bls::entries(found, &scope.variables);
-    let default = set("default").or_else(|| set("saved_entry")).unwrap_or("0").to_owned();
-    let at = entries.iter().position(|entry| entry.id.as_deref() == Some(&*default));
-    let at = at.or_else(|| default.parse().ok());
-    let mut numbered = entries.into_iter().enumerate();
-    match arguments.first().map(String::as_str) {
-        Some("default") => {
-            numbered.find(|(n, _)| Some(*n) == at).map(|(_, e)| e).into_iter().collect()
-        }
-        Some("non-default") => numbered.filter(|(n, _)| Some(*n) != at).map(|(_, e)| e).collect(),
-        _ => numbered.map(|(_, entry)| entry).collect(),
-    }
 }

@@ -1,6 +1,6 @@
 //! Where menus are looked for, and in which order.
 
-use super::grubcfg::{By, Probe, Start};
+use super::grubcfg::{By, Parsed, Probe, Start};
 use super::menu::{self, Entry, MAX_MENU, Menu, Place, SAVED_ENTRY, split_device};
 use super::script::Variables;
 use super::volume::{FileSystem, Missing, Volume};
@@ -34,7 +34,12 @@ pub struct Located {
     pub saved: Option<SavedEnvironment>,
     /// What of it, or of menus before it, could not be read.
     pub problems: Vec<String>,
+    /// It is a grub.cfg that reads Boot Loader Specification entries.
+    reads_entries: bool,
 }
+
+/// What finds menus of a language on a file system of the volume.
+type Language = fn(&Volume, usize, Option<&SavedEnvironment>, &mut Vec<String>) -> Vec<Located>;
 
 impl Located {
     /// What is to be remembered once the entry at `at` boots.
@@ -51,7 +56,7 @@ impl Located {
 
     /// Why an entry can't be loaded, as far as that is known without reading its files.
     pub fn problem(&self, volume: &Volume, entry: &Entry) -> Option<String> {
-        if let Some(why) = entry.other.as_ref().or(entry.fails.as_ref()) {
+        if let Some(why) = entry.refused() {
             return Some(why.clone());
         }
         let kernel = entry.kernel.as_deref()?;
@@ -111,13 +116,21 @@ pub fn find(
         ));
     }
     let (mut useless, mut problems) = (None, Vec::new());
-    for language in [legacy_menus, grub_menus, bls_menus] {
+    let mut entries_are_read = false;
+    for (language, alone) in
+        [(legacy_menus as Language, false), (grub_menus, false), (bls_menus, true)]
+    {
+        // What grub.cfg makes of entries is all that they are: it may have locked them.
+        if alone && entries_are_read {
+            break;
+        }
         for &at in &readable {
             for mut located in language(volume, at, saved, &mut problems) {
                 if located.is_of_use(volume) {
                     located.problems.splice(0..0, problems);
                     return Ok(located);
                 }
+                entries_are_read |= located.reads_entries;
                 useless.get_or_insert(located);
             }
         }
@@ -192,7 +205,14 @@ fn legacy_menus(
             let menu = legacy::parse(&text, &start, &Files { volume, menu: at });
             // pv-grub's package leaves one without an entry behind where GRUB 2 took over.
             if !menu.entries.is_empty() {
-                found.push(Located { menu, path, system: at, saved, problems: Vec::new() });
+                found.push(Located {
+                    menu,
+                    path,
+                    system: at,
+                    saved,
+                    problems: Vec::new(),
+                    reads_entries: false,
+                });
             }
         }
     }
@@ -229,7 +249,14 @@ fn bls_menus(
         let conf = system.read_text(&format!("{directory}/loader.conf"), MAX_SMALL);
         let menu = bls::parse(&files, &Place::Menu, &environment, &conf.unwrap_or_default());
         let saved = saved.clone();
-        found.push(Located { menu, path, system: at, saved, problems: Vec::new() });
+        found.push(Located {
+            menu,
+            path,
+            system: at,
+            saved,
+            problems: Vec::new(),
+            reads_entries: false,
+        });
     }
     found
 }
@@ -255,8 +282,9 @@ fn grub_menus(
             problems.extend(wrong.take(MAX_PROBLEMS));
             continue;
         }
-        let wrong = wrong.collect();
-        found.push(Located { menu: parsed.menu, path, system: at, saved, problems: wrong });
+        let problems = wrong.collect();
+        let Parsed { menu, reads_entries, .. } = parsed;
+        found.push(Located { menu, path, system: at, saved, problems, reads_entries });
     }
     found
 }

@@ -4,12 +4,12 @@
 //! The script makes a list of entries. Only when all of it has run are these executed, each with a copy of the variables as
 //! they are then, to find out what it would load: `set root` behind an entry counts for it, as it does in GRUB.
 
-use super::commands;
 pub use super::devices::{By, Files, Probe};
 use super::grubtest;
-use super::menu::{Entry, MAX_ENTRIES, Menu, device};
-use super::scope::{Body, Item, MAX_VARIABLES, Outside, Scope};
+use super::menu::{Entry, MAX_ENTRIES, Menu};
+use super::scope::{Item, MAX_VARIABLES, Outside, Scope};
 use super::script::{Block, Script, Statement, Values, Variables, Word};
+use super::{blscfg, commands};
 use std::collections::BTreeMap;
 
 /// Most statements that are executed.
@@ -36,6 +36,8 @@ pub struct Parsed {
     pub menu: Menu,
     /// What could not be understood, by line; the rest counts.
     pub problems: Vec<String>,
+    /// It has read Boot Loader Specification entries.
+    pub reads_entries: bool,
 }
 
 /// Execute the script `text`.
@@ -48,6 +50,7 @@ pub fn parse(text: &str, start: &Start<'_>, files: &dyn Files) -> Parsed {
         },
         functions: BTreeMap::new(),
         problems: Vec::new(),
+        reads_entries: false,
         steps: MAX_STEPS,
         depth: 0,
         read: 0,
@@ -71,7 +74,7 @@ pub fn parse(text: &str, start: &Start<'_>, files: &dyn Files) -> Parsed {
         scope.exported.insert(name.to_owned());
     }
     let menu = run.menu(text, &mut scope);
-    Parsed { menu, problems: run.problems }
+    Parsed { menu, problems: run.problems, reads_entries: run.reads_entries }
 }
 
 /// What this GRUB says that it can. (normal/main.c)
@@ -109,6 +112,7 @@ struct Run<'a> {
     outside: Outside<'a>,
     functions: BTreeMap<String, Block>,
     problems: Vec<String>,
+    reads_entries: bool,
     steps: u32,
     depth: u32,
     read: u32,
@@ -171,25 +175,24 @@ impl Run<'_> {
             }
             let (title, id) = (item.title.clone(), item.id.clone());
             let empty = Entry { index, title, id, within: within.to_vec(), ..Entry::default() };
-            let body = match &item.body {
-                Body::Script(body) => body,
-                Body::Entry(known) => {
-                    let place = device(scope.get("root"), 1);
-                    let Entry { index, within, .. } = empty;
-                    menu.push(finished(Entry { index, within, place, ..(**known).clone() }));
-                    continue;
-                }
-            };
+            let locked = item.restricted && scope.variables.contains_key("superusers");
+            let fails = locked.then(|| "it takes a superuser's password".to_owned());
             let mut inner = if item.submenu { scope.nested() } else { scope.clone() };
             inner.items.clear();
             inner.saves.clear();
             inner.arguments.clone_from(&item.arguments);
             inner.put("chosen", empty.chosen());
             inner.exported.insert("chosen".into());
-            let ended = self.statements(body, &mut inner);
+            let ended = self.statements(&item.body, &mut inner);
             if item.submenu {
                 let within = [within, &[(item.title.clone(), item.id.clone())]].concat();
+                let first = menu.entries.len();
                 self.entries(&inner, &format!("{}>", empty.index), &within, menu);
+                if fails.is_some() {
+                    menu.entries[first..]
+                        .iter_mut()
+                        .for_each(|entry| entry.fails.clone_from(&fails));
+                }
                 continue;
             }
             let loaded = match ended {
@@ -200,7 +203,7 @@ impl Run<'_> {
                 _ => Entry { saves: inner.saves, ..inner.entry },
             };
             let Entry { index, title, id, within, .. } = empty;
-            menu.push(finished(Entry { index, title, id, within, ..loaded }));
+            menu.push(finished(Entry { index, title, id, within, fails, ..loaded }));
         }
     }
 
@@ -323,14 +326,9 @@ impl Run<'_> {
             "shift" => drop(scope.arguments.drain(..scope.arguments.len().min(number() as usize))),
             "setparams" => scope.arguments = arguments.to_vec(),
             "blscfg" => {
-                let found = commands::blscfg(self.outside.files, arguments, scope);
-                scope.items.extend(found.into_iter().map(|entry| Item {
-                    title: String::new(),
-                    id: None,
-                    submenu: false,
-                    arguments: Vec::new(),
-                    body: Body::Entry(Box::new(entry)),
-                }));
+                let items = blscfg::items(self.outside.files, arguments, scope);
+                self.reads_entries |= !items.is_empty();
+                scope.items.extend(items);
                 scope.status = true;
             }
             _ => match commands::plain(&self.outside, name, arguments, scope) {
@@ -430,7 +428,7 @@ fn expanded(words: &[Word], scope: &Scope) -> Vec<String> {
 /// What an entry loads that shows another menu: what that would boot.
 fn from_another(menu: Menu) -> Entry {
     let order = menu.candidates(None).unwrap_or_default();
-    let first = order.into_iter().find(|&at| menu.entries[at].other.is_none());
+    let first = order.into_iter().find(|&at| menu.entries[at].refused().is_none());
     let saves = first.map(|at| menu.saved(at)).unwrap_or_default();
     match first.and_then(|at| menu.entries.into_iter().nth(at)) {
         Some(entry) => Entry { saves, ..entry },
@@ -458,13 +456,14 @@ fn words_of_fallback(text: &str) -> Vec<String> {
 /// `menuentry` or `submenu`: an entry of the scope's menu.
 fn item(command: &str, arguments: &[String], block: Option<&Block>, scope: &mut Scope) -> bool {
     let (Some(body), true) = (block, scope.items.len() < MAX_ENTRIES) else { return false };
-    let (mut title, mut id, mut rest) = (None, None, Vec::new());
+    let (mut title, mut id, mut rest, mut restricted) = (None, None, Vec::new(), true);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--id" => id = words.next().cloned(),
             "--class" | "--users" | "--hotkey" | "--source" => drop(words.next()),
             word if word.starts_with("--id=") => id = Some(word["--id=".len()..].to_owned()),
+            "--unrestricted" => restricted = false,
             word if word.starts_with("--") => {}
             word => {
                 title.get_or_insert_with(|| word.to_owned());
@@ -476,8 +475,9 @@ fn item(command: &str, arguments: &[String], block: Option<&Block>, scope: &mut 
         title: title.unwrap_or_default(),
         id,
         submenu: command == "submenu",
+        restricted,
         arguments: rest,
-        body: Body::Script(Block::clone(body)),
+        body: Block::clone(body),
     });
     true
 }

@@ -113,7 +113,7 @@ fn parsed(text: &str, environment: &[(&str, &str)]) -> Parsed {
 }
 
 fn read(text: &str, environment: &[(&str, &str)]) -> Result<Menu, String> {
-    let Parsed { menu, problems } = parsed(text, environment);
+    let Parsed { menu, problems, .. } = parsed(text, environment);
     if problems.is_empty() { Ok(menu) } else { Err(problems.join("; ")) }
 }
 
@@ -280,7 +280,7 @@ fn a_script_that_grows_is_cut() {
     assert_eq!(read(&many, &[]).unwrap().entries.len(), MAX_ENTRIES);
     let good = "menuentry a {\nlinux /k\n}\n";
     for (bad, why) in [("menuentry x {", "a { without its }"), ("}\n", "a } without a {")] {
-        let Parsed { menu, problems } = parsed(&format!("{good}{bad}"), &[]);
+        let Parsed { menu, problems, .. } = parsed(&format!("{good}{bad}"), &[]);
         assert_eq!(menu.entries.len(), 1, "{bad}");
         assert!(problems[0].contains(why), "{problems:?}");
     }

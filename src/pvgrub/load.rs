@@ -76,7 +76,7 @@ fn load_entry(
     entry: &Entry,
     boot: &PvBoot,
 ) -> Result<Parts, String> {
-    if let Some(why) = entry.other.as_ref().or(entry.fails.as_ref()) {
+    if let Some(why) = entry.refused() {
         return Err(why.clone());
     }
     let path = entry.kernel.as_deref().ok_or("it has no kernel")?;

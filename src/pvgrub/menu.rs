@@ -31,7 +31,7 @@ pub struct Entry {
     pub initrds: Vec<String>,
     /// Why it is not for us, e.g. that it boots Xen.
     pub other: Option<String>,
-    /// Why a command of it fails, after which it boots nothing. (GRUB legacy)
+    /// Why it boots nothing though it is for us, e.g. that a command of it fails. (GRUB legacy)
     pub fails: Option<String>,
     /// The entry that it makes the default when it boots, by its index. (GRUB legacy)
     pub save: Option<String>,
@@ -99,6 +99,11 @@ impl Entry {
             id.as_ref().unwrap_or(title).replace('>', ">>")
         };
         self.within.iter().chain(&own).map(name).collect::<Vec<_>>().join(">")
+    }
+
+    /// Why it boots nothing, whatever its files are.
+    pub fn refused(&self) -> Option<&String> {
+        self.other.as_ref().or(self.fails.as_ref())
     }
 
     /// Titles of the submenus around it and its own.

@@ -11,6 +11,7 @@
 
 pub mod ask;
 pub mod bls;
+mod blscfg;
 mod cmdline;
 mod commands;
 mod detect;

@@ -27,16 +27,11 @@ pub struct Item {
     pub title: String,
     pub id: Option<String>,
     pub submenu: bool,
+    /// Where there are superusers, it is only for who knows a password.
+    pub restricted: bool,
     /// `$1` and so on: the title, and what follows it.
     pub arguments: Vec<String>,
-    pub body: Body,
-}
-
-#[derive(Clone, Debug)]
-pub enum Body {
-    Script(Block),
-    /// It is known already: a Boot Loader Specification entry.
-    Entry(Box<Entry>),
+    pub body: Block,
 }
 
 /// Variables, and what was made with them: GRUB's environment context.

@@ -464,7 +464,14 @@ impl Parser<'_> {
         let mut words = vec![first];
         words.extend(self.words()?);
         match self.next()? {
-            Some(Token::Open) => Ok(Statement::Command(words, Some(self.braces(depth)?))),
+            Some(Token::Open) => {
+                let block = self.braces(depth)?;
+                self.ahead = self.next()?;
+                if matches!(self.ahead, Some(Token::Word(_) | Token::Open)) {
+                    return Err(self.wrong("a command behind a } in its line"));
+                }
+                Ok(Statement::Command(words, Some(block)))
+            }
             other => {
                 self.ahead = other;
                 Ok(Statement::Command(words, None))

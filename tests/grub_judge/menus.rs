@@ -408,4 +408,84 @@ pub const CASES: &[Case] = &[
             "set fallback=1\nmenuentry a { linux /boot/k2\n initrd /boot/gone\n}\nmenuentry b { linux /boot/k1\n}\n",
         )
     },
+    case("linux16", "menuentry a { linux16 /boot/k1 a b=\"c d\"\n initrd16 /boot/i1 /boot/i2\n}\n"),
+    Case {
+        differs: Some(("k2", "", "GRUB does not live to boot the second")),
+        ..case(
+            "linux16-twice",
+            "menuentry a { linux16 /boot/k1 a\n initrd16 /boot/i1\n linux16 /boot/k2 b\n}\n",
+        )
+    },
+    Case {
+        differs: Some(("k2", "", "GRUB spoils the command line of the second")),
+        ..case(
+            "linux-twice",
+            "menuentry a { linux /boot/k1 a\n initrd /boot/i1\n linux /boot/k2 b\n}\n",
+        )
+    },
+    Case {
+        differs: Some(("k2", "<i2>", "GRUB spoils the command line of the second")),
+        ..case(
+            "linux-twice-and-a-ramdisk",
+            "menuentry a { linux /boot/k1 a\n linux /boot/k2 b\n initrd /boot/i2\n}\n",
+        )
+    },
+    case(
+        "linux-twice-the-second-gone",
+        "set fallback=1\nmenuentry a { linux /boot/k1 a\n initrd /boot/i1\n linux /boot/gone b\n}\nmenuentry b { linux /boot/k3\n}\n",
+    ),
+    case("initrd-before", "menuentry a { initrd /boot/i1\n linux /boot/k1 a\n}\n"),
+    Case {
+        differs: Some((
+            "k3",
+            "",
+            "a ramdisk that is named and can't be read is no reason to boot without it",
+        )),
+        ..case(
+            "initrd-twice-the-second-gone",
+            "set fallback=1\nmenuentry a { linux /boot/k1 a\n initrd /boot/i1\n initrd /boot/gone\n}\nmenuentry b { linux /boot/k3\n}\n",
+        )
+    },
+    case(
+        "two-in-a-line",
+        "menuentry a { linux /boot/k1 a\n} menuentry b { linux /boot/k2 b\n}\nmenuentry c { linux /boot/k3 c\n}\n",
+    ),
+    case(
+        "two-in-a-line-apart",
+        "set default=1\nmenuentry a { linux /boot/k1 a\n}; menuentry b { linux /boot/k2 b\n}\n",
+    ),
+    case(
+        "initrds",
+        "menuentry a { linux /boot/k1 a\n initrd /boot/i2 /boot/i1 (hd0,msdos2)/boot/i4\n}\n",
+    ),
+    case("initrd-of-none", "menuentry a { linux /boot/k1 a\n initrd\n}\n"),
+    Case {
+        differs: Some((
+            "k1",
+            "<i1>",
+            "a ramdisk that is named is loaded, by whichever of its two commands",
+        )),
+        ..case("linux16-and-initrd", "menuentry a { linux16 /boot/k1 a\n initrd /boot/i1\n}\n")
+    },
+    Case {
+        differs: Some((
+            "k1",
+            "<i1>",
+            "these are Red Hat's and Ubuntu's, who have them on BIOS, too",
+        )),
+        ..case("linuxefi", "menuentry a { linuxefi /boot/k1 a\n initrdefi /boot/i1\n}\n")
+    },
+    case(
+        "superusers",
+        "set superusers=root\npassword root x\nmenuentry a { linux /boot/k1\n}\nmenuentry b --unrestricted { linux /boot/k2\n}\n",
+    ),
+    case("superusers-of-none", "menuentry a --users root { linux /boot/k1 a\n}\n"),
+    case(
+        "superusers-unrestricted",
+        "set superusers=root\npassword root x\nset default=1\nmenuentry a { linux /boot/k1\n}\nmenuentry b --unrestricted { linux /boot/k2\n}\n",
+    ),
+    case(
+        "superusers-of-a-submenu",
+        "set superusers=root\nexport superusers\npassword root x\nset default='0>0'\nsubmenu a { menuentry b --unrestricted { linux /boot/k2\n }\n}\n",
+    ),
 ];

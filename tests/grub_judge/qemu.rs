@@ -40,7 +40,20 @@ const MODULES: &[&str] = &[
     "cpuid",
     "halt",
     "reboot",
+    "serial",
+    "terminal",
+    "password",
 ];
+/// What only newer ones have.
+const MORE: &[&str] = &["blsuki"];
+/// Debian's GRUB 2.
+pub const SYSTEMS: &str = "/usr/lib/grub/i386-pc";
+/// What the menu begins with: errors can be read on the serial line, and GRUB shows a menu for ever that says nothing of
+/// time.
+pub const BEFORE: &str =
+    "serial --unit=0\nterminal_output serial\nterminal_input serial\nset timeout=0\n";
+/// What it shows when it waits for a person, for ever.
+const WAITS: &[&str] = &["Use the ", "Enter username:", "grub> "];
 
 /// What boots: which kernel, its command line, and the parts of its initial ramdisk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +84,7 @@ pub fn missing() -> Option<String> {
     };
     let programs = ["qemu-system-x86_64", "grub-mkimage", "mke2fs", "as", "objcopy"];
     let lacking = programs.into_iter().find(|program| lacks(program));
-    let modules = Path::new("/usr/lib/grub/i386-pc/boot.img").exists();
+    let modules = Path::new(SYSTEMS).join("boot.img").exists();
     lacking.map(str::to_owned).or((!modules).then(|| "grub-pc-bin".to_owned()))
 }
 
@@ -109,27 +122,29 @@ impl Judge {
         image
     }
 
-    /// GRUB on a floppy, which looks for its configuration below `prefix`.
-    fn floppy(&self, prefix: &str) -> PathBuf {
-        let name: String = prefix.chars().filter(char::is_ascii_alphanumeric).collect();
+    /// GRUB of these modules on a floppy, which looks for its configuration below `prefix`.
+    fn floppy(&self, from: &Path, prefix: &str) -> PathBuf {
+        let name: String = format!("{}{prefix}", from.display());
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         let path = self.dir.path().join(format!("floppy-{name}"));
         if path.exists() {
             return path;
         }
         let core = self.dir.path().join(format!("core-{name}"));
         let mut make = Command::new("grub-mkimage");
-        make.args(["-O", "i386-pc", "-p", prefix, "-o"]).arg(&core).args(MODULES);
-        run(&mut make);
-        let mut floppy = std::fs::read("/usr/lib/grub/i386-pc/boot.img").unwrap();
+        make.args(["-O", "i386-pc", "-p", prefix, "-d"]).arg(from).arg("-o").arg(&core);
+        let more = MORE.iter().filter(|name| from.join(format!("{name}.mod")).exists());
+        run(make.args(MODULES).args(more));
+        let mut floppy = std::fs::read(from.join("boot.img")).unwrap();
         floppy.extend(std::fs::read(core).unwrap());
         floppy.resize(2880 << 10, 0);
         std::fs::write(&path, floppy).unwrap();
         path
     }
 
-    /// What GRUB boots from a disk; `None` if nothing.
-    pub fn boot(&self, name: &str, disk: &[u8], prefix: &str) -> Option<Booted> {
-        self.run(name, disk, Some(&self.floppy(prefix)), &[])
+    /// What GRUB of these modules boots from a disk; `None` if nothing.
+    pub fn boot(&self, from: &Path, name: &str, disk: &[u8], prefix: &str) -> Option<Booted> {
+        self.run(name, disk, Some(&self.floppy(from, prefix)), WAITS)
     }
 
     /// What boots from a disk, or from a floppy beside it; `None` if nothing, as when something `waits` for a person.
