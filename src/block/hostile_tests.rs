@@ -43,6 +43,25 @@ fn the_unchanged_image_is_good() {
     assert!(source.read_exact_at(&mut [0; 4096], u64::MAX - 5).is_err());
 }
 
+/// A page of the header is read at first, and the rest where something is there.
+#[test]
+fn a_backing_file_is_seen_wherever_in_the_first_cluster_its_name_is() {
+    for at in [112u64, 4090, 4096, 9000, CLUSTER - 4] {
+        let place = [(8u64, &at.to_be_bytes()[..]), (16, &4u32.to_be_bytes()), (at, b"base")];
+        let text = refusal(&place);
+        assert!(text.contains("backing file \"base\""), "{at}: {text}");
+    }
+    // Behind a long extension, of which there is one more.
+    let long = [&0x6803_f857_u32.to_be_bytes()[..], &8000u32.to_be_bytes()].concat();
+    let place = [
+        (112u64, &long[..]),
+        (8, &9000u64.to_be_bytes()),
+        (16, &4u32.to_be_bytes()),
+        (9000, b"base"),
+    ];
+    assert!(refusal(&place).contains("backing file \"base\""));
+}
+
 #[test]
 fn each_lie_is_named() {
     let entry = |value: u64| value.to_be_bytes();
