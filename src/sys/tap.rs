@@ -29,9 +29,9 @@ pub mod offload {
 }
 
 /// TUNSETOFFLOAD, which the VMM's threads call.
-pub const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD;
+pub const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD as _;
 /// TUNSETQUEUE, which they call too.
-pub const SET_QUEUE: u64 = libc::TUNSETQUEUE;
+pub const SET_QUEUE: u64 = libc::TUNSETQUEUE as _;
 
 /// A tap's descriptor, which does not block.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Tap {
                 .map_err(|error| failed(error.into()))?;
         let mut request = request(name);
         // SAFETY: SIOCGIFMTU reads and writes one struct ifreq, which is borrowed for the call.
-        let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &mut request) };
+        let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &mut request) };
         if done < 0 {
             return Err(failed(io::Error::last_os_error()));
         }
