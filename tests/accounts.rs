@@ -305,3 +305,69 @@ fn what_others_launched_outlives_permission_and_image() {
     assert!(usage.lines().any(|l| l.starts_with(&region.users[BOB].uid) && l.contains("code-1")));
     assert!(!region.ok(ALICE, &["usage", "-o", "csv"]).contains("code-1"));
 }
+
+/// Owner and mode of a user's account.
+fn account(region: &Region, user: usize) -> Option<(String, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let path = region.store().join("accounts").join(&region.users[user].uid);
+    path.symlink_metadata().ok().map(|meta| (meta.uid().to_string(), meta.mode() & 0o7777))
+}
+
+#[test]
+fn the_administrator_makes_accounts_ahead_of_time_and_gives_names_back() {
+    if !is_root() {
+        return;
+    }
+    let region = Region::new(&["a", "b", "c"]);
+    let uid = |user: usize| region.users[user].uid.clone();
+    let (alice, carol) = (region.users[ALICE].name.clone(), uid(CAROL));
+    region.ok(0, &["store", "admit", &alice, &uid(BOB)]);
+    for user in [ALICE, BOB] {
+        assert_eq!(account(&region, user), Some((uid(user), 0o700)));
+    }
+    let accounts = region.store().join("accounts");
+    let accounts = accounts.to_str().unwrap();
+    region.cannot(BOB, &format!("mv {accounts}/{} {accounts}/x", uid(ALICE)));
+    // Carol's name is taken, and what she does is elsewhere until it is hers.
+    let plant = format!("mkdir -m 755 {accounts}/{carol} && touch {accounts}/{carol}/x");
+    done(&mut region.as_user(BOB, Path::new("/bin/sh"), &["-c", &plant]));
+    region.ok(CAROL, &["product", "accept", "code-1"]);
+    assert_eq!(account(&region, CAROL).unwrap().0, uid(BOB));
+    let admitted = region.spore(0, &["store", "admit", &carol, &alice]);
+    let said = String::from_utf8_lossy(&admitted.stderr).into_owned();
+    assert!(admitted.status.success() && said.lines().count() == 1, "{said}");
+    assert!(said.contains(&format!("was user {}'s", uid(BOB))), "{said}");
+    assert_eq!(account(&region, CAROL), Some((carol.clone(), 0o700)));
+    let listed = region.spore(CAROL, &["product", "ls", "-q"]);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "code-1");
+    assert!(listed.stderr.is_empty(), "{listed:?}");
+    assert!(region.ok(CAROL, &["events"]).contains("code-1"));
+}
+
+#[test]
+fn who_may_not_admit_is_told_so() {
+    if !is_root() {
+        return;
+    }
+    let region = Region::new(&["a", "b"]);
+    let bob = region.users[BOB].uid.clone();
+    region.refused(ALICE, &["store", "admit", &bob], "AuthFailure");
+    region.refused(0, &["store", "admit", "no-such-user"], "InvalidUserID.Unknown");
+    // A store of Alice's own, which she shares.
+    let own = region.dir.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    let ids = [&region.users[ALICE].uid, &region.users[ALICE].gid].map(|id| id.parse().ok());
+    std::os::unix::fs::chown(&own, ids[0], ids[1]).unwrap();
+    let alices = |args: &[&str]| {
+        let mut command = region.as_user(ALICE, &region.dir.path().join("spore"), args);
+        let output = command.env("SPORE_HOME", own.join("store")).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = alices(&["store", "admit", &bob]);
+    assert!(code == Some(1) && said.contains("'spore store share' shares it first"), "{said}");
+    assert_eq!(alices(&["store", "share"]), (Some(0), String::new()));
+    let (code, said) = alices(&["store", "admit", &bob]);
+    assert!(code == Some(1) && said.contains("OperationNotPermitted"), "{said}");
+    assert!(said.contains("sudo SPORE_HOME=") && said.lines().count() == 1, "{said}");
+    assert_eq!(alices(&["store", "admit", &region.users[ALICE].uid]), (Some(0), String::new()));
+}

@@ -44,6 +44,18 @@ pub enum StoreCommand {
         SPORE_HOME=/var/lib/spore spore image ls --quick-start"
     )]
     Share,
+    /// Make users' accounts in a shared store, before anybody else takes their names
+    ///
+    /// An account is made by its user's first command, unless it is there. Whoever was faster with a user's name only keeps
+    /// that one from it: the account has another name then, until this gives it its own. Root may do this for everybody.
+    #[command(
+        after_long_help = "Examples:\n  sudo SPORE_HOME=/var/lib/spore spore store admit alice bob 1003"
+    )]
+    Admit {
+        /// Users, by name or uid
+        #[arg(required = true, value_name = "USER")]
+        users: Vec<String>,
+    },
 }
 
 /// Arguments of `events`.
@@ -83,12 +95,12 @@ pub fn product(service: &Service, ui: &Ui, command: &ProductCommand) -> Result<E
 /// Do a store command.
 ///
 /// # Errors
-/// As [`Service::share_store`]'s.
+/// As [`Service::share_store`]'s and [`Service::admit_user`]'s.
 pub fn store(service: &Service, command: &StoreCommand) -> Result<ExitCode> {
     match command {
-        StoreCommand::Share => service.share_store()?,
-    };
-    Ok(ExitCode::SUCCESS)
+        StoreCommand::Share => service.share_store().map(|()| ExitCode::SUCCESS),
+        StoreCommand::Admit { users } => Ok(answer::each(users, |user| service.admit_user(user))),
+    }
 }
 
 /// What happened to objects, in the order of time.

@@ -10,7 +10,7 @@ Exit codes: 0 done; 1 refused (unknown object, wrong state); 2 the command
 line is wrong; 125 Spore or its host failed. See 'spore --help'.";
 
 /// The commands that print no records, and so have no use for -o and -q.
-const SILENT: [&str; 19] = [
+const SILENT: [&str; 20] = [
     "logs",
     "console",
     "wait",
@@ -18,6 +18,7 @@ const SILENT: [&str; 19] = [
     "untag",
     "completions",
     "store share",
+    "store admit",
     "image export",
     "image modify",
     "image deprecate",

@@ -2,10 +2,12 @@
 
 use super::Service;
 use super::usage::{self, Usage};
+use crate::account;
 use crate::error::Result;
 use crate::image::{permission, product};
 use crate::instance::disk_usage;
 pub use crate::instance::disk_usage::{Usage as DiskUsage, Usages as DiskUsages};
+use crate::store::admit;
 pub use crate::store::journal::Entry;
 
 impl Service {
@@ -36,6 +38,14 @@ impl Service {
     /// As [`permission::share_store`]'s.
     pub fn share_store(&self) -> Result<()> {
         permission::share_store(&self.store).map(drop)
+    }
+
+    /// Makes the account of a user, by name or uid, in a shared store ahead of time.
+    ///
+    /// # Errors
+    /// `InvalidUserID.Unknown`; as [`admit::admit`]'s.
+    pub fn admit_user(&self, user: &str) -> Result<()> {
+        admit::admit(&self.store, account::user(user)?)
     }
 
     /// What happened to the objects of these ids, or to all, in the order of time.

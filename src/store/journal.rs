@@ -8,6 +8,7 @@
 //! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
 //! the medium when the command that did it ends; all lines before it are, too.
 
+use super::accounts::{account_dir, account_of, make_account_dir};
 use super::beneath::names::accounts as accounts_in_words;
 use super::beneath::{Dir, Owned};
 use super::fault;
@@ -125,47 +126,6 @@ impl Journal {
         let file = open(self.account_dir())?;
         Ok(self.file.get_or_init(|| file))
     }
-}
-
-/// Where a user's account is: `accounts/UID`. In a shared store whose administrator made none, anybody may have taken
-/// that name; it is left to them then, and the account is `accounts/UID.SUFFIX`, the first that is the user's.
-fn account_dir(home: &Path, context: &Context) -> PathBuf {
-    let uid = context.caller();
-    let accounts = home.join("accounts");
-    let usual = accounts.join(uid.to_string());
-    let Ok(place) = Dir::place(&accounts) else { return usual };
-    let planted = match place.stat(&uid.to_string()) {
-        Ok(stat) => stat.st_uid != uid,
-        Err(_) => false,
-    };
-    if !planted {
-        return usual;
-    }
-    let ours = |name: &String| account_of(name) == Some(uid);
-    let found = place.own_names().unwrap_or_default().into_iter().filter(ours).min();
-    let suffix = || crate::id::random_hex(8).unwrap_or_else(|_| "own".to_owned());
-    let name = found.unwrap_or_else(|| {
-        let name = format!("{uid}.{}", suffix());
-        context.warn(format_args!(
-            "{} is not yours and is left alone, your account is in {name}; the store's administrator can remove it",
-            usual.display()
-        ));
-        name
-    });
-    accounts.join(name)
-}
-
-/// The uid that the name of an account's directory says.
-fn account_of(name: &str) -> Option<u32> {
-    name.split_once('.').map_or(name, |(uid, _)| uid).parse().ok()
-}
-
-/// Make the account's directory, and see that nobody else made it.
-///
-/// # Errors
-/// No space; somebody else did.
-pub(super) fn make_account_dir(dir: &Path) -> Result<Owned> {
-    Owned::make_if_absent(dir).or_fail(|| format!("make {}", dir.display()))
 }
 
 fn open(dir: &Path) -> Result<File> {

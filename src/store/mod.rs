@@ -11,7 +11,9 @@
 //! Any number of commands work on one store at the same time. Listing is readdir; an object that goes
 //! while being listed was not there.
 
+mod accounts;
 pub mod acl;
+pub mod admit;
 pub mod beneath;
 mod collection;
 pub mod fault;

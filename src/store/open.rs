@@ -1,6 +1,7 @@
 //! An open store: where it is, whose it is, and the lock of all in it.
 
-use super::journal::{Entry, Event, Journal, make_account_dir};
+use super::accounts::make_account_dir;
+use super::journal::{Entry, Event, Journal};
 use super::{beneath, format, paths};
 use crate::context::Context;
 use crate::error::{OrFail, Result};

@@ -67,6 +67,7 @@ pub const TABLE: &[(&str, &[&str])] = &[
     ("usage", &[""]),
     ("events", &[""]),
     ("store share", &[""]),
+    ("store admit", &["64012 64013"]),
     ("modify", &["{i:lock} -t t3.small", "{i:user-data} --user-data x"]),
     ("df", &[""]),
     ("doctor", &[""]),

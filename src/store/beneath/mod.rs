@@ -28,7 +28,7 @@ mod place;
 pub use foreign::{foreign_create, foreign_file};
 pub use owned::{Owned, create, owned};
 pub use place::sync_dir;
-pub(super) use place::{make_place, move_dir, remove_tree, sweep};
+pub(super) use place::{give, make_place, move_dir, remove_tree, sweep};
 
 /// Who may write besides the owner: group and others.
 const OTHERS_WRITE: u32 = 0o022;

@@ -1,9 +1,11 @@
 //! The store's own directories, and what comes into them and goes.
 
-use super::{Dir, split};
+use super::{Dir, Owned, component, split};
 use crate::error::{OrFail, Result};
 use crate::store::fault;
-use rustix::fs::{AtFlags, FlockOperation, Mode, fchmod, flock, fstat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, Uid, fchmod, fchown, flock, fstat, renameat, unlinkat,
+};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,6 +26,32 @@ pub(in crate::store) fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
         return dir.owned().map(drop);
     }
     Ok(renameat(&parent, name, &new_parent, new_name)?)
+}
+
+/// Give a directory in the making to user `uid`, under the name `to` in one of the store's own places. Only root may, but to
+/// itself. An empty directory there is replaced.
+///
+/// # Errors
+/// EPERM; anything else has that name.
+pub(in crate::store) fn give(dir: &Owned, uid: u32, to: &Path) -> io::Result<()> {
+    let ((parent, name), (new_parent, new_name)) = (split(dir.path())?, split(to)?);
+    if uid != dir.owner() {
+        fchown(dir, Some(Uid::from_raw(uid)), None)?;
+    }
+    fault::point("appearance of an account");
+    Ok(renameat(&parent, name, &new_parent, new_name)?)
+}
+
+impl Dir {
+    /// Give what is in one of the store's own places, whosever, another name there. Only the place's owner and root may with
+    /// what is another's. An empty directory of that name is replaced.
+    ///
+    /// # Errors
+    /// EPERM; there is none; anything else has that name.
+    pub(in crate::store) fn move_within(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (component(from.as_ref())?, component(to.as_ref())?);
+        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
 }
 
 /// Remove a directory of the effective user's with what is in it. What others put there and can't be removed stays, and
