@@ -120,13 +120,20 @@ pub fn report(store: &Store) -> Result<Vec<Usage>> {
     Ok(Meter::new(&entries).add_up(&entries, &alive, &Moment::now()))
 }
 
+/// An account and the id of an object: an account's journal says nothing of another's objects, whatever is in it.
+type Object<'a> = (&'a str, &'a str);
+
+fn object(entry: &Entry) -> Object<'_> {
+    (&entry.account_id, &entry.id)
+}
+
 /// The sum in the making.
 struct Meter<'a> {
     /// The image that first had each snapshot.
     image_of_snapshot: HashMap<&'a str, &'a str>,
     /// The image of each instance.
-    image_of_instance: HashMap<&'a str, &'a str>,
-    open: HashMap<&'a str, (&'a Entry, Open)>,
+    image_of_instance: HashMap<Object<'a>, &'a str>,
+    open: HashMap<Object<'a>, (&'a Entry, Open)>,
     rows: BTreeMap<(String, String, String, String), Usage>,
 }
 
@@ -138,7 +145,7 @@ impl<'a> Meter<'a> {
                 image_of_snapshot.entry(id.as_str().unwrap_or_default()).or_insert(&*entry.id);
             }
             if let ("instance", Some(image)) = (&*entry.kind, entry.record["ImageId"].as_str()) {
-                image_of_instance.insert(&*entry.id, image);
+                image_of_instance.insert(object(entry), image);
             }
         }
         Self { image_of_snapshot, image_of_instance, open: HashMap::new(), rows: BTreeMap::new() }
@@ -149,7 +156,7 @@ impl<'a> Meter<'a> {
             match &*entry.kind {
                 "instance" => self.instance(entry),
                 "volume" | "snapshot" => {
-                    self.close(&entry.id, &Moment::of(entry), 0);
+                    self.close(object(entry), &Moment::of(entry), 0);
                     if entry.event != Event::Removed {
                         self.begin(entry);
                     }
@@ -157,16 +164,17 @@ impl<'a> Meter<'a> {
                 _ => {}
             }
         }
-        let open: Vec<&str> = self.open.keys().copied().filter(|id| alive.contains(*id)).collect();
-        for id in open {
-            self.close(id, now, 0);
+        let lives = |(_, id): &Object<'_>| alive.contains(*id);
+        let open: Vec<Object<'a>> = self.open.keys().copied().filter(lives).collect();
+        for object in open {
+            self.close(object, now, 0);
         }
         self.rows.into_values().collect()
     }
 
     fn begin(&mut self, entry: &'a Entry) {
         let open = Open { since: Moment::of(entry), record: entry.record.clone() };
-        self.open.insert(&entry.id, (entry, open));
+        self.open.insert(object(entry), (entry, open));
     }
 
     fn instance(&mut self, entry: &'a Entry) {
@@ -176,15 +184,15 @@ impl<'a> Meter<'a> {
             // It ended before somebody noticed, by the wall clock at both ends.
             let ended = entry.record["EndedAt"].as_u64();
             let late = ended.map_or(0, |at| millis(&entry.event_time).saturating_sub(at));
-            self.close(&entry.id, &Moment::of(entry), late);
-        } else if !self.open.contains_key(&*entry.id) {
+            self.close(object(entry), &Moment::of(entry), late);
+        } else if !self.open.contains_key(&object(entry)) {
             self.begin(entry);
         }
     }
 
     /// Count what was open until `end`, less what of it came after the true end.
-    fn close(&mut self, id: &str, end: &Moment, late: u64) {
-        let Some((entry, open)) = self.open.remove(id) else { return };
+    fn close(&mut self, object: Object<'a>, end: &Moment, late: u64) {
+        let Some((entry, open)) = self.open.remove(&object) else { return };
         let elapsed = open.since.until(end);
         let elapsed = elapsed - late.min(elapsed);
         let usage = self.row(entry, &open.record);
@@ -207,7 +215,7 @@ impl<'a> Meter<'a> {
             "instance" => record["ImageId"].as_str(),
             "volume" => record["InstanceId"]
                 .as_str()
-                .and_then(|id| self.image_of_instance.get(id))
+                .and_then(|id| self.image_of_instance.get(&(&*entry.account_id, id)))
                 .or_else(|| snapshot(record["SnapshotId"].as_str()))
                 .copied(),
             _ => snapshot(Some(&entry.id)).copied(),

@@ -103,3 +103,22 @@ fn volumes_and_snapshots_count_by_size_and_belong_to_images() {
     assert_eq!(of(Some("ami-1")).snapshot_gib_hours(), 2.0);
     assert_eq!(of(None).volume_gib_hours(), 1.0);
 }
+
+/// An account's journal may have any ids in it.
+#[test]
+fn nobody_ends_or_begins_what_is_anothers() {
+    let by = |account: &str, mut entry: Entry| {
+        entry.account_id = account.into();
+        entry
+    };
+    let launched =
+        || entry("instance", "i-1", Event::Created, 1000, ("a", 1000), instance("running", None));
+    let ended = || {
+        entry("instance", "i-1", Event::Removed, 2000, ("a", 2000), instance("terminated", None))
+    };
+    let entries = [launched(), by("1001", ended()), by("1001", launched())];
+    let usage = sum(&entries, &["i-1"], (9000, "a", 9000));
+    let of = |account: &str| usage.iter().find(|usage| usage.account_id == account).unwrap();
+    assert_eq!(of("1000").instance_ms, 8000);
+    assert_eq!(of("1001").instance_ms, 8000);
+}

@@ -237,7 +237,7 @@ impl Journal {
             let doing = || format!("read the journal {}", account.path().join(JOURNAL).display());
             match account.file(JOURNAL) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                file => read(file.or_fail(doing)?, &mut entries).or_fail(doing)?,
+                file => read(file.or_fail(doing)?, &account, &mut entries).or_fail(doing)?,
             }
         }
         let mut left_out = Vec::new();
@@ -245,9 +245,9 @@ impl Journal {
             let more = others.more || others.names.len() > OTHERS_DIRECTORIES;
             let mut tail = Tail { left_out: more, ..Tail::default() };
             for name in others.names.iter().take(OTHERS_DIRECTORIES) {
-                let journal = opened(&accounts, name).and_then(|dir| dir.file(JOURNAL).ok());
+                let Some(account) = opened(&accounts, name) else { continue };
                 // What can't be read is for them to mend.
-                let _ = journal.map(|journal| tail.read(journal));
+                let _ = account.file(JOURNAL).map(|journal| tail.read(journal, &account));
             }
             entries.extend(tail.entries);
             left_out.extend(tail.left_out.then_some(account));
@@ -263,14 +263,20 @@ impl Journal {
     }
 }
 
-/// An account's directory. A journal says only what its own account did.
+/// An account's directory.
 fn opened(accounts: &Dir, name: &str) -> Option<Dir> {
     let account = accounts.object(name).ok()?;
     (account_of(name) == Some(account.owner())).then_some(account)
 }
 
-fn read(file: impl Read, entries: &mut Vec<Entry>) -> io::Result<()> {
-    each_line(file, |line| entries.extend(serde_json::from_slice::<Entry>(line)))
+fn read(file: impl Read, account: &Dir, entries: &mut Vec<Entry>) -> io::Result<()> {
+    each_line(file, |line| entries.extend(entry(line, account)))
+}
+
+/// What a line of an account's journal says. It says only what that account did.
+fn entry(line: &[u8], account: &Dir) -> Option<Entry> {
+    let entry = serde_json::from_slice::<Entry>(line).ok()?;
+    (entry.account_id == account.owner().to_string()).then_some(entry)
 }
 
 /// The end of another account's journals, as much as can do no harm.
@@ -284,7 +290,7 @@ struct Tail {
 }
 
 impl Tail {
-    fn read(&mut self, mut file: File) -> io::Result<()> {
+    fn read(&mut self, mut file: File, account: &Dir) -> io::Result<()> {
         let len = file.seek(SeekFrom::End(0))?;
         let most = OTHERS_TAIL.saturating_sub(self.taken);
         self.left_out |= len > most;
@@ -296,7 +302,7 @@ impl Tail {
             text.rsplit(|&byte| byte == b'\n').take_while(|line| self.take(line)).collect();
         let fits = |line: &&&[u8]| line.len() <= OTHERS_LINE;
         self.left_out |= !lines.iter().all(|line| fits(&line));
-        let read = |line: &&[u8]| serde_json::from_slice(line).ok();
+        let read = |line: &&[u8]| entry(line, account);
         self.entries.extend(lines.iter().rev().filter(fits).filter_map(read));
         Ok(())
     }

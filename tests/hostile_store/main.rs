@@ -212,13 +212,13 @@ fn an_account_whose_directory_somebody_else_made_is_not_locked_out() {
 }
 
 /// A journal of the attacker's with an entry for `id`, and so many bytes before it.
-fn journal(world: &World, before: usize, id: &str) {
+fn journal(world: &World, before: usize, id: &str, of: u32) {
     let account = world.store().join("accounts").join(salt::ATTACKER.to_string());
     std::fs::create_dir(&account).unwrap();
     let entry = format!(
         "{{\"EventTime\":\"2026-11-29T00:00:00Z\",\"BootMs\":1,\"BootId\":\"b\",\"AccountId\":\"{}\",\
          \"Command\":\"run\",\"Event\":\"created\",\"Kind\":\"volume\",\"Id\":\"{id}\",\"Record\":{{}}}}\n",
-        salt::ATTACKER
+        of
     );
     let path = account.join("journal.jsonl");
     std::fs::write(&path, "\n".repeat(before) + &entry).unwrap();
@@ -234,13 +234,27 @@ fn what_is_left_out_of_anothers_journal_is_said() {
     }
     for (before, told) in [(0, false), (9 << 20, true)] {
         let world = World::empty();
-        journal(&world, before, "vol-00000000000000001");
+        journal(&world, before, "vol-00000000000000001", salt::ATTACKER);
         let ran = world.spore(0, &["events".into()]).output().unwrap();
         let (out, err) =
             (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert!(ran.status.success() && out.contains("vol-00000000000000001"), "{out}{err}");
         let said = err.contains("64012 has more than 8 MiB");
         assert_eq!((said, err.lines().count()), (told, usize::from(told)), "{err}");
+    }
+}
+
+/// What it says of another account is nobody's: neither what that one did nor what that one used.
+#[test]
+fn nobody_writes_in_anothers_name() {
+    if !skip::is_root() {
+        return;
+    }
+    let world = World::empty();
+    journal(&world, 0, "vol-00000000000000001", salt::VICTIM);
+    for verb in ["events", "usage"] {
+        let said = world.ok(0, &[verb, "-o", "csv"]);
+        assert!(!said.contains(&salt::VICTIM.to_string()), "{said}");
     }
 }
 
