@@ -194,35 +194,6 @@ fn a_copy_that_died_goes_on_when_it_is_run_again() {
     assert!(snapshots.contains(&snapshot) && !snapshots.is_empty());
 }
 
-/// In a file system of its own, which takes a user namespace.
-#[test]
-fn a_full_disk_fails_a_copy_that_goes_on_once_there_is_room() {
-    let home = Store::new();
-    import(&home, "big", 12, &[]);
-    let inside = "mount -t tmpfs -o size=4m none /mnt || exit 77
-        \"$SPORE\" region add small /mnt/r > /dev/null || exit 1
-        \"$SPORE\" image copy big --to small --name big; echo $?
-        \"$SPORE\" image ls --filter name=big -q | wc -l
-        mount -o remount,size=64m /mnt || exit 1
-        \"$SPORE\" image copy big --to small --name big > /dev/null || exit 1
-        export SPORE_HOME=/mnt/r
-        \"$SPORE\" snapshot verify $(\"$SPORE\" snapshot ls -q)";
-    let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", inside]).env("SPORE", env!("CARGO_BIN_EXE_spore"));
-    command.env("SPORE_HOME", home.home());
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(77) || said.contains("unshare failed") {
-        return common::skip::skip_anywhere("user namespaces are not allowed here");
-    }
-    assert!(said.starts_with("spore: InsufficientVolumeCapacity: "), "{said}");
-    assert!(said.contains("run the same copy again") && said.lines().count() == 1, "{said}");
-    let told = String::from_utf8_lossy(&output.stdout);
-    let told: Vec<&str> = told.lines().collect();
-    assert_eq!(told[..2], ["125", "1"]);
-    assert!(output.status.success() && told[2..].iter().all(|line| line.ends_with(": OK")));
-}
-
 #[test]
 fn a_snapshot_that_has_changed_is_not_copied() {
     let (home, west) = two();

@@ -13,7 +13,7 @@ pub mod format;
 mod inside;
 mod others;
 pub(crate) mod receive;
-mod room;
+pub(crate) mod room;
 mod source;
 pub(crate) mod stream;
 pub(crate) mod wire;

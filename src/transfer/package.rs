@@ -117,6 +117,11 @@ impl Content {
         self.chunk_size().min(self.size_bytes.saturating_sub(offset)) as usize
     }
 
+    /// Most bytes that its chunks become, each as often as it is named.
+    pub fn stored(&self) -> u64 {
+        self.chunks.iter().map(|chunk| self.chunk_len(chunk.offset) as u64).sum()
+    }
+
     fn check_disk(&self) -> Result<()> {
         let _: SnapshotId = self.name.parse()?;
         self.check("disk", MAX_SIZE)?;
@@ -259,6 +264,11 @@ impl Package {
             file.as_ref().map_or(Ok(()), |file| file.check(what, MAX_BOOT_FILE))?;
         }
         Ok(package)
+    }
+
+    /// Bytes that its kernel and its ramdisk take at most while they are registered: each is there twice.
+    pub fn boot_bytes(&self) -> u64 {
+        self.kernel.iter().chain(&self.ramdisk).map(|file| file.size_bytes.saturating_mul(2)).sum()
     }
 
     /// As JSON.

@@ -6,6 +6,7 @@ pub mod images;
 pub mod namespace;
 pub mod programs;
 pub mod skip;
+pub mod small;
 pub mod volumes;
 
 pub use skip::has_kvm;

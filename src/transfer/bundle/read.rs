@@ -10,7 +10,7 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, SnapshotId};
 use crate::image::catalog;
 use crate::image::manifest::Manifest as Registration;
-use crate::import::{SourceFormat, arrival};
+use crate::import::{SourceFormat, arrival, room};
 use crate::inspect::boot_method;
 use crate::plan::{DiskFormat, PvGrub};
 use crate::record::image::{BlockDeviceMapping, Image, ProductCode, RootDeviceType};
@@ -40,6 +40,8 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
     };
     catalog::check_name(store, &name)?;
     refuse_missing(&manifest, request)?;
+    // Zeros are packed to nothing, and what is not takes at least as much as it is packed to, but for deflate's own marks.
+    room::check(store.home(), manifest.bundled_size / 100 * 99)?;
     let made = unbundle(store, &storage, &manifest, &name)?;
     let id = made.1.snapshot_id.clone();
     let boot = boots(&manifest, request, &made.0.path().join(DATA))?;

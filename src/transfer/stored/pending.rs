@@ -8,17 +8,20 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::MAX_MAPPINGS;
 use crate::image::{catalog, manifest};
+use crate::import::room;
 use crate::kernel::{BootFile, BootFiles, Registered};
 use crate::plan::{DiskFormat, PvGrub};
 use crate::record::image::{Image, ImageState, StateReason};
-use crate::record::snapshot::{Snapshot, SnapshotState};
+use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::volume::{Layer, LayerName};
 use crate::snapshot::{self, Wanted};
-use crate::store::beneath::Owned;
+use crate::store::beneath::{Dir, Owned};
 use crate::store::{Durability, Locked, Store, StoreLock, now};
 use crate::transfer::copy::{Files, Pending, Source, Writer};
 use crate::transfer::package::{Content, NewImage, Package, Part, SnapshotPackage, malformed};
+use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// An image in the making. Its record says what it boots, so it appears when its first disk begins.
@@ -41,10 +44,13 @@ impl<'a> PendingImage<'a> {
         if package.disks.is_empty() {
             return Err(malformed("it is deregistered"));
         }
-        let left = unfinished(store, package, new, &store.lock()?)?.is_some();
-        if !left {
+        let left = unfinished(store, package, new, &store.lock()?)?;
+        if left.is_none() {
             catalog::check_name(store, &new.name)?;
         }
+        // Before anything is fetched. What an archive or a store has is seen when it comes.
+        let left = left.map(|image| image.record.clone());
+        room::check(store.home(), needed(store, package, left.as_ref()))?;
         let boot = BootFiles::default();
         Ok(Self { store, package, new, boot, image: None, disks: Vec::new() })
     }
@@ -83,6 +89,20 @@ impl<'a> PendingImage<'a> {
         }
         self.boot.undo(self.store);
     }
+}
+
+/// Bytes that the image takes at most, besides what an earlier copy `left`.
+fn needed(store: &Store, package: &Package, left: Option<&Image>) -> u64 {
+    let there = |id: &SnapshotId| {
+        let data = Dir::open(&store.snapshots().dir(id)).and_then(|dir| dir.stat(DATA));
+        data.map_or(0, |data| data.st_blocks.cast_unsigned() * 512)
+    };
+    let ours = |disk: &Content| {
+        let theirs = package.image.snapshots().position(|id| id.as_str() == disk.name)?;
+        left?.snapshots().nth(theirs)
+    };
+    let disk = |disk: &Content| disk.stored().saturating_sub(ours(disk).map_or(0, there));
+    package.disks.iter().map(disk).fold(package.boot_bytes(), u64::saturating_add)
 }
 
 /// The snapshot for a disk: as an earlier copy left it, or new.
@@ -145,10 +165,11 @@ impl Pending for PendingImage<'_> {
         Ok(image.record.clone())
     }
 
-    /// A user who cancelled wants nothing of it, and a stream can't be gone on with; else the image has failed, and what is
-    /// there stays for the next attempt.
+    /// A user who cancelled wants nothing of it, a full disk has no room for it, and a stream can't be gone on with; else the
+    /// image has failed, and what is there stays for the next attempt.
     fn failed(mut self: Box<Self>, error: Error) -> Error {
-        let cancelled = self.store.context().cancelled();
+        let full = error.code() == Some(Code::InsufficientVolumeCapacity);
+        let cancelled = self.store.context().cancelled() || full;
         let again = |image: &Locked<Image>| image.record.source_image_region.is_some();
         let Some(image) = self.image.as_mut().filter(|image| !cancelled && again(image)) else {
             self.remove();
@@ -189,6 +210,7 @@ impl<'a> PendingSnapshot<'a> {
     ) -> Result<Self> {
         snapshot::check(&wanted)?;
         let disk = package.disk.as_ref().ok_or_else(|| malformed("it has no content"))?;
+        room::check(store.home(), disk.stored())?;
         let snapshot = pending_snapshot(store, disk.size_bytes, wanted)?;
         Ok(Self { store, snapshot })
     }
@@ -248,11 +270,22 @@ fn open_disk<'a>(
             if let Some((format, layers)) = share(&home, &theirs, snapshot) {
                 return seal(snapshot, format, layers, &theirs.digest).map(|()| None);
             }
+            see_room(snapshot.store(), &home, raw.as_ref())?;
             raw
         }
         _ => None,
     };
     Ok(Some(Box::new(DiskWriter::open(snapshot, content, raw.as_ref())?)))
+}
+
+/// See that there is room for what the store at `home` has in one file, unless its blocks may be shared.
+///
+/// # Errors
+/// `InsufficientVolumeCapacity`.
+fn see_room(to: &Store, home: &Path, raw: Option<&File>) -> Result<()> {
+    let device = |home: &Path| home.metadata().map(|home| home.dev()).ok();
+    let blocks = raw.and_then(|raw| raw.metadata().ok()).map_or(0, |raw| raw.blocks() * 512);
+    if device(home) == device(to.home()) { Ok(()) } else { room::check(to.home(), blocks) }
 }
 
 /// Share one's own content within a store: it never changes, so a copy of it would only cost space. Another's could

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::disk::Disk;
 use crate::error::{Code, OrFail, Result};
+use crate::import::room;
 use crate::kernel::{self, BootFile, Registered};
 use crate::plan::DiskFormat;
 use crate::record::name;
@@ -65,7 +66,17 @@ impl Writer for DiskWriter<'_> {
     fn take(&self, piece: Piece<'_>) -> Result<()> {
         let offset = piece.offset;
         let there = piece.chunk().filter(|_| self.begun).and_then(|chunk| self.has(chunk));
-        let bytes = there.map_or_else(|| piece.bytes(), Ok)?;
+        let bytes = match there {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = piece.bytes()?;
+                if !digest::is_zero(&bytes) {
+                    // Stop before the last block is taken.
+                    room::check(self.snapshot.store().home(), bytes.len() as u64)?;
+                }
+                bytes
+            }
+        };
         for (n, bytes) in bytes.chunks(CHUNK).enumerate() {
             self.out.chunk(offset + (n * CHUNK) as u64, bytes)?;
         }
