@@ -27,6 +27,7 @@ pub mod wait;
 use crate::context::Context;
 use crate::error::Result;
 use crate::import::arrival;
+use crate::kernel;
 use crate::store::Store;
 use std::path::Path;
 use std::sync::Once;
@@ -61,7 +62,11 @@ impl Service {
 
     /// The store without what killed imports have left of images and snapshots.
     fn swept(&self) -> &Store {
-        self.swept.call_once(|| arrival::sweep(&self.store));
+        self.swept.call_once(|| {
+            arrival::sweep(&self.store);
+            // What refers to them first.
+            kernel::sweep(&self.store);
+        });
         &self.store
     }
 }

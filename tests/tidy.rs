@@ -194,7 +194,6 @@ const OUTSIDE: &[(&str, &str)] = &[
     ),
     ("src/transfer/export/mod.rs", "a file that the user has an image written to"),
     ("src/import/source.rs", "a file that the user imports"),
-    ("src/kernel/mod.rs", "a kernel or ramdisk that the user names"),
     ("src/transfer/remote/net/registry.rs", "the user's credentials for registries"),
 ];
 

@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{MAX_GIB, MAX_MAPPINGS};
 use crate::image::{catalog, manifest};
-use crate::kernel;
+use crate::kernel::{self, BootFiles};
 use crate::record::image::{
     BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason,
 };
@@ -104,7 +104,13 @@ pub fn create(
     let record = refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     check_state(&record.instance)?;
     catalog::check_name(store, &request.name)?;
-    let image = image(store, &record.instance, &request)?;
+    // Held until the image is there.
+    let boot = kernel::own(
+        store,
+        record.instance.kernel_id.as_ref(),
+        record.instance.ramdisk_id.as_ref(),
+    )?;
+    let image = image(store, (&record.instance, &boot), &request)?;
     let tags = request.snapshot_tags.clone();
     crate::record::tag::check_tags(&tags)?;
     let given = |id: &SnapshotId| {
@@ -233,7 +239,11 @@ fn freeze(
 }
 
 /// The image as it is to be, with new ids for its snapshots.
-fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Image> {
+fn image(
+    store: &Store,
+    (instance, boot): (&Instance, &BootFiles),
+    request: &CreateImage,
+) -> Result<Image> {
     let mut mappings = Vec::new();
     for mapping in &instance.block_device_mappings {
         let volume = store.volumes().get(&mapping.ebs.volume_id)?;
@@ -259,7 +269,6 @@ fn image(store: &Store, instance: &Instance, request: &CreateImage) -> Result<Im
     }
     check_mappings(&mappings, &instance.root_device_name)?;
     let source = store.images().get(&instance.image_id).ok();
-    let boot = kernel::own(store, instance.kernel_id.as_ref(), instance.ramdisk_id.as_ref())?;
     Ok(Image {
         image_id: ImageId::generate()?,
         name: request.name.clone(),

@@ -14,16 +14,19 @@ use crate::record::instance::{Instance, InstanceRecord, State};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::record::name;
 use crate::snapshot::digest;
-use crate::store::beneath::Owned;
+use crate::store::beneath::{Owned, foreign_file};
 use crate::store::check_owner;
 use crate::store::shared::open_file;
 use crate::store::{Collection, Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::users;
+use claim::Claim;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 use unpack::unpack;
 
+mod claim;
+pub mod find;
 mod unpack;
 
 pub(crate) use unpack::HELPER;
@@ -187,26 +190,70 @@ impl BootFile for Ramdisk {
     }
 }
 
-/// An object that a registration gave.
-#[derive(Clone, Debug)]
+/// An object for something else, that was there or has been registered for it. What has been is taken back when this is
+/// dropped, or the command killed, unless an image or an instance has come to refer to it.
+#[derive(Debug)]
 pub struct Registered<R> {
     /// The object.
     pub record: R,
-    /// It was not there before: undoing the registration removes it.
-    pub new: bool,
+    held: Option<Held>,
 }
 
-impl<R: BootFile> Registered<R> {
-    /// Deregisters it if it is new, unless somebody has come to use it. Failing at that is harmless.
-    pub fn undo(&self, store: &Store) {
-        if self.new {
-            let _ = deregister::<R>(store, self.record.id());
+impl<R> Registered<R> {
+    fn known(record: R) -> Self {
+        Self { record, held: None }
+    }
+
+    /// It stays, whatever becomes of the rest.
+    pub fn keep(mut self) -> R {
+        if let Some(claim) = self.held.as_mut().and_then(|held| held.claim.take()) {
+            claim.end();
+        }
+        self.record
+    }
+}
+
+/// What is registered and may have to be taken back.
+#[derive(Debug)]
+struct Held {
+    store: Store,
+    claim: Option<Claim>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            settle(&self.store, claim);
         }
     }
 }
 
-/// What an image or an instance is to boot, as far as a command has found or registered it.
-#[derive(Clone, Debug, Default)]
+/// Take back what is claimed, unless something refers to it. If that can't be told, the next command does it.
+fn settle(store: &Store, claim: Claim) {
+    if !claim.stands() {
+        return;
+    }
+    let taken_back = match (claim.id().parse(), claim.id().parse()) {
+        (Ok(kernel), _) => deregister::<Kernel>(store, &kernel),
+        (_, Ok(ramdisk)) => deregister::<Ramdisk>(store, &ramdisk),
+        _ => Ok(()),
+    };
+    let settled = [Kernel::IN_USE, Kernel::NOT_FOUND, Ramdisk::IN_USE, Ramdisk::NOT_FOUND];
+    match taken_back {
+        Err(e) if !e.code().is_some_and(|code| settled.contains(&code)) => {}
+        _ => claim.end(),
+    }
+}
+
+/// Bring to an end what killed commands had registered for what never came.
+pub fn sweep(store: &Store) {
+    for claim in claim::left(store) {
+        settle(store, claim);
+    }
+}
+
+/// What an image or an instance is to boot, as far as a command has found or registered it: held until that is there.
+#[derive(Debug, Default)]
 pub struct BootFiles {
     /// The kernel.
     pub kernel: Option<Registered<Kernel>>,
@@ -225,19 +272,15 @@ impl BootFiles {
         self.ramdisk.as_ref().map(|ramdisk| ramdisk.record.ramdisk_id.clone())
     }
 
-    /// [`Registered::undo`] of both.
-    pub fn undo(&self, store: &Store) {
-        if let Some(kernel) = &self.kernel {
-            kernel.undo(store);
-        }
-        if let Some(ramdisk) = &self.ramdisk {
-            ramdisk.undo(store);
-        }
+    /// [`Registered::keep`] of both.
+    pub fn keep(self) {
+        self.kernel.map(Registered::keep);
+        self.ramdisk.map(Registered::keep);
     }
 }
 
-/// Register the file at `path` under `name` (or one made of the file's): a kernel, that is a bzImage, which is unpacked
-/// here, once, or an ELF vmlinux; or an initial ramdisk as it is.
+/// Register the file at `path` under `name` (or one made of the file's), for what will refer to it: a kernel, that is a
+/// bzImage, which is unpacked here, once, or an ELF vmlinux; or an initial ramdisk as it is.
 ///
 /// # Errors
 /// It is none, or an empty or too large one, the name is malformed or taken, or it can't be read or kept.
@@ -246,8 +289,29 @@ pub fn register<R: BootFile>(
     path: &Path,
     name: Option<&str>,
 ) -> Result<Registered<R>> {
-    let file = File::open(path).or_refuse(|| format!("open the {} {}", R::WHAT, path.display()))?;
-    register_file(store, file, path, name)
+    register_file(store, open::<R>(path)?, path, name)
+}
+
+/// [`register`] for its own sake: it stays.
+///
+/// # Errors
+/// As [`register`]'s.
+pub fn register_itself<R: BootFile>(store: &Store, path: &Path, name: Option<&str>) -> Result<R> {
+    let record = register::<R>(store, path, name)?.keep();
+    // Another command may have registered it for something else.
+    claim::waive(store, record.id().as_ref());
+    Ok(record)
+}
+
+/// Open the file at `path`, which is to be registered. A FIFO is not waited for.
+fn open<R: BootFile>(path: &Path) -> Result<File> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::refused(
+            Code::InvalidParameterValue,
+            format!("{} is no {}: it is not a regular file", path.display(), R::WHAT),
+        ));
+    }
+    foreign_file(path).or_refuse(|| format!("open the {} {}", R::WHAT, path.display()))
 }
 
 /// As [`register`], of an open file that `path` tells of.
@@ -260,7 +324,7 @@ fn register_file<R: BootFile>(
     let mut examined = examine(file, path, R::WHAT)?;
     let digest = examined.digest.clone();
     if let Some(record) = registered::<R>(store, &digest)? {
-        return Ok(Registered { record, new: false });
+        return Ok(Registered::known(record));
     }
     examined.file.rewind().or_fail(|| format!("read {}", path.display()))?;
     let staging = Staging::new(store)?;
@@ -292,10 +356,19 @@ fn publish<R: Record>(
 ) -> Result<Registered<R>> {
     let _ = lock;
     if let Ok(record) = store.collection::<R>().get(record.id()) {
-        return Ok(Registered { record, new: false });
+        return Ok(Registered::known(record));
     }
-    staging.publish(store, &record, Durability::Durable)?;
-    Ok(Registered { record, new: true })
+    let claim = Claim::make(store, record.id().as_ref())?;
+    match staging.publish(store, &record, Durability::Durable) {
+        Ok(_) => Ok(Registered { record, held: Some(Held { store: store.clone(), claim }) }),
+        Err(error) => {
+            // Nothing is there to be taken back, and the store's lock is held.
+            if let Some(claim) = claim {
+                claim.end();
+            }
+            Err(error)
+        }
+    }
 }
 
 /// The name asked for, if it is free; else one made of the file's name, and of the content's digest if that is taken.
@@ -375,7 +448,7 @@ pub fn copy_to_caller<R: BootFile>(store: &Store, id: &R::Id) -> Result<Register
     let record = store.collection::<R>().get(id)?;
     let built_in = || R::built_in().iter().any(|record| record.id() == id);
     if record.owner() == store.owner_id() || built_in() {
-        return Ok(Registered { record, new: false });
+        return Ok(Registered::known(record));
     }
     let file = open_content::<R>(store, id)?;
     let name = record.name().unwrap_or_default();
@@ -452,17 +525,4 @@ fn refuse_needed<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
             format!("{id} is what an instance of account {uid} boots; it has to be terminated"),
         )),
     }
-}
-
-/// The kernel or ramdisk that `text` means: an id, a file (which is registered), a name or a unique prefix of an id.
-///
-/// # Errors
-/// There is none; the file is none.
-pub fn find<R: BootFile>(store: &Store, text: &str) -> Result<Registered<R>> {
-    let path = Path::new(text);
-    if text.parse::<R::Id>().is_err() && (path.exists() || text.contains('/')) {
-        return register(store, path, None);
-    }
-    let record = store.collection::<R>().resolve(text)?;
-    Ok(Registered { record, new: false })
 }

@@ -1,6 +1,6 @@
 //! RunInstances, and ModifyInstanceAttribute, which takes the same things.
 
-use super::{Service, instances, kernels};
+use super::{Service, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::image::{attribute, catalog, product};
 use crate::instance::dir;
@@ -9,7 +9,7 @@ pub use crate::instance::launch::Request;
 use crate::instance::launch::{Host, RandomIds};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
-use crate::kernel::BootFiles;
+use crate::kernel::{BootFiles, find};
 use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
 use crate::record::network::Network;
@@ -89,12 +89,10 @@ impl Service {
         check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         let image = catalog::resolve(store, &request.image_id)?;
         bundle::intact::check(store, &image)?;
-        let mut registered = BootFiles::default();
-        let launched = launch(store, request, image, &mut registered);
-        if launched.is_err() {
-            registered.undo(store);
-        }
-        launched
+        let mut boot = BootFiles::default();
+        let launched = launch(store, request, image, &mut boot)?;
+        boot.keep();
+        Ok(launched)
     }
 
     /// EC2 ModifyInstanceAttribute.
@@ -108,14 +106,22 @@ impl Service {
         let store = &self.store;
         check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         let dir = instances::find(store, &request.instance_id)?;
+        // Held until the instance's record says it.
+        let mut boot = BootFiles::default();
         let ramdisk = match request.ramdisk.as_deref() {
             Some("none") => Some(None),
-            Some(text) => Some(Some(kernels::find_ramdisk(store, text)?.record.ramdisk_id)),
+            Some(text) => {
+                boot.ramdisk = Some(find::ramdisk(store, text)?);
+                Some(boot.ramdisk_id())
+            }
             None => None,
         };
         let kernel = match request.kernel.as_deref() {
             Some("none") => Some(None),
-            Some(text) => Some(Some(kernels::find_kernel(store, text)?.record.kernel_id)),
+            Some(text) => {
+                boot.kernel = Some(find::kernel(store, text)?);
+                Some(boot.kernel_id())
+            }
             None => None,
         };
         let changes = Changes {
@@ -141,21 +147,21 @@ pub fn check_user_data(data: &[u8]) -> Result<()> {
     Err(Error::refused(Code::InvalidUserDataMalformed, why))
 }
 
-/// As [`Service::run_instances`]. What had to be registered for it is in `registered`.
+/// As [`Service::run_instances`]. What it boots is in `boot`.
 fn launch(
     store: &Store,
     request: &RunInstances,
     image: Image,
-    registered: &mut BootFiles,
+    boot: &mut BootFiles,
 ) -> Result<Launched> {
     let mut launch = request.request.clone();
     if let Some(kernel) = &request.kernel_id {
-        registered.kernel = Some(kernels::find_kernel(store, kernel)?);
-        launch.kernel = registered.kernel_id();
+        boot.kernel = Some(find::kernel(store, kernel)?);
+        launch.kernel = boot.kernel_id();
     }
     if let Some(ramdisk) = &request.ramdisk_id {
-        registered.ramdisk = Some(kernels::find_ramdisk(store, ramdisk)?);
-        launch.ramdisk = registered.ramdisk_id();
+        boot.ramdisk = Some(find::ramdisk(store, ramdisk)?);
+        launch.ramdisk = boot.ramdisk_id();
     }
     product::check(store, &image)?;
     kvm::check()?;

@@ -1,12 +1,12 @@
 //! Whether this host runs guests: some are launched to see. Each powers itself off, and nothing of it stays.
 
+use super::Service;
 use super::launch::{Request, RunInstances};
 use super::wait::{Until, Waited, wait};
-use super::{Service, kernels};
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::{firmware, lifecycle, network};
-use crate::kernel::{self, BootFiles, Registered};
+use crate::kernel::{self, Registered, find};
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::sys::fds;
 use std::io::Write;
@@ -56,7 +56,7 @@ impl Service {
     /// # Errors
     /// As [`Service::probe_built_in`]'s, within 10 s.
     pub fn probe_lab_kernel(&self) -> Option<Result<Duration>> {
-        let path = kernels::lab_kernel(&self.store).ok()?;
+        let path = find::lab_kernel(&self.store).ok()?;
         Some(lab_kernel(self, &path))
     }
 }
@@ -69,9 +69,8 @@ fn lab_kernel(service: &Service, path: &Path) -> Result<Duration> {
     let kernel: Registered<Kernel> = kernel::register(store, path, None)?;
     let ramdisk: Registered<Ramdisk> = kernel::register(store, &ramdisk, None)?;
     let ids = (kernel.record.kernel_id.to_string(), ramdisk.record.ramdisk_id.to_string());
-    let took = until_power_off(service, Some(ids), LAB_PATIENCE);
-    BootFiles { kernel: Some(kernel), ramdisk: Some(ramdisk) }.undo(store);
-    took
+    // What is new goes with the guest.
+    until_power_off(service, Some(ids), LAB_PATIENCE)
 }
 
 /// Launch the built-in image, or its disk with this kernel and ramdisk, and see that the guest powers off.

@@ -10,7 +10,7 @@ pub use crate::import::SourceFormat;
 use crate::import::{self, Opened, Options, Reading, Source, arrival};
 use crate::inspect::boot_method;
 pub use crate::inspect::boot_method::Proposal;
-use crate::kernel::{self, BootFiles};
+use crate::kernel::{BootFiles, find};
 use crate::plan::TransportKind;
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::tag::Tag;
@@ -172,59 +172,35 @@ fn open(store: &Store, disk: &Path, format: Option<SourceFormat>) -> Result<(Sta
     Ok((staging, opened))
 }
 
-/// What an action has registered so far, for the case that the rest fails.
-struct Undo<'a> {
-    store: &'a Store,
-    files: BootFiles,
+/// Find or register what the image boots.
+fn boot_files(store: &Store, boot: &Boot) -> Result<BootFiles> {
+    let (kernel, ramdisk) = (boot.kernel_id.as_deref(), boot.ramdisk_id.as_deref());
+    Ok(BootFiles {
+        kernel: kernel.map(|text| find::kernel(store, text)).transpose()?,
+        ramdisk: ramdisk.map(|text| find::ramdisk(store, text)).transpose()?,
+    })
 }
 
-impl<'a> Undo<'a> {
-    fn new(store: &'a Store) -> Self {
-        Self { store, files: BootFiles::default() }
-    }
-
-    /// Find or register what the image boots.
-    fn boot(&mut self, boot: &Boot) -> Result<()> {
-        let (kernel, ramdisk) = (boot.kernel_id.as_deref(), boot.ramdisk_id.as_deref());
-        self.files.kernel = kernel.map(|text| kernel::find(self.store, text)).transpose()?;
-        self.files.ramdisk = ramdisk.map(|text| kernel::find(self.store, text)).transpose()?;
-        Ok(())
-    }
-
-    fn manifest(&self, root: SnapshotId, name: &str, boot: &Boot) -> Manifest {
-        let mut manifest = Manifest::with_root(name, root);
-        manifest.kernel_id = self.files.kernel_id();
-        manifest.ramdisk_id = self.files.ramdisk_id();
-        manifest.command_line = boot.command_line.clone();
-        manifest.root_device_type = boot.root_device_type;
-        manifest.transport = boot.transport;
-        manifest.description = boot.description.clone();
-        manifest.tags = boot.tags.clone();
-        manifest
-    }
-
-    /// Keep everything if it went well; else remove what is new and unused.
-    fn settle<T>(self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
-            self.files.undo(self.store);
-        }
-        result
-    }
+fn manifest(files: &BootFiles, root: SnapshotId, name: &str, boot: &Boot) -> Manifest {
+    let mut manifest = Manifest::with_root(name, root);
+    manifest.kernel_id = files.kernel_id();
+    manifest.ramdisk_id = files.ramdisk_id();
+    manifest.command_line = boot.command_line.clone();
+    manifest.root_device_type = boot.root_device_type;
+    manifest.transport = boot.transport;
+    manifest.description = boot.description.clone();
+    manifest.tags = boot.tags.clone();
+    manifest
 }
 
 /// Import a disk that is being read, register an image of it, and warn if nothing on it boots.
 fn import_disk(store: &Store, disk: (Staging, Reading), name: &str, boot: &Boot) -> Result<Image> {
     // A long copy must not end in a refusal that could have come first.
     catalog::check_name(store, name)?;
-    let mut undo = Undo::new(store);
-    let work = || {
-        undo.boot(boot)?;
-        let description = format!("Imported for image {name}");
-        let manifest = |root: SnapshotId| undo.manifest(root, name, boot);
-        arrival::import(store, disk, &description, manifest)
-    };
-    let result = work();
-    let image = undo.settle(result)?;
+    let files = boot_files(store, boot)?;
+    let description = format!("Imported for image {name}");
+    let manifest = |root: SnapshotId| manifest(&files, root, name, boot);
+    let image = arrival::import(store, disk, &description, manifest)?;
     warn(store, &image);
     Ok(image)
 }
@@ -232,10 +208,8 @@ fn import_disk(store: &Store, disk: (Staging, Reading), name: &str, boot: &Boot)
 fn register_snapshot(store: &Store, name: &str, root: &str, boot: &Boot) -> Result<Image> {
     catalog::check_name(store, name)?;
     let root = store.snapshots().resolve(root)?.snapshot_id;
-    let mut undo = Undo::new(store);
-    let result =
-        undo.boot(boot).and_then(|()| catalog::register(store, undo.manifest(root, name, boot)));
-    let image = undo.settle(result)?;
+    let files = boot_files(store, boot)?;
+    let image = catalog::register(store, manifest(&files, root, name, boot))?;
     warn(store, &image);
     Ok(image)
 }
@@ -248,23 +222,18 @@ fn register_bundle(
     boot: &Boot,
 ) -> Result<Image> {
     bundle::prepare(store)?;
-    let mut undo = Undo::new(store);
-    let mut work = || {
-        undo.boot(boot)?;
-        let request = RegisterBundle {
-            location: location.to_owned(),
-            name: name.map(str::to_owned),
-            description: boot.description.clone(),
-            kernel: undo.files.kernel_id(),
-            ramdisk: undo.files.ramdisk_id(),
-            command_line: boot.command_line.clone(),
-            tags: boot.tags.clone(),
-            keys: keys.clone(),
-        };
-        bundle::register(store, &request)
+    let files = boot_files(store, boot)?;
+    let request = RegisterBundle {
+        location: location.to_owned(),
+        name: name.map(str::to_owned),
+        description: boot.description.clone(),
+        kernel: files.kernel_id(),
+        ramdisk: files.ramdisk_id(),
+        command_line: boot.command_line.clone(),
+        tags: boot.tags.clone(),
+        keys: keys.clone(),
     };
-    let result = work();
-    undo.settle(result)
+    bundle::register(store, &request)
 }
 
 /// Warn of an image that firmware is to boot and can't.

@@ -87,7 +87,7 @@ impl<'a> PendingImage<'a> {
                 let _ = self.store.snapshots().remove(&id);
             }
         }
-        self.boot.undo(self.store);
+        // What it boots goes, too, when it is dropped.
     }
 }
 
