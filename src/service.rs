@@ -28,6 +28,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::import::arrival;
 use crate::kernel;
+use crate::snapshot::retained;
 use crate::store::Store;
 use std::path::Path;
 use std::sync::Once;
@@ -66,6 +67,7 @@ impl Service {
             arrival::sweep(&self.store);
             // What refers to them first.
             kernel::sweep(&self.store);
+            retained::sweep(&self.store);
         });
         &self.store
     }

@@ -281,8 +281,12 @@ fn what_others_launched_outlives_permission_and_image() {
     assert_eq!(region.ok(ALICE, &["ls", "-q"]), "");
     region.ok(ALICE, &["image", "share", "web", "--reset"]);
     region.refused(BOB, &["run", &web], "InvalidAMIID.NotFound");
-    region.ok(ALICE, &["image", "deregister", "web", "--delete-associated-snapshots"]);
+    let files = region.store().join("snapshots").join(&snapshot);
     region.refused(ALICE, &["snapshot", "delete", &snapshot], "InvalidSnapshot.InUse");
+    region.ok(ALICE, &["image", "deregister", "web", "--delete-associated-snapshots"]);
+    region.refused(ALICE, &["snapshot", "delete", &snapshot], "InvalidSnapshot.NotFound");
+    assert!(!region.ok(ALICE, &["snapshot", "ls", "-q"]).contains(&snapshot));
+    assert!(files.join("data").exists(), "Bob's volume begins as it");
     // Another image of the same kernel comes and goes.
     let other = region.import(ALICE, "other");
     assert_eq!(region.show(ALICE, &other)["KernelId"], kernel);
@@ -296,7 +300,8 @@ fn what_others_launched_outlives_permission_and_image() {
     region.ok(BOB, &["wait", &id, "--timeout", "300"]);
     assert!(region.ok(BOB, &["logs", &id]).contains("identity: boot 2"));
     region.ok(BOB, &["terminate", &id]);
-    region.ok(ALICE, &["snapshot", "delete", &snapshot]);
+    region.ok(ALICE, &["snapshot", "ls"]);
+    assert!(!files.exists(), "the last that needed it is gone");
     region.ok(ALICE, &["kernel", "deregister", kernel]);
     let run = ["run", "mine", "-q", "-t", "spore.tiny", "--wait", "--timeout", "300"];
     region.ok(BOB, &run);
@@ -370,4 +375,56 @@ fn who_may_not_admit_is_told_so() {
     assert!(code == Some(1) && said.contains("OperationNotPermitted"), "{said}");
     assert!(said.contains("sudo SPORE_HOME=") && said.lines().count() == 1, "{said}");
     assert_eq!(alices(&["store", "admit", &region.users[ALICE].uid]), (Some(0), String::new()));
+}
+
+/// Whatever another account does with what is shared with it: the owner deletes it, and gets the space back.
+#[test]
+fn nobody_keeps_an_owner_from_deleting_a_snapshot() {
+    if !is_root() {
+        return;
+    }
+    let region = Region::new(&["a", "b"]);
+    let web = region.import(ALICE, "web");
+    let snapshot = region.snapshot_of(ALICE, &web);
+    region.ok(ALICE, &["image", "share", "web", "--add", "all", "--yes"]);
+    let (store, volume) = (region.store(), "vol-0123456789abcdef0");
+    let (files, store) = (store.join("snapshots").join(&snapshot), store.to_str().unwrap());
+    // A lock that is never let go, a volume that is none, a name in its users, and what can't be removed.
+    let hold = format!(
+        "mkdir -m 755 {store}/volumes/{volume} && cd {store}/snapshots/{snapshot} && \
+         ln -s x users/{volume} && mkdir -p users/mine/deep && \
+         for n in $(seq 50); do mkdir -p users/$n/x; done && exec flock -s data sleep 600"
+    );
+    let mut holder = region.as_user(BOB, Path::new("/bin/sh"), &["-c", &hold]);
+    let mut holder = holder.stdout(Stdio::null()).spawn().unwrap();
+    while !files.join("users/50/x").exists() {
+        assert!(holder.try_wait().unwrap().is_none(), "it could not be held");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let locks = || std::fs::read_to_string("/proc/locks").unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", files.join("data").metadata().unwrap().ino());
+    while !locks().contains(&inode) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    region.ok(ALICE, &["image", "deregister", "web"]);
+    let deleted = region.spore(ALICE, &["snapshot", "delete", &snapshot]);
+    let said = String::from_utf8_lossy(&deleted.stderr).into_owned();
+    assert!(deleted.status.success() && said.lines().count() == 1, "{said}");
+    assert!(said.contains("its content stays") && said.contains("--force"), "{said}");
+    region.refused(ALICE, &["snapshot", "show", &snapshot], "InvalidSnapshot.NotFound");
+    region.refused(BOB, &["volume", "create", "--snapshot", &snapshot], "InvalidSnapshot.NotFound");
+    region.cannot(BOB, &format!("touch {}/users/late", files.display()));
+    assert!(files.join("data").exists());
+    assert_eq!(region.ok(ALICE, &["snapshot", "delete", "--force", &snapshot]), "");
+    assert!(!files.exists());
+    region.refused(
+        ALICE,
+        &["snapshot", "delete", "--force", &snapshot],
+        "InvalidSnapshot.NotFound",
+    );
+    let events = region.ok(ALICE, &["events", &snapshot, "-o", "csv"]);
+    assert_eq!(events.matches("removed").count(), 1, "{events}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }

@@ -157,7 +157,7 @@ fn what_an_instance_boots_stays() {
     let instances = store.collection::<InstanceRecord>();
     let record = instances.create(Durability::Volatile, |_| Ok(record)).unwrap();
     let id = &record.instance.instance_id;
-    let error = kernel::deregister::<Kernel>(store, &kernel_id).unwrap_err();
+    let error = kernel::deregister::<Kernel>(store, &kernel_id, false).unwrap_err();
     assert_eq!(error.code(), Some(Code::InvalidAKIIDInUse));
     assert!(error.message().contains(id.as_str()), "{error}");
     // Nor does a command take it back whose registration was what made it.
@@ -168,7 +168,7 @@ fn what_an_instance_boots_stays() {
         Ok(())
     };
     instances.update(id, Durability::Volatile, end).unwrap();
-    kernel::deregister::<Kernel>(store, &kernel_id).unwrap();
+    kernel::deregister::<Kernel>(store, &kernel_id, false).unwrap();
 }
 
 #[test]
@@ -176,16 +176,16 @@ fn what_is_in_use_stays() {
     let lab = lab();
     let image = catalog::resolve(&lab.store, "demo").unwrap();
     let kernel_id = image.kernel_id.clone().unwrap();
-    let error = kernel::deregister::<Kernel>(&lab.store, &kernel_id).unwrap_err();
+    let error = kernel::deregister::<Kernel>(&lab.store, &kernel_id, false).unwrap_err();
     assert_eq!(error.code(), Some(Code::InvalidAKIIDInUse));
     assert!(error.message().contains("'demo'"), "{error}");
     let ebs = image.block_device_mappings[0].ebs.as_ref().unwrap();
     let snapshot_id = ebs.snapshot_id.as_ref().unwrap();
-    let error = snapshot::delete(&lab.store, snapshot_id).unwrap_err();
+    let error = snapshot::delete(&lab.store, snapshot_id, false).unwrap_err();
     assert_eq!(error.code(), Some(Code::InvalidSnapshotInUse));
     catalog::deregister(&lab.store, &image.image_id).unwrap();
-    kernel::deregister::<Kernel>(&lab.store, &kernel_id).unwrap();
-    snapshot::delete(&lab.store, snapshot_id).unwrap();
+    kernel::deregister::<Kernel>(&lab.store, &kernel_id, false).unwrap();
+    snapshot::delete(&lab.store, snapshot_id, false).unwrap();
 }
 
 #[test]

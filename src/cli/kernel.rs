@@ -54,6 +54,9 @@ pub enum KernelCommand {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "KERNEL")]
         kernels: Vec<String>,
+        /// Even if instances of other accounts boot it, which can't be started again then
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -89,6 +92,9 @@ pub enum RamdiskCommand {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "RAMDISK")]
         ramdisks: Vec<String>,
+        /// Even if instances of other accounts boot it, which can't be started again then
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -112,8 +118,8 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
             let id = |kernel: &Kernel| kernel.kernel_id.to_string();
             answer::show(ui, "Kernels", kernels, id, |ids| service.describe_kernels(&ids, &[]))
         }
-        KernelCommand::Deregister { kernels } => {
-            Ok(answer::each(kernels, |text| service.deregister_kernel(text)))
+        KernelCommand::Deregister { kernels, force } => {
+            Ok(answer::each(kernels, |text| service.deregister_kernel(text, *force)))
         }
     }
 }
@@ -158,8 +164,8 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
             let id = |ramdisk: &Ramdisk| ramdisk.ramdisk_id.to_string();
             answer::show(ui, "Ramdisks", ramdisks, id, |ids| service.describe_ramdisks(&ids, &[]))
         }
-        RamdiskCommand::Deregister { ramdisks } => {
-            Ok(answer::each(ramdisks, |text| service.deregister_ramdisk(text)))
+        RamdiskCommand::Deregister { ramdisks, force } => {
+            Ok(answer::each(ramdisks, |text| service.deregister_ramdisk(text, *force)))
         }
     }
 }

@@ -76,6 +76,9 @@ pub enum SnapshotCommand {
         snapshots: Vec<String>,
     },
     /// Delete snapshots that no image refers to; volumes made from them keep their content
+    ///
+    /// In a shared store that holds for other accounts' volumes, too: what they begin as stays on the disk until the last of
+    /// them is deleted, though the snapshot is there for nobody any more.
     #[command(visible_alias = "rm")]
     Delete {
         /// Ids, unique prefixes of ids, or names
@@ -84,6 +87,9 @@ pub enum SnapshotCommand {
         /// The region that they are in; in a bucket or a registry by their whole ids [default: the store at hand]
         #[arg(long, value_name = "REGION")]
         region: Option<String>,
+        /// Take the content from other accounts' volumes, too: they can't be used any more
+        #[arg(long, conflicts_with = "region")]
+        force: bool,
     },
 }
 
@@ -141,8 +147,8 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
             let id = service.verify_snapshot(text)?;
             output::write_stdout(format!("{id}: OK\n").as_bytes())
         })),
-        SnapshotCommand::Delete { snapshots, region } => {
-            Ok(answer::told(service.delete_snapshots(snapshots, region.as_deref())?))
+        SnapshotCommand::Delete { snapshots, region, force } => {
+            Ok(answer::told(service.delete_snapshots(snapshots, region.as_deref(), *force)?))
         }
     }
 }

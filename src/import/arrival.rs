@@ -121,7 +121,7 @@ pub(crate) fn publish(
         Err(error) => {
             // The image first: it keeps its snapshot from being deleted.
             let _ = image.remove();
-            let _ = snapshot::delete(store, &id);
+            let _ = snapshot::delete(store, &id, false);
             Err(error)
         }
     }

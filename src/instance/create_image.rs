@@ -140,7 +140,7 @@ fn abandon(store: &Store, mut locked: Locked<Image>, new: &[SnapshotId], error: 
         let _ = locked.remove();
         for id in mappings.into_iter().filter_map(|m| m.ebs?.snapshot_id) {
             if new.contains(&id) {
-                let _ = snapshot::delete(store, &id);
+                let _ = snapshot::delete(store, &id, false);
             }
         }
         return;

@@ -234,8 +234,8 @@ fn settle(store: &Store, claim: Claim) {
         return;
     }
     let taken_back = match (claim.id().parse(), claim.id().parse()) {
-        (Ok(kernel), _) => deregister::<Kernel>(store, &kernel),
-        (_, Ok(ramdisk)) => deregister::<Ramdisk>(store, &ramdisk),
+        (Ok(kernel), _) => deregister::<Kernel>(store, &kernel, false),
+        (_, Ok(ramdisk)) => deregister::<Ramdisk>(store, &ramdisk, false),
         _ => Ok(()),
     };
     let settled = [Kernel::IN_USE, Kernel::NOT_FOUND, Ramdisk::IN_USE, Ramdisk::NOT_FOUND];
@@ -482,18 +482,20 @@ pub fn drivers(
     of_kernel.chain(ramdisk.into_iter().flat_map(|ramdisk| ramdisk.transports)).collect()
 }
 
-/// Deregister a kernel or a ramdisk.
+/// Deregister a kernel or a ramdisk, with `force` even if instances of other accounts boot it.
 ///
 /// # Errors
 /// `InvalidAKIID.InUse` or `InvalidARIID.InUse`: an image refers to it or an instance boots it (the line names it). It is
 /// another's, or does not exist.
-pub fn deregister<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
+pub fn deregister<R: BootFile>(store: &Store, id: &R::Id, force: bool) -> Result<()> {
     check_owner(store, &store.collection::<R>().get(id)?)?;
     refuse_booted::<R>(store, id)?;
     let _lock = store.lock()?;
     let boots = |image: &Image| R::of_image(image) == Some(id);
     refuse_in_use(store, R::IN_USE, id.as_ref(), boots)?;
-    refuse_needed::<R>(store, id)?;
+    if !force {
+        refuse_needed::<R>(store, id)?;
+    }
     store.collection::<R>().remove(id)
 }
 
@@ -522,7 +524,7 @@ fn refuse_needed<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
         None => Ok(()),
         Some(uid) => Err(Error::refused(
             R::IN_USE,
-            format!("{id} is what an instance of account {uid} boots; it has to be terminated"),
+            format!("{id} is what an instance of account {uid} boots; --force takes it from there"),
         )),
     }
 }

@@ -63,6 +63,10 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
         let _ = made;
         true
     }
+    /// Whether it exists for nobody any more, though something of it stays.
+    fn is_deleted(&self) -> bool {
+        false
+    }
     /// The uid in decimal of whom it belongs to.
     fn owner(&self) -> &str;
     /// What the journal says of it; a change of anything else is not worth a line.

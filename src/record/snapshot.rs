@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub layers: Vec<Layer>,
     /// Digest of the disk's content as the guest sees it, hexadecimal ([`crate::snapshot::digest`] says how); empty until completed.
     pub digest: String,
-    /// pending, completed or error.
+    /// pending, completed, error or deleted.
     #[serde(default)]
     pub state: SnapshotState,
     /// Why it is in error.
@@ -87,6 +87,8 @@ pub enum SnapshotState {
     Completed,
     /// It never became whole.
     Error,
+    /// It exists for nobody any more. Volumes of other accounts begin as it, and keep its content until they are deleted.
+    Deleted,
 }
 
 impl Record for Snapshot {
@@ -104,6 +106,10 @@ impl Record for Snapshot {
 
     fn name(&self) -> Option<&str> {
         name_tag(&self.tags)
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.state == SnapshotState::Deleted
     }
 
     fn owner(&self) -> &str {

@@ -229,7 +229,7 @@ fn deregister(store: &Store, text: &str, snapshots: bool) -> Result<()> {
     let image = catalog::resolve_own(store, text)?;
     let image = catalog::deregister(store, &image.image_id)?;
     for id in image.snapshots().filter(|_| snapshots) {
-        match snapshot::delete(store, id) {
+        match snapshot::delete(store, id, false) {
             Err(e) if e.code() == Some(Code::InvalidSnapshotInUse) => {
                 store.context().note(format_args!("{id} stays: {}", e.message()));
             }

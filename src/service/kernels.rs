@@ -68,25 +68,25 @@ impl Service {
         select(found, filters, RAMDISK_FILTERS)
     }
 
-    /// Deregisters a kernel.
+    /// Deregisters a kernel, with `force` even if instances of other accounts boot it.
     ///
     /// # Errors
     /// `InvalidAKIID.InUse`: an image refers to it or an instance boots it. It is another's, or built in.
-    pub fn deregister_kernel(&self, text: &str) -> Result<()> {
+    pub fn deregister_kernel(&self, text: &str, force: bool) -> Result<()> {
         let kernel = self.swept().kernels().resolve(text)?;
         if PvGrub::of(&kernel.kernel_id).is_some() {
             let why = format!("{} is built in, and stays", kernel.kernel_id);
             return Err(Error::refused(Code::OperationNotPermitted, why));
         }
-        kernel::deregister::<Kernel>(&self.store, &kernel.kernel_id)
+        kernel::deregister::<Kernel>(&self.store, &kernel.kernel_id, force)
     }
 
     /// Deregisters an initial ramdisk.
     ///
     /// # Errors
     /// As [`Service::deregister_kernel`]'s.
-    pub fn deregister_ramdisk(&self, text: &str) -> Result<()> {
+    pub fn deregister_ramdisk(&self, text: &str, force: bool) -> Result<()> {
         let ramdisk = self.swept().ramdisks().resolve(text)?;
-        kernel::deregister::<Ramdisk>(&self.store, &ramdisk.ramdisk_id)
+        kernel::deregister::<Ramdisk>(&self.store, &ramdisk.ramdisk_id, force)
     }
 }

@@ -152,11 +152,17 @@ impl Service {
         &self,
         snapshot_ids: &[String],
         region: Option<&str>,
+        force: bool,
     ) -> Result<Vec<Result<()>>> {
         let place = endpoint::find(self.swept(), region)?;
         let delete = |text: &String| match &place {
             Endpoint::Store(store) => {
-                snapshot::delete(store, &store.snapshots().resolve(text)?.snapshot_id)
+                // What is deleted already is found by its whole id only.
+                let id = match text.parse() {
+                    Ok(id) => id,
+                    Err(_) => store.snapshots().resolve(text)?.snapshot_id,
+                };
+                snapshot::delete(store, &id, force)
             }
             Endpoint::Remote(remote) => remote.delete_snapshot(&text.parse()?),
         };

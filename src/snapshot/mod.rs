@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod digest;
+pub mod retained;
 
 use crate::disk::Disk;
 use crate::error::{Code, Error, OrFail, Result};
@@ -11,6 +12,7 @@ use crate::plan::DiskFormat;
 use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::{Layer, LayerName};
+use crate::store::beneath::names::accounts as accounts_in_words;
 use crate::store::beneath::{self, Owned};
 use crate::store::{Collection, Durability, Locked, Store, check_owner, fault, now};
 use crate::volume::{self, MAX_LAYERS};
@@ -251,12 +253,15 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     })
 }
 
-/// Delete a snapshot. Volumes made from it keep its content.
+/// Delete a snapshot. Volumes made from it keep its content; with `force` those of other accounts do not.
 ///
 /// # Errors
-/// An image refers to it, or a volume that has no hard link to its content (`InvalidSnapshot.InUse`, naming
-/// them), or it does not exist.
-pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
+/// An image refers to it, or a volume of the user's that has no hard link to its content (`InvalidSnapshot.InUse`,
+/// naming them), or it does not exist.
+pub fn delete(store: &Store, id: &SnapshotId, force: bool) -> Result<()> {
+    if force && retained::discard(store, id)? {
+        return Ok(());
+    }
     let record = store.snapshots().get(id)?;
     check_owner(store, &record)?;
     let _lock = store.lock()?;
@@ -269,9 +274,7 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
     references::refuse_in_use(store, Code::InvalidSnapshotInUse, id.as_str(), |image| {
         image.snapshots().any(|snapshot| snapshot == id)
     })?;
-    let (others, _held) = volume::users::others(store, id)?;
-    let mut volumes = volume::needing(store, id)?;
-    volumes.extend(others);
+    let volumes = volume::needing(store, id)?;
     if !volumes.is_empty() {
         let ids: Vec<&str> = volumes.iter().map(|v| v.as_str()).collect();
         return Err(Error::refused(
@@ -279,7 +282,18 @@ pub fn delete(store: &Store, id: &SnapshotId) -> Result<()> {
             format!("{id} is the base of {}; delete that first", ids.join(", ")),
         ));
     }
-    store.snapshots().remove(id)
+    let _held = volume::users::forget_gone(store, id);
+    let accounts = volume::users::accounts(store, id);
+    if force || accounts.is_empty() {
+        return store.snapshots().remove(id);
+    }
+    let whose = accounts_in_words(&accounts).unwrap_or_default();
+    retained::retain(store, id, accounts)?;
+    store.context().note(format_args!(
+        "{id} is deleted; its content stays while volumes of {whose} begin as it: 'spore snapshot delete --force {id}' takes it \
+         from them"
+    ));
+    Ok(())
 }
 
 /// Compare a snapshot's content with its recorded digest.

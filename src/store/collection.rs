@@ -101,11 +101,12 @@ impl<R: Record> Collection<R> {
     /// The record of an object, unless somebody made it in another's name: in a shared store everybody can make
     /// directories.
     fn read(&self, dir: &Dir) -> Result<Option<R>> {
-        Ok(record::read::<R>(dir)?.filter(|record| self.is_its_owners(dir, record)))
+        Ok(record::read::<R>(dir)?.filter(|record| self.counts(dir, record)))
     }
 
-    pub(super) fn is_its_owners(&self, dir: &Dir, record: &R) -> bool {
-        self.store.administrator().is_none() || dir.owner().to_string() == record.owner()
+    pub(super) fn counts(&self, dir: &Dir, record: &R) -> bool {
+        let shared = self.store.administrator().is_some();
+        !record.is_deleted() && (!shared || dir.owner().to_string() == record.owner())
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -291,6 +292,14 @@ impl<R: Record> Collection<R> {
         }
     }
 
+    /// Remove what is left of an object that is deleted already.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn discard(&self, id: &R::Id) -> Result<()> {
+        staging::discard(&self.store, &self.dir(id)).map(drop)
+    }
+
     /// The object that `text` addresses: its id, its name, or a prefix of its id that no other has.
     ///
     /// # Errors
@@ -407,6 +416,16 @@ impl<R: Record> Locked<R> {
             self.journal_view = journal_view;
         }
         Ok(())
+    }
+
+    /// Write [`Locked::record`], which says that it is deleted: it is removed as far as anybody can tell.
+    ///
+    /// # Errors
+    /// It can't be written; the old record stays.
+    pub fn withdraw(self) -> Result<()> {
+        let (store, id) = (&self.collection.store, self.record.id().as_ref());
+        store.journal().append_event::<R>(Event::Removed, id, Value::Null, R::REMOVAL, None);
+        record::rewrite(&store.account_dir(), &self.dir, &self.record, R::REMOVAL)
     }
 
     /// Remove the object.

@@ -121,7 +121,7 @@ impl<R: Record> Collection<R> {
             return false;
         }
         let record = serde_json::from_slice(&text).ok().filter(|record: &R| record.id() == id);
-        to.records.extend(record.filter(|record| self.is_its_owners(&dir, record)));
+        to.records.extend(record.filter(|record| self.counts(&dir, record)));
         true
     }
 

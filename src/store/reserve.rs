@@ -131,7 +131,7 @@ fn exchange(
 }
 
 /// Give one of the files up, for what needs an inode rather than blocks. False if there is none.
-pub(super) fn give_up(account: &Path) -> bool {
+pub fn give_up(account: &Path) -> bool {
     open(account).is_ok_and(|dir| slots().any(|slot| dir.remove(&slot).is_ok()))
 }
 

@@ -12,6 +12,12 @@ use crate::store::beneath::{self, Dir};
 use crate::store::shared::open_file;
 use rustix::fs::{FileType, FlockOperation, Mode, fchmod, flock};
 use std::fs::File;
+use std::time::Duration;
+
+/// A volume is made in a few milliseconds, and its maker waited for a little longer, ...
+const ATTEMPTS: u32 = 5;
+/// ... with such pauses.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The directory's name in that of a snapshot.
 const USERS: &str = "users";
@@ -45,40 +51,47 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
     };
     flock(&data, FlockOperation::NonBlockingLockShared).map_err(|_| gone())?;
     let opened = Dir::open(&dir).or_fail(|| format!("open {snapshot}"))?;
-    if !opened.has(DATA) {
-        return Err(gone());
-    }
     crate::store::fault::point("mark of a snapshot's user");
     // Whoever shares the snapshot made that, and it leads nowhere else.
     let marked = opened.mark(USERS, volume.as_str(), &store.volumes().dir(volume));
+    // Its owner may have deleted it until then.
+    if !opened.has(DATA) || store.snapshots().get(snapshot).is_err() {
+        return Err(gone());
+    }
     marked.or_fail(|| format!("say in {} who uses it", dir.join(USERS).display()))?;
     Ok(data)
 }
 
-/// The volumes of others that need the snapshot; those that are no more are forgotten. While what this gives is held,
-/// no new one can be made.
-///
-/// # Errors
-/// `InvalidSnapshot.InUse`: somebody is making one now.
-pub fn others(store: &Store, snapshot: &SnapshotId) -> Result<(Vec<VolumeId>, Option<File>)> {
+/// Forget those of the snapshot's users that are no more. While what this gives is held, no new one can be made by whoever
+/// does it as [`enter`] does. Who holds on to the snapshot is not waited for.
+pub fn forget_gone(store: &Store, snapshot: &SnapshotId) -> Option<File> {
     let dir = store.snapshots().dir(snapshot);
-    let Ok(users) = Dir::open(&dir).and_then(|dir| dir.owned()?.place_in(USERS)) else {
-        return Ok((Vec::new(), None));
-    };
-    let data = open_file(&dir, DATA)?;
-    flock(&data, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        let message = format!("{snapshot} is being used for a new volume; try again");
-        Error::refused(Code::InvalidSnapshotInUse, message)
-    })?;
-    let mut volumes = Vec::new();
+    let users = Dir::open(&dir).and_then(|dir| dir.owned()?.place_in(USERS)).ok()?;
+    let data = open_file(&dir, DATA).ok()?;
+    let lock = || flock(&data, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let held = (0..ATTEMPTS).any(|_| {
+        let held = lock();
+        if !held {
+            std::thread::sleep(PAUSE);
+        }
+        held
+    });
     for name in names(&users) {
-        match user(store, &users, &name) {
-            Some((volume, _)) => volumes.push(volume),
+        if user(store, &users, &name).is_none() {
             // Failing is harmless: it is looked at again next time.
-            None => drop(users.unmark(&name)),
+            let _ = users.unmark(&name);
         }
     }
-    Ok((volumes, Some(data)))
+    held.then_some(data)
+}
+
+/// Let nobody become a user of the snapshot any more.
+///
+/// # Errors
+/// It is another's.
+pub fn close(store: &Store, snapshot: &SnapshotId) -> Result<()> {
+    let dir = beneath::owned(&store.snapshots().dir(snapshot))?;
+    dir.close_place(USERS).or_fail(|| format!("close {}", dir.path().join(USERS).display()))
 }
 
 /// The links in `users`: a bounded number of each account.

@@ -21,7 +21,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 mod foreign;
-pub(super) mod names;
+pub mod names;
 mod owned;
 mod place;
 

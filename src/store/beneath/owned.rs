@@ -116,6 +116,18 @@ impl Owned {
         }
     }
 
+    /// Let nobody else put anything into a place in this directory any more. What they have put there stays.
+    ///
+    /// # Errors
+    /// There is none; it is another's.
+    pub fn close_place(&self, name: &str) -> io::Result<()> {
+        let place = self.place_in(name)?;
+        if !place.is_ours() {
+            return place.owned().map(drop);
+        }
+        Ok(fchmod(&place.fd, Mode::RWXU)?)
+    }
+
     /// A new file, for reading and writing.
     ///
     /// # Errors

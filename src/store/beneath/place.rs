@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Directories in directories that are removed: an object has two levels.
 pub(super) const MAX_DEPTH: usize = 8;
+/// What can't be removed in a directory before that is given up: it is others', who may have put any number there.
+const MAX_STUCK: usize = 16;
 
 /// Give a directory of the effective user's another place and name. An empty directory there is replaced.
 ///
@@ -61,23 +63,28 @@ pub(in crate::store) fn remove_tree(path: &Path) {
     remove_below(parent.as_fd(), name, MAX_DEPTH);
 }
 
-fn remove_below(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) {
+/// Whether it is gone.
+fn remove_below(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> bool {
     let opened = Dir::within(parent, name, PathBuf::new());
     if let (Ok(dir), true) = (opened, depth > 0)
         && dir.is_ours()
         && let Ok(entries) = rustix::fs::Dir::read_from(&dir.fd)
     {
+        let mut stuck = 0;
         for entry in entries.flatten() {
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
+            if name == "." || name == ".." || unlinkat(&dir.fd, name, AtFlags::empty()).is_ok() {
                 continue;
             }
-            if unlinkat(&dir.fd, name, AtFlags::empty()).is_err() {
-                remove_below(dir.fd.as_fd(), name, depth - 1);
+            if !remove_below(dir.fd.as_fd(), name, depth - 1) {
+                stuck += 1;
+            }
+            if stuck > MAX_STUCK {
+                return false;
             }
         }
     }
-    let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
+    unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok()
 }
 
 /// Make one of the store's own directories, with those above it, or give it that mode if it is there.
