@@ -1,6 +1,7 @@
-//! Reading through a chain of ten layers beside a flat one of the same content: MB/s of random 4 KiB and of sequential
-//! 128 KiB reads from the page cache, where the way to the data costs most. And for how long the queues stand still when
-//! a disk is frozen under two writers at full speed. One JSON line.
+//! Reading through a chain of ten layers beside a flat one of the same content: MB/s of random 4
+//! KiB and of sequential 128 KiB reads from the page cache, where the way to the data costs most.
+//! And for how long the queues stand still when a disk is frozen under two writers at full speed.
+//! One JSON line.
 
 use sporevm::block::overlay::{Backing, create};
 use sporevm::block::{Disk, DiskFormat, Engine, FileDisk, Op, open, swap_all};
@@ -65,7 +66,8 @@ fn flat(dir: &Path, layers: Layers) -> Result<Layers> {
     let out = File::options().read(true).write(true).create_new(true).open(path)?;
     let reader = sporevm::block::Reader::open(layers)?;
     let mut bytes = vec![0; CLUSTER as usize];
-    // Piece by piece, as the layers were written: what the page cache holds in larger units reads faster.
+    // Piece by piece, as the layers were written: what the page cache holds in larger units reads
+    // faster.
     for at in (0..SIZE / CLUSTER).map(|n| n * 7919 % (SIZE / CLUSTER) * CLUSTER) {
         reader.read_exact_at(&mut bytes, at)?;
         std::os::unix::fs::FileExt::write_all_at(&out, &bytes, at)?;

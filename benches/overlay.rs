@@ -1,5 +1,6 @@
-//! What a volume costs, as one JSON line: the time to make its overlay and the bytes that it takes on disk; and how
-//! fast its blocks are, once written, as a share of a plain file's on the same file system.
+//! What a volume costs, as one JSON line: the time to make its overlay and the bytes that it takes
+//! on disk; and how fast its blocks are, once written, as a share of a plain file's on the same
+//! file system.
 
 use sporevm::block::overlay::{Backing, create};
 use sporevm::block::{Disk, DiskFormat, Engine, Op, Queue, open};

@@ -1,4 +1,5 @@
-//! Writes a plan that is JSON on stdin as a VMM reads it, for those who start one by hand, as scripts/bench does.
+//! Writes a plan that is JSON on stdin as a VMM reads it, for those who start one by hand, as
+//! scripts/bench does.
 
 use sporevm::plan::VmPlan;
 use std::io::{Error, Write, stdin, stdout};

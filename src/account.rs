@@ -1,5 +1,5 @@
-//! The users and groups of this machine by name. A static program has no name service, so what is in neither
-//! /etc/passwd nor /etc/group is known by its number only.
+//! The users and groups of this machine by name. A static program has no name service, so what is
+//! in neither /etc/passwd nor /etc/group is known by its number only.
 
 use crate::error::{Code, Error, Result};
 use std::cell::OnceCell;
@@ -40,7 +40,8 @@ fn find(kind: &str, file: &str, name: &str) -> Result<u32> {
     })
 }
 
-/// The ranges of uids that accounts may give their own processes (subuid(5)): what one of those owns is its account's.
+/// The ranges of uids that accounts may give their own processes (subuid(5)): what one of those
+/// owns is its account's.
 #[derive(Debug, Default)]
 pub struct Ranges(OnceCell<Vec<(u32, u32)>>);
 

@@ -1,7 +1,8 @@
-//! On whose behalf something is done and by which verb, what stops it, and who hears of it meanwhile.
+//! On whose behalf something is done and by which verb, what stops it, and who hears of it
+//! meanwhile.
 //!
-//! The command line makes one context of its process, a service makes one of each request. It is in the
-//! [`crate::store::Store`] that the work is done on, so no work asks the process.
+//! The command line makes one context of its process, a service makes one of each request. It is in
+//! the [`crate::store::Store`] that the work is done on, so no work asks the process.
 
 use crate::error::{Error, Result};
 use crate::sys::process;
@@ -42,7 +43,8 @@ impl Meter for Nobody {
     fn at(&self, _bytes: u64) {}
 }
 
-/// A request to stop, looked at between two chunks of a long copy, so that what was begun can be taken away.
+/// A request to stop, looked at between two chunks of a long copy, so that what was begun can be
+/// taken away.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 

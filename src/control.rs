@@ -1,9 +1,10 @@
 //! The protocol of a VMM's control socket: one JSON [`Request`] a line, answered by one JSON
-//! [`Response`] line. After [`Request::Console`] is answered `Ok` the connection is the serial line:
-//! bytes both ways until either end closes.
+//! [`Response`] line. After [`Request::Console`] is answered `Ok` the connection is the serial
+//! line: bytes both ways until either end closes.
 //!
-//! A VMM outlives an upgraded `spore`, so a request's line has the protocol's version beside it, where that matters: what is
-//! as it was in version 1, which had none, is said without. A stop reaches VMMs of every version.
+//! A VMM outlives an upgraded `spore`, so a request's line has the protocol's version beside it,
+//! where that matters: what is as it was in version 1, which had none, is said without. A stop
+//! reaches VMMs of every version.
 
 use crate::error::{OrFail, Result};
 use crate::plan::{DeviceId, DiskFormat, Engine};
@@ -14,7 +15,8 @@ use std::collections::BTreeMap;
 /// The version that this Spore speaks. Version 1 counted disks; since 2 they are named.
 pub const VERSION: u32 = 2;
 
-/// The longest request or response line, in bytes with its newline; longer ones close the connection.
+/// The longest request or response line, in bytes with its newline; longer ones close the
+/// connection.
 pub const MAX_LINE: usize = 16 << 10;
 
 /// What begins the refusal of a line that can't be understood, in every version.
@@ -36,8 +38,8 @@ pub enum Request {
     Console {},
     /// What are the disks' files?
     Layers {},
-    /// Exchange the tops of these disks, all at one instant, for new, empty overlays. Their descriptors come with the
-    /// line (SCM_RIGHTS, unix(7)), one a disk in this order.
+    /// Exchange the tops of these disks, all at one instant, for new, empty overlays. Their
+    /// descriptors come with the line (SCM_RIGHTS, unix(7)), one a disk in this order.
     Freeze {
         /// Each once.
         disks: Vec<DiskTop>,
@@ -49,14 +51,16 @@ pub enum Request {
         /// The file's format.
         format: DiskFormat,
     },
-    /// Write the machine, which stands still from then on, to the memory file whose descriptor comes with the line, and
-    /// end. A machine that can't be written runs on. Meanwhile it tells its status and can be ended, and that is all.
+    /// Write the machine, which stands still from then on, to the memory file whose descriptor
+    /// comes with the line, and end. A machine that can't be written runs on. Meanwhile it tells
+    /// its status and can be ended, and that is all.
     Hibernate {},
     /// Keep this connection open without answering more; it closes when the VMM is gone.
     Wait {},
 }
 
-/// The version since which the request with this name, and its answer, are as they are; of one that is not known, this.
+/// The version since which the request with this name, and its answer, are as they are; of one that
+/// is not known, this.
 fn since(name: &str) -> u32 {
     match name {
         "power-button" | "reset" | "terminate" | "console" | "wait" => 1,
@@ -103,7 +107,8 @@ impl Request {
         serde_json::from_value(Value::Object(fields)).map_err(none)
     }
 
-    /// Why a VMM refused this request, for a person: one that is older than [`Request::from_line`] understood no word of it.
+    /// Why a VMM refused this request, for a person: one that is older than [`Request::from_line`]
+    /// understood no word of it.
     pub fn explain(&self, refusal: String) -> String {
         let line = self.to_line().unwrap_or_default();
         let fields: Value = serde_json::from_slice(&line).unwrap_or_default();
@@ -202,8 +207,8 @@ pub struct DiskStatus {
     pub errors: u64,
 }
 
-/// What a network interface has carried since the VMM started. A packet may be as large as 64 KiB, whatever the MTU, where
-/// segments go together. Bytes count from the Ethernet header on.
+/// What a network interface has carried since the VMM started. A packet may be as large as 64 KiB,
+/// whatever the MTU, where segments go together. Bytes count from the Ethernet header on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetStatus {
     /// Whether the guest is told that its link is up.

@@ -1,7 +1,8 @@
 //! The built-in image `demo`: a freestanding guest that `build.rs` compiles from `images/demo`, and
 //! the root volume that it reads.
 
-/// The guest: a static ELF whose segments begin on pages, entered by the Linux 64-bit boot protocol.
+/// The guest: a static ELF whose segments begin on pages, entered by the Linux 64-bit boot
+/// protocol.
 pub static KERNEL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.elf"));
 
 /// Bytes of the root volume. The guest keeps its identity in the last 512 of them.

@@ -11,7 +11,8 @@ use std::str::FromStr;
 pub enum Kind {
     /// The command line itself is wrong: exit code 2.
     Usage,
-    /// The request is well-formed but can't be done (unknown id, name taken, wrong state …): exit code 1.
+    /// The request is well-formed but can't be done (unknown id, name taken, wrong state …): exit
+    /// code 1.
     Refused,
     /// Something did not become true in time; the object is left alive: exit code 124.
     Timeout,
@@ -22,8 +23,8 @@ pub enum Kind {
 /// Makes [`Code`]: each code's variant, its text, and the HTTP status that EC2 answers it with.
 macro_rules! codes {
     ($($variant:ident = $text:literal, $status:literal;)*) => {
-        /// EC2's error codes, as far as Spore answers with them (EC2 API Reference, "Error codes"). A variant is called
-        /// as its code is, without the dots.
+        /// EC2's error codes, as far as Spore answers with them (EC2 API Reference, "Error codes").
+        /// A variant is called as its code is, without the dots.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
             $(#[doc = concat!("`", $text, "`, HTTP status ", $status, ".")] $variant,)*
@@ -38,7 +39,8 @@ macro_rules! codes {
                 match self { $(Self::$variant => $text),* }
             }
 
-            /// The status of an HTTP answer with it: 4xx for the caller's doing, 5xx for what may work later.
+            /// The status of an HTTP answer with it: 4xx for the caller's doing, 5xx for what may
+            /// work later.
             pub const fn http_status(self) -> u16 {
                 match self { $(Self::$variant => $status),* }
             }
@@ -155,12 +157,14 @@ impl Error {
         Self::new(Kind::Failure, None, message.into())
     }
 
-    /// An error that another process had, by the text of its code. A code that Spore does not know counts as none.
+    /// An error that another process had, by the text of its code. A code that Spore does not know
+    /// counts as none.
     pub fn reported(kind: Kind, code: Option<&str>, message: String) -> Self {
         Self::new(kind, code.and_then(|code| code.parse().ok()), message)
     }
 
-    /// An I/O error with what was being done to what: `cannot open /x: Permission denied (os error 13)`.
+    /// An I/O error with what was being done to what: `cannot open /x: Permission denied (os error
+    /// 13)`.
     pub fn io(doing: impl fmt::Display, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
         let mut error = Self::failure(format!("cannot {doing}: {cause}"));
@@ -251,8 +255,8 @@ impl Error {
     }
 }
 
-/// What may be shown of a character that somebody else wrote: nothing that steers a terminal, ends a line or turns it round
-/// (Unicode, UAX #9, "Explicit Directional Formatting Characters").
+/// What may be shown of a character that somebody else wrote: nothing that steers a terminal, ends
+/// a line or turns it round (Unicode, UAX #9, "Explicit Directional Formatting Characters").
 pub fn shown(c: char) -> char {
     match c {
         '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',

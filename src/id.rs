@@ -31,8 +31,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A name that a record or a package gives a file: one component of a path, of 1 to 255 bytes, without control
-/// characters. It is checked when it is read, so that no other ever gets as far as a path.
+/// A name that a record or a package gives a file: one component of a path, of 1 to 255 bytes,
+/// without control characters. It is checked when it is read, so that no other ever gets as far as
+/// a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FileName(String);
@@ -85,7 +86,8 @@ macro_rules! id {
                 Ok(Self(format!("{}{}", Self::PREFIX, random_hex(DIGITS)?)))
             }
 
-            /// The id whose digits are the first of `digest` (hexadecimal, lower case): the same content, the same id.
+            /// The id whose digits are the first of `digest` (hexadecimal, lower case): the same
+            /// content, the same id.
             ///
             /// # Errors
             /// `digest` has too few digits or other characters.

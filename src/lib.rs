@@ -1,10 +1,10 @@
 //! Spore launches N identical KVM instances from one image.
 //!
-//! `docs/ARCHITECTURE.md` has the map and two walks. Two halves share only the vocabulary ([`plan`],
-//! [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`service`], [`instance`], [`transfer`],
-//! [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`], [`record`]) decides, the data plane
-//! ([`vmm`], [`virtio`], [`boot`], [`chipset`], [`block`], [`mem`]) runs one virtual machine in one
-//! process.
+//! `docs/ARCHITECTURE.md` has the map and two walks. Two halves share only the vocabulary
+//! ([`plan`], [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`service`],
+//! [`instance`], [`transfer`], [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`],
+//! [`record`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`], [`block`],
+//! [`mem`]) runs one virtual machine in one process.
 
 pub mod context;
 pub mod control;
@@ -58,8 +58,8 @@ pub(crate) const HELPERS: &[&helper::Helper] = &[
     &disk::OVERLAY,
 ];
 
-/// What the program does: the parts of it that it starts itself, or the command line. `extension` is what it has beyond
-/// `spore`.
+/// What the program does: the parts of it that it starts itself, or the command line. `extension`
+/// is what it has beyond `spore`.
 pub fn main(extension: Option<context::Extension>) -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     // Before anything else looks at the arguments: how soon an instance runs depends on it.

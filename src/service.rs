@@ -1,6 +1,6 @@
-//! What EC2's API does, for any front end: each action is a method of [`Service`] that takes a structure with EC2's names
-//! (or a parameter or two) and answers in the records' shapes. What addresses an object may be its id, a unique prefix of
-//! that, or its name.
+//! What EC2's API does, for any front end: each action is a method of [`Service`] that takes a
+//! structure with EC2's names (or a parameter or two) and answers in the records' shapes. What
+//! addresses an object may be its id, a unique prefix of that, or its name.
 
 pub mod account;
 pub mod console;

@@ -1,4 +1,5 @@
-//! Several Unix users and one shared store: who sees, launches and changes what is the kernel's to say.
+//! Several Unix users and one shared store: who sees, launches and changes what is the kernel's to
+//! say.
 //!
 //! Needs root, to make the users. With CI=true it has to be there.
 
@@ -377,7 +378,8 @@ fn who_may_not_admit_is_told_so() {
     assert_eq!(alices(&["store", "admit", &region.users[ALICE].uid]), (Some(0), String::new()));
 }
 
-/// Whatever another account does with what is shared with it: the owner deletes it, and gets the space back.
+/// Whatever another account does with what is shared with it: the owner deletes it, and gets the
+/// space back.
 #[test]
 fn nobody_keeps_an_owner_from_deleting_a_snapshot() {
     if !is_root() {
@@ -389,7 +391,8 @@ fn nobody_keeps_an_owner_from_deleting_a_snapshot() {
     region.ok(ALICE, &["image", "share", "web", "--add", "all", "--yes"]);
     let (store, volume) = (region.store(), "vol-0123456789abcdef0");
     let (files, store) = (store.join("snapshots").join(&snapshot), store.to_str().unwrap());
-    // A lock that is never let go, a volume that is none, a name in its users, and what can't be removed.
+    // A lock that is never let go, a volume that is none, a name in its users, and what can't be
+    // removed.
     let hold = format!(
         "mkdir -m 755 {store}/volumes/{volume} && cd {store}/snapshots/{snapshot} && \
          ln -s x users/{volume} && mkdir -p users/mine/deep && \

@@ -1,4 +1,5 @@
-//! The test bed itself: what is killed in the middle leaves nothing running, and no old lab kernel is kept.
+//! The test bed itself: what is killed in the middle leaves nothing running, and no old lab kernel
+//! is kept.
 
 mod common;
 
@@ -39,8 +40,8 @@ fn kill(signal: &str, pid: &str) {
     assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
 }
 
-/// A command under the warden that leaves a process of another session behind, as a launch does, and prints that one's
-/// number and its own.
+/// A command under the warden that leaves a process of another session behind, as a launch does,
+/// and prints that one's number and its own.
 fn warded() -> (Child, String, String) {
     let mut command = Command::new(script("warden"));
     let leaves = "trap '' TERM; (setsid sleep 1000 >&2 & echo $!) | { read -r left; echo $left $$; }; sleep 1000";
@@ -141,7 +142,8 @@ fn a_prebuilt_lab_kernel_is_known_by_its_digest_and_replaces_an_old_one() {
     assert!(!old.exists(), "{said}");
 }
 
-/// A guest that hangs where the lab kernel should boot: doctor says so in time, and nobody is told to use it.
+/// A guest that hangs where the lab kernel should boot: doctor says so in time, and nobody is told
+/// to use it.
 #[test]
 fn doctor_finds_out_that_a_lab_kernel_does_not_boot() {
     if !has_kvm() {

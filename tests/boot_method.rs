@@ -69,7 +69,8 @@ fn a_disk_says_how_it_boots_and_why() {
     assert!(reasons.contains("/boot/grub/menu.lst") && reasons.contains("Debian"), "{reasons}");
 
     let dir = tempfile::tempdir().unwrap();
-    // Where a disk has partitions, its own beginning is no file system: such a menu's root is one of them.
+    // Where a disk has partitions, its own beginning is no file system: such a menu's root is one
+    // of them.
     let menu = MENU.replace("(hd0)", "(hd0,0)");
     let image = disk(dir.path(), 1 << 20, &[("boot/grub/menu.lst", &menu), ("boot/vmlinuz", "")]);
     partition(&image, b"");

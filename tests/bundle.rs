@@ -1,4 +1,5 @@
-//! Bundles: made, registered, launched, and refused when anything about them is wrong. openssl, gzip and tar referee.
+//! Bundles: made, registered, launched, and refused when anything about them is wrong. openssl,
+//! gzip and tar referee.
 
 mod common;
 mod servers;
@@ -101,7 +102,8 @@ fn a_bundle_is_registered_launched_and_outlives_its_image() {
     store.ok(&["image", "deregister", "web-2"]);
     assert_eq!(files(), 3);
     store.ok(&["image", "register", &location, "--name", "web-2"]);
-    // A part that is touched is read again; one that has changed keeps instances from being launched.
+    // A part that is touched is read again; one that has changed keeps instances from being
+    // launched.
     let part = dir.join("web.part.01");
     let content = fs::read(&part).unwrap();
     fs::write(&part, &content).unwrap();
@@ -183,7 +185,7 @@ fn openssl_gzip_and_tar_read_it_and_it_reads_theirs() {
         "openssl x509 -in {cert} -pubkey -noout > public.pem && openssl dgst -sha1 -verify public.pem -signature signature signed"
     );
     assert!(sh(&dir, &verify).contains("Verified OK"));
-    // Encrypted for others, and signed by them: not ours to read until their key and certificate are given.
+    // Encrypted for others, and signed by them: not ours to read without their key and certificate.
     refused(&store, &["image", "register", &location, "--name", "abc"], "InvalidManifest");
     let wrong = ["image", "register", &location, "--name", "abc", "--cert", &cert];
     assert!(refused(&store, &wrong, "InvalidManifest").contains("--key"));
@@ -292,7 +294,8 @@ fn what_is_wrong_with_a_bundle_is_said_and_leaves_nothing() {
     store.ok(&register);
 }
 
-/// A bundle of theirs, of what `script` makes plain.tar of, that says what `edit` makes of its manifest; signed.
+/// A bundle of theirs, of what `script` makes plain.tar of, that says what `edit` makes of its
+/// manifest; signed.
 fn contrived(
     (dir, key): (&Path, &str),
     bytes: &[u8],

@@ -1,4 +1,5 @@
-//! The `spore` command as a user meets it: help, exit codes, bad input, and the life of the built-in guest.
+//! The `spore` command as a user meets it: help, exit codes, bad input, and the life of the
+//! built-in guest.
 
 mod common;
 

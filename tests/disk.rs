@@ -1,4 +1,5 @@
-//! The helpers that follow a disk's tables: they are confined, they read as the disk reads, and commands use them.
+//! The helpers that follow a disk's tables: they are confined, they read as the disk reads, and
+//! commands use them.
 
 mod common;
 mod qcow2_support;

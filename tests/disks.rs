@@ -1,4 +1,5 @@
-//! `spore image import` of what people have: archives, every compression, disks of other programs, and what is no disk.
+//! `spore image import` of what people have: archives, every compression, disks of other programs,
+//! and what is no disk.
 
 mod common;
 

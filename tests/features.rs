@@ -1,7 +1,8 @@
 //! The table of features: docs/features.tsv is its source, docs/features.md is made of it.
 //!
-//! A row is a statement of EC2's documentation about images and instances, with the command that shows it, the test
-//! that proves it, or the reason why not. After a change of the source: `UPDATE=1 cargo test --test features`.
+//! A row is a statement of EC2's documentation about images and instances, with the command that
+//! shows it, the test that proves it, or the reason why not. After a change of the source:
+//! `UPDATE=1 cargo test --test features`.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! A machine that boots from disk as a PC does: SeaBIOS, a boot record that this test writes, BIOS services and the
-//! virtio disks below them. It takes any /dev/kvm, and the distribution's SeaBIOS.
+//! A machine that boots from disk as a PC does: SeaBIOS, a boot record that this test writes, BIOS
+//! services and the virtio disks below them. It takes any /dev/kvm, and the distribution's SeaBIOS.
 
 mod common;
 
@@ -40,7 +40,8 @@ impl Code {
         self.then(opcode).then(&operand.to_le_bytes())
     }
 
-    /// INT 13h: extended read (0x42) or write (0x43) by the packet at `packet`; forever here if it fails.
+    /// INT 13h: extended read (0x42) or write (0x43) by the packet at `packet`; forever here if it
+    /// fails.
     fn disk(self, function: u8, packet: u16) -> Self {
         // mov si, packet; mov ax, function << 8; int 0x13; 1: jc 1b
         self.with(&[0xbe], packet).then(&[0xb8, 0, function, 0xcd, 0x13, 0x72, 0xfe])
@@ -82,8 +83,8 @@ fn packet(count: u8, to: u16, lba: u8) -> [u8; 16] {
     [16, 0, count, 0, low, high, 0, 0, lba, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// A disk whose boot record loads two sectors more, prints `name` and how often it has booted, and writes that to the
-/// disk. The first boot ends by `first`, the second switches off.
+/// A disk whose boot record loads two sectors more, prints `name` and how often it has booted, and
+/// writes that to the disk. The first boot ends by `first`, the second switches off.
 fn disk(name: &str, first: (u16, u8)) -> Vec<u8> {
     let read = packet(2, STAGE, 1);
     let record = Code(Vec::new())
@@ -221,7 +222,8 @@ fn an_image_without_a_kernel_is_hvm() {
     assert!(line.as_str().is_some_and(|line| line.contains(&id)), "{line}");
 }
 
-/// Debian's iPXE as a disk: its boot record is ISOLINUX's, which loads iPXE by BIOS services as a kernel.
+/// Debian's iPXE as a disk: its boot record is ISOLINUX's, which loads iPXE by BIOS services as a
+/// kernel.
 #[test]
 fn ipxe_reaches_its_first_screen() {
     let Ok(disk) = std::fs::read("/usr/lib/ipxe/ipxe.iso") else {
@@ -237,8 +239,8 @@ fn ipxe_reaches_its_first_screen() {
     store.wait_for_text(&id, "Features: DNS HTTP");
 }
 
-/// A boot loader with a file system reads its files through the BIOS, and what is typed on the console from the serial
-/// port: it starts the boot sector that it is told to.
+/// A boot loader with a file system reads its files through the BIOS, and what is typed on the
+/// console from the serial port: it starts the boot sector that it is told to.
 #[test]
 fn syslinux_prompts_and_takes_a_command_on_the_console() {
     if !can_run() {
@@ -276,7 +278,8 @@ fn syslinux_prompts_and_takes_a_command_on_the_console() {
     console.wait().unwrap();
 }
 
-/// SYSLINUX drives the serial port itself, beside the BIOS, which prints there too: what it says may come twice.
+/// SYSLINUX drives the serial port itself, beside the BIOS, which prints there too: what it says
+/// may come twice.
 const SYSLINUX: &str = "SERIAL 0 115200\nPROMPT 1\nDEFAULT none\nLABEL own\nKERNEL chosen.bs\n";
 
 /// Whether the command is there; it has worked then.

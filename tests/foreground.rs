@@ -1,4 +1,5 @@
-//! `run --foreground`: what a supervisor that knows of one process only (systemd, Slurm, a CI agent) relies on.
+//! `run --foreground`: what a supervisor that knows of one process only (systemd, Slurm, a CI
+//! agent) relies on.
 
 mod common;
 

@@ -30,7 +30,8 @@ fn free(store: &Store) -> u64 {
     stat.f_bavail * stat.f_frsize
 }
 
-/// A store on a file system of its own that holds the image `demo` and has `free` bytes left, and what takes the rest.
+/// A store on a file system of its own that holds the image `demo` and has `free` bytes left, and
+/// what takes the rest.
 fn small_store(bytes: u64) -> (Store, PathBuf) {
     let store = Store::new();
     let mount = ["-t", "tmpfs", "-o", "size=256m", "tmpfs"];
@@ -195,7 +196,8 @@ fn kernel_and_ramdisk(store: &Store) -> [String; 2] {
     })
 }
 
-/// The smallest initial ramdisk: an archive that has nothing but its trailer. (cpio(5), "New ASCII Format")
+/// The smallest initial ramdisk: an archive that has nothing but its trailer. (cpio(5), "New ASCII
+/// Format")
 fn initramfs() -> Vec<u8> {
     let name = b"TRAILER!!!\0";
     let mut archive =

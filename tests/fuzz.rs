@@ -1,8 +1,9 @@
-//! What the fuzz targets do (fuzz/drive): with every file of their corpora, so that what was found once is not lost again,
-//! and with a bounded number of inputs that a mutator makes of them, the same on every run. `scripts/fuzz` goes on longer.
+//! What the fuzz targets do (fuzz/drive): with every file of their corpora, so that what was found
+//! once is not lost again, and with a bounded number of inputs that a mutator makes of them, the
+//! same on every run. `scripts/fuzz` goes on longer.
 //!
-//! SPORE_FUZZ_INPUTS=N sets that number for all, SPORE_FUZZ_SEED=N begins elsewhere. An input that fails is kept in the target
-//! directory, whose name the failure tells.
+//! SPORE_FUZZ_INPUTS=N sets that number for all, SPORE_FUZZ_SEED=N begins elsewhere. An input that
+//! fails is kept in the target directory, whose name the failure tells.
 
 #[path = "../fuzz/drive/mod.rs"]
 mod drive;

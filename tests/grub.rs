@@ -1,4 +1,5 @@
-//! What boots by a menu, judged by GRUB itself: the same disks, with stand-in kernels, under QEMU and by `pvgrub`.
+//! What boots by a menu, judged by GRUB itself: the same disks, with stand-in kernels, under QEMU
+//! and by `pvgrub`.
 
 mod common;
 mod grub_judge {
@@ -81,8 +82,8 @@ fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
     }
 }
 
-/// What Spore boots, short of what it does to every command line on purpose: it adds no BOOT_IMAGE=, but a root and a
-/// console where there is none, and what follows `panic=-1`.
+/// What Spore boots, short of what it does to every command line on purpose: it adds no
+/// BOOT_IMAGE=, but a root and a console where there is none, and what follows `panic=-1`.
 fn spores(disk: Vec<u8>) -> Result<Booted, String> {
     let boot = PvBoot {
         from: PvGrub::Any,
@@ -106,7 +107,8 @@ fn spores(disk: Vec<u8>) -> Result<Booted, String> {
     })
 }
 
-/// What GRUB boots, without the BOOT_IMAGE= that it puts in front. Words are one space apart, as Spore writes them.
+/// What GRUB boots, without the BOOT_IMAGE= that it puts in front. Words are one space apart, as
+/// Spore writes them.
 fn grubs(booted: Booted) -> Booted {
     let line = match booted.line.split_once(' ') {
         Some((image, rest)) if image.starts_with("BOOT_IMAGE=") => rest.to_owned(),

@@ -1,4 +1,5 @@
-//! The built-in image and a hostile guest, whole: through the `spore` command on this machine's /dev/kvm.
+//! The built-in image and a hostile guest, whole: through the `spore` command on this machine's
+//! /dev/kvm.
 
 mod common;
 #[path = "../images/demo/compile.rs"]

@@ -285,7 +285,8 @@ fn a_vmm_killed_as_it_goes_on_leaves_it_hibernated_or_cold() {
     }
 }
 
-/// Wait until the guest has counted beyond `count`, or again, if its memory was not `kept`: it had `begun` so many times.
+/// Wait until the guest has counted beyond `count`, or again, if its memory was not `kept`: it had
+/// `begun` so many times.
 fn counts_on_or_anew(store: &Store, id: &str, count: u64, begun: usize, kept: bool) -> u64 {
     let begins = |log: &str| log.matches("endure: begins").count();
     if kept {

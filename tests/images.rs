@@ -1,4 +1,5 @@
-//! Images as EC2 has them: their records, finding them, tags, deregistering, products, usage and events.
+//! Images as EC2 has them: their records, finding them, tags, deregistering, products, usage and
+//! events.
 
 mod common;
 
@@ -422,7 +423,8 @@ fn secrets_are_named_before_an_image_is_public() {
     store.ok(&["image", "share", "opaque", "--add", "all", "--yes"]);
 }
 
-/// Keys are found in what only a journal names, and a journal that can't be replayed is no reason to look away.
+/// Keys are found in what only a journal names, and a journal that can't be replayed is no reason
+/// to look away.
 #[test]
 fn secrets_are_found_in_file_systems_that_were_not_unmounted() {
     let store = Store::new();

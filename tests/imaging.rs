@@ -1,4 +1,5 @@
-//! Images of instances: of stopped ones, of running ones that are rebooted, and of running ones that never notice.
+//! Images of instances: of stopped ones, of running ones that are rebooted, and of running ones
+//! that never notice.
 
 mod common;
 
@@ -36,8 +37,8 @@ fn safe(store: &Store, id: &str) -> u64 {
     numbers.max().unwrap_or(0)
 }
 
-/// How far the guest had come in `content`, which has to have everything up to there and nothing beyond: sector
-/// `n % (sectors - 1)` has the number n in each of its words.
+/// How far the guest had come in `content`, which has to have everything up to there and nothing
+/// beyond: sector `n % (sectors - 1)` has the number n in each of its words.
 fn progress(content: &[u8], before: &[u8]) -> u64 {
     let sectors = content.len() as u64 / 512;
     let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! `spore image import`: disks of every kind that qemu-img makes arrive byte for byte, bad ones leave nothing.
+//! `spore image import`: disks of every kind that qemu-img makes arrive byte for byte, bad ones
+//! leave nothing.
 
 use std::fs;
 use std::io::Write;
@@ -103,7 +104,8 @@ fn every_format_arrives_byte_for_byte() {
     }
 }
 
-/// A shell in the place of qemu-img that does what the source tells it, as if qemu-img had been taken over by it.
+/// A shell in the place of qemu-img that does what the source tells it, as if qemu-img had been
+/// taken over by it.
 #[test]
 fn a_converter_that_was_taken_over_gets_nowhere() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -140,8 +142,8 @@ fn a_converter_that_was_taken_over_gets_nowhere() {
     assert!(store.disks().is_empty());
 }
 
-/// A qemu-img that is installed elsewhere than in /usr converts as one there does; and if the store's disk is full, that is
-/// the reason, and not the image.
+/// A qemu-img that is installed elsewhere than in /usr converts as one there does; and if the
+/// store's disk is full, that is the reason, and not the image.
 #[test]
 fn a_converter_elsewhere_converts_and_a_full_disk_is_not_the_images_fault() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -1,4 +1,5 @@
-//! Bad input: one line that names the thing, the cause and the remedy, the right exit code, and nothing left behind.
+//! Bad input: one line that names the thing, the cause and the remedy, the right exit code, and
+//! nothing left behind.
 
 mod common;
 

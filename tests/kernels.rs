@@ -1,4 +1,5 @@
-//! Kernels that commands register for something else: what their names mean, and that none is left over.
+//! Kernels that commands register for something else: what their names mean, and that none is left
+//! over.
 
 mod common;
 
@@ -62,7 +63,8 @@ fn a_name_means_the_same_to_every_verb() {
         assert_eq!(code, Some(0), "{err}");
         assert_eq!(show(&store, name)["KernelId"], id.as_str());
     }
-    // Another file of that name is another kernel: which one is meant has to be said, to every verb.
+    // Another file of that name is another kernel: which one is meant has to be said, to every
+    // verb.
     kernel(&store, "vmlinuz", 3);
     for args in [
         &["image", "import", &*disk, "--name", "six", "--kernel", "vmlinuz"][..],
@@ -86,8 +88,8 @@ fn a_name_means_the_same_to_every_verb() {
     assert!(code == Some(1) && err.contains("not a regular file"), "{err}");
 }
 
-/// Kills `args` before each of its steps and gives what the next commands make of what is left to `judge`; until it comes
-/// to its end.
+/// Kills `args` before each of its steps and gives what the next commands make of what is left to
+/// `judge`; until it comes to its end.
 fn killed_everywhere(store: &Store, args: &[&str], judge: impl Fn(&str)) {
     for n in 1..500 {
         let output = there(store, args).env("SPORE_FAULT", n.to_string()).output().unwrap();

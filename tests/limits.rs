@@ -172,7 +172,8 @@ fn a_limit_holds_or_is_refused_by_name() {
     assert!(!group.exists(), "the group goes with the instance");
 }
 
-/// What any hierarchy of version 2 shows, whichever controllers it has: a group is made, joined, and goes with its process.
+/// What any hierarchy of version 2 shows, whichever controllers it has: a group is made, joined,
+/// and goes with its process.
 #[test]
 fn a_control_group_is_joined_and_goes_with_its_process() {
     use sporevm::instance::cgroup;
@@ -223,7 +224,8 @@ fn an_instance_outlives_the_terminal_that_it_was_launched_from() {
         return;
     }
     let store = Store::new();
-    // A shell on a terminal, which launches and stays; then the terminal goes away, as that of a lost ssh session does.
+    // A shell on a terminal, which launches and stays; then the terminal goes away, as that of a
+    // lost ssh session does.
     let words = WAITS.join(" ");
     let shell = format!("'{}' {words}; sleep 600", env!("CARGO_BIN_EXE_spore"));
     let mut terminal = Command::new("script");

@@ -1,5 +1,5 @@
-//! What stays of an instance and what goes: `ebs` and `instance-store` roots, changes while stopped, and the space
-//! that all of it takes.
+//! What stays of an instance and what goes: `ebs` and `instance-store` roots, changes while
+//! stopped, and the space that all of it takes.
 
 mod common;
 

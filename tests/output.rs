@@ -1,6 +1,8 @@
-//! What each command prints: its table, its JSON and its errors, as they were when somebody last looked at them.
+//! What each command prints: its table, its JSON and its errors, as they were when somebody last
+//! looked at them.
 //!
-//! After a change that is meant: `INSTA_UPDATE=always cargo test --test output`, and look at the difference.
+//! After a change that is meant: `INSTA_UPDATE=always cargo test --test output`, and look at the
+//! difference.
 
 mod common;
 
@@ -19,8 +21,8 @@ impl Transcript {
         Self { store: Store::new(), ids: HashMap::new() }
     }
 
-    /// Each command as typed, with its exit code if that isn't 0, its output and its errors. An id may be given by the
-    /// name that it has in what is kept.
+    /// Each command as typed, with its exit code if that isn't 0, its output and its errors. An id
+    /// may be given by the name that it has in what is kept.
     fn play(&mut self, commands: &[&str]) -> String {
         let mut text = String::new();
         for command in commands {
@@ -45,7 +47,8 @@ impl Transcript {
         id.unwrap_or_else(|| word.replace("STORE", &self.store.home().to_string_lossy()))
     }
 
-    /// The text without what differs from run to run and from host to host. Ids are numbered as they appear.
+    /// The text without what differs from run to run and from host to host. Ids are numbered as
+    /// they appear.
     fn plain(&mut self, text: &str) -> String {
         let home = self.store.home().to_string_lossy().into_owned();
         let mut text = text.replace(&home, "STORE");

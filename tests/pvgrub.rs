@@ -1,4 +1,5 @@
-//! PV-GRUB from the outside: root volumes made by mke2fs, on disks of each kind, down to the guest that boots.
+//! PV-GRUB from the outside: root volumes made by mke2fs, on disks of each kind, down to the guest
+//! that boots.
 
 mod common;
 
@@ -22,7 +23,8 @@ fn ext4(store: &Store, fill: impl Fn(&Path)) -> Vec<u8> {
     std::fs::read(&image).unwrap()
 }
 
-/// The demo guest as the kernel of two entries. Its own sector is at the end of the disk, behind the file system.
+/// The demo guest as the kernel of two entries. Its own sector is at the end of the disk, behind
+/// the file system.
 fn root(store: &Store) -> Vec<u8> {
     let mut root = ext4(store, |tree| {
         let menu = "default 0\ntitle first\nroot (hd0,0)\nkernel /boot/demo root=/dev/xvda1 which=first\n\
@@ -79,8 +81,8 @@ fn fails(store: &Store, args: &[&str]) -> String {
     error
 }
 
-/// The menu is read at every start from the instance's own volume: what changed in its overlay counts, and nobody
-/// else's boot changes.
+/// The menu is read at every start from the instance's own volume: what changed in its overlay
+/// counts, and nobody else's boot changes.
 #[test]
 fn the_menu_of_the_own_volume_boots_on_disks_of_each_kind() {
     if !has_kvm() {
@@ -163,7 +165,8 @@ const MODERN: &str = "if [ -s $prefix/grubenv ]; then load_env; fi\n\
     submenu 'more' --id more {\nmenuentry 'second' --id two {\nsavedefault\nlinux /boot/demo\n}\n\
     menuentry 'third' {\nsavedefault\nlinux /boot/demo\n}\n}\n";
 
-/// What GRUB would have written into the root volume is remembered with the instance, until the guest writes there.
+/// What GRUB would have written into the root volume is remembered with the instance, until the
+/// guest writes there.
 #[test]
 fn what_the_menu_saves_counts_until_the_guest_says_otherwise() {
     if !has_kvm() {
@@ -219,7 +222,8 @@ fn what_the_menu_saves_counts_until_the_guest_says_otherwise() {
         start(&[]);
         let expected = match name {
             "legacy" => ["second", "third", "third", "third", "first", "second"],
-            // A submenu does not see boot_once, which is not exported: GRUB, too, saves what was for one boot.
+            // A submenu does not see boot_once, which is not exported: GRUB, too, saves what was
+            // for one boot.
             _ => {
                 let second = "more > second";
                 [second, second, "more > third", "more > third", "first", "first"]
@@ -376,7 +380,8 @@ fn hostile_roots_end_in_one_line() {
         std::fs::write(tree.join("boot/grub/grub.cfg"), script).unwrap();
     });
     let mut beyond = huge_kernel.clone();
-    // Every pointer of its extents leads beyond the end: a header (magic 0xf30a), then entries of 12 bytes.
+    // Every pointer of its extents leads beyond the end: a header (magic 0xf30a), then entries of
+    // 12 bytes.
     for at in (0..beyond.len() - 24).step_by(4) {
         if beyond[at..at + 2] == [0x0a, 0xf3] && beyond[at + 2] > 0 {
             beyond[at + 20..at + 24].copy_from_slice(&[0xff; 4]);
@@ -389,7 +394,7 @@ fn hostile_roots_end_in_one_line() {
             journal[at + 4..at + 64].fill(0xff);
         }
     }
-    // A directory that lies in itself, and one whose entries never end: each begins where it begins.
+    // A directory that lies in itself, and one whose entries never end.
     let inside = ext4(&store, |tree| std::fs::create_dir(tree.join("boot/loader")).unwrap());
     let inside = linked(&store, &inside, "/boot", "/boot/loader/entries");
     let mut endless = ext4(&store, |tree| menu(tree, "title a\nkernel /boot/k\n"));

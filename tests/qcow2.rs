@@ -48,7 +48,8 @@ fn every_kind_of_base_reads_as_its_source() {
     }
 }
 
-/// A reader of a chain given as files needs no backing file name, and ignores the one that is there.
+/// A reader of a chain given as files needs no backing file name, and ignores the one that is
+/// there.
 #[test]
 fn layers_are_the_ones_given() {
     if !have_qemu_img() {
@@ -263,7 +264,8 @@ fn kill_9_loses_nothing_that_was_flushed() {
             model[offset as usize..][..len].fill(fill.unwrap_or(0));
         };
         (start..flushed).for_each(|n| apply(&mut model, n));
-        // After the last flush up to eight operations more may have been done, each sector of them or not.
+        // After the last flush up to eight operations more may have been done, each sector of them
+        // or not.
         let mut allowed = vec![model.clone()];
         for n in flushed..flushed + 8 {
             let mut next = allowed.last().unwrap().clone();

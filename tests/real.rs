@@ -1,6 +1,7 @@
 //! Debian's stock kernel and userland on a KVM that can run them: hardware, or the box.
 //!
-//! Ignored by a plain `cargo test`; `scripts/test` prepares the images and runs them, one at a time.
+//! Ignored by a plain `cargo test`; `scripts/test` prepares the images and runs them, one at a
+//! time.
 
 #[path = "linux/booting.rs"]
 mod booting;

@@ -351,7 +351,8 @@ fn a_registry_that_dies_is_gone_on_with() {
     let (here, away) = (Store::new(), Store::new());
     add(&here, &oci(proxy.port));
     add(&away, &oci(proxy.port));
-    // Seven chunks, of which four are on their way at once: of 20 MiB one has come through whole, and not all have.
+    // Seven chunks, of which four are on their way at once: of 20 MiB one has come through whole,
+    // and not all have.
     let mut bytes = vec![0; 28 * MIB];
     noise(&mut bytes, 2);
     import(&here, "big", &bytes);

@@ -1,4 +1,5 @@
-//! What comes into a store that has no room for it: refused before it comes, and given up when another takes the room.
+//! What comes into a store that has no room for it: refused before it comes, and given up when
+//! another takes the room.
 
 mod common;
 mod servers;

@@ -1,5 +1,5 @@
-//! The actions as any front end calls them, the command line being one: by their requests alone, with an audience of its
-//! own.
+//! The actions as any front end calls them, the command line being one: by their requests alone,
+//! with an audience of its own.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Volumes and snapshots by the command line: what is in them, what they share, and what is refused.
-//! qemu-img referees the files.
+//! Volumes and snapshots by the command line: what is in them, what they share, and what is
+//! refused. qemu-img referees the files.
 
 mod common;
 

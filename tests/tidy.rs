@@ -1,6 +1,7 @@
 //! House rules that a compiler does not hold: which module may use which, how long files,
-//! functions and comment lines are (tidy/sizes.rs), where `unsafe` is and why it is sound, that no files use each other in a circle (tidy/circles.rs), and what is left
-//! to main functions (tidy/process.rs).
+//! functions and comment lines are (tidy/sizes.rs), where `unsafe` is and why it is sound, that no
+//! files use each other in a circle (tidy/circles.rs), and what is left to main functions
+//! (tidy/process.rs).
 
 use std::path::{Path, PathBuf};
 
@@ -159,8 +160,8 @@ const BY_NAME: &[&str] = &[
     "kill_process(",
 ];
 
-/// Where that is, besides in `sys` and in the one place for what lies below a store, and why it is fine there: what it
-/// names does not lie below a store, or it has come through that one place.
+/// Where that is, besides in `sys` and in the one place for what lies below a store, and why it is
+/// fine there: what it names does not lie below a store, or it has come through that one place.
 const OUTSIDE: &[(&str, &str)] = &[
     ("src/store/beneath/mod.rs", "the one place"),
     ("src/store/beneath/owned.rs", "the one place"),
@@ -393,7 +394,8 @@ fn by_name(source: &Source) -> Vec<(usize, &'static str)> {
     used.filter_map(|(n, line)| Some((n, *BY_NAME.iter().find(|call| is(line, call))?))).collect()
 }
 
-/// One place opens what lies below a store (src/store/beneath): another account may have put anything there.
+/// One place opens what lies below a store (src/store/beneath): another account may have put
+/// anything there.
 fn names(source: &Source) -> Vec<String> {
     if OUTSIDE.iter().any(|(path, _)| source.path == Path::new(path)) {
         return vec![];

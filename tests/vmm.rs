@@ -1,5 +1,5 @@
-//! One VMM process at a time, driven as the launcher drives it: a plan, descriptors, a socket. The guests are a few
-//! bytes of machine code each and run on any /dev/kvm.
+//! One VMM process at a time, driven as the launcher drives it: a plan, descriptors, a socket. The
+//! guests are a few bytes of machine code each and run on any /dev/kvm.
 
 mod common;
 

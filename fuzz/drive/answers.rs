@@ -1,5 +1,6 @@
-//! What processes of ours say that somebody's bytes may have taken over: a helper that has a disk's layers, one that looked for
-//! secrets, and a VMM on its ready pipe, in its report and on its control socket.
+//! What processes of ours say that somebody's bytes may have taken over: a helper that has a disk's
+//! layers, one that looked for secrets, and a VMM on its ready pipe, in its report and on its
+//! control socket.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

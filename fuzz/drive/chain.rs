@@ -1,4 +1,5 @@
-//! A virtqueue whose rings and descriptors are the input: every chain is taken, read, written and given back.
+//! A virtqueue whose rings and descriptors are the input: every chain is taken, read, written and
+//! given back.
 
 use sporevm::virtio::feature;
 use sporevm::virtio::queue::{QueueState, SplitQueue};
@@ -28,7 +29,8 @@ pub fn drive(data: &[u8]) {
     let bits = [feature::INDIRECT_DESC, feature::EVENT_IDX];
     let features = bits.iter().enumerate().filter(|(n, _)| head[1] >> n & 1 == 1).map(|(_, bit)| bit).sum();
     let Ok(mut queue) = SplitQueue::new(ram.clone(), state, 256, features) else { return };
-    // The driver may give as many chains as the queue has descriptors; here the device gives each back at once.
+    // The driver may give as many chains as the queue has descriptors; here the device gives each
+    // back at once.
     for _ in 0..256 {
         let Ok(Some(chain)) = queue.pop() else { break };
         assert!(chain.head() < state.size);

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Send the input in pieces, as long as the first byte says, and serve it until nothing happens any more.
+/// Send the input in pieces, as long as the first byte says, and serve it until nothing happens any
+/// more.
 pub fn drive(data: &[u8]) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let (piece, data) = super::number(data);

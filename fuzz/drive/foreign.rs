@@ -1,7 +1,8 @@
 //! Disk images of other programs: VHD, VMDK and VHDX.
 //!
-//! The first byte says which. A VHDX has megabytes of nothing, so its input is pieces: the number of a page of 4 KiB
-//! (16 bits, little-endian), then the page. Its checksums are put right, or no mutation would get behind them.
+//! The first byte says which. A VHDX has megabytes of nothing, so its input is pieces: the number
+//! of a page of 4 KiB (16 bits, little-endian), then the page. Its checksums are put right, or no
+//! mutation would get behind them.
 
 use sporevm::block::foreign::{self, Bytes, Image, Place, vhd::Vhd, vhdx, vhdx::Vhdx, vmdk::Vmdk};
 use std::rc::Rc;

@@ -18,7 +18,8 @@ fn memory() -> &'static Mutex<GuestRam> {
     RAM.get_or_init(|| Mutex::new(ram::create(MIN_MEMORY).unwrap()))
 }
 
-/// Put the first bytes at address 0 and do the accesses that follow. A read never takes more than it was given.
+/// Put the first bytes at address 0 and do the accesses that follow. A read never takes more than
+/// it was given.
 pub fn drive(data: &[u8]) {
     let ram = memory().lock().unwrap();
     let (requests, accesses) = data.split_at(data.len().min(MEMORY));

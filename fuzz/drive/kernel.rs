@@ -2,7 +2,8 @@
 
 use sporevm::boot::{bzimage, unpack};
 
-/// Unpack it. Its header may ask for a gigabyte, which is bounded in the process that does this; here such are left out.
+/// Unpack it. Its header may ask for a gigabyte, which is bounded in the process that does this;
+/// here such are left out.
 pub fn drive(data: &[u8]) {
     let _ = bzimage::is_one(data);
     let Ok(image) = bzimage::parse(data) else {

@@ -1,4 +1,5 @@
-//! The file that a hibernated machine is in. Its digests are put right, or no mutation would get behind them.
+//! The file that a hibernated machine is in. Its digests are put right, or no mutation would get
+//! behind them.
 
 use sha2::{Digest, Sha256};
 use sporevm::mem::layout::{MIN_MEMORY, PAGE};
@@ -35,8 +36,8 @@ fn plan() -> &'static VmPlan {
     })
 }
 
-/// First what is wrong with the file, if anything: an even byte says nothing is, or which of the header's numbers is another
-/// (two bytes: which, and what is added). Then the state.
+/// First what is wrong with the file, if anything: an even byte says nothing is, or which of the
+/// header's numbers is another (two bytes: which, and what is added). Then the state.
 pub fn drive(data: &[u8]) {
     let Some((&[wrong, by], state)) = data.split_first_chunk() else { return };
     let mut numbers = [1, MEMORY, PAGE + MEMORY, state.len() as u64];
@@ -86,7 +87,8 @@ fn file(numbers: [u64; 4], state: &[u8]) -> File {
     file.try_clone().unwrap()
 }
 
-/// The state of a machine as it is written, with parts and some of RAM; and one of a vCPU with CPUID.
+/// The state of a machine as it is written, with parts and some of RAM; and one of a vCPU with
+/// CPUID.
 pub fn seeds() -> Vec<Vec<u8>> {
     let state = |parts: Vec<(String, Vec<u8>)>, filled: &[u64]| {
         let ram = ram::create(MEMORY).unwrap();

@@ -1,11 +1,13 @@
-//! The launcher's and the VMM's end of the socket to a reader of menus that somebody has taken over.
+//! The launcher's and the VMM's end of the socket to a reader of menus that somebody has taken
+//! over.
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::net::{RecvFlags, sockopt::{Timeout, set_socket_timeout}};
 use sporevm::pvgrub::{Child, Wanted};
 use std::time::Duration;
 
-/// Packets: length in two bytes, then as many bytes. All are said, whatever is asked; then the reader is gone.
+/// Packets: length in two bytes, then as many bytes. All are said, whatever is asked; then the
+/// reader is gone.
 pub fn drive(data: &[u8]) {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();

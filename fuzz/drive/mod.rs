@@ -1,6 +1,7 @@
 //! The fuzz targets: what each does with an input, and inputs that are nearly right to begin with.
 //!
-//! `tests/fuzz.rs` drives all of them with a bounded number of mutated inputs, `scripts/fuzz` for as long as one likes.
+//! `tests/fuzz.rs` drives all of them with a bounded number of mutated inputs, `scripts/fuzz` for
+//! as long as one likes.
 
 pub mod mutate;
 

@@ -1,4 +1,5 @@
-//! Configuration space, BAR and MSI-X table of a virtio-pci function under a guest that does what the bytes say.
+//! Configuration space, BAR and MSI-X table of a virtio-pci function under a guest that does what
+//! the bytes say.
 
 use sporevm::chipset::bus::{Bus, BusDevice};
 use sporevm::chipset::pci::{ConfigPorts, Ecam, PciMemory, PciRoot};

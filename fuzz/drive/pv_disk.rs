@@ -1,6 +1,7 @@
 //! A root volume with anything on it: partition tables, ext4, a menu, kernels.
 //!
-//! The input says what is changed in a disk that boots: runs of a 3-byte offset, a length and as many bytes.
+//! The input says what is changed in a disk that boots: runs of a 3-byte offset, a length and as
+//! many bytes.
 
 use sporevm::pvgrub::{load, volume::Volume};
 use std::rc::Rc;

@@ -8,8 +8,9 @@ const EXTENTS: usize = 64;
 /// Longest piece that is read.
 const PIECE: u64 = 64 << 10;
 
-/// Read it all, as an import does; then open it as a volume's top, repair it, read, write and close it. The input says what
-/// is changed in an image that is right: runs of a 3-byte offset, a length and as many bytes.
+/// Read it all, as an import does; then open it as a volume's top, repair it, read, write and close
+/// it. The input says what is changed in an image that is right: runs of a 3-byte offset, a length
+/// and as many bytes.
 pub fn drive(data: &[u8]) {
     let (which, data) = super::number(data);
     let images = images();
@@ -67,7 +68,8 @@ fn write(bytes: &[u8]) {
     let _ = disk.close();
 }
 
-/// Images of ours: an empty one, one that was written and closed, one that was not closed. Later ones are qemu-img's.
+/// Images of ours: an empty one, one that was written and closed, one that was not closed. Later
+/// ones are qemu-img's.
 fn images() -> &'static [Vec<u8>] {
     use std::os::unix::fs::FileExt;
     static IMAGES: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
@@ -101,7 +103,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for which in 0..3u8 {
         seeds.push(vec![which]);
-        // size, l1_size, l1 offset, refcount table offset, snapshots, incompatible features: "Header" in qcow2.txt.
+        // size, l1_size, l1 offset, refcount table offset, snapshots, incompatible features:
+        // "Header" in qcow2.txt.
         for (at, len) in [(24u8, 8u8), (36, 4), (40, 8), (48, 8), (56, 4), (60, 4), (72, 8), (20, 4), (96, 4)] {
             let mut seed = vec![which, 0, 0, at, len];
             seed.extend(vec![0; len.into()]);

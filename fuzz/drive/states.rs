@@ -1,5 +1,5 @@
-//! The states of devices as a memory file has them, and the device that took one over under a guest that does what the bytes
-//! say.
+//! The states of devices as a memory file has them, and the device that took one over under a guest
+//! that does what the bytes say.
 
 use super::pci::Host;
 use sporevm::block::{Disk, DiskFormat, Engine};
@@ -146,7 +146,8 @@ fn over_pci(
     memory.insert(PCI_ECAM, PCI_ECAM_LEN, Arc::new(Ecam(root.clone()))).unwrap();
     memory.insert(PCI_WINDOW, PCI_WINDOW_END - PCI_WINDOW, Arc::new(PciMemory(root))).unwrap();
     let reach = move |offset: u64, value: &mut [u8], write: bool| {
-        // The higher half is the function's memory where it was put first, the lower its configuration space.
+        // The higher half is the function's memory where it was put first, the lower its
+        // configuration space.
         let address = match offset & 0x8000 {
             0 => PCI_ECAM + (1 << 15) + (offset & 0xfff),
             _ => PCI_WINDOW + (offset & 0x7fff),
@@ -182,8 +183,8 @@ impl Drop for Subject {
     }
 }
 
-/// The kind, the length of the state (two bytes), the state, and accesses. A state that was taken over is a device's like any
-/// other: it can be saved, and taken over again.
+/// The kind, the length of the state (two bytes), the state, and accesses. A state that was taken
+/// over is a device's like any other: it can be saved, and taken over again.
 pub fn drive(data: &[u8]) {
     let Some((&[kind, low, high], data)) = data.split_first_chunk() else { return };
     let len = usize::from(u16::from_le_bytes([low, high])).min(data.len());
@@ -206,7 +207,8 @@ pub fn drive(data: &[u8]) {
     assert_eq!(first.save(), second.save(), "{}", first.part.name());
 }
 
-/// A queue of four descriptors with two chains: 16 bytes to read, 512 and one to write; and one to write.
+/// A queue of four descriptors with two chains: 16 bytes to read, 512 and one to write; and one to
+/// write.
 fn rings(ram: &GuestRam) {
     let desc = |addr: u64, len: u32, flags: u16, next: u16| {
         [&(RINGS + addr).to_le_bytes()[..], &len.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()].concat()

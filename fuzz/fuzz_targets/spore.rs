@@ -1,5 +1,5 @@
-//! All fuzz targets in one program, which takes minutes to build: SPORE_FUZZ names the one to run. With SPORE_FUZZ_SEEDS the
-//! inputs that it begins with are written into that directory first.
+//! All fuzz targets in one program, which takes minutes to build: SPORE_FUZZ names the one to run.
+//! With SPORE_FUZZ_SEEDS the inputs that it begins with are written into that directory first.
 #![no_main]
 
 #[path = "../drive/mod.rs"]

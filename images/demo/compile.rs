@@ -1,4 +1,5 @@
-//! How a freestanding guest is compiled: shared by `build.rs` (the built-in `demo`) and by the tests.
+//! How a freestanding guest is compiled: shared by `build.rs` (the built-in `demo`) and by the
+//! tests.
 
 use std::ffi::OsStr;
 use std::path::Path;

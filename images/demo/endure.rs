@@ -1,5 +1,6 @@
-//! Work that never ends, each step of which would notice if a byte of the machine were not as it was: a count, a checksum
-//! over all memory that is left, disk I/O in flight, a periodic timer; the other processors count. `demo.mode=endure`, until the power button is pressed.
+//! Work that never ends, each step of which would notice if a byte of the machine were not as it
+//! was: a count, a checksum over all memory that is left, disk I/O in flight, a periodic timer; the
+//! other processors count. `demo.mode=endure`, until the power button is pressed.
 
 use crate::rt::blk::{Blk, FLUSH, IN, MQ, OUT, SECTOR};
 use crate::rt::cpu;

@@ -145,8 +145,8 @@ fn write_until_killed(machine: &Machine) -> ! {
     cpu::stop()
 }
 
-/// Write the whole volume, each 64 KiB with their number in them. Where the host has no room, look whether all that was
-/// written is still there, and try again until it has.
+/// Write the whole volume, each 64 KiB with their number in them. Where the host has no room, look
+/// whether all that was written is still there, and try again until it has.
 fn fill(machine: &Machine) -> ! {
     const BLOCK: usize = 64 << 10;
     let mut root = machine.root();

@@ -1,4 +1,5 @@
-//! `spore` with what talks to buckets and registries and makes bundles: `spore` becomes this program when it needs to.
+//! `spore` with what talks to buckets and registries and makes bundles: `spore` becomes this
+//! program when it needs to.
 
 use std::process::ExitCode;
 

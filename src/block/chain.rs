@@ -99,7 +99,8 @@ impl LayerChain {
         Ok((Source::Zero, len))
     }
 
-    /// What layer `n` has of the range; `None` if the layers below decide. `offset` is inside the layer.
+    /// What layer `n` has of the range; `None` if the layers below decide. `offset` is inside the
+    /// layer.
     fn walk_one(&self, n: usize, offset: u64, len: u64) -> io::Result<(Option<Source>, u64)> {
         let layer = &self.layers[n];
         let (mapping, have) = layer.map(offset, len.min(layer.size() - offset))?;
@@ -171,7 +172,8 @@ impl LayerChain {
         Ok(())
     }
 
-    /// Whether the range from `offset` has data, and how far that holds. Holes of the host file count as zeros.
+    /// Whether the range from `offset` has data, and how far that holds. Holes of the host file
+    /// count as zeros.
     pub(crate) fn content(&self, offset: u64, len: u64) -> io::Result<(Content, u64)> {
         let (source, have) = self.map(offset, len)?;
         let Source::Host { layer, offset: host, .. } = source else {

@@ -219,8 +219,8 @@ fn power_loss_at_any_point_keeps_what_was_flushed() {
     assert!(cuts > 30, "{cuts} cuts");
 }
 
-/// Clusters that are counted and that nothing points to come back at the next opening. An overlay that
-/// was closed is opened without a write.
+/// Clusters that are counted and that nothing points to come back at the next opening. An overlay
+/// that was closed is opened without a write.
 #[test]
 fn opening_reclaims_what_a_crash_leaked() {
     const MIB: usize = 1 << 20;
@@ -297,7 +297,8 @@ fn no_space_left_is_an_error_and_no_corruption() {
             assert_eq!(e.raw_os_error(), Some(28), "{e}");
             refused += 1;
         }
-        // A refused write may have been done in part, as on a real disk: old or new, sector by sector.
+        // A refused write may have been done in part, as on a real disk: old or new, sector by
+        // sector.
         let mut now = vec![0; len];
         disk.chain.read_at(&mut now, offset as u64).unwrap();
         let pieces = now.chunks(SECTOR).zip(model[offset..].chunks(SECTOR));

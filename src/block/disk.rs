@@ -30,8 +30,8 @@ pub fn open(layers: Vec<(File, DiskFormat)>, read_only: bool) -> Result<Arc<File
     Ok(Arc::new(FileDisk { current: Arc::new(Current::open(layers, read_only)?) }))
 }
 
-/// As [`open`], on a new thread, which does `begin` first. It stays to make flushes durable while queues go on; without it,
-/// a flush is done where it is submitted, and its queue waits.
+/// As [`open`], on a new thread, which does `begin` first. It stays to make flushes durable while
+/// queues go on; without it, a flush is done where it is submitted, and its queue waits.
 ///
 /// # Errors
 /// As [`open`]'s, `begin`'s, or the host has no thread for us.
@@ -68,10 +68,12 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// Fill `bytes` from byte `offset` on, on the calling thread, with what has been written until now.
+    /// Fill `bytes` from byte `offset` on, on the calling thread, with what has been written until
+    /// now.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the range is not inside the disk; I/O errors; `InvalidData` for bad metadata.
+    /// `UnexpectedEof` if the range is not inside the disk; I/O errors; `InvalidData` for bad
+    /// metadata.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64);
         if end.is_none_or(|end| end > self.size()) {
@@ -95,12 +97,12 @@ impl FileDisk {
         Ok(LayersStatus { top, layers: shared.chain.layers.len(), sealed })
     }
 
-    /// Prepare to have all writes go to `top` from some moment on: an empty overlay of the disk's size. What is
-    /// the top now becomes a layer that nobody writes. [`super::swap_all`] does it.
+    /// Prepare to have all writes go to `top` from some moment on: an empty overlay of the disk's
+    /// size. What is the top now becomes a layer that nobody writes. [`super::swap_all`] does it.
     ///
     /// # Errors
-    /// `InvalidInput` if the disk has no overlay to write to, or `top` is not an empty one of its size; `WouldBlock` if the
-    /// top before this one is not sealed yet.
+    /// `InvalidInput` if the disk has no overlay to write to, or `top` is not an empty one of its
+    /// size; `WouldBlock` if the top before this one is not sealed yet.
     pub fn prepare_swap(&self, top: File) -> io::Result<Swap<'_>> {
         Swap::prepare(&self.current, top)
     }
@@ -143,7 +145,8 @@ impl Disk for FileDisk {
     }
 
     fn close_within(&self, patience: Duration) -> io::Result<()> {
-        // A thread that waits for a storage that does not answer can't be ended: it is not this one.
+        // A thread that waits for a storage that does not answer can't be ended: it is not this
+        // one.
         let (answer, closed) = sync_channel(1);
         if !self.current.commit_aside(Work::Close(answer)) {
             return self.current.get().close();

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Tells when every operation that could have seen an old mapping has ended.
 ///
-/// A host cluster that is no longer mapped may still be the target of operations in flight. It is reused
-/// two epochs later: an epoch ends only when no operation of the one before is left.
+/// A host cluster that is no longer mapped may still be the target of operations in flight. It is
+/// reused two epochs later: an epoch ends only when no operation of the one before is left.
 #[derive(Default)]
 pub(crate) struct Epochs {
     current: AtomicU64,

@@ -1,10 +1,11 @@
 //! One table for all layers that nobody writes.
 //!
-//! Below the top nothing of a chain ever changes. So where a piece of the disk is has to be found out once, by walking
-//! the layers, however many there are; afterwards it is one look at a table, as with a single base.
+//! Below the top nothing of a chain ever changes. So where a piece of the disk is has to be found
+//! out once, by walking the layers, however many there are; afterwards it is one look at a table,
+//! as with a single base.
 //!
-//! The table is a cache: each unit of the disk has one place in it, which it shares with those far away. It takes no
-//! lock: an entry is one word, which says of which of them it tells.
+//! The table is a cache: each unit of the disk has one place in it, which it shares with those far
+//! away. It takes no lock: an entry is one word, which says of which of them it tells.
 
 use super::layer::Source;
 use std::io;
@@ -47,7 +48,8 @@ impl Default for Merged {
 }
 
 impl Merged {
-    /// Where the range from `offset` is, and how much of it is there. `walk` asks the layers for a range.
+    /// Where the range from `offset` is, and how much of it is there. `walk` asks the layers for a
+    /// range.
     pub(crate) fn map(
         &self,
         (offset, len): (u64, u64),

@@ -1,4 +1,5 @@
-//! Making a volume's disk: an empty qcow2 over a base, in constant time. Tidying one up after a crash.
+//! Making a volume's disk: an empty qcow2 over a base, in constant time. Tidying one up after a
+//! crash.
 
 use super::DiskFormat;
 use super::host::HostFile;
@@ -17,12 +18,12 @@ pub struct Backing<'a> {
     pub format: DiskFormat,
 }
 
-/// Write an empty qcow2 overlay into `file`, which is new and empty. About 12 KiB reach the disk; nothing
-/// is synced.
+/// Write an empty qcow2 overlay into `file`, which is new and empty. About 12 KiB reach the disk;
+/// nothing is synced.
 ///
 /// # Errors
-/// `InvalidInput` if `size` is not a multiple of 512, is 0 or beyond 2 PiB, or the name is empty or too long;
-/// I/O errors.
+/// `InvalidInput` if `size` is not a multiple of 512, is 0 or beyond 2 PiB, or the name is empty or
+/// too long; I/O errors.
 pub fn create(file: &File, size: u64, backing: Option<Backing<'_>>) -> io::Result<()> {
     create_with(file, size, backing, CLUSTER_BITS)
 }
@@ -34,22 +35,23 @@ pub struct Repaired {
     pub clusters: u64,
 }
 
-/// Give back what a killed VMM or a power loss left counted and unused in `file`, so that qemu-img check finds
-/// nothing. An overlay that was closed cleanly says so in its header, and costs a read. What the disk reads as stays.
+/// Give back what a killed VMM or a power loss left counted and unused in `file`, so that qemu-img
+/// check finds nothing. An overlay that was closed cleanly says so in its header, and costs a read.
+/// What the disk reads as stays.
 ///
 /// `file` is open for reading and writing, and nobody else uses it.
 ///
 /// # Errors
-/// `InvalidData` if it is no qcow2 image or its metadata is worse than leaking; `Unsupported` if it is dirty
-/// and not of [`create`]'s kind; I/O errors.
+/// `InvalidData` if it is no qcow2 image or its metadata is worse than leaking; `Unsupported` if it
+/// is dirty and not of [`create`]'s kind; I/O errors.
 pub fn repair(file: &File) -> io::Result<Repaired> {
     let image = Qcow2File::open(HostFile::new(file.try_clone()?))?;
     let clusters = if image.header.dirty { qcow2_repair::reclaim(&image)? } else { 0 };
     Ok(Repaired { clusters })
 }
 
-/// Have the header of an overlay name another base, for qemu-img's sake, while it may be in use: nothing else of the
-/// header is written.
+/// Have the header of an overlay name another base, for qemu-img's sake, while it may be in use:
+/// nothing else of the header is written.
 ///
 /// # Errors
 /// `InvalidInput` if the name is not one; I/O errors.
@@ -70,7 +72,8 @@ pub fn name_base(file: &File, backing: &Backing<'_>) -> io::Result<()> {
     host.sync()
 }
 
-/// A format as a qcow2 file names that of its backing file. (interop/qcow2.txt, "Backing file format name")
+/// A format as a qcow2 file names that of its backing file. (interop/qcow2.txt, "Backing file
+/// format name")
 pub(crate) fn format_name(format: DiskFormat) -> &'static str {
     match format {
         DiskFormat::Qcow2 => "qcow2",
@@ -78,7 +81,8 @@ pub(crate) fn format_name(format: DiskFormat) -> &'static str {
     }
 }
 
-/// Whether the overlay was not closed after its last change, by the one bit of its header that says so.
+/// Whether the overlay was not closed after its last change, by the one bit of its header that says
+/// so.
 ///
 /// # Errors
 /// `InvalidData` if it is no qcow2 image; I/O errors.

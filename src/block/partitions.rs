@@ -1,6 +1,7 @@
 //! Partition tables: where the file systems of a disk begin.
 //!
-//! Two short formats of untrusted bytes; whatever is impossible in them is skipped, and everything is bounded.
+//! Two short formats of untrusted bytes; whatever is impossible in them is skipped, and everything
+//! is bounded.
 
 use std::io;
 
@@ -13,7 +14,8 @@ const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 /// Entries of a GUID partition table that are read.
 const MAX_GUID: u32 = 128;
 
-/// "BIOS boot partition" 21686148-6449-6E6F-744E-656564454649, as on a disk. (GRUB manual, "BIOS installation")
+/// "BIOS boot partition" 21686148-6449-6E6F-744E-656564454649, as on a disk. (GRUB manual, "BIOS
+/// installation")
 pub const BIOS_BOOT: Kind = Kind::Gpt(*b"Hah!IdontNeedEFI");
 /// "EFI system partition" C12A7328-F81F-11D2-BA4B-00A0C93EC93B, as on a disk. (UEFI 2.10, 5.3.3)
 pub const EFI_SYSTEM: [Kind; 2] = [
@@ -62,7 +64,8 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// It is there for firmware and boot loaders, or only has others in it: nobody keeps files in it.
+    /// It is there for firmware and boot loaders, or only has others in it: nobody keeps files in
+    /// it.
     pub fn is_auxiliary(&self) -> bool {
         let extended = matches!(self.kind, Kind::Mbr(kind) if EXTENDED.contains(&kind));
         extended || self.kind == BIOS_BOOT || EFI_SYSTEM.contains(&self.kind)
@@ -160,7 +163,8 @@ fn boot_record(read: ReadAt<'_>, sector: u64) -> Option<[u8; 512]> {
     (bytes[510..] == [0x55, 0xaa]).then_some(bytes)
 }
 
-/// The logical partitions of the extended one that begins at sector `base`. A chain that leads back ends at the bound.
+/// The logical partitions of the extended one that begins at sector `base`. A chain that leads back
+/// ends at the bound.
 fn chain(read: ReadAt<'_>, base: u64, next: &mut u32, disk_id: u32) -> Vec<Partition> {
     let mut found = Vec::new();
     let mut at = base;

@@ -111,13 +111,14 @@ impl DiskQueue {
         }
     }
 
-    /// Start a transfer of the operation, or do it: with either engine at once if it is a read of what the page cache
-    /// has, to which io_uring's way is longer than the system call's.
+    /// Start a transfer of the operation, or do it: with either engine at once if it is a read of
+    /// what the page cache has, to which io_uring's way is longer than the system call's.
     fn transfer(&mut self, slot: usize, transfer: Transfer, at: At<'_>) -> io::Result<()> {
         let host = at.shared.chain.layers[at.layer].host();
         let At { mut offset, buf, mut start, mut len, .. } = at;
         let ring = self.host.as_mut().map(|host| &mut host.ring);
-        // A ring works on the files that it was made for. One that came later, by a swap, is read without it.
+        // A ring works on the files that it was made for. One that came later, by a swap, is read
+        // without it.
         let Some(ring) = ring.filter(|ring| ring.knows(host.file())) else {
             return match transfer {
                 Transfer::Read => host.read_part(Part { buf, start, len }, offset),
@@ -218,8 +219,9 @@ impl DiskQueue {
     }
 }
 
-/// Write, at once with either engine: writes end in the page cache, and where the file system has no non-blocking
-/// buffered writes (ext4), io_uring hands each to a worker thread, at half the rate.
+/// Write, at once with either engine: writes end in the page cache, and where the file system has
+/// no non-blocking buffered writes (ext4), io_uring hands each to a worker thread, at half the
+/// rate.
 fn write(shared: &Shared, offset: u64, buf: &IoBuf) -> io::Result<()> {
     let writer = shared.writer.as_ref();
     let epoch = writer.map(|writer| writer.epochs.enter());
@@ -275,7 +277,8 @@ impl Queue for DiskQueue {
             // Layers that are replaced meanwhile still read the same.
             return self.start(&disk.get(), token, op);
         }
-        // The layers are not replaced until the change is made. Its metadata may be written out when they could be.
+        // The layers are not replaced until the change is made. Its metadata may be written out
+        // when they could be.
         let held = disk.hold();
         let shared = held.clone();
         self.start(&shared, token, op);
@@ -297,8 +300,8 @@ impl Queue for DiskQueue {
             let mut ended = smallvec::SmallVec::<[(u64, io::Result<()>); 32]>::new();
             host.ring.completions(&mut |slot, result| ended.push((slot, result)));
             if host.commits > 0 {
-                // Event and answers change together under the lock: the event is never left set for an
-                // answer that was taken, which would make the queue's thread spin.
+                // Event and answers change together under the lock: the event is never left set for
+                // an answer that was taken, which would make the queue's thread spin.
                 let mut done = host.answers.done.lock().unwrap();
                 let _ = host.answers.event.read();
                 let answers = std::mem::take(&mut *done);

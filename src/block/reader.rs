@@ -23,7 +23,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Open the layers. A qcow2 layer's own backing file name is ignored: what is not given is not read.
+    /// Open the layers. A qcow2 layer's own backing file name is ignored: what is not given is not
+    /// read.
     ///
     /// # Errors
     /// `InvalidData` naming what is wrong with a layer's metadata; I/O errors.
@@ -47,7 +48,8 @@ impl Reader {
     /// Fill `bytes` from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the range is not inside the disk; I/O errors; `InvalidData` for bad metadata.
+    /// `UnexpectedEof` if the range is not inside the disk; I/O errors; `InvalidData` for bad
+    /// metadata.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -55,7 +57,8 @@ impl Reader {
         self.chain.read_at(bytes, offset)
     }
 
-    /// The extent that begins at `offset`; `None` at the end of the disk. Neighbours may be of one kind.
+    /// The extent that begins at `offset`; `None` at the end of the disk. Neighbours may be of one
+    /// kind.
     ///
     /// # Errors
     /// I/O errors; `InvalidData` for bad metadata.
@@ -63,7 +66,8 @@ impl Reader {
         self.extent_within(offset, u64::MAX)
     }
 
-    /// As [`Reader::extent_at`], looking no further than `most` bytes (at least 1) for where it ends.
+    /// As [`Reader::extent_at`], looking no further than `most` bytes (at least 1) for where it
+    /// ends.
     ///
     /// # Errors
     /// I/O errors; `InvalidData` for bad metadata.

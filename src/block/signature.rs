@@ -37,7 +37,8 @@ impl std::fmt::Display for Signature {
     }
 }
 
-/// Where a format's magic number is, from the beginning. (libblkid; each format's own documentation)
+/// Where a format's magic number is, from the beginning. (libblkid; each format's own
+/// documentation)
 const MAGIC: [(u64, &[u8], Signature); 25] = [
     (0, b"LUKS\xba\xbe", Signature::Container("LUKS (encrypted)")),
     // A physical volume's label is in one of the first four sectors; its type follows.
@@ -81,7 +82,8 @@ pub fn of(size: u64, read: ReadAt<'_>) -> Option<Signature> {
         let mut found = vec![0; magic.len()];
         at + found.len() as u64 <= size && read(&mut found, *at).is_ok() && found == **magic
     };
-    // What is put together of several looks like what is in it, from its beginning on: its own label is at the end.
+    // What is put together of several looks like what is in it, from its beginning on: its own
+    // label is at the end.
     if raid_at_end(size, read) {
         return Some(Signature::Container("Linux RAID (md)"));
     }
@@ -93,7 +95,8 @@ pub fn of(size: u64, read: ReadAt<'_>) -> Option<Signature> {
     head.iter().all(|byte| *byte == 0).then_some(Signature::Blank)
 }
 
-/// Metadata 0.90, 64 KiB from the end and aligned to that, or 1.0, 8 KiB from the end and aligned to 4 KiB. (md(4))
+/// Metadata 0.90, 64 KiB from the end and aligned to that, or 1.0, 8 KiB from the end and aligned
+/// to 4 KiB. (md(4))
 fn raid_at_end(size: u64, read: ReadAt<'_>) -> bool {
     let old = (size & !0xffff).checked_sub(0x1_0000);
     let new = size.checked_sub(0x2000).map(|at| at & !0xfff);

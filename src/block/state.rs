@@ -20,7 +20,8 @@ pub(crate) struct Shared {
     /// The changer of a qcow2 top; none for raw and for reading.
     pub writer: Option<Arc<Writer>>,
     pub read_only: bool,
-    /// What the disk was before its top was swapped, until that is whole on its own; and why it can't be.
+    /// What the disk was before its top was swapped, until that is whole on its own; and why it
+    /// can't be.
     pub previous: Mutex<Option<(Arc<Shared>, Option<WriteFailure>)>>,
 }
 
@@ -127,7 +128,8 @@ impl Shared {
         writer.zero(&self.chain, offset, len, true, unmap)
     }
 
-    /// Fill a piece of a buffer with what compressed data or zeros say; see [`super::layer::Source`].
+    /// Fill a piece of a buffer with what compressed data or zeros say; see
+    /// [`super::layer::Source`].
     pub(crate) fn unpack(
         &self,
         layer: usize,
@@ -142,8 +144,8 @@ impl Shared {
 
 /// The disk's state at present.
 ///
-/// Who changes the disk holds this for reading while doing so; who replaces it holds it for writing. So a
-/// change is wholly in the old layers or wholly in the new.
+/// Who changes the disk holds this for reading while doing so; who replaces it holds it for
+/// writing. So a change is wholly in the old layers or wholly in the new.
 pub(crate) struct Current {
     pub(super) shared: RwLock<Arc<Shared>>,
     /// The way to the thread that writes metadata out, if it was begun.

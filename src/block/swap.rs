@@ -1,12 +1,14 @@
 //! Changing a disk's layers under its queues.
 //!
-//! Freezing a disk copies nothing: a new, empty overlay becomes the top, and what was the top is written no more.
-//! Queues wait only while the one is exchanged for the other, microseconds, and for the writes that are halfway. What
-//! the old top still has in memory, metadata that no flush has asked for, the committing thread brings to disk
-//! afterwards; until it has, each flush of the guest does that first, so that a flush means what it always does.
+//! Freezing a disk copies nothing: a new, empty overlay becomes the top, and what was the top is
+//! written no more. Queues wait only while the one is exchanged for the other, microseconds, and
+//! for the writes that are halfway. What the old top still has in memory, metadata that no flush
+//! has asked for, the committing thread brings to disk afterwards; until it has, each flush of the
+//! guest does that first, so that a flush means what it always does.
 //!
-//! Several disks are exchanged at one instant: all are held before the first is exchanged. A write that began after
-//! another was acknowledged, on whichever disk, is not in the old layers unless that other is.
+//! Several disks are exchanged at one instant: all are held before the first is exchanged. A write
+//! that began after another was acknowledged, on whichever disk, is not in the old layers unless
+//! that other is.
 
 use super::DiskFormat;
 use super::chain::LayerChain;

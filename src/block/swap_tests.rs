@@ -147,7 +147,8 @@ fn overlays_that_are_not_empty_or_of_another_size_are_refused() {
     assert!(read_only.prepare_swap(top).is_err());
 }
 
-/// Writes `n` to the first disk, then to the second: at each instant the first is at most one ahead.
+/// Writes `n` to the first disk, then to the second: at each instant the first is at most one
+/// ahead.
 #[test]
 fn disks_are_frozen_at_one_instant() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

@@ -51,8 +51,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. Virtio devices are in some of the
-    /// [`VIRTIO_SLOTS`], or on a PCI bus, where the guest looks for itself.
+    /// The tables of a machine, to be written at `base`. vCPU n has APIC id n. Virtio devices are
+    /// in some of the [`VIRTIO_SLOTS`], or on a PCI bus, where the guest looks for itself.
     pub fn new(config: &VmConfig, base: u64) -> Self {
         let (bytes, each, pointers, rsdp) = Default::default();
         let mut tables = Self { bytes, each, pointers, rsdp, base };
@@ -101,7 +101,8 @@ pub fn build(config: &VmConfig) -> Vec<u8> {
     all
 }
 
-/// Fixed ACPI description table (5.2.9): no fixed hardware but the registers of 4.8.3.6 and 4.8.3.7.
+/// Fixed ACPI description table (5.2.9): no fixed hardware but the registers of 4.8.3.6 and
+/// 4.8.3.7.
 fn fadt(dsdt: u64) -> impl Aml {
     let port =
         |port: u16| GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into());
@@ -226,8 +227,8 @@ fn generation_id() -> Encoded {
     ))
 }
 
-/// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading clears it. Where there is
-/// a `generation` ID, it tells of that, too.
+/// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading
+/// clears it. Where there is a `generation` ID, it tells of that, too.
 fn event_device(generation: bool) -> Encoded {
     const CHANGED: u8 = 0x80; // the generation ID is another
     const PRESSED: u8 = 0x80; // the power button was pressed (4.8.2.2.1.2)

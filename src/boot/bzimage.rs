@@ -1,5 +1,5 @@
-//! The bzImage: a setup header, real-mode code, and a decompressor with the compressed kernel in it.
-//! (Documentation/arch/x86/boot.rst in Linux, "The Real-Mode Kernel Header")
+//! The bzImage: a setup header, real-mode code, and a decompressor with the compressed kernel in
+//! it. (Documentation/arch/x86/boot.rst in Linux, "The Real-Mode Kernel Header")
 
 use super::params::{BOOT_FLAG, MAGIC, SETUP_HEADER, SETUP_HEADER_END};
 use super::source::{refused, u32_at};

@@ -8,7 +8,8 @@ use crate::plan::ROOT_DEVICE;
 use linux_loader::loader::{Cmdline, load_cmdline};
 use vm_memory::GuestAddress;
 
-/// Most bytes without the NUL: Linux's COMMAND_LINE_SIZE on x86 is 2048, and it drops the rest without a word.
+/// Most bytes without the NUL: Linux's COMMAND_LINE_SIZE on x86 is 2048, and it drops the rest
+/// without a word.
 pub const MAX: usize = 2047;
 const _: () = assert!((MAX as u64) < CMDLINE_MAX);
 
@@ -44,9 +45,10 @@ pub fn write(cmdline: &str, ram: &GuestRam) -> Result<()> {
     load_cmdline(&**ram, GuestAddress(CMDLINE), &line).or_fail(doing)
 }
 
-/// Put a command line together: `base` (the image's), then the defaults that it and `append` lack, then the
-/// identity, then `append`, whose parameters win because the kernel takes the last of each. What stands
-/// after `--` is for init (Documentation/admin-guide/kernel-parameters.rst) and stays at the end.
+/// Put a command line together: `base` (the image's), then the defaults that it and `append` lack,
+/// then the identity, then `append`, whose parameters win because the kernel takes the last of
+/// each. What stands after `--` is for init (Documentation/admin-guide/kernel-parameters.rst) and
+/// stays at the end.
 ///
 /// # Errors
 /// Longer than the kernel takes, or not one line of text.

@@ -8,7 +8,8 @@ use std::io::{Read, Take};
 pub const LARGEST: u64 = 1 << 30;
 /// Memory for a decoder's dictionary; `xz -9`, the largest preset, takes 65 MiB.
 const DICTIONARY: u64 = 256 << 20;
-/// Each block of an LZ4 legacy frame unpacks to at most this. (doc/lz4_Frame_format.md, "Legacy frame")
+/// Each block of an LZ4 legacy frame unpacks to at most this. (doc/lz4_Frame_format.md, "Legacy
+/// frame")
 pub(super) const LZ4_BLOCK: usize = 8 << 20;
 
 /// How a kernel is packed.
@@ -34,11 +35,12 @@ const FORMATS: [(&[u8], &str, Option<Packing>); 8] = [
     (b"\x7fELF", "uncompressed", Some(Packing::None)),
 ];
 
-/// Unpack `payload`, whose last four bytes say how large the result is (arch/x86/boot/compressed/mkpiggy.c),
-/// to at most `limit` bytes. With it comes the format's name.
+/// Unpack `payload`, whose last four bytes say how large the result is
+/// (arch/x86/boot/compressed/mkpiggy.c), to at most `limit` bytes. With it comes the format's name.
 ///
 /// # Errors
-/// A format that is unknown or not supported, a corrupt payload, or one that unpacks to more than it says or than `limit`.
+/// A format that is unknown or not supported, a corrupt payload, or one that unpacks to more than
+/// it says or than `limit`.
 pub fn expand(payload: &[u8], limit: u64) -> Result<(Vec<u8>, &'static str)> {
     let format = FORMATS.iter().find(|(magic, ..)| payload.starts_with(magic));
     let Some((_, name, packing)) = format else {
@@ -105,7 +107,8 @@ fn read(mut decoder: Take<impl Read>, size: usize) -> std::io::Result<Vec<u8>> {
     Ok(kernel)
 }
 
-/// One frame, straight into its place: the window, which `zstd --ultra` makes as large as the kernel, takes no memory.
+/// One frame, straight into its place: the window, which `zstd --ultra` makes as large as the
+/// kernel, takes no memory.
 fn zstd(payload: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
     use zstd::zstd_safe::{find_frame_compressed_size, get_error_name};
     let len = find_frame_compressed_size(payload)

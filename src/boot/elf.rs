@@ -176,9 +176,10 @@ impl Elf {
         Ok(())
     }
 
-    /// Load all segments into RAM, which is all zero where they go. Whole pages are laid over it where the
-    /// source is a file that has them at an offset equal to their address modulo a page; the rest is copied.
-    /// The result is the range of addresses that the kernel takes, zeroed data included.
+    /// Load all segments into RAM, which is all zero where they go. Whole pages are laid over it
+    /// where the source is a file that has them at an offset equal to their address modulo a page;
+    /// the rest is copied. The result is the range of addresses that the kernel takes, zeroed data
+    /// included.
     ///
     /// # Errors
     /// RAM is too small, or the file cannot be read or mapped.

@@ -10,7 +10,8 @@ use vm_memory::{Bytes, GuestAddress};
 pub const BOOT_CS: u16 = 0x10;
 /// Data selector for ds, es, fs, gs and ss: base 0, limit 4 GiB, read/write, accessed (type 3).
 pub const BOOT_DS: u16 = 0x18;
-/// Task selector: 64-bit TSS, busy (type 0xb), base 0, limit 0xffff; VMX demands that one is loaded.
+/// Task selector: 64-bit TSS, busy (type 0xb), base 0, limit 0xffff; VMX demands that one is
+/// loaded.
 pub const BOOT_TR: u16 = 0x20;
 
 /// The GDT: null, unused, BOOT_CS, BOOT_DS, BOOT_TR (16 bytes). (Intel SDM vol. 3, 3.4.5 and 7.2.3)
@@ -36,14 +37,16 @@ pub enum Mode {
 pub enum Entry {
     /// In a kernel.
     Kernel(EntryState),
-    /// In firmware, as a CPU comes out of reset: real mode, 16 bytes below 4 GiB. (Intel SDM vol. 3, 11.1.4)
+    /// In firmware, as a CPU comes out of reset: real mode, 16 bytes below 4 GiB. (Intel SDM vol.
+    /// 3, 11.1.4)
     Reset,
 }
 
-/// What the boot processor's registers are at its first instruction. All other general registers are
-/// 0, rflags is 2 (interrupts off), the IDT is empty (base 0, limit 0). In 64-bit mode:
-/// cr0 = PE | MP | ET | NE | WP | PG, cr4 = PAE, efer = LME | LMA (and SCE may be off); the first 4 GiB are mapped one to
-/// one. In 32-bit mode: cr0 = PE | ET, no paging. The segments are those of [`BOOT_CS`], [`BOOT_DS`] and [`BOOT_TR`].
+/// What the boot processor's registers are at its first instruction. All other general registers
+/// are 0, rflags is 2 (interrupts off), the IDT is empty (base 0, limit 0). In 64-bit mode: cr0 =
+/// PE | MP | ET | NE | WP | PG, cr4 = PAE, efer = LME | LMA (and SCE may be off); the first 4 GiB
+/// are mapped one to one. In 32-bit mode: cr0 = PE | ET, no paging. The segments are those of
+/// [`BOOT_CS`], [`BOOT_DS`] and [`BOOT_TR`].
 ///
 /// Application processors start from reset (INIT, then SIPI) and take nothing from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,8 @@ pub struct EntryState {
 }
 
 impl EntryState {
-    /// Entry at `rip` with the boot_params at `rsi`. [`write_tables`] provides what the rest points to.
+    /// Entry at `rip` with the boot_params at `rsi`. [`write_tables`] provides what the rest points
+    /// to.
     pub fn new(mode: Mode, rip: u64, rsp: u64, rsi: u64) -> Self {
         let gdt_limit = (size_of_val(&gdt(mode)) - 1) as u16;
         Self { mode, rip, rsp, rsi, cr3: BOOT_PML4, gdt_base: BOOT_GDT, gdt_limit }
@@ -73,7 +77,8 @@ impl EntryState {
 }
 
 /// Write the GDT and the page tables: a PML4, a PDPT and four page directories that map the first
-/// 4 GiB one to one with 2 MiB pages (1 GiB pages would be fewer, but not every host's CPU has them).
+/// 4 GiB one to one with 2 MiB pages (1 GiB pages would be fewer, but not every host's CPU has
+/// them).
 ///
 /// # Errors
 /// RAM does not hold them (it does: the smallest guest has 16 MiB).

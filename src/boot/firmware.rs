@@ -50,8 +50,9 @@ impl Firmware {
         RamRegion { gpa: FIRMWARE_END - self.len, host: self.host, len: self.len }
     }
 
-    /// Lay the firmware's last 128 KiB over the RAM below 1 MiB, which is all zero (fresh, or [`ram::clear`]ed).
-    /// A PC's chipset shows its ROM there and SeaBIOS would copy it; this machine's chipset has nothing to switch.
+    /// Lay the firmware's last 128 KiB over the RAM below 1 MiB, which is all zero (fresh, or
+    /// [`ram::clear`]ed). A PC's chipset shows its ROM there and SeaBIOS would copy it; this
+    /// machine's chipset has nothing to switch.
     ///
     /// # Errors
     /// The host refuses the mapping.

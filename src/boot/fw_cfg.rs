@@ -1,7 +1,8 @@
-//! What SeaBIOS is told: items of QEMU's firmware configuration device. (docs/specs/fw_cfg.rst in QEMU)
+//! What SeaBIOS is told: items of QEMU's firmware configuration device. (docs/specs/fw_cfg.rst in
+//! QEMU)
 //!
-//! The tables are those of a direct boot. SeaBIOS decides where they go, by a script that says what points where
-//! (hw/acpi/bios-linker-loader.c in QEMU).
+//! The tables are those of a direct boot. SeaBIOS decides where they go, by a script that says what
+//! points where (hw/acpi/bios-linker-loader.c in QEMU).
 
 use super::{acpi, smbios};
 use crate::error::Result;
@@ -31,7 +32,8 @@ const E820_RESERVED: u32 = 2;
 
 const RSDP_FILE: &str = "etc/acpi/rsdp";
 const TABLES_FILE: &str = "etc/acpi/tables";
-/// Bytes of the RSDP that its first checksum covers, and where the checksums are. (ACPI 6.5, 5.2.5.3)
+/// Bytes of the RSDP that its first checksum covers, and where the checksums are. (ACPI 6.5,
+/// 5.2.5.3)
 const RSDP_V1: u32 = 20;
 const RSDP_CHECKSUM: u32 = 8;
 const RSDP_EXTENDED_CHECKSUM: u32 = 32;
@@ -87,8 +89,8 @@ fn file_name(name: &str) -> [u8; NAME] {
     field
 }
 
-/// The disks in their order: of those in memory, SeaBIOS finds the last one first. (bootprio_find_mmio_device and
-/// bootprio_find_pci_device in SeaBIOS)
+/// The disks in their order: of those in memory, SeaBIOS finds the last one first.
+/// (bootprio_find_mmio_device and bootprio_find_pci_device in SeaBIOS)
 fn boot_order(config: &VmConfig) -> String {
     config.disks().fold(String::new(), |mut order, (device, _)| {
         let slot = u64::from(device.slot);
@@ -103,7 +105,8 @@ fn boot_order(config: &VmConfig) -> String {
     })
 }
 
-/// Memory as e820 entries: RAM, and the pages that KVM keeps for itself. SeaBIOS adds what it takes.
+/// Memory as e820 entries: RAM, and the pages that KVM keeps for itself. SeaBIOS adds what it
+/// takes.
 fn e820(memory: u64) -> Vec<u8> {
     let ram = ram::ranges(memory).map(|(start, len)| (start, len, E820_RAM));
     let mut bytes = Vec::new();

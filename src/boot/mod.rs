@@ -1,4 +1,5 @@
-//! Loading what a machine executes first: kernel, initial ramdisk, command line, and the tables that describe the machine.
+//! Loading what a machine executes first: kernel, initial ramdisk, command line, and the tables
+//! that describe the machine.
 
 pub mod acpi;
 pub mod bzimage;
@@ -31,15 +32,16 @@ use std::fs::File;
 use std::ops::Range;
 use vm_memory::{Bytes, GuestAddress};
 
-/// Load a kernel (ELF vmlinux or bzImage) and an initial ramdisk into RAM that is all zero (fresh, or
-/// [`ram::clear`]ed), and describe the plan's machine.
+/// Load a kernel (ELF vmlinux or bzImage) and an initial ramdisk into RAM that is all zero (fresh,
+/// or [`ram::clear`]ed), and describe the plan's machine.
 ///
-/// An ELF is entered at its physical entry point with a zero page in rsi, which is what a bzImage's own
-/// decompressor does too; a bzImage is unpacked first, which takes long: registration does it once.
+/// An ELF is entered at its physical entry point with a zero page in rsi, which is what a bzImage's
+/// own decompressor does too; a bzImage is unpacked first, which takes long: registration does it
+/// once.
 ///
 /// # Errors
-/// The kernel is not one, it or the ramdisk does not fit into RAM, the command line is too long, or a
-/// file cannot be read.
+/// The kernel is not one, it or the ramdisk does not fit into RAM, the command line is too long, or
+/// a file cannot be read.
 pub fn load(
     kernel: &File,
     initrd: Option<&File>,
@@ -94,8 +96,8 @@ fn load_kernel(source: Source, ram: &GuestRam) -> Result<(Elf, Range<u64>, Optio
     Ok((elf, extent, image.setup_header))
 }
 
-/// Lay the initial ramdisk as high as it goes within `room`, where the kernel's own early allocations are
-/// least in its way. `None` if it is empty.
+/// Lay the initial ramdisk as high as it goes within `room`, where the kernel's own early
+/// allocations are least in its way. `None` if it is empty.
 fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<Range<u64>>> {
     let len = fds::len(file).or_fail(|| "read the initial ramdisk's size")?;
     if len == 0 {

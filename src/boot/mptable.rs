@@ -1,6 +1,6 @@
-//! The MultiProcessor table, version 1.4, for kernels without ACPI and for the sake of time: a Linux with
-//! CONFIG_X86_MPPARSE that finds none maps and unmaps its search area some 65,000 times before it looks at
-//! ACPI. With ACPI it reads no further than the floating pointer.
+//! The MultiProcessor table, version 1.4, for kernels without ACPI and for the sake of time: a
+//! Linux with CONFIG_X86_MPPARSE that finds none maps and unmaps its search area some 65,000 times
+//! before it looks at ACPI. With ACPI it reads no further than the floating pointer.
 
 use crate::error::{OrFail, Result};
 use crate::mem::GuestRam;
@@ -9,7 +9,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 /// The floating pointer is where the EBDA, searched first, begins. (MP 1.4, 4)
 const FLOATING: u64 = LOW_RAM_END;
-/// The table follows. That of many CPUs runs on beyond 640 KiB, where this machine has RAM and no VGA.
+/// The table follows. That of many CPUs runs on beyond 640 KiB, where this machine has RAM and no
+/// VGA.
 const TABLE: u64 = FLOATING + 16;
 /// Of integrated local APICs.
 const APIC_VERSION: u8 = 0x14;

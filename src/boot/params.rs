@@ -1,5 +1,6 @@
 //! Linux's boot_params, the "zero page", in linux-loader's translation of the kernel's own header.
-//! (Documentation/arch/x86/boot.rst and zero-page.rst; struct boot_params in arch/x86/include/uapi/asm/bootparam.h)
+//! (Documentation/arch/x86/boot.rst and zero-page.rst; struct boot_params in
+//! arch/x86/include/uapi/asm/bootparam.h)
 
 use super::Mode;
 use crate::error::{OrFail, Result};
@@ -37,7 +38,8 @@ pub struct BootParams(boot_params);
 
 impl BootParams {
     /// For a machine with `memory` bytes of RAM. `header` is what a bzImage holds from
-    /// [`SETUP_HEADER`] on; without one (an ELF vmlinux has none) it is made up as a stock bzImage's.
+    /// [`SETUP_HEADER`] on; without one (an ELF vmlinux has none) it is made up as a stock
+    /// bzImage's.
     pub fn new(memory: u64, mode: Mode, header: Option<&[u8]>) -> Self {
         let mut page = boot_params::default();
         match header {

@@ -1,8 +1,9 @@
 //! The reset vector: what a kernel reaches that restarts the machine "through the BIOS".
 //!
-//! Linux with `CONFIG_EFI` answers a hardware-reduced FADT with reboot type EFI, whatever RESET_REG says, and without
-//! EFI goes on to the BIOS (arch/x86/kernel/reboot.c, `reboot_init` and `native_machine_emergency_restart`): real mode,
-//! and a jump to F000:FFF0. Firmware would begin there; where a kernel is booted directly, these few instructions do.
+//! Linux with `CONFIG_EFI` answers a hardware-reduced FADT with reboot type EFI, whatever RESET_REG
+//! says, and without EFI goes on to the BIOS (arch/x86/kernel/reboot.c, `reboot_init` and
+//! `native_machine_emergency_restart`): real mode, and a jump to F000:FFF0. Firmware would begin
+//! there; where a kernel is booted directly, these few instructions do.
 
 use crate::mem::layout::{ACPI_RESET, ACPI_RESET_VALUE};
 

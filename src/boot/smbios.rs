@@ -1,4 +1,5 @@
-//! SMBIOS tables: who the machine is, for dmidecode, cloud-init and /sys/class/dmi. (DMTF DSP0134 3.6)
+//! SMBIOS tables: who the machine is, for dmidecode, cloud-init and /sys/class/dmi. (DMTF DSP0134
+//! 3.6)
 
 use crate::error::{Error, Result};
 use crate::mem::layout::{SMBIOS, SMBIOS_END};
@@ -17,8 +18,9 @@ const MEMORY_ARRAY: u16 = 0x1000;
 
 /// The entry point and the structures, to be written at [`SMBIOS`].
 ///
-/// Type 1's serial number is the UUID's own text, as on EC2, where cloud-init looks for `ec2…`. Type 2's
-/// asset tag is the instance id, as on EC2's Nitro machines; type 11 has `spore.instance=` and `spore.index=`.
+/// Type 1's serial number is the UUID's own text, as on EC2, where cloud-init looks for `ec2…`.
+/// Type 2's asset tag is the instance id, as on EC2's Nitro machines; type 11 has `spore.instance=`
+/// and `spore.index=`.
 ///
 /// # Errors
 /// `plan.uuid` is not a UUID.
@@ -133,8 +135,8 @@ struct Table {
 }
 
 impl Table {
-    /// One structure: header, formatted area, strings each with a NUL, and one NUL more (two if there
-    /// are no strings). (6.1.2, 6.1.3)
+    /// One structure: header, formatted area, strings each with a NUL, and one NUL more (two if
+    /// there are no strings). (6.1.2, 6.1.3)
     fn add(&mut self, kind: u8, handle: u16, formatted: &[u8], strings: &[&str]) {
         self.bytes.extend([kind, 4 + formatted.len() as u8]);
         self.bytes.extend(handle.to_le_bytes());

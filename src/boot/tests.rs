@@ -73,7 +73,8 @@ fn elf(entry: u64, loads: &[Load], len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Two segments: one that begins and ends within a page and spans whole ones, one that is not congruent.
+/// Two segments: one that begins and ends within a page and spans whole ones, one that is not
+/// congruent.
 const LOADS: [Load; 2] = [(0x1234, 0x10_0234, 0x3000, 0x3100), (0x5001, 0x10_4000, 0x1800, 0x4000)];
 
 pub fn small_elf() -> Vec<u8> {

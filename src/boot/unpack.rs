@@ -103,8 +103,9 @@ pub(super) fn expand(source: Source) -> Result<Expanded> {
     })
 }
 
-/// The same program, with every PT_LOAD segment at a file offset equal to its physical address modulo
-/// a page, so that it can be mapped; the bytes around it in its first and last page are zero.
+/// The same program, with every PT_LOAD segment at a file offset equal to its physical address
+/// modulo a page, so that it can be mapped; the bytes around it in its first and last page are
+/// zero.
 fn rewrite(elf: &Elf, bytes: &[u8]) -> Result<Vec<u8>> {
     let layout = elf.mode.layout();
     let headers = layout.header + elf.segments.len() * layout.program_header;

@@ -7,15 +7,15 @@ use std::sync::Arc;
 /// as the guest's access), `offset` is relative to the device's base. What a device does not
 /// implement reads as all ones and ignores writes.
 pub trait BusDevice: Send + Sync {
-    /// The guest reads 1, 2, 4 or 8 bytes (ports: 1, 2 or 4), all inside the device's window; fill `data`, which is
-    /// all ones before. `offset` need not be a multiple of the width.
+    /// The guest reads 1, 2, 4 or 8 bytes (ports: 1, 2 or 4), all inside the device's window; fill
+    /// `data`, which is all ones before. `offset` need not be a multiple of the width.
     fn read(&self, offset: u64, data: &mut [u8]);
     /// The guest writes `data`, of the same widths.
     fn write(&self, offset: u64, data: &[u8]);
 }
 
-/// One address space: port I/O or memory-mapped I/O. Built before the vCPUs run and immutable afterwards,
-/// so that a look-up takes no lock and allocates nothing.
+/// One address space: port I/O or memory-mapped I/O. Built before the vCPUs run and immutable
+/// afterwards, so that a look-up takes no lock and allocates nothing.
 #[derive(Default)]
 pub struct Bus {
     /// Sorted by base, not overlapping.
@@ -49,7 +49,8 @@ impl Bus {
         Ok(())
     }
 
-    /// The guest reads `data.len()` bytes at `address`; where nothing answers, all ones, as on a PC's bus.
+    /// The guest reads `data.len()` bytes at `address`; where nothing answers, all ones, as on a
+    /// PC's bus.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some((device, offset)) = self.find(address, data.len()) {
@@ -64,8 +65,8 @@ impl Bus {
         }
     }
 
-    /// The device whose window holds the whole access. KVM hands over odd sizes where an access straddles
-    /// a page or comes from SSE; no register of ours has such a size.
+    /// The device whose window holds the whole access. KVM hands over odd sizes where an access
+    /// straddles a page or comes from SSE; no register of ours has such a size.
     fn find(&self, address: u64, size: usize) -> Option<(&dyn BusDevice, u64)> {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return None;

@@ -1,7 +1,8 @@
-//! QEMU's firmware configuration device on ports, with its DMA interface. (docs/specs/fw_cfg.rst in QEMU)
+//! QEMU's firmware configuration device on ports, with its DMA interface. (docs/specs/fw_cfg.rst in
+//! QEMU)
 //!
-//! Its items never change; what the guest can change is where it reads. A DMA request is read from guest memory
-//! once, and every address in it is checked by the access itself.
+//! Its items never change; what the guest can change is where it reads. A DMA request is read from
+//! guest memory once, and every address in it is checked by the access itself.
 
 use crate::chipset::bus::BusDevice;
 use crate::mem::GuestRam;
@@ -25,7 +26,8 @@ const SKIP: u32 = 1 << 2;
 const SELECT: u32 = 1 << 3;
 const WRITE: u32 = 1 << 4;
 
-/// Longest transfer: no item comes near it, and a guest must not keep its CPU from halting for long.
+/// Longest transfer: no item comes near it, and a guest must not keep its CPU from halting for
+/// long.
 const MAX_TRANSFER: u32 = 1 << 20;
 
 /// What is selected, and how much of it has been read.

@@ -20,7 +20,8 @@ pub enum PowerRequest {
     Panic,
 }
 
-/// Where [`PowerRequest`]s go. No vCPU that sees its request accepted runs another guest instruction.
+/// Where [`PowerRequest`]s go. No vCPU that sees its request accepted runs another guest
+/// instruction.
 pub trait PowerSink: Send + Sync {
     /// The guest asks.
     fn request(&self, request: PowerRequest);
@@ -38,8 +39,8 @@ const GENERATION: u8 = 2;
 /// SLP_EN in the sleep control register. (ACPI 6.5, 4.8.3.7)
 const SLP_EN: u8 = 1 << 5;
 
-/// The hardware-reduced ACPI registers: sleep control and status, reset, and the Generic Event Device's
-/// pending events. (ACPI 6.5, 4.8.3.7, 4.8.3.6 and 5.6.9)
+/// The hardware-reduced ACPI registers: sleep control and status, reset, and the Generic Event
+/// Device's pending events. (ACPI 6.5, 4.8.3.7, 4.8.3.6 and 5.6.9)
 pub struct AcpiPower {
     sink: Arc<dyn PowerSink>,
     events: AtomicU8,
@@ -81,7 +82,8 @@ impl AcpiPower {
         self.events.store(events, Ordering::SeqCst);
     }
 
-    /// Interrupts again for events that wait to be read: the interrupt may be lost with the old machine.
+    /// Interrupts again for events that wait to be read: the interrupt may be lost with the old
+    /// machine.
     pub fn repeat_interrupt(&self) {
         if self.save() != 0 {
             // It fails only when the counter is full: the interrupt is pending already.
@@ -149,14 +151,14 @@ impl I8042 {
     /// "Pulse output port bit 0": the reset line.
     const PULSE_RESET: u8 = 0xfe;
 
-    /// For kernels, which look for no keyboard where ACPI has none: its status register says "ready, nothing to read",
-    /// so that a reset waits for nothing.
+    /// For kernels, which look for no keyboard where ACPI has none: its status register says
+    /// "ready, nothing to read", so that a reset waits for nothing.
     pub fn ready(sink: Arc<dyn PowerSink>) -> Self {
         Self { sink, status: 0 }
     }
 
-    /// For firmware, which would set a keyboard up and wait for its answers: its status register says that there is no
-    /// controller.
+    /// For firmware, which would set a keyboard up and wait for its answers: its status register
+    /// says that there is no controller.
     pub fn absent(sink: Arc<dyn PowerSink>) -> Self {
         Self { sink, status: 0xff }
     }
@@ -174,8 +176,8 @@ impl BusDevice for I8042 {
     }
 }
 
-/// System control port A of the PS/2: bit 1 is the A20 gate, which is always open here, whatever is written; bit 0
-/// resets.
+/// System control port A of the PS/2: bit 1 is the A20 gate, which is always open here, whatever is
+/// written; bit 0 resets.
 pub struct SystemControl(pub Arc<dyn PowerSink>);
 
 impl SystemControl {

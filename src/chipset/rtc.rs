@@ -53,7 +53,8 @@ impl Rtc {
         cmos.ram[SMP_COUNT] = self.cpus.saturating_sub(1);
     }
 
-    /// The state that a hibernated machine keeps: the register selected, and the RAM. The clock is the host's.
+    /// The state that a hibernated machine keeps: the register selected, and the RAM. The clock is
+    /// the host's.
     pub fn save(&self) -> (u8, Vec<u8>) {
         let cmos = self.cmos();
         (cmos.index as u8, cmos.ram.to_vec())

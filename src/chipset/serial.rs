@@ -45,7 +45,8 @@ const MSR_PRESENT: u8 = 0xb0;
 
 /// Receive FIFO of the chip.
 const FIFO: usize = 16;
-/// Bytes that we take ahead of the guest. Few enough that one burst does not overrun the guest's own buffers.
+/// Bytes that we take ahead of the guest. Few enough that one burst does not overrun the guest's
+/// own buffers.
 const AHEAD: usize = 512;
 
 /// The other end of the line.
@@ -244,7 +245,8 @@ impl Serial {
         *self.uart() = state;
     }
 
-    /// Interrupts again for what waits to be seen, and asks for input again: both may be lost with the old machine.
+    /// Interrupts again for what waits to be seen, and asks for input again: both may be lost with
+    /// the old machine.
     pub fn repeat_interrupt(&self) {
         self.raise(IIR_NONE, &self.uart());
         self.host.input_wanted();

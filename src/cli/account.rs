@@ -36,9 +36,10 @@ pub enum ProductCommand {
 pub enum StoreCommand {
     /// Share the store with all users of this machine
     ///
-    /// Everybody may then use it through SPORE_HOME, and sees what is shared with them: 'spore image share'. What
-    /// belongs to whom is held by the kernel: sticky directories and access control lists. What is in the store
-    /// already stays as private as it was; the built-in image is everybody's. Run it again after an update.
+    /// Everybody may then use it through SPORE_HOME, and sees what is shared with them: 'spore
+    /// image share'. What belongs to whom is held by the kernel: sticky directories and access
+    /// control lists. What is in the store already stays as private as it was; the built-in image
+    /// is everybody's. Run it again after an update.
     #[command(
         after_long_help = "Examples:\n  sudo SPORE_HOME=/var/lib/spore spore store share\n  \
         SPORE_HOME=/var/lib/spore spore image ls --quick-start"
@@ -46,8 +47,9 @@ pub enum StoreCommand {
     Share,
     /// Make users' accounts in a shared store, before anybody else takes their names
     ///
-    /// An account is made by its user's first command, unless it is there. Whoever was faster with a user's name only keeps
-    /// that one from it: the account has another name then, until this gives it its own. Root may do this for everybody.
+    /// An account is made by its user's first command, unless it is there. Whoever was faster with
+    /// a user's name only keeps that one from it: the account has another name then, until this
+    /// gives it its own. Root may do this for everybody.
     #[command(
         after_long_help = "Examples:\n  sudo SPORE_HOME=/var/lib/spore spore store admit alice bob 1003"
     )]

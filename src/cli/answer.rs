@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Do `act` to each target. One that fails is told and does not keep the others from their turn; the exit code is the first failure's.
+/// Do `act` to each target. One that fails is told and does not keep the others from their turn;
+/// the exit code is the first failure's.
 pub fn each(targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
     told(targets.iter().map(|target| act(target)))
 }
@@ -55,8 +56,9 @@ pub fn made(ui: &Ui, field: &'static str, id: &str) -> Result<()> {
     )
 }
 
-/// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each field. If one of them is
-/// not found that is told, and nothing is printed; the exit code is the first failure's.
+/// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each
+/// field. If one of them is not found that is told, and nothing is printed; the exit code is the
+/// first failure's.
 ///
 /// # Errors
 /// Stdout can't be written.

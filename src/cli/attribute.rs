@@ -22,13 +22,15 @@ pub struct ModifyArgs {
     /// New text; '' for none
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// A product code: who launches the image must accept it first (may be repeated; it can't be taken away)
+    /// A product code: who launches the image must accept it first (may be repeated; it can't be
+    /// taken away)
     #[arg(long = "product-code", visible_alias = "product-codes", value_name = "CODE")]
     product_codes: Vec<String>,
     /// What you charge for an hour of an instance, e.g. 0.05
     #[arg(long, value_name = "NUMBER")]
     hourly_rate: Option<String>,
-    /// Who may launch it, in EC2's spelling: Add=[{UserId=1001},{Group=all}],Remove=[…]; see 'spore image share'
+    /// Who may launch it, in EC2's spelling: Add=[{UserId=1001},{Group=all}],Remove=[…]; see 'spore
+    /// image share'
     #[arg(long, value_name = "CHANGE")]
     launch_permission: Option<Change>,
     /// Make it public without asking, whatever is in it
@@ -80,7 +82,8 @@ pub struct DeregisterArgs {
     /// Delete their snapshots too, but for those that something else uses
     #[arg(long)]
     delete_associated_snapshots: bool,
-    /// The region that they are in [default: the store at hand]; a bucket or registry keeps no snapshots of its images
+    /// The region that they are in [default: the store at hand]; a bucket or registry keeps no
+    /// snapshots of its images
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
 }
@@ -133,8 +136,8 @@ pub fn share(service: &Service, ui: &Ui, args: &ShareArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names what looks like a secret before everybody can read it. Asks on a terminal; elsewhere only `--yes` makes such an
-/// image public.
+/// Names what looks like a secret before everybody can read it. Asks on a terminal; elsewhere only
+/// `--yes` makes such an image public.
 fn confirm(exposure: &Exposure, yes: bool) -> Result<()> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let told = match (yes, terminal) {

@@ -100,8 +100,9 @@ pub enum Command {
     },
     /// Launch instances from an image
     ///
-    /// Every instance gets a copy-on-write volume over the image's snapshot and is a process of its own. The command
-    /// returns when all of them run (or, with -n MIN:MAX, at least MIN; or none is left and the cause is named).
+    /// Every instance gets a copy-on-write volume over the image's snapshot and is a process of its
+    /// own. The command returns when all of them run (or, with -n MIN:MAX, at least MIN; or none is
+    /// left and the cause is named).
     Run(Box<run::Run>),
     /// List instances
     ///
@@ -110,51 +111,57 @@ pub enum Command {
     Ls(instance::Ls),
     /// Show instances in full
     ///
-    /// A line for each field of EC2's description: state and why, image, type, kernel and command line, block devices,
-    /// tags; of a running instance also what its VMM says of its disks and memory. With -o json it is what EC2's
-    /// DescribeInstances answers. If one of several is not there, none is shown.
+    /// A line for each field of EC2's description: state and why, image, type, kernel and command
+    /// line, block devices, tags; of a running instance also what its VMM says of its disks and
+    /// memory. With -o json it is what EC2's DescribeInstances answers. If one of several is not
+    /// there, none is shown.
     #[command(alias = "inspect")]
     Show(Targets),
     /// Print what a guest said on its console
     ///
-    /// All that was written to its serial line since the instance was launched, through stops and reboots.
+    /// All that was written to its serial line since the instance was launched, through stops and
+    /// reboots.
     ///
-    /// It stays until the instance's record goes, an hour after its termination. With --vmm it is the VMM that tells: of
-    /// what it refused a guest, of disks that failed, and how the instance ended.
+    /// It stays until the instance's record goes, an hour after its termination. With --vmm it is
+    /// the VMM that tells: of what it refused a guest, of disks that failed, and how the instance
+    /// ended.
     Logs(console::Logs),
     /// Attach to an instance's serial line; ^] detaches
     ///
     /// Several may be attached at once.
     ///
-    /// On a terminal, keys go to the guest as they are, and ^] detaches. Otherwise standard input is passed on and the
-    /// guest's output printed until the instance ends. What the guest said before is in 'spore logs'.
+    /// On a terminal, keys go to the guest as they are, and ^] detaches. Otherwise standard input
+    /// is passed on and the guest's output printed until the instance ends. What the guest said
+    /// before is in 'spore logs'.
     Console(console::Console),
     /// Stop instances; their volumes stay
     ///
-    /// Presses the ACPI power button, waits until the guest has powered off, and cuts it off if it has not within
-    /// --timeout: a guest that has nothing to hear the button (acpid, systemd-logind) is cut off after 120 s by default.
+    /// Presses the ACPI power button, waits until the guest has powered off, and cuts it off if it
+    /// has not within --timeout: a guest that has nothing to hear the button (acpid,
+    /// systemd-logind) is cut off after 120 s by default.
     ///
-    /// Volumes stay, and 'spore start' goes on with them. An instance with an instance-store root can only be
-    /// terminated. To stop what is stopped is no error.
+    /// Volumes stay, and 'spore start' goes on with them. An instance with an instance-store root
+    /// can only be terminated. To stop what is stopped is no error.
     Stop(instance::Stop),
     /// Start stopped instances
     ///
     /// On their own volumes. Returns when they run.
     ///
-    /// The guest boots anew, from what was on its volumes when it stopped. 'spore wait --for login' waits for its
-    /// prompt. To start what runs is no error.
+    /// The guest boots anew, from what was on its volumes when it stopped. 'spore wait --for login'
+    /// waits for its prompt. To start what runs is no error.
     Start(instance::Start),
     /// Reboot instances
     ///
-    /// Asks the guest by the ACPI power button to shut down, and starts the machine anew; resets it if the guest has
-    /// not shut down within --timeout, by default 120 s. An instance with an instance-store root is reset at once.
+    /// Asks the guest by the ACPI power button to shut down, and starts the machine anew; resets it
+    /// if the guest has not shut down within --timeout, by default 120 s. An instance with an
+    /// instance-store root is reset at once.
     Reboot(instance::Reboot),
     /// Terminate instances, and delete the volumes that go with them
     ///
-    /// At once, as pulling the plug does: the guest is not asked. Deleted with an instance is its root volume and what
-    /// else its block device mapping marks with DeleteOnTermination; volumes that were attached later stay (see 'spore
-    /// modify --delete-on-termination'). 'spore ls' shows the instance as terminated for an hour. To terminate what is
-    /// terminated is no error.
+    /// At once, as pulling the plug does: the guest is not asked. Deleted with an instance is its
+    /// root volume and what else its block device mapping marks with DeleteOnTermination; volumes
+    /// that were attached later stay (see 'spore modify --delete-on-termination'). 'spore ls' shows
+    /// the instance as terminated for an hour. To terminate what is terminated is no error.
     #[command(
         alias = "rm",
         after_long_help = "\
@@ -168,8 +175,8 @@ command line is wrong; 125 failure."
     Terminate(Targets),
     /// Wait until instances are in a state
     ///
-    /// It ends as soon as one of them can't get there any more. Without --timeout it waits for ever. Nothing is done to
-    /// the instances, whether or not the time is up.
+    /// It ends as soon as one of them can't get there any more. Without --timeout it waits for
+    /// ever. Nothing is done to the instances, whether or not the time is up.
     Wait(wait::Wait),
     /// Tag images, instances, volumes, snapshots, kernels and ramdisks
     Tag(tag::TagArgs),
@@ -183,7 +190,8 @@ command line is wrong; 125 failure."
     },
     /// Report what was used, by image and product: instance-seconds and GiB-hours
     ///
-    /// It is a report, not a bill. The administrator of a shared store sees everybody's, others their own.
+    /// It is a report, not a bill. The administrator of a shared store sees everybody's, others
+    /// their own.
     Usage,
     /// Print who did what to which object, and when
     Events(account::EventsArgs),
@@ -199,15 +207,15 @@ command line is wrong; 125 failure."
     Modify(modify::Modify),
     /// Show what images, snapshots, volumes and instances take on the disk
     ///
-    /// SIZE is what a guest sees; SHARED is on the disk once, for this and for others; OWN is what deleting it would
-    /// give back. Only what was changed takes space of its own.
+    /// SIZE is what a guest sees; SHARED is on the disk once, for this and for others; OWN is what
+    /// deleting it would give back. Only what was changed takes space of its own.
     #[command(after_long_help = "Examples:\n  spore df\n  spore df -o json")]
     Df,
     /// Check whether this machine can run instances
     ///
-    /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space, and boots the
-    /// built-in image once for real, and the lab kernel if the store's cache has it. The table names the remedy for
-    /// what is missing. Of these boots nothing stays.
+    /// Looks at /dev/kvm and what it can do, io_uring, user namespaces, the store and its space,
+    /// and boots the built-in image once for real, and the lab kernel if the store's cache has it.
+    /// The table names the remedy for what is missing. Of these boots nothing stays.
     #[command(after_long_help = "\
 Examples:
   spore doctor

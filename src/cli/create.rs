@@ -28,12 +28,14 @@ pub struct CreateArgs {
     /// Free text
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Do not shut a running guest down: the image has what was on all of its disks at one instant, as after a power
-    /// failure. Its file systems are not frozen first: there is no agent in the guest that could be asked. Have it run
-    /// 'sync' before, or fsfreeze(8) around it, where that is not enough
+    /// Do not shut a running guest down: the image has what was on all of its disks at one instant,
+    /// as after a power failure. Its file systems are not frozen first: there is no agent in the
+    /// guest that could be asked. Have it run 'sync' before, or fsfreeze(8) around it, where that
+    /// is not enough
     #[arg(long)]
     no_reboot: bool,
-    /// Return once the image is pending, and go on in the background; 'spore image show' tells when it is available
+    /// Return once the image is pending, and go on in the background; 'spore image show' tells when
+    /// it is available
     #[arg(long)]
     no_wait: bool,
     /// What goes on in the background.
@@ -48,8 +50,9 @@ pub struct CreateArgs {
     /// A tag of the image's snapshots (may be repeated)
     #[arg(long = "snapshot-tag", value_name = "KEY=VALUE", value_parser = tag)]
     snapshot_tags: Vec<Tag>,
-    /// Differ from the instance's devices (may be repeated): an EC2 BlockDeviceMapping as JSON. Ebs.VolumeSize,
-    /// VolumeType and DeleteOnTermination change a volume, NoDevice leaves it out, other names add devices
+    /// Differ from the instance's devices (may be repeated): an EC2 BlockDeviceMapping as JSON.
+    /// Ebs.VolumeSize, VolumeType and DeleteOnTermination change a volume, NoDevice leaves it out,
+    /// other names add devices
     #[arg(long = "block-device", value_name = "JSON", value_parser = device_change)]
     changes: Vec<DeviceChange>,
 }
@@ -109,7 +112,8 @@ pub fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Have another process do it, one that a terminal does not end, and tell what it says until the image is pending.
+/// Have another process do it, one that a terminal does not end, and tell what it says until the
+/// image is pending.
 fn in_background() -> Result<ExitCode> {
     let words = std::env::args_os().skip(1);
     let words = words.map(|word| if word == "--no-wait" { "--in-background".into() } else { word });

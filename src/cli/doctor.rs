@@ -222,7 +222,8 @@ fn boot(service: &Service) -> Check {
     }
 }
 
-/// Boot the lab kernel where there is one: some hosts' KVM can't run it, and nobody is to be told to try.
+/// Boot the lab kernel where there is one: some hosts' KVM can't run it, and nobody is to be told
+/// to try.
 fn lab_kernel(service: &Service) -> Option<Check> {
     let what = "lab kernel";
     Some(match service.probe_lab_kernel()? {

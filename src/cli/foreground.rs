@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Most of a line that is held back until its end comes, where lines of several guests are shown. Bytes.
+/// Most of a line that is held back until its end comes, where lines of several guests are shown.
+/// Bytes.
 const MAX_LINE: usize = 4096;
 
 /// `run --foreground`.
@@ -93,8 +94,8 @@ struct Caught {
 }
 
 impl Caught {
-    /// From now on they end nothing by themselves. Those that whoever started us ignores (nohup(1), a shell's background)
-    /// stay ignored.
+    /// From now on they end nothing by themselves. Those that whoever started us ignores (nohup(1),
+    /// a shell's background) stay ignored.
     fn install() -> Result<Self> {
         let doing = || "install a signal handler";
         let (pipe, end) = UnixStream::pair().or_fail(doing)?;
@@ -134,8 +135,8 @@ impl Signals for Caught {
     }
 }
 
-/// Standard output: one guest's bytes as they are, several guests' lines with their indices. A terminal gets no control
-/// sequences.
+/// Standard output: one guest's bytes as they are, several guests' lines with their indices. A
+/// terminal gets no control sequences.
 struct Output {
     guests: Vec<Guest>,
     terminal: bool,

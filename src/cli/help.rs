@@ -1,5 +1,5 @@
-//! What `--help` says after a command's options: examples and exit codes. Lines have at most 76 columns, so that no
-//! terminal breaks them.
+//! What `--help` says after a command's options: examples and exit codes. Lines have at most 76
+//! columns, so that no terminal breaks them.
 
 use super::output::OutputArg;
 use clap::{Arg, ArgAction, Command};

@@ -29,12 +29,14 @@ const MAX_MANIFEST: u64 = 1 << 20;
 pub enum ImageCommand {
     /// Import a disk and register an image of it; prints the image's id
     ///
-    /// The disk may be raw, qcow2, vmdk, vhd or vhdx, compressed by gzip, xz, zstd, lz4 or bzip2 or not at all, or the one
-    /// disk in a tar archive, an OVA or a zip archive. It is copied into the store as a snapshot: sparse, checksummed,
-    /// never modified afterwards. An image that refers to other files (a backing file, extents) is refused, and so is
-    /// what is no disk; --format raw takes any file as it is.
+    /// The disk may be raw, qcow2, vmdk, vhd or vhdx, compressed by gzip, xz, zstd, lz4 or bzip2 or
+    /// not at all, or the one disk in a tar archive, an OVA or a zip archive. It is copied into the
+    /// store as a snapshot: sparse, checksummed, never modified afterwards. An image that refers to
+    /// other files (a backing file, extents) is refused, and so is what is no disk; --format raw
+    /// takes any file as it is.
     ///
-    /// What 'spore image export' wrote is taken in with all that belongs to it: its kernel, its description, its tags.
+    /// What 'spore image export' wrote is taken in with all that belongs to it: its kernel, its
+    /// description, its tags.
     ///
     /// ^C cancels and leaves nothing behind.
     #[command(after_long_help = "Examples:\n  \
@@ -45,12 +47,12 @@ pub enum ImageCommand {
     Import(ImportArgs),
     /// Register an image of a disk, of a snapshot or of a manifest; prints the image's id
     ///
-    /// A manifest is JSON with the names and the shape of EC2's RegisterImage (Name, Description, Architecture,
-    /// VirtualizationType, KernelId, RamdiskId, CommandLine, RootDeviceType, RootDeviceName, BlockDeviceMappings,
-    /// Tags). A field that it does not know is refused.
+    /// A manifest is JSON with the names and the shape of EC2's RegisterImage (Name, Description,
+    /// Architecture, VirtualizationType, KernelId, RamdiskId, CommandLine, RootDeviceType,
+    /// RootDeviceName, BlockDeviceMappings, Tags). A field that it does not know is refused.
     ///
-    /// Without --kernel the firmware boots the disk. What the disk itself has to be booted by is told by --dry-run, and
-    /// warned of where it is something else; what is done is what you say.
+    /// Without --kernel the firmware boots the disk. What the disk itself has to be booted by is
+    /// told by --dry-run, and warned of where it is something else; what is done is what you say.
     #[command(after_long_help = "Examples:\n  \
         spore image register web --disk web.img --dry-run\n  \
         spore image register web --snapshot snap-0123 --kernel aki-0123\n  \
@@ -60,20 +62,23 @@ pub enum ImageCommand {
     Register(RegisterArgs),
     /// Make an image of an instance, with what was changed in it; prints the image's id
     ///
-    /// All its volumes are taken at one instant and nothing is copied: what they have becomes the image's snapshots,
-    /// and the volumes go on in new overlays. A running instance is shut down by its power button for that and started
-    /// again. With --no-reboot it goes on: the image then has what the guest had on its disks at that moment, as
-    /// after a power failure, and its file systems replay their journals when it boots.
+    /// All its volumes are taken at one instant and nothing is copied: what they have becomes the
+    /// image's snapshots, and the volumes go on in new overlays. A running instance is shut down by
+    /// its power button for that and started again. With --no-reboot it goes on: the image then has
+    /// what the guest had on its disks at that moment, as after a power failure, and its file
+    /// systems replay their journals when it boots.
     #[command(after_long_help = "Examples:\n  \
         spore image create web-1 --name web-golden --description 'nginx installed'\n  \
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
         spore image create web-1 --name small \\\n    \
         --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
     Create(CreateArgs),
-    /// Write an image to a file or to standard output, for 'spore image import' here or on another machine
+    /// Write an image to a file or to standard output, for 'spore image import' here or on another
+    /// machine
     ///
-    /// The file has the image's record, its kernel and ramdisk and the content of its snapshots, compressed by zstd and
-    /// with digests, in a tar archive. Who may launch the image is not in it.
+    /// The file has the image's record, its kernel and ramdisk and the content of its snapshots,
+    /// compressed by zstd and with digests, in a tar archive. Who may launch the image is not in
+    /// it.
     #[command(after_long_help = "Examples:\n  \
         spore image export debian -o debian.spore\n  \
         spore image export debian -o - | ssh host spore image import -")]
@@ -93,11 +98,12 @@ pub enum ImageCommand {
         )]
         file: OutputArg,
     },
-    /// Bundle an image's root, or a snapshot, as EC2 has instance-store images; prints the manifest's location
+    /// Bundle an image's root, or a snapshot, as EC2 has instance-store images; prints the
+    /// manifest's location
     ///
-    /// A bundle is a manifest (XML) and parts of 10 MiB, encrypted for you and for EC2 (here: this store) and signed
-    /// by you, in a directory or a bucket. 'spore image register' takes the manifest's location. ec2-ami-tools and
-    /// euca2ools read the same format.
+    /// A bundle is a manifest (XML) and parts of 10 MiB, encrypted for you and for EC2 (here: this
+    /// store) and signed by you, in a directory or a bucket. 'spore image register' takes the
+    /// manifest's location. ec2-ami-tools and euca2ools read the same format.
     #[command(after_long_help = "Examples:\n  \
         spore image bundle web --to /srv/bundles\n  \
         spore image bundle web --key pk.pem --cert cert.pem \\\n    \
@@ -106,8 +112,9 @@ pub enum ImageCommand {
     Bundle(BundleArgs),
     /// Copy an image within its region, or to or from another; prints the copy's id
     ///
-    /// The copy is yours, whoever's the image is; permissions are not copied. It is pending until all of its content
-    /// is there and verified. A copy that was interrupted goes on when it is run again. ^C takes it back.
+    /// The copy is yours, whoever's the image is; permissions are not copied. It is pending until
+    /// all of its content is there and verified. A copy that was interrupted goes on when it is run
+    /// again. ^C takes it back.
     #[command(after_long_help = "Examples:\n  \
         spore image copy debian --name debian-2 --copy-tags\n  \
         spore image copy debian --to usb --name debian\n  \
@@ -118,7 +125,8 @@ pub enum ImageCommand {
     Ls(Box<LsArgs>),
     /// Show images in full
     ///
-    /// With -o json it is what EC2's DescribeImages answers. If one of several is not there, none is shown.
+    /// With -o json it is what EC2's DescribeImages answers. If one of several is not there, none
+    /// is shown.
     Show {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "IMAGE")]
@@ -126,8 +134,9 @@ pub enum ImageCommand {
     },
     /// List the entries of the boot menu on an image's root (PV-GRUB)
     ///
-    /// menu.lst, Boot Loader Specification entries or grub.cfg, as aki-pv-grub-hd0 and aki-pv-grub-hd00 read them. The
-    /// index, the id or the title of an entry is what 'spore run --boot-entry' takes.
+    /// menu.lst, Boot Loader Specification entries or grub.cfg, as aki-pv-grub-hd0 and
+    /// aki-pv-grub-hd00 read them. The index, the id or the title of an entry is what 'spore run
+    /// --boot-entry' takes.
     BootEntries {
         /// The image: an id, a unique prefix of one, or a name
         image: String,
@@ -138,8 +147,8 @@ pub enum ImageCommand {
     Deprecate(DeprecateArgs),
     /// Say who may launch an image; without a change, print who may
     ///
-    /// The kernel enforces it where several users share a store ('spore store share'). Before an image becomes public,
-    /// its file systems are searched for what looks like secrets.
+    /// The kernel enforces it where several users share a store ('spore store share'). Before an
+    /// image becomes public, its file systems are searched for what looks like secrets.
     #[command(
         after_long_help = "Examples:\n  spore image share web --add user:alice --add group:dev\n  \
         spore image share web --launch-permission \\\n    'Add=[{UserId=1001},{Group=all}]'"
@@ -162,19 +171,22 @@ pub enum ImageCommand {
 /// What says how an image boots and what it is.
 #[derive(Debug, Args)]
 pub struct BootArgs {
-    /// Kernel to boot directly: a file (bzImage or ELF vmlinux, registered if it is not yet) or a registered kernel
+    /// Kernel to boot directly: a file (bzImage or ELF vmlinux, registered if it is not yet) or a
+    /// registered kernel
     #[arg(long, value_name = "FILE|KERNEL")]
     kernel: Option<String>,
     /// Its initial ramdisk: a file or a registered ramdisk
     #[arg(long, visible_alias = "ramdisk", requires = "kernel", value_name = "FILE|RAMDISK")]
     initrd: Option<String>,
-    /// Its command line; the console, the root device and the instance's identity are added where absent
+    /// Its command line; the console, the root device and the instance's identity are added where
+    /// absent
     #[arg(long, visible_alias = "command-line", value_name = "STRING")]
     cmdline: Option<String>,
     /// How its guest finds its devices: mmio or pci [default: what its ramdisk has drivers for]
     #[arg(long, value_enum)]
     transport: Option<TransportArg>,
-    /// ebs: the root is a volume that survives stop and start. instance-store: it is gone when the instance ends
+    /// ebs: the root is a volume that survives stop and start. instance-store: it is gone when the
+    /// instance ends
     #[arg(long, value_name = "ebs|instance-store", default_value = "ebs", value_parser = root_device_type)]
     root_device_type: RootDeviceType,
     /// Free text
@@ -191,7 +203,8 @@ pub struct ImportArgs {
     /// The disk; '-' is standard input
     #[arg(value_name = "FILE")]
     disk: PathBuf,
-    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken. An exported image has one
+    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken. An exported
+    /// image has one
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -203,7 +216,8 @@ pub struct ImportArgs {
 /// Arguments of `image register`.
 #[derive(Debug, Args)]
 pub struct RegisterArgs {
-    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken; or a bundle's manifest
+    /// The image's name: 3 to 128 letters, digits, spaces and ()[]./-'@_, not taken; or a bundle's
+    /// manifest
     #[arg(
         required_unless_present = "manifest",
         conflicts_with = "manifest",

@@ -30,7 +30,8 @@ Examples:
   spore image ls --executable-by self       what others share with you
   spore image ls --owner amazon --filter root-device-type=ebs -o json")]
 pub struct LsArgs {
-    /// Only those of these owners: self, amazon, aws-marketplace or a uid (may be repeated; any of them)
+    /// Only those of these owners: self, amazon, aws-marketplace or a uid (may be repeated; any of
+    /// them)
     #[arg(long, visible_alias = "owners", value_name = "OWNER", value_delimiter = ',')]
     owner: Vec<String>,
     /// Only those that self (shared with you by name), all (public) or a uid may launch

@@ -78,7 +78,8 @@ pub struct Start {
     /// Drop the memory of a hibernated instance and boot it
     #[arg(long)]
     pub cold: bool,
-    /// Start none unless all fit into the memory that running instances leave of the host's; without this it is a warning
+    /// Start none unless all fit into the memory that running instances leave of the host's;
+    /// without this it is a warning
     #[arg(long)]
     pub no_overcommit: bool,
     /// Return as soon as the processes are started

@@ -18,24 +18,25 @@ use std::process::ExitCode;
 pub enum KernelCommand {
     /// Register a kernel for direct boot; prints its id
     ///
-    /// A bzImage (what distributions install as vmlinuz) is unpacked once, here; instances map the result, so that
-    /// all clones share it in memory. An ELF vmlinux will do as well. The id comes from the content: a file that
-    /// is registered already gives the same kernel.
+    /// A bzImage (what distributions install as vmlinuz) is unpacked once, here; instances map the
+    /// result, so that all clones share it in memory. An ELF vmlinux will do as well. The id comes
+    /// from the content: a file that is registered already gives the same kernel.
     #[command(
         after_long_help = "Examples:\n  spore kernel register /boot/vmlinuz-6.1.0-18-amd64 --name debian-6.1"
     )]
     Register {
         /// The kernel: a bzImage or an ELF vmlinux
         file: PathBuf,
-        /// Its name: 3 to 128 letters, digits, spaces and ()[]./-'@_; made of the file's name if not given
+        /// Its name: 3 to 128 letters, digits, spaces and ()[]./-'@_; made of the file's name if
+        /// not given
         #[arg(long)]
         name: Option<String>,
     },
     /// List kernels
     ///
-    /// aki-pv-grub-hd0 and aki-pv-grub-hd00 are built in. They mean that the boot menu on an instance's own root volume
-    /// says what boots, read again at every boot: the first for a volume that is one file system, the second for one with
-    /// partitions.
+    /// aki-pv-grub-hd0 and aki-pv-grub-hd00 are built in. They mean that the boot menu on an
+    /// instance's own root volume says what boots, read again at every boot: the first for a volume
+    /// that is one file system, the second for one with partitions.
     #[command(visible_alias = "list")]
     Ls {
         /// Only those that match: kernel-id, name, version, architecture (may be repeated)
@@ -65,11 +66,13 @@ pub enum KernelCommand {
 pub enum RamdiskCommand {
     /// Register an initial ramdisk; prints its id
     ///
-    /// It is kept as it is. The id comes from the content: a file that is registered already gives the same ramdisk.
+    /// It is kept as it is. The id comes from the content: a file that is registered already gives
+    /// the same ramdisk.
     Register {
         /// The initial ramdisk
         file: PathBuf,
-        /// Its name: 3 to 128 letters, digits, spaces and ()[]./-'@_; made of the file's name if not given
+        /// Its name: 3 to 128 letters, digits, spaces and ()[]./-'@_; made of the file's name if
+        /// not given
         #[arg(long)]
         name: Option<String>,
     },

@@ -11,9 +11,9 @@ pub struct Limits {
     pub net: NetLimits,
 }
 
-/// Reads `disk.iops=RATE[:BURST],net.bandwidth=RATE[:BURST]` and so on, each at most once. A rate is
-/// a number, for bandwidth with K, M, G or T for powers of 1024; without a burst it is what a second
-/// brings.
+/// Reads `disk.iops=RATE[:BURST],net.bandwidth=RATE[:BURST]` and so on, each at most once. A rate
+/// is a number, for bandwidth with K, M, G or T for powers of 1024; without a burst it is what a
+/// second brings.
 ///
 /// # Errors
 /// Another name, twice the same, or not a positive number: one line.

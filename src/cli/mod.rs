@@ -112,8 +112,8 @@ fn verb(matches: &ArgMatches) -> String {
     verb.trim_start().to_owned()
 }
 
-/// Goes on as the program that talks to buckets and registries, with the same arguments. Nothing has been changed by then.
-/// Gives why that can't be.
+/// Goes on as the program that talks to buckets and registries, with the same arguments. Nothing
+/// has been changed by then. Gives why that can't be.
 fn become_remote() -> Error {
     let path = match programs::remote() {
         Ok(path) => path,

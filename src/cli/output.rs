@@ -30,7 +30,8 @@ impl OutputArgs {
     }
 }
 
-/// What `-o` says: how the result is printed, or of a command whose result is a file, which that is.
+/// What `-o` says: how the result is printed, or of a command whose result is a file, which that
+/// is.
 #[derive(Clone, Debug)]
 pub enum OutputArg {
     /// In this format.
@@ -40,7 +41,8 @@ pub enum OutputArg {
 }
 
 impl OutputArg {
-    /// The argument's id. A command's own one of that id takes the place of the global one, with its own parser.
+    /// The argument's id. A command's own one of that id takes the place of the global one, with
+    /// its own parser.
     pub const ID: &str = "output";
 
     /// Reads a format.
@@ -135,7 +137,8 @@ fn render(output: Output, table: &Table) -> Result<Vec<u8>> {
                 serde_yaml_ng::to_string(&table.json).or_fail(|| "write the result as YAML")?;
             match text.chars().all(|c| c == '\n' || shown(c) == c) {
                 true => Ok(text.into_bytes()),
-                // Not all of its styles can escape. What is JSON is YAML, too (YAML 1.2, section 1.3).
+                // Not all of its styles can escape. What is JSON is YAML, too (YAML 1.2, section
+                // 1.3).
                 false => render(Output { format: Format::Json, ..output }, table),
             }
         }
@@ -161,7 +164,8 @@ fn clean(text: &str) -> String {
     }
 }
 
-/// JSON that says the same and can't steer a terminal: serde escapes what JSON has to have escaped and no more.
+/// JSON that says the same and can't steer a terminal: serde escapes what JSON has to have escaped
+/// and no more.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

@@ -1,9 +1,10 @@
-//! What a guest said, made safe for a terminal: a guest may not clear it, set its title or read the clipboard.
+//! What a guest said, made safe for a terminal: a guest may not clear it, set its title or read the
+//! clipboard.
 
 /// Most bytes of a colour's sequence; a longer one is none.
 const MAX_COLOUR: usize = 32;
-/// Most bytes of a string for the terminal (a title, say) that are left out. What a guest says after one that it never
-/// ends is shown again.
+/// Most bytes of a string for the terminal (a title, say) that are left out. What a guest says
+/// after one that it never ends is shown again.
 const MAX_STRING: usize = 4096;
 
 const ESC: u8 = 0x1b;
@@ -11,7 +12,8 @@ const BEL: u8 = 0x07;
 const CAN: u8 = 0x18;
 const SUB: u8 = 0x1a;
 
-/// Leaves out of a stream what steers a terminal (ECMA-48), but for colours, tabulators and the ends of lines.
+/// Leaves out of a stream what steers a terminal (ECMA-48), but for colours, tabulators and the
+/// ends of lines.
 #[derive(Debug, Default)]
 pub struct Plain {
     state: State,
@@ -89,7 +91,8 @@ impl Plain {
         };
     }
 
-    /// A whole control sequence: only colours (SGR) pass, of which the last byte is `m` and the others numbers.
+    /// A whole control sequence: only colours (SGR) pass, of which the last byte is `m` and the
+    /// others numbers.
     fn control(&mut self, sequence: &[u8], out: &mut Vec<u8>) {
         let Some((b'm', numbers)) = sequence.split_last() else { return };
         let numbers = &numbers[2..];
@@ -120,7 +123,8 @@ impl Plain {
         }
     }
 
-    /// A byte of a character beyond ASCII. Its control characters (C1) are left out, what is no UTF-8 is shown as such.
+    /// A byte of a character beyond ASCII. Its control characters (C1) are left out, what is no
+    /// UTF-8 is shown as such.
     fn part(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.character.push(byte);
         match std::str::from_utf8(&self.character) {

@@ -18,9 +18,10 @@ pub enum RegionCommand {
     /// Name a region: another store that images are copied to and from
     ///
     /// LOCATION is a directory (made if it is not there), a bucket of an S3-compatible service
-    /// (s3://bucket/prefix?endpoint=https://host&region=NAME; credentials are in AWS_ACCESS_KEY_ID and
-    /// AWS_SECRET_ACCESS_KEY) or a repository of an OCI registry (oci://host/repository; credentials are those of
-    /// 'docker login'; a registry on this machine is spoken to in plain HTTP). The name is yours alone.
+    /// (s3://bucket/prefix?endpoint=https://host&region=NAME; credentials are in AWS_ACCESS_KEY_ID
+    /// and AWS_SECRET_ACCESS_KEY) or a repository of an OCI registry (oci://host/repository;
+    /// credentials are those of 'docker login'; a registry on this machine is spoken to in plain
+    /// HTTP). The name is yours alone.
     #[command(after_long_help = "Examples:\n  \
         spore region add usb /media/usb/spore\n  \
         spore region add bucket \\\n    's3://images/spore?endpoint=https://minio.example.org'\n  \

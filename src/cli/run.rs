@@ -73,7 +73,8 @@ pub struct Run {
         allow_negative_numbers = true
     )]
     pub count: Count,
-    /// Instance type, a preset of vCPUs and memory (list below) [default: the image's, else t3.micro]
+    /// Instance type, a preset of vCPUs and memory (list below) [default: the image's, else
+    /// t3.micro]
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     pub instance_type: Option<String>,
     /// vCPUs, 1 to 64, over the type's
@@ -82,28 +83,31 @@ pub struct Run {
     /// Memory over the type's: 512M, 2G (a plain number counts MiB)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
-    /// Launch no more than fit into the memory that running instances leave of the host's; without this it is a warning
+    /// Launch no more than fit into the memory that running instances leave of the host's; without
+    /// this it is a warning
     #[arg(long)]
     pub no_overcommit: bool,
-    /// CPU time that each instance may take at most: percent of one CPU, 1 to 6400. It needs a control group (v2) that
-    /// this user may divide; so does --memory-max
+    /// CPU time that each instance may take at most: percent of one CPU, 1 to 6400. It needs a
+    /// control group (v2) that this user may divide; so does --memory-max
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub cpu_quota: Option<u32>,
-    /// Memory that each instance may take at most, its VMM's own included: 512M, 2G. One that wants more is ended
+    /// Memory that each instance may take at most, its VMM's own included: 512M, 2G. One that wants
+    /// more is ended
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory_max: Option<u64>,
     /// Name: the tag Name of every instance
     #[arg(long, value_parser = parse_name)]
     pub name: Option<String>,
-    /// Kernel over the image's: a registered one (id or name), a file (bzImage or ELF vmlinux), which is registered, or
-    /// 'lab', the one that 'scripts/build-image lab-kernel' built for a KVM that can't run stock kernels
+    /// Kernel over the image's: a registered one (id or name), a file (bzImage or ELF vmlinux),
+    /// which is registered, or 'lab', the one that 'scripts/build-image lab-kernel' built for a KVM
+    /// that can't run stock kernels
     #[arg(long, value_name = "AKI|NAME|FILE")]
     pub kernel: Option<String>,
     /// Initial ramdisk over the image's: a registered one or a file
     #[arg(long, value_name = "ARI|NAME|FILE")]
     pub initrd: Option<String>,
-    /// Boot the root device by its boot record, with this firmware [default for images without a kernel: SeaBIOS's
-    /// bios-microvm.bin]
+    /// Boot the root device by its boot record, with this firmware [default for images without a
+    /// kernel: SeaBIOS's bios-microvm.bin]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline"])]
     pub firmware: Option<PathBuf>,
     /// Kernel command line in place of the image's
@@ -112,7 +116,8 @@ pub struct Run {
     /// Append to the kernel command line
     #[arg(long, value_name = "STR", default_value = "", hide_default_value = true)]
     pub append: String,
-    /// Boot this entry of the root volume's boot menu this time: its index, id or title ('spore image boot-entries')
+    /// Boot this entry of the root volume's boot menu this time: its index, id or title ('spore
+    /// image boot-entries')
     #[arg(long, value_name = "ENTRY")]
     pub boot_entry: Option<String>,
     /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
@@ -124,12 +129,12 @@ pub struct Run {
     /// Terminate instead of stopping when the guest powers off
     #[arg(long)]
     pub rm: bool,
-    /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends the wait, not the
-    /// instances
+    /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends
+    /// the wait, not the instances
     #[arg(long, conflicts_with = "no_wait")]
     pub wait: bool,
-    /// With --wait: give up after this long (30, 500ms, 2m); with --foreground: ask the guests to power off then
-    /// [default: never]
+    /// With --wait: give up after this long (30, 500ms, 2m); with --foreground: ask the guests to
+    /// power off then [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "until")]
     pub timeout: Option<Duration>,
     /// Staying with them.
@@ -141,16 +146,17 @@ pub struct Run {
     /// How the host does disk I/O
     #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
-    /// What each guest may have of each of its disks and network interfaces, a second and (after a colon) at once:
-    /// disk.iops=1000, disk.bandwidth=50M:200M, net.pps=20000, net.bandwidth=10M [default: as much as the host gives]
+    /// What each guest may have of each of its disks and network interfaces, a second and (after a
+    /// colon) at once: disk.iops=1000, disk.bandwidth=50M:200M, net.pps=20000, net.bandwidth=10M
+    /// [default: as much as the host gives]
     #[arg(long, value_name = "LIMIT=RATE[:BURST],…", value_parser = limit::parse)]
     pub limit: Option<Limits>,
-    /// What a network interface hangs on (repeatable): tap:DEVICE, a tap of the host that is this user's, whose MTU the
-    /// guest gets; or none [default: none]
+    /// What a network interface hangs on (repeatable): tap:DEVICE, a tap of the host that is this
+    /// user's, whose MTU the guest gets; or none [default: none]
     #[arg(long = "network", value_name = "tap:DEVICE|none")]
     pub networks: Vec<NetworkArg>,
-    /// Pairs of queues of each network interface, 1 to 8, for a guest with as many vCPUs; more than one takes a tap that
-    /// has several (ip tuntap … multi_queue) [default: 1]
+    /// Pairs of queues of each network interface, 1 to 8, for a guest with as many vCPUs; more than
+    /// one takes a tap that has several (ip tuntap … multi_queue) [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
     pub queues: Option<u8>,
     /// How the guest finds its devices, in place of what suits the image
@@ -167,11 +173,12 @@ pub struct Run {
 /// What belongs to `--foreground`.
 #[derive(Debug, Args)]
 pub struct Foreground {
-    /// Stay until all have ended, with their consoles on standard output; whatever ends this command, be it kill -9, ends
-    /// them. SIGTERM, SIGINT and SIGHUP press their power buttons
+    /// Stay until all have ended, with their consoles on standard output; whatever ends this
+    /// command, be it kill -9, ends them. SIGTERM, SIGINT and SIGHUP press their power buttons
     #[arg(long, conflicts_with = "no_wait")]
     pub foreground: bool,
-    /// With --foreground: how long a guest may take to power off before its plug is pulled (30, 500ms, 2m)
+    /// With --foreground: how long a guest may take to power off before its plug is pulled (30,
+    /// 500ms, 2m)
     #[arg(
         long,
         value_name = "TIME",
@@ -248,7 +255,8 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     finish(errors)
 }
 
-/// Tells of a launch what its answer does not say: whose image it was, if nobody vouches for it, and what did not come up.
+/// Tells of a launch what its answer does not say: whose image it was, if nobody vouches for it,
+/// and what did not come up.
 pub fn tell_of(launched: &Launched) {
     let image = &launched.image;
     if launched.unvouched {

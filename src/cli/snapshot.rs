@@ -22,16 +22,18 @@ use std::process::ExitCode;
 pub enum SnapshotCommand {
     /// Make a snapshot of a volume as it is now; prints its id
     ///
-    /// Nothing is copied: what the volume has becomes the snapshot, and the volume goes on in a new overlay. It may
-    /// be attached and its instance may run; then what was written last counts only as far as the guest's own file
-    /// system has it on disk (as after a power failure).
+    /// Nothing is copied: what the volume has becomes the snapshot, and the volume goes on in a new
+    /// overlay. It may be attached and its instance may run; then what was written last counts only
+    /// as far as the guest's own file system has it on disk (as after a power failure).
     Create {
-        /// The volume: an id, a unique prefix of one, or a name; or an instance's id for all its volumes at one instant
+        /// The volume: an id, a unique prefix of one, or a name; or an instance's id for all its
+        /// volumes at one instant
         volume: String,
         #[command(flatten)]
         wanted: WantedArgs,
     },
-    /// Copy a snapshot within its region, where the content is shared, or to or from another; prints the copy's id
+    /// Copy a snapshot within its region, where the content is shared, or to or from another;
+    /// prints the copy's id
     Copy {
         /// The snapshot: an id, a unique prefix of one, or a name
         snapshot: String,
@@ -59,7 +61,8 @@ pub enum SnapshotCommand {
     /// List snapshots
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: snapshot-id, description, volume-size, tag:KEY … (may be repeated)
+        /// Only those that match: snapshot-id, description, volume-size, tag:KEY … (may be
+        /// repeated)
         #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
@@ -77,14 +80,16 @@ pub enum SnapshotCommand {
     },
     /// Delete snapshots that no image refers to; volumes made from them keep their content
     ///
-    /// In a shared store that holds for other accounts' volumes, too: what they begin as stays on the disk until the last of
-    /// them is deleted, though the snapshot is there for nobody any more.
+    /// In a shared store that holds for other accounts' volumes, too: what they begin as stays on
+    /// the disk until the last of them is deleted, though the snapshot is there for nobody any
+    /// more.
     #[command(visible_alias = "rm")]
     Delete {
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "SNAPSHOT")]
         snapshots: Vec<String>,
-        /// The region that they are in; in a bucket or a registry by their whole ids [default: the store at hand]
+        /// The region that they are in; in a bucket or a registry by their whole ids [default: the
+        /// store at hand]
         #[arg(long, value_name = "REGION")]
         region: Option<String>,
         /// Take the content from other accounts' volumes, too: they can't be used any more

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  spore tag ami-0123 i-0456 Env=test Owner=alice")]
 pub struct TagArgs {
-    /// Ids (or unique prefixes of ids) of images, instances, volumes, snapshots, kernels and ramdisks, and the tags:
-    /// what has a '=' is a tag
+    /// Ids (or unique prefixes of ids) of images, instances, volumes, snapshots, kernels and
+    /// ramdisks, and the tags: what has a '=' is a tag
     #[arg(required = true, num_args = 2.., value_name = "ID|KEY=VALUE")]
     words: Vec<String>,
 }

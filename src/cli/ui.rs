@@ -1,5 +1,5 @@
-//! The terminal, or whatever stands in for it: how results are printed, who hears of what happens meanwhile, and the
-//! signals that end a command.
+//! The terminal, or whatever stands in for it: how results are printed, who hears of what happens
+//! meanwhile, and the signals that end a command.
 
 use super::output::Output;
 use crate::context::{Audience, Cancel, Context, Extension, Meter};
@@ -56,7 +56,8 @@ impl Ui {
         }
     }
 
-    /// The exit code of a command that was cancelled: 128 and the signal's number, as shells have it.
+    /// The exit code of a command that was cancelled: 128 and the signal's number, as shells have
+    /// it.
     pub fn cancelled(&self) -> ExitCode {
         let signal = u8::try_from(self.signals.number.load(Ordering::Relaxed)).unwrap_or(0);
         ExitCode::from(128 + if signal == 0 { 2 } else { signal })
@@ -72,7 +73,8 @@ struct Signals {
 }
 
 impl Signals {
-    /// From now on SIGINT, SIGTERM and SIGHUP are requests to cancel; a second one ends the process at once.
+    /// From now on SIGINT, SIGTERM and SIGHUP are requests to cancel; a second one ends the process
+    /// at once.
     ///
     /// # Errors
     /// The handlers can't be installed.

@@ -23,7 +23,8 @@ pub enum VolumeCommand {
     /// List volumes
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: volume-id, snapshot-id, attachment.instance-id … (may be repeated)
+        /// Only those that match: volume-id, snapshot-id, attachment.instance-id … (may be
+        /// repeated)
         #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
@@ -39,8 +40,8 @@ pub enum VolumeCommand {
         volume: String,
         /// The instance, which must be stopped
         instance: String,
-        /// What the volume is called in the instance's block device mapping, e.g. /dev/vdb. The guest numbers its
-        /// disks in the order of the mapping
+        /// What the volume is called in the instance's block device mapping, e.g. /dev/vdb. The
+        /// guest numbers its disks in the order of the mapping
         #[arg(long, value_name = "NAME")]
         device: String,
     },

@@ -103,7 +103,8 @@ fn what(until: Until) -> &'static str {
     }
 }
 
-/// What may keep a guest from its login prompt for good: such a KVM may take long to say that it can't.
+/// What may keep a guest from its login prompt for good: such a KVM may take long to say that it
+/// can't.
 fn slow_kvm(until: Until, hardware: bool) -> &'static str {
     match until {
         Until::Login | Until::LoginOrEnd if !hardware => {
@@ -147,7 +148,8 @@ pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Op
     }
 }
 
-/// The error for an instance that ended otherwise than by its guest's or somebody's will: the guest's fault, or ours.
+/// The error for an instance that ended otherwise than by its guest's or somebody's will: the
+/// guest's fault, or ours.
 pub fn failed(record: &InstanceRecord) -> Option<Error> {
     let instance = &record.instance;
     let reason = instance.state_reason.as_ref()?;

@@ -28,7 +28,8 @@ impl<R: Read> Answers<R> {
         self.0.read_exact(bytes)
     }
 
-    /// What the disk has where it was asked for, and for how many of the `rest` bytes: one at least.
+    /// What the disk has where it was asked for, and for how many of the `rest` bytes: one at
+    /// least.
     ///
     /// # Errors
     /// As [`Self::size`].

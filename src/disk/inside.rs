@@ -10,9 +10,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Questions, 17 bytes each: what, offset and length in bytes, 64 bits little-endian. An answer begins with the same byte.
+/// Questions, 17 bytes each: what, offset and length in bytes, 64 bits little-endian. An answer
+/// begins with the same byte.
 pub(super) const READ: u8 = b'r';
-/// What there is from `offset` on, within `length`. The answer: 1 for data or 0 for zeros, a byte; how far, 64 bits.
+/// What there is from `offset` on, within `length`. The answer: 1 for data or 0 for zeros, a byte;
+/// how far, 64 bits.
 pub(super) const EXTENT: u8 = b'e';
 /// Begins an answer of bytes, and the first of all answers: the disk's size.
 pub(super) const BYTES: u8 = b'b';
@@ -25,7 +27,8 @@ pub(super) const MAX_WHY: u32 = 2000;
 
 /// Bytes of address space: tables, of which some are held, and a compressed cluster.
 const MEMORY: u64 = 1 << 30;
-/// Bytes that are looked through at most for where an extent ends: tables may say the same for petabytes.
+/// Bytes that are looked through at most for where an extent ends: tables may say the same for
+/// petabytes.
 const LOOK: u64 = 64 << 30;
 
 /// What reading takes. Anything else ends the process.

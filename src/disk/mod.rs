@@ -1,9 +1,10 @@
-//! Disks as commands read them: the tables of a volume or of somebody's image are believed by nobody but a process that can
-//! do nothing else.
+//! Disks as commands read them: the tables of a volume or of somebody's image are believed by
+//! nobody but a process that can do nothing else.
 //!
-//! A raw file has none and is read where it is wanted. Anything else is opened by a helper ([`inside`]), which has the
-//! layers, answers with the disk's bytes, and is not trusted: what it says is bounded in bytes and time, and checked.
-//! [`overlay`] has what is done to a volume's overlay by tables.
+//! A raw file has none and is read where it is wanted. Anything else is opened by a helper
+//! ([`inside`]), which has the layers, answers with the disk's bytes, and is not trusted: what it
+//! says is bounded in bytes and time, and checked. [`overlay`] has what is done to a volume's
+//! overlay by tables.
 
 pub mod answers;
 mod inside;
@@ -51,7 +52,8 @@ impl Disk {
     /// Fill `bytes` from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the range is not inside the disk; I/O errors; bad metadata; the helper took too much.
+    /// `UnexpectedEof` if the range is not inside the disk; I/O errors; bad metadata; the helper
+    /// took too much.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         match &self.0 {
             Kind::Raw(disk) => disk.read_exact_at(bytes, offset),
@@ -64,7 +66,8 @@ impl Disk {
         }
     }
 
-    /// The extent that begins at `offset`; `None` at the end of the disk. Neighbours may be of one kind.
+    /// The extent that begins at `offset`; `None` at the end of the disk. Neighbours may be of one
+    /// kind.
     ///
     /// # Errors
     /// I/O errors; bad metadata; the helper took too much.

@@ -1,4 +1,5 @@
-//! What is done to a volume's overlay by its tables, each by a process that has nothing but the overlay.
+//! What is done to a volume's overlay by its tables, each by a process that has nothing but the
+//! overlay.
 //!
 //! A guest has its VMM write these tables, and a VMM that it has taken over may write any.
 

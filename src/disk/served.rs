@@ -55,7 +55,8 @@ impl Served {
         let mut question = [what; 17];
         question[1..9].copy_from_slice(&offset.to_le_bytes());
         question[9..].copy_from_slice(&len.to_le_bytes());
-        // 17 bytes fit: nothing else is under way. What can't be asked any more is told by the end of the answers.
+        // 17 bytes fit: nothing else is under way. What can't be asked any more is told by the end
+        // of the answers.
         let _ = rustix::io::retry_on_intr(|| send(&self.questions, &question, SendFlags::NOSIGNAL));
     }
 

@@ -1,4 +1,5 @@
-//! Numbers in untrusted bytes, and the checksum that journals have. What is beyond the end reads as zero.
+//! Numbers in untrusted bytes, and the checksum that journals have. What is beyond the end reads as
+//! zero.
 
 pub fn le16(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..).and_then(|b| b.first_chunk().copied()).map_or(0, u16::from_le_bytes)
@@ -33,7 +34,8 @@ const CRC32C: [u32; 256] = {
     table
 };
 
-/// CRC-32C over `bytes`, continued from `crc`; nothing is inverted before or after, as in the kernel's crc32c().
+/// CRC-32C over `bytes`, continued from `crc`; nothing is inverted before or after, as in the
+/// kernel's crc32c().
 pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(crc, |crc, byte| crc >> 8 ^ CRC32C[usize::from(crc as u8 ^ byte)])
 }

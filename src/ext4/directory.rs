@@ -1,5 +1,5 @@
-//! Directories. Their hash trees are not needed: to whom does not know them, their blocks are directory blocks.
-//! (Documentation/filesystems/ext4/directory.rst)
+//! Directories. Their hash trees are not needed: to whom does not know them, their blocks are
+//! directory blocks. (Documentation/filesystems/ext4/directory.rst)
 
 use super::bytes::{le16, le32};
 use super::error::{Error, Result};

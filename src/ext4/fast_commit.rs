@@ -1,5 +1,5 @@
-//! Fast commits: what happened to inodes, their blocks and names since the journal's last transaction.
-//! (fs/ext4/fast_commit.h in Linux tells the format, fast_commit.c how it is replayed)
+//! Fast commits: what happened to inodes, their blocks and names since the journal's last
+//! transaction. (fs/ext4/fast_commit.h in Linux tells the format, fast_commit.c how it is replayed)
 
 use super::bytes::{crc32c, le16, le32};
 use super::run::Run;

@@ -25,8 +25,8 @@ pub struct Ext4 {
 }
 
 impl Ext4 {
-    /// Why the journal of a file system that was not unmounted could not be replayed: what is read is as it was
-    /// written last, in whatever order.
+    /// Why the journal of a file system that was not unmounted could not be replayed: what is read
+    /// is as it was written last, in whatever order.
     pub fn unreplayed(&self) -> Option<&str> {
         self.unreplayed.as_deref()
     }

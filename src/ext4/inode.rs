@@ -11,7 +11,8 @@ const ENCRYPTED: u32 = 0x800;
 const INLINE: u32 = 0x1000_0000;
 /// Bytes of an inode's block map, and where it is.
 pub const MAP: std::ops::Range<usize> = 40..100;
-/// An extended attribute's index of names that begin with `system.`, and what the names in an inode begin with.
+/// An extended attribute's index of names that begin with `system.`, and what the names in an inode
+/// begin with.
 const SYSTEM: u8 = 7;
 const ATTRIBUTES: u32 = 0xea02_0000;
 
@@ -58,7 +59,8 @@ impl Inode {
         self.bytes.get(MAP).unwrap_or_default()
     }
 
-    /// Content that is in it: in place of the map, and the rest as the extended attribute `system.data`.
+    /// Content that is in it: in place of the map, and the rest as the extended attribute
+    /// `system.data`.
     pub fn inline(&self) -> Vec<u8> {
         let mut content = self.map().to_vec();
         content.extend_from_slice(self.inline_rest().unwrap_or_default());

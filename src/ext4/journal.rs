@@ -1,8 +1,10 @@
-//! The journal of a file system that was not unmounted: which blocks it has newer than they are in their places.
+//! The journal of a file system that was not unmounted: which blocks it has newer than they are in
+//! their places.
 //!
-//! Nothing is copied; [`Replayed`] tells where in the journal a block's last committed version is. All versions of the
-//! format are known: revocations, 64-bit numbers, both kinds of checksums, and behind it the area of fast commits.
-//! (Documentation/filesystems/ext4/journal.rst; fs/jbd2/recovery.c in Linux tells what is replayed)
+//! Nothing is copied; [`Replayed`] tells where in the journal a block's last committed version is.
+//! All versions of the format are known: revocations, 64-bit numbers, both kinds of checksums, and
+//! behind it the area of fast commits. (Documentation/filesystems/ext4/journal.rst;
+//! fs/jbd2/recovery.c in Linux tells what is replayed)
 
 use super::bytes::{be16, be32, crc32c};
 use super::error::{Error, Result};
@@ -198,7 +200,8 @@ impl<'a> Journal<'a> {
         Ok(Some(log))
     }
 
-    /// A descriptor's tags, and past the blocks that they are of. `None` if one of these was not written whole.
+    /// A descriptor's tags, and past the blocks that they are of. `None` if one of these was not
+    /// written whole.
     fn tags(&self, block: &[u8], at: &mut u64, tid: u32, open: &mut Log) -> Result<Option<u64>> {
         let (wide, v2, v3) = (
             self.features & WIDE != 0,
@@ -242,7 +245,8 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// A descriptor's or revocation's checksum, in its last four bytes, is right; without checksums it always is.
+    /// A descriptor's or revocation's checksum, in its last four bytes, is right; without checksums
+    /// it always is.
     fn is_whole(&self, block: &[u8]) -> bool {
         let (content, sum) = block.split_at(block.len() - 4);
         let computed = || crc32c(crc32c(self.seed, content), &[0; 4]);

@@ -62,7 +62,8 @@ impl Ext4 {
         Ok(map.runs)
     }
 
-    /// A node of an extent tree. Each level is one lower than the one above it, so a tree that leads back ends.
+    /// A node of an extent tree. Each level is one lower than the one above it, so a tree that
+    /// leads back ends.
     fn extents(&self, node: &[u8], level: Option<u16>, map: &mut Map) -> Result<()> {
         let broken = || Error::new("its extent tree is damaged");
         let (entries, depth) = (usize::from(le16(node, 2)), le16(node, 6));

@@ -1,8 +1,10 @@
-//! ext2, ext3 and ext4, for reading only and from untrusted bytes, as they are once their journal is replayed.
+//! ext2, ext3 and ext4, for reading only and from untrusted bytes, as they are once their journal
+//! is replayed.
 //!
-//! Nothing is written: [`journal`] and [`fast_commit`] tell which blocks, inodes and names count instead of those in their
-//! places. Checksums of metadata are not compared, as GRUB does not; whatever is impossible is an error, and every table,
-//! loop and allocation is bounded. (Documentation/filesystems/ext4)
+//! Nothing is written: [`journal`] and [`fast_commit`] tell which blocks, inodes and names count
+//! instead of those in their places. Checksums of metadata are not compared, as GRUB does not;
+//! whatever is impossible is an error, and every table, loop and allocation is bounded.
+//! (Documentation/filesystems/ext4)
 
 mod bytes;
 mod directory;
@@ -33,8 +35,8 @@ impl Ext4 {
     /// Open the file system whose bytes `read` reads.
     ///
     /// # Errors
-    /// It is none, or uses a feature that can't be read, by name. A journal that can't be replayed is no error:
-    /// [`Ext4::unreplayed`].
+    /// It is none, or uses a feature that can't be read, by name. A journal that can't be replayed
+    /// is no error: [`Ext4::unreplayed`].
     pub fn open(read: Box<ReadAt>) -> std::result::Result<Self, String> {
         let mut bytes = vec![0; superblock::LEN];
         read(&mut bytes, superblock::AT).map_err(|why| format!("no superblock: {why}"))?;

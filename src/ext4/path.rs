@@ -69,7 +69,8 @@ impl Ext4 {
         self.content(&inode, len)
     }
 
-    /// Tell the names in a directory and what they are, links not followed, until `visit` has enough of it.
+    /// Tell the names in a directory and what they are, links not followed, until `visit` has
+    /// enough of it.
     ///
     /// # Errors
     /// It is none, or can't be read to its end.

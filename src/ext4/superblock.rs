@@ -1,4 +1,5 @@
-//! The superblock, and where group descriptors are. (Documentation/filesystems/ext4/super.rst, group_descr.rst)
+//! The superblock, and where group descriptors are. (Documentation/filesystems/ext4/super.rst,
+//! group_descr.rst)
 
 use super::bytes::{le16, le32};
 
@@ -149,7 +150,8 @@ impl Superblock {
             // Behind the superblock, which is in block 1 of a file system with blocks of 1 KiB.
             table.checked_add(if self.block_size == AT { 2 } else { 1 })?
         } else {
-            // At the beginning of the groups that it describes, behind the superblock's copy if there is one.
+            // At the beginning of the groups that it describes, behind the superblock's copy if
+            // there is one.
             let first = table.checked_mul(in_block)?;
             let start = first.checked_mul(self.blocks_per_group)?.checked_add(self.first_block)?;
             let behind = u64::from(self.has_superblock(first));

@@ -1,4 +1,5 @@
-//! File systems made by mke2fs and left unclean by debugfs, read here and, once replayed by e2fsck, there.
+//! File systems made by mke2fs and left unclean by debugfs, read here and, once replayed by e2fsck,
+//! there.
 
 use super::bytes::crc32c;
 use super::journal::Journal;
@@ -23,7 +24,8 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// debugfs, by a script: it has no other way to give several commands that end with the first that fails.
+/// debugfs, by a script: it has no other way to give several commands that end with the first that
+/// fails.
 fn debugfs(dir: &Path, image: &Path, commands: &[String]) {
     let script = dir.join("script");
     std::fs::write(&script, commands.join("\n") + "\n").unwrap();
@@ -145,8 +147,8 @@ struct Unclean {
     expected: BTreeMap<String, Vec<u8>>,
 }
 
-/// Journal what differs between a file system and a changed copy of it, in transactions with a revocation between them, and
-/// one at last that is not committed.
+/// Journal what differs between a file system and a changed copy of it, in transactions with a
+/// revocation between them, and one at last that is not committed.
 fn unclean(dir: &Path, options: &[&str], journal: &str) -> Unclean {
     let before = made(dir, options);
     let size = 1024 << u32::from_le_bytes(before[1048..1052].try_into().unwrap());
@@ -185,7 +187,8 @@ fn unclean(dir: &Path, options: &[&str], journal: &str) -> Unclean {
         let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
         (text(&path(name)).to_owned(), blocks.join(","))
     };
-    // Something that was a block of a directory once, revoked when it became data: it must stay as it is.
+    // Something that was a block of a directory once, revoked when it became data: it must stay as
+    // it is.
     let large = pattern(700_000, 2);
     let at = before.windows(64).step_by(size).position(|w| *w == large[size * 5..][..64]);
     let revoked = at.unwrap();
@@ -403,7 +406,8 @@ fn ranges_are_cut_and_put_in_their_places() {
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
-    /// Superblocks, descriptors, inodes, directories, journals, fast commits: whatever is wrong with them.
+    /// Superblocks, descriptors, inodes, directories, journals, fast commits: whatever is wrong
+    /// with them.
     #[test]
     fn anything_is_read_or_refused(
         flips in proptest::collection::vec((0usize..1 << 20, proptest::prelude::any::<u8>()), 1..60)

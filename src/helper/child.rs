@@ -1,4 +1,5 @@
-//! Starting a helper, and hearing what it says: within bounds of bytes and time, and believing nothing.
+//! Starting a helper, and hearing what it says: within bounds of bytes and time, and believing
+//! nothing.
 
 use super::{Helper, launcher};
 use crate::error::{Error, OrFail, Result};
@@ -28,8 +29,8 @@ pub struct Child {
     pub answer: File,
 }
 
-/// Starts a helper, which is given `files`, each with a note. One that ends with its parent ends with the thread that calls
-/// this.
+/// Starts a helper, which is given `files`, each with a note. One that ends with its parent ends
+/// with the thread that calls this.
 ///
 /// # Errors
 /// No more processes or descriptors.
@@ -60,7 +61,8 @@ pub fn start(helper: &Helper, files: &[(BorrowedFd<'_>, &OsStr)]) -> Result<Chil
     Ok(Child { process: Process::new(pid)?, memory: helper.memory, answer })
 }
 
-/// What is asked ten times a second while a helper is waited for: its error is the end of the wait. This one waits `limit`.
+/// What is asked ten times a second while a helper is waited for: its error is the end of the wait.
+/// This one waits `limit`.
 pub fn within(limit: Duration) -> impl FnMut() -> io::Result<()> {
     let begun = Instant::now();
     move || {
@@ -78,8 +80,8 @@ impl Child {
         Hearing { answer: &self.answer, wait_on }
     }
 
-    /// Everything that it answers until it ends, at most `limit` bytes; and whether it ended well and in time, with no more
-    /// to say.
+    /// Everything that it answers until it ends, at most `limit` bytes; and whether it ended well
+    /// and in time, with no more to say.
     pub fn hear(
         mut self,
         limit: u64,

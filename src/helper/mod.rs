@@ -1,9 +1,10 @@
 //! Helpers: processes of our own that read what somebody else made, and can do nothing else.
 //!
-//! Each kind is a row of one table, [`crate::HELPERS`]. A helper is this program again: it closes all descriptors but those it
-//! is given, limits its memory and time, gives up the file system, the network and all system calls but a few, and only then
-//! reads. What it answers is not trusted either: [`Child::hear`] and [`Child::ask`] bound it in bytes and time, and whoever
-//! asks checks it.
+//! Each kind is a row of one table, [`crate::HELPERS`]. A helper is this program again: it closes
+//! all descriptors but those it is given, limits its memory and time, gives up the file system, the
+//! network and all system calls but a few, and only then reads. What it answers is not trusted
+//! either: [`Child::hear`] and [`Child::ask`] bound it in bytes and time, and whoever asks checks
+//! it.
 
 mod child;
 mod program;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 
 /// A kind of helper.
 pub struct Helper {
-    /// The hidden subcommand: `spore WORD PARENT FD[:NOTE]…`, where PARENT is the process that starts it.
+    /// The hidden subcommand: `spore WORD PARENT FD[:NOTE]…`, where PARENT is the process that
+    /// starts it.
     pub word: &'static str,
     /// What it may ask of the kernel.
     pub syscalls: Syscalls,
@@ -40,7 +42,8 @@ pub struct Helper {
 
 /// The system calls of a helper.
 pub enum Syscalls {
-    /// These beside [`confine::MEMORY_AND_END`]; anything else ends the process. It has no way to the file system or network.
+    /// These beside [`confine::MEMORY_AND_END`]; anything else ends the process. It has no way to
+    /// the file system or network.
     These(&'static [Allow]),
     /// It becomes a program of somebody else's, and `run` builds the walls for that.
     OfAnotherProgram,
@@ -51,7 +54,8 @@ pub enum Syscalls {
 pub enum Ends {
     /// With the thread that started it.
     WithParent,
-    /// When the other end of the socket that it is given is closed, by whichever process has it then.
+    /// When the other end of the socket that it is given is closed, by whichever process has it
+    /// then.
     WithSocket,
 }
 
@@ -78,7 +82,8 @@ pub fn not_ours() -> Error {
     Error::usage("this is for spore itself")
 }
 
-/// What the program does where `arguments` begin with the word of a helper of `table`; `None` if they don't.
+/// What the program does where `arguments` begin with the word of a helper of `table`; `None` if
+/// they don't.
 pub fn main(
     table: &[&Helper],
     arguments: &mut Peekable<impl Iterator<Item = OsString>>,
@@ -123,7 +128,8 @@ fn descriptor(word: &OsStr) -> Result<(i32, OsString)> {
     Ok((fd, OsString::from_vec(note.to_vec())))
 }
 
-/// What somebody else's bytes say, as a part of a line for a terminal: at most `longest` characters, without control characters.
+/// What somebody else's bytes say, as a part of a line for a terminal: at most `longest`
+/// characters, without control characters.
 pub fn one_line(untrusted: &str, longest: usize) -> String {
     untrusted.chars().map(shown).take(longest).collect()
 }

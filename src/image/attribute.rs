@@ -89,7 +89,8 @@ pub fn parse_rate(text: &str) -> Option<u64> {
 /// Deprecate an image of one's own from `at` on (see [`time::parse`]), or never.
 ///
 /// # Errors
-/// `InvalidParameterValue`: that is no time, has passed or is more than ten years away; as [`modify`].
+/// `InvalidParameterValue`: that is no time, has passed or is more than ten years away; as
+/// [`modify`].
 pub fn deprecate(store: &Store, id: &ImageId, at: Option<&str>) -> Result<Image> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = match at {
@@ -119,9 +120,9 @@ pub fn is_deprecated(image: &Image, now: &str) -> bool {
     image.deprecation_time.as_deref().is_some_and(|time| time <= now)
 }
 
-/// Remember that the image was launched now: one file's time, which any number of launches may set at once. Only the
-/// owner's launches leave it: nobody else can write there, and what anybody may write tells nothing. Others' journals,
-/// which have their launches, are their own to read.
+/// Remember that the image was launched now: one file's time, which any number of launches may set
+/// at once. Only the owner's launches leave it: nobody else can write there, and what anybody may
+/// write tells nothing. Others' journals, which have their launches, are their own to read.
 pub fn launched(store: &Store, image: &Image) {
     if image.owner_id != store.owner_id() {
         return;

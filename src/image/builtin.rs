@@ -1,5 +1,5 @@
-//! Images that the program brings along. They are put into the store when they are first asked for, and
-//! again when the program brings another version.
+//! Images that the program brings along. They are put into the store when they are first asked for,
+//! and again when the program brings another version.
 
 use crate::demo;
 use crate::error::{Code, Error, Result};
@@ -22,8 +22,8 @@ pub const DEMO: &str = "demo";
 /// Its id, in every store.
 const DEMO_ID: &str = "ami-00000000000000de0";
 
-/// The built-in image that `name` (or an id) means, put into the store if it is not there; `None` if there
-/// is none of that name. Any number of commands may ask at once.
+/// The built-in image that `name` (or an id) means, put into the store if it is not there; `None`
+/// if there is none of that name. Any number of commands may ask at once.
 ///
 /// # Errors
 /// It can't be written.
@@ -99,8 +99,8 @@ fn current(store: &Store, id: &ImageId, kernel_digest: &str) -> Option<Image> {
     whole.then_some(image)
 }
 
-/// An id that follows from what the program brings along could be guessed, and taken by somebody else, who is not
-/// believed: then it is any other. With it whether the object is there.
+/// An id that follows from what the program brings along could be guessed, and taken by somebody
+/// else, who is not believed: then it is any other. With it whether the object is there.
 fn free<T>(owner: Option<u32>, id: T, other: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
     match owner {
         Some(owner) if owner == beneath::user() => Ok((id, true)),

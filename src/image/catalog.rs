@@ -30,8 +30,8 @@ pub fn register(store: &Store, manifest: Manifest) -> Result<Image> {
     Ok(publish(store, manifest, &gib, |_, _| Ok(()))?.record.clone())
 }
 
-/// As [`register`], of snapshots whose sizes `gib` tells; `finish` is given the record and the directory before the image
-/// appears. Its lock is held.
+/// As [`register`], of snapshots whose sizes `gib` tells; `finish` is given the record and the
+/// directory before the image appears. Its lock is held.
 ///
 /// # Errors
 /// As [`register`]'s and as those of `finish`.
@@ -55,7 +55,8 @@ pub(crate) fn publish(
     })
 }
 
-/// Put an image into the store whose snapshots are yet to be made: it is pending while what this gives is held.
+/// Put an image into the store whose snapshots are yet to be made: it is pending while what this
+/// gives is held.
 ///
 /// # Errors
 /// The name, the description or a tag is malformed, or the name is taken.
@@ -85,8 +86,8 @@ pub fn settled(store: &Store, image: Image) -> Image {
 /// The image that `text` addresses: built in, by id, by name or by a unique prefix of its id.
 ///
 /// # Errors
-/// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; a built-in image can't be
-/// put into the store.
+/// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; a
+/// built-in image can't be put into the store.
 pub fn resolve(store: &Store, text: &str) -> Result<Image> {
     let image = match builtin::ensure(store, text)? {
         Some(image) => image,
@@ -125,9 +126,9 @@ pub fn check_registered(image: &Image) -> Result<()> {
     ))
 }
 
-/// Deregister an image: nothing new can be launched from it. Its snapshots, its kernel and its instances stay, and so
-/// does its record, so that its instances can be told what they came from. A built-in one comes back when it is next
-/// asked for.
+/// Deregister an image: nothing new can be launched from it. Its snapshots, its kernel and its
+/// instances stay, and so does its record, so that its instances can be told what they came from. A
+/// built-in one comes back when it is next asked for.
 ///
 /// # Errors
 /// It does not exist, is deregistered or another's.

@@ -23,7 +23,8 @@ const MAX_INSTANCE_STORE_GIB: u64 = 10;
 /// Most block devices of an image; each takes a device slot of the machine.
 pub const MAX_MAPPINGS: usize = 16;
 
-/// What `register` is told, in the shape and with the names of EC2's RegisterImage. Unknown fields are refused.
+/// What `register` is told, in the shape and with the names of EC2's RegisterImage. Unknown fields
+/// are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Manifest {
@@ -73,7 +74,8 @@ pub struct Manifest {
     /// Where `image copy` found that; no manifest can say so.
     #[serde(skip)]
     pub source_image_region: Option<String>,
-    /// The bundle's manifest, for one that is registered from a bundle; no other manifest can say so.
+    /// The bundle's manifest, for one that is registered from a bundle; no other manifest can say
+    /// so.
     #[serde(skip)]
     pub image_location: Option<String>,
     /// Tags.
@@ -85,7 +87,8 @@ impl Manifest {
     /// Read a manifest.
     ///
     /// # Errors
-    /// It is no JSON, lacks a field, has one that is unknown or of a wrong type: the line says which and where.
+    /// It is no JSON, lacks a field, has one that is unknown or of a wrong type: the line says
+    /// which and where.
     pub fn parse(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json).map_err(|e| {
             Error::refused(Code::InvalidManifest, format!("the manifest is malformed: {e}"))

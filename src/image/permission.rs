@@ -1,8 +1,10 @@
-//! Launch permissions: who may see and launch an image, recorded in the image and enforced by the kernel.
+//! Launch permissions: who may see and launch an image, recorded in the image and enforced by the
+//! kernel.
 //!
-//! In a shared store the directories of the image, its snapshots, its kernel and its ramdisk have access control lists
-//! that say what the record says. A snapshot is open to all that may launch an image of it, and to whoever has a
-//! volume of it, so that taking a permission back takes nothing from under an instance.
+//! In a shared store the directories of the image, its snapshots, its kernel and its ramdisk have
+//! access control lists that say what the record says. A snapshot is open to all that may launch an
+//! image of it, and to whoever has a volume of it, so that taking a permission back takes nothing
+//! from under an instance.
 
 use super::builtin;
 use crate::account;
@@ -174,7 +176,8 @@ pub fn enforce_all(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Whoever may see an image may open all of it at any moment: what it is made of is opened first and closed last.
+/// Whoever may see an image may open all of it at any moment: what it is made of is opened first
+/// and closed last.
 fn apply(store: &Store, locked: &mut Locked<Image>, new: Image) -> Result<()> {
     let enforced = store.administrator().is_some();
     let old = readers(&locked.record);
@@ -209,7 +212,8 @@ fn own_images(store: &Store) -> Result<Vec<Image>> {
     Ok(listing.records.into_iter().filter(mine).collect())
 }
 
-/// Open what `image` is made of to all that may launch one of one's images of it or have a volume of one, and to `more`.
+/// Open what `image` is made of to all that may launch one of one's images of it or have a volume
+/// of one, and to `more`.
 fn grant_parts(store: &Store, image: &Image, more: &Readers) -> Result<()> {
     let mut images = own_images(store)?;
     images.retain(|other| other.image_id != image.image_id);
@@ -263,7 +267,8 @@ pub fn is_explicit(image: &Image, uid: u32, groups: &[u32]) -> bool {
     })
 }
 
-/// Share a store of one's own with the other users of this machine: its built-in image with everybody.
+/// Share a store of one's own with the other users of this machine: its built-in image with
+/// everybody.
 ///
 /// # Errors
 /// As [`crate::store::shared::share`] and [`change`].

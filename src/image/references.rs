@@ -5,7 +5,8 @@ use crate::record::image::{Image, ImageState};
 use crate::store::Store;
 
 /// # Errors
-/// An image `uses` the object. An image that can't be read might: it must be repaired or removed first.
+/// An image `uses` the object. An image that can't be read might: it must be repaired or removed
+/// first.
 pub(crate) fn refuse_in_use(
     store: &Store,
     code: Code,

@@ -1,8 +1,9 @@
 //! An image and the disk that is imported for it, of which neither is ever there alone.
 //!
-//! The image is in the store as pending, with its snapshot's id, before the snapshot appears, and available after. So a
-//! snapshot that was made for an image is never one that no image names. If the command is killed in between, the next
-//! one completes the image where its snapshot is there, and takes it away where it is not ([`sweep`]).
+//! The image is in the store as pending, with its snapshot's id, before the snapshot appears, and
+//! available after. So a snapshot that was made for an image is never one that no image names. If
+//! the command is killed in between, the next one completes the image where its snapshot is there,
+//! and takes it away where it is not ([`sweep`]).
 
 use super::receive::{Opened, open};
 use crate::error::{Code, Error, Result};
@@ -17,8 +18,8 @@ use crate::snapshot;
 use crate::store::{Durability, Locked, Staging, Store, now};
 use std::path::Path;
 
-/// Import a disk that is being read into the staging directory, and register the image that `manifest` makes of its snapshot. Whatever goes wrong, nothing
-/// stays.
+/// Import a disk that is being read into the staging directory, and register the image that
+/// `manifest` makes of its snapshot. Whatever goes wrong, nothing stays.
 ///
 /// # Errors
 /// As [`Reading::into_disk`]'s and [`catalog::register`]'s.
@@ -34,12 +35,12 @@ pub fn import(
     publish(store, (staging, made), manifest, |_, _| Ok(()))
 }
 
-/// Bring the disk at `source` into `target_dir` as [`crate::record::snapshot::DATA`], complete and synced. On an error the
-/// caller removes the directory with whatever is in it.
+/// Bring the disk at `source` into `target_dir` as [`crate::record::snapshot::DATA`], complete and
+/// synced. On an error the caller removes the directory with whatever is in it.
 ///
 /// # Errors
-/// The source can't be read, is damaged, is no disk, refers to other files, needs a program that is not installed,
-/// or does not fit; or the import was cancelled.
+/// The source can't be read, is damaged, is no disk, refers to other files, needs a program that is
+/// not installed, or does not fit; or the import was cancelled.
 pub fn disk(source: &Source, target_dir: &Path, options: &Options) -> Result<Imported> {
     match open(source, target_dir, options)? {
         Opened::Disk(reading) => reading.into_disk(),
@@ -90,8 +91,8 @@ fn staged(
     Ok(snapshot)
 }
 
-/// Let an image appear together with its snapshot, which is whole in `staging`. `finish` is given the image's record and
-/// the directory before it appears.
+/// Let an image appear together with its snapshot, which is whole in `staging`. `finish` is given
+/// the image's record and the directory before it appears.
 ///
 /// # Errors
 /// As [`catalog::register`]'s and as those of `finish`; no space. Neither is there then.
@@ -138,8 +139,8 @@ pub fn sweep(store: &Store) {
     }
 }
 
-/// True of an image whose maker is at work or was killed, if it is none of those that stay to be told of or gone on
-/// with: of an instance, or a copy.
+/// True of an image whose maker is at work or was killed, if it is none of those that stay to be
+/// told of or gone on with: of an instance, or a copy.
 fn is_arriving(store: &Store, image: &Image) -> bool {
     image.state == ImageState::Pending
         && image.owner_id == store.owner_id()

@@ -1,9 +1,11 @@
 //! qemu-img for the formats that Spore does not read itself: confined, optional, and never trusted.
 //!
-//! The file is untrusted and so, having parsed it, is qemu-img. It runs as the helper `__qemu-img`, which
-//! limits itself before it becomes qemu-img: by Landlock it may read the programs and libraries of the
-//! system and the one source file, and write only below the target's directory; by seccomp it makes none of
-//! the calls that a converter has no use for ([`denied`]); it gains no privileges and has bounded memory. Formats whose files name further files are examined first and refused.
+//! The file is untrusted and so, having parsed it, is qemu-img. It runs as the helper `__qemu-img`,
+//! which limits itself before it becomes qemu-img: by Landlock it may read the programs and
+//! libraries of the system and the one source file, and write only below the target's directory; by
+//! seccomp it makes none of the calls that a converter has no use for ([`denied`]); it gains no
+//! privileges and has bounded memory. Formats whose files name further files are examined first and
+//! refused.
 
 use super::denied;
 use super::format::SourceFormat;
@@ -28,20 +30,22 @@ const MEMORY: u64 = 4 << 30;
 const MAX_ANSWER: u64 = 16 << 20;
 const MAX_COMPLAINTS: u64 = 64 << 10;
 
-/// The converter, with the source, noted with its path; the directory that it writes to, noted with its path; and where it
-/// complains, noted with what to do: `info/FORMAT` or `convert/FORMAT`.
+/// The converter, with the source, noted with its path; the directory that it writes to, noted with
+/// its path; and where it complains, noted with what to do: `info/FORMAT` or `convert/FORMAT`.
 pub(crate) const HELPER: Helper = Helper {
     word: "__qemu-img",
     syscalls: Syscalls::OfAnotherProgram,
     memory: MEMORY,
     seconds: None,
     ends: Ends::WithParent,
-    // Where it is, and a build of one's own may need libraries of one's own. Its words are those of the C locale.
+    // Where it is, and a build of one's own may need libraries of one's own. Its words are those of
+    // the C locale.
     environment: &["PATH", "LD_LIBRARY_PATH"],
     run,
 };
 
-/// Converts `source`, a file and its path, to the raw, sparse [`DATA`] in a directory of its own. Both paths are absolute.
+/// Converts `source`, a file and its path, to the raw, sparse [`DATA`] in a directory of its own.
+/// Both paths are absolute.
 ///
 /// # Errors
 /// qemu-img is missing, the file names others, or it can't be read.
@@ -85,7 +89,8 @@ fn ask(
     Err(unreadable(format, &String::from_utf8_lossy(&text), &error))
 }
 
-/// `driver=…,file.filename=PATH` with the commas of the path doubled, as QEMU's option syntax wants.
+/// `driver=…,file.filename=PATH` with the commas of the path doubled, as QEMU's option syntax
+/// wants.
 fn option_value(driver: &str, path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut value = driver.as_bytes().to_vec();

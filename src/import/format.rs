@@ -138,7 +138,8 @@ pub fn what(head: &[u8], tail: Option<&[u8; 512]>) -> Result<What> {
     detect(head, tail).map(What::Disk)
 }
 
-/// The format of a disk file that begins like this and (where the end can be seen) ends with `tail`.
+/// The format of a disk file that begins like this and (where the end can be seen) ends with
+/// `tail`.
 ///
 /// # Errors
 /// A format that is known and not supported, or no disk.

@@ -1,10 +1,11 @@
-//! Import: any disk that people have, from a file or standard input, into a raw sparse file of the store.
+//! Import: any disk that people have, from a file or standard input, into a raw sparse file of the
+//! store.
 //!
-//! The result is raw whatever came in: the fastest base for overlays, readable by everything, and as
-//! sparse as its content.
+//! The result is raw whatever came in: the fastest base for overlays, readable by everything, and
+//! as sparse as its content.
 //!
-//! What comes in is read by a process of its own ([`inside`]), which says where the bytes of the disk are; this one copies and
-//! digests them ([`receive`]).
+//! What comes in is read by a process of its own ([`inside`]), which says where the bytes of the
+//! disk are; this one copies and digests them ([`receive`]).
 
 pub mod arrival;
 mod denied;

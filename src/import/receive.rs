@@ -1,4 +1,5 @@
-//! Taking in what the confined reader says: the bytes of a disk are copied and digested here, and every number is checked.
+//! Taking in what the confined reader says: the bytes of a disk are copied and digested here, and
+//! every number is checked.
 
 use super::source::{Imported, Options, Source, check_size};
 use super::stream::Cancellable;
@@ -227,7 +228,8 @@ impl Reading {
         Package::parse(&json)
     }
 
-    /// The chunk at `offset` of content `number` (0 the kernel, 1 the ramdisk, 2 the first disk); `None` if it is zeros.
+    /// The chunk at `offset` of content `number` (0 the kernel, 1 the ramdisk, 2 the first disk);
+    /// `None` if it is zeros.
     ///
     /// # Errors
     /// `InvalidManifest`, I/O errors, cancelled.
@@ -266,7 +268,8 @@ impl Reading {
     }
 }
 
-/// Brings the disk of `size` bytes that a helper gives in frames into `out`, complete and synced. Gives its digest.
+/// Brings the disk of `size` bytes that a helper gives in frames into `out`, complete and synced.
+/// Gives its digest.
 ///
 /// # Errors
 /// The helper's own; it was stopped; no space, cancelled.

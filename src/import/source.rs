@@ -11,7 +11,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
-/// The byte that whoever may write a disk locks. (QEMU's block/file-posix.c, RAW_LOCK_PERM_BASE, and BLK_PERM_WRITE)
+/// The byte that whoever may write a disk locks. (QEMU's block/file-posix.c, RAW_LOCK_PERM_BASE,
+/// and BLK_PERM_WRITE)
 const WRITERS_LOCK: u64 = 101;
 
 /// Where a disk comes from.

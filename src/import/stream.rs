@@ -33,7 +33,8 @@ impl Read for Cancellable {
     }
 }
 
-/// Why a [`Stream`] can't be read. What no system call has failed at is what a decoder says of its input.
+/// Why a [`Stream`] can't be read. What no system call has failed at is what a decoder says of its
+/// input.
 pub fn unreadable(cause: io::Error) -> Error {
     if cause.raw_os_error().is_some() {
         return Error::io("read it", cause);
@@ -158,8 +159,8 @@ impl<R: BufRead> BufRead for Looked<R> {
     }
 }
 
-/// The members of a gzip file. What follows them is treated as gzip(1) does: zeros, as on a tape, are nothing; other bytes
-/// are left with a warning.
+/// The members of a gzip file. What follows them is treated as gzip(1) does: zeros, as on a tape,
+/// are nothing; other bytes are left with a warning.
 struct Gzip<R> {
     member: Option<flate2::bufread::GzDecoder<Looked<R>>>,
     warnings: Warnings,

@@ -1,7 +1,8 @@
 //! What the confined reader says to its parent, through a pipe: which bytes of the disk are where.
 //!
-//! A frame is four numbers (64 bits, little-endian): what it is, and three that depend on that. Bytes may follow. The reader is
-//! not trusted: every frame is bounded, and one out of turn is the end.
+//! A frame is four numbers (64 bits, little-endian): what it is, and three that depend on that.
+//! Bytes may follow. The reader is not trusted: every frame is bounded, and one out of turn is the
+//! end.
 
 use super::format::SourceFormat;
 use crate::error::{Error, Kind, OrFail, Result};
@@ -15,7 +16,8 @@ const MAX_TEXT: u64 = 4096;
 /// Most warnings.
 pub const MAX_WARNINGS: usize = 8;
 
-/// Which file bytes are in: the source, or one of those that what must be read back and forth was unpacked into.
+/// Which file bytes are in: the source, or one of those that what must be read back and forth was
+/// unpacked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// What is imported.
@@ -24,7 +26,8 @@ pub enum Which {
     Spool(usize),
 }
 
-/// A frame. Bytes follow [`Frame::Data`], [`Frame::Chunk`] and [`Frame::Package`], as many as it says.
+/// A frame. Bytes follow [`Frame::Data`], [`Frame::Chunk`] and [`Frame::Package`], as many as it
+/// says.
 #[derive(Debug)]
 pub enum Frame {
     /// A disk comes, of so many bytes if that is known already.
@@ -35,7 +38,8 @@ pub enum Frame {
     Data { at: u64, len: u64 },
     /// An exported image comes: its package.
     Package(u64),
-    /// A piece of an exported image's content: its kernel (0), its ramdisk (1) or a disk of its (2 and up).
+    /// A piece of an exported image's content: its kernel (0), its ramdisk (1) or a disk of its (2
+    /// and up).
     Chunk { content: u64, at: u64, len: u64 },
     /// Something to tell the user.
     Warning(String),

@@ -1,4 +1,5 @@
-//! Which way of booting a disk asks for by what is on it. A proposal: whoever registers the image decides.
+//! Which way of booting a disk asks for by what is on it. A proposal: whoever registers the image
+//! decides.
 
 use crate::disk;
 use crate::error::{Error, OrFail, Result};

@@ -1,7 +1,8 @@
 //! Attaching volumes to instances and taking them off.
 //!
-//! Two records tell: the volume's names the instance, the instance's maps the volume. Both must, for the volume to be
-//! attached; a command that was killed between the two leaves a volume that is free.
+//! Two records tell: the volume's names the instance, the instance's maps the volume. Both must,
+//! for the volume to be attached; a command that was killed between the two leaves a volume that is
+//! free.
 
 use super::dir::{self, InstanceDir};
 use super::lifecycle;
@@ -34,8 +35,8 @@ fn mapping<'a>(instance: &'a Instance, volume: &VolumeId) -> Option<&'a Mapping>
 /// Attach a volume to a stopped instance as `device`. It stays when the instance is terminated.
 ///
 /// # Errors
-/// `VolumeInUse`, `IncorrectInstanceState` if it is not stopped, `InvalidParameterValue` if the device's name is
-/// malformed or taken, `AttachmentLimitExceeded`.
+/// `VolumeInUse`, `IncorrectInstanceState` if it is not stopped, `InvalidParameterValue` if the
+/// device's name is malformed or taken, `AttachmentLimitExceeded`.
 pub fn attach(
     store: &Store,
     volume: &VolumeId,
@@ -133,7 +134,8 @@ pub fn delete(store: &Store, volume: &Volume) -> Result<()> {
 /// Make a volume larger, to `size` bytes. The guest sees it at its next start.
 ///
 /// # Errors
-/// `InvalidParameterValue` if that is smaller or beyond 16 TiB; `VolumeInUse` if an instance runs on it.
+/// `InvalidParameterValue` if that is smaller or beyond 16 TiB; `VolumeInUse` if an instance runs
+/// on it.
 pub fn resize(store: &Store, id: &VolumeId, size: u64) -> Result<Volume> {
     let volume = store.volumes().get(id)?;
     let user = attached_to(store, &volume).and_then(|id| dir::instances(store).get(&id).ok());

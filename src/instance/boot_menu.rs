@@ -1,8 +1,9 @@
 //! Booting as PV-GRUB: the menu on the instance's own root volume says what.
 //!
-//! The files that it names are kept in the store's cache under the digest of their content, the kernel unpacked: clones
-//! share their pages, and the next boot of the same kernel unpacks nothing. What is kept under a digest was digested here
-//! and unpacked by a process that had read nothing else, so that no image decides what another's digest stands for.
+//! The files that it names are kept in the store's cache under the digest of their content, the
+//! kernel unpacked: clones share their pages, and the next boot of the same kernel unpacks nothing.
+//! What is kept under a digest was digested here and unpacked by a process that had read nothing
+//! else, so that no image decides what another's digest stands for.
 
 use crate::context::Context;
 use crate::disk::Disk;
@@ -103,8 +104,9 @@ pub fn boot(
     })
 }
 
-/// What boots an instance that goes on from its memory at its next reset: whatever the menu says then. It is not read now,
-/// since the kernel that runs needs nothing of it, and may have left it half written.
+/// What boots an instance that goes on from its memory at its next reset: whatever the menu says
+/// then. It is not read now, since the kernel that runs needs nothing of it, and may have left it
+/// half written.
 ///
 /// # Errors
 /// The process that will read it can't be started.
@@ -196,8 +198,8 @@ impl Cache {
         }
     }
 
-    /// Waits for whoever adds to the cache: one kernel is unpacked once, however many instances want it. Where nothing can
-    /// be locked it is unpacked more often.
+    /// Waits for whoever adds to the cache: one kernel is unpacked once, however many instances
+    /// want it. Where nothing can be locked it is unpacked more often.
     fn lock(&self) -> Option<File> {
         let file = self.make().and_then(|cache| cache.open_or_create(LOCK)).ok()?;
         retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).ok()?;

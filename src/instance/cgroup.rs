@@ -1,9 +1,11 @@
-//! CgroupLimits of an instance by a control group of its own. (Linux, Documentation/admin-guide/cgroup-v2.rst)
+//! CgroupLimits of an instance by a control group of its own. (Linux,
+//! Documentation/admin-guide/cgroup-v2.rst)
 //!
-//! The group is made where this user may make one: below the nearest group, from the launcher's own upwards, that is the
-//! user's to write and hands the controllers on. Where none does but the launcher's own could, the launcher moves into a
-//! child of it first, for a group that hands controllers on has no processes ("No Internal Process Constraint"). A
-//! group is removed by whoever finds its VM ended.
+//! The group is made where this user may make one: below the nearest group, from the launcher's own
+//! upwards, that is the user's to write and hands the controllers on. Where none does but the
+//! launcher's own could, the launcher moves into a child of it first, for a group that hands
+//! controllers on has no processes ("No Internal Process Constraint"). A group is removed by
+//! whoever finds its VM ended.
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;

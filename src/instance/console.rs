@@ -62,7 +62,8 @@ impl PromptWatch {
     }
 }
 
-/// The last `count` lines of the log from byte `start` on, made safe to print: no control characters.
+/// The last `count` lines of the log from byte `start` on, made safe to print: no control
+/// characters.
 ///
 /// # Errors
 /// The log can't be read.
@@ -83,14 +84,16 @@ pub fn last_lines(dir: &InstanceDir, start: u64, count: usize) -> Result<Vec<Str
     Ok(lines[lines.len().saturating_sub(count)..].to_vec())
 }
 
-/// Copy the log of that name from its beginning to `out`; with `follow`, go on until the VMM is gone.
+/// Copy the log of that name from its beginning to `out`; with `follow`, go on until the VMM is
+/// gone.
 ///
 /// # Errors
 /// The log can't be read or `out` not written; this user has no inotify instance left.
 pub fn copy_log(dir: &InstanceDir, name: &str, follow: bool, out: &mut dyn Write) -> Result<()> {
     let Some(mut file) = dir.open_file(name)? else { return Ok(()) };
     let path = &dir.file(name);
-    // Watched before the first reading: what is written between a reading and the wait ends the wait.
+    // Watched before the first reading: what is written between a reading and the wait ends the
+    // wait.
     let mut growth = if follow { Some(Growth::watch(dir, path)?) } else { None };
     loop {
         match io::copy(&mut file, out).and_then(|_| out.flush()) {
@@ -120,7 +123,8 @@ impl Growth {
         inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY).or_fail(doing)?;
         let (end, living) = io::pipe().or_fail(doing)?;
         let dir = dir.clone();
-        // No event tells that a lock became free, only waiting for it does. The thread ends with the VMM or with us.
+        // No event tells that a lock became free, only waiting for it does. The thread ends with
+        // the VMM or with us.
         let wait = move || {
             let _ = dir.await_vmm_end();
             drop(living);
@@ -153,8 +157,9 @@ pub enum Detached {
     ByEnd,
 }
 
-/// Join `input` and `output` to the instance's serial line. With `keys`, [`DETACH`] in the input ends it;
-/// otherwise input is passed on untouched, and after its end output goes on until the VM ends.
+/// Join `input` and `output` to the instance's serial line. With `keys`, [`DETACH`] in the input
+/// ends it; otherwise input is passed on untouched, and after its end output goes on until the VM
+/// ends.
 ///
 /// # Errors
 /// No VMM answers, or a stream fails.

@@ -1,9 +1,10 @@
 //! Images of instances (EC2 CreateImage).
 //!
-//! The image is in the store as pending from the beginning, with the ids of its snapshots, while this process holds
-//! its lock. The volumes are fixed at one instant and linked as pending snapshots; the instance goes on. Then the
-//! snapshots are sealed and the image becomes available. Whatever fails leaves a failed image and an instance as it
-//! was; if this process is killed, whoever looks next finds the image pending and unlocked: it has failed.
+//! The image is in the store as pending from the beginning, with the ids of its snapshots, while
+//! this process holds its lock. The volumes are fixed at one instant and linked as pending
+//! snapshots; the instance goes on. Then the snapshots are sealed and the image becomes available.
+//! Whatever fails leaves a failed image and an instance as it was; if this process is killed,
+//! whoever looks next finds the image pending and unlocked: it has failed.
 
 use super::dir::InstanceDir;
 use super::lifecycle;
@@ -44,7 +45,8 @@ pub struct CreateImage {
     pub changes: Vec<DeviceChange>,
 }
 
-/// A change of one device of the mapping, in the shape of EC2's BlockDeviceMapping. What is not given stays.
+/// A change of one device of the mapping, in the shape of EC2's BlockDeviceMapping. What is not
+/// given stays.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct DeviceChange {
@@ -93,8 +95,8 @@ pub struct Created {
 /// Make an image of an instance. `begun` is told its id as soon as it is in the store, pending.
 ///
 /// # Errors
-/// `InvalidParameterValue` for an instance-store root or an impossible mapping, `IncorrectInstanceState`,
-/// `InvalidAMIName.*`; no space or I/O errors: the image has failed then.
+/// `InvalidParameterValue` for an instance-store root or an impossible mapping,
+/// `IncorrectInstanceState`, `InvalidAMIName.*`; no space or I/O errors: the image has failed then.
 pub fn create(
     store: &Store,
     dir: &InstanceDir,

@@ -31,7 +31,8 @@ const MAX_PID: u64 = 64;
 
 /// Longest tail of a report file that is looked at.
 const REPORT_TAIL: u64 = 256 << 10;
-/// What is reserved of each log when a VMM starts: on a file system that fills up, it can still say so. Bytes.
+/// What is reserved of each log when a VMM starts: on a file system that fills up, it can still say
+/// so. Bytes.
 const LOG_ROOM: u64 = 16 << 10;
 
 /// The instances of a store.
@@ -46,7 +47,8 @@ pub fn instances(store: &Store) -> Collection<InstanceRecord> {
 pub fn memory_in_use(store: &Store) -> Result<u64> {
     let memory = |id: InstanceId| {
         let dir = InstanceDir::new(store, &id);
-        // The locks first: most of a busy store's instances are over, and their records need not be read.
+        // The locks first: most of a busy store's instances are over, and their records need not be
+        // read.
         let lives = dir.vmm_alive().unwrap_or(false) || dir.is_locked().unwrap_or(false);
         let record = if lives { dir.record().ok()?? } else { return None };
         record.instance.state.is_active().then_some(record.instance.spore.memory)
@@ -106,7 +108,8 @@ impl InstanceDir {
         &self.store
     }
 
-    /// The directory, open: everything but the record is behind this, which another's instance never passes.
+    /// The directory, open: everything but the record is behind this, which another's instance
+    /// never passes.
     ///
     /// # Errors
     /// There is none; it is another's (`AuthFailure`), or others may write it.
@@ -192,7 +195,8 @@ impl InstanceDir {
         self.owned()?.is_held(name).or_fail(|| format!("probe {}", self.file(name).display()))
     }
 
-    /// The lock that the VMM will hold, taken. Those who probe it hold it for a moment only, so this waits for them.
+    /// The lock that the VMM will hold, taken. Those who probe it hold it for a moment only, so
+    /// this waits for them.
     ///
     /// # Errors
     /// The directory is gone or not writable.
@@ -203,7 +207,8 @@ impl InstanceDir {
         Ok(file)
     }
 
-    /// Open a file for appending, made private to the owner if it is new, with room for [`LOG_ROOM`] more bytes.
+    /// Open a file for appending, made private to the owner if it is new, with room for
+    /// [`LOG_ROOM`] more bytes.
     ///
     /// # Errors
     /// No space, no permission.
@@ -265,11 +270,11 @@ impl InstanceDir {
         std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 
-    /// A path to the control socket that is short enough for sockaddr_un wherever the store is, and the
-    /// directory that it goes through: it is valid while the latter is open.
+    /// A path to the control socket that is short enough for sockaddr_un wherever the store is, and
+    /// the directory that it goes through: it is valid while the latter is open.
     ///
-    /// The socket lies beside the record, not under the runtime directory: two commands with different
-    /// environments must find the same one.
+    /// The socket lies beside the record, not under the runtime directory: two commands with
+    /// different environments must find the same one.
     ///
     /// # Errors
     /// The directory is gone; it is another's.

@@ -1,7 +1,7 @@
 //! What objects take on the disk, and what of it they share.
 //!
-//! A file counts with the blocks that are allocated for it, once, however many names it has. What belongs to an object
-//! alone is what deleting it would give back.
+//! A file counts with the blocks that are allocated for it, once, however many names it has. What
+//! belongs to an object alone is what deleting it would give back.
 
 use super::dir;
 use crate::error::Result;

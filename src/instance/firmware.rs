@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Where distributions have SeaBIOS for a machine without PCI. QEMU's own directory comes last: in some it has another
-/// firmware under this name.
+/// Where distributions have SeaBIOS for a machine without PCI. QEMU's own directory comes last: in
+/// some it has another firmware under this name.
 const PLACES: [&str; 4] = [
     "/usr/share/seabios/bios-microvm.bin",
     "/usr/local/share/seabios/bios-microvm.bin",

@@ -11,10 +11,12 @@ use crate::record::instance::{InstanceRecord, State};
 use crate::store::{Locked, fault};
 use std::os::fd::AsFd;
 
-/// Write a running instance's machine to its directory and end its VMM. One that is stopped stays so.
+/// Write a running instance's machine to its directory and end its VMM. One that is stopped stays
+/// so.
 ///
 /// # Errors
-/// `UnsupportedHibernationConfiguration`, `IncorrectInstanceState`; no space, or its VMM can't: the instance runs on.
+/// `UnsupportedHibernationConfiguration`, `IncorrectInstanceState`; no space, or its VMM can't: the
+/// instance runs on.
 pub fn hibernate(dir: &InstanceDir) -> Result<Change> {
     let mut locked = lifecycle::current(dir)?;
     let previous = locked.record.instance.state;

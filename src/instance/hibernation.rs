@@ -1,8 +1,10 @@
-//! The memory file of a hibernated instance, and whether its volumes are still as its memory knows them.
+//! The memory file of a hibernated instance, and whether its volumes are still as its memory knows
+//! them.
 //!
-//! The record says that an instance is hibernated; the file without the record is debris. What says that a machine went on
-//! is its VMM's report, which has the line before the first of its vCPUs runs. So whoever is killed when, there is one of:
-//! a record that knows of the memory and a volume that has not moved on, or a record that does not know of it.
+//! The record says that an instance is hibernated; the file without the record is debris. What says
+//! that a machine went on is its VMM's report, which has the line before the first of its vCPUs
+//! runs. So whoever is killed when, there is one of: a record that knows of the memory and a volume
+//! that has not moved on, or a record that does not know of it.
 
 use super::dir::InstanceDir;
 use crate::error::{Code, Error, OrFail, Result};
@@ -102,7 +104,8 @@ pub fn begin_resuming(record: &mut InstanceRecord) {
     }
 }
 
-/// Bring what the record says of the memory up to date, now that the VMM is gone: `state` is what it was before.
+/// Bring what the record says of the memory up to date, now that the VMM is gone: `state` is what
+/// it was before.
 pub fn settle(dir: &InstanceDir, record: &mut InstanceRecord, state: State, reports: &[VmReport]) {
     let ended = reports.iter().rev().find_map(|report| match report {
         VmReport::Ended { reason, .. } => Some(*reason),

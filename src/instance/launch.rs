@@ -90,7 +90,8 @@ pub struct Host {
     pub taken: u64,
 }
 
-/// One instance, fully resolved. Clones differ in the identity, the index, the uuid and the command line's identity.
+/// One instance, fully resolved. Clones differ in the identity, the index, the uuid and the command
+/// line's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LaunchPlan {
     /// Its id.
@@ -278,7 +279,8 @@ fn interfaces(request: &Request, instance: &InstanceId) -> Result<Vec<NetworkInt
     network::interfaces(&request.networks, request.queues, instance)
 }
 
-/// Checks that the instances can have such interfaces, and that there are any where something is said of them.
+/// Checks that the instances can have such interfaces, and that there are any where something is
+/// said of them.
 fn check_networks(request: &Request) -> Result<()> {
     let networks = &request.networks;
     let refuse = |why: String| Err(Error::refused(Code::InvalidParameterCombination, why));
@@ -453,8 +455,8 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
     Ok(max.min(fit).max(min))
 }
 
-/// What to say of a launch with which instances have more memory than the host: idle clones share what they have of
-/// their image, so it may well do.
+/// What to say of a launch with which instances have more memory than the host: idle clones share
+/// what they have of their image, so it may well do.
 pub fn overcommitted(plans: &[LaunchPlan], host: Host) -> Option<String> {
     let why = too_large(plans.iter().map(|plan| plan.memory).sum(), host)?;
     Some(format!("{why} (--no-overcommit refuses this)"))
@@ -474,7 +476,8 @@ pub fn too_large(new: u64, host: Host) -> Option<String> {
     })
 }
 
-/// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and follows from the id.
+/// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and
+/// follows from the id.
 fn uuid(id: &InstanceId) -> String {
     let digest = Sha256::digest(id.as_str());
     let hex = hex(&digest);

@@ -1,5 +1,5 @@
-//! Launch, stop, start, reboot, terminate: each transition under the instance's lock, no wait under it
-//! but for the VMM itself.
+//! Launch, stop, start, reboot, terminate: each transition under the instance's lock, no wait under
+//! it but for the VMM itself.
 
 use super::client::ask;
 use super::dir::{self, InstanceDir};
@@ -116,8 +116,9 @@ fn bring_up(
     hibernation::sweep(dir, &locked.record)
 }
 
-/// Start a stopped instance on its own volumes; one that is hibernated goes on where it was, unless `cold`. A running one
-/// stays as it is, as on EC2. `entry` is that of the boot menu, this time, where a menu says what boots.
+/// Start a stopped instance on its own volumes; one that is hibernated goes on where it was, unless
+/// `cold`. A running one stays as it is, as on EC2. `entry` is that of the boot menu, this time,
+/// where a menu says what boots.
 ///
 /// # Errors
 /// `IncorrectInstanceState`, or why the VMM can't start; the instance is stopped then.
@@ -167,7 +168,8 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>, cold: bool) -> 
     Ok(change(previous, &locked))
 }
 
-/// Ask a running instance to stop: press its power button. The answer comes at once, with the instance stopping.
+/// Ask a running instance to stop: press its power button. The answer comes at once, with the
+/// instance stopping.
 ///
 /// # Errors
 /// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`.
@@ -190,8 +192,9 @@ pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
     Ok(change(previous, &locked))
 }
 
-/// Press the power button of an instance that is stopping, and then give the reason of that in its record: one that
-/// is stopping for no reason has not been told, because whoever was about to was killed.
+/// Press the power button of an instance that is stopping, and then give the reason of that in its
+/// record: one that is stopping for no reason has not been told, because whoever was about to was
+/// killed.
 fn press(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> Result<()> {
     store::fault::point("press of a power button");
     let Err(error) = ask(dir, &Request::PowerButton {}) else {
@@ -222,15 +225,17 @@ pub fn force_stop(dir: &InstanceDir) -> Result<Change> {
     }
     keeps_root(dir, &locked)?;
     locked.record.instance.state = State::Stopping;
-    // The VM is ended whether or not that can be said beforehand: what it ended as is said below, or not.
+    // The VM is ended whether or not that can be said beforehand: what it ended as is said below,
+    // or not.
     let _ = dir::save(&mut locked);
     end_vmm(dir)?;
     reap::settle_locked(dir, &mut locked)?;
     Ok(change(previous, &locked))
 }
 
-/// Press the power button of a running instance, and change nothing else: what becomes of it when its guest powers off is
-/// what its guest's own power-off does. That is the only polite end of one that has nothing to be started from again.
+/// Press the power button of a running instance, and change nothing else: what becomes of it when
+/// its guest powers off is what its guest's own power-off does. That is the only polite end of one
+/// that has nothing to be started from again.
 ///
 /// # Errors
 /// `IncorrectInstanceState`, or its VMM does not answer.
@@ -242,8 +247,8 @@ pub fn press_button(dir: &InstanceDir) -> Result<()> {
     }
 }
 
-/// Give the final record of an instance that was asked to stop; end its VMM if the guest took no notice.
-/// If it was started again meanwhile, that stands.
+/// Give the final record of an instance that was asked to stop; end its VMM if the guest took no
+/// notice. If it was started again meanwhile, that stands.
 ///
 /// # Errors
 /// The VMM can't be ended.
@@ -352,8 +357,8 @@ fn end_vmm(dir: &InstanceDir) -> Result<()> {
     if !dir.vmm_alive()? {
         return Ok(());
     }
-    // One without a number may be none: a process that another thread starts has our descriptors, the lock's among them,
-    // until it becomes its program.
+    // One without a number may be none: a process that another thread starts has our descriptors,
+    // the lock's among them, until it becomes its program.
     if ask(dir, &Request::Terminate {}).is_ok() || dir.recorded_pid().is_none() {
         let deadline = Instant::now() + TERMINATE_PATIENCE;
         while Instant::now() < deadline {

@@ -32,12 +32,12 @@ const MAX_GIB: u64 = MAX_SIZE >> 30;
 /// Most disks of an instance; each takes a device slot of the machine.
 const MAX_DISKS: usize = 16;
 
-/// The image's mapping with `changes` over it, device by device (EC2 RunInstances, BlockDeviceMapping.N): another
-/// volume or size, `ephemeralN`, `NoDevice`, or one more device.
+/// The image's mapping with `changes` over it, device by device (EC2 RunInstances,
+/// BlockDeviceMapping.N): another volume or size, `ephemeralN`, `NoDevice`, or one more device.
 ///
 /// # Errors
-/// `InvalidBlockDeviceMapping`: the root is taken away, a volume is smaller than what it begins as, or a device is
-/// nothing that can be made.
+/// `InvalidBlockDeviceMapping`: the root is taken away, a volume is smaller than what it begins as,
+/// or a device is nothing that can be made.
 pub fn merged(image: &Image, changes: &[BlockDeviceMapping]) -> Result<Vec<BlockDeviceMapping>> {
     let mut mappings = image.block_device_mappings.clone();
     for (index, change) in changes.iter().enumerate() {

@@ -37,8 +37,8 @@ pub struct Changes {
 ///
 /// # Errors
 /// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`,
-/// `InvalidParameterValue` for an unknown type, `InvalidInstanceAttributeValue` for an unknown device,
-/// `InvalidParameterCombination` for networks that no instance can have.
+/// `InvalidParameterValue` for an unknown type, `InvalidInstanceAttributeValue` for an unknown
+/// device, `InvalidParameterCombination` for networks that no instance can have.
 pub fn modify(
     store: &Store,
     dir: &InstanceDir,
@@ -86,7 +86,8 @@ pub fn modify(
     if let Some(bytes) = &changes.user_data {
         replace_user_data(dir, bytes)?;
     }
-    // The volume's record is what counts at the end, the instance's is what is shown: the former first.
+    // The volume's record is what counts at the end, the instance's is what is shown: the former
+    // first.
     for (volume, delete) in volumes {
         store.volumes().update(&volume, Durability::Durable, |volume| {
             if let Some(attachment) = &mut volume.attachment {
@@ -119,8 +120,8 @@ fn resize(instance: &mut Instance, name: &str, host_memory: u64) -> Result<()> {
     Ok(())
 }
 
-/// A kernel's command line stays in the record while firmware boots, for the next kernel. An instance that firmware
-/// has booted from its first day gets one as at a launch.
+/// A kernel's command line stays in the record while firmware boots, for the next kernel. An
+/// instance that firmware has booted from its first day gets one as at a launch.
 fn boots(instance: &mut Instance, changes: &Changes) -> Result<()> {
     if let Some(kernel) = &changes.kernel {
         instance.kernel_id.clone_from(kernel);

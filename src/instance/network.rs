@@ -10,8 +10,8 @@ use crate::sys::tap::{self, DEVICE, Refusal, Tap};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a tap may be in use still: the kernel closes what a VMM had open one after the other, and
-/// may let go of its lock before its taps.
+/// How long a tap may be in use still: the kernel closes what a VMM had open one after the other,
+/// and may let go of its lock before its taps.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is tried meanwhile.
 const TICK: Duration = Duration::from_millis(10);

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 /// Descriptors that a launch may have open at a time.
 const DESCRIPTORS: u64 = 48;
 
-/// `work` on every item by a few threads (twice the cores: each waits for a disk or a child half of its time), fewer where
-/// this process may have few open files; the results in the items' order.
+/// `work` on every item by a few threads (twice the cores: each waits for a disk or a child half of
+/// its time), fewer where this process may have few open files; the results in the items' order.
 pub fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / DESCRIPTORS);

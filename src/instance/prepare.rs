@@ -58,7 +58,8 @@ pub fn make(
     let mappings = mappings(plan)?;
     let mut locked = dir::instances(store).create_locked(Durability::Volatile, |_| {
         let mut record = record(store, plan);
-        // Before there are any: whoever finds the VMM running and its launcher dead knows them by this.
+        // Before there are any: whoever finds the VMM running and its launcher dead knows them by
+        // this.
         let lasts = |mapping: &&Mapping| !record.instance.is_instance_store(&mapping.device_name);
         let lasting = mappings.iter().filter(lasts).cloned().collect();
         record.instance.block_device_mappings = lasting;
@@ -110,7 +111,8 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
 /// Remove an instance whose VMM is gone, as if it had never been.
 ///
 /// # Errors
-/// Something of it can't be removed. The next command does it again: the record is pending, or says that it ended.
+/// Something of it can't be removed. The next command does it again: the record is pending, or says
+/// that it ended.
 pub fn undo(store: &Store, locked: Locked<InstanceRecord>) -> Result<()> {
     if let Some(group) = &locked.record.instance.spore.control_group {
         cgroup::remove(group);
@@ -196,7 +198,8 @@ pub struct Beginning<'a> {
 /// Open everything that the VMM of a pending instance needs. The caller holds the instance's lock.
 ///
 /// # Errors
-/// A file of the instance, its kernel or its volumes can't be opened; its boot menu has nothing that boots.
+/// A file of the instance, its kernel or its volumes can't be opened; its boot menu has nothing
+/// that boots.
 pub fn open(
     dir: &InstanceDir,
     record: &mut InstanceRecord,
@@ -272,7 +275,8 @@ fn in_slots(devices: Vec<(DeviceId, DeviceKind)>) -> Vec<DeviceConfig> {
     (0..=u8::MAX).zip(devices).map(device).collect()
 }
 
-/// What the VMM executes first: the firmware that boots the root device, a kernel, or what a boot menu says.
+/// What the VMM executes first: the firmware that boots the root device, a kernel, or what a boot
+/// menu says.
 fn boot(
     dir: &InstanceDir,
     fds: &mut Fds,

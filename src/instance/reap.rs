@@ -1,7 +1,8 @@
 //! Finding out what became of an instance whose VMM is gone.
 //!
-//! A VMM tells nobody that it ends. Whoever looks next sees that `vmm.lock` is free, reads the last line of
-//! the report and brings the record up to date: [`settle`] decides, [`super::refresh`] does it under the lock.
+//! A VMM tells nobody that it ends. Whoever looks next sees that `vmm.lock` is free, reads the last
+//! line of the report and brings the record up to date: [`settle`] decides, [`super::refresh`] does
+//! it under the lock.
 
 use super::cgroup;
 use super::dir::{self, InstanceDir};
@@ -22,8 +23,8 @@ pub(super) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What a record becomes once its VMM is known to be gone. `end` is the report's last word, if it has one.
-/// The state is stopped or terminated.
+/// What a record becomes once its VMM is known to be gone. `end` is the report's last word, if it
+/// has one. The state is stopped or terminated.
 pub fn settle(record: &InstanceRecord, end: Option<&VmReport>) -> (State, StateReason) {
     let instance = &record.instance;
     let keeps_root = instance.root_device_type == RootDeviceType::Ebs;
@@ -87,7 +88,8 @@ pub fn settle_locked(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> 
     if !alive {
         let pending = locked.record.instance.state == State::Pending;
         if pending && started && locked.record.instance.spore.starts == 0 {
-            // Its launcher did not wait. It was up all the same, and its volumes may have what it wrote.
+            // Its launcher did not wait. It was up all the same, and its volumes may have what it
+            // wrote.
             came_up(&mut locked.record, None, &BTreeMap::new());
         }
         let end = reports.iter().rev().find(|r| matches!(r, VmReport::Ended { .. }));
@@ -129,7 +131,8 @@ pub fn came_up(
     instance.spore.starts = instance.spore.starts.saturating_add(1);
 }
 
-/// When the VMM ended, in milliseconds since the epoch: as it said; if it was killed, when it last wrote anything.
+/// When the VMM ended, in milliseconds since the epoch: as it said; if it was killed, when it last
+/// wrote anything.
 fn last_sign_of_life(dir: &InstanceDir, record: &InstanceRecord, reports: &[VmReport]) -> u64 {
     if let Some(VmReport::Ended { at, .. }) = reports.last() {
         return *at;
@@ -206,7 +209,8 @@ pub fn finish(
     instance.state_reason = Some(reason);
     dir.remove_socket()?;
     if state == State::Terminated {
-        // First the intention: killed before the volumes are gone, the next command goes on from here.
+        // First the intention: killed before the volumes are gone, the next command goes on from
+        // here.
         if instance.state != State::ShuttingDown {
             instance.state = State::ShuttingDown;
             dir::save_because(locked, cause.as_ref())?;

@@ -1,6 +1,7 @@
 //! Putting a volume with a long chain on the flat content of a snapshot that was made of it.
 //!
-//! Both chains read the same, so it does not matter at which moment record and VMM change from the one to the other.
+//! Both chains read the same, so it does not matter at which moment record and VMM change from the
+//! one to the other.
 
 use super::dir::InstanceDir;
 use super::resources::{LINGER, while_in_use};
@@ -18,8 +19,8 @@ use crate::volume;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-/// Replace `frozen`, what is below the volume's top, by the snapshot's content. Nothing happens if the volume has
-/// changed its layers meanwhile: the next snapshot will do it.
+/// Replace `frozen`, what is below the volume's top, by the snapshot's content. Nothing happens if
+/// the volume has changed its layers meanwhile: the next snapshot will do it.
 ///
 /// # Errors
 /// No hard links, the volume is in use by somebody unknown, or its VMM can't.

@@ -1,4 +1,5 @@
-//! Instances as they truly are: what a killed command or an ended VMM left is brought to its end by whoever looks next.
+//! Instances as they truly are: what a killed command or an ended VMM left is brought to its end by
+//! whoever looks next.
 
 use super::dir::{self, InstanceDir};
 use super::{client, hibernation, lifecycle, reap};
@@ -9,14 +10,15 @@ use std::time::Duration;
 /// How long the record of a terminated instance can be seen, as on EC2.
 pub const TOMBSTONE: Duration = Duration::from_secs(3600);
 
-/// The instance's record as it truly is, brought up to date if its VMM is gone or its launcher died.
-/// `None` if the instance is no more.
+/// The instance's record as it truly is, brought up to date if its VMM is gone or its launcher
+/// died. `None` if the instance is no more.
 ///
 /// # Errors
 /// The record can't be read or replaced.
 pub fn refresh(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
     let Some(record) = dir.record()? else { return Ok(None) };
-    // Another's is what its record says: nothing else of it is looked at, and nothing done about it.
+    // Another's is what its record says: nothing else of it is looked at, and nothing done about
+    // it.
     if dir.is_anothers(&record) {
         return Ok(Some(record));
     }
@@ -54,8 +56,8 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
     Ok(Some(locked.record.clone()))
 }
 
-/// Whoever was hibernating the instance is dead, and its VMM lives. If that is not at it any more, it could not be hibernated
-/// and runs on.
+/// Whoever was hibernating the instance is dead, and its VMM lives. If that is not at it any more,
+/// it could not be hibernated and runs on.
 fn went_on(dir: &InstanceDir, record: InstanceRecord) -> Result<InstanceRecord> {
     if !client::status(dir).is_ok_and(|status| !status.hibernating) {
         return Ok(record);

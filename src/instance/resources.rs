@@ -61,7 +61,8 @@ pub fn create_volume(
     made.map(|_| ())
 }
 
-/// An empty disk that lasts as long as somebody has it open: it has no name, so nothing of it can be left behind.
+/// An empty disk that lasts as long as somebody has it open: it has no name, so nothing of it can
+/// be left behind.
 ///
 /// # Errors
 /// No space; the store's file system has no O_TMPFILE.
@@ -79,8 +80,8 @@ const REPAIR_LINGER: Duration = Duration::from_millis(500);
 
 /// Open a volume's files for a VMM, top first.
 ///
-/// The kernel takes an io_uring apart some time after its process has ended, and the ring's files with it,
-/// so a volume that is in use just after its last VMM is waited for.
+/// The kernel takes an io_uring apart some time after its process has ended, and the ring's files
+/// with it, so a volume that is in use just after its last VMM is waited for.
 ///
 /// # Errors
 /// Another VMM writes it; it is gone.
@@ -89,8 +90,9 @@ pub fn open_volume(store: &Store, id: &VolumeId, read_only: bool) -> Result<Open
     while_in_use(LINGER, || volume::open_layers(store, &volume, read_only))
 }
 
-/// Leave the overlays of an instance whose VMM was killed or crashed as a clean end would have. What can't
-/// be repaired now, because the kernel is slow to let go of it, is when it is next opened.
+/// Leave the overlays of an instance whose VMM was killed or crashed as a clean end would have.
+/// What can't be repaired now, because the kernel is slow to let go of it, is when it is next
+/// opened.
 pub fn repair_volumes(store: &Store, record: &InstanceRecord) {
     for mapping in &record.instance.block_device_mappings {
         let Ok(volume) = store.volumes().get(&mapping.ebs.volume_id) else { continue };
@@ -116,8 +118,8 @@ pub(super) fn while_in_use<T>(
     }
 }
 
-/// Take an instance-store root off its names once the VMM's descriptors of it are open. They are all that keeps it then:
-/// it leaves no trace however the VMM ends.
+/// Take an instance-store root off its names once the VMM's descriptors of it are open. They are
+/// all that keeps it then: it leaves no trace however the VMM ends.
 ///
 /// # Errors
 /// It can't be removed.
@@ -129,7 +131,8 @@ pub fn release_instance_store(store: &Store, instance: &mut Instance) -> Result<
     Ok(())
 }
 
-/// Delete the volumes that go with the instance, detach those that stay. Done twice, it does nothing more.
+/// Delete the volumes that go with the instance, detach those that stay. Done twice, it does
+/// nothing more.
 ///
 /// # Errors
 /// One can't be removed.
@@ -140,7 +143,8 @@ pub fn release_volumes(store: &Store, record: &InstanceRecord) -> Result<()> {
     give_back(store, record, goes)
 }
 
-/// Delete all volumes of an instance that never came up, or whose launch is undone: nobody has used them.
+/// Delete all volumes of an instance that never came up, or whose launch is undone: nobody has used
+/// them.
 ///
 /// # Errors
 /// One can't be removed.
@@ -176,7 +180,8 @@ fn give_back(
     Ok(())
 }
 
-/// The instance's volumes, which are its owner's. The record of one that never came up does not name an instance-store root.
+/// The instance's volumes, which are its owner's. The record of one that never came up does not
+/// name an instance-store root.
 fn volumes_of(store: &Store, record: &InstanceRecord) -> Result<Vec<Volume>> {
     let instance = &record.instance;
     if instance.spore.starts == 0 {

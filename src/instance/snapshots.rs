@@ -1,8 +1,9 @@
 //! Snapshots of volumes: of one, or of all of an instance's at one instant, whether or not it runs.
 //!
-//! While a VMM writes to a volume the order of steps is: the new overlay is made and the volume's record names it as
-//! the top, durably; only then the VMM is told to write there. Killed before that, VMM or command, the record's chain
-//! reads the same as what the VMM has, because its top is empty; and the next attempt hands the VMM that same overlay.
+//! While a VMM writes to a volume the order of steps is: the new overlay is made and the volume's
+//! record names it as the top, durably; only then the VMM is told to write there. Killed before
+//! that, VMM or command, the record's chain reads the same as what the VMM has, because its top is
+//! empty; and the next attempt hands the VMM that same overlay.
 
 use super::dir::InstanceDir;
 use super::resources::{LINGER, while_in_use};
@@ -84,8 +85,8 @@ pub fn create_all(store: &Store, dir: &InstanceDir, wanted: &Wanted) -> Result<V
     begun.into_iter().map(|begun| complete(store, Some(dir), begun)).collect()
 }
 
-/// Fix those volumes of an instance for which something is wanted, all at one instant, and begin their snapshots. If
-/// it runs, for how many microseconds its disks stood still.
+/// Fix those volumes of an instance for which something is wanted, all at one instant, and begin
+/// their snapshots. If it runs, for how many microseconds its disks stood still.
 ///
 /// # Errors
 /// `IncorrectInstanceState`, no space, or its VMM can't. Every volume reads as before then.
@@ -206,7 +207,8 @@ fn freeze_live(
     }
 }
 
-/// The overlay that a VMM whose disk writes to the file with inode number `top` is to write to next.
+/// The overlay that a VMM whose disk writes to the file with inode number `top` is to write to
+/// next.
 fn next_top(locked: &mut Locked<Volume>, top: u64) -> Result<File> {
     let is_top = |n: usize| {
         let layer = locked.record.layers.get(n);
@@ -235,11 +237,12 @@ fn disk_layers(dir: &InstanceDir) -> Result<BTreeMap<DeviceId, DiskLayers>> {
     }
 }
 
-/// Bring a begun snapshot to its end; `dir` is the instance of a volume that is in use. A volume whose chain has
-/// grown too long is put on the snapshot's flat content.
+/// Bring a begun snapshot to its end; `dir` is the instance of a volume that is in use. A volume
+/// whose chain has grown too long is put on the snapshot's flat content.
 ///
 /// # Errors
-/// No space, I/O errors, or the VMM was killed before the content was whole: the snapshot is in error then.
+/// No space, I/O errors, or the VMM was killed before the content was whole: the snapshot is in
+/// error then.
 pub fn complete(store: &Store, dir: Option<&InstanceDir>, mut begun: Begun) -> Result<Snapshot> {
     if let (Some(dir), Some(live)) = (dir, &begun.live)
         && let Err(error) = await_seal(dir, live)

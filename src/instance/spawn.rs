@@ -144,10 +144,12 @@ fn read_line(mut pipe: &File) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Most of a VMM's log in which its last words are looked for, in bytes: one that dies at once prints little.
+/// Most of a VMM's log in which its last words are looked for, in bytes: one that dies at once
+/// prints little.
 const MAX_WORDS: u64 = 1 << 20;
 
-/// What a VMM that died without a ready line left behind: its report's last word, or the last line it printed.
+/// What a VMM that died without a ready line left behind: its report's last word, or the last line
+/// it printed.
 fn last_words(dir: &InstanceDir, pid: u32) -> String {
     let ended =
         dir.reports().unwrap_or_default().into_iter().rev().find_map(|report| match report {

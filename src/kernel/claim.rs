@@ -1,7 +1,8 @@
 //! Claims: what a command has registered for something else, until that refers to it.
 //!
-//! A claim is a file in the account's `claims` with the id of what was registered, and its maker holds the file's flock. One
-//! that nobody holds is that of a killed command: what it names goes, unless something refers to it by then.
+//! A claim is a file in the account's `claims` with the id of what was registered, and its maker
+//! holds the file's flock. One that nobody holds is that of a killed command: what it names goes,
+//! unless something refers to it by then.
 
 use crate::error::{OrFail, Result};
 use crate::store::beneath::Owned;

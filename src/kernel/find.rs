@@ -1,4 +1,5 @@
-//! Kernels and ramdisks by what a user says: the one place that knows what the word after --kernel or --initrd means.
+//! Kernels and ramdisks by what a user says: the one place that knows what the word after --kernel
+//! or --initrd means.
 
 use super::{BootFile, Registered, copy_to_caller, examine, open, register};
 use crate::error::{Code, Error, Result};
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 /// The name that means the project's own kernel for software KVMs.
 const LAB: &str = "lab";
 
-/// The kernel that `text` means: an id, a registered name or a unique prefix of an id, or a file, which is registered;
-/// `lab` also as `scripts/build-image` left it in the cache. The same file is registered once; another's kernel is copied.
+/// The kernel that `text` means: an id, a registered name or a unique prefix of an id, or a file,
+/// which is registered; `lab` also as `scripts/build-image` left it in the cache. The same file is
+/// registered once; another's kernel is copied.
 ///
 /// # Errors
 /// There is none; the file is no kernel; a registered kernel and another file have the name.

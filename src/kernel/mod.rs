@@ -1,7 +1,7 @@
 //! Kernels and initial ramdisks for direct boot.
 //!
-//! Their ids come from their content: registering the same file twice gives the same object, whoever of two
-//! concurrent commands is first.
+//! Their ids come from their content: registering the same file twice gives the same object,
+//! whoever of two concurrent commands is first.
 
 use crate::boot;
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
@@ -50,7 +50,8 @@ pub const RAMDISK: &str = "ramdisk";
 /// Largest kernel or ramdisk file: the guest must hold it below 4 GiB.
 const MAX_FILE: u64 = 2 << 30;
 
-/// A kind of file that a guest is booted by: what the rules for kernels and for initial ramdisks differ in.
+/// A kind of file that a guest is booted by: what the rules for kernels and for initial ramdisks
+/// differ in.
 pub trait BootFile: Record {
     /// Its file's name in the object's directory.
     const FILE: &'static str;
@@ -71,7 +72,8 @@ pub trait BootFile: Record {
     /// # Errors
     /// The digest is none; there are no random bytes.
     fn new_id(digest: &str, guessed: bool) -> Result<Self::Id>;
-    /// Writes [`BootFile::FILE`] of what is registered, durable, into the directory. Gives what makes the record.
+    /// Writes [`BootFile::FILE`] of what is registered, durable, into the directory. Gives what
+    /// makes the record.
     ///
     /// # Errors
     /// It is none of the kind, has changed meanwhile, or can't be kept.
@@ -190,8 +192,9 @@ impl BootFile for Ramdisk {
     }
 }
 
-/// An object for something else, that was there or has been registered for it. What has been is taken back when this is
-/// dropped, or the command killed, unless an image or an instance has come to refer to it.
+/// An object for something else, that was there or has been registered for it. What has been is
+/// taken back when this is dropped, or the command killed, unless an image or an instance has come
+/// to refer to it.
 #[derive(Debug)]
 pub struct Registered<R> {
     /// The object.
@@ -228,7 +231,8 @@ impl Drop for Held {
     }
 }
 
-/// Take back what is claimed, unless something refers to it. If that can't be told, the next command does it.
+/// Take back what is claimed, unless something refers to it. If that can't be told, the next
+/// command does it.
 fn settle(store: &Store, claim: Claim) {
     if !claim.stands() {
         return;
@@ -252,7 +256,8 @@ pub fn sweep(store: &Store) {
     }
 }
 
-/// What an image or an instance is to boot, as far as a command has found or registered it: held until that is there.
+/// What an image or an instance is to boot, as far as a command has found or registered it: held
+/// until that is there.
 #[derive(Debug, Default)]
 pub struct BootFiles {
     /// The kernel.
@@ -279,11 +284,13 @@ impl BootFiles {
     }
 }
 
-/// Register the file at `path` under `name` (or one made of the file's), for what will refer to it: a kernel, that is a
-/// bzImage, which is unpacked here, once, or an ELF vmlinux; or an initial ramdisk as it is.
+/// Register the file at `path` under `name` (or one made of the file's), for what will refer to it:
+/// a kernel, that is a bzImage, which is unpacked here, once, or an ELF vmlinux; or an initial
+/// ramdisk as it is.
 ///
 /// # Errors
-/// It is none, or an empty or too large one, the name is malformed or taken, or it can't be read or kept.
+/// It is none, or an empty or too large one, the name is malformed or taken, or it can't be read or
+/// kept.
 pub fn register<R: BootFile>(
     store: &Store,
     path: &Path,
@@ -340,8 +347,8 @@ fn register_file<R: BootFile>(
     publish(store, &lock, staging, record)
 }
 
-/// The user's own object of that content. Another's is not taken for it, and in a shared store the id does not
-/// follow from the content: it could be guessed and taken.
+/// The user's own object of that content. Another's is not taken for it, and in a shared store the
+/// id does not follow from the content: it could be guessed and taken.
 fn registered<R: BootFile>(store: &Store, digest: &str) -> Result<Option<R>> {
     let mut records = store.collection::<R>().list()?.records.into_iter();
     Ok(records.find(|record| record.owner() == store.owner_id() && record.digest() == digest))
@@ -371,7 +378,8 @@ fn publish<R: Record>(
     }
 }
 
-/// The name asked for, if it is free; else one made of the file's name, and of the content's digest if that is taken.
+/// The name asked for, if it is free; else one made of the file's name, and of the content's digest
+/// if that is taken.
 fn choose_name<R: Record>(
     store: &Store,
     lock: &StoreLock,
@@ -422,7 +430,8 @@ pub(crate) fn write(dir: &Owned, name: &str, from: &mut dyn Read) -> Result<Stri
     write().or_fail(|| format!("write {}", dir.path().join(name).display()))
 }
 
-/// Open what was registered, to read all of it: it has the size that its record says, whoever registered it.
+/// Open what was registered, to read all of it: it has the size that its record says, whoever
+/// registered it.
 ///
 /// # Errors
 /// It is anything else, or not registered any more.
@@ -440,7 +449,8 @@ pub(crate) fn open_content<R: BootFile>(store: &Store, id: &R::Id) -> Result<Fil
     )))
 }
 
-/// The kernel or ramdisk for an image of one's own: another's can go or be closed at any time, so that is copied.
+/// The kernel or ramdisk for an image of one's own: another's can go or be closed at any time, so
+/// that is copied.
 ///
 /// # Errors
 /// It does not exist, or can't be kept.
@@ -470,7 +480,8 @@ pub fn own(
     })
 }
 
-/// The transports of virtio devices that a kernel and its ramdisk have drivers for; none if that is not known.
+/// The transports of virtio devices that a kernel and its ramdisk have drivers for; none if that is
+/// not known.
 pub fn drivers(
     store: &Store,
     kernel: Option<&KernelId>,
@@ -485,8 +496,8 @@ pub fn drivers(
 /// Deregister a kernel or a ramdisk, with `force` even if instances of other accounts boot it.
 ///
 /// # Errors
-/// `InvalidAKIID.InUse` or `InvalidARIID.InUse`: an image refers to it or an instance boots it (the line names it). It is
-/// another's, or does not exist.
+/// `InvalidAKIID.InUse` or `InvalidARIID.InUse`: an image refers to it or an instance boots it (the
+/// line names it). It is another's, or does not exist.
 pub fn deregister<R: BootFile>(store: &Store, id: &R::Id, force: bool) -> Result<()> {
     check_owner(store, &store.collection::<R>().get(id)?)?;
     refuse_booted::<R>(store, id)?;
@@ -514,7 +525,8 @@ fn refuse_booted<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
 }
 
 /// # Errors
-/// Another account has a volume of an image that boots it: its instance needs it to start again, and can't be seen.
+/// Another account has a volume of an image that boots it: its instance needs it to start again,
+/// and can't be seen.
 fn refuse_needed<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
     let images = store.images().list()?.records;
     let boots =

@@ -11,7 +11,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Bytes of address space: the file, what it unpacks to, and that with its segments in their places.
+/// Bytes of address space: the file, what it unpacks to, and that with its segments in their
+/// places.
 const MEMORY: u64 = 4 << 30;
 /// Seconds of processor time; a kernel of a distribution takes less than one.
 const TIME: u64 = 120;

@@ -1,4 +1,5 @@
-//! The one guest-physical address map and interrupt map. Everything that has an address in the guest takes it from here.
+//! The one guest-physical address map and interrupt map. Everything that has an address in the
+//! guest takes it from here.
 
 /// Page size.
 pub const PAGE: u64 = 4096;
@@ -23,7 +24,8 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 pub const ACPI: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
 pub const ACPI_END: u64 = VM_GENERATION;
-/// The VM generation ID, 16 bytes, where a kernel is entered directly: on a page of its own beside the tables.
+/// The VM generation ID, 16 bytes, where a kernel is entered directly: on a page of its own beside
+/// the tables.
 pub const VM_GENERATION: u64 = 0xe_f000;
 /// SMBIOS 3 entry point and structures (SMBIOS 3.6 section 5.2.2: searched in 0xf0000-0xfffff).
 pub const SMBIOS: u64 = 0xf_0000;
@@ -52,12 +54,13 @@ pub const VIRTIO_GSIS: [u32; VIRTIO_SLOTS] =
 pub const PCI_ECAM: u64 = 0xd800_0000;
 /// Bytes of a bus in [`PCI_ECAM`]: 32 devices of 8 functions.
 pub const PCI_ECAM_LEN: u64 = 1 << 20;
-/// Where PCI functions' memory may lie. SeaBIOS, on a machine whose host bridge it does not know, gives
-/// out addresses from here on.
+/// Where PCI functions' memory may lie. SeaBIOS, on a machine whose host bridge it does not know,
+/// gives out addresses from here on.
 pub const PCI_WINDOW: u64 = 0xe000_0000;
 /// End of the room for PCI functions' memory.
 pub const PCI_WINDOW_END: u64 = IOAPIC;
-/// The first interrupt that is no pin of the I/O APIC: those of message signalled interrupts begin here.
+/// The first interrupt that is no pin of the I/O APIC: those of message signalled interrupts begin
+/// here.
 pub const MSI_GSI: u32 = 24;
 /// The I/O APIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
@@ -67,7 +70,8 @@ pub const LAPIC: u64 = 0xfee0_0000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
 /// KVM's three TSS pages (KVM_SET_TSS_ADDR), reserved in e820.
 pub const KVM_TSS: u64 = 0xfeff_d000;
-/// Firmware begins here at the lowest, and ends at [`FIRMWARE_END`]. SeaBIOS reserves all of this, whatever its size.
+/// Firmware begins here at the lowest, and ends at [`FIRMWARE_END`]. SeaBIOS reserves all of this,
+/// whatever its size.
 pub const FIRMWARE: u64 = 0xfffc_0000;
 /// Firmware ends here: the CPU starts 16 bytes before.
 pub const FIRMWARE_END: u64 = 1 << 32;
@@ -104,7 +108,8 @@ pub const GED_EVENTS: u16 = 0x604;
 pub const GED_GSI: u32 = 9;
 /// The SLP_TYP value of S5 in the \_S5 package.
 pub const S5_SLEEP_TYPE: u8 = 5;
-/// The guest's way to say that its kernel panicked is the serial console; this port (QEMU's pvpanic) says it for certain.
+/// The guest's way to say that its kernel panicked is the serial console; this port (QEMU's
+/// pvpanic) says it for certain.
 pub const PVPANIC_PORT: u16 = 0x505;
 
 /// Whether a firmware image may have `len` bytes.

@@ -39,8 +39,8 @@ pub fn ranges(size: u64) -> impl Iterator<Item = (u64, u64)> {
     [(0, low), (RAM_ABOVE_4G, size - low)].into_iter().filter(|&(_, len)| len > 0)
 }
 
-/// Allocate RAM of `size` bytes, a multiple of 4 KiB and at least 16 MiB. It is all zero, takes host
-/// memory only as it is touched, and is left out of core dumps.
+/// Allocate RAM of `size` bytes, a multiple of 4 KiB and at least 16 MiB. It is all zero, takes
+/// host memory only as it is touched, and is left out of core dumps.
 ///
 /// # Errors
 /// A size that can't be, or the host refuses the mapping.
@@ -101,12 +101,13 @@ pub fn clear(ram: &GuestRam) -> Result<()> {
         .or_fail(|| "clear guest memory")
 }
 
-/// Lay `len` bytes of `file` from `offset` on over RAM at `gpa`, which is all zero. All three are page-aligned; the last page
-/// may reach beyond the end of the file and then reads as zeros there.
+/// Lay `len` bytes of `file` from `offset` on over RAM at `gpa`, which is all zero. All three are
+/// page-aligned; the last page may reach beyond the end of the file and then reads as zeros there.
 ///
-/// RAM of small pages is mapped copy-on-write: clones share the host's page cache until they write. Into huge pages the file
-/// is read: mapped, each of its small pages would cost the guest an exit at its first touch, and its TLB misses after that,
-/// which takes longer than the copy of all of them.
+/// RAM of small pages is mapped copy-on-write: clones share the host's page cache until they write.
+/// Into huge pages the file is read: mapped, each of its small pages would cost the guest an exit
+/// at its first touch, and its TLB misses after that, which takes longer than the copy of all of
+/// them.
 ///
 /// # Errors
 /// Not page-aligned, not RAM, the file can't be read, or its file system cannot map files.
@@ -126,7 +127,8 @@ fn read_file(ram: &GuestRam, gpa: u64, file: &File, offset: u64, len: u64) -> Re
     fill(ram, gpa..end, |at, chunk| read(at, chunk).or_fail(doing))
 }
 
-/// Fill RAM at these addresses, a piece after the other: `read` has the buffer for what comes at an address.
+/// Fill RAM at these addresses, a piece after the other: `read` has the buffer for what comes at an
+/// address.
 ///
 /// # Errors
 /// Not RAM, or `read`'s.
@@ -144,8 +146,8 @@ pub fn fill(
     Ok(())
 }
 
-/// Map `len` bytes of `file` from `offset` on copy-on-write over RAM at `gpa`: nothing is read before the guest touches it.
-/// All three are page-aligned.
+/// Map `len` bytes of `file` from `offset` on copy-on-write over RAM at `gpa`: nothing is read
+/// before the guest touches it. All three are page-aligned.
 ///
 /// # Errors
 /// Not page-aligned, not RAM, or the file's file system cannot map files.

@@ -8,7 +8,8 @@ use super::net::NetPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What a guest calls its first virtio disk, which has its root: the root's device name unless an image says another.
+/// What a guest calls its first virtio disk, which has its root: the root's device name unless an
+/// image says another.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 
 /// A virtual machine: what the guest finds, whichever host it runs on.
@@ -44,8 +45,8 @@ impl VmConfig {
         })
     }
 
-    /// Check that each device has a name and a slot of its own, below `slots`, the chipset's number of them, and that each
-    /// interface is one that a guest can have.
+    /// Check that each device has a name and a slot of its own, below `slots`, the chipset's number
+    /// of them, and that each interface is one that a guest can have.
     ///
     /// # Errors
     /// One has not; the line names it.
@@ -83,8 +84,8 @@ pub struct Chipset {
 pub enum TransportKind {
     /// Registers in memory, named by the ACPI tables; a line of the I/O APIC each. (4.2)
     Mmio,
-    /// Functions on a PCI bus, with MSI-X. (4.1) An interrupt costs the guest no exits, and a disk image whose ramdisk
-    /// was made for one host has no other driver.
+    /// Functions on a PCI bus, with MSI-X. (4.1) An interrupt costs the guest no exits, and a disk
+    /// image whose ramdisk was made for one host has no other driver.
     #[default]
     Pci,
 }
@@ -96,8 +97,8 @@ pub enum BootPlan {
     /// A kernel is entered directly by the Linux 64-bit boot protocol
     /// (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
     Direct {
-        /// An ELF vmlinux (as registration leaves it) or a bzImage. Absent where a hibernated machine goes on and a menu says
-        /// what its next reset boots.
+        /// An ELF vmlinux (as registration leaves it) or a bzImage. Absent where a hibernated
+        /// machine goes on and a menu says what its next reset boots.
         kernel: Option<PlanFd>,
         /// The initial ramdisk, if any.
         initrd: Option<PlanFd>,

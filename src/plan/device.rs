@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A device's name within its machine: 1 to 64 visible ASCII characters. A disk's is the device name of its mapping
-/// (`/dev/vda`), as in EC2's API.
+/// A device's name within its machine: 1 to 64 visible ASCII characters. A disk's is the device
+/// name of its mapping (`/dev/vda`), as in EC2's API.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceId(String);
@@ -62,8 +62,8 @@ impl fmt::Display for DeviceId {
 pub struct DeviceConfig {
     /// What requests and saved state call it. No other device of the machine has the same.
     pub id: DeviceId,
-    /// Where the guest finds it, from 0 on: over virtio-mmio the window, on PCI the device number less 1. A slot that no
-    /// device names is empty.
+    /// Where the guest finds it, from 0 on: over virtio-mmio the window, on PCI the device number
+    /// less 1. A slot that no device names is empty.
     pub slot: u8,
     /// What it is.
     pub kind: DeviceKind,

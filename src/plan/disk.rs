@@ -1,4 +1,5 @@
-//! What the block layer is told of a disk: its files, how they are read, what the guest may have of it.
+//! What the block layer is told of a disk: its files, how they are read, what the guest may have of
+//! it.
 
 use super::fd::PlanFd;
 use crate::id::VolumeId;
@@ -14,7 +15,8 @@ pub struct DiskPlan {
     pub read_only: bool,
     /// Layers from the top (the volume's own overlay) down to the base. At least one.
     pub layers: Vec<LayerPlan>,
-    /// Held open for the life of the VMM: it carries the flock that keeps others from using the volume.
+    /// Held open for the life of the VMM: it carries the flock that keeps others from using the
+    /// volume.
     #[serde(default)]
     pub hold: Option<PlanFd>,
     /// How the host does the I/O.

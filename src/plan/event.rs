@@ -37,7 +37,8 @@ pub enum VmReport {
         /// Milliseconds since the epoch.
         at: u64,
     },
-    /// A hibernated machine is about to go on: from here on its memory file is of the past, whatever happens.
+    /// A hibernated machine is about to go on: from here on its memory file is of the past,
+    /// whatever happens.
     Resumed {
         /// Milliseconds since the epoch.
         at: u64,
@@ -100,7 +101,8 @@ pub enum EndReason {
     Terminated,
     /// The process that its lifeline leads to is gone.
     Orphaned,
-    /// A control request hibernated it: its memory file is whole, and its disks are as it left them.
+    /// A control request hibernated it: its memory file is whole, and its disks are as it left
+    /// them.
     Hibernated,
     /// A triple fault (KVM_EXIT_SHUTDOWN) that no reset request preceded.
     TripleFault,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The number of a descriptor that the launcher left open for the VMM. [`crate::sys::fds::take`] claims it, once.
+/// The number of a descriptor that the launcher left open for the VMM. [`crate::sys::fds::take`]
+/// claims it, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlanFd(pub i32);

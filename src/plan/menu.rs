@@ -64,8 +64,9 @@ pub struct PvBoot {
     pub saved: Option<SavedEnvironment>,
 }
 
-/// What GRUB would have written into its environment on the root volume (`savedefault`, `save_env`), which is only ever
-/// read here. It counts until the guest changes the file: then that says how things stand.
+/// What GRUB would have written into its environment on the root volume (`savedefault`,
+/// `save_env`), which is only ever read here. It counts until the guest changes the file: then that
+/// says how things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct SavedEnvironment {

@@ -1,7 +1,7 @@
 //! What a VMM is told: a [`VmPlan`] in a memory file on fd 3, and open descriptors beside it.
 //!
-//! The file is in postcard's format, which programs of one build understand alike: a guest's start would wait 0.05 ms longer
-//! for JSON.
+//! The file is in postcard's format, which programs of one build understand alike: a guest's start
+//! would wait 0.05 ms longer for JSON.
 //!
 //! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
 //! already open in the VMM's process under that number.
@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 /// The hidden subcommand that is a VMM.
 pub const SUBCOMMAND: &str = "__vmm";
 
-/// The sources that this program was compiled of. A plan means the same to programs of one build only.
+/// The sources that this program was compiled of. A plan means the same to programs of one build
+/// only.
 pub const BUILD: &str = env!("SPORE_BUILD");
 
 /// The descriptor on which a VMM finds its plan.
@@ -47,7 +48,8 @@ pub struct VmPlan {
     pub uuid: String,
     /// The machine.
     pub config: VmConfig,
-    /// What this host's KVM supports, if the launcher has asked (KVM_GET_SUPPORTED_CPUID); else the VMM does.
+    /// What this host's KVM supports, if the launcher has asked (KVM_GET_SUPPORTED_CPUID); else the
+    /// VMM does.
     #[serde(default)]
     pub cpuid: Vec<CpuidLeaf>,
     /// The serial line's output is appended here.
@@ -56,18 +58,21 @@ pub struct VmPlan {
     pub control: Option<PlanFd>,
     /// [`VmReport`]s are appended here, one JSON object a line; each is one `write`.
     pub report: PlanFd,
-    /// A pipe: the VMM writes one [`Ready`] line when its vCPUs run or when it cannot start, then closes it.
+    /// A pipe: the VMM writes one [`Ready`] line when its vCPUs run or when it cannot start, then
+    /// closes it.
     pub ready: Option<PlanFd>,
-    /// Held open for the life of the VMM: the launcher has taken an exclusive flock on this open file
-    /// description, so the kernel releases it exactly when the VMM is gone.
+    /// Held open for the life of the VMM: the launcher has taken an exclusive flock on this open
+    /// file description, so the kernel releases it exactly when the VMM is gone.
     pub lock: Option<PlanFd>,
-    /// The reading end of a pipe whose other end its supervisor has: at its end-of-file the VM ends. Signals don't end it.
+    /// The reading end of a pipe whose other end its supervisor has: at its end-of-file the VM
+    /// ends. Signals don't end it.
     #[serde(default)]
     pub lifeline: Option<PlanFd>,
-    /// Benchmark: the time of the guest's first port or memory-mapped I/O is written here (CLOCK_MONOTONIC in ns, 8 bytes),
-    /// and the VM ends.
+    /// Benchmark: the time of the guest's first port or memory-mapped I/O is written here
+    /// (CLOCK_MONOTONIC in ns, 8 bytes), and the VM ends.
     pub first_io: Option<PlanFd>,
-    /// The memory file of the hibernated machine that goes on, in place of a boot. Open for reading.
+    /// The memory file of the hibernated machine that goes on, in place of a boot. Open for
+    /// reading.
     #[serde(default)]
     pub resume: Option<PlanFd>,
     /// Drop privileges after assembly (seccomp, Landlock, no_new_privs). Off only for debugging.

@@ -11,15 +11,17 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetPlan {
-    /// A queue of the host's tap for each pair of queues, 1 to [`NetPlan::MAX_PAIRS`]. More than one: opened with
-    /// IFF_MULTI_QUEUE.
+    /// A queue of the host's tap for each pair of queues, 1 to [`NetPlan::MAX_PAIRS`]. More than
+    /// one: opened with IFF_MULTI_QUEUE.
     ///
-    /// Each is open with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR, with headers of 12 bytes (TUNSETVNETHDRSZ), and does not
-    /// block. The VMM sets its offloads as the driver wishes (TUNSETOFFLOAD).
+    /// Each is open with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR, with headers of 12 bytes
+    /// (TUNSETVNETHDRSZ), and does not block. The VMM sets its offloads as the driver wishes
+    /// (TUNSETOFFLOAD).
     pub taps: Vec<PlanFd>,
     /// The guest's address.
     pub mac: MacAddress,
-    /// The largest packet without its Ethernet header, in bytes: [`NetPlan::MIN_MTU`] to 65535. The guest is told.
+    /// The largest packet without its Ethernet header, in bytes: [`NetPlan::MIN_MTU`] to 65535. The
+    /// guest is told.
     pub mtu: u16,
     /// What the guest may have of it.
     #[serde(default)]
@@ -51,11 +53,13 @@ impl NetPlan {
     }
 }
 
-/// What a guest may have of a network interface, sent and received together. Absent: as much as the host gives.
+/// What a guest may have of a network interface, sent and received together. Absent: as much as the
+/// host gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NetLimits {
-    /// Packets, of which one may be as large as 64 KiB where the guest takes or sends segments together.
+    /// Packets, of which one may be as large as 64 KiB where the guest takes or sends segments
+    /// together.
     pub pps: Option<Rate>,
     /// Bytes, Ethernet headers included.
     pub bandwidth: Option<Rate>,

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 /// The child has so much processor time for all of a job; between two packets it takes far less.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A whole job takes a fraction of a second; on a host that swaps, or in a machine in a machine, far less than this.
+/// A whole job takes a fraction of a second; on a host that swaps, or in a machine in a machine,
+/// far less than this.
 const JOB: Duration = Duration::from_secs(300);
 /// What a question counts at least, in bytes: there are no more than 4 million.
 const QUESTION: u64 = 4096;
@@ -120,8 +121,8 @@ impl Child {
         }
     }
 
-    /// Unpack a kernel file. It must be asked of a child that has read nothing else: what it says is taken for what is
-    /// in this file.
+    /// Unpack a kernel file. It must be asked of a child that has read nothing else: what it says
+    /// is taken for what is in this file.
     ///
     /// # Errors
     /// It is none that boots here.
@@ -188,7 +189,8 @@ struct Talk {
     ramdisk: Pieces,
 }
 
-/// A file that comes in pieces. All but the last are full, and an empty one is the end: there is an end to them.
+/// A file that comes in pieces. All but the last are full, and an empty one is the end: there is an
+/// end to them.
 #[derive(Default)]
 struct Pieces {
     file: Option<File>,

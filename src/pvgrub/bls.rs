@@ -14,9 +14,9 @@ struct File {
     keys: BTreeMap<String, Vec<String>>,
 }
 
-/// The menu of these files (name, content), which are on the file system `place`, without a script around them.
-/// `environment` is GRUB's, for the variables that Fedora writes into them, and the saved entry; `loader_conf` is
-/// systemd-boot's configuration.
+/// The menu of these files (name, content), which are on the file system `place`, without a script
+/// around them. `environment` is GRUB's, for the variables that Fedora writes into them, and the
+/// saved entry; `loader_conf` is systemd-boot's configuration.
 pub fn parse(
     files: &[(String, String)],
     place: &Place,
@@ -133,7 +133,8 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// The order of the specification: what was tried in vain last; by sort key where both have one; the newest first.
+/// The order of the specification: what was tried in vain last; by sort key where both have one;
+/// the newest first.
 fn order(a: &File, b: &File) -> Ordering {
     let key = |file: &File, key: &str| file.keys.get(key).and_then(|values| values.last().cloned());
     let both = |name: &str| key(a, name).zip(key(b, name));
@@ -149,7 +150,8 @@ fn order(a: &File, b: &File) -> Ordering {
         .then_with(|| compare_versions(&b.id, &a.id))
 }
 
-/// Compare as strverscmp and rpm do in what they agree on: runs of digits as numbers, `~` before everything.
+/// Compare as strverscmp and rpm do in what they agree on: runs of digits as numbers, `~` before
+/// everything.
 pub fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {

@@ -1,5 +1,6 @@
-//! GRUB 2's command `blscfg`: Boot Loader Specification entries as GRUB reads them, each of which becomes an entry's script.
-//! (grub-core/commands/blsuki.c in GRUB 2.14, and the command of the same name in Fedora's patches)
+//! GRUB 2's command `blscfg`: Boot Loader Specification entries as GRUB reads them, each of which
+//! becomes an entry's script. (grub-core/commands/blsuki.c in GRUB 2.14, and the command of the
+//! same name in Fedora's patches)
 
 use super::devices::Files;
 use super::menu::MAX_ENTRIES;
@@ -91,9 +92,9 @@ impl Snippet {
     }
 }
 
-/// Variables of a value. What is behind one is a space, and a piece of one character before a variable or at the end is
-/// lost, as GRUB has it; nothing at all if a variable that is not set begins it and another one follows. (blsuki.c,
-/// blsuki_expand_val())
+/// Variables of a value. What is behind one is a space, and a piece of one character before a
+/// variable or at the end is lost, as GRUB has it; nothing at all if a variable that is not set
+/// begins it and another one follows. (blsuki.c, blsuki_expand_val())
 fn expand(value: &str, variables: &Variables) -> Option<String> {
     let chars: Vec<char> = value.chars().collect();
     let mut out: Option<String> = None;
@@ -134,8 +135,9 @@ struct Shown<'a> {
     file: Option<&'a str>,
 }
 
-/// `blscfg`: the entries below `loader/entries`, with the script's variables set in. In `$blsdir`, on the device `$boot` or
-/// the root; with `default` or `non-default`, that of these only, as Fedora has it, or by GRUB's own options.
+/// `blscfg`: the entries below `loader/entries`, with the script's variables set in. In `$blsdir`,
+/// on the device `$boot` or the root; with `default` or `non-default`, that of these only, as
+/// Fedora has it, or by GRUB's own options.
 pub(super) fn items(files: &dyn Files, arguments: &[String], scope: &Scope) -> Vec<Item> {
     let (options, words) = super::commands::options(arguments, &["-p", "--path", "-e", "--entry"]);
     let has = |names: [&str; 2]| options.iter().any(|(name, _)| names.contains(name));
@@ -210,8 +212,8 @@ fn found(files: &dyn Files, path: Option<&str>, fallback: bool, scope: &Scope) -
     found
 }
 
-/// Compare names of files by the versions in them, as GNU's `sort -V` does: first without what follows a dot and a letter
-/// at their ends. (grub-core/lib/gnulib/filevercmp.c)
+/// Compare names of files by the versions in them, as GNU's `sort -V` does: first without what
+/// follows a dot and a letter at their ends. (grub-core/lib/gnulib/filevercmp.c)
 fn compare(a: &str, b: &str) -> Ordering {
     let hidden = |name: &str| name.starts_with('.');
     (a.is_empty().cmp(&b.is_empty()).reverse())
@@ -235,8 +237,8 @@ fn stem(name: &str) -> &[u8] {
     &bytes[..end]
 }
 
-/// Compare as Debian's policy has it, 5.6.12: digits as numbers; between them a tilde comes before the end, that before
-/// letters, and these before all others.
+/// Compare as Debian's policy has it, 5.6.12: digits as numbers; between them a tilde comes before
+/// the end, that before letters, and these before all others.
 fn versions(mut a: &[u8], mut b: &[u8]) -> Ordering {
     let rank = |byte: Option<&u8>| match byte {
         Some(b'~') => -2,

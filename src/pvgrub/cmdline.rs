@@ -4,9 +4,10 @@ use super::volume::Volume;
 
 /// The root device and the console of a menu's arguments, rewritten.
 ///
-/// A menu of EC2's says `root=/dev/xvda1` or `/dev/sda1`; here the disk is `/dev/vda`. With an initial ramdisk, which
-/// knows file systems by their UUID, that is what is said; a kernel alone knows devices only. `kernel` is the file
-/// system of the kernel, `initrd` whether there is an initial ramdisk.
+/// A menu of EC2's says `root=/dev/xvda1` or `/dev/sda1`; here the disk is `/dev/vda`. With an
+/// initial ramdisk, which knows file systems by their UUID, that is what is said; a kernel alone
+/// knows devices only. `kernel` is the file system of the kernel, `initrd` whether there is an
+/// initial ramdisk.
 pub fn rewrite(arguments: &str, volume: &Volume, kernel: usize, initrd: bool) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut root = None;
@@ -95,8 +96,8 @@ fn disk_and_partition(name: &str) -> Option<(u32, Option<u32>)> {
     }
 }
 
-/// The words of a command line: what is in double quotes is not taken apart, as the kernel does not. (lib/cmdline.c in
-/// Linux, next_arg())
+/// The words of a command line: what is in double quotes is not taken apart, as the kernel does
+/// not. (lib/cmdline.c in Linux, next_arg())
 fn split(text: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let apart = move |c: char| {

@@ -1,5 +1,5 @@
-//! grub.cfg's commands that change nothing of how it runs: what finds devices, what loads, what keeps variables.
-//! (GRUB 2 manual, "Commands")
+//! grub.cfg's commands that change nothing of how it runs: what finds devices, what loads, what
+//! keeps variables. (GRUB 2 manual, "Commands")
 
 use super::devices::{By, Files, Probe};
 use super::scope::{Outside, Scope, place};
@@ -163,8 +163,8 @@ fn initrd(files: &dyn Files, arguments: &[String], scope: &mut Scope) -> bool {
 /// The options of a command, each with its argument, and the words that are none.
 pub(super) type Options<'a> = (Vec<(&'a str, Option<&'a str>)>, Vec<&'a str>);
 
-/// Take options apart: `valued` have an argument, joined by `=` or behind it. `set` has one if it is joined, or if more
-/// than the word that the command needs follows.
+/// Take options apart: `valued` have an argument, joined by `=` or behind it. `set` has one if it
+/// is joined, or if more than the word that the command needs follows.
 pub(super) fn options<'a>(arguments: &'a [String], valued: &[&str]) -> Options<'a> {
     let (mut found, mut rest) = (Vec::new(), Vec::new());
     let mut words = arguments.iter().map(String::as_str);
@@ -216,8 +216,8 @@ fn load_env(outside: &Outside<'_>, arguments: &[String], scope: &mut Scope) -> b
     true
 }
 
-/// What an environment block has: lines `NAME=VALUE` behind its first line, padded with `#`; a backslash is doubled, and
-/// before a line's end keeps that. `None` if it is none.
+/// What an environment block has: lines `NAME=VALUE` behind its first line, padded with `#`; a
+/// backslash is doubled, and before a line's end keeps that. `None` if it is none.
 pub fn environment(text: &str) -> Option<Variables> {
     let text = text.strip_prefix(BLOCK)?;
     let mut lines = vec![String::new()];
@@ -251,7 +251,8 @@ fn save_env(outside: &Outside<'_>, arguments: &[String], scope: &mut Scope) -> b
     there
 }
 
-/// `search --fs-uuid --set=root … NAME`: the variable is the device where it is found, and stays as it is otherwise.
+/// `search --fs-uuid --set=root … NAME`: the variable is the device where it is found, and stays as
+/// it is otherwise.
 fn search(files: &dyn Files, command: &str, arguments: &[String], scope: &mut Scope) -> bool {
     const HINTS: [&str; 7] = [
         "-h",

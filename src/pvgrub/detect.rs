@@ -99,8 +99,8 @@ const fn scheme(scheme: Scheme) -> &'static str {
 
 /// Whose code a first sector has: firmware starts it if the sector ends with 55 AA, whatever it is.
 fn boot_code(sector: &[u8; 512]) -> Option<&'static str> {
-    // FAT's and NTFS's first sectors begin with a jump and have code that only says that it does not boot; a protective
-    // record is empty.
+    // FAT's and NTFS's first sectors begin with a jump and have code that only says that it does
+    // not boot; a protective record is empty.
     let code = &sector[..CODE];
     if sector[510..] != [0x55, 0xaa] || code.iter().all(|byte| *byte == 0) {
         return None;

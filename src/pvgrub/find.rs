@@ -94,9 +94,9 @@ impl Located {
     }
 }
 
-/// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu counts for more than
-/// grub.cfg, and that for more than BLS entries alone; but a menu of which nothing can be loaded counts for nothing, as
-/// one that a distribution's upgrade left behind.
+/// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu
+/// counts for more than grub.cfg, and that for more than BLS entries alone; but a menu of which
+/// nothing can be loaded counts for nothing, as one that a distribution's upgrade left behind.
 ///
 /// # Errors
 /// There is none, or the one that there is can't be read; what was looked for, and where.
@@ -150,8 +150,8 @@ pub fn find(
     ))
 }
 
-/// The file systems in the order in which they are searched: `hd0` is the whole disk; `hd00` is the first partition, then
-/// the others, since the root of a modern image need not be the first.
+/// The file systems in the order in which they are searched: `hd0` is the whole disk; `hd00` is the
+/// first partition, then the others, since the root of a modern image need not be the first.
 fn order(volume: &Volume, which: PvGrub) -> Result<Vec<usize>, String> {
     let divided = volume.systems.iter().any(|system| system.partition.is_some());
     match (which, divided) {
@@ -289,14 +289,16 @@ fn grub_menus(
     found
 }
 
-/// What is remembered beside a file that says `text`: nothing yet if it was another when `saved` was.
+/// What is remembered beside a file that says `text`: nothing yet if it was another when `saved`
+/// was.
 fn still(text: &str, saved: Option<&SavedEnvironment>) -> SavedEnvironment {
     let digest = hex(&Sha256::digest(text));
     let still = saved.filter(|saved| saved.digest == digest).cloned();
     still.unwrap_or(SavedEnvironment { digest, ..SavedEnvironment::default() })
 }
 
-/// What the environment block in a directory says; and over it, what is remembered. Nothing if there is none.
+/// What the environment block in a directory says; and over it, what is remembered. Nothing if
+/// there is none.
 fn environment(
     system: &FileSystem,
     directory: &str,

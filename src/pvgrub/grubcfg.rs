@@ -1,8 +1,9 @@
 //! GRUB 2's grub.cfg: executed as GRUB executes it, short of what draws, waits or writes.
 //! (GRUB 2 manual, "Commands"; util/grub.d in its sources)
 //!
-//! The script makes a list of entries. Only when all of it has run are these executed, each with a copy of the variables as
-//! they are then, to find out what it would load: `set root` behind an entry counts for it, as it does in GRUB.
+//! The script makes a list of entries. Only when all of it has run are these executed, each with a
+//! copy of the variables as they are then, to find out what it would load: `set root` behind an
+//! entry counts for it, as it does in GRUB.
 
 pub use super::devices::{By, Files, Probe};
 use super::grubtest;

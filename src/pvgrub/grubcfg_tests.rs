@@ -70,7 +70,8 @@ if [ -f  ${config_directory}/custom.cfg ]; then
 fi
 "#;
 
-/// Only grubenv and a kernel exist, on partition 1; partition 2 has the UUID 12-34 and the label cloudimg-rootfs.
+/// Only grubenv and a kernel exist, on partition 1; partition 2 has the UUID 12-34 and the label
+/// cloudimg-rootfs.
 struct Disk;
 
 impl Files for Disk {

@@ -1,5 +1,6 @@
-//! GRUB legacy's menu.lst, as pv-grub-menu, ec2's own tools and people write it: read and executed as GRUB 0.97 does.
-//! (GRUB 0.97 manual, "Configuration" and "Commands"; stage2/stage2.c and stage2/cmdline.c in its sources)
+//! GRUB legacy's menu.lst, as pv-grub-menu, ec2's own tools and people write it: read and executed
+//! as GRUB 0.97 does. (GRUB 0.97 manual, "Configuration" and "Commands"; stage2/stage2.c and
+//! stage2/cmdline.c in its sources)
 
 use super::devices::Files;
 use super::legacy_entry::Run;
@@ -10,14 +11,15 @@ use super::menu::Menu;
 pub struct Start<'a> {
     /// The device that it is on, as GRUB 2 calls it, e.g. `hd0,msdos1`.
     pub device: &'a str,
-    /// The entry that is the saved default, if one was remembered; otherwise it is what the file beside the menu says.
+    /// The entry that is the saved default, if one was remembered; otherwise it is what the file
+    /// beside the menu says.
     pub saved: Option<&'a str>,
     /// What is in the file beside the menu that has the saved default.
     pub default_file: Option<&'a str>,
 }
 
-/// Read a menu, and execute its entries. Nothing in it is an error: GRUB, too, goes on after a line that it does not
-/// understand.
+/// Read a menu, and execute its entries. Nothing in it is an error: GRUB, too, goes on after a line
+/// that it does not understand.
 pub fn parse(text: &str, start: &Start<'_>, files: &dyn Files) -> Menu {
     let run = Run::new(start.device, files);
     let saved = start.saved.and_then(|text| number(text).map(|(value, _)| value));

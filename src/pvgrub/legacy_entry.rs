@@ -1,5 +1,5 @@
-//! The commands of an entry of GRUB legacy's, one after the other until one fails, as it executes them.
-//! (stage2/cmdline.c, run_script(), and stage2/builtins.c in the sources of GRUB 0.97)
+//! The commands of an entry of GRUB legacy's, one after the other until one fails, as it executes
+//! them. (stage2/cmdline.c, run_script(), and stage2/builtins.c in the sources of GRUB 0.97)
 
 use super::devices::{By, Files};
 use super::legacy_menu::{Read, number, saved_in, split};
@@ -7,7 +7,8 @@ use super::menu::{Entry, Place, device};
 use crate::ext4::Kind;
 use std::cell::Cell;
 
-/// Most commands that are executed for a menu, and how many of them a search, or another menu, counts as.
+/// Most commands that are executed for a menu, and how many of them a search, or another menu,
+/// counts as.
 const MAX_COMMANDS: u32 = 50_000;
 const SEARCH: u32 = 100;
 const ANOTHER: u32 = 1000;
@@ -67,7 +68,8 @@ impl<'a> Run<'a> {
         Commands::new(self, read, empty, depth).run(commands)
     }
 
-    /// What the menu in a file boots, which is shown instead. (stage2/builtins.c, configfile_func())
+    /// What the menu in a file boots, which is shown instead. (stage2/builtins.c,
+    /// configfile_func())
     fn another(&self, device: &str, path: &str, depth: u32) -> Result<Entry, String> {
         if depth >= MAX_DEPTH {
             return Err("that is one menu too many".into());
@@ -303,7 +305,8 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// The device at the beginning, `(hd0,0)` and the like, and what follows it. (stage2/disk_io.c, set_device())
+    /// The device at the beginning, `(hd0,0)` and the like, and what follows it. (stage2/disk_io.c,
+    /// set_device())
     fn device<'t>(&self, text: &'t str) -> Result<(Device, &'t str), End> {
         let wrong = || End::Failed("that is no device".into());
         let rest = text.strip_prefix('(').ok_or_else(wrong)?;

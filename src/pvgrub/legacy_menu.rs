@@ -1,5 +1,5 @@
-//! GRUB legacy's menu.lst, line by line: what is in front of the first title, and the commands behind each.
-//! (GRUB 0.97 manual, "Configuration"; stage2/stage2.c in its sources)
+//! GRUB legacy's menu.lst, line by line: what is in front of the first title, and the commands
+//! behind each. (GRUB 0.97 manual, "Configuration"; stage2/stage2.c in its sources)
 
 use super::menu::{MAX_ENTRIES, Menu};
 
@@ -8,7 +8,8 @@ const MAX_FALLBACKS: usize = 8;
 /// Bytes that are read of the file with the saved default.
 const SAVED: usize = 9;
 
-/// Commands that GRUB knows; a line with another is as if it were not there. (stage2/builtins.c, builtin_table)
+/// Commands that GRUB knows; a line with another is as if it were not there. (stage2/builtins.c,
+/// builtin_table)
 const KNOWN: &[&str] = &[
     "background",
     "blocklist",
@@ -75,7 +76,8 @@ const KNOWN: &[&str] = &[
     "viewport",
 ];
 
-/// The number in the file that `savedefault` writes: behind a colon, if there is one. (stage2/stage2.c, cmain())
+/// The number in the file that `savedefault` writes: behind a colon, if there is one.
+/// (stage2/stage2.c, cmain())
 pub fn saved_in(file: Option<&str>) -> u32 {
     let text = file.unwrap_or_default();
     let end = text.char_indices().take_while(|(at, _)| *at < SAVED).last();
@@ -111,7 +113,8 @@ fn lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// A command and what follows it, behind any number of spaces and `=`. (stage2/cmdline.c, skip_to())
+/// A command and what follows it, behind any number of spaces and `=`. (stage2/cmdline.c,
+/// skip_to())
 pub fn split(line: &str) -> (&str, &str) {
     let end = line.find([' ', '=']).unwrap_or(line.len());
     let (command, rest) = line.split_at(end);
@@ -182,8 +185,8 @@ impl Read {
     }
 }
 
-/// The numbers of `fallback`; `None` if GRUB does not take them. One that is there twice has to be the last word.
-/// (stage2/builtins.c, fallback_func())
+/// The numbers of `fallback`; `None` if GRUB does not take them. One that is there twice has to be
+/// the last word. (stage2/builtins.c, fallback_func())
 fn fallbacks(text: &str) -> Option<Vec<u32>> {
     let (mut found, mut rest) = (Vec::new(), text);
     while !rest.is_empty() && found.len() < MAX_FALLBACKS {
@@ -197,7 +200,8 @@ fn fallbacks(text: &str) -> Option<Vec<u32>> {
     Some(found)
 }
 
-/// The number at the beginning, decimal or behind `0x`, and what follows it. (stage2/char_io.c, safe_parse_maxint())
+/// The number at the beginning, decimal or behind `0x`, and what follows it. (stage2/char_io.c,
+/// safe_parse_maxint())
 pub fn number(text: &str) -> Option<(u32, &str)> {
     let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let (digits, radix) = hex.map_or((text, 10), |digits| (digits, 16));

@@ -89,7 +89,8 @@ fn load_entry(
         let room = MAX_RAMDISK - ramdisk.len() as u64;
         let (_, part) = read(volume, located, entry, initrd, room)
             .map_err(|why| format!("its initial ramdisk {initrd} can't be loaded: {why}"))?;
-        // The parts of an initramfs begin at multiples of four. (Documentation/driver-api/early-userspace/buffer-format)
+        // The parts of an initramfs begin at multiples of four.
+        // (Documentation/driver-api/early-userspace/buffer-format)
         ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);
         ramdisk.extend_from_slice(&part);
     }
@@ -101,8 +102,8 @@ fn load_entry(
     Ok((kernel, has_initrd.then_some(ramdisk), line))
 }
 
-/// Read a file of an entry. A path of the root's view is found on a /boot of its own as well, and the other way round.
-/// With it comes the file system.
+/// Read a file of an entry. A path of the root's view is found on a /boot of its own as well, and
+/// the other way round. With it comes the file system.
 fn read(
     volume: &Volume,
     located: &Located,

@@ -27,7 +27,8 @@ pub struct Entry {
     pub kernel: Option<String>,
     /// The kernel's arguments.
     pub arguments: String,
-    /// The initial ramdisk's parts, in order; with a device in front, `(hd0,gpt2)/initrd`, where it is not the kernel's.
+    /// The initial ramdisk's parts, in order; with a device in front, `(hd0,gpt2)/initrd`, where it
+    /// is not the kernel's.
     pub initrds: Vec<String>,
     /// Why it is not for us, e.g. that it boots Xen.
     pub other: Option<String>,
@@ -62,11 +63,13 @@ pub enum Place {
 pub struct Menu {
     /// Its entries, submenus flattened.
     pub entries: Vec<Entry>,
-    /// What boots if nothing else is asked for: an index, an id or a title; the first entry if absent.
+    /// What boots if nothing else is asked for: an index, an id or a title; the first entry if
+    /// absent.
     pub default: Option<String>,
     /// What is tried, in this order, if that can't be loaded.
     pub fallback: Vec<String>,
-    /// Variables that are saved whichever entry boots: an entry that was chosen for one boot is so no longer.
+    /// Variables that are saved whichever entry boots: an entry that was chosen for one boot is so
+    /// no longer.
     pub saves: BTreeMap<String, String>,
 }
 
@@ -92,7 +95,8 @@ pub struct Listed {
 }
 
 impl Entry {
-    /// GRUB 2's variable `chosen`: the ids of the submenus around it and its own, or titles, as [`Menu::find`] takes them.
+    /// GRUB 2's variable `chosen`: the ids of the submenus around it and its own, or titles, as
+    /// [`Menu::find`] takes them.
     pub fn chosen(&self) -> String {
         let own = [(self.title.clone(), self.id.clone())];
         let name = |(title, id): &(String, Option<String>)| {
@@ -121,8 +125,8 @@ impl Menu {
         }
     }
 
-    /// The entry that `text` means: an index (`1`, `1>0`), an id or a title, behind those of its submenus or alone.
-    /// What means a submenu means its first entry, as it does to GRUB.
+    /// The entry that `text` means: an index (`1`, `1>0`), an id or a title, behind those of its
+    /// submenus or alone. What means a submenu means its first entry, as it does to GRUB.
     pub fn find(&self, text: &str) -> Option<usize> {
         let text = text.trim();
         let at = |test: &dyn Fn(&Entry) -> bool| self.entries.iter().position(test);
@@ -186,7 +190,8 @@ impl Menu {
 }
 
 impl Entry {
-    /// GRUB's way of naming it: for each submenu and itself an index, a title or an id, joined by `>`.
+    /// GRUB's way of naming it: for each submenu and itself an index, a title or an id, joined by
+    /// `>`.
     fn matches(&self, text: &str) -> bool {
         let levels = self.within.len() + 1;
         let mut indices = self.index.split('>');
@@ -206,8 +211,8 @@ impl Entry {
     }
 }
 
-/// The partition or disk that `(hd0,1)`, `hd0,msdos1` and the like mean. Legacy GRUB counts partitions `from` 0, GRUB 2
-/// from 1.
+/// The partition or disk that `(hd0,1)`, `hd0,msdos1` and the like mean. Legacy GRUB counts
+/// partitions `from` 0, GRUB 2 from 1.
 pub fn device(text: &str, from: u32) -> Place {
     let inner = text.trim().trim_start_matches('(').trim_end_matches(')');
     let (disk, partition) = match inner.split_once(',') {

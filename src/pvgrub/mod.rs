@@ -1,12 +1,15 @@
-//! PV-GRUB: what boots is what the menu on the instance's own root volume says, read again at every boot.
+//! PV-GRUB: what boots is what the menu on the instance's own root volume says, read again at every
+//! boot.
 //!
-//! A root volume is the guest's, and may be made to hurt. So none of it is interpreted here: [`process`] is a child that
-//! has nothing but a socket, on which it asks for bytes of the disk and gives answers. [`ask`] is the other end, which a
-//! launcher holds first and a VMM afterwards, so that a reboot inside the guest reads the menu, too.
+//! A root volume is the guest's, and may be made to hurt. So none of it is interpreted here:
+//! [`process`] is a child that has nothing but a socket, on which it asks for bytes of the disk and
+//! gives answers. [`ask`] is the other end, which a launcher holds first and a VMM afterwards, so
+//! that a reboot inside the guest reads the menu, too.
 //!
-//! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its three languages
-//! ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`bls`]), [`load`] chooses the entry as GRUB would and reads its kernel and initial ramdisk,
-//! [`cmdline`] makes its arguments right for this machine. [`detect`] only tells what there is, before an image is
+//! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its
+//! three languages ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`bls`]), [`load`]
+//! chooses the entry as GRUB would and reads its kernel and initial ramdisk, [`cmdline`] makes its
+//! arguments right for this machine. [`detect`] only tells what there is, before an image is
 //! registered.
 
 pub mod ask;

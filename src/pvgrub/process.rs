@@ -1,7 +1,8 @@
 //! The process that reads root volumes: the helper `__pvgrub`, with a socket and nothing else.
 //!
-//! It gives everything up before it is asked anything. Each job is done by a fork of it, which gives up even that, and has
-//! bounded memory and time: what a job does to its process ends with it. It lives as long as the socket's other end.
+//! It gives everything up before it is asked anything. Each job is done by a fork of it, which
+//! gives up even that, and has bounded memory and time: what a job does to its process ends with
+//! it. It lives as long as the socket's other end.
 
 use super::volume::{Bytes, Volume};
 use super::wire::{self, Answer, Found, Job, Order, PIECE, Range, Tag, Wanted};

@@ -1,4 +1,5 @@
-//! What commands of grub.cfg work on: variables, what was made with them, and what there is outside of the script.
+//! What commands of grub.cfg work on: variables, what was made with them, and what there is outside
+//! of the script.
 
 use super::devices::Files;
 use super::menu::{Entry, Place, device, split_device};

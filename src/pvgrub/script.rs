@@ -1,7 +1,7 @@
 //! GRUB 2's script language: words, quotes, variables, blocks, `if`, loops, functions.
 //! (GRUB 2 manual, "Shell-like scripting")
 //!
-//! A script is taken apart line by line, as GRUB does: what is wrong in one takes nothing from those before it.
+//! A script is taken apart line by line, as GRUB does: a mistake takes nothing from lines before.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;

@@ -13,7 +13,8 @@ const MIB: usize = 1 << 20;
 /// The UUIDs of [`ext4`]'s file systems begin so.
 const UUID: &str = "00000000-0000-4000-8000-00000000000";
 
-/// An ext4 file system of 8 MiB with what `fill` puts into a directory; `number` is its UUID's last digit.
+/// An ext4 file system of 8 MiB with what `fill` puts into a directory; `number` is its UUID's last
+/// digit.
 fn ext4(number: u8, fill: impl Fn(&Path)) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
@@ -334,7 +335,8 @@ fn what_was_looked_for_is_listed() {
     assert!(why.contains("no ext2, ext3 or ext4 file system"), "{why}");
 }
 
-/// What a disk has instead is named, and so are the features that keep a file system from being read.
+/// What a disk has instead is named, and so are the features that keep a file system from being
+/// read.
 #[test]
 fn what_cant_be_read_is_named_with_what_would_boot_it() {
     let mut xfs = vec![0; MIB];
@@ -362,7 +364,8 @@ fn what_cant_be_read_is_named_with_what_would_boot_it() {
     }
 }
 
-/// A disk that was one file system keeps its superblock when it is divided; a file system's boot sector may look divided.
+/// A disk that was one file system keeps its superblock when it is divided; a file system's boot
+/// sector may look divided.
 #[test]
 fn a_table_counts_for_more_than_what_is_left_of_an_older_use() {
     let mut divided = mbr(&[plain()]);
@@ -404,7 +407,8 @@ fn links_that_lead_in_a_circle_end() {
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
-    /// Superblock, group descriptors, inodes, directories, the journal: whatever is wrong with them.
+    /// Superblock, group descriptors, inodes, directories, the journal: whatever is wrong with
+    /// them.
     #[test]
     fn a_broken_file_system_boots_or_says_why(
         flips in proptest::collection::vec((0usize..1 << 20, proptest::prelude::any::<u8>()), 1..40)

@@ -226,8 +226,9 @@ impl Volume {
         };
         let systems: Vec<FileSystem> =
             table.partitions.iter().take(MAX_FILE_SYSTEMS).map(open).collect();
-        // A disk that was one file system keeps its superblock when it is divided. But the boot sector of one that still
-        // is may have a boot loader's code where a table would be: of that no partition has anything in it.
+        // A disk that was one file system keeps its superblock when it is divided. But the boot
+        // sector of one that still is may have a boot loader's code where a table would be: of that
+        // no partition has anything in it.
         if whole.is_readable() && !systems.iter().any(FileSystem::may_hold_files) {
             return alone(whole);
         }
@@ -253,7 +254,8 @@ impl Volume {
         let undivided = self.scheme == Scheme::None;
         let (found, wanted) = match place {
             Place::Menu => (Some(menu), String::new()),
-            // Menus of unpartitioned roots say (hd0,0) as often as (hd0): EC2 called such a volume sda1.
+            // Menus of unpartitioned roots say (hd0,0) as often as (hd0): EC2 called such a volume
+            // sda1.
             Place::Disk | Place::Partition(1) if undivided => (Some(0), String::new()),
             Place::Disk => (None, "a file system on the whole disk, which has partitions".into()),
             Place::Partition(n) => (with(&|s| s.partition == Some(*n)), format!("partition {n}")),

@@ -1,7 +1,9 @@
-//! What goes over the socket between the process that reads a volume and whoever holds its other end.
+//! What goes over the socket between the process that reads a volume and whoever holds its other
+//! end.
 //!
-//! The socket keeps packets apart (SOCK_SEQPACKET, unix(7)). A packet's first byte says what it is. The child is not
-//! trusted: what it says is bounded, and a packet out of turn is the end of the conversation.
+//! The socket keeps packets apart (SOCK_SEQPACKET, unix(7)). A packet's first byte says what it is.
+//! The child is not trusted: what it says is bounded, and a packet out of turn is the end of the
+//! conversation.
 
 use super::detect::Disk;
 use super::menu::Listed;

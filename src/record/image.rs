@@ -38,7 +38,8 @@ pub struct Image {
     /// Its initial ramdisk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramdisk_id: Option<RamdiskId>,
-    /// The image's kernel command line; Spore adds the console, the root device and the instance's identity where absent.
+    /// The image's kernel command line; Spore adds the console, the root device and the instance's
+    /// identity where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_line: Option<String>,
     /// ebs or instance-store.
@@ -56,7 +57,8 @@ pub struct Image {
     /// What must be accepted before it launches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<ProductCode>,
-    /// What its owner charges for an hour of an instance: a decimal number, in whatever money they agree on.
+    /// What its owner charges for an hour of an instance: a decimal number, in whatever money they
+    /// agree on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_rate: Option<String>,
     /// `windows`, or nothing.
@@ -242,7 +244,8 @@ pub struct EbsBlockDevice {
     /// GiB, rounded up; at least the snapshot's, and that if absent in a manifest.
     #[serde(default)]
     pub volume_size: u64,
-    /// The volume goes with its instance. Absent in a manifest: the root does, others don't, as on EC2.
+    /// The volume goes with its instance. Absent in a manifest: the root does, others don't, as on
+    /// EC2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete_on_termination: Option<bool>,
     /// EC2's name of what it is stored on. Recorded; every type is the same here.

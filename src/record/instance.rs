@@ -58,7 +58,8 @@ pub struct Instance {
     pub root_device_name: String,
     /// ebs or instance-store.
     pub root_device_type: RootDeviceType,
-    /// Its volumes, in order. An instance-store root is none: the VMM's open descriptors are all that keeps it.
+    /// Its volumes, in order. An instance-store root is none: the VMM's open descriptors are all
+    /// that keeps it.
     pub block_device_mappings: Vec<Mapping>,
     /// Its network interfaces, by their device index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -137,7 +138,8 @@ pub struct Spore {
     /// What the image's owner charges for an hour, when it was launched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_rate: Option<String>,
-    /// Milliseconds since the epoch: when its last run ended, or the last sign of life of one that was killed.
+    /// Milliseconds since the epoch: when its last run ended, or the last sign of life of one that
+    /// was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<u64>,
     /// What a hibernated instance's memory belongs to.
@@ -148,7 +150,8 @@ pub struct Spore {
     pub terminated_at: Option<u64>,
 }
 
-/// EC2 HibernationOptions. Every instance can be hibernated, as long as no instance-store disk goes with its VM.
+/// EC2 HibernationOptions. Every instance can be hibernated, as long as no instance-store disk goes
+/// with its VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct HibernationOptions {
@@ -168,7 +171,8 @@ impl Default for HibernationOptions {
 pub struct Hibernated {
     /// The volumes as it knows them.
     pub volumes: Vec<VolumeMark>,
-    /// The host's boot (/proc/sys/kernel/random/boot_id) in which a VMM was started to go on from it.
+    /// The host's boot (/proc/sys/kernel/random/boot_id) in which a VMM was started to go on from
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resuming: Option<String>,
 }

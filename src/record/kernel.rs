@@ -39,7 +39,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// PV-GRUB's kernels, which every store has: they mean that a menu on the root volume says what boots.
+    /// PV-GRUB's kernels, which every store has: they mean that a menu on the root volume says what
+    /// boots.
     pub fn pv_grub() -> Vec<Self> {
         let kernel = |id: &str| {
             Some(Self {

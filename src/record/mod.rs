@@ -1,4 +1,5 @@
-//! The records of all kinds of objects, in the shapes of EC2's API, and what each kind asks of the store.
+//! The records of all kinds of objects, in the shapes of EC2's API, and what each kind asks of the
+//! store.
 //!
 //! A store knows of a kind what [`Record`] says, and nothing else.
 
@@ -23,11 +24,12 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Files, record and directory entries are on the medium before the object counts as made. For
-    /// images, snapshots, kernels and for what outlives its VM: `ebs` volumes and instances with one.
+    /// images, snapshots, kernels and for what outlives its VM: `ebs` volumes and instances with
+    /// one.
     Durable,
-    /// Nothing is synced: 100 clones cost no disk flush. For what is meaningless once the power was off:
-    /// instance-store volumes and their instances. A record that a power failure left empty counts as absent
-    /// and is swept.
+    /// Nothing is synced: 100 clones cost no disk flush. For what is meaningless once the power was
+    /// off: instance-store volumes and their instances. A record that a power failure left empty
+    /// counts as absent and is swept.
     Volatile,
 }
 
@@ -47,8 +49,8 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     const NAMES_ARE_SHARED: bool = false;
     /// The file in its directory whose space on the medium is noted with it, if there is one.
     const CONTENT: Option<&'static str> = None;
-    /// How lasting the journal's word of its removal is when that is done. An instance's volumes go with it, in one
-    /// transition that is noted when it ends.
+    /// How lasting the journal's word of its removal is when that is done. An instance's volumes go
+    /// with it, in one transition that is noted when it ends.
     const REMOVAL: Durability = Durability::Volatile;
     /// What every store has without a directory for it.
     fn built_in() -> Vec<Self> {

@@ -41,8 +41,8 @@ pub struct Attachment {
 pub struct HostSide {
     /// The network.
     pub network: Network,
-    /// Pairs of queues, 1 to [`NetPlan::MAX_PAIRS`](crate::plan::NetPlan::MAX_PAIRS): several vCPUs use
-    /// them at once.
+    /// Pairs of queues, 1 to [`NetPlan::MAX_PAIRS`](crate::plan::NetPlan::MAX_PAIRS): several vCPUs
+    /// use them at once.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub queues: u8,
 }

@@ -28,10 +28,12 @@ pub struct Snapshot {
     pub size_bytes: u64,
     /// Format of the file, declared here and never sniffed.
     pub format: DiskFormat,
-    /// What is below `data`, top first: files that it shares with other snapshots and volumes. None if it is whole.
+    /// What is below `data`, top first: files that it shares with other snapshots and volumes. None
+    /// if it is whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Layer>,
-    /// Digest of the disk's content as the guest sees it, hexadecimal ([`crate::snapshot::digest`] says how); empty until completed.
+    /// Digest of the disk's content as the guest sees it, hexadecimal ([`crate::snapshot::digest`]
+    /// says how); empty until completed.
     pub digest: String,
     /// pending, completed, error or deleted.
     #[serde(default)]
@@ -87,7 +89,8 @@ pub enum SnapshotState {
     Completed,
     /// It never became whole.
     Error,
-    /// It exists for nobody any more. Volumes of other accounts begin as it, and keep its content until they are deleted.
+    /// It exists for nobody any more. Volumes of other accounts begin as it, and keep its content
+    /// until they are deleted.
     Deleted,
 }
 

@@ -24,8 +24,8 @@ const MAX_TAGS: usize = 50;
 const SHOWN: usize = 128;
 
 /// # Errors
-/// `TagLimitExceeded`: more than 50. `InvalidParameterValue`: a key is empty, too long, reserved or given twice, or a
-/// value too long (EC2, "Tag restrictions").
+/// `TagLimitExceeded`: more than 50. `InvalidParameterValue`: a key is empty, too long, reserved or
+/// given twice, or a value too long (EC2, "Tag restrictions").
 pub fn check_tags(tags: &[Tag]) -> Result<()> {
     let refuse = |why: String| Err(Error::refused(Code::InvalidParameterValue, why));
     if tags.len() > MAX_TAGS {

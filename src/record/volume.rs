@@ -18,8 +18,9 @@ pub struct Layer {
     pub format: DiskFormat,
 }
 
-/// What a file of a chain may be called, whoever wrote the record that says so: `base`, `overlay-HEX.qcow2` or a
-/// snapshot's id. So it is no path, and nothing else that is in an object's directory.
+/// What a file of a chain may be called, whoever wrote the record that says so: `base`,
+/// `overlay-HEX.qcow2` or a snapshot's id. So it is no path, and nothing else that is in an
+/// object's directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LayerName(String);

@@ -11,7 +11,8 @@ use crate::store::admit;
 pub use crate::store::journal::Entry;
 
 impl Service {
-    /// Agrees to the terms of a product, so that others' images which carry its code can be launched.
+    /// Agrees to the terms of a product, so that others' images which carry its code can be
+    /// launched.
     ///
     /// # Errors
     /// It is no product code; no space.

@@ -13,10 +13,12 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 impl Service {
-    /// EC2 GetConsoleOutput: all that a guest has said, copied to `to`; with `follow` until its VMM is gone.
+    /// EC2 GetConsoleOutput: all that a guest has said, copied to `to`; with `follow` until its VMM
+    /// is gone.
     ///
     /// # Errors
-    /// The instance is unknown, the log can't be read or `to` not written; this user has no inotify instance left.
+    /// The instance is unknown, the log can't be read or `to` not written; this user has no inotify
+    /// instance left.
     pub fn get_console_output(
         &self,
         instance_id: &str,
@@ -26,7 +28,8 @@ impl Service {
         copy_log(&find(&self.store, instance_id)?, CONSOLE, follow, to)
     }
 
-    /// The last lines of what a guest has said since its last start, at most `most`, without control characters.
+    /// The last lines of what a guest has said since its last start, at most `most`, without
+    /// control characters.
     ///
     /// # Errors
     /// The log can't be read.
@@ -34,7 +37,8 @@ impl Service {
         last_lines(&self.dir(record), record.instance.spore.console_start, most)
     }
 
-    /// What an instance's VMM printed, which is copied to `to`, and what it reported, the oldest first.
+    /// What an instance's VMM printed, which is copied to `to`, and what it reported, the oldest
+    /// first.
     ///
     /// # Errors
     /// The instance is unknown, its logs can't be read or `to` not written.
@@ -44,8 +48,8 @@ impl Service {
         dir.reports()
     }
 
-    /// Joins `input` and `output` to a running instance's serial line, until the VM ends. With `keys`, `^]` in the input
-    /// ends it too; otherwise input is passed on untouched.
+    /// Joins `input` and `output` to a running instance's serial line, until the VM ends. With
+    /// `keys`, `^]` in the input ends it too; otherwise input is passed on untouched.
     ///
     /// # Errors
     /// No VMM answers, or a stream fails.

@@ -7,7 +7,8 @@ use crate::instance::create_image;
 pub use crate::instance::create_image::{CreateImage, Created, DeviceChange};
 
 impl Service {
-    /// EC2 CreateImage. `begun` is told the image's id once the image is pending; its failure undoes it.
+    /// EC2 CreateImage. `begun` is told the image's id once the image is pending; its failure
+    /// undoes it.
     ///
     /// # Errors
     /// The instance is unknown; as [`create_image::create`]'s.

@@ -1,5 +1,5 @@
-//! Filters as EC2's describe calls have them: values of one filter are alternatives, several filters must all hold, `*`
-//! and `?` are wildcards, `\` takes the next character literally.
+//! Filters as EC2's describe calls have them: values of one filter are alternatives, several
+//! filters must all hold, `*` and `?` are wildcards, `\` takes the next character literally.
 
 use crate::error::{Code, Error, Result};
 use serde::Serialize;
@@ -33,7 +33,8 @@ impl Filter {
     }
 }
 
-/// True if `text` matches `pattern` with EC2's wildcards. Linear in both but for backtracking to the last `*`.
+/// True if `text` matches `pattern` with EC2's wildcards. Linear in both but for backtracking to
+/// the last `*`.
 fn wildcard(pattern: &str, text: &str) -> bool {
     #[derive(PartialEq)]
     enum Part {
@@ -81,7 +82,8 @@ fn wildcard(pattern: &str, text: &str) -> bool {
 /// The filters of an action.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filters {
-    /// EC2's filter names and where their values are in the record: field names, dots between, arrays meaning any.
+    /// EC2's filter names and where their values are in the record: field names, dots between,
+    /// arrays meaning any.
     pub names: &'static [(&'static str, &'static str)],
     /// Where the record has its tags, in the same way.
     pub tags: &'static str,

@@ -1,5 +1,6 @@
-//! Staying with instances until they end, for whoever supervises by one process (systemd, Slurm, a CI agent): their consoles
-//! are shown, a signal asks them to power off, and what does not within a while is ended.
+//! Staying with instances until they end, for whoever supervises by one process (systemd, Slurm, a
+//! CI agent): their consoles are shown, a signal asks them to power off, and what does not within a
+//! while is ended.
 
 use super::Service;
 use super::instances::record;
@@ -120,7 +121,8 @@ enum Stage {
     Cut { by: Asked },
 }
 
-/// What a [`Stage`] becomes by what happens: asked at first, and ended if that is told once more or takes too long.
+/// What a [`Stage`] becomes by what happens: asked at first, and ended if that is told once more or
+/// takes too long.
 fn next(stage: Stage, told: Option<Asked>, now: Instant, patience: Duration) -> Stage {
     match (stage, told) {
         (Stage::Working, Some(by)) => Stage::Asked { by, at: now },
@@ -249,7 +251,8 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Whether a guest's power-off terminates the instance: then there is nothing to be asked of its record before.
+/// Whether a guest's power-off terminates the instance: then there is nothing to be asked of its
+/// record before.
 fn goes_by_itself(record: &InstanceRecord) -> bool {
     let instance = &record.instance;
     instance.root_device_type == RootDeviceType::InstanceStore
@@ -270,7 +273,8 @@ fn wait(polled: &mut [PollFd<'_>], due: Option<Instant>) -> Result<()> {
     fds::wait(polled, left).or_fail(|| "wait for instances")
 }
 
-/// The thread that shows consoles. Who does not read what it writes keeps nothing else from being done.
+/// The thread that shows consoles. Who does not read what it writes keeps nothing else from being
+/// done.
 struct Consoles {
     /// Closed when nothing more is said.
     over: OwnedFd,

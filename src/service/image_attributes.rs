@@ -1,5 +1,5 @@
-//! What may be changed of an image and asked of one: ModifyImageAttribute and what belongs to it, DeregisterImage,
-//! DescribeImageReferences, and the entries of its boot menu.
+//! What may be changed of an image and asked of one: ModifyImageAttribute and what belongs to it,
+//! DeregisterImage, DescribeImageReferences, and the entries of its boot menu.
 
 use super::Service;
 use crate::error::{Code, Error, Result};
@@ -127,8 +127,8 @@ impl Service {
         Ok(())
     }
 
-    /// EC2 ModifyImageAttribute and ResetImageAttribute of launchPermission. Before the image becomes public, `confirm` is
-    /// told what everybody would find in it, and may refuse.
+    /// EC2 ModifyImageAttribute and ResetImageAttribute of launchPermission. Before the image
+    /// becomes public, `confirm` is told what everybody would find in it, and may refuse.
     ///
     /// # Errors
     /// As [`permission::change`]'s and those of `confirm`.
@@ -142,7 +142,8 @@ impl Service {
         share(store, &catalog::resolve_own(store, image_id)?, change, confirm)
     }
 
-    /// EC2 DescribeImageAttribute: the record of an image of one's own, with its launch permissions.
+    /// EC2 DescribeImageAttribute: the record of an image of one's own, with its launch
+    /// permissions.
     ///
     /// # Errors
     /// It is unknown, deregistered or another's.
@@ -150,7 +151,8 @@ impl Service {
         catalog::resolve_own(self.swept(), image_id)
     }
 
-    /// EC2 EnableImageDeprecation from `at` on, e.g. `2030-01-31T12:00Z`; DisableImageDeprecation without.
+    /// EC2 EnableImageDeprecation from `at` on, e.g. `2030-01-31T12:00Z`; DisableImageDeprecation
+    /// without.
     ///
     /// # Errors
     /// As [`attribute::deprecate`]'s.
@@ -173,7 +175,8 @@ impl Service {
         Ok(request.image_ids.iter().map(deregister).collect())
     }
 
-    /// EC2 DescribeImageReferences, of a deregistered image too: that is when its owner wants to know.
+    /// EC2 DescribeImageReferences, of a deregistered image too: that is when its owner wants to
+    /// know.
     ///
     /// # Errors
     /// The image is unknown; the store can't be read.

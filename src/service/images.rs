@@ -40,7 +40,8 @@ pub enum Catalog {
     Community,
 }
 
-/// An image as DescribeImages shows it: with what follows from its place, without its launch permissions.
+/// An image as DescribeImages shows it: with what follows from its place, without its launch
+/// permissions.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct DescribedImage {
@@ -125,7 +126,8 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// EC2's ImageOwnerAlias: a marketplace image carries a product code; what comes with the store is `amazon`.
+    /// EC2's ImageOwnerAlias: a marketplace image carries a product code; what comes with the store
+    /// is `amazon`.
     fn alias(&self, image: &Image) -> Option<&'static str> {
         if !image.product_codes.is_empty() {
             return Some("aws-marketplace");

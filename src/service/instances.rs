@@ -59,8 +59,8 @@ const FILTERS: Filters = Filters {
 };
 
 impl Service {
-    /// EC2 DescribeInstances: those named in that order, or all by reservation and launch index. [`reservations`] makes
-    /// EC2's answer of them.
+    /// EC2 DescribeInstances: those named in that order, or all by reservation and launch index.
+    /// [`reservations`] makes EC2's answer of them.
     ///
     /// # Errors
     /// One of those named is unknown or ambiguous, a filter is unknown, the store can't be read.
@@ -113,8 +113,8 @@ pub(super) fn all(store: &Store) -> Result<Vec<InstanceRecord>> {
     Ok(records)
 }
 
-/// By reservation, the oldest first, and by launch index in it: clones come up in any order, and are started again at
-/// any time.
+/// By reservation, the oldest first, and by launch index in it: clones come up in any order, and
+/// are started again at any time.
 fn in_order(records: &mut [InstanceRecord]) {
     let mut begun: HashMap<ReservationId, String> = HashMap::new();
     for record in records.iter() {

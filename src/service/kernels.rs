@@ -1,4 +1,5 @@
-//! Kernels and ramdisks, which EC2 lists by DescribeImages (ImageType kernel and ramdisk): registered, and given up.
+//! Kernels and ramdisks, which EC2 lists by DescribeImages (ImageType kernel and ramdisk):
+//! registered, and given up.
 
 use super::Service;
 use super::filter::{Filter, Filters, select};
@@ -21,8 +22,8 @@ const RAMDISK_FILTERS: Filters =
     Filters { tags: "Tags", names: &[("name", "Name"), ("ramdisk-id", "RamdiskId")] };
 
 impl Service {
-    /// Registers the kernel in a file, under a name or one made of the file's. A file that is registered already gives
-    /// the same kernel.
+    /// Registers the kernel in a file, under a name or one made of the file's. A file that is
+    /// registered already gives the same kernel.
     ///
     /// # Errors
     /// As [`kernel::register`]'s.
@@ -71,7 +72,8 @@ impl Service {
     /// Deregisters a kernel, with `force` even if instances of other accounts boot it.
     ///
     /// # Errors
-    /// `InvalidAKIID.InUse`: an image refers to it or an instance boots it. It is another's, or built in.
+    /// `InvalidAKIID.InUse`: an image refers to it or an instance boots it. It is another's, or
+    /// built in.
     pub fn deregister_kernel(&self, text: &str, force: bool) -> Result<()> {
         let kernel = self.swept().kernels().resolve(text)?;
         if PvGrub::of(&kernel.kernel_id).is_some() {

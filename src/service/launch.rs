@@ -70,7 +70,8 @@ pub struct ModifyInstanceAttribute {
 pub struct Launched {
     /// What they were launched from.
     pub image: Image,
-    /// It is another account's, and not the administrator's of a shared store: nobody vouches for what is in it.
+    /// It is another account's, and not the administrator's of a shared store: nobody vouches for
+    /// what is in it.
     pub unvouched: bool,
     /// Those that are up, by launch index.
     pub records: Vec<InstanceRecord>,
@@ -82,7 +83,8 @@ impl Service {
     /// EC2 RunInstances.
     ///
     /// # Errors
-    /// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is left then.
+    /// The image is unknown, the request can't be met, fewer than the minimum came up; nothing is
+    /// left then.
     pub fn run_instances(&self, request: &RunInstances) -> Result<Launched> {
         let store = &self.store;
         check_tags(&request.request.tags)?;

@@ -1,5 +1,5 @@
-//! StopInstances, StartInstances, RebootInstances, TerminateInstances: one failure does not keep the others from their
-//! turn.
+//! StopInstances, StartInstances, RebootInstances, TerminateInstances: one failure does not keep
+//! the others from their turn.
 
 use super::instances::{record, resolve};
 use super::wait::poll_until;
@@ -102,8 +102,8 @@ impl Service {
     }
 }
 
-/// Stop instances: press the power button, wait, and after `timeout` force. With `force` at once, without
-/// `wait` only press. The results are in the order of `dirs`.
+/// Stop instances: press the power button, wait, and after `timeout` force. With `force` at once,
+/// without `wait` only press. The results are in the order of `dirs`.
 fn stop(dirs: &[InstanceDir], timeout: Duration, force: bool, wait: bool) -> Vec<Result<Change>> {
     let deadline = Instant::now() + timeout;
     let act = if force { lifecycle::force_stop } else { lifecycle::ask_to_stop };
@@ -125,8 +125,9 @@ fn stop(dirs: &[InstanceDir], timeout: Duration, force: bool, wait: bool) -> Vec
     changes
 }
 
-/// Looks whether the host has the memory of the stopped ones of these instances, which are about to be started. If it has
-/// not, that is a warning, or with `strict` the error `InsufficientInstanceCapacity`.
+/// Looks whether the host has the memory of the stopped ones of these instances, which are about to
+/// be started. If it has not, that is a warning, or with `strict` the error
+/// `InsufficientInstanceCapacity`.
 ///
 /// # Errors
 /// As said; the host can't be looked at.
@@ -146,8 +147,9 @@ fn check_memory(store: &Store, dirs: &[InstanceDir], strict: bool) -> Result<()>
     }
 }
 
-/// Reboot instances. With `force` as the reset button does; else the guest is asked to shut down through its
-/// power button and the machine starts anew, or is reset if that takes longer than `timeout`.
+/// Reboot instances. With `force` as the reset button does; else the guest is asked to shut down
+/// through its power button and the machine starts anew, or is reset if that takes longer than
+/// `timeout`.
 fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Result<Change>> {
     let polite = |dir: &&InstanceDir| {
         let running = |r: InstanceRecord| {
@@ -171,8 +173,8 @@ fn reboot(dirs: &[InstanceDir], timeout: Duration, force: bool) -> Vec<Result<Ch
         .collect()
 }
 
-/// True while the guest has been asked to stop and its VMM runs. One that can't be looked at is left to
-/// [`lifecycle::complete_stop`], which says so.
+/// True while the guest has been asked to stop and its VMM runs. One that can't be looked at is
+/// left to [`lifecycle::complete_stop`], which says so.
 fn is_stopping(dir: &InstanceDir) -> bool {
     let stopping = |r: InstanceRecord| r.instance.state == State::Stopping;
     dir.record().is_ok_and(|r| r.is_some_and(stopping)) && dir.vmm_alive().unwrap_or(false)

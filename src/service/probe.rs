@@ -1,4 +1,5 @@
-//! Whether this host runs guests: some are launched to see. Each powers itself off, and nothing of it stays.
+//! Whether this host runs guests: some are launched to see. Each powers itself off, and nothing of
+//! it stays.
 
 use super::Service;
 use super::launch::{Request, RunInstances};
@@ -50,8 +51,8 @@ impl Service {
         until_power_off(self, None, BUILT_IN_PATIENCE)
     }
 
-    /// Boot the lab kernel to an init that powers off; how long it took from launch to power-off. `None` if the store's
-    /// cache has no lab kernel.
+    /// Boot the lab kernel to an init that powers off; how long it took from launch to power-off.
+    /// `None` if the store's cache has no lab kernel.
     ///
     /// # Errors
     /// As [`Service::probe_built_in`]'s, within 10 s.
@@ -73,7 +74,8 @@ fn lab_kernel(service: &Service, path: &Path) -> Result<Duration> {
     until_power_off(service, Some(ids), LAB_PATIENCE)
 }
 
-/// Launch the built-in image, or its disk with this kernel and ramdisk, and see that the guest powers off.
+/// Launch the built-in image, or its disk with this kernel and ramdisk, and see that the guest
+/// powers off.
 fn until_power_off(
     service: &Service,
     boot: Option<(String, String)>,
@@ -137,12 +139,14 @@ fn init() -> Vec<u8> {
     elf
 }
 
-/// A cpio archive with `init` as /init. (Documentation/driver-api/early-userspace/buffer-format.rst)
+/// A cpio archive with `init` as /init.
+/// (Documentation/driver-api/early-userspace/buffer-format.rst)
 fn ramdisk(init: &[u8]) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut entry = |name: &str, mode: usize, content: &[u8]| {
         archive.extend(b"070701");
-        // Inode, mode, uid, gid, links, mtime, size, four device numbers, length of the name, checksum.
+        // Inode, mode, uid, gid, links, mtime, size, four device numbers, length of the name,
+        // checksum.
         let fields = [0, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
         for field in fields {
             archive.extend(format!("{field:08x}").bytes());

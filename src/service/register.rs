@@ -1,5 +1,5 @@
-//! ImportImage and RegisterImage: images of disks, snapshots and bundles. What was registered or imported on the way goes
-//! again if the image does not come to be.
+//! ImportImage and RegisterImage: images of disks, snapshots and bundles. What was registered or
+//! imported on the way goes again if the image does not come to be.
 
 use super::Service;
 use crate::error::{Error, Result};
@@ -94,7 +94,8 @@ impl Service {
     /// EC2 ImportImage.
     ///
     /// # Errors
-    /// The name is malformed, taken or missing; as [`arrival::import`]'s and [`export::read::import`]'s.
+    /// The name is malformed, taken or missing; as [`arrival::import`]'s and
+    /// [`export::read::import`]'s.
     pub fn import_image(&self, request: &ImportImage) -> Result<Image> {
         let (store, boot) = (self.swept(), &request.boot);
         match open(store, &request.disk, request.format)? {
@@ -123,7 +124,8 @@ impl Service {
     /// EC2 RegisterImage.
     ///
     /// # Errors
-    /// The name is malformed or taken; as [`arrival::import`]'s, [`catalog::register`]'s and [`bundle::register`]'s.
+    /// The name is malformed or taken; as [`arrival::import`]'s, [`catalog::register`]'s and
+    /// [`bundle::register`]'s.
     pub fn register_image(&self, request: &RegisterImage) -> Result<Image> {
         let (store, name, boot) = (self.swept(), request.name.as_deref(), &request.boot);
         match &request.root {

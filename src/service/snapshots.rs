@@ -1,4 +1,5 @@
-//! Snapshots: CreateSnapshot, CreateSnapshots, ImportSnapshot, CopySnapshot, DescribeSnapshots, DeleteSnapshot.
+//! Snapshots: CreateSnapshot, CreateSnapshots, ImportSnapshot, CopySnapshot, DescribeSnapshots,
+//! DeleteSnapshot.
 
 use super::filter::{Filter, Filters, select};
 use super::{Service, instances};
@@ -109,7 +110,8 @@ impl Service {
     /// EC2 CopySnapshot.
     ///
     /// # Errors
-    /// A region is unknown or has gone; the snapshot is not there; as [`endpoint::copy_snapshot`]'s.
+    /// A region is unknown or has gone; the snapshot is not there; as
+    /// [`endpoint::copy_snapshot`]'s.
     pub fn copy_snapshot(&self, request: &CopySnapshot) -> Result<Snapshot> {
         let store = self.swept();
         let from = endpoint::find(store, request.source_region.as_deref())?;
@@ -144,7 +146,8 @@ impl Service {
         Ok(found.snapshot_id)
     }
 
-    /// EC2 DeleteSnapshot, of several in a region (the store at hand without one). What became of each, in their order.
+    /// EC2 DeleteSnapshot, of several in a region (the store at hand without one). What became of
+    /// each, in their order.
     ///
     /// # Errors
     /// The region is unknown, or has gone: none has been deleted.

@@ -1,8 +1,9 @@
 //! What was used, added up from the journal.
 //!
-//! Time is measured by the clock that runs from the host's boot wherever both ends of an interval lie in one boot: no
-//! jump of the wall clock counts. Across a reboot the wall clock has to do, and an interval that it makes negative is
-//! empty. What the journal does not say is not counted: an object that is gone without a word had no end.
+//! Time is measured by the clock that runs from the host's boot wherever both ends of an interval
+//! lie in one boot: no jump of the wall clock counts. Across a reboot the wall clock has to do, and
+//! an interval that it makes negative is empty. What the journal does not say is not counted: an
+//! object that is gone without a word had no end.
 
 use crate::error::Result;
 use crate::image::attribute::parse_rate;
@@ -120,7 +121,8 @@ pub fn report(store: &Store) -> Result<Vec<Usage>> {
     Ok(Meter::new(&entries).add_up(&entries, &alive, &Moment::now()))
 }
 
-/// An account and the id of an object: an account's journal says nothing of another's objects, whatever is in it.
+/// An account and the id of an object: an account's journal says nothing of another's objects,
+/// whatever is in it.
 type Object<'a> = (&'a str, &'a str);
 
 fn object(entry: &Entry) -> Object<'_> {

@@ -50,8 +50,8 @@ pub enum Waited {
 }
 
 impl Service {
-    /// Wait for every instance, or until the context's work is cancelled. `progress` is told how many are done each time
-    /// that changes.
+    /// Wait for every instance, or until the context's work is cancelled. `progress` is told how
+    /// many are done each time that changes.
     ///
     /// # Errors
     /// An instance is unknown or ambiguous.
@@ -131,7 +131,8 @@ fn look(dir: &InstanceDir, until: Until, watch: &mut Option<PromptWatch>) -> Opt
     hopeless.then_some(Waited::Impossible(record))
 }
 
-/// Look again and again, soon at first and then more rarely, until it is true or the deadline has passed.
+/// Look again and again, soon at first and then more rarely, until it is true or the deadline has
+/// passed.
 pub(super) fn poll_until(deadline: Option<Instant>, mut is_true: impl FnMut() -> bool) {
     let begin = Instant::now();
     loop {

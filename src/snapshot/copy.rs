@@ -22,7 +22,8 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// Content for `out`: an empty file, or where `resumed` one that may have some of it, which is left.
+    /// Content for `out`: an empty file, or where `resumed` one that may have some of it, which is
+    /// left.
     pub fn new(out: File, resumed: bool) -> Self {
         Self { out, resumed, digests: Mutex::default() }
     }
@@ -83,7 +84,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Worker threads that digest and write chunks of a disk in any order, for whoever has one thread to bring them.
+/// Worker threads that digest and write chunks of a disk in any order, for whoever has one thread
+/// to bring them.
 pub struct Copy {
     out: Arc<Sparse>,
     send: Option<SyncSender<(u64, Vec<u8>)>>,

@@ -1,8 +1,8 @@
 //! The digest of a disk's content, which costs nothing for what was never written.
 //!
-//! SHA-256 over the disk's size (64 bits, little-endian) followed by the SHA-256 of each of its chunks of
-//! 1 MiB in order, the last one being as long as it is. It depends on the bytes that a guest would read
-//! alone: not on the format, nor on where the holes are.
+//! SHA-256 over the disk's size (64 bits, little-endian) followed by the SHA-256 of each of its
+//! chunks of 1 MiB in order, the last one being as long as it is. It depends on the bytes that a
+//! guest would read alone: not on the format, nor on where the holes are.
 
 use crate::block::{Content, DiskFormat};
 use crate::disk::Disk;
@@ -29,7 +29,8 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(64).all(|group| group.iter().fold(0, |any, byte| any | byte) == 0)
 }
 
-/// The digest, in hexadecimal, of a disk of `size` bytes whose chunks that are not all zeros are given by index.
+/// The digest, in hexadecimal, of a disk of `size` bytes whose chunks that are not all zeros are
+/// given by index.
 pub fn combine(size: u64, chunks: &BTreeMap<u64, ChunkDigest>) -> String {
     let zeros = vec![0; CHUNK];
     let (whole, rest) = (size / CHUNK as u64, (size % CHUNK as u64) as usize);

@@ -25,8 +25,8 @@ impl Store {
     }
 }
 
-/// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another link still may: the
-/// directories are the gates.
+/// Let nobody write a snapshot's file, by whichever of its hard links. Who may read it by another
+/// link still may: the directories are the gates.
 ///
 /// # Errors
 /// It is not there, or another's.
@@ -66,7 +66,8 @@ pub struct Pending {
     flatten: bool,
 }
 
-/// Make the frozen content of a volume a pending snapshot. Constant time. The caller holds the volume's lock.
+/// Make the frozen content of a volume a pending snapshot. Constant time. The caller holds the
+/// volume's lock.
 ///
 /// # Errors
 /// No space; the description or a tag is malformed.
@@ -127,8 +128,9 @@ impl Pending {
         self.flatten
     }
 
-    /// Seal it: the digest is computed, and a chain that is too deep is copied into one file. Its files are durable
-    /// and nobody writes them. If that fails the snapshot is in error, and nothing else has changed.
+    /// Seal it: the digest is computed, and a chain that is too deep is copied into one file. Its
+    /// files are durable and nobody writes them. If that fails the snapshot is in error, and
+    /// nothing else has changed.
     ///
     /// # Errors
     /// I/O errors, no space, or cancelled.
@@ -253,11 +255,12 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     })
 }
 
-/// Delete a snapshot. Volumes made from it keep its content; with `force` those of other accounts do not.
+/// Delete a snapshot. Volumes made from it keep its content; with `force` those of other accounts
+/// do not.
 ///
 /// # Errors
-/// An image refers to it, or a volume of the user's that has no hard link to its content (`InvalidSnapshot.InUse`,
-/// naming them), or it does not exist.
+/// An image refers to it, or a volume of the user's that has no hard link to its content
+/// (`InvalidSnapshot.InUse`, naming them), or it does not exist.
 pub fn delete(store: &Store, id: &SnapshotId, force: bool) -> Result<()> {
     if force && retained::discard(store, id)? {
         return Ok(());

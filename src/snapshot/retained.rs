@@ -1,8 +1,9 @@
 //! Snapshots that are deleted while volumes of other accounts begin as them.
 //!
-//! As on EC2 nobody else's volume keeps a snapshot: it exists for nobody any more. Its content stays where those volumes look
-//! for it, open to their accounts only, and goes with the last of them or when its owner says so. The account's `deleted` has
-//! the ids, for whoever comes next to look.
+//! As on EC2 nobody else's volume keeps a snapshot: it exists for nobody any more. Its content
+//! stays where those volumes look for it, open to their accounts only, and goes with the last of
+//! them or when its owner says so. The account's `deleted` has the ids, for whoever comes next to
+//! look.
 
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;

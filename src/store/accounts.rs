@@ -5,8 +5,9 @@ use crate::context::Context;
 use crate::error::{OrFail, Result};
 use std::path::{Path, PathBuf};
 
-/// Where a user's account is: `accounts/UID`. In a shared store whose administrator made none, anybody may have taken
-/// that name; it is left to them then, and the account is `accounts/UID.SUFFIX`, the first that is the user's.
+/// Where a user's account is: `accounts/UID`. In a shared store whose administrator made none,
+/// anybody may have taken that name; it is left to them then, and the account is
+/// `accounts/UID.SUFFIX`, the first that is the user's.
 pub(super) fn account_dir(home: &Path, context: &Context) -> PathBuf {
     let uid = context.caller();
     let accounts = home.join("accounts");

@@ -1,7 +1,8 @@
 //! Who may read an object's files, as the kernel enforces it: POSIX access control lists.
 //!
-//! The list is an extended attribute in the kernel's own format (linux/posix_acl_xattr.h): a version, then entries of
-//! a tag, permissions and an id, little-endian, sorted by tag and id. An object is its owner's to change, always.
+//! The list is an extended attribute in the kernel's own format (linux/posix_acl_xattr.h): a
+//! version, then entries of a tag, permissions and an id, little-endian, sorted by tag and id. An
+//! object is its owner's to change, always.
 
 use super::beneath::{self, Owned};
 use crate::error::{Error, OrFail, Result};
@@ -58,7 +59,8 @@ impl Readers {
             (GROUP_OBJ, everybody, NOBODY),
             (OTHER, everybody, NOBODY),
         ];
-        // Only a list that names somebody has a mask; without names it is no more than the file's mode.
+        // Only a list that names somebody has a mask; without names it is no more than the file's
+        // mode.
         if !self.users.is_empty() || !self.groups.is_empty() {
             entries.push((MASK, readers, NOBODY));
         }
@@ -76,8 +78,9 @@ impl Readers {
     }
 }
 
-/// Let `readers`, and nobody else but the owner, read the object in `dir`. The directory is the gate: the files in
-/// it may be hard links of another object's, and are plainly readable for whoever gets as far.
+/// Let `readers`, and nobody else but the owner, read the object in `dir`. The directory is the
+/// gate: the files in it may be hard links of another object's, and are plainly readable for
+/// whoever gets as far.
 ///
 /// # Errors
 /// The file system has no access control lists and needs them for this, or the object is another's.

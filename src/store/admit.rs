@@ -6,11 +6,13 @@ use super::{Staging, Store};
 use crate::error::{Code, Error, OrFail, Result};
 use rustix::fs::FileType;
 
-/// Make the account of user `uid` in a shared store, so that nobody else can take its name first. What somebody else has
-/// made under that name is put aside, and an account that the user has under another name gets this one.
+/// Make the account of user `uid` in a shared store, so that nobody else can take its name first.
+/// What somebody else has made under that name is put aside, and an account that the user has under
+/// another name gets this one.
 ///
 /// # Errors
-/// The store isn't shared; the caller is not its administrator, or needs to be root to give a directory to another.
+/// The store isn't shared; the caller is not its administrator, or needs to be root to give a
+/// directory to another.
 pub fn admit(store: &Store, uid: u32) -> Result<()> {
     let caller = store.context().caller();
     check(store, uid, caller)?;

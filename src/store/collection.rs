@@ -43,8 +43,8 @@ impl<R: Record> Collection<R> {
         self.path.join(id.as_ref())
     }
 
-    /// Make an object: `make` fills a directory and gives the record; it appears whole once that is done, and
-    /// not at all if `make` fails.
+    /// Make an object: `make` fills a directory and gives the record; it appears whole once that is
+    /// done, and not at all if `make` fails.
     ///
     /// # Errors
     /// As `make`'s; it can't be written.
@@ -59,7 +59,8 @@ impl<R: Record> Collection<R> {
         Ok(record)
     }
 
-    /// [`Collection::create`] whose object appears with its lock held, for one that is not at rest yet.
+    /// [`Collection::create`] whose object appears with its lock held, for one that is not at rest
+    /// yet.
     ///
     /// # Errors
     /// As [`Collection::create`].
@@ -98,8 +99,8 @@ impl<R: Record> Collection<R> {
         Dir::place(&self.path)
     }
 
-    /// The record of an object, unless somebody made it in another's name: in a shared store everybody can make
-    /// directories.
+    /// The record of an object, unless somebody made it in another's name: in a shared store
+    /// everybody can make directories.
     fn read(&self, dir: &Dir) -> Result<Option<R>> {
         Ok(record::read::<R>(dir)?.filter(|record| self.counts(dir, record)))
     }
@@ -117,8 +118,8 @@ impl<R: Record> Collection<R> {
         &self.path
     }
 
-    /// What to make of an object whose directory can't be opened: it went meanwhile, or is another's, hidden or
-    /// misshapen, and doesn't exist for this user.
+    /// What to make of an object whose directory can't be opened: it went meanwhile, or is
+    /// another's, hidden or misshapen, and doesn't exist for this user.
     fn unopened(&self, id: &R::Id, error: io::Error) -> Result<Option<R>> {
         let gone = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
         if gone || !self.is_ours(id) {
@@ -178,7 +179,8 @@ impl<R: Record> Collection<R> {
                 file => file.or_fail(doing)?,
             };
             wait_lock(&file).or_fail(doing)?;
-            // Whoever had it may have removed the object; the directory is then not the one of this name.
+            // Whoever had it may have removed the object; the directory is then not the one of this
+            // name.
             if !dir.is_at(&self.dir(id)) {
                 continue;
             }
@@ -188,8 +190,8 @@ impl<R: Record> Collection<R> {
         }
     }
 
-    /// True if somebody holds the object's lock: what is not at rest yet is still being worked on. Of another's object
-    /// it is taken for granted: its record alone says how it is.
+    /// True if somebody holds the object's lock: what is not at rest yet is still being worked on.
+    /// Of another's object it is taken for granted: its record alone says how it is.
     ///
     /// # Errors
     /// The lock can't be probed.
@@ -204,8 +206,8 @@ impl<R: Record> Collection<R> {
         .or_fail(|| format!("probe the lock of {}", self.dir(id).display()))
     }
 
-    /// A record as the object truly is. One that is `pending` without a maker who holds its lock is what `died` makes of
-    /// it: its maker was killed.
+    /// A record as the object truly is. One that is `pending` without a maker who holds its lock is
+    /// what `died` makes of it: its maker was killed.
     pub fn settled(
         &self,
         mut record: R,
@@ -231,8 +233,8 @@ impl<R: Record> Collection<R> {
     }
 
     /// # Errors
-    /// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free while the store's lock is
-    /// held.
+    /// `InvalidAMIName.Duplicate`: an object of this kind and owner has the name. It stays free
+    /// while the store's lock is held.
     pub fn check_free(&self, _lock: &StoreLock, name: &str) -> Result<()> {
         let (listing, me) = (self.list()?, self.store.owner_id());
         let taken = |record: &&R| {
@@ -251,7 +253,8 @@ impl<R: Record> Collection<R> {
         }
     }
 
-    /// Change the object's record under its lock and give what `change` gives. If that fails nothing is changed.
+    /// Change the object's record under its lock and give what `change` gives. If that fails
+    /// nothing is changed.
     ///
     /// # Errors
     /// It does not exist; as `change`'s; it can't be written.
@@ -336,8 +339,8 @@ impl<R: Record> Collection<R> {
         }
     }
 
-    /// Removes an own object whose record has no content: that exists only after a power failure, and the object never
-    /// was.
+    /// Removes an own object whose record has no content: that exists only after a power failure,
+    /// and the object never was.
     fn remove_empty_dir(&self, dir: Dir) {
         let Ok(dir) = dir.owned() else { return };
         if record::has_blank_record(&dir) {
@@ -418,7 +421,8 @@ impl<R: Record> Locked<R> {
         Ok(())
     }
 
-    /// Write [`Locked::record`], which says that it is deleted: it is removed as far as anybody can tell.
+    /// Write [`Locked::record`], which says that it is deleted: it is removed as far as anybody can
+    /// tell.
     ///
     /// # Errors
     /// It can't be written; the old record stays.

@@ -1,7 +1,7 @@
 //! Places where a test has this process killed, to see what the next command makes of what is left.
 //!
-//! In a debug build `SPORE_FAULT=N` sends SIGKILL to the process when it comes to its N-th point, whichever that is.
-//! A release build has neither the points nor the variable.
+//! In a debug build `SPORE_FAULT=N` sends SIGKILL to the process when it comes to its N-th point,
+//! whichever that is. A release build has neither the points nor the variable.
 
 /// A step of the store that a kill may come just before; `name` is told on stderr then.
 #[cfg(debug_assertions)]

@@ -1,8 +1,9 @@
 //! The format of a store: which Spore may work on it.
 //!
-//! The number is in the file `format` of the store's directory. It counts up when an older Spore would misread a store,
-//! not when a record gets a field: a record says itself that a newer Spore wrote it. A store without the file is of
-//! format 1, and gets it from the next command of its owner.
+//! The number is in the file `format` of the store's directory. It counts up when an older Spore
+//! would misread a store, not when a record gets a field: a record says itself that a newer Spore
+//! wrote it. A store without the file is of format 1, and gets it from the next command of its
+//! owner.
 
 use super::beneath::{Dir, Owned};
 use crate::error::{Error, OrFail, Result};
@@ -16,7 +17,8 @@ const FORMAT: u32 = 1;
 /// Bytes of the file at most.
 const MAX_LEN: u64 = 64;
 
-/// See that the store at `home` is none of a newer Spore's, before anything in it is looked at or changed.
+/// See that the store at `home` is none of a newer Spore's, before anything in it is looked at or
+/// changed.
 ///
 /// # Errors
 /// It is; its file says nothing of the kind.
@@ -44,8 +46,8 @@ pub(super) fn check(home: &Path) -> Result<()> {
     }
 }
 
-/// Write into the user's own store at `home` which format it has, unless it says so. One that has no room for that, or can't
-/// be written, stays without: that means format 1.
+/// Write into the user's own store at `home` which format it has, unless it says so. One that has
+/// no room for that, or can't be written, stays without: that means format 1.
 ///
 /// # Errors
 /// The store's directory is another's.

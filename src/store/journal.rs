@@ -1,12 +1,13 @@
 //! What happened to the objects: one line of JSON each, appended, never changed.
 //!
-//! Every object that appears, goes or changes in what matters passes through the store, so no verb can forget its
-//! line. `spore events` prints them, `spore usage` adds them up. An account has a journal of its own,
-//! `accounts/UID/journal.jsonl`, which only it can write.
+//! Every object that appears, goes or changes in what matters passes through the store, so no verb
+//! can forget its line. `spore events` prints them, `spore usage` adds them up. An account has a
+//! journal of its own, `accounts/UID/journal.jsonl`, which only it can write.
 //!
-//! A line is one write(2) with O_APPEND: lines of many processes never mix. A crash may tear the last one; the next
-//! writer begins a new line after it, and readers leave out what is no line. What a line of a durable object says is on
-//! the medium when the command that did it ends; all lines before it are, too.
+//! A line is one write(2) with O_APPEND: lines of many processes never mix. A crash may tear the
+//! last one; the next writer begins a new line after it, and readers leave out what is no line.
+//! What a line of a durable object says is on the medium when the command that did it ends; all
+//! lines before it are, too.
 
 use super::accounts::{account_dir, account_of, make_account_dir};
 use super::beneath::names::accounts as accounts_in_words;
@@ -38,7 +39,8 @@ const OTHERS_TAIL: u64 = 8 << 20;
 const OTHERS_LINE: usize = 1 << 12;
 /// ... each element of which counts so many bytes more: what they become in memory.
 const OTHERS_ELEMENT: usize = 32;
-/// Directories of another account that are looked at: it has one, and another where somebody took its name.
+/// Directories of another account that are looked at: it has one, and another where somebody took
+/// its name.
 const OTHERS_DIRECTORIES: usize = 16;
 
 /// What happened to an object.
@@ -59,7 +61,8 @@ pub enum Event {
 pub struct Entry {
     /// RFC 3339, UTC, by the wall clock.
     pub event_time: String,
-    /// Milliseconds since the host booted, sleep included: no clock that jumps can change the difference of two.
+    /// Milliseconds since the host booted, sleep included: no clock that jumps can change the
+    /// difference of two.
     pub boot_ms: u64,
     /// Which boot that was.
     pub boot_id: String,
@@ -142,7 +145,8 @@ fn open(dir: &Path) -> Result<File> {
         if end == 0 {
             dir.sync()?;
         }
-        // On a disk that fills up it can still be said what is ended and deleted. Where there is no room it is not.
+        // On a disk that fills up it can still be said what is ended and deleted. Where there is no
+        // room it is not.
         let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, end, ROOM);
         super::reserve::fill(dir);
         Ok(file)
@@ -221,8 +225,8 @@ impl Journal {
         }
     }
 
-    /// All that this user may read of the journals: each account's in the order in which it happened, whatever the
-    /// clock did. Lines that are none are left out.
+    /// All that this user may read of the journals: each account's in the order in which it
+    /// happened, whatever the clock did. Lines that are none are left out.
     ///
     /// # Errors
     /// A journal can't be read.

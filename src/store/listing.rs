@@ -38,7 +38,8 @@ impl<R: Record> Listing<R> {
     }
 }
 
-/// How much is still read of another account, in bytes of this command's memory, which nobody else is to fill.
+/// How much is still read of another account, in bytes of this command's memory, which nobody else
+/// is to fill.
 struct Share(u64);
 
 impl Share {
@@ -67,7 +68,8 @@ impl Share {
 }
 
 impl<R: Record> Collection<R> {
-    /// Every object that exists throughout, by id. Those that come or go meanwhile may be in it or not.
+    /// Every object that exists throughout, by id. Those that come or go meanwhile may be in it or
+    /// not.
     ///
     /// # Errors
     /// The directory can't be read. A corrupt record is no error: it is in [`Listing::broken`].

@@ -31,8 +31,9 @@ impl Store {
         Self::open_within(&paths::home()?, context)
     }
 
-    /// Open the store at `home`, made if absent (mode 0700). Nothing of it is ever anywhere else: sockets lie
-    /// beside the records too, so that nothing is left behind outside, and no command races to take it away.
+    /// Open the store at `home`, made if absent (mode 0700). Nothing of it is ever anywhere else:
+    /// sockets lie beside the records too, so that nothing is left behind outside, and no command
+    /// races to take it away.
     ///
     /// # Errors
     /// It can't be made or belongs to another user.
@@ -150,13 +151,15 @@ impl Store {
         self.home.join("tmp")
     }
 
-    /// Wait for the lock of all that the user has in this store: whoever checks several objects and then changes one holds it
-    /// (names are unique; a kernel that an image refers to stays). Hold it briefly, take it before any object's lock.
+    /// Wait for the lock of all that the user has in this store: whoever checks several objects and
+    /// then changes one holds it (names are unique; a kernel that an image refers to stays). Hold
+    /// it briefly, take it before any object's lock.
     ///
     /// # Errors
     /// The lock file can't be made.
     pub fn lock(&self) -> Result<StoreLock> {
-        // Nobody can change another's objects, so users of a shared store need not wait for each other.
+        // Nobody can change another's objects, so users of a shared store need not wait for each
+        // other.
         let dir = match self.administrator {
             Some(_) => self.account()?,
             None => beneath::Owned::home(&self.home)

@@ -37,7 +37,8 @@ pub fn home() -> Result<PathBuf> {
 
 fn locate(var: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
     let absolute = |name| var(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    // A relative path in an XDG variable is to be ignored (XDG Base Directory Specification, "Basics").
+    // A relative path in an XDG variable is to be ignored (XDG Base Directory Specification,
+    // "Basics").
     let default = || {
         let data = absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
@@ -55,7 +56,8 @@ fn locate(var: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
 pub fn check_owner(dir: &Path, uid: u32) -> Result<()> {
     let meta = dir.symlink_metadata().or_fail(|| format!("read {}", dir.display()))?;
     if meta.is_symlink() {
-        // A link that the owner of the place made on purpose is fine; what it leads to must be ours.
+        // A link that the owner of the place made on purpose is fine; what it leads to must be
+        // ours.
         let target = dir.metadata().or_fail(|| format!("read {}", dir.display()))?;
         if meta.uid() == uid && target.is_dir() && target.uid() == uid {
             return Ok(());

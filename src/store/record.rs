@@ -22,8 +22,9 @@ pub(super) fn others(dir: &Dir) -> Option<Vec<u8>> {
     dir.read(RECORD, MAX_OTHERS).ok()
 }
 
-/// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure took it
-/// before anything of it was on the medium; or if it is another's and can't be read as one, which is for them to mend.
+/// Read the record in `dir`. `None` if there is none: the object went meanwhile, or a power failure
+/// took it before anything of it was on the medium; or if it is another's and can't be read as one,
+/// which is for them to mend.
 ///
 /// # Errors
 /// It can't be read or is not a record of this kind; one line naming the file.
@@ -53,7 +54,8 @@ pub(super) fn read<R: Record>(dir: &Dir) -> Result<Option<R>> {
     })
 }
 
-/// The error for a record that has what this Spore does not know: a newer one wrote it, and knows what it means.
+/// The error for a record that has what this Spore does not know: a newer one wrote it, and knows
+/// what it means.
 fn newer<R: Record>(dir: &Path, text: &[u8], error: &serde_json::Error) -> Option<Error> {
     let why = error.to_string();
     let what = why.split_once(", expected").map_or(&*why, |(what, _)| what);
@@ -82,13 +84,15 @@ pub(super) fn has_blank_record(dir: &Owned) -> bool {
     dir.read(RECORD, MAX_RECORD).is_ok_and(|text| is_blank(&text))
 }
 
-/// Replace the record in `dir`, whole or not at all. The caller holds the object's lock, or made `dir` itself.
+/// Replace the record in `dir`, whole or not at all. The caller holds the object's lock, or made
+/// `dir` itself.
 pub(super) fn write<R: Record>(dir: &Owned, record: &R, durability: Durability) -> Result<()> {
     let text = text(dir, record)?;
     finish(dir, dir.replace(RECORD, &text, durability == Durability::Durable), durability)
 }
 
-/// As [`write()`] of a record that is there already: where there is no space it gets the reserve's in `account`.
+/// As [`write()`] of a record that is there already: where there is no space it gets the reserve's
+/// in `account`.
 pub(super) fn rewrite<R: Record>(
     account: &Path,
     dir: &Owned,

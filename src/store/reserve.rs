@@ -1,9 +1,10 @@
 //! Room for what must be changed on a full disk.
 //!
-//! A few files that have blocks of their own lie in `accounts/UID/reserve`. A record that finds no space for its new
-//! text gets it by one of them: the text is written into its blocks, and the two files exchange their names. What was
-//! the record is the reserve's then, with its blocks, so that nothing is given up that whoever fills the disk could
-//! take. Only what exists already is changed so: new objects have to find space of their own.
+//! A few files that have blocks of their own lie in `accounts/UID/reserve`. A record that finds no
+//! space for its new text gets it by one of them: the text is written into its blocks, and the two
+//! files exchange their names. What was the record is the reserve's then, with its blocks, so that
+//! nothing is given up that whoever fills the disk could take. Only what exists already is changed
+//! so: new objects have to find space of their own.
 
 use super::beneath::Owned;
 use super::time::boot_ms;
@@ -39,7 +40,8 @@ fn slots() -> impl Iterator<Item = String> {
     (0..FILES).map(|n| n.to_string())
 }
 
-/// Set aside what is not yet. `account` is the account's directory. Without space there is less of it.
+/// Set aside what is not yet. `account` is the account's directory. Without space there is less of
+/// it.
 pub(super) fn fill(account: &Owned) {
     let Ok(dir) = account.make_dir(RESERVE) else { return };
     let small = |slot: &String| {
@@ -65,8 +67,8 @@ fn claim(dir: &Owned, slot: &str, make: bool) -> Option<File> {
     ((held.st_ino, held.st_dev) == (named.st_ino, named.st_dev)).then_some(file)
 }
 
-/// Replace the file `name` in `to` by one with `text` and the mode of the old one, whole or not at all, without taking
-/// space.
+/// Replace the file `name` in `to` by one with `text` and the mode of the old one, whole or not at
+/// all, without taking space.
 ///
 /// # Errors
 /// There is no reserve, or none that is large enough; I/O errors.
@@ -80,7 +82,8 @@ pub(super) fn replace(
     let none = || io::Error::from_raw_os_error(libc::ENOSPC);
     let dir = open(account).map_err(|_| none())?;
     let deadline = Instant::now() + PATIENCE;
-    // Each caller begins elsewhere: a reader of the record that was exchanged last may not be done with it.
+    // Each caller begins elsewhere: a reader of the record that was exchanged last may not be done
+    // with it.
     let first = usize::try_from(boot_ms()).unwrap_or(0);
     loop {
         let mut exist = false;

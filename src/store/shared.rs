@@ -1,8 +1,9 @@
 //! A store that several Unix users share: a region.
 //!
-//! Its directories are its administrator's, and sticky like /tmp: everybody may put objects in, nobody may move or
-//! remove another's. An object is a directory of its owner's with mode 0700, so it is private until an access control
-//! list says otherwise ([`super::acl`]). The file `shared` in the store says that it is one.
+//! Its directories are its administrator's, and sticky like /tmp: everybody may put objects in,
+//! nobody may move or remove another's. An object is a directory of its owner's with mode 0700, so
+//! it is private until an access control list says otherwise ([`super::acl`]). The file `shared` in
+//! the store says that it is one.
 
 use super::beneath::{self, Dir};
 use super::paths::{MARKER, directories};
@@ -37,8 +38,9 @@ pub fn share(store: &Store) -> Result<()> {
     sync_dir(store.home())
 }
 
-/// Open a file of an object, whoever's it is: a plain file that the owner of the object's directory owns. What another
-/// account made may lead anywhere, and must not make this user open a file of their own.
+/// Open a file of an object, whoever's it is: a plain file that the owner of the object's directory
+/// owns. What another account made may lead anywhere, and must not make this user open a file of
+/// their own.
 ///
 /// # Errors
 /// There is none, or it is none of that kind.

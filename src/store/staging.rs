@@ -1,7 +1,7 @@
 //! Directories that are not objects yet, or no longer.
 //!
-//! Everything under the store's `tmp/` is a directory whose maker holds its flock. Without a holder it is
-//! debris: of a killed command, or of an object being deleted.
+//! Everything under the store's `tmp/` is a directory whose maker holds its flock. Without a holder
+//! it is debris: of a killed command, or of an object being deleted.
 
 use super::beneath::{self, Owned, sync_dir};
 use super::journal::Event;
@@ -13,11 +13,12 @@ use rustix::fs::{FlockOperation, flock};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// A directory in the making. Dropped without [`Staging::publish`], it is removed with all that is in it; if its
-/// process is killed, the next command removes it.
+/// A directory in the making. Dropped without [`Staging::publish`], it is removed with all that is
+/// in it; if its process is killed, the next command removes it.
 #[derive(Debug)]
 pub struct Staging {
-    /// Holds the flock, which stays with the directory through its rename. `None` once it is published.
+    /// Holds the flock, which stays with the directory through its rename. `None` once it is
+    /// published.
     dir: Option<Owned>,
     path: std::path::PathBuf,
 }
@@ -60,11 +61,12 @@ impl Staging {
         self.dir.as_ref().ok_or_else(|| Error::failure("the object is published already"))
     }
 
-    /// Write the record and let the object appear. Files in the directory must have been synced by whoever
-    /// wrote them, if they are to be durable.
+    /// Write the record and let the object appear. Files in the directory must have been synced by
+    /// whoever wrote them, if they are to be durable.
     ///
     /// # Errors
-    /// The record can't be written, or an object with this id exists (`AlreadyExists` in words); nothing has appeared.
+    /// The record can't be written, or an object with this id exists (`AlreadyExists` in words);
+    /// nothing has appeared.
     pub fn publish<R: Record>(
         mut self,
         store: &Store,
@@ -74,7 +76,8 @@ impl Staging {
         record::write(self.dir()?, new, durability)?;
         let parent = store.home().join(R::DIRECTORY);
         let target = parent.join(new.id().as_ref());
-        // A directory can be renamed over an empty one: an object is never empty, so this refuses existing ids.
+        // A directory can be renamed over an empty one: an object is never empty, so this refuses
+        // existing ids.
         fault::point("appearance of an object");
         beneath::move_dir(&self.path, &target)
             .or_fail(|| format!("make {} {}", R::KIND, new.id()))?;
@@ -101,7 +104,8 @@ impl Drop for Staging {
     }
 }
 
-/// Make the object's directory `path` disappear at once, then remove it. `false` if it was not there.
+/// Make the object's directory `path` disappear at once, then remove it. `false` if it was not
+/// there.
 pub(super) fn discard(store: &Store, path: &Path) -> Result<bool> {
     let gone = store.tmp().join(random_hex(16)?);
     fault::point("disappearance of an object");

@@ -29,8 +29,8 @@ pub fn rfc3339(since: Duration) -> String {
     format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Time since the epoch of a date, or of a date and a time in UTC: `2030-01-31`, `2030-01-31T12:30Z`,
-/// `2030-01-31T12:30:00.000Z`.
+/// Time since the epoch of a date, or of a date and a time in UTC: `2030-01-31`,
+/// `2030-01-31T12:30Z`, `2030-01-31T12:30:00.000Z`.
 pub fn parse(text: &str) -> Option<Duration> {
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, time.strip_suffix('Z')?),

@@ -18,7 +18,8 @@ pub const MEMORY_AND_END: &[Allow] = &[
     Call(libc::SYS_exit_group),                                                  // the end
 ];
 
-/// Limit this process to so many bytes of address space and, if given, seconds of processor time. No core is dumped.
+/// Limit this process to so many bytes of address space and, if given, seconds of processor time.
+/// No core is dumped.
 ///
 /// # Errors
 /// The kernel refuses, which it does not.
@@ -53,7 +54,8 @@ pub fn close_files() -> Result<()> {
     Ok(())
 }
 
-/// This process ends when the thread that started it does, however that ends. `parent` is that thread's process.
+/// This process ends when the thread that started it does, however that ends. `parent` is that
+/// thread's process.
 ///
 /// # Errors
 /// The parent is gone already.

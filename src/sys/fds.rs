@@ -9,10 +9,12 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Descriptors already claimed, so that a plan that names one twice is refused instead of closing it twice.
+/// Descriptors already claimed, so that a plan that names one twice is refused instead of closing
+/// it twice.
 static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-/// Claim a descriptor that the plan names ([`crate::plan::PlanFd`]). Each can be claimed once in a process.
+/// Claim a descriptor that the plan names ([`crate::plan::PlanFd`]). Each can be claimed once in a
+/// process.
 ///
 /// # Errors
 /// It is a standard stream, was claimed before, or is not open.
@@ -58,8 +60,8 @@ pub fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()>
     }
 }
 
-/// Close every descriptor above the standard streams but `keep`, so that nothing leaks in from the launcher.
-/// Call it before anything else is opened.
+/// Close every descriptor above the standard streams but `keep`, so that nothing leaks in from the
+/// launcher. Call it before anything else is opened.
 pub fn close_all_but(keep: &[RawFd]) {
     let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
     keep.extend([0, 1, 2]);
@@ -74,8 +76,9 @@ pub fn close_all_but(keep: &[RawFd]) {
 }
 
 fn close_range(first: u32, last: u32) {
-    // SAFETY: no pointers; nothing of ours owns a descriptor in the range yet (the caller's duty). A kernel
-    // without close_range(2), before 5.9, leaves them open, which harms nobody but tidiness.
+    // SAFETY: no pointers; nothing of ours owns a descriptor in the range yet (the caller's duty).
+    // A kernel without close_range(2), before 5.9, leaves them open, which harms nobody but
+    // tidiness.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
@@ -89,7 +92,8 @@ pub fn memfd(name: &str) -> Result<File> {
         .or_fail(|| format!("create memory file {name}"))
 }
 
-/// The bytes in an open file. std asks by statx(2), which takes paths, too, and which no confined thread may call.
+/// The bytes in an open file. std asks by statx(2), which takes paths, too, and which no confined
+/// thread may call.
 ///
 /// # Errors
 /// Those of fstat(2).
@@ -123,7 +127,8 @@ pub fn eventfd() -> io::Result<vmm_sys_util::eventfd::EventFd> {
     vmm_sys_util::eventfd::EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
 }
 
-/// A signalfd(2) for these signals, which are blocked in the calling thread and those it starts later.
+/// A signalfd(2) for these signals, which are blocked in the calling thread and those it starts
+/// later.
 ///
 /// # Errors
 /// Too many open files.

@@ -53,7 +53,8 @@ pub fn read_full(file: &File, part: Part<'_>, offset: u64) -> io::Result<()> {
         let iovs = rest.iovecs()?;
         let at = file_offset(offset + done as u64)?;
         let count = iovs.len().min(MAX_SEGMENTS) as libc::c_int;
-        // SAFETY: the list describes memory that `part.buf` keeps mapped for the length of the call.
+        // SAFETY: the list describes memory that `part.buf` keeps mapped for the length of the
+        // call.
         let n = unsafe { libc::preadv(file.as_raw_fd(), iovs.as_ptr(), count, at) };
         match n {
             0 => {
@@ -67,8 +68,8 @@ pub fn read_full(file: &File, part: Part<'_>, offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Fill as much of the piece as the page cache has at `offset`, from its beginning; the bytes. What could not be
-/// read without waiting, for whatever reason, is left to who can wait.
+/// Fill as much of the piece as the page cache has at `offset`, from its beginning; the bytes. What
+/// could not be read without waiting, for whatever reason, is left to who can wait.
 pub fn read_cached(file: &File, part: Part<'_>, offset: u64) -> usize {
     let (Ok(iovs), Ok(at)) = (part.iovecs(), file_offset(offset)) else { return 0 };
     let count = iovs.len().min(MAX_SEGMENTS) as libc::c_int;
@@ -91,7 +92,8 @@ pub fn write_full(file: &File, parts: &[Part<'_>], offset: u64) -> io::Result<()
     while first < iovs.len() {
         let count = (iovs.len() - first).min(MAX_SEGMENTS) as libc::c_int;
         let at = file_offset(offset)?;
-        // SAFETY: the list describes memory that the parts' buffers keep mapped for the length of the call.
+        // SAFETY: the list describes memory that the parts' buffers keep mapped for the length of
+        // the call.
         let n = unsafe {
             match &iovs[first..] {
                 // The kernel need not fetch a list of one.

@@ -14,13 +14,14 @@ use std::path::Path;
 /// Descriptors that the program can have; it is a small one.
 const DESCRIPTORS: i32 = 256;
 
-/// The program, opened. Its descriptor has a number that is above this process's limit and so, once it is closed by the
-/// program's start, no other can get it: a filter may let execveat(2) take this number alone.
+/// The program, opened. Its descriptor has a number that is above this process's limit and so, once
+/// it is closed by the program's start, no other can get it: a filter may let execveat(2) take this
+/// number alone.
 pub struct FinalProgram(OwnedFd);
 
 impl FinalProgram {
-    /// Open the program, and limit this process's descriptors for good (who is to be held by that needs
-    /// [`FinalProgram::denials`] too).
+    /// Open the program, and limit this process's descriptors for good (who is to be held by that
+    /// needs [`FinalProgram::denials`] too).
     ///
     /// # Errors
     /// It is not there, or not for us.
@@ -43,7 +44,8 @@ impl FinalProgram {
             Deny::Call(libc::SYS_execve),
             Deny::Unless { call: libc::SYS_execveat, argument: 0, mask: int, value: number },
             Deny::Call(libc::SYS_setrlimit),
-            // To ask for a limit, by which C libraries implement getrlimit(3), is allowed: no new one is given.
+            // To ask for a limit, by which C libraries implement getrlimit(3), is allowed: no new
+            // one is given.
             Deny::Unless { call: libc::SYS_prlimit64, argument: 2, mask: all, value: 0 },
         ]
     }
@@ -67,8 +69,8 @@ impl FinalProgram {
             all.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
         };
         let (argv, envp) = (pointers(&arguments), pointers(&environment));
-        // SAFETY: both arrays end with a null pointer; they, and the strings that they point to, outlive the call, which
-        // only reads them.
+        // SAFETY: both arrays end with a null pointer; they, and the strings that they point to,
+        // outlive the call, which only reads them.
         unsafe {
             libc::syscall(
                 libc::SYS_execveat,

@@ -9,8 +9,8 @@ pub const MAX_SEGMENTS: usize = 1024;
 
 /// A scatter-gather list over guest RAM (or, for internal use, over a buffer of our own).
 ///
-/// It holds the mapping, so the pointers stay valid while a kernel operation is in flight. The guest
-/// may write the memory meanwhile: never form a Rust reference to it.
+/// It holds the mapping, so the pointers stay valid while a kernel operation is in flight. The
+/// guest may write the memory meanwhile: never form a Rust reference to it.
 pub struct IoBuf {
     iovs: SmallVec<[libc::iovec; 4]>,
     len: usize,
@@ -22,15 +22,16 @@ enum Owner {
     Host { bytes: Box<[u8]> },
 }
 
-// SAFETY: the pointers lead into a mapping (or box) that the value itself keeps alive, and which has no thread affinity.
+// SAFETY: the pointers lead into a mapping (or box) that the value itself keeps alive, and which
+// has no thread affinity.
 unsafe impl Send for IoBuf {}
-// SAFETY: no method forms a reference to the bytes but `into_bytes`, which takes the value; what two threads
-// store through `&self` mixes as the guest's own racing stores do.
+// SAFETY: no method forms a reference to the bytes but `into_bytes`, which takes the value; what
+// two threads store through `&self` mixes as the guest's own racing stores do.
 unsafe impl Sync for IoBuf {}
 
 impl IoBuf {
-    /// The buffer made of these (guest address, length) pieces. `None` if one is not wholly guest RAM,
-    /// the list is longer than [`MAX_SEGMENTS`] or the sum does not fit 32 bits.
+    /// The buffer made of these (guest address, length) pieces. `None` if one is not wholly guest
+    /// RAM, the list is longer than [`MAX_SEGMENTS`] or the sum does not fit 32 bits.
     pub fn guest(ram: &Arc<GuestMemoryMmap>, segments: &[(GuestAddress, u32)]) -> Option<Self> {
         let mut iovs = SmallVec::new();
         let mut len = 0u32;
@@ -79,8 +80,8 @@ impl IoBuf {
         &self.iovs
     }
 
-    /// The bytes from `start` on, `len` of them, as a list over the same memory. The caller keeps `self` alive.
-    /// `None` if the range is not inside.
+    /// The bytes from `start` on, `len` of them, as a list over the same memory. The caller keeps
+    /// `self` alive. `None` if the range is not inside.
     pub fn range(&self, start: usize, len: usize) -> Option<SmallVec<[libc::iovec; 4]>> {
         let end = start.checked_add(len)?;
         if end > self.len {
@@ -99,12 +100,13 @@ impl IoBuf {
         Some(out)
     }
 
-    /// Fill `len` bytes from `start` with zeros (what unallocated clusters read as). False if out of range.
+    /// Fill `len` bytes from `start` with zeros (what unallocated clusters read as). False if out
+    /// of range.
     pub fn zero(&self, start: usize, len: usize) -> bool {
         let Some(pieces) = self.range(start, len) else { return false };
         for iov in pieces {
-            // SAFETY: the piece is inside a live mapping owned by `self`; plain byte stores through a raw
-            // pointer are what a racing guest may observe.
+            // SAFETY: the piece is inside a live mapping owned by `self`; plain byte stores through
+            // a raw pointer are what a racing guest may observe.
             unsafe { std::ptr::write_bytes(iov.iov_base.cast::<u8>(), 0, iov.iov_len) };
         }
         true
@@ -115,7 +117,8 @@ impl IoBuf {
         let Some(pieces) = self.range(start, bytes.len()) else { return false };
         let mut from = bytes;
         for iov in pieces {
-            // SAFETY: as in `zero`; source and destination cannot overlap, `bytes` being host memory.
+            // SAFETY: as in `zero`; source and destination cannot overlap, `bytes` being host
+            // memory.
             unsafe {
                 std::ptr::copy_nonoverlapping(from.as_ptr(), iov.iov_base.cast(), iov.iov_len);
             }

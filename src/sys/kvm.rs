@@ -1,5 +1,5 @@
-//! KVM through kvm-ioctls, plus what that crate leaves to `unsafe`: memory slots, exits with the size of
-//! each access, and the race-free kick of a vCPU that runs in another thread.
+//! KVM through kvm-ioctls, plus what that crate leaves to `unsafe`: memory slots, exits with the
+//! size of each access, and the race-free kick of a vCPU that runs in another thread.
 
 use crate::error::{Error, OrFail, Result};
 use kvm_bindings::{
@@ -36,9 +36,9 @@ pub fn open() -> Result<Kvm> {
     })
 }
 
-/// What KVM supports of CPUID, each entry as function, index, flags, eax, ebx, ecx, edx (struct kvm_cpuid_entry2). Where the
-/// host is a virtual machine itself, each CPUID instruction that KVM executes for the answer is an exit, and all of them take
-/// as long as making a VM.
+/// What KVM supports of CPUID, each entry as function, index, flags, eax, ebx, ecx, edx (struct
+/// kvm_cpuid_entry2). Where the host is a virtual machine itself, each CPUID instruction that KVM
+/// executes for the answer is an exit, and all of them take as long as making a VM.
 ///
 /// # Errors
 /// KVM does not say.
@@ -78,7 +78,8 @@ fn denied() -> Error {
     Error::failure(format!("no access to {DEVICE}: {advice}"))
 }
 
-/// What gives a user a device with these permission bits. `group` is its own, if it is one that users may join.
+/// What gives a user a device with these permission bits. `group` is its own, if it is one that
+/// users may join.
 fn advice(mode: u32, group: Option<&str>) -> String {
     let join = |group| format!("'usermod --append --groups {group} USER', then log in again");
     match group {
@@ -124,8 +125,8 @@ pub fn set_memory(vm: &VmFd, pieces: impl Iterator<Item = Memory>) -> Result<()>
             memory_size: len,
             userspace_addr: host,
         };
-        // SAFETY: guest RAM and firmware stay mapped for the life of the process (crate::sys::mmap::anonymous), and
-        // nothing in it is ever the target of a Rust reference.
+        // SAFETY: guest RAM and firmware stay mapped for the life of the process
+        // (crate::sys::mmap::anonymous), and nothing in it is ever the target of a Rust reference.
         unsafe { vm.set_user_memory_region(slot) }
             .or_fail(|| format!("give the guest its RAM at {:#x}", gpa))?;
     }
@@ -199,18 +200,20 @@ pub fn run(vcpu: &mut VcpuFd) -> io::Result<Exit<'_>> {
         }
         Err(e) => return Err(io::Error::from_raw_os_error(e.errno())),
     }
-    // The crate's VcpuExit says neither the size of a port access nor what an internal error is about, so
-    // the shared page is read once more.
+    // The crate's VcpuExit says neither the size of a port access nor what an internal error is
+    // about, so the shared page is read once more.
     let run = vcpu.get_kvm_run();
     let base: *mut u8 = std::ptr::from_mut::<kvm_run>(run).cast();
     let what = &mut run.__bindgen_anon_1;
     Ok(match run.exit_reason {
         KVM_EXIT_IO => {
-            // SAFETY: exit_reason says that `io` is the union's live member; all its bit patterns are valid.
+            // SAFETY: exit_reason says that `io` is the union's live member; all its bit patterns
+            // are valid.
             let io = unsafe { what.io };
             let (size, len) = (usize::from(io.size), usize::from(io.size) * io.count as usize);
-            // SAFETY: KVM keeps the data of a port access in the vCPU's mapping, at data_offset, and `vcpu` is
-            // borrowed as long as the slice lives (Documentation/virt/kvm/api.rst, kvm_run).
+            // SAFETY: KVM keeps the data of a port access in the vCPU's mapping, at data_offset,
+            // and `vcpu` is borrowed as long as the slice lives (Documentation/virt/kvm/api.rst,
+            // kvm_run).
             let data =
                 unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), len) };
             if u32::from(io.direction) == KVM_EXIT_IO_IN {
@@ -242,12 +245,13 @@ pub fn run(vcpu: &mut VcpuFd) -> io::Result<Exit<'_>> {
             Exit::FailEntry(unsafe { what.fail_entry.hardware_entry_failure_reason })
         }
         KVM_EXIT_INTERNAL_ERROR => {
-            // SAFETY: as above, for `emulation_failure`; `internal` has the same first two fields and all of
-            // the union is initialised memory.
+            // SAFETY: as above, for `emulation_failure`; `internal` has the same first two fields
+            // and all of the union is initialised memory.
             let failure = unsafe { what.emulation_failure };
             // SAFETY: plain bytes, valid whatever they are.
             let bytes = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
-            // KVM_INTERNAL_ERROR_EMULATION with KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES.
+            // KVM_INTERNAL_ERROR_EMULATION with
+            // KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES.
             let told = failure.suberror == 1 && failure.ndata >= 3 && failure.flags & 1 != 0;
             let len =
                 if told { usize::from(bytes.insn_size).min(bytes.insn_bytes.len()) } else { 0 };
@@ -258,8 +262,9 @@ pub fn run(vcpu: &mut VcpuFd) -> io::Result<Exit<'_>> {
     })
 }
 
-/// Finish the access that the last exit was about, without running the guest any further: KVM completes an
-/// `in` or a load only on the next KVM_RUN, and state saved or replaced before that would be torn.
+/// Finish the access that the last exit was about, without running the guest any further: KVM
+/// completes an `in` or a load only on the next KVM_RUN, and state saved or replaced before that
+/// would be torn.
 pub fn complete_io(vcpu: &mut VcpuFd) {
     vcpu.set_kvm_immediate_exit(1);
     // It returns EINTR by construction.
@@ -275,9 +280,9 @@ thread_local! {
 extern "C" fn on_kick(_signal: i32) {
     let byte = IMMEDIATE_EXIT.get();
     if !byte.is_null() {
-        // SAFETY: the byte is inside this thread's vCPU mapping, which `Kickable` keeps registered only as long
-        // as the vCPU lives. The kernel reads it when KVM_RUN begins, so a kick between our last look
-        // around and KVM_RUN is not lost.
+        // SAFETY: the byte is inside this thread's vCPU mapping, which `Kickable` keeps registered
+        // only as long as the vCPU lives. The kernel reads it when KVM_RUN begins, so a kick
+        // between our last look around and KVM_RUN is not lost.
         unsafe { AtomicU8::from_ptr(byte) }.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
@@ -341,7 +346,8 @@ impl Kick {
     }
 }
 
-/// Whether the host's CPU has VMX or SVM. A KVM without them is a software KVM, which cannot run every kernel.
+/// Whether the host's CPU has VMX or SVM. A KVM without them is a software KVM, which cannot run
+/// every kernel.
 // A safe function from Rust 1.90 on, an unsafe one before.
 #[allow(unused_unsafe)]
 pub fn host_virtualizes() -> bool {

@@ -1,4 +1,5 @@
-//! A vCPU's state that kvm-ioctls leaves to `unsafe` or does not have: XSAVE of any size, and SREGS2.
+//! A vCPU's state that kvm-ioctls leaves to `unsafe` or does not have: XSAVE of any size, and
+//! SREGS2.
 
 use crate::error::{Error, OrFail, Result};
 use kvm_bindings::{Xsave, kvm_sregs2, kvm_xsave};
@@ -45,7 +46,8 @@ fn checked(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// 32-bit words of the XSAVE area beyond the 4 KiB that every KVM has; `None` where there is no KVM_GET_XSAVE2.
+/// 32-bit words of the XSAVE area beyond the 4 KiB that every KVM has; `None` where there is no
+/// KVM_GET_XSAVE2.
 pub fn xsave_extra(kvm: &Kvm) -> Option<usize> {
     let size = usize::try_from(kvm.check_extension_int(Cap::Xsave2)).ok().filter(|n| *n > 0)?;
     Some(size.saturating_sub(size_of::<kvm_xsave>()).div_ceil(size_of::<u32>()))

@@ -10,7 +10,8 @@ use vm_memory::MmapRegion;
 pub const HUGE: usize = 2 << 20;
 
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
-/// NORESERVE: a guest touches its RAM little by little, and N clones may be promised more than the host has.
+/// NORESERVE: a guest touches its RAM little by little, and N clones may be promised more than the
+/// host has.
 const ANONYMOUS: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
 
 /// Whether the host backs memory with huge pages on first touch.
@@ -22,8 +23,8 @@ pub enum HugePages {
     Refused,
 }
 
-/// Map zeroed private memory, aligned to 2 MiB if it is to have huge pages, and hand it out in adjacent pieces of these sizes
-/// (each a multiple of the page size).
+/// Map zeroed private memory, aligned to 2 MiB if it is to have huge pages, and hand it out in
+/// adjacent pieces of these sizes (each a multiple of the page size).
 ///
 /// The memory is never unmapped: a VMM has one guest for life, and the kernel may still be writing
 /// to its RAM (io_uring) when the last handle goes.
@@ -41,7 +42,8 @@ pub fn anonymous(pieces: &[usize], huge: HugePages) -> std::io::Result<Vec<MmapR
     let mut regions = Vec::with_capacity(pieces.len());
     for &piece in pieces {
         let flags = ANONYMOUS.bits() as i32 | libc::MAP_ANONYMOUS;
-        // SAFETY: `piece` bytes from `start` are part of the mapping just made, which stays forever.
+        // SAFETY: `piece` bytes from `start` are part of the mapping just made, which stays
+        // forever.
         let region =
             unsafe { MmapRegion::build_raw(start, piece, READ_WRITE.bits() as i32, flags) };
         regions.push(region.map_err(std::io::Error::other)?);
@@ -69,7 +71,8 @@ fn aligned(len: usize) -> std::io::Result<*mut u8> {
     Ok(start)
 }
 
-/// Neither piece of advice changes what memory holds, and a kernel built without them is no reason not to run.
+/// Neither piece of advice changes what memory holds, and a kernel built without them is no reason
+/// not to run.
 fn advise(start: *mut u8, len: usize, huge: HugePages) {
     let pages = match huge {
         HugePages::Wanted => Advice::LinuxHugepage,
@@ -87,14 +90,16 @@ fn advise(start: *mut u8, len: usize, huge: HugePages) {
 /// The host refuses the mapping.
 pub fn clear(region: &MmapRegion, huge: HugePages) -> std::io::Result<()> {
     let (start, len) = (region.as_ptr(), region.size());
-    // SAFETY: replaces exactly the region's own pages. They are guest RAM, which nothing holds a Rust reference to.
+    // SAFETY: replaces exactly the region's own pages. They are guest RAM, which nothing holds a
+    // Rust reference to.
     unsafe { mmap_anonymous(start.cast(), len, READ_WRITE, ANONYMOUS | MapFlags::FIXED) }?;
     advise(start, len, huge);
     Ok(())
 }
 
-/// Lay `len` bytes of `file` from `file_offset` on, copy-on-write, over the region's pages from `offset` on.
-/// All three are page-aligned; bytes beyond the end of the file's last page must not be asked for.
+/// Lay `len` bytes of `file` from `file_offset` on, copy-on-write, over the region's pages from
+/// `offset` on. All three are page-aligned; bytes beyond the end of the file's last page must not
+/// be asked for.
 ///
 /// # Errors
 /// Not aligned, not inside the region, or the file cannot be mapped.
@@ -112,7 +117,8 @@ pub fn map_file(
     }
     let at = region.as_ptr().wrapping_add(offset);
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: replaces only pages inside the region. They are guest RAM, which nothing holds a Rust reference to.
+    // SAFETY: replaces only pages inside the region. They are guest RAM, which nothing holds a Rust
+    // reference to.
     unsafe { mmap(at.cast(), len, READ_WRITE, flags, file, file_offset) }?;
     Ok(())
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 /// The first descriptor after the standard streams.
 const FIRST: RawFd = 3;
 
-/// Start `program`, an absolute path, in a session of its own and in `/`, with default signal handling and an empty
-/// environment. See [`spawn_with`].
+/// Start `program`, an absolute path, in a session of its own and in `/`, with default signal
+/// handling and an empty environment. See [`spawn_with`].
 ///
 /// # Errors
 /// As [`spawn_with`].
@@ -22,10 +22,11 @@ pub fn spawn(program: &str, argv: &[&str], fds: &[(BorrowedFd<'_>, RawFd)]) -> R
     spawn_with(program.as_ref(), argv, &[] as &[&str], fds)
 }
 
-/// Start `program`, an absolute path, in a session of its own and in `/`, with default signal handling and the
-/// variables `environment` (`NAME=VALUE`).
+/// Start `program`, an absolute path, in a session of its own and in `/`, with default signal
+/// handling and the variables `environment` (`NAME=VALUE`).
 ///
-/// `fds` lists (source, number in the child); everything else is closed. posix_spawn(3) uses vfork semantics: the cost does not grow with our own memory.
+/// `fds` lists (source, number in the child); everything else is closed. posix_spawn(3) uses vfork
+/// semantics: the cost does not grow with our own memory.
 ///
 /// Returns the process id.
 ///
@@ -56,8 +57,9 @@ pub fn spawn_with(
     actions.close_others(fds)?;
     let attributes = Attributes::new_session()?;
     let mut pid = 0;
-    // SAFETY: every pointer leads to a live, initialised object: the strings and both null-terminated arrays
-    // outlive the call, which only reads them, and the two libc objects are initialised by their constructors.
+    // SAFETY: every pointer leads to a live, initialised object: the strings and both
+    // null-terminated arrays outlive the call, which only reads them, and the two libc objects are
+    // initialised by their constructors.
     let status = unsafe {
         libc::posix_spawn(
             &mut pid,
@@ -74,7 +76,8 @@ pub fn spawn_with(
     u32::try_from(pid).map_err(|_| Error::failure("the system gave a negative process id"))
 }
 
-/// How many descriptors this process may open, raised to the hard limit: each VM takes some while it starts.
+/// How many descriptors this process may open, raised to the hard limit: each VM takes some while
+/// it starts.
 pub fn raise_open_files() {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
@@ -91,20 +94,23 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Do `work` in a fork of this process, which has one thread, and wait for its end. What it gives is the exit code.
+/// Do `work` in a fork of this process, which has one thread, and wait for its end. What it gives
+/// is the exit code.
 ///
 /// # Errors
 /// No more processes.
 pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
     let doing = || "start a process";
-    // SAFETY: this process has one thread, so the child's memory is whole: no lock is held by a thread that it lacks.
+    // SAFETY: this process has one thread, so the child's memory is whole: no lock is held by a
+    // thread that it lacks.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(not_started(doing(), io::Error::last_os_error()));
     }
     if pid == 0 {
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
-        // SAFETY: no pointers. Nothing of the parent's is run at the end: no exit handler, no flush.
+        // SAFETY: no pointers. Nothing of the parent's is run at the end: no exit handler, no
+        // flush.
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
@@ -222,7 +228,8 @@ pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The error of a process that was not started, with what helps where the user may have no more (EAGAIN).
+/// The error of a process that was not started, with what helps where the user may have no more
+/// (EAGAIN).
 pub fn not_started(doing: impl fmt::Display, cause: io::Error) -> Error {
     let kind = cause.kind();
     let error = Error::io(doing, cause);
@@ -272,12 +279,14 @@ impl Actions {
     /// Close what we ourselves inherited (a shell's `3<file`, a caller's pipe) and would pass on.
     fn close_others(&mut self, placed: &[(BorrowedFd<'_>, RawFd)]) -> Result<()> {
         for number in (0..FIRST).filter(|n| placed.iter().all(|&(_, placed)| placed != *n)) {
-            // SAFETY: initialised in `new`; closing what is not open is no error here (posix_spawn(3)).
+            // SAFETY: initialised in `new`; closing what is not open is no error here
+            // (posix_spawn(3)).
             let status = unsafe { libc::posix_spawn_file_actions_addclose(&mut self.0, number) };
             check(status, "prepare a process")?;
         }
-        // Not a file action, which not every C library has. What is placed is a copy, made later than this takes effect.
-        // SAFETY: close_range(2) with this flag closes nothing and takes no memory.
+        // Not a file action, which not every C library has. What is placed is a copy, made later
+        // than this takes effect. SAFETY: close_range(2) with this flag closes nothing and takes no
+        // memory.
         let done = unsafe {
             libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
         };

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub enum Allow {
     /// With any arguments.
     Call(i64),
-    /// If this argument (from 0) has this value in its low half; several entries of one call are alternatives. It is for
-    /// arguments that the kernel takes as 32 bits.
+    /// If this argument (from 0) has this value in its low half; several entries of one call are
+    /// alternatives. It is for arguments that the kernel takes as 32 bits.
     Is {
         /// The call's number.
         call: i64,
@@ -56,7 +56,8 @@ pub enum Deny {
     Call(i64),
     /// It fails with ENOSYS, as on a kernel that lacks it: whoever asks has another way.
     Absent(i64),
-    /// It fails with EPERM unless its argument of this number (from 0), of which `mask` counts, is `value`.
+    /// It fails with EPERM unless its argument of this number (from 0), of which `mask` counts, is
+    /// `value`.
     Unless {
         /// The call's number.
         call: i64,
@@ -71,9 +72,11 @@ pub enum Deny {
 
 /// AUDIT_ARCH_X86_64. (linux/audit.h)
 const ARCH_X86_64: u32 = 0xc000_003e;
-/// The first number of the x32 ABI, which is the same calls once more. (__X32_SYSCALL_BIT in asm/unistd.h)
+/// The first number of the x32 ABI, which is the same calls once more. (__X32_SYSCALL_BIT in
+/// asm/unistd.h)
 const X32: u32 = 0x4000_0000;
-/// Offsets in struct seccomp_data: number, architecture, the arguments of 64 bits each. (linux/seccomp.h)
+/// Offsets in struct seccomp_data: number, architecture, the arguments of 64 bits each.
+/// (linux/seccomp.h)
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
@@ -83,15 +86,17 @@ type Verdicts = std::collections::BTreeMap<u32, Vec<libc::sock_filter>>;
 
 /// A list of system calls as a BPF program.
 ///
-/// The program is a binary search. The kernel runs a new filter once for each system call there is, to remember
-/// those that it always allows (linux/seccomp.c, seccomp_cache_prepare), and a guest's start waits for that.
+/// The program is a binary search. The kernel runs a new filter once for each system call there is,
+/// to remember those that it always allows (linux/seccomp.c, seccomp_cache_prepare), and a guest's
+/// start waits for that.
 pub struct Filter(Vec<libc::sock_filter>);
 
 impl Filter {
     /// Compile `list`; a call that is not on it is trapped (see [`report_traps`]).
     ///
     /// # Errors
-    /// The list is too long for BPF's jumps or names an impossible number, which no list of ours does.
+    /// The list is too long for BPF's jumps or names an impossible number, which no list of ours
+    /// does.
     pub fn compile(list: &[Allow]) -> Result<Self> {
         let mut calls = std::collections::BTreeMap::<u32, Vec<Allow>>::new();
         for allow in list {
@@ -105,8 +110,8 @@ impl Filter {
         Self::program(verdicts, trap, trap)
     }
 
-    /// Compile a list of what is denied; a call that is not on it is allowed. It is for a program whose libraries' calls
-    /// nobody can list.
+    /// Compile a list of what is denied; a call that is not on it is allowed. It is for a program
+    /// whose libraries' calls nobody can list.
     ///
     /// # Errors
     /// As [`Filter::compile`].
@@ -127,7 +132,8 @@ impl Filter {
         Self::program(verdicts, allow, kill)
     }
 
-    /// `otherwise` holds for each number that `verdicts` does not have, `x32` for those of that ABI.
+    /// `otherwise` holds for each number that `verdicts` does not have, `x32` for those of that
+    /// ABI.
     fn program(
         verdicts: Verdicts,
         otherwise: libc::sock_filter,
@@ -141,7 +147,8 @@ impl Filter {
             steps.push((from + 1, vec![otherwise]));
         }
         steps.push((X32, vec![x32]));
-        // Neighbours that are treated alike are one step: the shorter the program, the sooner it is compiled.
+        // Neighbours that are treated alike are one step: the shorter the program, the sooner it is
+        // compiled.
         steps.dedup_by(|next, step| same(&next.1, &step.1));
         let mut program = vec![
             load(ARCH),
@@ -161,7 +168,8 @@ impl Filter {
         let doing = || "confine a thread with seccomp";
         let len = u16::try_from(self.0.len()).or_fail(doing)?;
         let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
-        // SAFETY: prctl(2) takes no memory here; seccomp(2) reads the program, which outlives the call.
+        // SAFETY: prctl(2) takes no memory here; seccomp(2) reads the program, which outlives the
+        // call.
         let done = unsafe {
             match libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) {
                 0 => libc::syscall(
@@ -292,7 +300,8 @@ fn search(steps: &[(u32, Vec<libc::sock_filter>)]) -> Result<Vec<libc::sock_filt
 /// Where the last word goes.
 static REPORT: AtomicI32 = AtomicI32::new(-1);
 
-/// From now on a thread that makes a forbidden call writes `Ended` to `report` and ends the process.
+/// From now on a thread that makes a forbidden call writes `Ended` to `report` and ends the
+/// process.
 ///
 /// # Errors
 /// sigaction(2) fails, which it does not.
@@ -313,7 +322,8 @@ pub fn report_traps(report: RawFd) -> Result<()> {
 }
 
 extern "C" fn on_trap(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    /// Offset of si_syscall in siginfo_t on x86-64: after si_signo, si_errno, si_code, padding and si_call_addr.
+    /// Offset of si_syscall in siginfo_t on x86-64: after si_signo, si_errno, si_code, padding and
+    /// si_call_addr.
     const SI_SYSCALL: usize = 24;
     // SAFETY: the kernel hands a SIGSYS handler a complete siginfo_t (SA_SIGINFO).
     let number = unsafe { info.cast::<u8>().add(SI_SYSCALL).cast::<i32>().read_unaligned() };
@@ -335,11 +345,11 @@ extern "C" fn on_trap(_signal: i32, info: *mut libc::siginfo_t, _context: *mut l
     }
 }
 
-/// Not dumpable: no core file holds guest memory, and no other process of the user may attach. No core
-/// dumps.
+/// Not dumpable: no core file holds guest memory, and no other process of the user may attach. No
+/// core dumps.
 pub fn harden_process() {
-    // SAFETY: these prctl(2) and setrlimit(2) calls take no memory but the struct on this stack. They only
-    // ever lower what the process may do; a failure leaves it as it was.
+    // SAFETY: these prctl(2) and setrlimit(2) calls take no memory but the struct on this stack.
+    // They only ever lower what the process may do; a failure leaves it as it was.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -60,9 +60,9 @@ impl Tap {
         Self(fd)
     }
 
-    /// Opens a queue of the tap of this name, which has to be there: none is ever made. Packets have
-    /// headers of [`HEADER`] bytes. `multi`: the tap is one of several queues (IFF_MULTI_QUEUE), each
-    /// of which is opened like this.
+    /// Opens a queue of the tap of this name, which has to be there: none is ever made. Packets
+    /// have headers of [`HEADER`] bytes. `multi`: the tap is one of several queues
+    /// (IFF_MULTI_QUEUE), each of which is opened like this.
     ///
     /// # Errors
     /// Why it can't be had.
@@ -139,8 +139,8 @@ impl Tap {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Has the host give this queue packets, or none: those that it has are dropped then, and it can
-    /// neither be read nor written.
+    /// Has the host give this queue packets, or none: those that it has are dropped then, and it
+    /// can neither be read nor written.
     ///
     /// # Errors
     /// EINVAL: it is so already, or the tap has one queue.

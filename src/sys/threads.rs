@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, scope};
 
-/// Do `work` by up to `count` threads, of which the caller's is one. There are fewer where the system lets the user have
-/// no more; at the least the caller does all of it.
+/// Do `work` by up to `count` threads, of which the caller's is one. There are fewer where the
+/// system lets the user have no more; at the least the caller does all of it.
 pub fn together(count: usize, work: impl Fn() + Sync) {
     scope(|scope| {
         for _ in 1..count {
@@ -16,8 +16,8 @@ pub fn together(count: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// Do `work` on each of `items` by up to `count` threads ([`together`]). One thread at a time asks for the next, so that
-/// `items` may be what reads a file.
+/// Do `work` on each of `items` by up to `count` threads ([`together`]). One thread at a time asks
+/// for the next, so that `items` may be what reads a file.
 ///
 /// # Errors
 /// The first failure, of an item or of the work on one. No other is asked for then.

@@ -1,13 +1,15 @@
 //! Keeping a process small that is one of many clones.
 
-/// musl's own allocator asks the kernel for nearly every page, and a VMM's start would wait for that.
+/// musl's own allocator asks the kernel for nearly every page, and a VMM's start would wait for
+/// that.
 #[cfg(target_env = "musl")]
 mod allocator {
     use dlmalloc::Dlmalloc;
     use std::alloc::{GlobalAlloc, Layout};
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// The crate's own (`GlobalDlmalloc`) takes a lock of the C library's, for longer than it allocates.
+    /// The crate's own (`GlobalDlmalloc`) takes a lock of the C library's, for longer than it
+    /// allocates.
     struct Locked(Mutex<Dlmalloc>);
 
     #[global_allocator]
@@ -48,8 +50,8 @@ mod allocator {
     }
 }
 
-/// Let all threads allocate from one arena: an arena a thread costs each clone memory and time, and no
-/// thread of a VMM allocates often. Call it before threads start.
+/// Let all threads allocate from one arena: an arena a thread costs each clone memory and time, and
+/// no thread of a VMM allocates often. Call it before threads start.
 pub fn one_allocation_arena() {
     // SAFETY: mallopt(3) takes two integers. Other C libraries have one arena anyway.
     #[cfg(target_env = "gnu")]
@@ -58,30 +60,36 @@ pub fn one_allocation_arena() {
     };
 }
 
-/// Bytes of a stack below the caller that [`forget_stack`] gives back. Every thread of a VMM has more left at that point.
+/// Bytes of a stack below the caller that [`forget_stack`] gives back. Every thread of a VMM has
+/// more left at that point.
 const DEEPEST: usize = 64 << 10;
 
-/// Gives the pages of the calling thread's stack back that lie below its caller: starting and compiling a filter goes
-/// deeper than the thread ever goes again. Call it from a thread that has [`DEEPEST`] bytes of its stack left.
+/// Gives the pages of the calling thread's stack back that lie below its caller: starting and
+/// compiling a filter goes deeper than the thread ever goes again. Call it from a thread that has
+/// [`DEEPEST`] bytes of its stack left.
 #[inline(never)]
 pub fn forget_stack() {
     let page = 4096;
     let here = 0u8;
-    // This function's own frame, and what calls into the C library from it, fits into the two pages that stay.
+    // This function's own frame, and what calls into the C library from it, fits into the two pages
+    // that stay.
     let end = (&raw const here).addr() / page * page - page;
-    // SAFETY: the range is below this frame and its callee's in the thread's own stack, where nothing is kept: a stack grows
-    // down, and each page comes back as zeros when it is used again. Where the main thread's stack has not grown as far,
-    // the call ends with ENOMEM at the gap that the kernel keeps below it. (madvise(2), mmap_min_addr's stack_guard_gap)
+    // SAFETY: the range is below this frame and its callee's in the thread's own stack, where
+    // nothing is kept: a stack grows down, and each page comes back as zeros when it is used again.
+    // Where the main thread's stack has not grown as far, the call ends with ENOMEM at the gap that
+    // the kernel keeps below it. (madvise(2), mmap_min_addr's stack_guard_gap)
     unsafe { libc::madvise((end - DEEPEST) as *mut libc::c_void, DEEPEST, libc::MADV_DONTNEED) };
 }
 
-/// Unmap the program's code; what runs on comes back from the page cache by itself. The kernel maps around
-/// every fault, so that after its start a process has nearly the whole program mapped, of which it will
-/// use a tenth.
+/// Unmap the program's code; what runs on comes back from the page cache by itself. The kernel maps
+/// around every fault, so that after its start a process has nearly the whole program mapped, of
+/// which it will use a tenth.
 pub fn forget_code() {
-    // SAFETY: the linker defines both symbols as bytes of the program; only their addresses are taken.
+    // SAFETY: the linker defines both symbols as bytes of the program; only their addresses are
+    // taken.
     unsafe extern "C" {
-        /// The program's first byte, and the first after its code: the linker's symbols. (ld(1), PROVIDE)
+        /// The program's first byte, and the first after its code: the linker's symbols. (ld(1),
+        /// PROVIDE)
         static __executable_start: u8;
         static etext: u8;
     }
@@ -91,8 +99,9 @@ pub fn forget_code() {
     if !start.is_multiple_of(page) || end <= start {
         return;
     }
-    // SAFETY: the range is the program's headers and code, mapped privately from its file, read-only and
-    // never written (relocations touch data only): dropped pages come back as they were. (madvise(2))
+    // SAFETY: the range is the program's headers and code, mapped privately from its file,
+    // read-only and never written (relocations touch data only): dropped pages come back as they
+    // were. (madvise(2))
     unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
 }
 

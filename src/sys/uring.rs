@@ -3,9 +3,10 @@
 //! The ring owns what the kernel reads and writes: buffers, lists and files live in its table until
 //! their completion has been seen, and dropping the ring waits for them.
 //!
-//! A seccomp filter sees io_uring_enter(2) and not what is in the ring, which whoever has taken a thread over writes as it
-//! likes. So the kernel itself keeps the ring to reads, writes and syncs of the files that it was made for
-//! (IORING_REGISTER_RESTRICTIONS): nothing opens, connects or executes, and no later registration changes that.
+//! A seccomp filter sees io_uring_enter(2) and not what is in the ring, which whoever has taken a
+//! thread over writes as it likes. So the kernel itself keeps the ring to reads, writes and syncs
+//! of the files that it was made for (IORING_REGISTER_RESTRICTIONS): nothing opens, connects or
+//! executes, and no later registration changes that.
 
 use super::iobuf::IoBuf;
 use io_uring::register::Restriction;
@@ -51,7 +52,8 @@ struct Flight {
     iovs: Box<[libc::iovec]>,
 }
 
-// SAFETY: the list's pointers lead into `request.buf`, which the flight keeps alive; it has no thread affinity.
+// SAFETY: the list's pointers lead into `request.buf`, which the flight keeps alive; it has no
+// thread affinity.
 unsafe impl Send for Flight {}
 
 /// A ring for one thread at a time.
@@ -66,12 +68,12 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring for transfers of these files and nothing else, with room for `entries` submissions at once; more may be in
-    /// flight.
+    /// A ring for transfers of these files and nothing else, with room for `entries` submissions at
+    /// once; more may be in flight.
     ///
     /// # Errors
-    /// Those of io_uring_setup(2) and io_uring_register(2): ENOSYS, EPERM (a sysctl or a seccomp filter), ENOMEM, and EINVAL
-    /// from a kernel before 5.10, whose rings can't be restricted.
+    /// Those of io_uring_setup(2) and io_uring_register(2): ENOSYS, EPERM (a sysctl or a seccomp
+    /// filter), ENOMEM, and EINVAL from a kernel before 5.10, whose rings can't be restricted.
     pub fn new(entries: u32, files: Vec<Arc<File>>) -> io::Result<Self> {
         let ring = IoUring::builder().setup_clamp().setup_r_disabled().build(entries)?;
         let submitter = ring.submitter();
@@ -114,7 +116,8 @@ impl Ring {
     /// Queue a request; [`Ring::submit`] makes the kernel see it.
     ///
     /// # Errors
-    /// `InvalidInput` if the piece leaves its buffer or the ring does not know the file; errors of io_uring_enter(2) if the ring was full.
+    /// `InvalidInput` if the piece leaves its buffer or the ring does not know the file; errors of
+    /// io_uring_enter(2) if the ring was full.
     pub fn push(&mut self, request: Request) -> io::Result<()> {
         let index = self.index(&request.file).ok_or(io::ErrorKind::InvalidInput)?;
         let iovs = match request.transfer {
@@ -137,7 +140,8 @@ impl Ring {
         let Some(flight) = &self.flights[slot] else { return Ok(()) };
         let entry = entry(flight).user_data(slot as u64);
         loop {
-            // SAFETY: all that the entry points to is in `flights` (boxed, so it does not move) until its completion.
+            // SAFETY: all that the entry points to is in `flights` (boxed, so it does not move)
+            // until its completion.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 self.queued = true;
                 return Ok(());
@@ -186,8 +190,8 @@ impl Ring {
         }
     }
 
-    /// Take what the completion queue holds. What did not fit into it the kernel keeps until it is entered again
-    /// (io_uring_setup(2), IORING_FEAT_NODROP).
+    /// Take what the completion queue holds. What did not fit into it the kernel keeps until it is
+    /// entered again (io_uring_setup(2), IORING_FEAT_NODROP).
     fn reap(&mut self) {
         loop {
             let Self { ring, finished, .. } = self;
@@ -295,7 +299,8 @@ fn advance(flight: &mut Flight, result: i32) -> Option<io::Result<()>> {
 
 #[cfg(test)]
 impl Ring {
-    /// What somebody tries who has taken over the thread that the ring belongs to, each with the kernel's answer.
+    /// What somebody tries who has taken over the thread that the ring belongs to, each with the
+    /// kernel's answer.
     pub fn attempts(&mut self) -> Vec<(&'static str, i32)> {
         let (outside, inside) = (types::Fd(self.files[0].as_raw_fd()), types::Fixed(0));
         let address = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };

@@ -1,9 +1,10 @@
 //! Copies of images and snapshots, whatever they are in: stores, buckets, registries, archives.
 //!
-//! There is one way to copy. A [`Region`] gives what it has as a [`Source`] and takes what is to be in it as a [`Pending`];
-//! an archive is one or the other. [`run`] goes through the [`Part`]s: what the pending object lacks of one comes in
-//! chunks, by several threads, into its [`Writer`], is verified, and counts from then on. If anything fails, the pending
-//! object says what stays for the next attempt.
+//! There is one way to copy. A [`Region`] gives what it has as a [`Source`] and takes what is to be
+//! in it as a [`Pending`]; an archive is one or the other. [`run`] goes through the [`Part`]s: what
+//! the pending object lacks of one comes in chunks, by several threads, into its [`Writer`], is
+//! verified, and counts from then on. If anything fails, the pending object says what stays for the
+//! next attempt.
 
 use super::chunk::{compress, pack};
 use super::package::{Chunk, Content, NewImage, Package, Part, SnapshotPackage};
@@ -60,8 +61,8 @@ pub trait Region {
 
 /// What an image's or a snapshot's content is read from.
 pub trait Source: Sync {
-    /// What a content has other than zeros, as it is needed. Reading it fails at the end if it is not what its digest says
-    /// and [`Need::Chunks`] are wanted.
+    /// What a content has other than zeros, as it is needed. Reading it fails at the end if it is
+    /// not what its digest says and [`Need::Chunks`] are wanted.
     ///
     /// # Errors
     /// It can't be read.
@@ -182,7 +183,8 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// What it is in an archive, which gives it no digest: compressed. `None` of zeros, which are left out.
+    /// What it is in an archive, which gives it no digest: compressed. `None` of zeros, which are
+    /// left out.
     ///
     /// # Errors
     /// As [`Fetch::packed`]'s.
@@ -194,7 +196,8 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// What it is outside of stores; `lacks` says whether the bytes of that are needed. `None` of zeros, which are left out.
+    /// What it is outside of stores; `lacks` says whether the bytes of that are needed. `None` of
+    /// zeros, which are left out.
     ///
     /// # Errors
     /// As those of `lacks` and of [`Fetch::packed`].
@@ -222,7 +225,8 @@ pub trait Pending {
     /// What it becomes.
     type Made;
 
-    /// Begin to write a part; `None` if that is there already, or needs no copying from this source.
+    /// Begin to write a part; `None` if that is there already, or needs no copying from this
+    /// source.
     ///
     /// # Errors
     /// It can't be written.
@@ -259,7 +263,8 @@ pub trait Writer: Sync {
     /// As those of [`Piece::bytes`]; it can't be written.
     fn take(&self, piece: Piece<'_>) -> Result<()>;
 
-    /// All pieces are in. Gives the digest of what is there then, durably; `None` if the source had to verify it.
+    /// All pieces are in. Gives the digest of what is there then, durably; `None` if the source had
+    /// to verify it.
     ///
     /// # Errors
     /// It can't be made durable, or read.
@@ -267,7 +272,8 @@ pub trait Writer: Sync {
         Ok(None)
     }
 
-    /// Begin with nothing, for what it began with is not what it seemed to be. False if it began with nothing already.
+    /// Begin with nothing, for what it began with is not what it seemed to be. False if it began
+    /// with nothing already.
     ///
     /// # Errors
     /// It can't be emptied.

@@ -1,7 +1,8 @@
-//! An image outside of a store: what is written beside its content in a stream or in a remote region.
+//! An image outside of a store: what is written beside its content in a stream or in a remote
+//! region.
 //!
-//! It is read from wherever it comes without trust: every size and place is checked here, and everything that an
-//! image's record says is checked again as a registration's manifest is.
+//! It is read from wherever it comes without trust: every size and place is checked here, and
+//! everything that an image's record says is checked again as a registration's manifest is.
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
@@ -64,7 +65,8 @@ pub struct Content {
     pub size_bytes: u64,
     /// Of a disk: its [`crate::snapshot::digest`]; of a file: its SHA-256. Hexadecimal.
     pub digest: String,
-    /// Where it has other than zeros, by place. None in a stream, which has them behind the package.
+    /// Where it has other than zeros, by place. None in a stream, which has them behind the
+    /// package.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<Chunk>,
 }
@@ -84,7 +86,8 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Chunk {
-    /// Where it begins: a multiple of [`Content::chunk_size`], which is how much it has, except for the last.
+    /// Where it begins: a multiple of [`Content::chunk_size`], which is how much it has, except for
+    /// the last.
     pub offset: u64,
     /// SHA-256 of the compressed bytes, hexadecimal.
     pub digest: String,
@@ -103,7 +106,8 @@ impl Content {
         }
     }
 
-    /// What its chunks have, before compression: it follows from the size, so that copies of changed images agree.
+    /// What its chunks have, before compression: it follows from the size, so that copies of
+    /// changed images agree.
     pub fn chunk_size(&self) -> u64 {
         let mut size = MIN_CHUNK;
         while size < MAX_CHUNK && self.size_bytes / size >= MANY_CHUNKS {
@@ -266,7 +270,8 @@ impl Package {
         Ok(package)
     }
 
-    /// Bytes that its kernel and its ramdisk take at most while they are registered: each is there twice.
+    /// Bytes that its kernel and its ramdisk take at most while they are registered: each is there
+    /// twice.
     pub fn boot_bytes(&self) -> u64 {
         self.kernel.iter().chain(&self.ramdisk).map(|file| file.size_bytes.saturating_mul(2)).sum()
     }
@@ -286,7 +291,8 @@ impl Package {
         Ok(json)
     }
 
-    /// All of its content, in the order in which it is copied: what it boots is registered before the image appears.
+    /// All of its content, in the order in which it is copied: what it boots is registered before
+    /// the image appears.
     pub fn parts(&self) -> Vec<(Part, &Content)> {
         let kernel = self.kernel.iter().map(|content| (Part::Kernel, content));
         let ramdisk = self.ramdisk.iter().map(|content| (Part::Ramdisk, content));

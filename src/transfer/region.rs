@@ -1,6 +1,8 @@
-//! Regions: named stores beside one's own. Their names are the user's; an image belongs to one region.
+//! Regions: named stores beside one's own. Their names are the user's; an image belongs to one
+//! region.
 //!
-//! A region is another directory, a bucket of an S3-compatible service or a repository of an OCI registry.
+//! A region is another directory, a bucket of an S3-compatible service or a repository of an OCI
+//! registry.
 
 use crate::context::Context;
 use crate::error::{Code, Error, OrFail, Result};

@@ -7,8 +7,9 @@ const SECOND: u128 = 1_000_000_000;
 
 /// Tokens come at a steady rate, up to as many as the bucket holds.
 ///
-/// What is kept is when the bucket would be full again. Whoever wants more than the bucket holds takes it when the bucket is
-/// full, and the next waits until that is made good: no request is refused for ever.
+/// What is kept is when the bucket would be full again. Whoever wants more than the bucket holds
+/// takes it when the bucket is full, and the next waits until that is made good: no request is
+/// refused for ever.
 #[derive(Debug)]
 pub struct Bucket {
     /// Tokens a second, at least 1.
@@ -21,7 +22,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket of `burst` tokens, to which `rate` are added each second. Either is at least 1.
+    /// A full bucket of `burst` tokens, to which `rate` are added each second. Either is at least
+    /// 1.
     pub fn new(rate: u64, burst: u64) -> Self {
         let rate = rate.max(1);
         let capacity = u128::from(burst.max(1)) * SECOND / u128::from(rate);
@@ -33,7 +35,8 @@ impl Bucket {
         self.take_at(amount, self.begin.elapsed().as_nanos())
     }
 
-    /// Take `amount` tokens though there may not be so many: the next waits until that is made good.
+    /// Take `amount` tokens though there may not be so many: the next waits until that is made
+    /// good.
     pub fn charge(&mut self, amount: u64) {
         self.full = self.full.max(self.begin.elapsed().as_nanos()) + self.time(amount);
     }

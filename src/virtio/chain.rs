@@ -40,13 +40,15 @@ pub(crate) struct Source {
     pub size: u16,
     /// The first descriptor.
     pub head: u16,
-    /// Most descriptors to follow in an indirect table; `None` if VIRTIO_F_INDIRECT_DESC is not agreed upon.
+    /// Most descriptors to follow in an indirect table; `None` if VIRTIO_F_INDIRECT_DESC is not
+    /// agreed upon.
     pub indirect: Option<u16>,
 }
 
 /// A request's buffers: first what the device reads, then what it writes. (VIRTIO 1.2, 2.7.4)
 ///
-/// The addresses are the guest's and unchecked; every access checks them. The sum of all lengths fits 32 bits.
+/// The addresses are the guest's and unchecked; every access checks them. The sum of all lengths
+/// fits 32 bits.
 #[derive(Debug)]
 pub struct DescriptorChain {
     ram: GuestRam,
@@ -95,7 +97,8 @@ impl DescriptorChain {
             if !desc.has_next() {
                 return Ok(chain);
             }
-            // Once inside an indirect table there is no second one; before it, `indirect` still waits.
+            // Once inside an indirect table there is no second one; before it, `indirect` still
+            // waits.
             index = desc.next();
         }
     }

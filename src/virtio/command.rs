@@ -131,7 +131,8 @@ impl Shared {
         }
     }
 
-    /// The thread's rest: until there are queues to serve, with the features agreed upon. `None`: the end.
+    /// The thread's rest: until there are queues to serve, with the features agreed upon. `None`:
+    /// the end.
     pub fn next_job(&self) -> Option<(Rings, u64)> {
         let mut slot = self.slot();
         loop {
@@ -149,7 +150,8 @@ impl Shared {
         }
     }
 
-    /// Takes the queues back from the thread, which goes on with them only if it was commanded to meanwhile.
+    /// Takes the queues back from the thread, which goes on with them only if it was commanded to
+    /// meanwhile.
     pub fn hand_back(&self, rings: Rings, device_stopped: bool) {
         let mut slot = self.slot();
         slot.rings = Some(rings);
@@ -177,7 +179,8 @@ impl Ending {
         self.0.command(Command::Exit);
     }
 
-    /// Whether it has ended, at the latest at `deadline`. If not, the host's storage does not answer.
+    /// Whether it has ended, at the latest at `deadline`. If not, the host's storage does not
+    /// answer.
     pub fn wait(&self, deadline: Instant) -> bool {
         self.0.wait_until(deadline, |slot| slot.gone).gone
     }

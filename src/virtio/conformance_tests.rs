@@ -1,4 +1,5 @@
-//! What is true of every device behind every transport. A device enters [`DEVICES`]; docs/devices.md says so.
+//! What is true of every device behind every transport. A device enters [`DEVICES`];
+//! docs/devices.md says so.
 
 use super::net;
 use super::receive::{self, Receive};
@@ -24,7 +25,8 @@ use virtio_bindings::virtio_mmio::*;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// A new device with its services, and what makes come what its queues wait for from outside, a little each time.
+/// A new device with its services, and what makes come what its queues wait for from outside, a
+/// little each time.
 pub(super) type Made = (Arc<dyn Device>, Services, Box<dyn Fn()>);
 
 /// A device in the table.
@@ -120,7 +122,8 @@ pub(super) struct Guest {
     pub reported: Arc<Mutex<Vec<String>>>,
 }
 
-/// Offsets in virtio-pci's BAR: common configuration, ISR, device configuration, notification. (4.1.4)
+/// Offsets in virtio-pci's BAR: common configuration, ISR, device configuration, notification.
+/// (4.1.4)
 const ISR: u64 = 0x1000;
 const DEVICE: u64 = 0x2000;
 const NOTIFY: u64 = 0x3000;
@@ -288,7 +291,8 @@ impl Guest {
         }
     }
 
-    /// Waits until `counts` more chains of each queue came back, with what they wait for from outside.
+    /// Waits until `counts` more chains of each queue came back, with what they wait for from
+    /// outside.
     pub fn finish(&self, drivers: &mut [Driver], counts: &[usize]) {
         let mut back = vec![0; drivers.len()];
         assert!(within(|| {

@@ -43,7 +43,8 @@ pub mod feature {
     pub const RING: u64 = VERSION_1 | INDIRECT_DESC | EVENT_IDX;
 }
 
-/// Most notices that one device gives in its life: a guest can provoke them at will and they end in a file.
+/// Most notices that one device gives in its life: a guest can provoke them at will and they end in
+/// a file.
 const MAX_NOTICES: u32 = 16;
 
 /// Where a device tells the user of what the guest or the host did wrong: one line a time, and

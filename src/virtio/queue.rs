@@ -40,12 +40,12 @@ pub struct QueueState {
 }
 
 impl QueueState {
-    /// Checks what the driver set: size, alignment (2.7, table of alignments), and that each part is
-    /// guest RAM.
+    /// Checks what the driver set: size, alignment (2.7, table of alignments), and that each part
+    /// is guest RAM.
     ///
     /// # Errors
-    /// What is wrong. The available ring may not be at address 0, where no driver has one: the crate
-    /// takes that for a queue without a ring.
+    /// What is wrong. The available ring may not be at address 0, where no driver has one: the
+    /// crate takes that for a queue without a ring.
     pub fn check(&self, ram: &GuestRam, max_size: u16) -> Result<(), Malformed> {
         self.ring(ram, max_size, false).map(|_| ())
     }

@@ -74,9 +74,9 @@ impl QueueThread {
         Ok(())
     }
 
-    /// Drains the rings: serves every available chain, publishes completions, raises at most one interrupt per batch and
-    /// queue. It ends early when another command comes, and leaves a queue alone whose handler has its hands full or has
-    /// no use for its next chain now.
+    /// Drains the rings: serves every available chain, publishes completions, raises at most one
+    /// interrupt per batch and queue. It ends early when another command comes, and leaves a queue
+    /// alone whose handler has its hands full or has no use for its next chain now.
     fn drain(&mut self, rings: &mut [Served]) -> Result<(), String> {
         loop {
             for served in rings.iter_mut() {
@@ -90,7 +90,8 @@ impl QueueThread {
         }
     }
 
-    /// Hands over what waits in a ring: one turn of it at most, so that a guest that never stops is interrupted nonetheless.
+    /// Hands over what waits in a ring: one turn of it at most, so that a guest that never stops is
+    /// interrupted nonetheless.
     fn take(&mut self, served: &mut Served) -> Result<(), String> {
         let Served { queue, ring, waits, took, kept } = served;
         let broken = |e| format!("queue {queue}: {e}");
@@ -124,8 +125,8 @@ impl QueueThread {
             (false, false, rings.iter().filter(|served| served.took).count());
         for Served { queue, ring, waits: put_back, took: own, .. } in rings {
             if *put_back {
-                // What another queue brought may be what its chain waits for. Else only a descriptor tells, so that no
-                // notification of further chains is of use.
+                // What another queue brought may be what its chain waits for. Else only a
+                // descriptor tells, so that no notification of further chains is of use.
                 waits |= took > usize::from(*own);
             } else if self.handler.is_ready(*queue) {
                 more |= ring.enable_notification().map_err(|e| format!("queue {queue}: {e}"))?;

@@ -1,9 +1,9 @@
-//! A receive device, for tests and for docs/devices.md: what comes by a pipe goes to the guest, and so does what the guest
-//! sends itself.
+//! A receive device, for tests and for docs/devices.md: what comes by a pipe goes to the guest, and
+//! so does what the guest sends itself.
 //!
-//! It has all that a network card, a console or a socket device needs of the contract and a disk does not: buffers that
-//! wait for packets, two queues with one thread, a descriptor of its own that wakes it, and a configuration that either side
-//! changes.
+//! It has all that a network card, a console or a socket device needs of the contract and a disk
+//! does not: buffers that wait for packets, two queues with one thread, a descriptor of its own
+//! that wakes it, and a configuration that either side changes.
 
 use crate::error::Result;
 use crate::virtio::chain::DescriptorChain;
@@ -64,7 +64,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Receive {
-    /// A device whose link is down, and what serves its queues. Packets come by `pipe`, which does not block.
+    /// A device whose link is down, and what serves its queues. Packets come by `pipe`, which does
+    /// not block.
     pub fn create(pipe: OwnedFd) -> (Arc<Self>, Services) {
         let device = Arc::new(Self::default());
         let (state, rounds) = (device.state.clone(), device.rounds.clone());

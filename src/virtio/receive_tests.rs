@@ -1,5 +1,5 @@
-//! What the receive device shows that the others do not need: chains that wait in their ring, a thread with two queues, and
-//! a configuration that changes.
+//! What the receive device shows that the others do not need: chains that wait in their ring, a
+//! thread with two queues, and a configuration that changes.
 
 use super::conformance_tests::{DEVICES, Guest, Made, Over, core, within};
 use super::receive::{self, Receive};

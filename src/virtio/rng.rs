@@ -63,8 +63,8 @@ impl Device for Rng {
     }
 }
 
-/// Bytes a second, and at once after a while without: much more than a kernel asks for, and not what keeps a CPU of the host
-/// busy.
+/// Bytes a second, and at once after a while without: much more than a kernel asks for, and not
+/// what keeps a CPU of the host busy.
 const RATE: (u64, u64) = (1 << 20, 4 << 20);
 
 struct RngQueue {
@@ -98,8 +98,8 @@ impl QueueHandler for RngQueue {
         let mut done = 0;
         while done < wanted {
             let piece = &mut chunk[..CHUNK.min((wanted - done) as usize)];
-            // The system call and nothing else: the sandbox has no /dev/urandom to fall back on. A piece of up to
-            // 256 bytes is never cut short (getrandom(2)).
+            // The system call and nothing else: the sandbox has no /dev/urandom to fall back on. A
+            // piece of up to 256 bytes is never cut short (getrandom(2)).
             if let Err(error) = getrandom(&mut *piece, GetRandomFlags::empty()) {
                 return Outcome::Stop(format!("the host has no randomness: {error}"));
             }

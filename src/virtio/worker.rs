@@ -1,4 +1,5 @@
-//! Worker threads: each serves a range of a device's queues, and does what its device's transport commands.
+//! Worker threads: each serves a range of a device's queues, and does what its device's transport
+//! commands.
 
 use crate::virtio::command::{Command, Ending, Rings, Shared, Slot};
 use crate::virtio::device::{DeviceType, Service, Signal, ThreadStart};
@@ -12,8 +13,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Address space for a worker's stack; only what it touches costs memory.
 const STACK: usize = 512 << 10;
-/// A worker that has not come to rest so long after it was told to waits for host storage that does not answer. What it is
-/// in the middle of is at most some dozen MiB.
+/// A worker that has not come to rest so long after it was told to waits for host storage that does
+/// not answer. What it is in the middle of is at most some dozen MiB.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The thread of a service. It parks between drivers and ends with the worker.
@@ -54,8 +55,9 @@ impl Worker {
         &self.shared.notify
     }
 
-    /// Serves `rings` under these features, from what waits in them on. A worker that was parked, but too slow to hand its
-    /// own rings back, goes on with those: they are ahead of what was known of them.
+    /// Serves `rings` under these features, from what waits in them on. A worker that was parked,
+    /// but too slow to hand its own rings back, goes on with those: they are ahead of what was
+    /// known of them.
     ///
     /// # Errors
     /// The thread has ended, or still is in the middle of what a reset should have ended.
@@ -79,13 +81,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Finishes what was taken from the queues and stops serving; the queues, if it had any. `None` also if it does not come
-    /// to rest, see [`Worker::rests`].
+    /// Finishes what was taken from the queues and stops serving; the queues, if it had any. `None`
+    /// also if it does not come to rest, see [`Worker::rests`].
     pub fn park(&mut self) -> Option<Rings> {
         self.rest(Command::Park)
     }
 
-    /// As [`Worker::park`], giving up what is not in flight of what was taken from the queues: their driver is gone.
+    /// As [`Worker::park`], giving up what is not in flight of what was taken from the queues:
+    /// their driver is gone.
     pub fn cease(&mut self) -> Option<Rings> {
         self.rest(Command::Cease)
     }
@@ -97,7 +100,8 @@ impl Worker {
         self.shared.wait_until(Instant::now() + PATIENCE, rests).rings.take()
     }
 
-    /// Nothing is in flight. If it is not so after [`Worker::park`] or [`Worker::cease`], the host's storage does not answer.
+    /// Nothing is in flight. If it is not so after [`Worker::park`] or [`Worker::cease`], the
+    /// host's storage does not answer.
     pub fn rests(&self) -> bool {
         !self.shared.slot().busy
     }

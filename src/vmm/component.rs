@@ -1,8 +1,9 @@
 //! The life cycle of a machine's parts.
 //!
-//! A machine has one list of them, made once in the order of assembly: what others deliver to comes first (vCPUs, interrupt
-//! controllers), devices come last. What a walk towards the guest does (restore, resume) goes forward; what comes to
-//! rest (pause, save, reset, halt) goes backward, so that the last interrupt of a device still finds its controller.
+//! A machine has one list of them, made once in the order of assembly: what others deliver to comes
+//! first (vCPUs, interrupt controllers), devices come last. What a walk towards the guest does
+//! (restore, resume) goes forward; what comes to rest (pause, save, reset, halt) goes backward, so
+//! that the last interrupt of a device still finds its controller.
 
 use crate::error::{Code, Error, OrFail, Result};
 use serde::Serialize;
@@ -31,7 +32,8 @@ pub trait Component: Send + Sync {
     /// The host refuses, or it does not come to rest.
     fn reset(&self) -> Result<()>;
 
-    /// Ends it for good, what is in flight finished by `deadline`, and makes durable what it has written.
+    /// Ends it for good, what is in flight finished by `deadline`, and makes durable what it has
+    /// written.
     ///
     /// # Errors
     /// Something of it may be lost.

@@ -15,9 +15,11 @@ use vmm_sys_util::eventfd::EventFd;
 const MAX_LOG: u64 = 64 << 20;
 /// Output that waits for the event thread; a guest that is faster writes its log itself.
 const MAX_PENDING: usize = 64 << 10;
-/// Bytes a second that the log takes, and at once after a while without. The fastest serial line ever sold has a tenth of it.
+/// Bytes a second that the log takes, and at once after a while without. The fastest serial line
+/// ever sold has a tenth of it.
 const RATE: (u64, u64) = (4 << 20, 16 << 20);
-/// A vCPU waits so long at most before it may go on to flood its console: it can be stopped meanwhile.
+/// A vCPU waits so long at most before it may go on to flood its console: it can be stopped
+/// meanwhile.
 const MAX_WAIT: Duration = Duration::from_millis(20);
 /// What Linux says when it panics. (kernel/panic.c)
 const BANNER: &[u8] = b"Kernel panic - not syncing";
@@ -69,14 +71,15 @@ impl Console {
         let _ = self.wake.write(1);
     }
 
-    /// Make `wake` unreadable until something new happens. Before [`Console::flush`], so that nothing is missed.
+    /// Make `wake` unreadable until something new happens. Before [`Console::flush`], so that
+    /// nothing is missed.
     pub fn acknowledge(&self) {
         // Non-blocking; nothing to read is as good.
         let _ = self.wake.read();
     }
 
-    /// Write out what is pending; the same bytes are for the clients. With that, true if the guest's kernel
-    /// has said that it panicked, once.
+    /// Write out what is pending; the same bytes are for the clients. With that, true if the
+    /// guest's kernel has said that it panicked, once.
     pub fn flush(&self) -> (Vec<u8>, bool) {
         let mut output = self.state();
         let bytes = output.write_out();
@@ -94,7 +97,8 @@ impl SerialHost for Console {
                 self.wake();
             }
             MAX_PENDING => {
-                // A guest that floods its console pays for it; clients miss what is only in the log.
+                // A guest that floods its console pays for it; clients miss what is only in the
+                // log.
                 output.write_out();
                 let wait = output.bucket.wait();
                 drop(output);
@@ -129,7 +133,8 @@ impl Output {
         bytes
     }
 
-    /// The new length of the log. Where the file system cannot cut a file's beginning off, all of it goes.
+    /// The new length of the log. Where the file system cannot cut a file's beginning off, all of
+    /// it goes.
     fn drop_older_half(&mut self) -> u64 {
         let cut = fallocate(&self.log, FallocateFlags::COLLAPSE_RANGE, 0, MAX_LOG / 2);
         if cut.is_ok() {

@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-/// Most connections at a time; one more takes the place of that which has been idle for the longest time.
+/// Most connections at a time; one more takes the place of that which has been idle for the longest
+/// time.
 const MAX_CLIENTS: usize = 64;
-/// Connections accepted in a turn, so that whoever does nothing but connect keeps nobody else waiting.
+/// Connections accepted in a turn, so that whoever does nothing but connect keeps nobody else
+/// waiting.
 const MAX_ACCEPTED: usize = 16;
 /// A connection on which nothing is asked for so long is closed.
 const MAX_IDLE: Duration = Duration::from_secs(10);
@@ -25,8 +27,8 @@ const PIECE: usize = 1 << 10;
 /// Most descriptors that may come with a request: one for each disk.
 const MAX_FDS: usize = 32;
 
-/// What answers a request and takes the descriptors that came with it. Without an answer, that comes later: by
-/// [`Control::answer_later`].
+/// What answers a request and takes the descriptors that came with it. Without an answer, that
+/// comes later: by [`Control::answer_later`].
 pub type RequestHandler<'a> = dyn FnMut(&Request, Vec<OwnedFd>) -> Option<Response> + 'a;
 
 /// What a connection is.
@@ -204,13 +206,15 @@ impl Control {
         Ok(Self { listener, clients: Vec::new() })
     }
 
-    /// What to poll for: the listener, then each client, in the order of [`Control::serve`]'s `ready`.
+    /// What to poll for: the listener, then each client, in the order of [`Control::serve`]'s
+    /// `ready`.
     pub fn poll_fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let listener = self.listener.iter().map(|listener| (listener.as_fd(), PollFlags::IN));
         listener.chain(self.clients.iter().map(|client| (client.stream.as_fd(), client.wants())))
     }
 
-    /// Do what can be done after a poll: accept, send, receive, and have `answer` answer each request.
+    /// Do what can be done after a poll: accept, send, receive, and have `answer` answer each
+    /// request.
     pub fn serve(&mut self, ready: &[PollFlags], answer: &mut RequestHandler<'_>) {
         let (listener, clients) =
             ready.split_at(usize::from(self.listener.is_some()).min(ready.len()));
@@ -246,7 +250,8 @@ impl Control {
         }
     }
 
-    /// Drop the connection that would be missed least: who asks nothing before who waits, and both before a console.
+    /// Drop the connection that would be missed least: who asks nothing before who waits, and both
+    /// before a console.
     fn make_room(&mut self) {
         let clients = self.clients.iter().enumerate();
         let least = clients.min_by_key(|(_, client)| (client.mode, client.active));

@@ -1,5 +1,5 @@
-//! What CPUID tells the guest: what KVM supports, with the topology of this machine: one package, one
-//! thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
+//! What CPUID tells the guest: what KVM supports, with the topology of this machine: one package,
+//! one thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
 
 use crate::error::{OrFail, Result};
 use crate::plan::CpuidLeaf;
@@ -9,7 +9,8 @@ use kvm_ioctls::{Cap, Kvm};
 
 /// KVM's signature leaf. (Documentation/virt/kvm/x86/cpuid.rst)
 const KVM_SIGNATURE: u32 = 0x4000_0000;
-/// Frequencies: eax is the TSC's in kHz, ebx the local APIC timer's. (VMware's leaf, as QEMU gives it)
+/// Frequencies: eax is the TSC's in kHz, ebx the local APIC timer's. (VMware's leaf, as QEMU gives
+/// it)
 const TIMING: u32 = 0x4000_0010;
 /// KVM's local APIC timer counts nanoseconds unless told otherwise.
 const APIC_BUS_KHZ: u32 = 1_000_000;
@@ -83,7 +84,8 @@ impl Model {
         }
         if let Some(khz) = tsc_khz {
             if intel && basic >= 0x15 {
-                // TSC = crystal * ebx / eax; the APIC timer's clock is the crystal, which KVM's counts as 1 GHz.
+                // TSC = crystal * ebx / eax; the APIC timer's clock is the crystal, which KVM's
+                // counts as 1 GHz.
                 entries.push(entry(0x15, [APIC_BUS_KHZ, khz, APIC_BUS_KHZ * 1000, 0]));
             }
             entries.push(entry(TIMING, [khz, APIC_BUS_KHZ, 0, 0]));
@@ -123,8 +125,8 @@ impl Model {
         Self { saved, ..self }
     }
 
-    /// Check that a saved machine's first vCPU, with this CPUID, can go on here: the same CPU model, and no feature
-    /// that this host lacks.
+    /// Check that a saved machine's first vCPU, with this CPUID, can go on here: the same CPU
+    /// model, and no feature that this host lacks.
     ///
     /// # Errors
     /// It can't; the line says what is missing.

@@ -49,7 +49,8 @@ pub struct Virtio {
 }
 
 impl Virtio {
-    /// Put the devices, each in its slot, behind the transport. `on_start` is called first in each worker thread.
+    /// Put the devices, each in its slot, behind the transport. `on_start` is called first in each
+    /// worker thread.
     ///
     /// # Errors
     /// A slot is beyond [`slots`] or taken twice, or KVM or the host refuses something.
@@ -91,8 +92,8 @@ impl Virtio {
         Ok(Self { transports, mmio, pci: None })
     }
 
-    /// Each function's memory has its place from the beginning, as firmware would give it: a kernel that is
-    /// booted directly has none.
+    /// Each function's memory has its place from the beginning, as firmware would give it: a kernel
+    /// that is booted directly has none.
     fn pci(
         devices: Vec<NewDevice>,
         vm: &Arc<VmFd>,

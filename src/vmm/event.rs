@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
-/// The console is served at most this often: output comes in batches, and pasted input no faster than a
-/// guest's line discipline takes it.
+/// The console is served at most this often: output comes in batches, and pasted input no faster
+/// than a guest's line discipline takes it.
 const CONSOLE_TURN: Duration = Duration::from_millis(2);
 
-/// Resets that a guest has at once, and then one a second: a kernel that reboots as soon as it begins would keep a CPU of the
-/// host busy with nothing else.
+/// Resets that a guest has at once, and then one a second: a kernel that reboots as soon as it
+/// begins would keep a CPU of the host busy with nothing else.
 const RESETS: (u64, u64) = (1, 20);
 
 /// How long a reset waits for vCPUs, each of which may be resetting a device.
@@ -34,7 +34,8 @@ const RESET_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the end waits for them.
 const END_PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long the end that a command asked for waits for the host's storage: less than that command does before it kills.
+/// How long the end that a command asked for waits for the host's storage: less than that command
+/// does before it kills.
 const TERMINATED_CLOSING: Duration = Duration::from_secs(3);
 
 /// Polled before the control socket's descriptors.
@@ -96,8 +97,8 @@ struct Ready {
 }
 
 impl EventLoop {
-    /// Serve `machine`: `control` is its listening socket, `outside` ends it, `lock` is held until its
-    /// end.
+    /// Serve `machine`: `control` is its listening socket, `outside` ends it, `lock` is held until
+    /// its end.
     ///
     /// # Errors
     /// The socket cannot be made non-blocking; too many open files.
@@ -232,11 +233,13 @@ impl EventLoop {
             Request::PowerButton {} | Request::Reset {} => Some(answer(machine, request)),
         };
         self.control.serve(ready, answer);
-        // Newly typed: offer it in the next turn. What the guest has no room for waits for it to ask.
+        // Newly typed: offer it in the next turn. What the guest has no room for waits for it to
+        // ask.
         self.console_due |= self.control.has_input() && ready.iter().any(|r| !r.is_empty());
     }
 
-    /// Help with a machine on its way to its memory file, between two looks at who asks, and answer once it is there.
+    /// Help with a machine on its way to its memory file, between two looks at who asks, and answer
+    /// once it is there.
     fn serve_hibernation(&mut self) {
         let Some(writing) = &self.hibernating else { return };
         self.helps = writing.help();
@@ -280,8 +283,9 @@ impl EventLoop {
         }
     }
 
-    /// End the process. First what others wait for: devices come to rest, disks are durable, the report says how it
-    /// ended, the lock is released. The kernel takes the VM apart after that, on nobody's time.
+    /// End the process. First what others wait for: devices come to rest, disks are durable, the
+    /// report says how it ended, the lock is released. The kernel takes the VM apart after that, on
+    /// nobody's time.
     pub fn finish(mut self, reason: EndReason, message: &str) -> ! {
         // A vCPU that does not come waits for a device, which is ended next.
         self.machine.pause(END_PATIENCE);

@@ -16,8 +16,8 @@ use vmm_sys_util::eventfd::EventFd;
 /// How long the vCPUs have to come to the barrier.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Begin [`crate::control::Request::Hibernate`]: the vCPUs' threads write the machine, which stands still, and signal
-/// `finished` then.
+/// Begin [`crate::control::Request::Hibernate`]: the vCPUs' threads write the machine, which stands
+/// still, and signal `finished` then.
 ///
 /// # Errors
 /// It can't be hibernated, and runs on.
@@ -46,7 +46,8 @@ fn stand_still(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result
         return Err(Error::failure("cannot hibernate: it is being reset, or ends"));
     }
     let parts = machine.save()?;
-    // What they have written is on the medium before anything relies on it: at the end there is no way back.
+    // What they have written is on the medium before anything relies on it: at the end there is no
+    // way back.
     for disk in machine.disks() {
         disk.disk.close().or_fail(|| format!("make disk {} durable", disk.id))?;
     }
@@ -57,7 +58,8 @@ fn stand_still(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result
     Ok(writing)
 }
 
-/// What is answered once the machine is written, if it is. Then it is over; if it can't be written it runs on.
+/// What is answered once the machine is written, if it is. Then it is over; if it can't be written
+/// it runs on.
 pub fn complete(machine: &Machine, writing: &Writing) -> Option<Response> {
     let outcome = writing.outcome()?;
     machine.barrier.unassign();

@@ -1,9 +1,10 @@
 //! What of a machine is KVM's: the VM, its memory slots, its interrupt controllers and vCPUs.
 //!
-//! The order is for speed: on recent hosts a change of memory slots after an interrupt controller or an
-//! ioeventfd is registered waits out an RCU grace period, several milliseconds long. So: the VM, the addresses
-//! that KVM needs for itself, ALL memory slots; then interrupt controllers and vCPUs, and what devices register after them.
-//! KVM's default routing sends GSI n to I/O APIC pin n, which is what the ACPI tables say.
+//! The order is for speed: on recent hosts a change of memory slots after an interrupt controller
+//! or an ioeventfd is registered waits out an RCU grace period, several milliseconds long. So: the
+//! VM, the addresses that KVM needs for itself, ALL memory slots; then interrupt controllers and
+//! vCPUs, and what devices register after them. KVM's default routing sends GSI n to I/O APIC pin
+//! n, which is what the ACPI tables say.
 
 use crate::boot::Entry;
 use crate::error::{Error, OrFail, Result};
@@ -37,7 +38,8 @@ pub struct KvmVm {
 }
 
 impl KvmVm {
-    /// The VM of the plan's machine, with this RAM and what the payload has beside it, as `start` says.
+    /// The VM of the plan's machine, with this RAM and what the payload has beside it, as `start`
+    /// says.
     ///
     /// # Errors
     /// More CPUs than KVM has, or KVM refuses something.

@@ -1,10 +1,11 @@
 //! One machine, assembled from its plan in a straight line, and its end.
 //!
-//! The guest begins as soon as there is what it executes first: KVM's [`KvmVm`] and filled RAM. No kernel and no firmware
-//! looks for its disks in its first milliseconds, so the event thread makes all devices while the guest runs already; an
-//! access that comes too early waits ([`vcpu::Shared`]). Before that no thread waits for another, and none works for
-//! another: to wake one on an idle CPU may take longer than all of the guest's first steps. So the thread that assembles
-//! the machine becomes the first vCPU's.
+//! The guest begins as soon as there is what it executes first: KVM's [`KvmVm`] and filled RAM. No
+//! kernel and no firmware looks for its disks in its first milliseconds, so the event thread makes
+//! all devices while the guest runs already; an access that comes too early waits
+//! ([`vcpu::Shared`]). Before that no thread waits for another, and none works for another: to wake
+//! one on an idle CPU may take longer than all of the guest's first steps. So the thread that
+//! assembles the machine becomes the first vCPU's.
 
 use crate::block::{self, Disk, FileDisk};
 use crate::chipset::bus::Bus;
@@ -139,8 +140,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Give it its devices and let all of its vCPUs run, on the event thread, which is not confined yet. The first vCPU
-    /// runs already, or is about to; that of a hibernated machine waits until everything is as it was.
+    /// Give it its devices and let all of its vCPUs run, on the event thread, which is not confined
+    /// yet. The first vCPU runs already, or is about to; that of a hibernated machine waits until
+    /// everything is as it was.
     ///
     /// # Errors
     /// A descriptor is missing, a disk can't be opened, or KVM or the host refuses something.
@@ -232,8 +234,8 @@ impl Machine {
         self.filters.map_or(Ok(()), |filters| filters.confine(Role::Event))
     }
 
-    /// Bring all vCPUs to a halt at the barrier. False if one does not come in time: it waits for a device that waits for the
-    /// host's storage. The barrier is closed to it nonetheless.
+    /// Bring all vCPUs to a halt at the barrier. False if one does not come in time: it waits for a
+    /// device that waits for the host's storage. The barrier is closed to it nonetheless.
     pub fn pause(&self, patience: Duration) -> bool {
         self.barrier.close(self.processors.vcpus.len(), patience)
     }
@@ -243,7 +245,8 @@ impl Machine {
         self.parts.iter().for_each(|part| part.resume());
     }
 
-    /// The states of all parts of the paused machine, which stand still from then on until [`Self::resume`].
+    /// The states of all parts of the paused machine, which stand still from then on until
+    /// [`Self::resume`].
     ///
     /// # Errors
     /// One does not come to rest, or can't be saved.
@@ -253,8 +256,8 @@ impl Machine {
         self.parts.iter().rev().map(save).collect()
     }
 
-    /// Bring the paused machine back to its beginning. The vCPUs run again when the barrier opens. With it comes what a boot
-    /// menu has chosen now, if one does.
+    /// Bring the paused machine back to its beginning. The vCPUs run again when the barrier opens.
+    /// With it comes what a boot menu has chosen now, if one does.
     ///
     /// # Errors
     /// The payload cannot be loaded again, nothing boots by the menu any more, or KVM refuses.
@@ -306,8 +309,9 @@ impl Machine {
         self.disks.iter_mut().for_each(|disk| drop(disk.hold.take()));
     }
 
-    /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are paused.
-    /// What does not work, or not within `patience`, goes to `report`; there is no later. True if all did.
+    /// Finish what devices have begun, end their threads and make every disk durable. The vCPUs are
+    /// paused. What does not work, or not within `patience`, goes to `report`; there is no later.
+    /// True if all did.
     pub fn close(&self, report: &Report, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         // All at once; their ends are waited for one by one.

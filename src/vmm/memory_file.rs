@@ -1,9 +1,9 @@
-//! The file that a hibernated machine is in: a header of one page, RAM with its zero pages left out, and the state of
-//! every part.
+//! The file that a hibernated machine is in: a header of one page, RAM with its zero pages left
+//! out, and the state of every part.
 //!
-//! RAM lies in it as it lies in the guest, so that it can be mapped in place: nothing is read before the guest touches it. The
-//! header comes last, once all else is on the medium; without it the file is none. RAM itself has no digest, since to check
-//! that would be to read it.
+//! RAM lies in it as it lies in the guest, so that it can be mapped in place: nothing is read
+//! before the guest touches it. The header comes last, once all else is on the medium; without it
+//! the file is none. RAM itself has no digest, since to check that would be to read it.
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::mem::layout::PAGE;
@@ -23,8 +23,8 @@ const MAGIC: &[u8; 8] = b"SPOREMEM";
 const VERSION: u64 = 1;
 /// RAM begins here in the file, after the header's page.
 const RAM: u64 = PAGE;
-/// Bytes of RAM that are mapped from the file, or not, together. What is all zero stays anonymous memory, with huge pages if
-/// the guest has them.
+/// Bytes of RAM that are mapped from the file, or not, together. What is all zero stays anonymous
+/// memory, with huge pages if the guest has them.
 const CHUNK: u64 = 2 << 20;
 /// RAM is read, looked at and written so much at a time: it stays in the CPU's cache.
 const PIECE: u64 = 256 << 10;
@@ -127,8 +127,8 @@ struct Progress {
 }
 
 impl Writing {
-    /// Begin to write. `file` is empty and open for reading and writing; `finished` is signalled when there is an
-    /// [`Self::outcome`].
+    /// Begin to write. `file` is empty and open for reading and writing; `finished` is signalled
+    /// when there is an [`Self::outcome`].
     ///
     /// # Errors
     /// The file system has no files of that size.
@@ -159,7 +159,8 @@ impl Writing {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Write chunk after chunk of RAM; one of the threads that do writes the rest when all are done, durably.
+    /// Write chunk after chunk of RAM; one of the threads that do writes the rest when all are
+    /// done, durably.
     pub fn work(&self) {
         let mut buffer = vec![0; PIECE as usize];
         while self.take_chunk(&mut buffer) {}

@@ -1,7 +1,8 @@
-//! A boot menu on a disk: read again before each reset, so that a guest that installed a kernel reboots into it.
+//! A boot menu on a disk: read again before each reset, so that a guest that installed a kernel
+//! reboots into it.
 //!
-//! The menu is read by the process that the launcher started for it (`crate::pvgrub`). It sees the disk as this one
-//! does, through the chain that the guest has just written.
+//! The menu is read by the process that the launcher started for it (`crate::pvgrub`). It sees the
+//! disk as this one does, through the chain that the guest has just written.
 
 use crate::block::{Disk, FileDisk};
 use crate::error::{Error, Result};

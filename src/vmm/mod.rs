@@ -43,8 +43,8 @@ const STACK: usize = 2 << 20;
 /// A plan is never longer than this.
 const MAX_PLAN: u64 = 1 << 20;
 
-/// The program `spore-vmm`, as the launcher starts it: `spore __vmm LABEL BUILD LAUNCHER`. If it is of another build than
-/// its launcher it becomes that, which has a VMM of its own.
+/// The program `spore-vmm`, as the launcher starts it: `spore __vmm LABEL BUILD LAUNCHER`. If it is
+/// of another build than its launcher it becomes that, which has a VMM of its own.
 pub fn alone() -> ExitCode {
     let mut words = std::env::args_os().skip(2);
     let (label, build, launcher) = (words.next(), words.next(), words.next());
@@ -60,7 +60,8 @@ pub fn alone() -> ExitCode {
 
 /// The hidden command `__vmm`: be the machine whose plan is on [`PLAN_FD`].
 ///
-/// The launcher hears of a failure on the `ready` pipe and from the report; without those, from stderr.
+/// The launcher hears of a failure on the `ready` pipe and from the report; without those, from
+/// stderr.
 pub fn main() -> ExitCode {
     let plan = match read_plan() {
         Ok(plan) => plan,
@@ -125,7 +126,8 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
     Ok(first)
 }
 
-/// The event thread: it makes what the guest's first steps need not wait for, and serves until the end.
+/// The event thread: it makes what the guest's first steps need not wait for, and serves until the
+/// end.
 fn serve_events(core: MachineCore, ends: Ends, report: &Arc<Report>) -> Result<Infallible> {
     let machine = Machine::complete(core, report)?;
     let Ends { control, lock, outside } = ends;

@@ -15,7 +15,8 @@ use std::fs::File;
 pub enum Payload {
     /// Entered directly.
     Kernel {
-        /// An ELF vmlinux or a bzImage; none until the next reset, where a menu says what that boots.
+        /// An ELF vmlinux or a bzImage; none until the next reset, where a menu says what that
+        /// boots.
         kernel: Option<File>,
         /// The initial ramdisk.
         initrd: Option<File>,
@@ -45,8 +46,8 @@ impl Payload {
         })
     }
 
-    /// Ask the boot menu what is to be executed, if there is one: `disks` finds the disk that has it. With it comes what it
-    /// chose.
+    /// Ask the boot menu what is to be executed, if there is one: `disks` finds the disk that has
+    /// it. With it comes what it chose.
     ///
     /// # Errors
     /// Nothing boots by it any more, or the machine has no such disk.
@@ -70,12 +71,13 @@ impl Payload {
         Ok(Some(changes.selection))
     }
 
-    /// Put it into RAM, for the plan's machine. All of `ram` has to be zero before, fresh or cleared: a kernel's
-    /// uninitialised data, what its segments have in memory beyond the file, is not written, nor is what surrounds
-    /// its tables.
+    /// Put it into RAM, for the plan's machine. All of `ram` has to be zero before, fresh or
+    /// cleared: a kernel's uninitialised data, what its segments have in memory beyond the file, is
+    /// not written, nor is what surrounds its tables.
     ///
     /// # Errors
-    /// The kernel, the ramdisk or the command line is not loadable, or the host refuses to map a file.
+    /// The kernel, the ramdisk or the command line is not loadable, or the host refuses to map a
+    /// file.
     pub fn load(&self, plan: &VmPlan, ram: &GuestRam) -> Result<Entry> {
         match self {
             Self::Kernel { kernel, initrd, cmdline, .. } => {
@@ -88,8 +90,8 @@ impl Payload {
         }
     }
 
-    /// What a hibernated machine must find again when it goes on, if it must find anything: the digest of its firmware,
-    /// which is not in RAM.
+    /// What a hibernated machine must find again when it goes on, if it must find anything: the
+    /// digest of its firmware, which is not in RAM.
     ///
     /// # Errors
     /// It can't be read.

@@ -18,8 +18,8 @@ use vmm_sys_util::eventfd::EventFd;
 /// Pins of an 8259.
 const PIC_PINS: u32 = 8;
 
-/// The one set of routes of a VM. It begins as KVM makes it, and KVM is told of it when the guest uses
-/// a message: not at the machine's start, which it would only delay.
+/// The one set of routes of a VM. It begins as KVM makes it, and KVM is told of it when the guest
+/// uses a message: not at the machine's start, which it would only delay.
 pub struct MsiRouter {
     vm: Arc<VmFd>,
     /// What interrupt [`MSI_GSI`] + n delivers.
@@ -87,7 +87,8 @@ impl MsiRouting for MsiRouter {
     }
 }
 
-/// KVM's own routes (interrupt n is pin n of the I/O APIC, and of the two 8259s up to 15), and the messages.
+/// KVM's own routes (interrupt n is pin n of the I/O APIC, and of the two 8259s up to 15), and the
+/// messages.
 fn entries(messages: &[Option<Message>]) -> Vec<kvm_irq_routing_entry> {
     let pin = |gsi, irqchip, pin| kvm_irq_routing_entry {
         gsi,

@@ -30,8 +30,8 @@ const EFER: u64 = 1 << 8 | 1 << 10;
 const APIC_BASE_ENABLE: u64 = 1 << 11;
 const APIC_BASE_BSP: u64 = 1 << 8;
 
-/// Model-specific registers that a reset brings back, with their values: what a guest may have set. The
-/// time stamp counters run on in step, as Linux's clock needs them.
+/// Model-specific registers that a reset brings back, with their values: what a guest may have set.
+/// The time stamp counters run on in step, as Linux's clock needs them.
 const MSRS: [(u32, u64); 18] = [
     (0x1a0, 1),                     // IA32_MISC_ENABLE: fast string operations
     (0x2ff, 1 << 11 | 6), // IA32_MTRR_DEF_TYPE: enabled, write-back, as firmware leaves it
@@ -83,7 +83,8 @@ pub fn reset(vcpu: &VcpuFd, index: u32, entry: Option<&Entry>) -> Result<()> {
     // Whatever was pending, of an instruction half done included, is gone.
     vcpu.set_vcpu_events(&kvm_vcpu_events::default()).or_fail(|| "clear a vCPU's events")?;
     set_sregs(vcpu, index, entry)?;
-    // Before firmware sets its local APIC up, the boot processor hears the 8259, as KVM starts it too.
+    // Before firmware sets its local APIC up, the boot processor hears the 8259, as KVM starts it
+    // too.
     let lint0 = if let Some(Entry::Reset) = entry { EXTINT } else { MASKED };
     set_lapic(vcpu, index, lint0)?;
     for &msr in &MSRS {
@@ -206,8 +207,8 @@ fn real_mode() -> kvm_sregs {
 const MASKED: u32 = 1 << 16;
 const EXTINT: u32 = 7 << 8;
 
-/// The local APIC after reset (Intel SDM vol. 3, 11.4.7.1), all of its local interrupts but `lint0` masked: an
-/// ACPI guest has no 8259 that it could bring, and sets LINT1 up from the MADT.
+/// The local APIC after reset (Intel SDM vol. 3, 11.4.7.1), all of its local interrupts but `lint0`
+/// masked: an ACPI guest has no 8259 that it could bring, and sets LINT1 up from the MADT.
 fn set_lapic(vcpu: &VcpuFd, index: u32, lint0: u32) -> Result<()> {
     let mut lapic = kvm_lapic_state::default();
     let mut set = |offset: usize, value: u32| {

@@ -13,10 +13,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most notices in one VMM's life: a guest can provoke them and they end in a file.
 const MAX_NOTICES: u32 = 1000;
-/// Most resets told one by one; the rest are told in one line at the end. What reads a report reads its last 256 KiB.
+/// Most resets told one by one; the rest are told in one line at the end. What reads a report reads
+/// its last 256 KiB.
 const MAX_RESETS: u32 = 100;
 
-/// The report file. Each event is one `write` of one line, so that lines of several threads do not mix.
+/// The report file. Each event is one `write` of one line, so that lines of several threads do not
+/// mix.
 pub struct Report {
     file: File,
     /// The launcher's pipe, until it has heard.
@@ -39,7 +41,8 @@ fn line(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 }
 
 impl Report {
-    /// Reports go to `file`, which is open for appending. `ready` is the launcher's pipe, if it waits.
+    /// Reports go to `file`, which is open for appending. `ready` is the launcher's pipe, if it
+    /// waits.
     pub fn new(file: File, ready: Option<File>) -> Self {
         Self {
             file,
@@ -72,7 +75,8 @@ impl Report {
         self.file.as_raw_fd()
     }
 
-    /// Append one event. A report that cannot be written (no space left) cannot be reported: the machine runs on.
+    /// Append one event. A report that cannot be written (no space left) cannot be reported: the
+    /// machine runs on.
     pub fn tell(&self, event: &VmReport) {
         if let Ok(bytes) = line(event) {
             let _ = (&self.file).write_all(&bytes);
@@ -95,8 +99,9 @@ impl Report {
         (&self.file).write_all(&bytes).or_fail(|| "report that the machine goes on")
     }
 
-    /// The machine was reset and runs again. `saved` is what the boot menu left to be remembered, if it did. Of a guest
-    /// that resets for ever only the beginning is told, and the last that is to be remembered.
+    /// The machine was reset and runs again. `saved` is what the boot menu left to be remembered,
+    /// if it did. Of a guest that resets for ever only the beginning is told, and the last that is
+    /// to be remembered.
     pub fn reset(&self, by: ResetBy, saved: Option<Option<SavedEnvironment>>) {
         let (at, count) = (now_ms(), self.resets.fetch_add(1, Ordering::Relaxed) + 1);
         let mut kept = self.saved.lock().unwrap_or_else(PoisonError::into_inner);

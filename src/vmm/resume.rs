@@ -38,7 +38,8 @@ impl Resuming {
         memory_file::map(&self.file, &self.saved, ram)
     }
 
-    /// The saved CPUID of each vCPU, if this host, which would give a new machine `model`, has all that is in it.
+    /// The saved CPUID of each vCPU, if this host, which would give a new machine `model`, has all
+    /// that is in it.
     ///
     /// # Errors
     /// It has not.

@@ -31,8 +31,8 @@ pub enum Transition {
     Resume,
     /// The guest, a vCPU or a control request has a reason to stop the machine.
     Stop(Stop),
-    /// The event thread takes the reason, to do what it asks for. A guest's reset stays where it is unless
-    /// `resets`: the machine stands still that long.
+    /// The event thread takes the reason, to do what it asks for. A guest's reset stays where it is
+    /// unless `resets`: the machine stands still that long.
     Take {
         /// The guest may reset now.
         resets: bool,
@@ -42,8 +42,9 @@ pub enum Transition {
 impl RunState {
     /// The state after `transition`, and the reason that [`Transition::Take`] took.
     ///
-    /// The first reason to stop counts: those after it come from a machine that is stopping already. An end counts more
-    /// than a reset, for a guest that resets for ever must not drown the request that ends it.
+    /// The first reason to stop counts: those after it come from a machine that is stopping
+    /// already. An end counts more than a reset, for a guest that resets for ever must not drown
+    /// the request that ends it.
     pub fn next(self, transition: Transition) -> (Self, Option<Stop>) {
         use RunState::{Paused, Running, Stopping};
         let state = match (self, transition) {

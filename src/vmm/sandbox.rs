@@ -1,5 +1,5 @@
-//! What a VMM gives up before its guest runs: new privileges, the file system, the network, and every system
-//! call that the thread at hand has no use for.
+//! What a VMM gives up before its guest runs: new privileges, the file system, the network, and
+//! every system call that the thread at hand has no use for.
 
 use crate::block;
 use crate::error::{OrFail, Result};
@@ -38,7 +38,8 @@ mod kvm {
     pub const SET_PIT2: u64 = write(0xa0, 0x70);
     /// KVM_SET_IRQCHIP is _IOR in the header.
     pub const CHECK_EXTENSION: u64 = none(0x03);
-    /// What is read of a machine that is hibernated; KVM_GET_MSRS, _MSR_INDEX_LIST and _IRQCHIP are _IOWR.
+    /// What is read of a machine that is hibernated; KVM_GET_MSRS, _MSR_INDEX_LIST and _IRQCHIP are
+    /// _IOWR.
     pub const GET_MSR_INDEX_LIST: u64 = 3 << 30 | 4 << 16 | 0xae << 8 | 0x02;
     pub const GET_IRQCHIP: u64 = 3 << 30 | 0x208 << 16 | 0xae << 8 | 0x62;
     pub const GET_CLOCK: u64 = read(0x7c, 0x30);
@@ -106,7 +107,8 @@ const VCPU_IOCTLS: &[u64] = &[
     kvm::GET_REGS, // where it was when KVM gave up
 ];
 
-/// On the VM's descriptor, by a vCPU where devices are on a PCI bus: their driver chooses the messages and addresses.
+/// On the VM's descriptor, by a vCPU where devices are on a PCI bus: their driver chooses the
+/// messages and addresses.
 const VCPU_PCI_IOCTLS: &[u64] = &[
     kvm::SET_GSI_ROUTING, // MSI-X table
     kvm::IOEVENTFD,       // doorbells of a driver that is ready, and those of a BAR that moves
@@ -203,8 +205,9 @@ pub enum Role {
     Event,
 }
 
-/// The filters of a VMM's threads, one a role. To compile one goes deep into the stack, whose pages are each clone's own from
-/// then on: the event thread does it for the threads of devices, and only its stack and the vCPUs' grow by it.
+/// The filters of a VMM's threads, one a role. To compile one goes deep into the stack, whose pages
+/// are each clone's own from then on: the event thread does it for the threads of devices, and only
+/// its stack and the vCPUs' grow by it.
 #[derive(Clone, Copy, Debug)]
 pub struct Filters {
     transport: TransportKind,
@@ -216,7 +219,8 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// The filters of a machine whose devices have this transport, by the descriptors of /dev/kvm, of its VM and of its vCPUs.
+    /// The filters of a machine whose devices have this transport, by the descriptors of /dev/kvm,
+    /// of its VM and of its vCPUs.
     pub fn new(
         transport: TransportKind,
         (system, vm): (RawFd, RawFd),
@@ -284,8 +288,8 @@ impl Filters {
     }
 }
 
-/// Confine the process as far as that does not depend on the thread. Call it before threads start, since
-/// Landlock confines a thread and those that it starts. What is open stays usable.
+/// Confine the process as far as that does not depend on the thread. Call it before threads start,
+/// since Landlock confines a thread and those that it starts. What is open stays usable.
 ///
 /// # Errors
 /// The host refuses. A host without Landlock only lacks that layer.

@@ -29,7 +29,8 @@ pub struct Shared {
     pub barrier: Arc<VcpuBarrier>,
     /// Set when all devices are there; the guest may run before.
     buses: OnceLock<Buses>,
-    /// Benchmark: told when the guest's first access was (CLOCK_MONOTONIC in ns, 8 bytes), which is also the end.
+    /// Benchmark: told when the guest's first access was (CLOCK_MONOTONIC in ns, 8 bytes), which is
+    /// also the end.
     first_io: Option<File>,
 }
 
@@ -83,7 +84,8 @@ pub struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Begin a thread for it, that of vCPU number `index`, which waits for INIT and SIPI. It is confined from its start.
+    /// Begin a thread for it, that of vCPU number `index`, which waits for INIT and SIPI. It is
+    /// confined from its start.
     ///
     /// # Errors
     /// The host has no thread for us.
@@ -105,7 +107,8 @@ impl VcpuThread {
         shared.barrier.join();
         let mut fd = vcpu.lock();
         let _kickable = Kickable::new(&mut fd);
-        // A vCPU that has not been in the guest has nothing to complete, and may yet be given another state.
+        // A vCPU that has not been in the guest has nothing to complete, and may yet be given
+        // another state.
         let mut entered = false;
         loop {
             if shared.barrier.is_closed() {
@@ -130,10 +133,11 @@ fn confine(unconfined: Option<Filters>, vcpu: RawFd) -> Option<Stop> {
     Some(Stop::End(EndReason::VmmError, error.to_string()))
 }
 
-/// Run the guest until it exits and do what it exits for, confined by `unconfined` from its return on.
+/// Run the guest until it exits and do what it exits for, confined by `unconfined` from its return
+/// on.
 ///
-/// Before its first exit a thread executes nothing but KVM_RUN, and a guest that begins need not wait until a filter is
-/// compiled. What the guest wants is looked at by a confined thread only.
+/// Before its first exit a thread executes nothing but KVM_RUN, and a guest that begins need not
+/// wait until a filter is compiled. What the guest wants is looked at by a confined thread only.
 fn step(fd: &mut VcpuFd, shared: &Shared, unconfined: Option<Filters>) -> Option<Stop> {
     let descriptor = fd.as_raw_fd();
     let exit = kvm::run(fd);

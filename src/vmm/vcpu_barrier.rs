@@ -114,8 +114,8 @@ impl VcpuBarrier {
         state.waiting -= 1;
     }
 
-    /// Have the threads that wait at the barrier, which is closed, do `work`: there are no others for it, since a confined
-    /// process begins none.
+    /// Have the threads that wait at the barrier, which is closed, do `work`: there are no others
+    /// for it, since a confined process begins none.
     pub fn assign(&self, work: Work) {
         let mut state = self.state();
         state.works += 1;
@@ -151,8 +151,8 @@ impl VcpuBarrier {
         matches!(self.state().run, RunState::Stopping(_))
     }
 
-    /// Bring all of `threads` vCPU threads to the barrier. True when none runs the guest, false if that takes longer than
-    /// `patience`.
+    /// Bring all of `threads` vCPU threads to the barrier. True when none runs the guest, false if
+    /// that takes longer than `patience`.
     pub fn close(&self, threads: usize, patience: Duration) -> bool {
         let (mut state, begin) = (self.state(), Instant::now());
         self.change(&mut state, Transition::Pause);

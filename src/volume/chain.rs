@@ -38,7 +38,8 @@ pub(super) enum Held {
     Data { _data: File },
 }
 
-/// Link a snapshot's files as the layers of a volume. What it gives must be held until the volume is in the store.
+/// Link a snapshot's files as the layers of a volume. What it gives must be held until the volume
+/// is in the store.
 pub(super) fn link_snapshot(
     store: &Store,
     snapshot: &Snapshot,
@@ -57,7 +58,8 @@ pub(super) fn link_snapshot(
     };
     let to = beneath::owned(dir)?;
     let names = || layers.iter().enumerate().map(|(n, layer)| (source(n, layer), &*layer.file));
-    // Another's content is referred to even by whom the kernel would let link it: its owner is to know.
+    // Another's content is referred to even by whom the kernel would let link it: its owner is to
+    // know.
     let ours = from.is_ours();
     let from = match ours {
         true => Some(from.owned().or_fail(|| format!("open {id}"))?),
@@ -68,7 +70,8 @@ pub(super) fn link_snapshot(
     {
         Ok(()) => Ok(None),
         Err(e) if e.kind() == ErrorKind::NotFound => Err(gone()),
-        // EMLINK, EXDEV, EPERM, EOPNOTSUPP: link(2). A snapshot is deleted under the store's lock, if no volume needs it.
+        // EMLINK, EXDEV, EPERM, EOPNOTSUPP: link(2). A snapshot is deleted under the store's lock,
+        // if no volume needs it.
         Err(_) => {
             let held = match ours {
                 true => Held::Lock { _lock: store.lock()? },
@@ -99,11 +102,12 @@ fn link_all<'a>(
     Ok(())
 }
 
-/// Link the `layers` of a volume in `from` as the content of a snapshot in the empty directory `to`: the first as
-/// [`DATA`], the others under their names.
+/// Link the `layers` of a volume in `from` as the content of a snapshot in the empty directory
+/// `to`: the first as [`DATA`], the others under their names.
 ///
 /// # Errors
-/// The file system has no hard links (or no more), or they are symbolic links: the content has to be copied then.
+/// The file system has no hard links (or no more), or they are symbolic links: the content has to
+/// be copied then.
 pub fn link_chain(from: &Path, layers: &[Layer], to: &Path) -> io::Result<()> {
     let names = layers.iter().enumerate().map(|(n, layer)| (&*layer.file, source(n, layer)));
     link_all(&Owned::open(from)?, &Owned::open(to)?, names)
@@ -134,8 +138,8 @@ pub fn open_chain(dir: &Path, layers: &[Layer], write: bool) -> Result<Vec<(File
     layers.iter().enumerate().map(open).collect()
 }
 
-/// Repair the overlays that were not closed: the top, and one that was the top when its VMM was killed in the
-/// middle of a snapshot. The caller holds the volume.
+/// Repair the overlays that were not closed: the top, and one that was the top when its VMM was
+/// killed in the middle of a snapshot. The caller holds the volume.
 ///
 /// # Errors
 /// An overlay is worse than leaking, or can't be written.
@@ -156,8 +160,8 @@ pub fn repair_held(dir: &Path, volume: &Volume) -> Result<Repaired> {
     Ok(repaired)
 }
 
-/// Remove the files of a chain that the volume's record does not name: what a killed command left. Failing only costs
-/// space. The caller holds the volume's lock.
+/// Remove the files of a chain that the volume's record does not name: what a killed command left.
+/// Failing only costs space. The caller holds the volume's lock.
 pub(super) fn sweep(dir: &Owned, volume: &Volume) {
     for name in dir.names().unwrap_or_default() {
         let of_a_chain =

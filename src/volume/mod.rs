@@ -1,16 +1,18 @@
 //! Writable disks: qcow2 overlays over snapshots.
 //!
-//! A volume's directory has its record and the files of its chain, which the record names, top first. The top
-//! is the volume's own overlay; what is below is never written, and shared by hard links with the snapshots and
-//! volumes that have it too, so that deleting a snapshot's name takes nothing from under a volume. Where the file
-//! system has no hard links they are symbolic links, and the snapshot can't be deleted before the volume.
+//! A volume's directory has its record and the files of its chain, which the record names, top
+//! first. The top is the volume's own overlay; what is below is never written, and shared by hard
+//! links with the snapshots and volumes that have it too, so that deleting a snapshot's name takes
+//! nothing from under a volume. Where the file system has no hard links they are symbolic links,
+//! and the snapshot can't be deleted before the volume.
 //!
-//! Taking a snapshot costs no copy: [`push_layer`] makes a new overlay over the one there is, and what was the top
-//! is fixed. The one atomic step is the record's rename: before it the chain is the old one, after it the new
-//! one, and both read the same, because the new top is empty until somebody opens the new chain for writing.
+//! Taking a snapshot costs no copy: [`push_layer`] makes a new overlay over the one there is, and
+//! what was the top is fixed. The one atomic step is the record's rename: before it the chain is
+//! the old one, after it the new one, and both read the same, because the new top is empty until
+//! somebody opens the new chain for writing.
 //!
-//! An overlay names what is below it by its file's name in this directory, so qemu-img can read a volume at any
-//! time. `in-use` carries the flock of whoever has the volume open.
+//! An overlay names what is below it by its file's name in this directory, so qemu-img can read a
+//! volume at any time. `in-use` carries the flock of whoever has the volume open.
 
 mod chain;
 pub mod users;
@@ -63,18 +65,20 @@ pub struct NewVolume {
 /// A volume's files, open for its one user.
 #[derive(Debug)]
 pub struct Opened {
-    /// The chain, top first, each with its recorded format. The top is writable unless the volume was opened for reading.
+    /// The chain, top first, each with its recorded format. The top is writable unless the volume
+    /// was opened for reading.
     pub layers: Vec<(File, DiskFormat)>,
-    /// Carries the flock. It lasts as long as any duplicate of this descriptor, so a VMM that has one in hand
-    /// keeps everybody else out until it is gone.
+    /// Carries the flock. It lasts as long as any duplicate of this descriptor, so a VMM that has
+    /// one in hand keeps everybody else out until it is gone.
     pub hold: File,
 }
 
-/// Make a volume that begins as `snapshot`. Constant time: links, an overlay of a few KiB, a record.
+/// Make a volume that begins as `snapshot`. Constant time: links, an overlay of a few KiB, a
+/// record.
 ///
 /// # Errors
-/// The snapshot has gone (`InvalidSnapshot.NotFound`) or is not completed (`IncorrectState`), `new` asks for less
-/// than its size (`InvalidParameterValue`), or there is no space.
+/// The snapshot has gone (`InvalidSnapshot.NotFound`) or is not completed (`IncorrectState`), `new`
+/// asks for less than its size (`InvalidParameterValue`), or there is no space.
 pub fn create_from_snapshot(
     store: &Store,
     snapshot: &Snapshot,
@@ -172,8 +176,9 @@ fn new_overlay(
     Ok((Layer { file: name, format: DiskFormat::Qcow2 }, file))
 }
 
-/// Put a new, empty overlay of `size` bytes on top of the volume's chain, durably: what was the top is not to be
-/// written any more once the new chain is in use. Gives the new top, open for reading and writing.
+/// Put a new, empty overlay of `size` bytes on top of the volume's chain, durably: what was the top
+/// is not to be written any more once the new chain is in use. Gives the new top, open for reading
+/// and writing.
 ///
 /// # Errors
 /// No space; the chain stays as it was then. `IncorrectState`: it has far too many layers.
@@ -224,7 +229,8 @@ pub fn resize(locked: &mut Locked<Volume>, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// The volumes of this user that need `snapshot` to stay, because they have no hard links to its content.
+/// The volumes of this user that need `snapshot` to stay, because they have no hard links to its
+/// content.
 ///
 /// # Errors
 /// The volumes can't be listed.

@@ -1,8 +1,9 @@
 //! Volumes of other accounts that need a snapshot to stay.
 //!
-//! Linux lets nobody hard-link another's file (fs.protected_hardlinks, proc(5)), so a volume made from a shared
-//! snapshot refers to it by path. It says so in the snapshot's directory `users`, where every reader may make a name
-//! and only the owner may look: a symbolic link to the volume. It counts as long as the volume is there.
+//! Linux lets nobody hard-link another's file (fs.protected_hardlinks, proc(5)), so a volume made
+//! from a shared snapshot refers to it by path. It says so in the snapshot's directory `users`,
+//! where every reader may make a name and only the owner may look: a symbolic link to the volume.
+//! It counts as long as the volume is there.
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{SnapshotId, VolumeId};
@@ -37,8 +38,8 @@ pub fn allow(store: &Store, snapshot: &SnapshotId) -> Result<()> {
     made.or_fail(|| format!("make {}", dir.path().join(USERS).display()))
 }
 
-/// Say that `volume`, which is being made, needs another's snapshot. Holding what this gives keeps the snapshot until
-/// the volume is there to be seen.
+/// Say that `volume`, which is being made, needs another's snapshot. Holding what this gives keeps
+/// the snapshot until the volume is there to be seen.
 ///
 /// # Errors
 /// The snapshot is being deleted, or its owner does not let others use it.
@@ -62,8 +63,9 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
     Ok(data)
 }
 
-/// Forget those of the snapshot's users that are no more. While what this gives is held, no new one can be made by whoever
-/// does it as [`enter`] does. Who holds on to the snapshot is not waited for.
+/// Forget those of the snapshot's users that are no more. While what this gives is held, no new one
+/// can be made by whoever does it as [`enter`] does. Who holds on to the snapshot is not waited
+/// for.
 pub fn forget_gone(store: &Store, snapshot: &SnapshotId) -> Option<File> {
     let dir = store.snapshots().dir(snapshot);
     let users = Dir::open(&dir).and_then(|dir| dir.owned()?.place_in(USERS)).ok()?;

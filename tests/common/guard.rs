@@ -1,5 +1,6 @@
-//! A process that outlives this test binary for as long as it takes to end what it started: a test that is killed (by
-//! ^C, SIGKILL, a time limit) drops nothing, and virtual machines have sessions of their own.
+//! A process that outlives this test binary for as long as it takes to end what it started: a test
+//! that is killed (by ^C, SIGKILL, a time limit) drops nothing, and virtual machines have sessions
+//! of their own.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -7,8 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-/// Notes what it is told until the binary is gone and the pipe breaks; what is still there then is ended. A number is
-/// believed only if the process runs the program that was tested, from the build's directory or a copy in the noted one.
+/// Notes what it is told until the binary is gone and the pipe breaks; what is still there then is
+/// ended. A number is believed only if the process runs the program that was tested, from the
+/// build's directory or a copy in the noted one.
 const SCRIPT: &str = r#"
     spore=$1 programs=${1%/*}/ stores= vmms=
     while read -r kind what; do
@@ -55,7 +57,8 @@ fn tell(line: &str) {
     guard.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
 }
 
-/// Should this binary be killed, terminate the instances of this store, or of those below this directory, and remove it.
+/// Should this binary be killed, terminate the instances of this store, or of those below this
+/// directory, and remove it.
 pub fn store(home: &Path) {
     tell(&format!("store {}\n", home.display()));
 }

@@ -1,9 +1,11 @@
-//! Tests that can't run here: they say so by name and return, which `scripts/test` tells from a pass.
+//! Tests that can't run here: they say so by name and return, which `scripts/test` tells from a
+//! pass.
 #![allow(dead_code)] // each test binary that shares this uses its part
 
 use std::fmt::Display;
 
-/// Say that the test that this thread runs is skipped, and why. With CI=true what tests need has to be there.
+/// Say that the test that this thread runs is skipped, and why. With CI=true what tests need has to
+/// be there.
 #[track_caller]
 pub fn skip(why: impl Display) {
     assert!(std::env::var_os("CI").is_none(), "{why}");

@@ -4,8 +4,9 @@ use super::Store;
 use super::skip::skip_anywhere;
 use std::process::Command;
 
-/// What a shell script says on its two outputs with a tmpfs of so many MiB on /mnt, `$SPORE` the program, and `$HERE` and
-/// `$SPORE_HOME` the `store`. `None`, and it is said, where namespaces are not allowed. The script must succeed.
+/// What a shell script says on its two outputs with a tmpfs of so many MiB on /mnt, `$SPORE` the
+/// program, and `$HERE` and `$SPORE_HOME` the `store`. `None`, and it is said, where namespaces are
+/// not allowed. The script must succeed.
 pub fn run(store: &Store, mib: u32, script: &str) -> Option<(Vec<String>, String)> {
     let script = format!("mount -t tmpfs -o size={mib}m none /mnt || exit 77\n{script}");
     let mut command = Command::new("unshare");

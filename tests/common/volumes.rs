@@ -1,4 +1,5 @@
-//! Volumes and snapshots of a store: their content, read and written as Spore does, and as qemu-img sees it.
+//! Volumes and snapshots of a store: their content, read and written as Spore does, and as qemu-img
+//! sees it.
 
 use super::Store;
 use rustix::fs::{FlockOperation, flock};
@@ -52,8 +53,9 @@ pub fn write(store: &Store, id: &str, offset: u64, bytes: &[u8]) {
     give_back(&opened.hold);
 }
 
-/// Gives a volume back. To close its lock is not enough: what another test starts has all descriptors of this process until
-/// it becomes its program, and a lock lasts as long as one of them. (flock(2))
+/// Gives a volume back. To close its lock is not enough: what another test starts has all
+/// descriptors of this process until it becomes its program, and a lock lasts as long as one of
+/// them. (flock(2))
 fn give_back(hold: &File) {
     flock(hold, FlockOperation::Unlock).unwrap();
 }

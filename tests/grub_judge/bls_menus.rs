@@ -1,4 +1,5 @@
-//! Menus of our own writing for GRUB 2.14's `blscfg`: entries as kernel-install and grubby write them, and as they don't.
+//! Menus of our own writing for GRUB 2.14's `blscfg`: entries as kernel-install and grubby write
+//! them, and as they don't.
 
 use super::menus::{Case, with};
 

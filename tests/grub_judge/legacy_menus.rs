@@ -1,4 +1,5 @@
-//! Menus of our own writing for GRUB legacy, which use what menu.lst of EC2's images and of people use.
+//! Menus of our own writing for GRUB legacy, which use what menu.lst of EC2's images and of people
+//! use.
 
 use super::menus::{Case, case, with};
 

@@ -1,4 +1,5 @@
-//! Real GRUB under QEMU, and disks for it: a floppy with GRUB's core, a disk with a menu and stand-in kernels.
+//! Real GRUB under QEMU, and disks for it: a floppy with GRUB's core, a disk with a menu and
+//! stand-in kernels.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,8 +49,8 @@ const MODULES: &[&str] = &[
 const MORE: &[&str] = &["blsuki"];
 /// Debian's GRUB 2.
 pub const SYSTEMS: &str = "/usr/lib/grub/i386-pc";
-/// What the menu begins with: errors can be read on the serial line, and GRUB shows a menu for ever that says nothing of
-/// time.
+/// What the menu begins with: errors can be read on the serial line, and GRUB shows a menu for ever
+/// that says nothing of time.
 pub const BEFORE: &str =
     "serial --unit=0\nterminal_output serial\nterminal_input serial\nset timeout=0\n";
 /// What it shows when it waits for a person, for ever.
@@ -102,7 +103,8 @@ impl Judge {
         Self { dir, code }
     }
 
-    /// A bzImage that says that it is `name`. (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header")
+    /// A bzImage that says that it is `name`. (Documentation/arch/x86/boot.rst, "The Real-Mode
+    /// Kernel Header")
     pub fn kernel(&self, name: &str) -> Vec<u8> {
         let mut image = vec![0; 1024 + 0x8000];
         image[0x1f1] = 1; // setup_sects
@@ -147,7 +149,8 @@ impl Judge {
         self.run(name, disk, Some(&self.floppy(from, prefix)), WAITS)
     }
 
-    /// What boots from a disk, or from a floppy beside it; `None` if nothing, as when something `waits` for a person.
+    /// What boots from a disk, or from a floppy beside it; `None` if nothing, as when something
+    /// `waits` for a person.
     pub fn run(
         &self,
         name: &str,

@@ -1,8 +1,10 @@
-//! A shared store in which an account has planted all that it can, wherever a command opens something: every verb of the
-//! command line, run by another user and by root, changes, signals and waits for nothing of it.
+//! A shared store in which an account has planted all that it can, wherever a command opens
+//! something: every verb of the command line, run by another user and by root, changes, signals and
+//! waits for nothing of it.
 //!
-//! `verbs.rs` has the verbs; one that is missing there fails the test. `salt.rs` has what is planted. Needs root, to be
-//! several users. Nothing of the tests runs a virtual machine of the attacker's; root's own may run.
+//! `verbs.rs` has the verbs; one that is missing there fails the test. `salt.rs` has what is
+//! planted. Needs root, to be several users. Nothing of the tests runs a virtual machine of the
+//! attacker's; root's own may run.
 
 #[path = "../common/skip.rs"]
 mod skip;
@@ -25,10 +27,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Most memory that a command may take, in KiB.
 const MEMORY: i64 = 64 << 10;
 
-/// What a file is, without when it was read: kind and mode, owner, size, last change, and where a link points.
+/// What a file is, without when it was read: kind and mode, owner, size, last change, and where a
+/// link points.
 type Print = (u32, u32, u64, (i64, i64), Option<PathBuf>);
 
-/// All below `roots` that is not `uid`'s. Of directories the time is left out: names may come and go beside.
+/// All below `roots` that is not `uid`'s. Of directories the time is left out: names may come and
+/// go beside.
 fn prints(roots: &[PathBuf], uid: Option<u32>) -> BTreeMap<PathBuf, Print> {
     let mut found = BTreeMap::new();
     let mut open = roots.to_vec();
@@ -69,7 +73,8 @@ fn run(world: &World, uid: u32, args: &[String]) -> Run {
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
     let mut killed = false;
     loop {
-        // SAFETY: both pointers are to this frame's, and the process is a child of this one that nobody else waits for.
+        // SAFETY: both pointers are to this frame's, and the process is a child of this one that
+        // nobody else waits for.
         let ended = unsafe { libc::wait4(pid, &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
         if ended == pid {
             break;
@@ -147,7 +152,8 @@ fn nothing_that_another_account_plants_is_written_signalled_or_waited_for() {
         return;
     }
     let world = World::new();
-    // The planted records are ones that this version understands: else nothing of them would be looked at.
+    // The planted records are ones that this version understands: else nothing of them would be
+    // looked at.
     let listed = world.ok(salt::VICTIM, &["ls", "-q"]);
     let plain = salt::instance_id(salt::PLAIN);
     assert!(listed.lines().any(|id| id == plain), "{plain} is not listed: {listed}");

@@ -293,7 +293,8 @@ impl World {
         self.files()
     }
 
-    /// Names outside of the store that a user may be talked into giving; a FIFO would be waited for by right.
+    /// Names outside of the store that a user may be talked into giving; a FIFO would be waited for
+    /// by right.
     pub fn files(&self) -> Vec<String> {
         let bundle = self.home(ATTACKER).join("bundle");
         ["missing.manifest.xml", "sparse.manifest.xml", "directory.manifest.xml"]
@@ -395,7 +396,8 @@ impl World {
         chown_to(&to, ATTACKER);
     }
 
-    /// An instance in one of the states, whose VMM is said to be a process of the victim's or root's.
+    /// An instance in one of the states, whose VMM is said to be a process of the victim's or
+    /// root's.
     fn instance(&self, id: String, salt: Salt) -> String {
         let number = *self.next.lock().unwrap();
         let (code, name) = STATES[(number + salt as usize) % STATES.len()];
@@ -561,7 +563,7 @@ impl World {
         *self.bucket.lock().unwrap() = Some(image);
     }
 
-    /// What lies beside objects: in tmp, in accounts, in the victim's own snapshots' `users`, outside.
+    /// What lies beside objects: in tmp, in accounts, in `users` of the victim's own, and outside.
     fn loose(&self) {
         for (n, salt) in SALTS.into_iter().enumerate() {
             self.put(&self.store().join("tmp").join(format!("salt{n}")), salt);

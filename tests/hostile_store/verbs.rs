@@ -2,9 +2,10 @@
 
 use crate::salt::{self, World};
 
-/// A verb and its command lines. `{i}` stands for all instances whose record can be read, in one command; `{i:PLACE}` for
-/// each of those that are salted at that place, a command for each, likewise `{image:…}`, `{snap:…}`, `{vol:…}`,
-/// `{aki:…}` and `{ari:…}`; `{run}` for each image that is made of something salted, `{run:N}` for every third of them, from the N-th.
+/// A verb and its command lines. `{i}` stands for all instances whose record can be read, in one
+/// command; `{i:PLACE}` for each of those that are salted at that place, a command for each,
+/// likewise `{image:…}`, `{snap:…}`, `{vol:…}`, `{aki:…}` and `{ari:…}`; `{run}` for each image
+/// that is made of something salted, `{run:N}` for every third of them, from the N-th.
 pub const TABLE: &[(&str, &[&str])] = &[
     ("image import", &["{file} --name import{n} --kernel {kernel}"]),
     (

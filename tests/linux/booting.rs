@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Two instances of one image at once, with two CPUs each; then, in one of them, a second kernel by `dpkg -i` alone, and a
-/// reboot into it. `menu` is the file that the kernel's package has to have changed. In the box, where a boot takes minutes,
-/// it is one instance with one CPU only, unless SPORE_TEST_MORE is set.
+/// Two instances of one image at once, with two CPUs each; then, in one of them, a second kernel by
+/// `dpkg -i` alone, and a reboot into it. `menu` is the file that the kernel's package has to have
+/// changed. In the box, where a boot takes minutes, it is one instance with one CPU only, unless
+/// SPORE_TEST_MORE is set.
 pub fn boots_twice_and_then_another_kernel(lab: &Lab, image: &str, menu: &str) {
     let set = |name: &str| std::env::var_os(name).is_some();
     let count = if set("SPORE_BOX") && !set("SPORE_TEST_MORE") { 1 } else { 2 };
@@ -75,8 +76,9 @@ pub fn boots_directly(lab: &Lab, image: &str, kernel: &str, initrd: &str) {
     lab.ok(&["terminate", &id]);
 }
 
-/// Run in a guest that has a kernel as /root/vmlinux: a package of it under another version, which its `uname -r` tells,
-/// installed as Debian's kernels are: the menu is written by the package's script.
+/// Run in a guest that has a kernel as /root/vmlinux: a package of it under another version, which
+/// its `uname -r` tells, installed as Debian's kernels are: the menu is written by the package's
+/// script.
 const INSTALL: &str = r#"#!/bin/sh
 set -eu
 [ -e /root/release ] || uname -r >/root/release
@@ -95,8 +97,9 @@ grep -q "/boot/vmlinuz-$version" /boot/grub/menu.lst
 sync
 "#;
 
-/// A root with PV-GRUB's menu boots the kernel that was installed into it, and after the next installation the next.
-/// `kernel` is one that boots here; it is what is installed, under other versions.
+/// A root with PV-GRUB's menu boots the kernel that was installed into it, and after the next
+/// installation the next. `kernel` is one that boots here; it is what is installed, under other
+/// versions.
 pub fn the_root_volumes_own_kernel_boots(lab: &Lab, kernel: &str) {
     let disk = lab.home().join("pv-lab.img");
     let given = images().join(kernel);

@@ -3,7 +3,8 @@
 use super::linux::{Lab, Shell};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds that the guest's clock may be off just after it goes on, with what a shell's answer takes on a busy host.
+/// Seconds that the guest's clock may be off just after it goes on, with what a shell's answer
+/// takes on a busy host.
 const CLOCK: u64 = 10;
 
 /// Reads, writes and syncs go on in the background, across so many cycles; time does too.

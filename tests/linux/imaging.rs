@@ -1,4 +1,5 @@
-//! Images of a running Debian: what was changed in the instance is there in what is launched from them.
+//! Images of a running Debian: what was changed in the instance is there in what is launched from
+//! them.
 
 use super::linux::Lab;
 use super::scenarios::snapshot_digests;
@@ -20,7 +21,8 @@ const PACKAGE: &str = "mkdir -p /root/p/DEBIAN /root/p/usr/share && echo noted >
      printf 'Package: spore-note\\nVersion: 1.2\\nArchitecture: all\\nMaintainer: none <none@localhost>\\nDescription: note\\n' \
      > /root/p/DEBIAN/control && dpkg-deb -b /root/p /root/note.deb >/dev/null && dpkg -i /root/note.deb >/dev/null";
 
-/// With and without a reboot, while the guest writes; three launched from each; every order of taking them down.
+/// With and without a reboot, while the guest writes; three launched from each; every order of
+/// taking them down.
 pub fn images_of_a_writing_guest(lab: &Lab) {
     let before = snapshot_digests(lab);
     let id = lab.launch(1, &["-c", "1", "-m", "512M"]).remove(0);

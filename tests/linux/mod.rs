@@ -1,4 +1,5 @@
-//! What a test of a real Linux guest needs: a store of its own, the `spore` command, a shell on the serial line.
+//! What a test of a real Linux guest needs: a store of its own, the `spore` command, a shell on the
+//! serial line.
 #![allow(dead_code)] // each of the two test binaries that share this uses its part
 
 #[path = "../common/guard.rs"]
@@ -18,8 +19,9 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before it counts as stuck: a guest that hangs costs its test as long, and all tests together no
-/// more than their stage has. The box runs some 20 times slower than hardware.
+/// How long anything may take before it counts as stuck: a guest that hangs costs its test as long,
+/// and all tests together no more than their stage has. The box runs some 20 times slower than
+/// hardware.
 pub fn patience() -> Duration {
     Duration::from_secs(if std::env::var_os("SPORE_TEST_STORE").is_some() { 900 } else { 150 })
 }
@@ -56,9 +58,9 @@ fn import_debian(spore: &Path, kernel: &str, initrd: Option<&str>) -> PathBuf {
 }
 
 impl Lab {
-    /// The store that `scripts/kvm-box` put into the box (SPORE_TEST_STORE), which has image `debian` with its
-    /// stock kernel; elsewhere one made on first use, with `kernel` (and `initrd`) to boot it.
-    /// Tests of one process share it, one after the other.
+    /// The store that `scripts/kvm-box` put into the box (SPORE_TEST_STORE), which has image
+    /// `debian` with its stock kernel; elsewhere one made on first use, with `kernel` (and
+    /// `initrd`) to boot it. Tests of one process share it, one after the other.
     pub fn new(kernel: &str, initrd: Option<&str>, run_args: &[&str]) -> Self {
         static HOME: OnceLock<PathBuf> = OnceLock::new();
         let spore = std::env::var_os("SPORE_BIN")
@@ -82,7 +84,8 @@ impl Lab {
         &self.home
     }
 
-    /// Whether its instances' devices are PCI functions, as they are unless something else is asked for.
+    /// Whether its instances' devices are PCI functions, as they are unless something else is asked
+    /// for.
     pub fn over_pci(&self) -> bool {
         !self.run_args.iter().any(|word| word == "mmio")
     }
@@ -115,7 +118,8 @@ impl Lab {
         self.launch_of("debian", n, more)
     }
 
-    /// Have `image` in the store: its disk is IMAGE.img of the test images, and `boot` says how it boots.
+    /// Have `image` in the store: its disk is IMAGE.img of the test images, and `boot` says how it
+    /// boots.
     pub fn have(&self, image: &str, boot: &[&str]) {
         if !self.spore(&["image", "show", image]).status.success() {
             let disk = images().join(format!("{image}.img"));

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What every file under the store's snapshots is: its SHA-256; in the box, where that takes half a minute for each
-/// image, its size and when it was last written to.
+/// What every file under the store's snapshots is: its SHA-256; in the box, where that takes half a
+/// minute for each image, its size and when it was last written to.
 pub fn snapshot_digests(lab: &Lab) -> String {
     let what = if std::env::var_os("SPORE_BOX").is_some() {
         r"-printf '%p %s %b %T+\n'"
@@ -33,7 +33,8 @@ pub fn overlays(lab: &Lab) -> Vec<PathBuf> {
     String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
 }
 
-/// Three clones at once: the same root, differing in identity only; each writes its own disk; the base stays.
+/// Three clones at once: the same root, differing in identity only; each writes its own disk; the
+/// base stays.
 pub fn clones_differ_only_where_they_should(lab: &Lab) {
     let before = snapshot_digests(lab);
     let ids: Vec<String> = three_clones(lab).into_iter().map(|(id, _)| id).collect();
@@ -102,8 +103,8 @@ pub fn over_the_transport_asked_for(lab: &Lab, shell: &mut Shell) {
     assert_eq!(path.contains("/pci0000:00/"), lab.over_pci(), "{path}");
 }
 
-/// All that can befall one instance, one after the other, with more RAM than lies below the hole. Where a boot takes a
-/// minute, this takes three; the lab kernel's tests do the same apart.
+/// All that can befall one instance, one after the other, with more RAM than lies below the hole.
+/// Where a boot takes a minute, this takes three; the lab kernel's tests do the same apart.
 pub fn long_life(lab: &Lab) {
     let (id, mut shell) = launched(lab, "2", "5G");
     assert_eq!(shell.sh("nproc"), "2");
@@ -206,7 +207,8 @@ pub fn rebooted(lab: &Lab, id: &str, mut shell: Shell) -> Shell {
     shell
 }
 
-/// Write 64 MiB, kill the VMM when they are acknowledged, start again: they are there. A shell after it.
+/// Write 64 MiB, kill the VMM when they are acknowledged, start again: they are there. A shell
+/// after it.
 fn killed(lab: &Lab, id: &String, mut shell: Shell) -> Shell {
     let one = std::slice::from_ref(id);
     shell.sh("dd if=/dev/urandom of=/root/data bs=1M count=64 conv=fsync 2>/dev/null");

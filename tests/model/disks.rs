@@ -69,7 +69,8 @@ impl Draw<'_> {
         Some(self.step(&["snapshot", "create", "-q", &id], &[], foreseen))
     }
 
-    /// Whether a snapshot can be read: one's own, or that of an image that one may launch. `None` if it can't be told.
+    /// Whether a snapshot can be read: one's own, or that of an image that one may launch. `None`
+    /// if it can't be told.
     fn readable(&self, id: &str) -> Option<Result<&Snapshot, &'static str>> {
         match self.world.snapshots.get(id) {
             Some(found) if found.owner == self.user || self.is_shared(id) => Some(Ok(found)),

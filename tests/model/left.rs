@@ -56,7 +56,8 @@ pub fn no_orphan(region: &Region, now: &World) {
     }
 }
 
-/// What qemu-img says of every volume's own overlay that nobody writes: no cluster is wrong, and none leaks. How many.
+/// What qemu-img says of every volume's own overlay that nobody writes: no cluster is wrong, and
+/// none leaks. How many.
 pub fn every_volume_is_sound(store: &Store) -> usize {
     let mut checked = 0;
     for volume in store.volumes().list().unwrap().records {

@@ -1,4 +1,5 @@
-//! Steps on instances. Their guests are real ones, of the image `demo`, that wait for the power button.
+//! Steps on instances. Their guests are real ones, of the image `demo`, that wait for the power
+//! button.
 
 use super::step::{Draw, Effect, Foreseen, Seen, Step, nothing};
 use super::world::{Attachment, Instance, Tags, Volume, World};

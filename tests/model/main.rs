@@ -1,8 +1,9 @@
-//! Random commands of two accounts on one shared store, compared with a model in memory: what each does or with which of
-//! EC2's codes it is refused, and after each one all states and all bytes.
+//! Random commands of two accounts on one shared store, compared with a model in memory: what each
+//! does or with which of EC2's codes it is refused, and after each one all states and all bytes.
 //!
-//! `SEED=N` takes another sequence, `STEPS=N` more or fewer steps, `KILLS=N` more or fewer steps of which some are killed. Needs root, because the
-//! accounts are two Unix users, and /dev/kvm, because the guests are real. With CI=true both have to be there.
+//! `SEED=N` takes another sequence, `STEPS=N` more or fewer steps, `KILLS=N` more or fewer steps of
+//! which some are killed. Needs root, because the accounts are two Unix users, and /dev/kvm,
+//! because the guests are real. With CI=true both have to be there.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -24,7 +25,8 @@ use step::{Draw, Effect, Expect, Rng, Seen, Step};
 use users::{Outcome, Region, USERS};
 use world::{Eyes, World};
 
-/// Steps in one store: a new one is begun before what is terminated and deregistered outweighs the rest.
+/// Steps in one store: a new one is begun before what is terminated and deregistered outweighs the
+/// rest.
 const STEPS_OF_A_STORE: usize = 250;
 /// After so many steps everything is read again, whatever its file's times say.
 const READ_ALL: usize = 50;
@@ -220,7 +222,8 @@ impl Run {
             return false;
         };
         self.log.push(format!("  {}", said.trim()));
-        // The next commands find what is left and bring it up to date: each that lists objects of a kind, the user's own.
+        // The next commands find what is left and bring it up to date: each that lists objects of a
+        // kind, the user's own.
         let lists =
             [&["ls"][..], &["usage"], &["image", "ls"], &["volume", "ls"], &["snapshot", "ls"]];
         for words in lists {
@@ -274,8 +277,8 @@ impl Run {
         self.christen();
     }
 
-    /// What a killed command may leave: each object as it was or as it was to be, or new and whole, or new and told to
-    /// be unfinished; and never another byte in what was there.
+    /// What a killed command may leave: each object as it was or as it was to be, or new and whole,
+    /// or new and told to be unfinished; and never another byte in what was there.
     fn judge(&self, step: &Step, effect: &Effect, now: &World) {
         let (before, words) = (&self.world, step.args.join(" "));
         let creates = step.creates();

@@ -34,13 +34,15 @@ pub struct Region {
 
 impl Region {
     pub fn new() -> Self {
-        // Nothing here is to survive a power failure, and thousands of steps sync thousands of times.
+        // Nothing here is to survive a power failure, and thousands of steps sync thousands of
+        // times.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         crate::common::guard::store(dir.path());
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(dir.path(), mode).unwrap();
         let program = dir.path().join("spore");
-        // By a process of its own: what another thread starts meanwhile would hold it open for writing (ETXTBSY).
+        // By a process of its own: what another thread starts meanwhile would hold it open for
+        // writing (ETXTBSY).
         let from = [env!("CARGO_BIN_EXE_spore"), env!("CARGO_BIN_EXE_spore-vmm")];
         let copied =
             Command::new("install").args(["-m", "755"]).args(from).arg(dir.path()).status();
@@ -70,7 +72,8 @@ impl Region {
     }
 
     fn command(&self, user: u32, args: &[String]) -> Command {
-        // What starts a guest needs /dev/kvm, which may be the superuser's alone: where it runs, it is everybody's.
+        // What starts a guest needs /dev/kvm, which may be the superuser's alone: where it runs, it
+        // is everybody's.
         let starts = matches!(args[0].as_str(), "run" | "start")
             || args[0] == "image" && args[1] == "create";
         let mut command = if starts {
@@ -139,7 +142,8 @@ impl Region {
     }
 }
 
-/// Do `work` as a user, in this thread alone: not even root believes what is in another's directory.
+/// Do `work` as a user, in this thread alone: not even root believes what is in another's
+/// directory.
 pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
     let me = rustix::process::geteuid().as_raw();
     let become_user = |uid: u32| {

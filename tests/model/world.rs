@@ -1,4 +1,5 @@
-//! What a store has, as the model says it and as it is read from the disk: one type for both, so that `==` decides.
+//! What a store has, as the model says it and as it is read from the disk: one type for both, so
+//! that `==` decides.
 
 use crate::users::as_user;
 use sporevm::block::Reader;
@@ -348,8 +349,8 @@ impl Snapshot {
 }
 
 impl World {
-    /// Whether something keeps a snapshot from being deleted: an image, or a volume of another account, which can't
-    /// have hard links to its content.
+    /// Whether something keeps a snapshot from being deleted: an image, or a volume of another
+    /// account, which can't have hard links to its content.
     pub fn is_in_use(&self, snapshot: &str) -> bool {
         let Some(owner) = self.snapshots.get(snapshot).map(|s| s.owner) else { return false };
         let registered = |i: &&Image| i.state != ImageState::Deregistered;

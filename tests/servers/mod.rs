@@ -1,4 +1,5 @@
-//! Servers on loopback that tests of remote regions talk to: Debian's docker-registry, moto's S3, and a proxy that dies.
+//! Servers on loopback that tests of remote regions talk to: Debian's docker-registry, moto's S3,
+//! and a proxy that dies.
 #![allow(dead_code)] // each test binary that shares this uses its part
 
 use super::common::skip::skip;
@@ -133,7 +134,8 @@ pub fn request(port: u16, method: &str, path: &str, body: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Passes bytes to a server and back until it has passed as many as it may: then it is as if the server had died.
+/// Passes bytes to a server and back until it has passed as many as it may: then it is as if the
+/// server had died.
 pub struct Proxy {
     pub port: u16,
     left: Arc<AtomicU64>,

@@ -1,9 +1,10 @@
 //! No files of src/ that use each other in a circle, and no floor that uses one above it.
 //!
-//! How it is counted. A file uses another by a path that begins with `crate`, `super`, `self` or a module that the file
-//! declares. The path counts for the file of the longest module in it; where that file only re-exports the name that
-//! follows, for the file that has it. To declare a module or to re-export a name is no use, unless the file says the name
-//! elsewhere. Test files and a file's own `mod tests` are left out, and so are lib.rs and the programs, which nothing uses.
+//! How it is counted. A file uses another by a path that begins with `crate`, `super`, `self` or a
+//! module that the file declares. The path counts for the file of the longest module in it; where
+//! that file only re-exports the name that follows, for the file that has it. To declare a module
+//! or to re-export a name is no use, unless the file says the name elsewhere. Test files and a
+//! file's own `mod tests` are left out, and so are lib.rs and the programs, which nothing uses.
 
 use super::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -194,7 +195,8 @@ impl File {
     }
 }
 
-/// What a path that begins with `name` in the module `of` begins with: nothing if it is no path in this crate.
+/// What a path that begins with `name` in the module `of` begins with: nothing if it is no path in
+/// this crate.
 fn head(of: &Path, name: &str, paths: &BTreeMap<Path, String>) -> Option<Path> {
     let child = [of.as_slice(), &[name.to_owned()]].concat();
     match name {

@@ -1,5 +1,6 @@
-//! What is the process's own and so its main function's: below `cli` nothing keeps global state, prints, asks whose process
-//! it is, or becomes another program. One process may serve many callers ([`sporevm::context`]).
+//! What is the process's own and so its main function's: below `cli` nothing keeps global state,
+//! prints, asks whose process it is, or becomes another program. One process may serve many callers
+//! ([`sporevm::context`]).
 
 use super::Source;
 

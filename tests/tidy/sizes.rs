@@ -28,8 +28,8 @@ pub fn sizes(source: &Source) -> Vec<String> {
     found
 }
 
-/// Each function's first line and how many it has. rustfmt puts the closing brace at the indentation
-/// of the line that `fn` is on.
+/// Each function's first line and how many it has. rustfmt puts the closing brace at the
+/// indentation of the line that `fn` is on.
 fn functions(source: &Source) -> impl Iterator<Item = (usize, usize)> {
     source.code().filter(|(_, line)| is_function(line)).filter_map(|(number, line)| {
         let indent = &line[..line.len() - line.trim_start().len()];

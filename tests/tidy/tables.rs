@@ -1,5 +1,5 @@
-//! What leads through a disk that a guest or somebody else made (tables of its format, partitions, file systems) is read by
-//! helpers and confined threads only: a command asks `src/disk`.
+//! What leads through a disk that a guest or somebody else made (tables of its format, partitions,
+//! file systems) is read by helpers and confined threads only: a command asks `src/disk`.
 
 use super::Source;
 use std::path::Path;

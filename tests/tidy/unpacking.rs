@@ -1,4 +1,5 @@
-//! What is packed is unpacked by helpers only: a decoder of somebody else's bytes is no part of a command.
+//! What is packed is unpacked by helpers only: a decoder of somebody else's bytes is no part of a
+//! command.
 
 use super::Source;
 use std::path::Path;

@@ -116,7 +116,8 @@ impl Acpi {
         self.events() & 1 != 0
     }
 
-    /// The GED's pending events, which reading clears: bit 0 the power button, bit 1 another generation ID.
+    /// The GED's pending events, which reading clears: bit 0 the power button, bit 1 another
+    /// generation ID.
     pub fn events(&self) -> u8 {
         in8(GED_EVENTS)
     }

@@ -65,7 +65,8 @@ pub struct Smbios {
 }
 
 impl Smbios {
-    /// Find the SMBIOS 3 entry point where a kernel does (SMBIOS 3.6, 5.2.2) and read its structures.
+    /// Find the SMBIOS 3 entry point where a kernel does (SMBIOS 3.6, 5.2.2) and read its
+    /// structures.
     pub fn read() -> Option<Self> {
         let area = physical(0xf_0000, 0x1_0000);
         let anchor = area.chunks_exact(16).position(|line| line.starts_with(b"_SM3_"))?;

@@ -147,8 +147,8 @@ pub fn msi_data(gsi: u32) -> u32 {
     IRQ_VECTOR as u32 + gsi
 }
 
-/// Have the local APIC interrupt a hundred times a second, as if by `gsi` (Intel SDM vol. 3, 11.5.4; KVM's timer counts
-/// nanoseconds).
+/// Have the local APIC interrupt a hundred times a second, as if by `gsi` (Intel SDM vol. 3,
+/// 11.5.4; KVM's timer counts nanoseconds).
 pub fn periodic_timer(gsi: u32) {
     mmio_write(LAPIC + 0x3e0, 0xb); // divide by 1
     mmio_write(LAPIC + 0x320, 1 << 17 | (IRQ_VECTOR as u32 + gsi)); // periodic
@@ -213,7 +213,8 @@ pub fn let_aps_count() {
     unsafe { (*(&raw const aps_count)).store(1, Ordering::SeqCst) }
 }
 
-/// How far application processor `n`, from 0 in the order of their start, has counted; `None` if it lost count.
+/// How far application processor `n`, from 0 in the order of their start, has counted; `None` if it
+/// lost count.
 pub fn ap_count(n: usize) -> Option<u64> {
     // SAFETY: an array of atomics that lives as long as the program.
     let count = unsafe { (*(&raw const ap_counts))[n].load(Ordering::SeqCst) };
@@ -225,7 +226,8 @@ pub fn lapic_id() -> u32 {
     mmio_read(LAPIC + 0x20) >> 24
 }
 
-/// Identity-map the GiB that begins at `address` (4 GiB or more) through a page directory of our own.
+/// Identity-map the GiB that begins at `address` (4 GiB or more) through a page directory of our
+/// own.
 pub fn map_high_gib(address: u64) {
     let directory = super::memory::pages(1);
     let index = (address >> 30) as usize;

@@ -1,4 +1,5 @@
-//! Memory: an allocator that only grows, pages for devices, and the routines that the compiler calls.
+//! Memory: an allocator that only grows, pages for devices, and the routines that the compiler
+//! calls.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::{AtomicUsize, Ordering};

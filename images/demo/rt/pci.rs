@@ -1,5 +1,5 @@
-//! The driver's side of PCI: functions with virtio capabilities, found by the configuration ports, each of which interrupts by
-//! one MSI-X vector. (PCI Local Bus 3.0; Virtio 1.2, 4.1)
+//! The driver's side of PCI: functions with virtio capabilities, found by the configuration ports,
+//! each of which interrupts by one MSI-X vector. (PCI Local Bus 3.0; Virtio 1.2, 4.1)
 
 use super::cpu::{in32, lapic_id, mmio_read, mmio_write, msi_data, out32};
 use super::virtio::{Device, reg};

@@ -1,5 +1,5 @@
-//! The driver's side of virtio-mmio version 2, or of what virtio-pci has in its place, and of split virtqueues (Virtio 1.2, 4.2 and
-//! 2.7).
+//! The driver's side of virtio-mmio version 2, or of what virtio-pci has in its place, and of split
+//! virtqueues (Virtio 1.2, 4.2 and 2.7).
 
 use super::cpu::{irq_count, mmio_read, mmio_write, wait_irq};
 use super::pci::Structures;

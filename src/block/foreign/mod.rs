@@ -1,7 +1,8 @@
 //! Disk images that other programs make: where in their file each byte of the disk is.
 //!
-//! All of it is untrusted. A reader allocates nothing whose size the file says, checks every sum, and never follows more than
-//! two tables to a byte: nothing can lead in a circle. It opens no other file; an image that needs one is refused.
+//! All of it is untrusted. A reader allocates nothing whose size the file says, checks every sum,
+//! and never follows more than two tables to a byte: nothing can lead in a circle. It opens no
+//! other file; an image that needs one is refused.
 
 pub mod vhd;
 pub mod vhdx;
@@ -34,13 +35,14 @@ pub enum Place {
 pub trait Image {
     /// Bytes of the disk.
     fn size(&self) -> u64;
-    /// Where the bytes from `offset` on are, and how many of them are there in a row: at least one, and none beyond the disk.
-    /// `offset` is on the disk.
+    /// Where the bytes from `offset` on are, and how many of them are there in a row: at least one,
+    /// and none beyond the disk. `offset` is on the disk.
     ///
     /// # Errors
     /// `InvalidData`: a table is wrong. I/O errors.
     fn place_at(&self, offset: u64) -> io::Result<(Place, u64)>;
-    /// Fills `bytes` from `offset`; asked for what is [`Place::Packed`] alone, and of one run at a time.
+    /// Fills `bytes` from `offset`; asked for what is [`Place::Packed`] alone, and of one run at a
+    /// time.
     ///
     /// # Errors
     /// `InvalidData`: they can't be decompressed. I/O errors.
@@ -51,12 +53,13 @@ pub trait Image {
     }
 }
 
-/// Runs of a disk from its first byte to its last: what is zeros is left out, neighbours are one run. `each` is given the
-/// offset on the disk, the place, and the bytes; a packed run is a unit of the image's.
+/// Runs of a disk from its first byte to its last: what is zeros is left out, neighbours are one
+/// run. `each` is given the offset on the disk, the place, and the bytes; a packed run is a unit of
+/// the image's.
 ///
 /// # Errors
-/// As [`Image::place_at`]'s and `each`'s. `InvalidData` if the runs have more bytes than the file of `file_len`: some of its
-/// bytes would be in two places, and a small file would fill a host.
+/// As [`Image::place_at`]'s and `each`'s. `InvalidData` if the runs have more bytes than the file
+/// of `file_len`: some of its bytes would be in two places, and a small file would fill a host.
 pub fn each_run(
     image: &dyn Image,
     file_len: u64,

@@ -1,4 +1,5 @@
-//! VHD, fixed and dynamic. (Microsoft, "Virtual Hard Disk Image Format Specification", 1.0; numbers are big-endian)
+//! VHD, fixed and dynamic. (Microsoft, "Virtual Hard Disk Image Format Specification", 1.0; numbers
+//! are big-endian)
 
 use super::{
     Bytes, Image, Pages, Place, SECTOR, cut_short, field, inside, invalid, refers, unsupported,
@@ -22,7 +23,8 @@ const DIFFERENCING: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Footer {
     kind: u32,
-    /// "Current Size". The geometry beside it is smaller with most creators, and meant for old BIOSes.
+    /// "Current Size". The geometry beside it is smaller with most creators, and meant for old
+    /// BIOSes.
     size: u64,
     header: u64,
 }
@@ -51,7 +53,8 @@ fn checksum(bytes: &[u8], own: usize) -> u32 {
     !others.fold(0u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)))
 }
 
-/// How many bytes the disk has whose fixed VHD ends with this sector, behind `before` bytes; `None` if it ends no fixed VHD.
+/// How many bytes the disk has whose fixed VHD ends with this sector, behind `before` bytes; `None`
+/// if it ends no fixed VHD.
 ///
 /// # Errors
 /// `InvalidData`: the disk is cut short.
@@ -79,8 +82,8 @@ struct Blocks {
     table: u64,
     /// Bytes of a block's data.
     size: u64,
-    /// Bytes before it: which of its sectors were written, a bit each. All others were made zeros when the block was, so that
-    /// nobody has to ask.
+    /// Bytes before it: which of its sectors were written, a bit each. All others were made zeros
+    /// when the block was, so that nobody has to ask.
     bitmap: u64,
 }
 
@@ -88,7 +91,8 @@ impl Vhd {
     /// Opens one.
     ///
     /// # Errors
-    /// `InvalidData`: it is damaged or none. `PermissionDenied`: it has a parent. `Unsupported`: another kind. I/O errors.
+    /// `InvalidData`: it is damaged or none. `PermissionDenied`: it has a parent. `Unsupported`:
+    /// another kind. I/O errors.
     pub fn open(file: Rc<dyn Bytes>) -> io::Result<Self> {
         let end = file.size().checked_sub(FOOTER as u64).ok_or_else(cut_short)?;
         // A dynamic one has a copy of its footer in front.

@@ -24,7 +24,8 @@ const FILE_PARAMETERS: Guid =
     guid(0xcaa1_6737, 0xfa36, 0x4d43, *b"\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b");
 const DISK_SIZE: Guid = guid(0x2fa5_4224, 0xcd1b, 0x4876, *b"\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8");
 const SECTOR_SIZE: Guid = guid(0x8141_bf1d, 0xa96f, 0x4709, *b"\xba\x47\xf2\x33\xa8\xfa\xab\x5f");
-/// Required items that say nothing about where bytes are: page 83 data, physical sector size, parent locator.
+/// Required items that say nothing about where bytes are: page 83 data, physical sector size,
+/// parent locator.
 const OTHER_ITEMS: [Guid; 3] = [
     guid(0xbeca_12ab, 0xb2e6, 0x4523, *b"\x93\xef\xc3\x09\xe0\x00\xc7\x46"),
     guid(0xcda3_48c7, 0x445d, 0x4471, *b"\x9c\xc9\xe9\x88\x52\x51\xc5\x56"),
@@ -36,7 +37,8 @@ const fn guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> Guid {
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }
 
-/// CRC-32C, whose polynomial reversed is 0x82f63b78, of a structure whose own checksum is at byte 4.
+/// CRC-32C, whose polynomial reversed is 0x82f63b78, of a structure whose own checksum is at byte
+/// 4.
 pub fn checksum(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: u8| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
@@ -71,8 +73,9 @@ impl Vhdx {
     /// Opens one.
     ///
     /// # Errors
-    /// `InvalidData`: it is damaged. `PermissionDenied`: it has a parent, or sectors of other than 512 bytes, or
-    /// was not closed: what to do is behind a semicolon. `Unsupported`: another version. I/O errors.
+    /// `InvalidData`: it is damaged. `PermissionDenied`: it has a parent, or sectors of other than
+    /// 512 bytes, or was not closed: what to do is behind a semicolon. `Unsupported`: another
+    /// version. I/O errors.
     pub fn open(file: Rc<dyn Bytes>) -> io::Result<Self> {
         check_log(&*file)?;
         let regions = REGIONS.iter().find_map(|at| intact(&*file, *at, TABLE, b"regi"));

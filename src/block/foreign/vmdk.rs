@@ -1,4 +1,5 @@
-//! VMDK: sparse extents with their descriptor inside (monolithicSparse, streamOptimized). (VMware, "Virtual Disk Format 5.0")
+//! VMDK: sparse extents with their descriptor inside (monolithicSparse, streamOptimized). (VMware,
+//! "Virtual Disk Format 5.0")
 
 use super::{
     Bytes, Image, Pages, Place, SECTOR, cut_short, field, inside, invalid, refers, unsupported,
@@ -95,8 +96,8 @@ impl Vmdk {
     /// Opens one.
     ///
     /// # Errors
-    /// `InvalidData`: it is damaged. `PermissionDenied`: it has a parent, or extents in other files. `Unsupported`: another
-    /// kind of VMDK. I/O errors.
+    /// `InvalidData`: it is damaged. `PermissionDenied`: it has a parent, or extents in other
+    /// files. `Unsupported`: another kind of VMDK. I/O errors.
     pub fn open(file: Rc<dyn Bytes>) -> io::Result<Self> {
         let mut magic = [0; 4];
         file.read_exact_at(&mut magic, inside(file.size(), 0, 4)?)?;
@@ -144,7 +145,8 @@ impl Vmdk {
         inside(self.file().size(), at, len).map(Place::At)
     }
 
-    /// The entry of the grain that has the byte at `offset`: in which table, and the entry; `None` if there is no table.
+    /// The entry of the grain that has the byte at `offset`: in which table, and the entry; `None`
+    /// if there is no table.
     fn entry(&self, offset: u64) -> io::Result<Option<(u64, u32)>> {
         let header = &self.header;
         let index = offset / header.reach();

@@ -1,17 +1,18 @@
 //! Bringing metadata to disk in an order that a crash at any point leaves sound.
 //!
 //! 1. Data is in its clusters already when an entry in memory points there.
-//! 2. Before the first change since opening the header's "dirty bit" is set, durably; a clean end clears it.
+//! 2. Before the first change since opening the header's "dirty bit" is set, durably; a clean end
+//!   clears it.
 //! 3. Refcounts are written; new refcount blocks are durable before the table points to them.
 //! 4. A sync: data, copies and counts are durable.
-//! 5. L2 entries and L1 entries are written. A new L2 table was zeroed before 4, so an L1 entry never
-//!    leads to garbage, whatever of 5 reaches the disk.
+//! 5. L2 entries and L1 entries are written. A new L2 table was zeroed before 4, so an L1 entry
+//!    never leads to garbage, whatever of 5 reaches the disk.
 //! 6. A sync: the flush is done.
 //! 7. Only now what was unmapped is punched, uncounted and reused, and only when no operation that
 //!    may have seen the old mapping is in flight ([`crate::block::epoch::Epochs`]).
 //!
-//! So at any point each pointer on disk leads to a counted cluster with the right bytes. A crash can
-//! leave clusters that are counted and not used: leaks, and then the dirty bit, which has
+//! So at any point each pointer on disk leads to a counted cluster with the right bytes. A crash
+//! can leave clusters that are counted and not used: leaks, and then the dirty bit, which has
 //! [`super::repair`] give them back.
 
 use super::file::{Qcow2File, Slice};
@@ -83,8 +84,8 @@ impl Writer {
     /// Make everything durable that was done before the call.
     ///
     /// # Errors
-    /// I/O errors; nothing is lost in memory, and the next commit tries again. After a failed sync all
-    /// fail, because the kernel reports lost writes only once.
+    /// I/O errors; nothing is lost in memory, and the next commit tries again. After a failed sync
+    /// all fail, because the kernel reports lost writes only once.
     pub(crate) fn commit(&self, chain: &LayerChain) -> io::Result<()> {
         let image = top(chain)?;
         let mut limbo = self.limbo.lock().unwrap();
@@ -160,8 +161,8 @@ impl Writer {
         Ok(())
     }
 
-    /// A clean end: everything durable, nothing leaked, the file no longer than it must be. False if operations in
-    /// flight have kept something from being given back; the header says so then.
+    /// A clean end: everything durable, nothing leaked, the file no longer than it must be. False
+    /// if operations in flight have kept something from being given back; the header says so then.
     pub(crate) fn close(&self, chain: &LayerChain) -> io::Result<bool> {
         let image = top(chain)?;
         self.commit(chain)?; // unmaps on disk, and releases

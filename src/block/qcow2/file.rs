@@ -1,7 +1,7 @@
 //! Where the guest's bytes are: the L1 and L2 tables, read on demand.
 //!
-//! Tables are held in slices of at most 4 KiB of atomic words, so that a lookup takes no lock but the
-//! map's read lock and a 20 GiB disk never costs more than what is used of it.
+//! Tables are held in slices of at most 4 KiB of atomic words, so that a lookup takes no lock but
+//! the map's read lock and a 20 GiB disk never costs more than what is used of it.
 
 use super::header::{HEADER_LENGTH, INCOMPAT_DIRTY, INCOMPATIBLE_FEATURES};
 use super::{COMPRESSED, COPIED, Header, OFFSET_MASK, ZERO, compressed, corrupt};
@@ -60,7 +60,8 @@ impl Qcow2File {
     /// `InvalidData` naming what can't be believed.
     pub(crate) fn open(host: HostFile) -> io::Result<Self> {
         let file_len = host.len()?;
-        // Of most headers a page is all; the rest of a cluster would be memory that each clone keeps.
+        // Of most headers a page is all; the rest of a cluster would be memory that each clone
+        // keeps.
         let len = file_len.clamp(HEADER_LENGTH.into(), 1 << 16) as usize;
         let mut first = vec![0; len.min(PAGE)];
         host.read_at(&mut first, 0)?;
@@ -153,7 +154,8 @@ impl Qcow2File {
         }
         let Some(offset) = self.slice_offset(index) else { return Ok(None) };
         if slices.len() >= MAX_SLICES {
-            // Whoever may still change a slice holds it, and no new holder can appear under this lock.
+            // Whoever may still change a slice holds it, and no new holder can appear under this
+            // lock.
             slices.retain(|_, s| Arc::strong_count(s) > 1 || s.dirty.load(Ordering::Acquire));
         }
         let mut bytes = vec![0; self.slice_words() as usize * 8];
@@ -210,8 +212,8 @@ impl Qcow2File {
         (offset, ((sectors + 1) * 512 - (offset & 511)) as usize)
     }
 
-    /// What the range is, and how much of it (from its beginning) is like that. At most one slice is
-    /// looked at. `len` is not 0 and the range is inside the image.
+    /// What the range is, and how much of it (from its beginning) is like that. At most one slice
+    /// is looked at. `len` is not 0 and the range is inside the image.
     pub(crate) fn map(&self, offset: u64, len: u64) -> io::Result<(Mapping, u64)> {
         let bits = self.header.cluster_bits;
         let cluster = offset >> bits;
@@ -242,7 +244,8 @@ impl Qcow2File {
         Ok((mapping, have.min(len)))
     }
 
-    /// The mapping of `offset`, which entry `at` of the slice maps, and its length inside the cluster.
+    /// The mapping of `offset`, which entry `at` of the slice maps, and its length inside the
+    /// cluster.
     fn entry(&self, slice: &Slice, at: u64, offset: u64) -> io::Result<(Mapping, u64)> {
         let cluster_size = self.header.cluster_size();
         let within = offset % cluster_size;
@@ -264,7 +267,8 @@ impl Qcow2File {
         })
     }
 
-    /// "Extended L2 Entries": the low half of the bitmap says allocated, the high half reads as zeros.
+    /// "Extended L2 Entries": the low half of the bitmap says allocated, the high half reads as
+    /// zeros.
     fn subclusters(&self, bitmap: u64, data: Mapping, within: u64) -> (Mapping, u64) {
         let size = self.header.cluster_size() / 32;
         let first = within / size;

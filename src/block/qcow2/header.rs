@@ -91,7 +91,8 @@ impl Header {
         ))
     }
 
-    /// Parse the beginning of a file: at least 112 bytes, for the backing file's name the first cluster.
+    /// Parse the beginning of a file: at least 112 bytes, for the backing file's name the first
+    /// cluster.
     ///
     /// # Errors
     /// `InvalidData` naming the field if it is not a qcow2 image, is corrupt, encrypted, or needs a
@@ -144,8 +145,8 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of the beginning of a file that [`Self::parse`] looks at, as far as `bytes` of it tell: header, extensions and the
-    /// backing file's name.
+    /// Bytes of the beginning of a file that [`Self::parse`] looks at, as far as `bytes` of it
+    /// tell: header, extensions and the backing file's name.
     pub(super) fn reach(bytes: &[u8]) -> u64 {
         let mut at = if be32(bytes, 4) < 3 { 72 } else { u64::from(be32(bytes, 100)) };
         while let Ok(from) = usize::try_from(at)
@@ -231,7 +232,8 @@ impl Header {
         self.l2_entries() << self.cluster_bits
     }
 
-    /// The header of a new version 3 image, with the backing file's name and format for other tools.
+    /// The header of a new version 3 image, with the backing file's name and format for other
+    /// tools.
     pub(crate) fn to_bytes(&self, backing_format: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         let name = self.backing.as_deref().unwrap_or("").as_bytes();

@@ -1,7 +1,7 @@
 //! Which host clusters are free: the refcount table and its blocks, 16 bits a cluster.
 //!
-//! A cluster is counted before anything points to it, and uncounted after nothing does. In memory that
-//! happens at once; on disk [`super::writer`] orders it.
+//! A cluster is counted before anything points to it, and uncounted after nothing does. In memory
+//! that happens at once; on disk [`super::writer`] orders it.
 
 use super::verify::Claims;
 use super::{Header, corrupt};
@@ -56,7 +56,8 @@ pub(crate) struct Changes {
 impl Refcounts {
     pub(crate) fn open(host: &HostFile, header: &Header, file_len: u64) -> io::Result<Self> {
         let len = (header.reftable_clusters as usize) << header.cluster_bits;
-        // It has a cluster at least and few entries: to read all at once takes memory that each clone keeps.
+        // It has a cluster at least and few entries: to read all at once takes memory that each
+        // clone keeps.
         let (mut table, mut piece) = (Vec::new(), vec![0; PIECE.min(len)]);
         for at in (0..len).step_by(PIECE) {
             let piece = &mut piece[..PIECE.min(len - at)];

@@ -1,10 +1,10 @@
 //! Giving back what a crash left counted and unused ("Dirty bit" of the incompatible features).
 //!
-//! Each step is durable before the next, and each leaves the image sound, so a crash in between leaves
-//! nothing worse than was there:
+//! Each step is durable before the next, and each leaves the image sound, so a crash in between
+//! leaves nothing worse than was there:
 //!
-//! 1. A sync. After kill -9 the tables are read from the page cache; what is judged unused by them must not be
-//!    in use by older ones on the disk.
+//! 1. A sync. After kill -9 the tables are read from the page cache; what is judged unused by them
+//!    must not be in use by older ones on the disk.
 //! 2. All tables are walked. What is counted and not reached is uncounted, and its space punched.
 //! 3. A sync; then the file is cut after its last cluster in use and the dirty bit cleared.
 
@@ -13,12 +13,12 @@ use super::refcount::Refcounts;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// Make the refcounts of an image that nobody changes right, and clear its dirty bit. Gives how many clusters
-/// had leaked.
+/// Make the refcounts of an image that nobody changes right, and clear its dirty bit. Gives how
+/// many clusters had leaked.
 ///
 /// # Errors
-/// `Unsupported` if the image is not of [`crate::block::overlay::create`]'s kind; `InvalidData` if its metadata
-/// is worse than leaking: nothing is changed then.
+/// `Unsupported` if the image is not of [`crate::block::overlay::create`]'s kind; `InvalidData` if
+/// its metadata is worse than leaking: nothing is changed then.
 pub(crate) fn reclaim(image: &Qcow2File) -> io::Result<u64> {
     image.header.check_writable()?;
     image.host.sync()?;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// A sparse bitmap of host clusters: it costs what the tables reference, not what they claim to span.
+/// A sparse bitmap of host clusters: it costs what the tables reference, not what they claim to
+/// span.
 #[derive(Default)]
 pub(super) struct Claims {
     pages: HashMap<u64, Box<[u64; 64]>>,
@@ -49,7 +50,8 @@ impl Qcow2File {
         self.claims().map(drop)
     }
 
-    /// [`Qcow2File::verify`], and what the tables lead to: all that is used but refcount blocks and compressed data.
+    /// [`Qcow2File::verify`], and what the tables lead to: all that is used but refcount blocks and
+    /// compressed data.
     pub(super) fn claims(&self) -> io::Result<Claims> {
         let bits = self.header.cluster_bits;
         let mut claims = Claims::default();

@@ -58,7 +58,8 @@ pub(super) fn top(chain: &LayerChain) -> io::Result<&Qcow2File> {
 }
 
 impl Writer {
-    /// Make the image writable. If it was not closed after its last change, what leaked is given back first.
+    /// Make the image writable. If it was not closed after its last change, what leaked is given
+    /// back first.
     ///
     /// # Errors
     /// `Unsupported` if it is not of the kind that [`crate::block::overlay::create`] makes.
@@ -69,7 +70,8 @@ impl Writer {
             repair::reclaim(image)?;
         }
         if h.autoclear != 0 {
-            // "Autoclear feature bits": who doesn't know them clears them, and bitmaps count as stale.
+            // "Autoclear feature bits": who doesn't know them clears them, and bitmaps count as
+            // stale.
             image.host.write_at(&[0; 8], 88)?;
         }
         let refcounts = Refcounts::open(&image.host, h, image.file_len.load(Ordering::Relaxed))?;
@@ -141,7 +143,8 @@ impl Writer {
         Ok(end - offset)
     }
 
-    /// Host clusters for `want` guest clusters from `first`, or fewer; true if they are already its own.
+    /// Host clusters for `want` guest clusters from `first`, or fewer; true if they are already its
+    /// own.
     fn clusters(&self, image: &Qcow2File, first: u64, want: u64) -> io::Result<(Run, bool)> {
         let entry = self.entry(image, first)?;
         let own = entry & (COMPRESSED | COPIED | ZERO) == COPIED | ZERO;
@@ -154,7 +157,8 @@ impl Writer {
         Ok((run, false))
     }
 
-    /// Write the data into new clusters, and around it what the clusters' guest range reads as so far.
+    /// Write the data into new clusters, and around it what the clusters' guest range reads as so
+    /// far.
     fn fill(
         &self,
         chain: &LayerChain,
@@ -179,7 +183,8 @@ impl Writer {
         image.host.write_parts(&parts, at)
     }
 
-    /// What the range reads as, to be copied; `None` if it need not be, being empty or zeros already.
+    /// What the range reads as, to be copied; `None` if it need not be, being empty or zeros
+    /// already.
     fn old_bytes(
         &self,
         chain: &LayerChain,
@@ -351,8 +356,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Write metadata out if much of it waits. What fails here stays, and the next flush tells. To be called after
-    /// changes, when nobody waits for the caller.
+    /// Write metadata out if much of it waits. What fails here stays, and the next flush tells. To
+    /// be called after changes, when nobody waits for the caller.
     pub(crate) fn relieve(&self, chain: &LayerChain) {
         let meta = self.meta.lock().unwrap();
         let much = meta.slices.len() > PRESSURE || meta.unmapped.len() > PRESSURE;

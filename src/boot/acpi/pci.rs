@@ -18,7 +18,8 @@ pub fn mcfg() -> impl Aml {
     mcfg
 }
 
-/// The host bridge: bus 0, and the memory that functions may have. There is no _PRT, since no function has INTx.
+/// The host bridge: bus 0, and the memory that functions may have. There is no _PRT, since no
+/// function has INTx.
 pub fn host_bridge() -> Encoded {
     let bus = AddressSpace::new_bus_number(0u16, 0);
     let ports = IO::new(PCI_CONFIG_PORT, PCI_CONFIG_PORT, 1, PCI_CONFIG_LEN as u8);

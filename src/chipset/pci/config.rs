@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 /// Bytes of a configuration space. None of ours has an extended one.
 pub const CONFIG_LEN: usize = 256;
 
-/// Command register, with Memory Space (bit 1), Bus Master (bit 2) and Interrupt Disable (bit 10). (6.2.2)
+/// Command register, with Memory Space (bit 1), Bus Master (bit 2) and Interrupt Disable (bit 10).
+/// (6.2.2)
 const COMMAND: usize = 0x04;
 const COMMAND_WRITABLE: u16 = 1 << 1 | 1 << 2 | 1 << 10;
 const MEMORY_SPACE: u16 = 1 << 1;
@@ -15,7 +16,8 @@ const STATUS: usize = 0x06;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 const BAR0: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
-/// Interrupt Line is a note of the guest's. Interrupt Pin is 0: no function of ours has INTx. (6.2.4)
+/// Interrupt Line is a note of the guest's. Interrupt Pin is 0: no function of ours has INTx.
+/// (6.2.4)
 const INTERRUPT_LINE: usize = 0x3c;
 /// Capabilities follow the header.
 const FIRST_CAPABILITY: u8 = 0x40;
@@ -69,8 +71,9 @@ impl ConfigSpace {
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Let BAR 0 decode `len` bytes of 32-bit memory, a power of two of at least a page, from `base` on. The
-    /// bits below `len` are not writable, which is how the guest finds the size out. (6.2.5.1)
+    /// Let BAR 0 decode `len` bytes of 32-bit memory, a power of two of at least a page, from
+    /// `base` on. The bits below `len` are not writable, which is how the guest finds the size out.
+    /// (6.2.5.1)
     pub fn set_bar0(&mut self, base: u32, len: u32) {
         debug_assert!(len.is_power_of_two() && len >= 4096 && base.is_multiple_of(len));
         self.put(BAR0, &base.to_le_bytes());
@@ -78,8 +81,8 @@ impl ConfigSpace {
         self.bar_len = len;
     }
 
-    /// Append a capability: its id, and `body` behind the pointer to the next, of which the guest may write
-    /// the bits of `writable`, from the body's beginning on. Where it lies. (6.7)
+    /// Append a capability: its id, and `body` behind the pointer to the next, of which the guest
+    /// may write the bits of `writable`, from the body's beginning on. Where it lies. (6.7)
     pub fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> u8 {
         let at = self.next;
         let start = usize::from(at);

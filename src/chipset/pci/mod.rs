@@ -1,5 +1,6 @@
-//! PCI: one bus with a host bridge and up to 31 functions, found by configuration mechanism #1 (ports 0xcf8 and
-//! 0xcfc; PCI Local Bus 3.0, 3.2.2.3.2) and by ECAM (PCI Express 6.0, 7.2.2), whose memory lies where the guest puts it.
+//! PCI: one bus with a host bridge and up to 31 functions, found by configuration mechanism #1
+//! (ports 0xcf8 and 0xcfc; PCI Local Bus 3.0, 3.2.2.3.2) and by ECAM (PCI Express 6.0, 7.2.2),
+//! whose memory lies where the guest puts it.
 
 pub mod config;
 
@@ -45,8 +46,8 @@ impl Window {
         Self { len, base: AtomicU64::new(Self::NOWHERE) }
     }
 
-    /// Follow the configuration space. A BAR that is set to where no function's memory may lie decodes
-    /// nothing. True if that changes anything.
+    /// Follow the configuration space. A BAR that is set to where no function's memory may lie
+    /// decodes nothing. True if that changes anything.
     pub fn follow(&self, space: &ConfigSpace) -> bool {
         let inside = |(base, len): &(u64, u64)| {
             *base >= PCI_WINDOW && base.checked_add(*len).is_some_and(|end| end <= PCI_WINDOW_END)
@@ -67,7 +68,8 @@ impl Window {
     }
 }
 
-/// A host bridge that has nothing to set: QEMU's generic one (1b36:0008), which firmware and drivers know.
+/// A host bridge that has nothing to set: QEMU's generic one (1b36:0008), which firmware and
+/// drivers know.
 struct HostBridge(ConfigSpace);
 
 impl HostBridge {
@@ -114,7 +116,8 @@ impl PciRoot {
         self.functions.get(device.checked_sub(1)?)?.as_deref()
     }
 
-    /// An access to configuration space that is none: it crosses a double word, or nothing is there.
+    /// An access to configuration space that is none: it crosses a double word, or nothing is
+    /// there.
     fn valid(offset: usize, size: usize) -> bool {
         matches!(size, 1 | 2 | 4) && offset % 4 + size <= 4
     }
@@ -148,7 +151,8 @@ impl PciRoot {
         }
     }
 
-    /// The function whose memory holds the access. At most 31 of them, and a look at each is cheap beside an exit.
+    /// The function whose memory holds the access. At most 31 of them, and a look at each is cheap
+    /// beside an exit.
     fn find(&self, address: u64, size: usize) -> Option<(&dyn Function, u64)> {
         self.functions
             .iter()

@@ -1,4 +1,5 @@
-//! An exported image as it comes: from anybody, so nothing in it is believed, and memory is bounded by one chunk.
+//! An exported image as it comes: from anybody, so nothing in it is believed, and memory is bounded
+//! by one chunk.
 //!
 //! Members' names are compared with the only ones that can be there, and never become a path.
 

@@ -1,8 +1,8 @@
 //! The confined process that reads what is imported: `__import`.
 //!
-//! It is given the source and two empty files, and says through a pipe where the bytes of the disk are ([`super::wire`]). It
-//! copies nothing that lies in a file as it is: its parent does. What comes in order and has to be read back and forth it
-//! unpacks into one of the two files first.
+//! It is given the source and two empty files, and says through a pipe where the bytes of the disk
+//! are ([`super::wire`]). It copies nothing that lies in a file as it is: its parent does. What
+//! comes in order and has to be read back and forth it unpacks into one of the two files first.
 
 mod archive;
 mod exported;
@@ -47,8 +47,8 @@ const CALLS: &[Allow] = &[
     Call(libc::SYS_fcntl),    // std looks at what it closes
 ];
 
-/// The look, with the source and two empty files. The source's note is its disk's format, if that was given, and how many
-/// bytes may be stored: `FORMAT/FREE`.
+/// The look, with the source and two empty files. The source's note is its disk's format, if that
+/// was given, and how many bytes may be stored: `FORMAT/FREE`.
 pub(crate) const HELPER: Helper = Helper {
     word: "__import",
     syscalls: Syscalls::These(CALLS),
@@ -249,7 +249,8 @@ impl Look {
         Ok(())
     }
 
-    /// A raw disk, or a fixed VHD, which is one with a footer behind it. A chunk is kept until the next has come.
+    /// A raw disk, or a fixed VHD, which is one with a footer behind it. A chunk is kept until the
+    /// next has come.
     fn raw_stream(&mut self, mut stream: Stream<'_>) -> Result<()> {
         self.out.send(&Frame::Disk(None), &[])?;
         let (mut last, mut next) = (Vec::new(), vec![0; MAX_DATA as usize]);

@@ -10,7 +10,8 @@ const BLOCK: usize = 4096;
 /// Bytes that are read at once to find zeros.
 const PIECE: u64 = 1 << 20;
 
-/// Whether the disk's content is at most `free` bytes. What is stored as zeros is read only where that decides.
+/// Whether the disk's content is at most `free` bytes. What is stored as zeros is read only where
+/// that decides.
 ///
 /// # Errors
 /// As the image's.
@@ -34,7 +35,8 @@ fn content(bytes: &[u8]) -> u64 {
     bytes.chunks(BLOCK).filter(|block| !is_zero(block)).map(|block| block.len() as u64).sum()
 }
 
-/// The sum of all runs that have data, as `of` counts them; a little more than `free` where it is more than that.
+/// The sum of all runs that have data, as `of` counts them; a little more than `free` where it is
+/// more than that.
 fn count(
     window: &Window,
     image: &dyn Image,

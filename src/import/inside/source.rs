@@ -78,7 +78,8 @@ impl Window {
         Ok((head, Some(tail)))
     }
 
-    /// How many of the `len` bytes at `from` are a hole of the file, and how many of those behind are not.
+    /// How many of the `len` bytes at `from` are a hole of the file, and how many of those behind
+    /// are not.
     pub(super) fn data_at(&self, from: u64, len: u64) -> (u64, u64) {
         let at = self.start + from;
         let (skip, data) = match rustix::fs::seek(&*self.file, rustix::fs::SeekFrom::Data(at)) {

@@ -1,7 +1,9 @@
-//! Which transports a kernel and an initial ramdisk have drivers for: an instance gets one that they can drive.
+//! Which transports a kernel and an initial ramdisk have drivers for: an instance gets one that
+//! they can drive.
 //!
-//! A ramdisk is what somebody packed and may be made to hurt, so a process of its own unpacks it: `__modules`, which has the
-//! file open, no other way to anything, few system calls, and little memory and time. Its answer is a list in JSON.
+//! A ramdisk is what somebody packed and may be made to hurt, so a process of its own unpacks it:
+//! `__modules`, which has the file open, no other way to anything, few system calls, and little
+//! memory and time. Its answer is a list in JSON.
 
 mod inside;
 
@@ -21,8 +23,9 @@ const MAX_ANSWER: u64 = 4 << 10;
 /// How long the look may take on a slow disk; its processor time is bounded besides.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// The transports that `ramdisk` has drivers for, the default first; none if that can't be told: it has no modules, or
-/// is packed in a way that is not known here. That is no reason not to register it.
+/// The transports that `ramdisk` has drivers for, the default first; none if that can't be told: it
+/// has no modules, or is packed in a way that is not known here. That is no reason not to register
+/// it.
 pub fn transports(ramdisk: &File) -> Vec<TransportKind> {
     // Half a look could miss the one driver that matters.
     let said = ask(ramdisk).unwrap_or_default();
@@ -37,9 +40,9 @@ fn ask(ramdisk: &File) -> Result<Vec<TransportKind>> {
     helper::start(&HELPER, &[(ramdisk.as_fd(), OsStr::new(""))])?.ask(MAX_ANSWER, DEADLINE)
 }
 
-/// The transports that an unpacked kernel has drivers for in itself, the default first. Linux's driver for PCI has its name
-/// in it, and whoever looks for virtio-mmio in the ACPI tables has the id to look for.
-/// (drivers/virtio/virtio_pci_common.c, virtio_mmio.c)
+/// The transports that an unpacked kernel has drivers for in itself, the default first. Linux's
+/// driver for PCI has its name in it, and whoever looks for virtio-mmio in the ACPI tables has the
+/// id to look for. (drivers/virtio/virtio_pci_common.c, virtio_mmio.c)
 pub fn built_in(kernel: &[u8]) -> Vec<TransportKind> {
     let known = [(&b"\0virtio-pci\0"[..], TransportKind::Pci), (b"LNRO0005", TransportKind::Mmio)];
     let has = |mark: &[u8]| memchr::memmem::find(kernel, mark).is_some();

@@ -1,8 +1,10 @@
-//! What of an image nobody should see: found by looking into its file systems before it becomes public.
+//! What of an image nobody should see: found by looking into its file systems before it becomes
+//! public.
 //!
-//! The file system is the guest's and may be made to hurt, so a process of its own reads it: `__secrets`, which has the
-//! snapshot's files open, no other way to the file system or the network, few system calls, and little memory and time.
-//! What it says is not trusted either: it is a number of [`kinds::KINDS`] and a path, a line each.
+//! The file system is the guest's and may be made to hurt, so a process of its own reads it:
+//! `__secrets`, which has the snapshot's files open, no other way to the file system or the
+//! network, few system calls, and little memory and time. What it says is not trusted either: it is
+//! a number of [`kinds::KINDS`] and a path, a line each.
 
 mod inside;
 mod kinds;

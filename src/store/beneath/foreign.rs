@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-/// Open a file that is not below a store but that somebody else's record named: a plain file, without waiting.
+/// Open a file that is not below a store but that somebody else's record named: a plain file,
+/// without waiting.
 ///
 /// # Errors
 /// There is none, or it is no plain file.
@@ -17,8 +18,8 @@ pub fn foreign_file(path: &Path) -> io::Result<File> {
     waiting(file.into(), OFlags::empty())
 }
 
-/// Make a file, or empty the one there is, that is not below a store but where others may have put something: the
-/// effective user's plain file, through no link.
+/// Make a file, or empty the one there is, that is not below a store but where others may have put
+/// something: the effective user's plain file, through no link.
 ///
 /// # Errors
 /// It is anything else; no space.

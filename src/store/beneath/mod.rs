@@ -1,12 +1,14 @@
 //! The one place that opens, makes, replaces and removes anything below a store.
 //!
-//! What lies there may be another account's, or another process's of the same user: a symbolic link, a FIFO that nobody
-//! writes, a device, a file without end. So a name is one component, looked up in a directory that is held open; no link
-//! is followed (openat2(2) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS), no opening waits, and
-//! what was opened is a plain file of the directory's owner or is not looked at.
+//! What lies there may be another account's, or another process's of the same user: a symbolic
+//! link, a FIFO that nobody writes, a device, a file without end. So a name is one component,
+//! looked up in a directory that is held open; no link is followed (openat2(2) with
+//! RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS), no opening waits, and what was
+//! opened is a plain file of the directory's owner or is not looked at.
 //!
-//! [`Dir`] is a directory of whoever: its files can be read. [`Owned`] is one of the effective user's that nobody else may
-//! write: only there is anything locked, written, connected to or believed of a process. There is no other way to either.
+//! [`Dir`] is a directory of whoever: its files can be read. [`Owned`] is one of the effective
+//! user's that nobody else may write: only there is anything locked, written, connected to or
+//! believed of a process. There is no other way to either.
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fcntl_setfl, fstat, openat, openat2,
@@ -47,10 +49,12 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// An object's directory. Its parent, which is the store's own, is gone to as the environment says.
+    /// An object's directory. Its parent, which is the store's own, is gone to as the environment
+    /// says.
     ///
     /// # Errors
-    /// There is none (`NotFound`, `NotADirectory`), or group or others may write it (`PermissionDenied`).
+    /// There is none (`NotFound`, `NotADirectory`), or group or others may write it
+    /// (`PermissionDenied`).
     pub fn open(path: &Path) -> io::Result<Self> {
         let (parent, name) = split(path)?;
         Self::within(parent.as_fd(), name, path.to_owned())?.private()
@@ -157,7 +161,8 @@ impl Dir {
         Ok(statat(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The uid of the owner of the directory of that name, if there is one; it need not be open to this user.
+    /// The uid of the owner of the directory of that name, if there is one; it need not be open to
+    /// this user.
     pub fn owner_of(&self, name: &str) -> Option<u32> {
         let stat = self.stat(name).ok()?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -169,8 +174,9 @@ impl Dir {
         self.stat(name).is_ok()
     }
 
-    /// Make a symbolic link in a directory of this one, also another's, where everybody may and only the owner looks.
-    /// It is the one thing that is ever written in an object of somebody else's, and nobody follows it.
+    /// Make a symbolic link in a directory of this one, also another's, where everybody may and
+    /// only the owner looks. It is the one thing that is ever written in an object of somebody
+    /// else's, and nobody follows it.
     ///
     /// # Errors
     /// The name is taken, or may not be made; the place isn't the owner's, so it could be anywhere.

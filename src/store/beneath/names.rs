@@ -51,7 +51,8 @@ pub fn accounts(uids: &[u32]) -> Option<String> {
 }
 
 impl Dir {
-    /// The names that are `wanted`. Of another's only those that stand for something of that `kind`, and a bounded number.
+    /// The names that are `wanted`. Of another's only those that stand for something of that
+    /// `kind`, and a bounded number.
     ///
     /// # Errors
     /// It can't be read.
@@ -76,7 +77,8 @@ impl Dir {
         Ok(names)
     }
 
-    /// The names that are `wanted`, of whom they may be: nobody else can put any into a private store.
+    /// The names that are `wanted`, of whom they may be: nobody else can put any into a private
+    /// store.
     ///
     /// # Errors
     /// It can't be read.

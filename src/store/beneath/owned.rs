@@ -62,8 +62,8 @@ impl Owned {
         Dir::open(path)?.owned()
     }
 
-    /// A private store's own directory. It may be like /tmp, a file system of its own: others can take names in it
-    /// and nothing of the user's away.
+    /// A private store's own directory. It may be like /tmp, a file system of its own: others can
+    /// take names in it and nothing of the user's away.
     ///
     /// # Errors
     /// As [`Owned::open`]'s.
@@ -116,7 +116,8 @@ impl Owned {
         }
     }
 
-    /// Let nobody else put anything into a place in this directory any more. What they have put there stays.
+    /// Let nobody else put anything into a place in this directory any more. What they have put
+    /// there stays.
     ///
     /// # Errors
     /// There is none; it is another's.
@@ -198,8 +199,9 @@ impl Owned {
         Ok(openat(&self.0.fd, ".", flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Replace a file, whole or not at all; who may read the old one may read the new one. With `durable` its bytes are
-    /// on the medium before it has the name; the name itself is with [`Owned::sync`].
+    /// Replace a file, whole or not at all; who may read the old one may read the new one. With
+    /// `durable` its bytes are on the medium before it has the name; the name itself is with
+    /// [`Owned::sync`].
     ///
     /// # Errors
     /// No space; the old file stays.
@@ -219,8 +221,8 @@ impl Owned {
         new.place(name)
     }
 
-    /// Begin a file that is to have its name whole or not at all. Until then it is called `temporary`, in the place of
-    /// whatever file was, with mode 0600.
+    /// Begin a file that is to have its name whole or not at all. Until then it is called
+    /// `temporary`, in the place of whatever file was, with mode 0600.
     ///
     /// # Errors
     /// No space; a directory has the name.
@@ -285,7 +287,8 @@ impl Owned {
     /// Give a file of this directory a name in another, too.
     ///
     /// # Errors
-    /// It is no plain file; the file system has no hard links or no more of them; the name is taken.
+    /// It is no plain file; the file system has no hard links or no more of them; the name is
+    /// taken.
     pub fn link(&self, name: &str, to: &Self, new: &str) -> io::Result<()> {
         let name = component(name.as_ref())?;
         plain_file(&statat(&self.0.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)?;
@@ -341,15 +344,15 @@ impl Owned {
         }
     }
 
-    /// A path to something in it that is valid while this is held, whatever its own path leads to: short enough for
-    /// sockaddr_un, and for a child that inherits nothing else.
+    /// A path to something in it that is valid while this is held, whatever its own path leads to:
+    /// short enough for sockaddr_un, and for a child that inherits nothing else.
     pub fn through(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.fd.as_raw_fd()))
     }
 }
 
-/// A file that is being written ([`Owned::begin`]). It goes when this does, unless it has its name: what could not be
-/// written takes no space.
+/// A file that is being written ([`Owned::begin`]). It goes when this does, unless it has its name:
+/// what could not be written takes no space.
 #[derive(Debug)]
 pub struct NewFile<'a> {
     dir: &'a Owned,
@@ -368,7 +371,8 @@ impl NewFile<'_> {
         Ok(fchmod(&self.file, Mode::from_raw_mode(mode & 0o777))?)
     }
 
-    /// Give it its name, in the place of what had that. What is in it is on the medium if the caller has synced it.
+    /// Give it its name, in the place of what had that. What is in it is on the medium if the
+    /// caller has synced it.
     ///
     /// # Errors
     /// A directory has the name; I/O errors.

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 
 /// Directories in directories that are removed: an object has two levels.
 pub(super) const MAX_DEPTH: usize = 8;
-/// What can't be removed in a directory before that is given up: it is others', who may have put any number there.
+/// What can't be removed in a directory before that is given up: it is others', who may have put
+/// any number there.
 const MAX_STUCK: usize = 16;
 
-/// Give a directory of the effective user's another place and name. An empty directory there is replaced.
+/// Give a directory of the effective user's another place and name. An empty directory there is
+/// replaced.
 ///
 /// # Errors
 /// There is none (`NotFound`); it is another's.
@@ -30,8 +32,8 @@ pub(in crate::store) fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat(&parent, name, &new_parent, new_name)?)
 }
 
-/// Give a directory in the making to user `uid`, under the name `to` in one of the store's own places. Only root may, but to
-/// itself. An empty directory there is replaced.
+/// Give a directory in the making to user `uid`, under the name `to` in one of the store's own
+/// places. Only root may, but to itself. An empty directory there is replaced.
 ///
 /// # Errors
 /// EPERM; anything else has that name.
@@ -45,8 +47,9 @@ pub(in crate::store) fn give(dir: &Owned, uid: u32, to: &Path) -> io::Result<()>
 }
 
 impl Dir {
-    /// Give what is in one of the store's own places, whosever, another name there. Only the place's owner and root may with
-    /// what is another's. An empty directory of that name is replaced.
+    /// Give what is in one of the store's own places, whosever, another name there. Only the
+    /// place's owner and root may with what is another's. An empty directory of that name is
+    /// replaced.
     ///
     /// # Errors
     /// EPERM; there is none; anything else has that name.
@@ -56,8 +59,9 @@ impl Dir {
     }
 }
 
-/// Remove a directory of the effective user's with what is in it. What others put there and can't be removed stays, and
-/// the directory with it. Failing is harmless where this is used: the next sweep tries again.
+/// Remove a directory of the effective user's with what is in it. What others put there and can't
+/// be removed stays, and the directory with it. Failing is harmless where this is used: the next
+/// sweep tries again.
 pub(in crate::store) fn remove_tree(path: &Path) {
     let Ok((parent, name)) = split(path) else { return };
     remove_below(parent.as_fd(), name, MAX_DEPTH);
@@ -87,7 +91,8 @@ fn remove_below(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> bool {
     unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok()
 }
 
-/// Make one of the store's own directories, with those above it, or give it that mode if it is there.
+/// Make one of the store's own directories, with those above it, or give it that mode if it is
+/// there.
 ///
 /// # Errors
 /// It is another's; it is no directory; no space.
@@ -112,8 +117,8 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     synced.or_fail(|| format!("sync {}", path.display()))
 }
 
-/// Remove from `place` this user's directories that nobody holds, and nothing else, whoever put it there. Several commands may sweep
-/// at once; what one can't remove stays for the next.
+/// Remove from `place` this user's directories that nobody holds, and nothing else, whoever put it
+/// there. Several commands may sweep at once; what one can't remove stays for the next.
 pub(in crate::store) fn sweep(place: &Path) {
     let Ok(place) = Dir::place(place) else { return };
     for name in place.own_names().unwrap_or_default() {

@@ -1,4 +1,5 @@
-//! The archive in a bundle: tar with one member, the disk, in GNU's sparse format (GNU tar manual, "Old GNU Format").
+//! The archive in a bundle: tar with one member, the disk, in GNU's sparse format (GNU tar manual,
+//! "Old GNU Format").
 
 use super::refusal::invalid;
 use crate::block::Content;
@@ -115,7 +116,8 @@ fn fill(fields: &mut [GnuSparseHeader], runs: &[Run]) {
 /// Where the pieces of a disk go, each with its place.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(u64, Vec<u8>) -> Result<()>;
 
-/// Read the disk of `size` bytes that is the archive's member, in pieces of at most [`CHUNK`] bytes.
+/// Read the disk of `size` bytes that is the archive's member, in pieces of at most [`CHUNK`]
+/// bytes.
 ///
 /// # Errors
 /// `InvalidManifest`: it is something else.

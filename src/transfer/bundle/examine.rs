@@ -1,4 +1,5 @@
-//! The readers of a bundle alone, without keys, storage and store: what fuzz/drive/bundle.rs drives.
+//! The readers of a bundle alone, without keys, storage and store: what fuzz/drive/bundle.rs
+//! drives.
 
 use super::manifest::Manifest;
 use super::{archive, xml};

@@ -1,7 +1,7 @@
 //! Whether a registered bundle is still what it was: looked at before each launch.
 //!
-//! The image's directory has what each file's size and time were, and its SHA-1. Content is read only of a file that
-//! has been written or moved since.
+//! The image's directory has what each file's size and time were, and its SHA-1. Content is read
+//! only of a file that has been written or moved since.
 
 use super::manifest::Part;
 use super::request::{MAX_MANIFEST, MAX_PART};
@@ -67,7 +67,8 @@ impl Seal {
     }
 }
 
-/// Another's record must not send this user's credentials anywhere: a bucket is asked only if the user has named it.
+/// Another's record must not send this user's credentials anywhere: a bucket is asked only if the
+/// user has named it.
 ///
 /// # Errors
 /// `AuthFailure`: none of the user's regions is in that bucket of that service.
@@ -94,8 +95,8 @@ fn refuse_strange(store: &Store, image: &Image, location: &str) -> Result<()> {
 /// See that an image's bundle, if it was registered from one, is as it was.
 ///
 /// # Errors
-/// `InvalidManifest`: a file of it is missing or has changed. Its place can't be reached. `AuthFailure`: it is another's,
-/// in a bucket that this user has not named.
+/// `InvalidManifest`: a file of it is missing or has changed. Its place can't be reached.
+/// `AuthFailure`: it is another's, in a bucket that this user has not named.
 pub fn check(store: &Store, image: &Image) -> Result<()> {
     let Some(location) = &image.image_location else { return Ok(()) };
     let ours = image.owner_id == store.owner_id();

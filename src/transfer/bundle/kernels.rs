@@ -38,7 +38,8 @@ pub(super) fn is_short(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|digits| digits.len() == SHORT && digits.bytes().all(hex))
 }
 
-// Digits of PV-GRUB's ids in all regions, i386 and x86_64. (EC2 User Guide, "PV-GRUB Kernel Image IDs")
+// Digits of PV-GRUB's ids in all regions, i386 and x86_64. (EC2 User Guide, "PV-GRUB Kernel Image
+// IDs")
 
 /// Versions 1.01 to 1.03 for a root volume that is one file system.
 const HD0: &str = "

@@ -129,7 +129,8 @@ pub(super) fn writer(store: &Store, files: &KeyFiles) -> Result<Writer> {
     Ok(keys)
 }
 
-/// What a bundle is read with: the private keys that may decrypt it, and the certificate of its signer.
+/// What a bundle is read with: the private keys that may decrypt it, and the certificate of its
+/// signer.
 pub(super) struct Reader {
     /// EC2's and the user's.
     pub ec2: RsaPrivateKey,
@@ -157,8 +158,8 @@ pub(super) fn encrypt(key: &RsaPublicKey, text: &str) -> Result<Vec<u8>> {
     key.encrypt(&mut OsRng, Pkcs1v15Encrypt, text.as_bytes()).or_fail(|| "encrypt the bundle's key")
 }
 
-/// Decrypt 16 bytes in hexadecimal; `None` if that is not what it is. Blinded, as the signature: how long it takes says
-/// nothing of the key (SECURITY.md, RUSTSEC-2023-0071).
+/// Decrypt 16 bytes in hexadecimal; `None` if that is not what it is. Blinded, as the signature:
+/// how long it takes says nothing of the key (SECURITY.md, RUSTSEC-2023-0071).
 pub(super) fn decrypt(key: &RsaPrivateKey, bytes: &[u8]) -> Option<[u8; 16]> {
     let text = key.decrypt_blinded(&mut OsRng, Pkcs1v15Encrypt, bytes).ok()?;
     unhex(std::str::from_utf8(&text).ok()?)?.try_into().ok()

@@ -174,7 +174,8 @@ impl Manifest {
     }
 }
 
-/// ec2-ami-tools sign the two elements as they stand in the file; others sign them without space between elements.
+/// ec2-ami-tools sign the two elements as they stand in the file; others sign them without space
+/// between elements.
 fn check_signature(text: &str, root: &Element, keys: &Reader) -> Result<()> {
     let signature = unhex(&root.child("signature")?.text);
     let signature = signature.ok_or_else(|| invalid("its signature is malformed"))?;

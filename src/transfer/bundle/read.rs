@@ -1,4 +1,5 @@
-//! Registering a bundle: all of it is verified, and its disk becomes the snapshot that instances begin as.
+//! Registering a bundle: all of it is verified, and its disk becomes the snapshot that instances
+//! begin as.
 
 use super::kernels::Kernel;
 use super::manifest::{Manifest, Part};
@@ -40,7 +41,8 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
     };
     catalog::check_name(store, &name)?;
     refuse_missing(&manifest, request)?;
-    // Zeros are packed to nothing, and what is not takes at least as much as it is packed to, but for deflate's own marks.
+    // Zeros are packed to nothing, and what is not takes at least as much as it is packed to, but
+    // for deflate's own marks.
     room::check(store.home(), manifest.bundled_size / 100 * 99)?;
     let made = unbundle(store, &storage, &manifest, &name)?;
     let id = made.1.snapshot_id.clone();

@@ -16,7 +16,8 @@ pub(super) const MAX_MANIFEST: u64 = 8 << 20;
 /// How the manifest's name ends.
 pub const SUFFIX: &str = ".manifest.xml";
 
-/// Whose keys a bundle is made with or read with; one's own, made when first needed, where none are given.
+/// Whose keys a bundle is made with or read with; one's own, made when first needed, where none are
+/// given.
 #[derive(Clone, Debug, Default)]
 pub struct KeyFiles {
     /// The user's private key (PEM, PKCS#1 or PKCS#8).

@@ -1,6 +1,8 @@
-//! Unpacking a bundle's archive: by a helper, `__unbundle`, that has the end of a pipe and nothing else.
+//! Unpacking a bundle's archive: by a helper, `__unbundle`, that has the end of a pipe and nothing
+//! else.
 //!
-//! Its parent verifies and decrypts the parts, feeds them, and copies and digests the disk that comes back.
+//! Its parent verifies and decrypts the parts, feeds them, and copies and digests the disk that
+//! comes back.
 
 use super::archive;
 use super::refusal::invalid;
@@ -35,7 +37,8 @@ const CALLS: &[Allow] = &[
     Call(libc::SYS_fcntl), // std looks at what it closes
 ];
 
-/// The helper, with a pipe; its note is the disk's size in bytes and the archive's SHA-1: `SIZE/DIGEST`.
+/// The helper, with a pipe; its note is the disk's size in bytes and the archive's SHA-1:
+/// `SIZE/DIGEST`.
 pub(crate) const HELPER: Helper = Helper {
     word: "__unbundle",
     syscalls: Syscalls::These(CALLS),
@@ -85,8 +88,8 @@ impl<R: Read> Read for Summed<R> {
     }
 }
 
-/// Brings the disk of `size` bytes that is in `archive`, which has this SHA-1, into `out`, complete and synced. Gives the
-/// rest of the archive, and the disk's digest.
+/// Brings the disk of `size` bytes that is in `archive`, which has this SHA-1, into `out`, complete
+/// and synced. Gives the rest of the archive, and the disk's digest.
 ///
 /// # Errors
 /// `InvalidManifest`: it is something else; as [`receive::disk_of`]'s.

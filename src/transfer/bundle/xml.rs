@@ -1,4 +1,5 @@
-//! As much of XML as a bundle's manifest has: elements, attributes and text. No entities but the five, no DTD.
+//! As much of XML as a bundle's manifest has: elements, attributes and text. No entities but the
+//! five, no DTD.
 
 use super::refusal::invalid;
 use crate::error::Result;
@@ -8,7 +9,8 @@ use std::ops::Range;
 
 /// Deepest nesting.
 const MAX_DEPTH: usize = 12;
-/// Most elements and attributes: five of each part, of which the longest manifest names some 65 000.
+/// Most elements and attributes: five of each part, of which the longest manifest names some 65
+/// 000.
 const MAX_NODES: usize = 400_000;
 /// Most attributes of an element; ours have one.
 const MAX_ATTRIBUTES: usize = 64;

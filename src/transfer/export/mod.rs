@@ -1,8 +1,9 @@
 //! An image as one stream of bytes: a file to keep, or a pipe to another machine.
 //!
-//! It is a tar archive. The first member is the [`Package`]; the kernel's, the ramdisk's and the disks' chunks follow
-//! in that order, each compressed by zstd and named by what it belongs to and where in that it begins; what is zeros
-//! is left out. An empty member ends it. Digests in the package say whether all has arrived.
+//! It is a tar archive. The first member is the [`Package`]; the kernel's, the ramdisk's and the
+//! disks' chunks follow in that order, each compressed by zstd and named by what it belongs to and
+//! where in that it begins; what is zeros is left out. An empty member ends it. Digests in the
+//! package say whether all has arrived.
 
 pub mod read;
 

@@ -1,4 +1,5 @@
-//! Taking in an exported image: from anybody, so a confined process reads it, and memory is bounded by a few chunks.
+//! Taking in an exported image: from anybody, so a confined process reads it, and memory is bounded
+//! by a few chunks.
 
 use crate::error::{Error, Result};
 use crate::import::Reading;
@@ -11,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 /// Bring an exported image into the store. Nothing stays if that fails.
 ///
 /// # Errors
-/// `InvalidManifest`: it is damaged, cut short or contrived; the name is taken; I/O errors, no space, cancelled.
+/// `InvalidManifest`: it is damaged, cut short or contrived; the name is taken; I/O errors, no
+/// space, cancelled.
 pub fn import(store: &Store, reading: Reading, new: NewImage) -> Result<Image> {
     receive(store, reading, new).map_err(|error| store.context().check().err().unwrap_or(error))
 }

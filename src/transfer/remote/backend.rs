@@ -56,7 +56,7 @@ pub(crate) trait Objects: Send + Sync {
     fn delete(&self, name: &str) -> Answer<()>;
     /// Its size, and what tells that it is the same as before.
     fn stamp(&self, name: &str) -> Answer<(u64, String)>;
-    /// What is in the directory of that name: the last part of each name, and when it was written, in milliseconds since
-    /// the epoch by the service's clock.
+    /// What is in the directory of that name: the last part of each name, and when it was written,
+    /// in milliseconds since the epoch by the service's clock.
     fn list(&self, place: &str) -> Answer<Vec<(String, u64)>>;
 }

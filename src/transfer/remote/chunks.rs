@@ -1,7 +1,8 @@
 //! Decompressing what a region gives: by a helper, `__chunks`, that has a socket and nothing else.
 //!
-//! A question is two numbers (64 bits, little-endian) and bytes: how many these are, and how many they have to become. The
-//! answer is one number and bytes: that many, or none if they don't become them.
+//! A question is two numbers (64 bits, little-endian) and bytes: how many these are, and how many
+//! they have to become. The answer is one number and bytes: that many, or none if they don't become
+//! them.
 
 use crate::error::{Error, OrFail, Result};
 use crate::helper::{self, Child, Ends, Given, Helper, Syscalls, not_ours};
@@ -68,7 +69,8 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().unwrap_or(&[0; 8]))
 }
 
-/// A helper that decompresses chunks. It ends when this is dropped, or with the thread that started it.
+/// A helper that decompresses chunks. It ends when this is dropped, or with the thread that started
+/// it.
 pub(super) struct Unpacker {
     socket: File,
     child: Child,

@@ -180,7 +180,8 @@ impl Remote {
     /// The image that `text` addresses: its id, its name or a prefix of its id that no other has.
     ///
     /// # Errors
-    /// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; it can't be reached.
+    /// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; it
+    /// can't be reached.
     pub fn resolve(&self, text: &str) -> Result<Package> {
         if let Ok(id) = text.parse() {
             let package = self.package(&id)?;

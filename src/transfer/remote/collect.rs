@@ -1,10 +1,12 @@
-//! Removing from a bucket what none of its images and snapshots needs any more. (A registry does that itself.)
+//! Removing from a bucket what none of its images and snapshots needs any more. (A registry does
+//! that itself.)
 //!
-//! A copy into the bucket leaves out what is there already, and nothing refers to that until the copy is done: it must
-//! not go meanwhile. So a copy puts a flag up before it asks what is there, and then looks for a collector's; a
-//! collector puts its flag up before it looks for copies'. Whoever is second sees the first, because the service shows
-//! an object to all who list it once its writer has been told that it is there (Amazon S3 User Guide, "Amazon S3 data
-//! consistency model"). A flag's time is the service's, so no clock of ours counts.
+//! A copy into the bucket leaves out what is there already, and nothing refers to that until the
+//! copy is done: it must not go meanwhile. So a copy puts a flag up before it asks what is there,
+//! and then looks for a collector's; a collector puts its flag up before it looks for copies'.
+//! Whoever is second sees the first, because the service shows an object to all who list it once
+//! its writer has been told that it is there (Amazon S3 User Guide, "Amazon S3 data consistency
+//! model"). A flag's time is the service's, so no clock of ours counts.
 
 use crate::error::{Code, Error, Result};
 use crate::id::{SnapshotId, random_hex};
@@ -64,7 +66,8 @@ impl Drop for Flag<'_> {
     }
 }
 
-/// Say that a copy is going on, before anything is asked of the region. `None` where nothing is ever collected.
+/// Say that a copy is going on, before anything is asked of the region. `None` where nothing is
+/// ever collected.
 ///
 /// # Errors
 /// `Unavailable`: somebody is removing content and takes too long; the region fails.
@@ -142,11 +145,12 @@ pub fn collect(remote: &Remote) -> Result<Collected> {
 }
 
 impl Remote {
-    /// Deregister an image of one's own: nothing new can be copied from it, and the region forgets what only it needs.
+    /// Deregister an image of one's own: nothing new can be copied from it, and the region forgets
+    /// what only it needs.
     ///
     /// # Errors
-    /// `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable`: it is deregistered; `AuthFailure`: it is another's; the
-    /// region fails.
+    /// `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable`: it is deregistered; `AuthFailure`: it
+    /// is another's; the region fails.
     pub fn deregister(&self, text: &str) -> Result<()> {
         let package = self.resolve(text)?;
         self.check_owner(&package.image)?;

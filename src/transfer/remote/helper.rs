@@ -1,9 +1,9 @@
 //! What only the program `spore-remote` can do.
 //!
-//! A virtual machine's process is this very program, and begins with relocating all of its code: TLS, HTTP and RSA
-//! would cost each start half a millisecond. So they are in a second program, which has everything that the first has.
-//! A command that turns out to need it fails before it has changed anything, and the command line becomes that program,
-//! with the same arguments.
+//! A virtual machine's process is this very program, and begins with relocating all of its code:
+//! TLS, HTTP and RSA would cost each start half a millisecond. So they are in a second program,
+//! which has everything that the first has. A command that turns out to need it fails before it has
+//! changed anything, and the command line becomes that program, with the same arguments.
 
 use super::backend::{Backend, Objects};
 use crate::context::Context;

@@ -1,7 +1,9 @@
-//! Regions that are not directories: content by its digest in a bucket or in a registry, and a package for each image.
+//! Regions that are not directories: content by its digest in a bucket or in a registry, and a
+//! package for each image.
 //!
-//! Content goes first, the package last: an image is there whole or not at all, and what an interrupted copy has sent
-//! is not sent again. Only [`net`] knows of asynchronous code, and only [`helper`]'s program has that.
+//! Content goes first, the package last: an image is there whole or not at all, and what an
+//! interrupted copy has sent is not sent again. Only [`net`] knows of asynchronous code, and only
+//! [`helper`]'s program has that.
 
 pub(crate) mod backend;
 pub(crate) mod chunks;

@@ -1,4 +1,5 @@
-//! Copies into remote regions: content first, the package last. Another attempt finds what has arrived by its digest.
+//! Copies into remote regions: content first, the package last. Another attempt finds what has
+//! arrived by its digest.
 
 use super::collect::{self, Flag};
 use crate::error::{Code, Error, Result};

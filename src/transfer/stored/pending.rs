@@ -1,7 +1,9 @@
-//! An image that is being brought into a store: pending, with pending snapshots, until all of its content is there.
+//! An image that is being brought into a store: pending, with pending snapshots, until all of its
+//! content is there.
 //!
-//! Its maker holds the locks of all of them. If that is killed or fails, what is there already stays in the pending
-//! snapshots, and the same copy run again goes on with it. Nothing can be launched from it before.
+//! Its maker holds the locks of all of them. If that is killed or fails, what is there already
+//! stays in the pending snapshots, and the same copy run again goes on with it. Nothing can be
+//! launched from it before.
 
 use super::writer::{BootWriter, DiskWriter, register, seal};
 use crate::error::{Code, Error, Result};
@@ -165,8 +167,8 @@ impl Pending for PendingImage<'_> {
         Ok(image.record.clone())
     }
 
-    /// A user who cancelled wants nothing of it, a full disk has no room for it, and a stream can't be gone on with; else the
-    /// image has failed, and what is there stays for the next attempt.
+    /// A user who cancelled wants nothing of it, a full disk has no room for it, and a stream can't
+    /// be gone on with; else the image has failed, and what is there stays for the next attempt.
     fn failed(mut self: Box<Self>, error: Error) -> Error {
         let full = error.code() == Some(Code::InsufficientVolumeCapacity);
         let cancelled = self.store.context().cancelled() || full;
@@ -248,7 +250,8 @@ fn open_boot<'a, R: BootFile + Send + Sync>(
     source: &dyn Source,
 ) -> Result<Option<Box<dyn Writer + 'a>>> {
     if let Some(Files::Boot(file)) = source.files(part, content)? {
-        // Whoever opens it by number sees the file that was checked, whatever the name leads to by now.
+        // Whoever opens it by number sees the file that was checked, whatever the name leads to by
+        // now.
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         *registered = register(store, &path, content)?;
         return Ok(None);
@@ -278,7 +281,8 @@ fn open_disk<'a>(
     Ok(Some(Box::new(DiskWriter::open(snapshot, content, raw.as_ref())?)))
 }
 
-/// See that there is room for what the store at `home` has in one file, unless its blocks may be shared.
+/// See that there is room for what the store at `home` has in one file, unless its blocks may be
+/// shared.
 ///
 /// # Errors
 /// `InsufficientVolumeCapacity`.
@@ -288,8 +292,8 @@ fn see_room(to: &Store, home: &Path, raw: Option<&File>) -> Result<()> {
     if device(home) == device(to.home()) { Ok(()) } else { room::check(to.home(), blocks) }
 }
 
-/// Share one's own content within a store: it never changes, so a copy of it would only cost space. Another's could
-/// change it, and is copied.
+/// Share one's own content within a store: it never changes, so a copy of it would only cost space.
+/// Another's could change it, and is copied.
 fn share(
     home: &Path,
     source: &Snapshot,
@@ -327,7 +331,8 @@ fn pending_snapshot(store: &Store, size_bytes: u64, wanted: Wanted) -> Result<Lo
 /// What an earlier copy left: of the same source, under the same name.
 ///
 /// # Errors
-/// It is still running (`IncorrectState`), or the name, which was free since it failed, has been taken.
+/// It is still running (`IncorrectState`), or the name, which was free since it failed, has been
+/// taken.
 fn unfinished(
     store: &Store,
     package: &Package,

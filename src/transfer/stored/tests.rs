@@ -1,4 +1,5 @@
-//! What comes of a copy between stores: whatever was there of it, and whatever became of its source.
+//! What comes of a copy between stores: whatever was there of it, and whatever became of its
+//! source.
 
 use super::pending::PendingSnapshot;
 use super::*;
@@ -32,7 +33,8 @@ fn source(store: &Store) -> (Snapshot, PathBuf) {
     (snapshot, path)
 }
 
-/// Copy a snapshot to where `prepare` has written what an earlier attempt could have left. Gives the copy's file.
+/// Copy a snapshot to where `prepare` has written what an earlier attempt could have left. Gives
+/// the copy's file.
 fn copied(from: &Store, id: &SnapshotId, to: &Store, prepare: impl Fn(&Path)) -> Result<PathBuf> {
     let (package, source) = Region::snapshot(from, id.as_str())?;
     let (snapshot_id, description) = (SnapshotId::generate()?, String::new());

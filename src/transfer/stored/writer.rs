@@ -33,7 +33,8 @@ pub(super) struct DiskWriter<'a> {
 }
 
 impl<'a> DiskWriter<'a> {
-    /// `raw` is the source's file, whose blocks are shared if the file system can (FICLONE, ioctl_ficlonerange(2)).
+    /// `raw` is the source's file, whose blocks are shared if the file system can (FICLONE,
+    /// ioctl_ficlonerange(2)).
     pub(super) fn open(
         snapshot: &'a mut Locked<Snapshot>,
         content: &'a Content,
@@ -140,8 +141,8 @@ pub(super) fn seal(
     snapshot.save(Durability::Durable)
 }
 
-/// Register a kernel's or ramdisk's file under its name if that is free, else under one made of it and of a part of the
-/// content's digest.
+/// Register a kernel's or ramdisk's file under its name if that is free, else under one made of it
+/// and of a part of the content's digest.
 pub(super) fn register<R: BootFile>(
     store: &Store,
     path: &Path,

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use virtio_bindings::virtio_blk::*;
 use vm_memory::{Bytes, GuestAddress};
 
-/// Most bytes in flight at a time: what a queue that comes to rest waits for. A request beyond them waits for others.
+/// Most bytes in flight at a time: what a queue that comes to rest waits for. A request beyond them
+/// waits for others.
 const WINDOW: u64 = 32 << 20;
 
 /// One request queue of a disk.
@@ -84,7 +85,8 @@ impl BlkQueue {
         self.answer(chain, status, VIRTIO_BLK_S_OK, id.len() as u32 + u32::from(whole))
     }
 
-    /// Begin what is left of the request that waits, as far as that goes now. True if a step of it was begun.
+    /// Begin what is left of the request that waits, as far as that goes now. True if a step of it
+    /// was begun.
     fn advance(&mut self) -> bool {
         let Some((token, ram)) = self.waiting.zip(self.ram.as_ref()) else { return false };
         let mut begun = false;
@@ -187,8 +189,8 @@ impl BlkQueue {
     }
 }
 
-/// The bytes written by a request that only got its status, counted from the beginning of its writable
-/// part as 2.7.8.2 wants: none, unless the status byte is all there is.
+/// The bytes written by a request that only got its status, counted from the beginning of its
+/// writable part as 2.7.8.2 wants: none, unless the status byte is all there is.
 fn failed_len(chain: &DescriptorChain) -> u32 {
     u32::from(chain.writable_len() == 1)
 }

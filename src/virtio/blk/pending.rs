@@ -30,7 +30,8 @@ pub(super) struct Pending {
     pub forgotten: bool,
 }
 
-/// Requests by token. Tokens are reused, so that it is as large as the most at one time: a queue's size.
+/// Requests by token. Tokens are reused, so that it is as large as the most at one time: a queue's
+/// size.
 #[derive(Default)]
 pub(super) struct Table {
     entries: Vec<Option<Pending>>,

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 use virtio_bindings::virtio_blk::*;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-/// `type`, `reserved` and `sector` of struct virtio_blk_req. The layout of descriptors is the driver's
-/// choice (2.7.4.3): the header is the first 16 bytes of the readable part, however they are cut.
+/// `type`, `reserved` and `sector` of struct virtio_blk_req. The layout of descriptors is the
+/// driver's choice (2.7.4.3): the header is the first 16 bytes of the readable part, however they
+/// are cut.
 const HEADER: u32 = 16;
 /// struct virtio_blk_discard_write_zeroes.
 const RANGE: u32 = 16;
@@ -136,8 +137,8 @@ pub(crate) fn parse(
     }
 }
 
-/// The byte offset of `len` bytes from `sector` on, if they are whole sectors inside the disk and no more than the
-/// configuration allows.
+/// The byte offset of `len` bytes from `sector` on, if they are whole sectors inside the disk and
+/// no more than the configuration allows.
 fn data_range(sector: u64, len: u32, disk: Geometry) -> Result<u64, Refusal> {
     if len == 0 || len > MAX_DATA || !u64::from(len).is_multiple_of(SECTOR) {
         return Err(Refusal::IoErr);

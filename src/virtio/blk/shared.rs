@@ -41,8 +41,8 @@ pub(crate) struct Geometry {
 pub(super) struct Shared {
     /// In a sentence.
     pub name: String,
-    /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe. (5.2.6:
-    /// VIRTIO_BLK_T_GET_ID)
+    /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe.
+    /// (5.2.6: VIRTIO_BLK_T_GET_ID)
     pub serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
     /// What requests are checked against.
     pub geometry: Geometry,

@@ -268,7 +268,8 @@ fn host_errors_reach_the_guest_and_are_told_once_a_kind() {
 fn malformed_requests_are_refused_or_stop_the_device() {
     let mut rig = Rig::new(MemDisk::new(DISK));
     rig.header(VIRTIO_BLK_T_IN, 0);
-    // Half a header, none at all, and one in writable descriptors: the last writable byte is the status.
+    // Half a header, none at all, and one in writable descriptors: the last writable byte is the
+    // status.
     assert_eq!(rig.serve(&[(HEADER, 8, false), (STATUS, 1, true)]), Ok(1));
     assert_eq!(rig.status(), IOERR);
     assert_eq!(rig.serve(&[(HEADER, 16, true), (DATA, 512, true), (STATUS, 1, true)]), Ok(0));
@@ -357,7 +358,8 @@ fn limits_hold_back_and_lose_nothing() {
 }
 
 proptest! {
-    /// Whatever a guest asks: it ends, without a panic, and only the request's writable buffers change.
+    /// Whatever a guest asks: it ends, without a panic, and only the request's writable buffers
+    /// change.
     #[test]
     fn random_requests_write_only_their_buffers(
         kind in prop_oneof![0u32..16, any::<u32>()],

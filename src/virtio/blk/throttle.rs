@@ -17,8 +17,8 @@ impl Throttle {
         Self { iops: limits.iops.map(bucket), bandwidth: limits.bandwidth.map(bucket) }
     }
 
-    /// Take a request, if `first`, and so many bytes. If there is not enough of either, neither is taken: the time until
-    /// there may be.
+    /// Take a request, if `first`, and so many bytes. If there is not enough of either, neither is
+    /// taken: the time until there may be.
     pub fn take(&mut self, first: bool, bytes: u32) -> Option<Duration> {
         let Self { iops, bandwidth } = self;
         let mut iops = iops.as_mut().filter(|_| first);

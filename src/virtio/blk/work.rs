@@ -1,4 +1,5 @@
-//! What is left to be begun of a request, in steps that are soon over: between two of them its queue looks for orders.
+//! What is left to be begun of a request, in steps that are soon over: between two of them its
+//! queue looks for orders.
 
 use super::request::{Doing, Ranges, Request};
 use crate::block::Op;
@@ -6,7 +7,8 @@ use crate::mem::GuestRam;
 use crate::sys::iobuf::IoBuf;
 use crate::virtio::chain::{Segments, cut};
 
-/// Most bytes of a step. Steps end at multiples of it, so that no cluster of a disk (up to 1 MiB, a power of two) is in two.
+/// Most bytes of a step. Steps end at multiples of it, so that no cluster of a disk (up to 1 MiB, a
+/// power of two) is in two.
 pub(super) const STEP: u64 = 1 << 20;
 
 /// The rest of a request.
@@ -36,7 +38,8 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// What the host has to do for `request`, and how many bytes of data it has. `None`: a buffer is not guest memory.
+    /// What the host has to do for `request`, and how many bytes of data it has. `None`: a buffer
+    /// is not guest memory.
     pub fn of(request: Request, ram: &GuestRam) -> Option<(Self, Doing, u32)> {
         let data = |write, doing, offset, data: Segments, len: u32| {
             let whole = IoBuf::guest(ram, &data)?;

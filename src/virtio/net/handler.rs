@@ -161,7 +161,8 @@ impl Pair {
         if !chain.write(last, &[done as u8]) {
             return Outcome::Stop("a command's answer is outside guest memory".into());
         }
-        // Counted from the beginning of the writable part, of which nothing else is written. (2.7.8.2)
+        // Counted from the beginning of the writable part, of which nothing else is written.
+        // (2.7.8.2)
         Outcome::Done(u32::from(last == 0))
     }
 

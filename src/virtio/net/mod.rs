@@ -103,8 +103,8 @@ pub struct NetConfig<'a> {
 }
 
 impl Net {
-    /// The device in front of these ports, one a pair of queues, and what serves its queues. The ports
-    /// leave nothing undone until a driver is ready, and the first alone carries packets.
+    /// The device in front of these ports, one a pair of queues, and what serves its queues. The
+    /// ports leave nothing undone until a driver is ready, and the first alone carries packets.
     ///
     /// # Errors
     /// A port does not take offloads, or can't be one of several.

@@ -238,7 +238,8 @@ fn bad_registers_are_refused() {
 }
 
 proptest! {
-    /// Whatever is in the tables, taking chains ends, without a panic, and no chain is longer than allowed.
+    /// Whatever is in the tables, taking chains ends, without a panic, and no chain is longer than
+    /// allowed.
     #[test]
     fn random_tables_end(
         descs in proptest::collection::vec((0u64..RAM * 2, 0u32..4096, 0u16..8, 0u16..20), 16),

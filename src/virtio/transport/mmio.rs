@@ -109,7 +109,8 @@ impl MmioTransport {
         Ok(Arc::new(Self { interrupt, registers: Mutex::new(Registers::new(core)), endings }))
     }
 
-    /// The registers are valid between any two statements, so a poisoned lock is as good as another.
+    /// The registers are valid between any two statements, so a poisoned lock is as good as
+    /// another.
     fn registers(&self) -> MutexGuard<'_, Registers> {
         self.registers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +147,8 @@ impl MmioTransport {
             }
             VIRTIO_MMIO_STATUS => core.status().into(),
             VIRTIO_MMIO_CONFIG_GENERATION => core.device().config_generation(),
-            // Write-only and unknown registers, and the length of shared memory that is not there (4.2.2: all ones).
+            // Write-only and unknown registers, and the length of shared memory that is not there
+            // (4.2.2: all ones).
             _ => u32::MAX,
         }
     }

@@ -1,5 +1,5 @@
-//! Status, features, queues and workers of a device, which all transports share; each of them is a way to spell it in
-//! registers.
+//! Status, features, queues and workers of a device, which all transports share; each of them is a
+//! way to spell it in registers.
 
 use crate::error::{Error, Result};
 use crate::mem::GuestRam;
@@ -162,7 +162,8 @@ pub struct VirtioCore {
 }
 
 impl VirtioCore {
-    /// A device as it is after reset, with its worker threads: `services` are all of its queues', in order.
+    /// A device as it is after reset, with its worker threads: `services` are all of its queues',
+    /// in order.
     ///
     /// # Errors
     /// No file descriptors are left, or the host has no threads for us.
@@ -202,7 +203,8 @@ impl VirtioCore {
         self.driver_features
     }
 
-    /// Replace 32 of the accepted features, `select` 0 or 1. Ignored when it is not the time. (3.1.1)
+    /// Replace 32 of the accepted features, `select` 0 or 1. Ignored when it is not the time.
+    /// (3.1.1)
     pub fn set_driver_features(&mut self, select: u32, value: u32) {
         let negotiating =
             self.status & (status::DRIVER | status::FEATURES_OK | status::FAILED) == status::DRIVER;
@@ -219,7 +221,8 @@ impl VirtioCore {
         self.status | if self.interrupt.stopped() { status::NEEDS_RESET } else { 0 }
     }
 
-    /// The driver writes the status. Zero resets; a bit once set stays; steps out of order are ignored. (2.1.1, 3.1.1)
+    /// The driver writes the status. Zero resets; a bit once set stays; steps out of order are
+    /// ignored. (2.1.1, 3.1.1)
     pub fn set_status(&mut self, value: u8) {
         if value == 0 {
             self.reset();
@@ -277,8 +280,8 @@ impl VirtioCore {
         self.queues.get(queue as usize)
     }
 
-    /// The registers of a queue, if the driver may set them now: features agreed upon, the driver and
-    /// the queue not live. (3.1.1, 4.2.2.2)
+    /// The registers of a queue, if the driver may set them now: features agreed upon, the driver
+    /// and the queue not live. (3.1.1, 4.2.2.2)
     pub fn queue_setup(&mut self, queue: u32) -> Option<&mut QueueState> {
         let phase = status::FEATURES_OK | status::DRIVER_OK | status::FAILED;
         let set_up = self.status & phase == status::FEATURES_OK;
@@ -342,8 +345,9 @@ impl VirtioCore {
         }
     }
 
-    /// Back to the state after power-on. True if nothing is in flight when it returns (2.1.2, 2.4.1); else the host's storage
-    /// does not answer, and a queue that waits for it can't be served.
+    /// Back to the state after power-on. True if nothing is in flight when it returns (2.1.2,
+    /// 2.4.1); else the host's storage does not answer, and a queue that waits for it can't be
+    /// served.
     pub fn reset(&mut self) -> bool {
         self.workers.iter_mut().for_each(|worker| drop(worker.cease()));
         self.device.reset();

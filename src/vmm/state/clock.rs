@@ -21,7 +21,8 @@ struct State {
     exact: bool,
 }
 
-/// The clock of a VM. It goes on while the machine is hibernated, so that the guest's wall clock is right.
+/// The clock of a VM. It goes on while the machine is hibernated, so that the guest's wall clock is
+/// right.
 pub struct Clock(pub Arc<VmFd>);
 
 impl Component for Clock {

@@ -1,5 +1,6 @@
-//! The VM generation ID: a number in memory that is another each time the machine goes on from where it was, so that a guest
-//! knows that its random numbers and session keys may be another's, too. (Microsoft, "Virtual Machine Generation ID")
+//! The VM generation ID: a number in memory that is another each time the machine goes on from
+//! where it was, so that a guest knows that its random numbers and session keys may be another's,
+//! too. (Microsoft, "Virtual Machine Generation ID")
 
 use crate::boot;
 use crate::chipset::power::AcpiPower;

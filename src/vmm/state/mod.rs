@@ -1,4 +1,5 @@
-//! The parts of a machine as [`Component`](super::component::Component)s: what each keeps, and how it is brought back.
+//! The parts of a machine as [`Component`](super::component::Component)s: what each keeps, and how
+//! it is brought back.
 
 mod chipset;
 mod clock;

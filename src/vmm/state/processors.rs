@@ -49,7 +49,8 @@ pub struct Processors {
 }
 
 impl Processors {
-    /// Those of a machine whose CPUID is `model` and which `software` tells where to begin after a reset.
+    /// Those of a machine whose CPUID is `model` and which `software` tells where to begin after a
+    /// reset.
     pub fn new(kvm: Kvm, model: Model, vcpus: Vec<Arc<Vcpu>>, software: Arc<Software>) -> Self {
         Self { kvm, model, vcpus, software }
     }

@@ -1,8 +1,8 @@
 //! The state of one vCPU.
 //!
-//! The order of restoring is KVM's: each step may depend on those before it (the local APIC's mode on the system registers, its
-//! timer on the APIC, what is pending on all). CPUID comes first of all and before the vCPU has ever run, so that it is set as
-//! the VM is made.
+//! The order of restoring is KVM's: each step may depend on those before it (the local APIC's mode
+//! on the system registers, its timer on the APIC, what is pending on all). CPUID comes first of
+//! all and before the vCPU has ever run, so that it is set as the VM is made.
 
 use crate::error::{Error, OrFail, Result};
 use crate::sys::kvm_state;
@@ -49,7 +49,8 @@ impl Ways {
 enum SystemRegisters {
     /// KVM_GET_SREGS.
     First(kvm_sregs),
-    /// KVM_GET_SREGS2: the same registers, and what PAE paging has in its page-directory pointers, if it has.
+    /// KVM_GET_SREGS2: the same registers, and what PAE paging has in its page-directory pointers,
+    /// if it has.
     Second(kvm_sregs, u64, [u64; 4]),
 }
 
@@ -105,7 +106,8 @@ impl VcpuState {
         })
     }
 
-    /// Makes a vCPU what was saved; `elapsed` nanoseconds have passed since, and have for its time stamp counter.
+    /// Makes a vCPU what was saved; `elapsed` nanoseconds have passed since, and have for its time
+    /// stamp counter.
     ///
     /// # Errors
     /// KVM refuses, or the counter's frequency can't be had here.

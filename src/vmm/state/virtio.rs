@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 const VERSION: u16 = 1;
 
-/// How long the end of a machine waits for what a device has in flight: some dozen MiB at most. If the host's storage takes
-/// longer the volumes are left as after a crash, which they are made for.
+/// How long the end of a machine waits for what a device has in flight: some dozen MiB at most. If
+/// the host's storage takes longer the volumes are left as after a crash, which they are made for.
 const REST: Duration = Duration::from_secs(2);
 /// How long the close of a disk is waited for at least, however long another's took.
 const LEAST: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! Well-formed chains that ask a block device for what can't be (Virtio 1.2, 5.2.6). It answers with
-//! an error status and goes on.
+//! Well-formed chains that ask a block device for what can't be (Virtio 1.2, 5.2.6). It answers
+//! with an error status and goes on.
 
 use crate::Target;
 use crate::rt::blk::*;
@@ -65,7 +65,8 @@ fn kinds(blk: &mut Blk) {
     }
 }
 
-/// Discards and write-zeroes of nothing, of half a range, beyond the end, with unknown flags, of too many ranges.
+/// Discards and write-zeroes of nothing, of half a range, beyond the end, with unknown flags, of
+/// too many ranges.
 fn ranges(blk: &mut Blk) {
     let end = blk.sectors;
     let range = |sector: u64, count: u32, flags: u32| {

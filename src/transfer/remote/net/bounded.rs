@@ -1,4 +1,5 @@
-//! What a bucket's service answers, no longer than it may be: its client reads lists and reasons whole.
+//! What a bucket's service answers, no longer than it may be: its client reads lists and reasons
+//! whole.
 
 use http_body_util::{BodyExt, Limited};
 use object_store::ClientOptions;
@@ -9,7 +10,8 @@ use object_store::client::{
 use std::future::Future;
 use std::pin::Pin;
 
-/// Longest page of a list, in bytes: 1000 names of 1024 bytes, each of which may be written as five, and what is around.
+/// Longest page of a list, in bytes: 1000 names of 1024 bytes, each of which may be written as
+/// five, and what is around.
 const MAX_PAGE: usize = 8 << 20;
 /// Longest answer that says why not, in bytes.
 const MAX_REASON: usize = 64 << 10;

@@ -1,4 +1,5 @@
-//! What talks to the network: the only asynchronous code, each call driven to its end by the thread that made it.
+//! What talks to the network: the only asynchronous code, each call driven to its end by the thread
+//! that made it.
 
 mod bounded;
 mod client;

@@ -1,7 +1,7 @@
 //! A repository of an OCI registry (OCI distribution-spec 1.1).
 //!
-//! An image is an artifact: the package is its config, the chunks are its layers, and its id is its tag. Credentials
-//! are those that `docker login` keeps.
+//! An image is an artifact: the package is its config, the chunks are its layers, and its id is its
+//! tag. Credentials are those that `docker login` keeps.
 
 use super::client::{MAX_IDS, RegionClient};
 use super::registry::{Access, Registry, read};
@@ -34,7 +34,8 @@ struct Tags {
     tags: Option<Vec<String>>,
 }
 
-/// A manifest (image-spec, "OCI Image Manifest Specification"), as far as an artifact of ours has one.
+/// A manifest (image-spec, "OCI Image Manifest Specification"), as far as an artifact of ours has
+/// one.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
@@ -170,7 +171,8 @@ fn descriptor(media_type: &str, digest: &str, size: u64) -> Descriptor {
     Descriptor { media_type: media_type.to_owned(), digest: format!("sha256:{digest}"), size }
 }
 
-/// Whether it is a tag as registries have them, which stands in a URL as it is. (distribution-spec, "Pulling manifests")
+/// Whether it is a tag as registries have them, which stands in a URL as it is. (distribution-spec,
+/// "Pulling manifests")
 fn is_tag(text: &str) -> bool {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (1..=128).contains(&text.len()) && text.chars().all(fine)

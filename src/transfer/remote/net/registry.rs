@@ -1,8 +1,8 @@
 //! A registry over HTTP: who may, and no answer that is longer than was asked for.
 //!
-//! The registry is not trusted: not with an answer's length, which is bounded wherever one is read, not with time, and not
-//! with where it sends us: off this machine nothing is asked in the clear, and credentials stay with the registry and the
-//! token service that it names.
+//! The registry is not trusted: not with an answer's length, which is bounded wherever one is read,
+//! not with time, and not with where it sends us: off this machine nothing is asked in the clear,
+//! and credentials stay with the registry and the token service that it names.
 
 use super::client::{provide_cryptography, root_cause};
 use crate::error::{OrFail, Result};
@@ -23,7 +23,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 const MAX_TOKEN: usize = 1 << 20;
 /// Longest answer that says why not, in bytes; of one that is longer only the status is told.
 const MAX_REASON: usize = 64 << 10;
-/// How long a token is used: each is good for 60 s at least. (distribution, "Token Authentication Specification")
+/// How long a token is used: each is good for 60 s at least. (distribution, "Token Authentication
+/// Specification")
 const TOKEN_AGE: Duration = Duration::from_secs(30);
 
 /// What a token is wanted for.
@@ -121,7 +122,8 @@ impl Registry {
     /// Sends a request; its answer, if that is what was asked for.
     ///
     /// # Errors
-    /// The registry says that there is nothing, that the user may not, or something else; it can't be reached.
+    /// The registry says that there is nothing, that the user may not, or something else; it can't
+    /// be reached.
     pub(super) async fn send(&self, access: Access, request: RequestBuilder) -> Answer<Response> {
         let mut request = request.build().map_err(failed)?;
         if request.url().origin() == self.base.origin()
@@ -236,7 +238,8 @@ fn secret(text: String) -> Answer<HeaderValue> {
     Ok(header)
 }
 
-/// Where a token is to be had, and for which service: `Bearer realm="…",service="…"`. (RFC 9110, 11.6.1)
+/// Where a token is to be had, and for which service: `Bearer realm="…",service="…"`. (RFC 9110,
+/// 11.6.1)
 fn bearer(challenge: &str) -> Option<(Url, Option<String>)> {
     let (scheme, parameters) = challenge.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Bearer") {

@@ -1,6 +1,7 @@
 //! A bucket of an S3-compatible service.
 //!
-//! Credentials are in the environment, in AWS's variables; without them the bucket is asked anonymously.
+//! Credentials are in the environment, in AWS's variables; without them the bucket is asked
+//! anonymously.
 
 use super::bounded::Bounded;
 use super::client::{MAX_IDS, RegionClient, provide_cryptography, root_cause};
@@ -127,15 +128,16 @@ impl Bucket {
         Ok(())
     }
 
-    /// What tells that an object is the same as before: its size, and its time and tag as the service gives them.
+    /// What tells that an object is the same as before: its size, and its time and tag as the
+    /// service gives them.
     pub(super) async fn stamp(&self, name: &str) -> Answer<(u64, String)> {
         let meta = self.store.head(&self.path(name)).await?;
         let tag = meta.e_tag.unwrap_or_default();
         Ok((meta.size, format!("{} {tag}", meta.last_modified.timestamp_millis())))
     }
 
-    /// The objects of a directory below the prefix: the last part of each name, and when it was written.
-    /// More than `most` are none that we made.
+    /// The objects of a directory below the prefix: the last part of each name, and when it was
+    /// written. More than `most` are none that we made.
     pub(super) async fn list_named(&self, place: &str, most: usize) -> Answer<Vec<(String, u64)>> {
         let mut listing = self.store.list(Some(&self.path(place)));
         let mut all = Vec::new();

@@ -456,7 +456,8 @@ fn a_machine_ends_with_its_workers() {
 }
 
 proptest! {
-    /// Whatever is written to the registers, with workers that run: no panic, and a reset brings it back.
+    /// Whatever is written to the registers, with workers that run: no panic, and a reset brings it
+    /// back.
     #[test]
     fn random_register_writes_do_no_harm(
         writes in proptest::collection::vec(

@@ -1,4 +1,5 @@
-//! A function's interrupts: MSI-X where the driver wants it, and always the ISR status for who polls.
+//! A function's interrupts: MSI-X where the driver wants it, and always the ISR status for who
+//! polls.
 
 use super::msix::{Delivery, Message, Msix, NO_VECTOR, Vectors};
 use crate::virtio::device::Signal;
@@ -93,8 +94,9 @@ impl PciInterrupt {
         }
     }
 
-    /// A vector that is not masked is routed as its entry says, and what waited for that goes out. While it is masked the
-    /// route does not matter: drivers mask, write and unmask, and each change of routes is a system call.
+    /// A vector that is not masked is routed as its entry says, and what waited for that goes out.
+    /// While it is masked the route does not matter: drivers mask, write and unmask, and each
+    /// change of routes is a system call.
     fn settle(&self, shared: &mut Shared, vector: u16) {
         let at = usize::from(vector);
         let Some(message) = shared.vectors.msix.live(vector) else { return };
@@ -130,8 +132,8 @@ impl PciInterrupt {
         }
     }
 
-    /// Interrupt by the vector that `which` chooses. Without MSI-X there is only the ISR status, for a driver
-    /// that polls: no function of ours has INTx. (4.1.5.3, 4.1.5.4)
+    /// Interrupt by the vector that `which` chooses. Without MSI-X there is only the ISR status,
+    /// for a driver that polls: no function of ours has INTx. (4.1.5.3, 4.1.5.4)
     fn raise(&self, isr: u8, which: impl FnOnce(&Vectors) -> Option<u16>) {
         let mut shared = self.shared();
         if !shared.vectors.msix.enabled() {
@@ -160,7 +162,8 @@ impl PciInterrupt {
         self.change(|to| to.clone_from(vectors));
     }
 
-    /// Every vector that a driver has in use gets its interrupt again, which may have been lost with the old machine.
+    /// Every vector that a driver has in use gets its interrupt again, which may have been lost
+    /// with the old machine.
     pub fn repeat(&self) {
         let used = self.with(|vectors| {
             let mut used = vectors.queues.clone();
@@ -170,8 +173,8 @@ impl PciInterrupt {
         used.into_iter().for_each(|vector| self.raise(0, |_| Some(vector)));
     }
 
-    /// Nothing is masked, enabled or routed by the guest's wish any more: the machine's reset. What the host has
-    /// been told stays, since it does no harm.
+    /// Nothing is masked, enabled or routed by the guest's wish any more: the machine's reset. What
+    /// the host has been told stays, since it does no harm.
     pub fn power_on(&self) {
         self.shared().vectors.msix.reset();
     }

@@ -1,7 +1,8 @@
-//! virtio over PCI: a function with one BAR of memory and MSI-X. Only the modern interface. (VIRTIO 1.2, 4.1)
+//! virtio over PCI: a function with one BAR of memory and MSI-X. Only the modern interface. (VIRTIO
+//! 1.2, 4.1)
 //!
-//! The BAR has a page for each structure. Configuration space and BAR accesses come from vCPU threads. Locks
-//! are taken in this order: configuration, registers, vectors.
+//! The BAR has a page for each structure. Configuration space and BAR accesses come from vCPU
+//! threads. Locks are taken in this order: configuration, registers, vectors.
 
 mod common;
 mod interrupt;
@@ -34,8 +35,8 @@ const MSIX_PENDING: u64 = 0x5000;
 const PAGE: u64 = 0x1000;
 /// Bytes of the BAR.
 pub const BAR_LEN: u32 = 0x8000;
-/// notify_off_multiplier: each queue has an address of its own, so that a notification needs no look at what is
-/// written. KVM is quickest with those.
+/// notify_off_multiplier: each queue has an address of its own, so that a notification needs no
+/// look at what is written. KVM is quickest with those.
 const NOTIFY_STRIDE: u32 = 4;
 /// Most vectors: those that the table's page holds.
 const MAX_VECTORS: usize = (PAGE / msix::ENTRY_LEN) as usize;
@@ -76,7 +77,8 @@ impl Config {
         writable[6..].fill(0xff);
         let access =
             space.add_capability(CAP_VENDOR, &virtio_cap(PCI_CFG, 0, 0, &[0; 4]), &writable);
-        // Message Control: the table's size less one, and the two bits that the driver writes. (PCI 3.0, 6.8.2.3)
+        // Message Control: the table's size less one, and the two bits that the driver writes. (PCI
+        // 3.0, 6.8.2.3)
         let mut body = (vectors - 1).to_le_bytes().to_vec();
         body.extend((MSIX_TABLE as u32).to_le_bytes());
         body.extend((MSIX_PENDING as u32).to_le_bytes());
@@ -84,8 +86,8 @@ impl Config {
         Self { fresh: space.clone(), space, access: access.into(), msix: msix.into() }
     }
 
-    /// Where in the BAR an access to pci_cfg_data, at byte `at` of it, goes: the first `length` bytes, if
-    /// bar, offset and length say something that is there.
+    /// Where in the BAR an access to pci_cfg_data, at byte `at` of it, goes: the first `length`
+    /// bytes, if bar, offset and length say something that is there.
     fn bar_access(&self, at: usize, size: usize) -> Option<u64> {
         let bar = self.space.u32_at(self.access + 4) & 0xff;
         let (offset, length) =
@@ -134,7 +136,8 @@ pub struct PciTransport {
     endings: Vec<Ending>,
 }
 
-/// A lock whose content is valid between any two statements, so that a poisoned one is as good as another.
+/// A lock whose content is valid between any two statements, so that a poisoned one is as good as
+/// another.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -145,8 +148,9 @@ pub fn vectors(device: &dyn Device) -> usize {
 }
 
 impl PciTransport {
-    /// Make `device` with its services a function whose memory is at `base` when the guest finds it. There is one
-    /// of `irqs` for each of its [`vectors`]; `on_start` is called first in each worker thread.
+    /// Make `device` with its services a function whose memory is at `base` when the guest finds
+    /// it. There is one of `irqs` for each of its [`vectors`]; `on_start` is called first in each
+    /// worker thread.
     ///
     /// # Errors
     /// It has too many queues, or no file descriptors are left.
@@ -182,8 +186,9 @@ impl PciTransport {
         }))
     }
 
-    /// Have the doorbells where the BAR is, once the driver is ready: no sooner, since firmware and kernels move BARs
-    /// about before. A BAR that is nowhere leaves them where they are; they are in nobody's way and it may come back.
+    /// Have the doorbells where the BAR is, once the driver is ready: no sooner, since firmware and
+    /// kernels move BARs about before. A BAR that is nowhere leaves them where they are; they are
+    /// in nobody's way and it may come back.
     fn hang_doorbells(&self, registers: &mut Registers) {
         let Some(base) = self.window.base() else { return };
         let at = base + NOTIFY;

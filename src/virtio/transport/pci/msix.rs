@@ -1,4 +1,5 @@
-//! The MSI-X table: what each of a function's interrupts is, and which wait. (PCI Local Bus 3.0, 6.8.2)
+//! The MSI-X table: what each of a function's interrupts is, and which wait. (PCI Local Bus 3.0,
+//! 6.8.2)
 
 use crate::virtio::transport::virtio_core::{set_high, set_low};
 use serde::{Deserialize, Serialize};
@@ -34,8 +35,9 @@ impl Entry {
     /// After reset every vector is masked. (6.8.2.9)
     const RESET: Self = Self { address: 0, data: 0, masked: true, pending: false };
 
-    /// What it would deliver. Only messages to local APICs are interrupts (Intel SDM vol. 3, 11.11.1); anything
-    /// else would be a write to memory, which nobody wants who is in his right mind: it delivers nothing.
+    /// What it would deliver. Only messages to local APICs are interrupts (Intel SDM vol. 3,
+    /// 11.11.1); anything else would be a write to memory, which nobody wants who is in his right
+    /// mind: it delivers nothing.
     fn message(&self) -> Option<Message> {
         const APICS: u64 = 0xfee;
         (self.address >> 20 == APICS).then_some(Message { address: self.address, data: self.data })

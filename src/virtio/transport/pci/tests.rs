@@ -181,7 +181,8 @@ impl Rig {
         }
     }
 
-    /// Whether vector `n` was signalled since the last look. Its worker may be a moment behind the ring.
+    /// Whether vector `n` was signalled since the last look. Its worker may be a moment behind the
+    /// ring.
     fn signalled(&self, n: usize) -> bool {
         (0..2000).any(|_| {
             std::thread::sleep(std::time::Duration::from_micros(500));
@@ -386,7 +387,8 @@ fn a_restored_device_goes_on_where_the_saved_one_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a guest reads and writes wherever, nothing panics, and a reset brings the device back.
+    /// Whatever a guest reads and writes wherever, nothing panics, and a reset brings the device
+    /// back.
     #[test]
     fn any_access_is_survived(accesses in proptest::collection::vec(
         (any::<bool>(), any::<bool>(), prop_oneof![0u64..0x140, 0x3000u64..0x3020, 0x4000u64..0x4040, 0u64..0x8010],
