@@ -14,6 +14,7 @@ use crate::transfer::package::{
     Chunk, Content, NewImage, Package, Part, SnapshotPackage, malformed,
 };
 use crate::transfer::remote::Remote;
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 /// What describes an object in a region, and lists its content.
@@ -128,7 +129,8 @@ impl<P: Described> Pending for PendingCopy<'_, P> {
         _source: &dyn Source,
     ) -> Result<Option<Box<dyn Writer + 'a>>> {
         let content = self.package.content(part).ok_or_else(|| malformed("it lacks content"))?;
-        Ok(Some(Box::new(Sender { to: self.to, content, sent: Mutex::default() })))
+        let (asked, sent) = Default::default();
+        Ok(Some(Box::new(Sender { to: self.to, content, asked, sent })))
     }
 
     fn complete(&mut self) -> Result<P::Made> {
@@ -146,10 +148,15 @@ impl<P: Described> Pending for PendingCopy<'_, P> {
     }
 }
 
-/// A content on its way: what the region has already is not sent.
+/// A content on its way: what the region has already is not sent, and what it has several times is
+/// sent once. Some registries fail if they are asked for a blob that another connection is
+/// bringing.
 struct Sender<'a> {
     to: &'a Remote,
     content: &'a mut Content,
+    /// Digests of chunks that a thread has seen to, or is seeing to: if it fails, all of the copy
+    /// does.
+    asked: Mutex<HashSet<String>>,
     sent: Mutex<Vec<Chunk>>,
 }
 
@@ -159,7 +166,14 @@ impl Writer for Sender<'_> {
     }
 
     fn take(&self, piece: Piece<'_>) -> Result<()> {
-        let lacks = |chunk: &Chunk| self.to.has(chunk).map(|has| !has);
+        let lacks = |chunk: &Chunk| {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if !asked.insert(chunk.digest.clone()) {
+                return Ok(false);
+            }
+            drop(asked);
+            self.to.has(chunk).map(|has| !has)
+        };
         let Some((chunk, packed)) = piece.packed(lacks)? else { return Ok(()) };
         if let Some(packed) = packed {
             self.to.put(&chunk, packed)?;
