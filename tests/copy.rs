@@ -151,8 +151,8 @@ fn a_copy_that_died_goes_on_when_it_is_run_again() {
     let source = import(&home, "big", 12, &[]);
     let copy = ["image", "copy", "big", "--to", "west", "--name", "big"];
     let limited = |prefix: &str| {
-        // dash counts blocks of 512 bytes: a limit of 8 MiB. When one of the four threads writes the
-        // first MiB behind it, one at least of the four before it has been written.
+        // dash counts blocks of 512 bytes: a limit of 8 MiB. When one of the four threads writes
+        // the first MiB behind it, one at least of the four before it has been written.
         let script = format!("{prefix} ulimit -f 16384; exec \"$0\" \"$@\"");
         let mut command = Command::new("dash");
         command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_spore")).args(copy);
