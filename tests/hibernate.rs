@@ -247,13 +247,14 @@ fn child_of(command: u32) -> Option<rustix::process::Pid> {
     children.max().and_then(rustix::process::Pid::from_raw)
 }
 
-/// Wait until a killed process holds nothing any more: kill(2) returns before it has ended.
-fn gone(process: rustix::process::Pid) {
-    let stat = format!("/proc/{}/stat", process.as_raw_nonzero());
-    // Behind the name in brackets: the state, Z of one that has ended and not been waited for.
-    while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+/// Kills a process, and waits until none of its threads holds anything any more: kill(2) returns
+/// before, and its first thread may end before the others.
+fn kill_and_wait(process: rustix::process::Pid) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Ok(process) = pidfd_open(process, PidfdFlags::empty()) else { return };
+    let _ = pidfd_send_signal(&process, Signal::KILL);
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
 }
 
 #[test]
@@ -271,8 +272,7 @@ fn a_vmm_killed_as_it_goes_on_leaves_it_hibernated_or_cold() {
         while start.try_wait().unwrap().is_none() {
             if let Some(vmm) = child_of(start.id()) {
                 std::thread::sleep(Duration::from_millis(pause));
-                let _ = rustix::process::kill_process(vmm, rustix::process::Signal::KILL);
-                gone(vmm);
+                kill_and_wait(vmm);
                 break;
             }
         }

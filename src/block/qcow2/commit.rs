@@ -2,7 +2,7 @@
 //!
 //! 1. Data is in its clusters already when an entry in memory points there.
 //! 2. Before the first change since opening the header's "dirty bit" is set, durably; a clean end
-//!   clears it.
+//!    clears it.
 //! 3. Refcounts are written; new refcount blocks are durable before the table points to them.
 //! 4. A sync: data, copies and counts are durable.
 //! 5. L2 entries and L1 entries are written. A new L2 table was zeroed before 4, so an L1 entry
