@@ -58,6 +58,10 @@ pub fn drive(data: &[u8]) {
             assert!(head < SIZE);
             let _ = queue.push_used(head, len);
         });
+        // What a limit holds back for seconds is not waited for.
+        if handler.due().is_some() {
+            break;
+        }
     }
 }
 
