@@ -89,10 +89,10 @@ pub struct SplitQueue {
     /// Most descriptors in an indirect table, if there may be one.
     indirect: Option<u16>,
     /// Heads taken from the available ring that nobody has asked for yet, the next one first. At
-    /// most as many as the queue's size.
+    /// most twice as many as the queue's size: those of one look, and those that were put back.
     heads: VecDeque<u16>,
-    /// Chains given back with the bytes written, which the driver doesn't see yet. At most as many
-    /// as the queue's size.
+    /// Chains given back with the bytes written, which the driver doesn't see yet. At most twice as
+    /// many as the queue's size: what a turn takes and does at once, and what was in flight.
     done: Vec<(u16, u32)>,
     /// Chains popped and not given back.
     outstanding: u16,
@@ -235,8 +235,8 @@ impl SplitQueue {
         if !self.heads.is_empty() {
             return Ok(true);
         }
-        self.ring.enable_notification(self.ram.as_ref()).map_err(explain)?;
-        self.available()
+        let more = self.ring.enable_notification(self.ram.as_ref()).map_err(explain)?;
+        Ok(more && self.available()?)
     }
 }
 
