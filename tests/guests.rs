@@ -2,10 +2,8 @@
 //! /dev/kvm.
 
 mod common;
-#[path = "../images/demo/compile.rs"]
-mod compile;
 
-use common::{Store, field, has_kvm};
+use common::{Store, field, has_kvm, hostile};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -377,11 +375,7 @@ fn a_hostile_guest_stops_its_devices_and_nothing_else() {
         return;
     }
     let store = Store::new();
-    let elf = store.home().join("hostile.elf");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let main = root.join("tests/guests/hostile/main.rs");
-    compile::compile(&rustc, &main, &root.join("images/demo/guest.ld"), &elf).unwrap();
+    let elf = hostile::build(&store);
     let id = store.launch(&["--kernel", elf.to_str().unwrap()]).remove(0);
     store.wait(&id, "exit");
     let (log, told) = (store.logs(&id), store.vmm_logs(&id));

@@ -1,12 +1,9 @@
 //! Instances with a tap of the host, by the `spore` command on this machine's /dev/kvm.
 
 mod common;
-#[path = "../images/demo/compile.rs"]
-mod compile;
 
 use common::namespace::Namespace;
-use common::{Store, has_kvm};
-use std::path::Path;
+use common::{Store, has_kvm, hostile};
 use std::process::Output;
 
 const RUN: [&str; 8] = [
@@ -145,11 +142,7 @@ fn a_hostile_guest_sends_what_is_a_frame_and_nothing_else() {
         return;
     };
     let store = Store::new();
-    let elf = store.home().join("hostile.elf");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let main = root.join("tests/guests/hostile/main.rs");
-    compile::compile(&rustc, &main, &root.join("images/demo/guest.ld"), &elf).unwrap();
+    let elf = hostile::build(&store);
     // Its attacks know virtio-mmio's registers only.
     let run = ["run", "demo", "-q", "-m", "128M", "--root-device-type=ebs", "--transport=mmio"];
     let more = ["--kernel", elf.to_str().unwrap(), "--network=tap:spore0"];

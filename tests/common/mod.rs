@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports)] // each test binary that shares this uses its part
 
 pub mod guard;
+pub mod hostile;
 pub mod images;
 pub mod namespace;
 pub mod programs;
