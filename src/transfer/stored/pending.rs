@@ -171,9 +171,9 @@ impl Pending for PendingImage<'_> {
     /// be gone on with; else the image has failed, and what is there stays for the next attempt.
     fn failed(mut self: Box<Self>, error: Error) -> Error {
         let full = error.code() == Some(Code::InsufficientVolumeCapacity);
-        let cancelled = self.store.context().cancelled() || full;
+        let unwanted = self.store.context().cancelled() || full;
         let again = |image: &Locked<Image>| image.record.source_image_region.is_some();
-        let Some(image) = self.image.as_mut().filter(|image| !cancelled && again(image)) else {
+        let Some(image) = self.image.as_mut().filter(|image| !unwanted && again(image)) else {
             self.remove();
             return error;
         };
