@@ -70,6 +70,7 @@ codes! {
     InvalidARIIDNotFound = "InvalidARIID.NotFound", 400;
     InvalidBlockDeviceMapping = "InvalidBlockDeviceMapping", 400;
     InvalidBootMenu = "InvalidBootMenu", 400;
+    InvalidGroupIdMalformed = "InvalidGroupId.Malformed", 400;
     InvalidID = "InvalidID", 400;
     InvalidInstanceAttributeValue = "InvalidInstanceAttributeValue", 400;
     InvalidInstanceIDMalformed = "InvalidInstanceID.Malformed", 400;
@@ -85,11 +86,14 @@ codes! {
     InvalidSnapshotInUse = "InvalidSnapshot.InUse", 400;
     InvalidSnapshotNotFound = "InvalidSnapshot.NotFound", 400;
     InvalidSnapshotIDMalformed = "InvalidSnapshotID.Malformed", 400;
+    InvalidSubnetIDMalformed = "InvalidSubnetID.Malformed", 400;
     InvalidUserDataMalformed = "InvalidUserData.Malformed", 400;
     InvalidUserIDMalformed = "InvalidUserID.Malformed", 400;
     InvalidUserIDUnknown = "InvalidUserID.Unknown", 400;
     InvalidVolumeNotFound = "InvalidVolume.NotFound", 400;
     InvalidVolumeIDMalformed = "InvalidVolumeID.Malformed", 400;
+    InvalidVpcIDMalformed = "InvalidVpcID.Malformed", 400;
+    InvalidVpcIDNotFound = "InvalidVpcID.NotFound", 400;
     OperationNotPermitted = "OperationNotPermitted", 400;
     OptInRequired = "OptInRequired", 401;
     TagLimitExceeded = "TagLimitExceeded", 400;

@@ -167,6 +167,15 @@ id!(
     /// A network interface, `eni-…`.
     NetworkInterfaceId, "eni", Code::InvalidNetworkInterfaceIDMalformed);
 id!(
+    /// A network, `vpc-…`.
+    VpcId, "vpc", Code::InvalidVpcIDMalformed);
+id!(
+    /// A network's one subnet, `subnet-…`.
+    SubnetId, "subnet", Code::InvalidSubnetIDMalformed);
+id!(
+    /// A set of rules of which packets pass, `sg-…`.
+    SecurityGroupId, "sg", Code::InvalidGroupIdMalformed);
+id!(
     /// A virtual machine, `i-…`.
     InstanceId, "i", Code::InvalidInstanceIDMalformed);
 id!(

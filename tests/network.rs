@@ -164,7 +164,8 @@ fn what_is_no_network_is_refused_in_one_line() {
     let store = Store::new();
     let run = |args: &[&str]| store.spore(&[&["run", "demo"], args].concat());
     for (args, code, why) in [
-        (&["--network", "tap0"][..], 2, "'tap0' is no network"),
+        (&["--network", "Tap0"][..], 2, "'Tap0' is no network"),
+        (&["--network", "tap0"], 1, "there is no network 'tap0'"),
         (&["--network", "tap:a/b"], 2, "names no tap"),
         (&["--network", "none", "--network", "tap:a"], 2, "contradict each other"),
         (&["--network", "tap:a", "--network", "tap:a"], 1, "tap:a is given twice"),

@@ -5,7 +5,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::InstanceId;
 use crate::plan::{DeviceId, DeviceKind, NetPlan};
 use crate::record::instance::Instance;
-use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, TapName};
+use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, NetworkName, TapName};
 use crate::sys::tap::{self, DEVICE, Refusal, Tap};
 use std::io;
 use std::time::{Duration, Instant};
@@ -45,6 +45,9 @@ pub fn check(networks: &[Network]) -> Result<()> {
             "{count} networks are more than the {MAX_INTERFACES} that an instance may have"
         ));
     }
+    if let Some(name) = networks.iter().find_map(named) {
+        return Err(absent(name));
+    }
     let twice = |(n, network): (usize, &Network)| networks[..n].contains(network);
     match networks.iter().enumerate().find(|&each| twice(each)) {
         Some((_, network)) => {
@@ -54,14 +57,29 @@ pub fn check(networks: &[Network]) -> Result<()> {
     }
 }
 
+fn named(network: &Network) -> Option<&NetworkName> {
+    match network {
+        Network::Named(name) => Some(name),
+        Network::Tap(_) => None,
+    }
+}
+
+/// The error for a network that the store does not have.
+fn absent(name: &NetworkName) -> Error {
+    let why = format!("there is no network '{name}'; give tap:DEVICE, a tap of the host, or none");
+    Error::refused(Code::InvalidVpcIDNotFound, why)
+}
+
 /// Opens the taps of an instance; its interfaces as devices, which are called by their ids.
 ///
 /// # Errors
 /// A tap is not there, another's, in use, or no tap.
 pub fn open(fds: &mut Fds, instance: &Instance) -> Result<Vec<(DeviceId, DeviceKind)>> {
     let mut open = |interface: &NetworkInterface| {
-        let Network::Tap(name) = &interface.spore.network;
-        let (taps, mtu) = open_tap(name, interface.spore.queues)?;
+        let (taps, mtu) = match &interface.spore.network {
+            Network::Tap(name) => open_tap(name, interface.spore.queues)?,
+            Network::Named(name) => return Err(absent(name)),
+        };
         let (limits, mac) = (instance.spore.net_limits, interface.mac_address);
         let taps = taps.into_iter().map(|tap| fds.add(tap)).collect();
         let plan = NetPlan { taps, mac, mtu, limits };

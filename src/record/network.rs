@@ -1,11 +1,12 @@
 //! Network interfaces, in the shapes of EC2's API.
 
 use crate::error::{Code, Error, Result};
-use crate::id::{InstanceId, NetworkInterfaceId, hex};
+use crate::id::{InstanceId, NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId, hex};
 use crate::plan::MacAddress;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Most network interfaces of an instance.
@@ -19,10 +20,44 @@ pub struct NetworkInterface {
     pub network_interface_id: NetworkInterfaceId,
     /// The guest's address, which follows from the id.
     pub mac_address: MacAddress,
+    /// Its address on its network, the interface's for life. A tap of the host's has none that
+    /// Spore knows of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// Likewise of IPv6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ipv6_addresses: Vec<InstanceIpv6Address>,
+    /// The subnet that the addresses are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet_id: Option<SubnetId>,
+    /// The network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vpc_id: Option<VpcId>,
+    /// The security groups whose rules its packets pass by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupIdentifier>,
     /// How it belongs to its instance.
     pub attachment: Attachment,
     /// What EC2 has no word for.
     pub spore: HostSide,
+}
+
+/// EC2 InstanceIpv6Address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct InstanceIpv6Address {
+    /// The address.
+    pub ipv6_address: Ipv6Addr,
+}
+
+/// EC2 GroupIdentifier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct GroupIdentifier {
+    /// The group.
+    pub group_id: SecurityGroupId,
+    /// Its name, which it keeps.
+    pub group_name: String,
 }
 
 /// EC2 InstanceNetworkInterfaceAttachment.
@@ -75,16 +110,28 @@ impl NetworkInterface {
         })?;
         let attachment = Attachment { device_index: index, delete_on_termination: true };
         let spore = HostSide { network, queues };
-        Ok(Self { network_interface_id, mac_address, attachment, spore })
+        Ok(Self {
+            network_interface_id,
+            mac_address,
+            private_ip_address: None,
+            ipv6_addresses: Vec::new(),
+            subnet_id: None,
+            vpc_id: None,
+            groups: Vec::new(),
+            attachment,
+            spore,
+        })
     }
 }
 
-/// What an interface hangs on. As text: `tap:DEVICE`.
+/// What an interface hangs on. As text: `tap:DEVICE`, or a network's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Network {
     /// A tap that the host's administrator has made for this user.
     Tap(TapName),
+    /// One of the store's networks.
+    Named(NetworkName),
 }
 
 /// The name of a network device of the host: 1 to 15 visible ASCII characters without `/` and `:`.
@@ -99,21 +146,73 @@ impl TapName {
     }
 }
 
+/// The name of one of the store's networks, which is a DNS label: 1 to 63 lower-case letters,
+/// digits and dashes, the first and the last no dash (RFC 1123, 2.1). `none` is no name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetworkName(String);
+
+impl NetworkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NetworkName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let letter = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let fits = (1..=63).contains(&text.len()) && text.bytes().all(|c| letter(c) || c == b'-');
+        if fits && !text.starts_with('-') && !text.ends_with('-') && text != "none" {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(refused(
+            text,
+            "is no network: give a network's name, which has 1 to 63 lower-case letters, digits and \
+             dashes, tap:DEVICE, a tap of the host, or none",
+        ))
+    }
+}
+
+impl TryFrom<String> for NetworkName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<NetworkName> for String {
+    fn from(name: NetworkName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn refused(text: &str, why: &str) -> Error {
+    let shown: String = text.escape_debug().take(40).collect();
+    Error::refused(Code::InvalidParameterValue, format!("'{shown}' {why}"))
+}
+
 impl FromStr for Network {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why: &str| {
-            let shown: String = text.escape_debug().take(40).collect();
-            Err(Error::refused(Code::InvalidParameterValue, format!("'{shown}' {why}")))
-        };
         let Some(name) = text.strip_prefix("tap:") else {
-            return refuse("is no network: give tap:DEVICE, a tap of the host, or none");
+            return text.parse().map(Self::Named);
         };
         let visible = |c: u8| c.is_ascii_graphic() && !b"/:".contains(&c);
         let fits = (1..=15).contains(&name.len()) && !matches!(name, "." | "..");
         if !fits || !name.bytes().all(visible) {
-            return refuse("names no tap: a network device's name has 1 to 15 characters");
+            let why = "names no tap: a network device's name has 1 to 15 characters";
+            return Err(refused(text, why));
         }
         Ok(Self::Tap(TapName(name.to_owned())))
     }
@@ -137,6 +236,7 @@ impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tap(name) => write!(f, "tap:{}", name.0),
+            Self::Named(name) => write!(f, "{name}"),
         }
     }
 }
@@ -148,14 +248,20 @@ mod tests {
 
     #[test]
     fn a_network_is_read_and_written() {
-        for text in ["tap:tap0", "tap:a-b.c_d", "tap:123456789012345"] {
+        for text in ["tap:tap0", "tap:a-b.c_d", "tap:123456789012345", "default", "a", "web-2"] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
         }
         for bad in [
             "",
-            "tap",
+            "none",
+            "-a",
+            "a-",
+            "Web",
+            "a.b",
+            "../a",
+            "bridge:br0",
+            &"a".repeat(64),
             "tap:",
-            "tap0",
             "tap:a/b",
             "tap:..",
             "tap:a b",
@@ -184,6 +290,29 @@ mod tests {
                 assert!(interface.network_interface_id.as_str().starts_with("eni-"));
             }
         }
+    }
+
+    #[test]
+    fn a_networks_interface_has_ec2s_shape() {
+        let id = "i-00000000000000001".parse().unwrap();
+        let mut interface = NetworkInterface::new(&id, 0, "default".parse().unwrap(), 1).unwrap();
+        interface.private_ip_address = Some(Ipv4Addr::new(10, 0, 0, 5));
+        interface.ipv6_addresses =
+            vec![InstanceIpv6Address { ipv6_address: "fd00::5".parse().unwrap() }];
+        interface.subnet_id = Some("subnet-00000000000000001".parse().unwrap());
+        interface.vpc_id = Some("vpc-00000000000000001".parse().unwrap());
+        let group_id = "sg-00000000000000001".parse().unwrap();
+        interface.groups = vec![GroupIdentifier { group_id, group_name: "default".into() }];
+        let json = serde_json::to_value(&interface).unwrap();
+        assert_eq!(json["PrivateIpAddress"], "10.0.0.5");
+        assert_eq!(json["Ipv6Addresses"], serde_json::json!([{ "Ipv6Address": "fd00::5" }]));
+        assert_eq!(json["SubnetId"], "subnet-00000000000000001");
+        assert_eq!(json["VpcId"], "vpc-00000000000000001");
+        let groups =
+            serde_json::json!([{ "GroupId": "sg-00000000000000001", "GroupName": "default" }]);
+        assert_eq!(json["Groups"], groups);
+        assert_eq!(json["Spore"], serde_json::json!({ "Network": "default" }));
+        assert_eq!(serde_json::from_value::<NetworkInterface>(json).unwrap(), interface);
     }
 
     #[test]
