@@ -33,6 +33,7 @@ pub mod import;
 pub mod inspect;
 pub mod instance;
 pub mod kernel;
+pub mod metadata;
 pub mod record;
 pub mod service;
 pub mod snapshot;

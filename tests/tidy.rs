@@ -35,6 +35,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("demo", &[]),
     ("helper", &[]),
+    // Both halves': the control plane makes the tree, a network's process answers from it.
+    ("metadata", &[]),
     // The data plane.
     ("mem", &[]),
     ("block", &[]),
@@ -92,6 +94,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "import",
             "inspect",
             "kernel",
+            "metadata",
             "snapshot",
             "transfer",
             "volume",
@@ -105,8 +108,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "account", "helper", "instance", "image", "import", "inspect", "kernel", "snapshot",
-            "transfer", "volume", "store",
+            "account", "helper", "instance", "image", "import", "inspect", "kernel", "metadata",
+            "snapshot", "transfer", "volume", "store",
         ],
     ),
     // Skins: all that they do is the service's.

@@ -17,6 +17,7 @@ use crate::record::instance::{
     CpuOptions, Disk, HibernationOptions, Instance, InstanceRecord, MappedVolume, Mapping, Spore,
     State,
 };
+use crate::record::metadata::MetadataOptions;
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
 use rustix::fs::Mode;
@@ -150,6 +151,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 configured: plan.root_device_type == RootDeviceType::Ebs
                     && plan.ephemeral.is_empty(),
             },
+            metadata_options: MetadataOptions::default(),
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
             product_codes: plan.product_codes.clone(),

@@ -32,6 +32,7 @@ pub fn record(
             network_interfaces: vec![],
             cpu_options: CpuOptions { core_count: 1, threads_per_core: 1 },
             hibernation_options: Default::default(),
+            metadata_options: Default::default(),
             instance_initiated_shutdown_behavior: shutdown,
             tags: vec![],
             product_codes: vec![],

@@ -3,6 +3,7 @@
 pub use super::image::StateReason;
 use super::image::{Architecture, ProductCode, RootDeviceType, VirtualizationType};
 use super::limits::CgroupLimits;
+use super::metadata::MetadataOptions;
 use super::network::NetworkInterface;
 use super::tag::{Tag, name_tag};
 use super::volume::LayerName;
@@ -69,6 +70,9 @@ pub struct Instance {
     /// Whether it can be hibernated.
     #[serde(default)]
     pub hibernation_options: HibernationOptions,
+    /// How its guest gets at its metadata.
+    #[serde(default)]
+    pub metadata_options: MetadataOptions,
     /// What the guest's own power-off does.
     pub instance_initiated_shutdown_behavior: ShutdownBehavior,
     /// Tags; `Name` is the instance's name.

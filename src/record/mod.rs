@@ -8,6 +8,7 @@ pub mod instance;
 pub mod kernel;
 pub mod kinds;
 pub mod limits;
+pub mod metadata;
 pub mod name;
 pub mod network;
 pub mod snapshot;
