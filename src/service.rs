@@ -5,6 +5,7 @@
 pub mod account;
 pub mod console;
 pub mod create_image;
+pub mod deregister;
 pub mod filter;
 pub mod foreground;
 pub mod image_attributes;
@@ -17,6 +18,7 @@ pub mod probe;
 pub mod programs;
 pub mod regions;
 pub mod register;
+pub mod shape;
 pub mod snapshots;
 pub mod tags;
 pub mod transfer;

@@ -62,7 +62,7 @@ fn a_record_has_what_ec2_says_of_an_image() {
         ("RootDeviceType", "ebs"),
         ("RootDeviceName", "/dev/sda1"),
         ("ImageType", "machine"),
-        ("Hypervisor", "kvm"),
+        ("Hypervisor", "xen"),
     ] {
         assert_eq!(whole[field], value, "{field}");
     }

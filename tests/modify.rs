@@ -129,7 +129,7 @@ fn a_volume_outlives_the_instance_store_root_beside_it() {
     let user = |id: &str| {
         let shown: Value =
             serde_json::from_str(&store.ok(&["volume", "show", id, "-o", "json"])).unwrap();
-        shown["Volumes"][0]["Attachment"]["InstanceId"].as_str().map(str::to_owned)
+        shown["Volumes"][0]["Attachments"][0]["InstanceId"].as_str().map(str::to_owned)
     };
     assert_eq!(user(kept), Some(id.clone()));
     // Of the running guest's second disk: the first has no volume.

@@ -10,8 +10,8 @@ use sporevm::context::{Audience, Context, Meter};
 use sporevm::error::{Code, Error, Kind};
 use sporevm::record::tag::Tag;
 use sporevm::service::Service;
+use sporevm::service::deregister::DeregisterImages;
 use sporevm::service::filter::Filter;
-use sporevm::service::image_attributes::DeregisterImages;
 use sporevm::service::images::{Catalog, DescribeImages};
 use sporevm::service::instances::DescribeInstances;
 use sporevm::service::launch::{Request, RunInstances};
@@ -161,14 +161,14 @@ fn what_is_described_has_ec2s_shape_and_filters() {
     let (service, _) = service(&store);
     let snapshot = snapshot(&store, &service);
     let volume = CreateVolume { snapshot_id: Some("data".into()), ..CreateVolume::default() };
-    let volume = service.create_volume(&volume).unwrap();
+    let volume = service.create_volume(&volume).unwrap().volume;
     let filters = vec![filter("snapshot-id", &snapshot)];
     let described = DescribeVolumes { filters, ..DescribeVolumes::default() };
     let described = service.describe_volumes(&described).unwrap();
     assert_eq!(json!(described)[0]["VolumeId"], json!(volume.volume_id));
     assert_eq!(described[0].instance_id, None);
     let images = service.describe_images(&DescribeImages::default()).unwrap();
-    assert_eq!(json!(images)[0]["Hypervisor"], "kvm");
+    assert_eq!(json!(images)[0]["Hypervisor"], "xen");
     assert_eq!(json!(images)[0].get("LaunchPermissions"), None);
     let unknown =
         DescribeSnapshots { filters: vec![filter("colour", "red")], ..Default::default() };

@@ -42,6 +42,14 @@ pub fn finish(mut errors: Vec<Error>) -> Result<ExitCode> {
 /// # Errors
 /// Stdout can't be written.
 pub fn made(ui: &Ui, field: &'static str, id: &str) -> Result<()> {
+    whole(ui, field, id, json!({ field: id }))
+}
+
+/// Tell the id of an object: bare, or EC2's answer that has it.
+///
+/// # Errors
+/// Stdout can't be written.
+pub fn whole(ui: &Ui, field: &'static str, id: &str, answer: impl Serialize) -> Result<()> {
     if ui.output.quiet || ui.output.format == Format::Table {
         return output::write_stdout(format!("{id}\n").as_bytes());
     }
@@ -51,9 +59,40 @@ pub fn made(ui: &Ui, field: &'static str, id: &str) -> Result<()> {
             columns: vec![field],
             rows: vec![vec![id.to_owned()]],
             ids: vec![id.to_owned()],
-            json: json!({ field: id }),
+            json: json!(answer),
         },
     )
+}
+
+/// Delete each target. People hear nothing of one that is gone, programs EC2's answer.
+///
+/// # Errors
+/// Stdout can't be written.
+pub fn delete(
+    ui: &Ui,
+    targets: &[String],
+    mut act: impl FnMut(&str) -> Result<()>,
+) -> Result<ExitCode> {
+    deleted(ui, targets, targets.iter().map(|target| act(target)))
+}
+
+/// Tell what became of each target that was to be deleted.
+///
+/// # Errors
+/// Stdout can't be written.
+pub fn deleted(
+    ui: &Ui,
+    targets: &[String],
+    results: impl IntoIterator<Item = Result<()>>,
+) -> Result<ExitCode> {
+    let silent = ui.output.format == Format::Table && !ui.output.quiet;
+    let results = targets.iter().zip(results).map(|(target, result)| match result {
+        Ok(()) if silent => Ok(()),
+        // EC2's API answers so where its tools show nothing (DeleteVolume, DeleteSnapshot).
+        Ok(()) => whole(ui, "Return", target, json!({ "Return": true })),
+        Err(error) => Err(error),
+    });
+    Ok(told(results))
 }
 
 /// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each

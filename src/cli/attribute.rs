@@ -6,11 +6,13 @@ use super::ui::{Ui, say};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::record::image::{Image, LaunchPermission};
 use crate::service::Service;
+use crate::service::deregister::{DeregisterImageResult, DeregisterImages, Left};
 use crate::service::image_attributes::{
-    Change, DeregisterImages, Exposure, ImageReference, ModifyImageAttribute, Who,
+    Change, Exposure, ImageReference, ModifyImageAttribute, Reference, Who,
 };
+use crate::service::images::LaunchPermissions;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -108,8 +110,12 @@ pub fn modify(service: &Service, args: &ModifyArgs) -> Result<ExitCode> {
 ///
 /// # Errors
 /// As [`Service::deprecate_image`]'s.
-pub fn deprecate(service: &Service, args: &DeprecateArgs) -> Result<ExitCode> {
-    service.deprecate_image(&args.image, args.at.as_deref())?;
+pub fn deprecate(service: &Service, ui: &Ui, args: &DeprecateArgs) -> Result<ExitCode> {
+    let image = service.deprecate_image(&args.image, args.at.as_deref())?;
+    if ui.output.format != Format::Table || ui.output.quiet {
+        // EnableImageDeprecationResult.
+        answer::whole(ui, "ImageId", image.image_id.as_str(), json!({ "Return": true }))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,9 +176,6 @@ fn confirm(exposure: &Exposure, yes: bool) -> Result<()> {
 
 /// DescribeImageAttribute.
 fn permissions(image: &Image) -> Table {
-    let all = image.public.then(|| json!({ "Group": "all" }));
-    let some = image.launch_permissions.iter().map(|entry| json!(entry));
-    let entries: Vec<Value> = all.into_iter().chain(some).collect();
     let mut rows: Vec<Vec<String>> = Vec::new();
     rows.extend(image.public.then(|| vec!["all".into(), "-".into()]));
     rows.extend(image.launch_permissions.iter().map(|entry| match entry {
@@ -180,7 +183,7 @@ fn permissions(image: &Image) -> Table {
         LaunchPermission::Group(id) => vec!["group".into(), id.clone()],
     }));
     let ids = rows.iter().map(|row| row.join(":")).collect();
-    let json = json!({ "ImageId": image.image_id, "LaunchPermissions": entries });
+    let json = json!(LaunchPermissions::of(image));
     Table { columns: vec!["WHO", "ID"], rows, ids, json }
 }
 
@@ -188,12 +191,46 @@ fn permissions(image: &Image) -> Table {
 ///
 /// # Errors
 /// The region is unknown, or has gone.
-pub fn deregister(service: &Service, args: &DeregisterArgs) -> Result<ExitCode> {
-    Ok(answer::told(service.deregister_images(&DeregisterImages {
+pub fn deregister(service: &Service, ui: &Ui, args: &DeregisterArgs) -> Result<ExitCode> {
+    let results = service.deregister_images(&DeregisterImages {
         image_ids: args.images.clone(),
         region: args.region.clone(),
         delete_associated_snapshots: args.delete_associated_snapshots,
-    })?))
+    })?;
+    let silent = ui.output.format == Format::Table && !ui.output.quiet;
+    let results = results.into_iter().map(|result| {
+        let done = result?;
+        if let Some(line) = left(&done) {
+            say(line);
+        }
+        match silent {
+            true => Ok(()),
+            false => answer::whole(ui, "ImageId", &done.spore.image_id, &done),
+        }
+    });
+    Ok(answer::told(results))
+}
+
+/// What stays of an image and how to have that gone, too; `None` if nothing does.
+fn left(done: &DeregisterImageResult) -> Option<String> {
+    let left = &done.spore.left;
+    let each = left.iter().map(|left| {
+        let Left { resource_type, resource_id, size_bytes } = left;
+        format!("{resource_type} {resource_id} ({})", output::human_bytes(*size_bytes))
+    });
+    let each: Vec<String> = each.collect();
+    let delete = |kind: &str, verb: &str| {
+        let ids = left.iter().filter(|left| left.resource_type == kind);
+        let ids: Vec<&str> = ids.map(|left| left.resource_id.as_str()).collect();
+        (!ids.is_empty()).then(|| format!("'spore {kind} {verb} {}'", ids.join(" ")))
+    };
+    let kinds = [("snapshot", "delete"), ("kernel", "deregister"), ("ramdisk", "deregister")];
+    let commands: Vec<String> =
+        kinds.iter().filter_map(|(kind, verb)| delete(kind, verb)).collect();
+    (!each.is_empty()).then(|| {
+        let image = &done.spore.image_id;
+        format!("note: of {image} there stays {}; {}", each.join(", "), commands.join(", "))
+    })
 }
 
 /// `image references`.
@@ -207,18 +244,14 @@ pub fn references(service: &Service, ui: &Ui, images: &[String]) -> Result<ExitC
         Ok(())
     });
     let row = |reference: &ImageReference| {
-        let ImageReference { image_id, resource_type, resource_id, why } = reference;
-        vec![
-            image_id.to_string(),
-            (*resource_type).to_owned(),
-            resource_id.clone(),
-            (*why).to_owned(),
-        ]
+        let Reference { kind, resource_id, why } = &reference.spore;
+        let image = reference.image_id.to_string();
+        vec![image, (*kind).to_owned(), resource_id.clone(), (*why).to_owned()]
     };
     let table = Table {
         columns: vec!["IMAGE", "KIND", "ID", "WHY"],
         rows: found.iter().map(row).collect(),
-        ids: found.iter().map(|reference| reference.resource_id.clone()).collect(),
+        ids: found.iter().map(|reference| reference.spore.resource_id.clone()).collect(),
         json: json!({ "ImageReferences": found }),
     };
     output::emit(ui.output, &table)?;

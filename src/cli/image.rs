@@ -313,11 +313,11 @@ pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
             })
         }
         ImageCommand::Modify(args) => attribute::modify(service, args),
-        ImageCommand::Deprecate(args) => attribute::deprecate(service, args),
+        ImageCommand::Deprecate(args) => attribute::deprecate(service, ui, args),
         ImageCommand::Share(args) => attribute::share(service, ui, args),
         ImageCommand::BootEntries { image } => boot_entries::run(service, ui, image),
         ImageCommand::References { images } => attribute::references(service, ui, images),
-        ImageCommand::Deregister(args) => attribute::deregister(service, args),
+        ImageCommand::Deregister(args) => attribute::deregister(service, ui, args),
     }
 }
 

@@ -170,7 +170,7 @@ pub fn terminate(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode>
     print_changes(ui, "TerminatingInstances", service.terminate_instances(&args.targets)?)
 }
 
-/// Print what was done, then what was not; the last error decides the exit code.
+/// Print what was done under EC2's `key`, then what was not; the last error decides the exit code.
 fn print_changes(ui: &Ui, key: &str, results: Changes) -> Result<ExitCode> {
     let mut changes = Vec::new();
     let mut errors = Vec::new();

@@ -5,7 +5,7 @@ use super::output::{Table, human_bytes, name};
 use crate::control::{DiskStatus, NetStatus, Status};
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use crate::record::network::NetworkInterface;
-use crate::service::instances::reservations;
+use crate::service::instances::{StateChange, reservations};
 use crate::service::power::Change;
 use serde_json::json;
 use std::time::Duration;
@@ -34,6 +34,12 @@ pub fn list(records: &[InstanceRecord]) -> Table {
         ids: records.iter().map(|r| r.instance.instance_id.to_string()).collect(),
         json: json!({ "Reservations": reservations(records) }),
     }
+}
+
+/// The same of instances that were launched together, as RunInstances answers.
+pub fn launched(records: &[InstanceRecord]) -> Table {
+    let reservation = reservations(records).into_iter().next();
+    Table { json: json!(reservation), ..list(records) }
 }
 
 /// Everything about a few instances and what their VMMs say of themselves, a line each field.
@@ -164,13 +170,9 @@ fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
 
 /// State changes under EC2's `key`, e.g. `StoppingInstances`.
 pub fn changes(key: &str, changes: &[Change]) -> Table {
-    let state = |state: State| json!(state);
-    let json = |change: &Change| {
-        json!({
-            "InstanceId": change.record.instance.instance_id,
-            "CurrentState": state(change.record.instance.state),
-            "PreviousState": state(change.previous),
-        })
+    let shape = |change| -> StateChange<'_> {
+        let Change { record, previous }: &Change = change;
+        StateChange::of(record, *previous)
     };
     let row = |change: &Change| {
         vec![
@@ -183,6 +185,6 @@ pub fn changes(key: &str, changes: &[Change]) -> Table {
         columns: vec!["INSTANCE", "PREVIOUS", "CURRENT"],
         rows: changes.iter().map(row).collect(),
         ids: changes.iter().map(|c| c.record.instance.instance_id.to_string()).collect(),
-        json: json!({ key: changes.iter().map(json).collect::<Vec<_>>() }),
+        json: json!({ key: changes.iter().map(shape).collect::<Vec<_>>() }),
     }
 }

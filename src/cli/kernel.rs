@@ -122,7 +122,7 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
             answer::show(ui, "Kernels", kernels, id, |ids| service.describe_kernels(&ids, &[]))
         }
         KernelCommand::Deregister { kernels, force } => {
-            Ok(answer::each(kernels, |text| service.deregister_kernel(text, *force)))
+            answer::delete(ui, kernels, |text| service.deregister_kernel(text, *force))
         }
     }
 }
@@ -168,7 +168,7 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
             answer::show(ui, "Ramdisks", ramdisks, id, |ids| service.describe_ramdisks(&ids, &[]))
         }
         RamdiskCommand::Deregister { ramdisks, force } => {
-            Ok(answer::each(ramdisks, |text| service.deregister_ramdisk(text, *force)))
+            answer::delete(ui, ramdisks, |text| service.deregister_ramdisk(text, *force))
         }
     }
 }

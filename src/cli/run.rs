@@ -241,7 +241,7 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
         let waited = wait_for(service, ids, Until::LoginOrEnd, args.timeout)?;
         records = refreshed(records, &waited);
         if ui.context.cancelled() {
-            emit(ui.output, &instance_table::list(&records))?;
+            emit(ui.output, &instance_table::launched(&records))?;
             eprintln!("spore: interrupted{}", going_on(&records));
             return Ok(ui.cancelled());
         }
@@ -251,7 +251,7 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
         errors.extend(waited.iter().filter_map(|w| shortfall(w, Until::LoginOrEnd, args.timeout)));
         errors.extend(records.iter().filter_map(failed));
     }
-    emit(ui.output, &instance_table::list(&records))?;
+    emit(ui.output, &instance_table::launched(&records))?;
     finish(errors)
 }
 

@@ -11,9 +11,12 @@ use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
 use crate::service::Service;
 use crate::service::filter::Filter;
-use crate::service::snapshots::{CopySnapshot, CreateSnapshot, DescribeSnapshots, ImportSnapshot};
+use crate::service::snapshots::{
+    CopySnapshot, CreateSnapshot, DescribeSnapshots, DescribedSnapshot, ImportSnapshot,
+    SnapshotInfo,
+};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -134,15 +137,21 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
                 description: wanted.description.clone(),
                 tags: wanted.tags.clone(),
             };
-            told(ui, ui.cancellable(|| service.copy_snapshot(&request))?)
+            let copy = ui.cancellable(|| service.copy_snapshot(&request))?;
+            let Some(copy) = copy else { return Ok(ui.cancelled()) };
+            let answer = json!({ "SnapshotId": copy.snapshot_id, "Tags": copy.tags });
+            answer::whole(ui, "SnapshotId", copy.snapshot_id.as_str(), answer)?;
+            Ok(ExitCode::SUCCESS)
         }
         SnapshotCommand::Ls { filters } => {
             let request = DescribeSnapshots { filters: filters.clone(), ..Default::default() };
-            list(ui, &service.describe_snapshots(&request)?)?;
+            let described = service.describe_snapshots(&request)?;
+            let json = json!({ "Snapshots": described });
+            list(ui, described.iter().map(|described| &described.snapshot), json)?;
             Ok(ExitCode::SUCCESS)
         }
         SnapshotCommand::Show { snapshots } => {
-            let id = |snapshot: &Snapshot| snapshot.snapshot_id.to_string();
+            let id = |described: &DescribedSnapshot| described.snapshot.snapshot_id.to_string();
             answer::show(ui, "Snapshots", snapshots, id, |snapshot_ids| {
                 service
                     .describe_snapshots(&DescribeSnapshots { snapshot_ids, ..Default::default() })
@@ -153,7 +162,8 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
             output::write_stdout(format!("{id}: OK\n").as_bytes())
         })),
         SnapshotCommand::Delete { snapshots, region, force } => {
-            Ok(answer::told(service.delete_snapshots(snapshots, region.as_deref(), *force)?))
+            let results = service.delete_snapshots(snapshots, region.as_deref(), *force)?;
+            answer::deleted(ui, snapshots, results)
         }
     }
 }
@@ -169,18 +179,24 @@ fn create(service: &Service, ui: &Ui, volume: &str, wanted: &WantedArgs) -> Resu
     }
     let made = ui.cancellable(|| service.create_snapshots(&request))?;
     let Some(made) = made else { return Ok(ui.cancelled()) };
-    list(ui, &made)?;
+    let infos: Vec<SnapshotInfo<'_>> = made.iter().map(SnapshotInfo::of).collect();
+    list(ui, made.iter(), json!({ "Snapshots": infos }))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Print a new snapshot's id.
+/// Print a new snapshot's id, or it.
 fn told(ui: &Ui, snapshot: Option<Snapshot>) -> Result<ExitCode> {
     let Some(snapshot) = snapshot else { return Ok(ui.cancelled()) };
-    answer::made(ui, "SnapshotId", snapshot.snapshot_id.as_str())?;
+    let id = snapshot.snapshot_id.clone();
+    answer::whole(ui, "SnapshotId", id.as_str(), DescribedSnapshot { snapshot })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(ui: &Ui, snapshots: &[Snapshot]) -> Result<()> {
+fn list<'a>(
+    ui: &Ui,
+    snapshots: impl Iterator<Item = &'a Snapshot> + Clone,
+    json: Value,
+) -> Result<()> {
     let row = |snapshot: &Snapshot| {
         vec![
             snapshot.snapshot_id.to_string(),
@@ -193,9 +209,9 @@ fn list(ui: &Ui, snapshots: &[Snapshot]) -> Result<()> {
     };
     let table = Table {
         columns: vec!["ID", "SIZE", "STATE", "VOLUME", "STARTED", "DESCRIPTION"],
-        rows: snapshots.iter().map(row).collect(),
-        ids: snapshots.iter().map(|s| s.snapshot_id.to_string()).collect(),
-        json: json!({ "Snapshots": snapshots }),
+        rows: snapshots.clone().map(row).collect(),
+        ids: snapshots.map(|s| s.snapshot_id.to_string()).collect(),
+        json,
     };
     output::emit(ui.output, &table)
 }

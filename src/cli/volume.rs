@@ -100,7 +100,7 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
                 volume_type: Some(args.volume_type.clone()),
                 tags: args.tags.clone(),
             })?;
-            answer::made(ui, "VolumeId", volume.volume_id.as_str())?;
+            answer::whole(ui, "VolumeId", volume.volume.volume_id.as_str(), &volume)?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Ls { filters } => {
@@ -125,11 +125,12 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
         }
         VolumeCommand::Resize { volume, size } => {
             let resized = service.modify_volume(volume, *size)?;
-            answer::made(ui, "VolumeId", resized.volume_id.as_str())?;
+            let answer = json!({ "VolumeModification": resized });
+            answer::whole(ui, "VolumeId", resized.volume_id.as_str(), answer)?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Delete { volumes } => {
-            Ok(answer::each(volumes, |text| service.delete_volume(text)))
+            answer::delete(ui, volumes, |text| service.delete_volume(text))
         }
     }
 }
@@ -148,12 +149,13 @@ fn told(ui: &Ui, attachment: &VolumeAttachment) -> Result<()> {
 }
 
 fn list(ui: &Ui, volumes: &[DescribedVolume]) -> Result<()> {
-    let row = |DescribedVolume { volume, instance_id, used_bytes }: &DescribedVolume| {
+    let row = |described: &DescribedVolume| {
+        let DescribedVolume { volume, instance_id, used_bytes } = described;
         vec![
             volume.volume_id.to_string(),
             human_bytes(volume.size_bytes),
             used_bytes.map_or("-".into(), human_bytes),
-            if instance_id.is_some() { "in-use" } else { "available" }.to_owned(),
+            described.state().to_owned(),
             volume.snapshot_id.as_ref().map_or("-".into(), ToString::to_string),
             instance_id.as_ref().map_or("-".into(), ToString::to_string),
             volume.create_time.clone(),

@@ -12,7 +12,7 @@ use crate::id::{InstanceId, VolumeId};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Instance, MappedVolume, Mapping, State};
 use crate::record::volume::{Attachment, Volume};
-use crate::store::{Durability, Store};
+use crate::store::{self, Durability, Store};
 use std::time::Duration;
 
 /// Most volumes of an instance; each takes a device slot of the machine.
@@ -78,10 +78,16 @@ pub fn attach(
         device: device.to_owned(),
         // EC2's default for what is attached later.
         delete_on_termination: false,
+        attach_time: Some(store::now()),
     };
     volume.record.attachment = Some(attachment.clone());
     volume.save(Durability::Durable)?;
-    let ebs = MappedVolume { volume_id: id, delete_on_termination: false, read_only: false };
+    let ebs = MappedVolume {
+        volume_id: id,
+        delete_on_termination: false,
+        read_only: false,
+        attach_time: attachment.attach_time.clone(),
+    };
     let mapping = Mapping { device_name: device.to_owned(), ebs };
     // The guest boots from its first disk.
     let at = if device == it.root_device_name { 0 } else { it.block_device_mappings.len() };

@@ -163,6 +163,9 @@ pub struct LaunchPlan {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<ProductCode>,
     /// The image's.
+    #[serde(skip)]
+    pub platform_details: String,
+    /// The image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hourly_rate: Option<String>,
 }
@@ -262,6 +265,7 @@ pub fn resolve(
             tags: request.tags.clone(),
             cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
+            platform_details: image.platform_details.clone(),
             hourly_rate: image.hourly_rate.clone(),
         })
     };

@@ -103,6 +103,7 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
                 volume_id: VolumeId::generate()?,
                 delete_on_termination: volume.delete_on_termination,
                 read_only: volume.read_only,
+                attach_time: Some(store::now()),
             },
         })
     };
@@ -155,6 +156,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
             product_codes: plan.product_codes.clone(),
+            platform_details: plan.platform_details.clone(),
             spore: Spore {
                 memory: plan.memory,
                 firmware: plan.firmware.clone(),

@@ -36,6 +36,7 @@ pub fn record(
             instance_initiated_shutdown_behavior: shutdown,
             tags: vec![],
             product_codes: vec![],
+            platform_details: "Linux/UNIX".into(),
             spore: Spore {
                 memory: 1 << 30,
                 firmware: None,

@@ -11,7 +11,7 @@ use crate::record::image::RootDeviceType;
 use crate::record::instance::{Ephemeral, Instance, InstanceRecord, Mapping};
 use crate::record::volume::{Attachment, Volume};
 use crate::store::shared::open_file;
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, now};
 use crate::volume::{self, NewVolume, Opened};
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ pub fn create_volume(
             instance_id: plan.instance_id.clone(),
             device: wanted.device_name.clone(),
             delete_on_termination: wanted.delete_on_termination,
+            attach_time: Some(now()),
         }),
         tags: Vec::new(),
     };

@@ -236,24 +236,66 @@ pub struct BlockDeviceMapping {
 
 /// EC2 EbsBlockDevice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+#[serde(rename_all = "PascalCase", try_from = "EbsJson")]
 pub struct EbsBlockDevice {
     /// What the volume begins as; empty if none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<SnapshotId>,
     /// GiB, rounded up; at least the snapshot's, and that if absent in a manifest.
-    #[serde(default)]
     pub volume_size: u64,
     /// The volume goes with its instance. Absent in a manifest: the root does, others don't, as on
     /// EC2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delete_on_termination: Option<bool>,
     /// EC2's name of what it is stored on. Recorded; every type is the same here.
-    #[serde(default = "default_volume_type")]
     pub volume_type: String,
     /// The guest may only read it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+}
+
+/// [`EbsBlockDevice`] as records, manifests and EC2's answers have it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct EbsJson {
+    #[serde(default)]
+    snapshot_id: Option<SnapshotId>,
+    #[serde(default)]
+    volume_size: u64,
+    #[serde(default)]
+    delete_on_termination: Option<bool>,
+    #[serde(default = "default_volume_type")]
+    volume_type: String,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    encrypted: bool,
+    #[serde(default)]
+    spore: EbsOwn,
+}
+
+/// What an answer has under `Spore`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct EbsOwn {
+    #[serde(default)]
+    read_only: bool,
+}
+
+impl TryFrom<EbsJson> for EbsBlockDevice {
+    type Error = &'static str;
+    fn try_from(json: EbsJson) -> Result<Self, &'static str> {
+        if json.encrypted {
+            return Err("Encrypted is not there: a volume can't be encrypted");
+        }
+        Ok(Self {
+            snapshot_id: json.snapshot_id,
+            volume_size: json.volume_size,
+            delete_on_termination: json.delete_on_termination,
+            volume_type: json.volume_type,
+            read_only: json.read_only || json.spore.read_only,
+        })
+    }
 }
 
 impl Record for Image {

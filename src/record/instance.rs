@@ -1,7 +1,7 @@
 //! The record of an instance, in the shapes of EC2's API (DescribeInstances).
 
 pub use super::image::StateReason;
-use super::image::{Architecture, ProductCode, RootDeviceType, VirtualizationType};
+use super::image::{Architecture, LINUX, ProductCode, RootDeviceType, VirtualizationType};
 use super::limits::CgroupLimits;
 use super::metadata::MetadataOptions;
 use super::network::NetworkInterface;
@@ -80,8 +80,19 @@ pub struct Instance {
     /// Its image's, when it was launched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<ProductCode>,
+    /// Its image's: operating system and how it is charged.
+    #[serde(default = "linux", skip_serializing_if = "is_linux")]
+    pub platform_details: String,
     /// What EC2 has no word for.
     pub spore: Spore,
+}
+
+fn linux() -> String {
+    LINUX.to_owned()
+}
+
+fn is_linux(platform_details: &str) -> bool {
+    platform_details == LINUX
 }
 
 /// Spore's own part of an instance's record.
@@ -272,6 +283,9 @@ pub struct MappedVolume {
     /// The guest may only read it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// RFC 3339, UTC: since when it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_time: Option<String>,
 }
 
 /// EC2 CpuOptions.

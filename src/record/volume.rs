@@ -138,6 +138,9 @@ pub struct Attachment {
     pub device: String,
     /// The volume goes with its instance.
     pub delete_on_termination: bool,
+    /// RFC 3339, UTC: since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_time: Option<String>,
 }
 
 impl Record for Volume {

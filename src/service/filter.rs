@@ -82,42 +82,55 @@ fn wildcard(pattern: &str, text: &str) -> bool {
 /// The filters of an action.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filters {
-    /// EC2's filter names and where their values are in the record: field names, dots between,
+    /// EC2's filter names and where their values are in the answer: field names, dots between,
     /// arrays meaning any.
     pub names: &'static [(&'static str, &'static str)],
-    /// Where the record has its tags, in the same way.
+    /// Where the answer has its tags, in the same way.
     pub tags: &'static str,
 }
 
-/// The records that pass all filters.
+/// The objects that pass all filters, which look into their JSON.
 ///
 /// # Errors
-/// A filter has a name that is not in `known` (nor `tag:KEY` or `tag-key`).
+/// As [`select_by`]'s.
 pub(super) fn select<R: Serialize>(
-    mut records: Vec<R>,
+    objects: Vec<R>,
     filters: &[Filter],
     known: Filters,
 ) -> Result<Vec<R>> {
+    select_by(objects, filters, known, |object| serde_json::to_value(object).unwrap_or_default())
+}
+
+/// The objects that pass all filters, which look into what `answer` makes of each.
+///
+/// # Errors
+/// A filter has a name that is not in `known` (nor `tag:KEY` or `tag-key`).
+pub(super) fn select_by<R>(
+    mut objects: Vec<R>,
+    filters: &[Filter],
+    known: Filters,
+    answer: impl Fn(&R) -> Value,
+) -> Result<Vec<R>> {
     let paths = filters.iter().map(|filter| known.path(filter)).collect::<Result<Vec<_>>>()?;
-    records.retain(|record| {
+    objects.retain(|object| {
         // Most lists are of all there is.
         let json = match filters {
             [] => return true,
-            _ => serde_json::to_value(record).unwrap_or_default(),
+            _ => answer(object),
         };
         filters.iter().zip(&paths).all(|(filter, path)| {
             let values = match filter.name.strip_prefix("tag:") {
-                Some(key) => tag_values(&json, known.tags, key),
+                Some(key) => tag_values(&json, path, key),
                 None => values_at(&json, path),
             };
             filter.matches(values.iter().map(String::as_str))
         })
     });
-    Ok(records)
+    Ok(objects)
 }
 
 impl Filters {
-    /// Where a filter's values are in the record; of `tag:KEY` where its tags are.
+    /// Where a filter's values are in the answer; of `tag:KEY` where its tags are.
     fn path(&self, filter: &Filter) -> Result<String> {
         let known = self.names.iter().find(|(name, _)| *name == filter.name);
         match known {
@@ -134,9 +147,19 @@ impl Filters {
 }
 
 fn tag_values(json: &Value, path: &str, key: &str) -> Vec<String> {
-    let tags = path.split('.').fold(json, |json, field| &json[field]).as_array();
-    let named = tags.into_iter().flatten().filter(|tag| tag["Key"].as_str() == Some(key));
-    named.filter_map(|tag| tag["Value"].as_str().map(str::to_owned)).collect()
+    let tags = objects_at(json, path).into_iter().filter(|tag| tag["Key"].as_str() == Some(key));
+    tags.filter_map(|tag| tag["Value"].as_str().map(str::to_owned)).collect()
+}
+
+/// The elements of all lists at a path.
+fn objects_at<'a>(json: &'a Value, path: &str) -> Vec<&'a Value> {
+    let (field, rest) = path.split_once('.').map_or((path, ""), |(field, rest)| (field, rest));
+    match json {
+        Value::Array(items) if path.is_empty() => items.iter().collect(),
+        Value::Array(items) => items.iter().flat_map(|item| objects_at(item, path)).collect(),
+        _ if path.is_empty() => Vec::new(),
+        object => objects_at(&object[field], rest),
+    }
 }
 
 fn values_at(json: &Value, path: &str) -> Vec<String> {

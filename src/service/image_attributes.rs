@@ -1,7 +1,8 @@
 //! What may be changed of an image and asked of one: ModifyImageAttribute and what belongs to it,
-//! DeregisterImage, DescribeImageReferences, and the entries of its boot menu.
+//! DescribeImageReferences, and the entries of its boot menu.
 
 use super::Service;
+use super::shape::REGION;
 use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::image::attribute::{self, Modification};
@@ -15,9 +16,7 @@ pub use crate::inspect::secrets::Secret;
 use crate::instance::dir::instances;
 use crate::record::image::{Image, ImageState};
 use crate::record::instance::State;
-use crate::snapshot;
 use crate::store::Store;
-use crate::transfer::endpoint::{self, Endpoint};
 use serde::Serialize;
 
 /// EC2 ModifyImageAttribute. What is `None` or empty stays.
@@ -33,17 +32,6 @@ pub struct ModifyImageAttribute {
     pub hourly_rate: Option<String>,
     /// Who may launch it.
     pub launch_permission: Option<Change>,
-}
-
-/// EC2 DeregisterImage, of several.
-#[derive(Clone, Debug, Default)]
-pub struct DeregisterImages {
-    /// Which.
-    pub image_ids: Vec<String>,
-    /// The region that they are in; the store at hand without one.
-    pub region: Option<String>,
-    /// Delete their snapshots too, but for those that something else uses.
-    pub delete_associated_snapshots: bool,
 }
 
 /// What everybody would find in an image that is to become public.
@@ -77,14 +65,26 @@ impl Exposure {
     }
 }
 
-/// What was made of an image, or shares its snapshots.
+/// EC2 ImageReference: what was made of an image, or shares its snapshots.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ImageReference {
     /// The image.
     pub image_id: ImageId,
-    /// `instance`, `volume` or `image`.
+    /// `ec2:Instance`; `ec2:Volume` or `ec2:Image`, which EC2 does not tell of.
     pub resource_type: &'static str,
+    /// Its name in all of EC2.
+    pub arn: String,
+    /// What is Spore's own.
+    pub spore: Reference,
+}
+
+/// What EC2 does not say of a reference.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Reference {
+    /// `instance`, `volume` or `image`.
+    pub kind: &'static str,
     /// Its id.
     pub resource_id: String,
     /// What it has to do with the image.
@@ -161,20 +161,6 @@ impl Service {
         attribute::deprecate(store, &catalog::resolve_own(store, image_id)?.image_id, at)
     }
 
-    /// EC2 DeregisterImage. What became of each, in their order.
-    ///
-    /// # Errors
-    /// The region is unknown, or has gone: none has been deregistered.
-    pub fn deregister_images(&self, request: &DeregisterImages) -> Result<Vec<Result<()>>> {
-        let endpoint = endpoint::find(self.swept(), request.region.as_deref())?;
-        let snapshots = request.delete_associated_snapshots;
-        let deregister = |text: &String| match &endpoint {
-            Endpoint::Store(store) => deregister(store, text, snapshots),
-            Endpoint::Remote(remote) => remote.deregister(text),
-        };
-        Ok(request.image_ids.iter().map(deregister).collect())
-    }
-
     /// EC2 DescribeImageReferences, of a deregistered image too: that is when its owner wants to
     /// know.
     ///
@@ -228,27 +214,20 @@ fn exposure(store: &Store, image: &Image) -> Result<Exposure> {
     Ok(exposure)
 }
 
-fn deregister(store: &Store, text: &str, snapshots: bool) -> Result<()> {
-    let image = catalog::resolve_own(store, text)?;
-    let image = catalog::deregister(store, &image.image_id)?;
-    for id in image.snapshots().filter(|_| snapshots) {
-        match snapshot::delete(store, id, false) {
-            Err(e) if e.code() == Some(Code::InvalidSnapshotInUse) => {
-                store.context().note(format_args!("{id} stays: {}", e.message()));
-            }
-            // Of an image that failed before it was made, or deleted since.
-            Err(e) if e.code() == Some(Code::InvalidSnapshotNotFound) => {}
-            deleted => deleted?,
-        }
-    }
-    Ok(())
-}
-
 fn references(store: &Store, image: &Image) -> Result<Vec<ImageReference>> {
     let mut found = Vec::new();
-    let mut add = |resource_type, id: &str, why| {
-        let (image_id, resource_id) = (image.image_id.clone(), id.to_owned());
-        found.push(ImageReference { image_id, resource_type, resource_id, why });
+    let mut add = |kind, id: &str, why| {
+        let resource_type = match kind {
+            "instance" => "ec2:Instance",
+            "volume" => "ec2:Volume",
+            _ => "ec2:Image",
+        };
+        found.push(ImageReference {
+            image_id: image.image_id.clone(),
+            resource_type,
+            arn: format!("arn:spore:ec2:{REGION}:{}:{kind}/{id}", store.owner_id()),
+            spore: Reference { kind, resource_id: id.to_owned(), why },
+        });
     };
     for record in instances(store).list()?.or_warn() {
         let instance = record.instance;

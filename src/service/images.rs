@@ -2,13 +2,13 @@
 
 use super::Service;
 use super::filter::{Filter, Filters, select};
+pub use super::shape::image::{DescribedImage, LaunchPermissions};
 use crate::account;
 use crate::error::{Code, Error, Result};
 use crate::image::permission::is_explicit;
 use crate::image::{attribute, builtin, catalog};
 use crate::record::image::{Image, ImageState};
 use crate::store::{Store, now};
-use serde::Serialize;
 
 /// EC2 DescribeImages.
 #[derive(Clone, Debug, Default)]
@@ -40,32 +40,7 @@ pub enum Catalog {
     Community,
 }
 
-/// An image as DescribeImages shows it: with what follows from its place, without its launch
-/// permissions.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct DescribedImage {
-    /// The record.
-    #[serde(flatten)]
-    pub image: Image,
-    /// The manifest of its bundle, or its owner and name.
-    pub image_location: String,
-    /// Always `machine`.
-    pub image_type: &'static str,
-    /// Always `kvm`.
-    pub hypervisor: &'static str,
-    /// `amazon`: it comes with the store. `aws-marketplace`: it has a product code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_owner_alias: Option<&'static str>,
-    /// RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_launched_time: Option<String>,
-    /// Bytes of its root volume, if its snapshot is there.
-    #[serde(skip)]
-    pub root_size: Option<u64>,
-}
-
-/// EC2's filters of DescribeImages.
+/// EC2's filters of DescribeImages, and where its answer has their values.
 const FILTERS: Filters = Filters {
     tags: "Tags",
     names: &[
@@ -184,8 +159,6 @@ impl<'a> Caller<'a> {
         DescribedImage {
             image_location: location
                 .unwrap_or_else(|| format!("{}/{}", image.owner_id, image.name)),
-            image_type: "machine",
-            hypervisor: "kvm",
             image_owner_alias: self.alias(&image),
             last_launched_time: attribute::last_launched(self.store, &image.image_id),
             root_size: root.map(|snapshot| snapshot.size_bytes),

@@ -1,7 +1,8 @@
 //! Instances as EC2's DescribeInstances gives them.
 
 use super::Service;
-use super::filter::{Filter, Filters, select};
+use super::filter::{Filter, Filters, select_by};
+pub use super::shape::instance::{StateChange, reservations};
 use crate::control::Status;
 use crate::error::Result;
 use crate::id::ReservationId;
@@ -9,9 +10,8 @@ use crate::instance::client;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::lifecycle;
 use crate::instance::refresh::refresh;
-use crate::record::instance::{Instance, InstanceRecord, State};
+use crate::record::instance::{InstanceRecord, State};
 use crate::store::Store;
-use serde::Serialize;
 use std::collections::HashMap;
 
 /// EC2 DescribeInstances.
@@ -23,38 +23,57 @@ pub struct DescribeInstances {
     pub filters: Vec<Filter>,
 }
 
-/// EC2 Reservation: instances that were launched together.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Reservation<'a> {
-    /// Its id.
-    pub reservation_id: &'a ReservationId,
-    /// The uid of whoever launched them, in decimal.
-    pub owner_id: &'a str,
-    /// Those of them that were asked for.
-    pub instances: Vec<&'a Instance>,
-}
-
-/// EC2's filters of DescribeInstances.
+/// EC2's filters of DescribeInstances, and where its answer has their values. `state` is short for
+/// `instance-state-name`.
 const FILTERS: Filters = Filters {
-    tags: "Instance.Tags",
+    tags: "Instances.Tags",
     names: &[
-        ("instance-id", "Instance.InstanceId"),
-        ("instance-state-name", "Instance.State.Name"),
-        ("instance-state-code", "Instance.State.Code"),
-        ("instance-type", "Instance.InstanceType"),
-        ("image-id", "Instance.ImageId"),
-        ("reservation-id", "ReservationId"),
+        ("architecture", "Instances.Architecture"),
+        ("availability-zone", "Instances.Placement.AvailabilityZone"),
+        ("block-device-mapping.attach-time", "Instances.BlockDeviceMappings.Ebs.AttachTime"),
+        (
+            "block-device-mapping.delete-on-termination",
+            "Instances.BlockDeviceMappings.Ebs.DeleteOnTermination",
+        ),
+        ("block-device-mapping.device-name", "Instances.BlockDeviceMappings.DeviceName"),
+        ("block-device-mapping.status", "Instances.BlockDeviceMappings.Ebs.Status"),
+        ("block-device-mapping.volume-id", "Instances.BlockDeviceMappings.Ebs.VolumeId"),
+        ("client-token", "Instances.ClientToken"),
+        ("hibernation-options.configured", "Instances.HibernationOptions.Configured"),
+        ("hypervisor", "Instances.Hypervisor"),
+        ("image-id", "Instances.ImageId"),
+        ("instance-id", "Instances.InstanceId"),
+        ("instance-state-code", "Instances.State.Code"),
+        ("instance-state-name", "Instances.State.Name"),
+        ("instance-type", "Instances.InstanceType"),
+        ("kernel-id", "Instances.KernelId"),
+        ("launch-index", "Instances.AmiLaunchIndex"),
+        ("launch-time", "Instances.LaunchTime"),
+        ("network-interface.group-id", "Instances.NetworkInterfaces.Groups.GroupId"),
+        ("network-interface.group-name", "Instances.NetworkInterfaces.Groups.GroupName"),
+        ("network-interface.mac-address", "Instances.NetworkInterfaces.MacAddress"),
+        (
+            "network-interface.network-interface-id",
+            "Instances.NetworkInterfaces.NetworkInterfaceId",
+        ),
+        ("network-interface.private-ip-address", "Instances.NetworkInterfaces.PrivateIpAddress"),
+        ("network-interface.subnet-id", "Instances.NetworkInterfaces.SubnetId"),
+        ("network-interface.vpc-id", "Instances.NetworkInterfaces.VpcId"),
         ("owner-id", "OwnerId"),
-        ("launch-index", "Instance.AmiLaunchIndex"),
-        ("kernel-id", "Instance.KernelId"),
-        ("ramdisk-id", "Instance.RamdiskId"),
-        ("root-device-type", "Instance.RootDeviceType"),
-        ("root-device-name", "Instance.RootDeviceName"),
-        ("architecture", "Instance.Architecture"),
-        ("virtualization-type", "Instance.VirtualizationType"),
-        ("state-reason-code", "Instance.StateReason.Code"),
-        ("block-device-mapping.volume-id", "Instance.BlockDeviceMappings.Ebs.VolumeId"),
+        ("platform", "Instances.Platform"),
+        ("platform-details", "Instances.PlatformDetails"),
+        ("private-ip-address", "Instances.NetworkInterfaces.PrivateIpAddress"),
+        ("product-code", "Instances.ProductCodes.ProductCodeId"),
+        ("ramdisk-id", "Instances.RamdiskId"),
+        ("reservation-id", "ReservationId"),
+        ("root-device-name", "Instances.RootDeviceName"),
+        ("root-device-type", "Instances.RootDeviceType"),
+        ("state", "Instances.State.Name"),
+        ("state-reason-code", "Instances.StateReason.Code"),
+        ("state-reason-message", "Instances.StateReason.Message"),
+        ("subnet-id", "Instances.NetworkInterfaces.SubnetId"),
+        ("virtualization-type", "Instances.VirtualizationType"),
+        ("vpc-id", "Instances.NetworkInterfaces.VpcId"),
     ],
 };
 
@@ -69,7 +88,7 @@ impl Service {
             [] => all(&self.store)?,
             ids => resolve(&self.store, ids)?.iter().map(record).collect::<Result<_>>()?,
         };
-        select(records, &request.filters, FILTERS)
+        select_by(records, &request.filters, FILTERS, answer)
     }
 
     /// The one instance of that id or name.
@@ -87,19 +106,10 @@ impl Service {
     }
 }
 
-/// The instances by reservation, as EC2 answers.
-pub fn reservations(records: &[InstanceRecord]) -> Vec<Reservation<'_>> {
-    let mut reservations: Vec<Reservation> = Vec::new();
-    for InstanceRecord { reservation_id, owner_id, instance } in records {
-        match reservations.iter_mut().find(|other| other.reservation_id == reservation_id) {
-            Some(reservation) => reservation.instances.push(instance),
-            None => {
-                let instances = vec![instance];
-                reservations.push(Reservation { reservation_id, owner_id, instances });
-            }
-        }
-    }
-    reservations
+/// EC2's answer of one instance, which filters look into.
+fn answer(record: &InstanceRecord) -> serde_json::Value {
+    let answer = reservations(std::slice::from_ref(record));
+    serde_json::to_value(answer).unwrap_or_default()
 }
 
 /// Every instance as it truly is, by reservation and launch index. What can't be read is a warning.
@@ -205,7 +215,7 @@ mod tests {
             ("tag-key", "Env", true),
         ] {
             let filter = Filter { name: name.into(), values: vec![value.into()] };
-            let chosen = select(records.clone(), &[filter], FILTERS).unwrap();
+            let chosen = select_by(records.clone(), &[filter], FILTERS, answer).unwrap();
             assert_eq!(!chosen.is_empty(), found, "{name}={value}");
         }
     }

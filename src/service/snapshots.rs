@@ -2,6 +2,7 @@
 //! DeleteSnapshot.
 
 use super::filter::{Filter, Filters, select};
+pub use super::shape::snapshot::{DescribedSnapshot, SnapshotInfo};
 use super::{Service, instances};
 use crate::error::Result;
 use crate::id::SnapshotId;
@@ -61,12 +62,14 @@ pub struct DescribeSnapshots {
     pub filters: Vec<Filter>,
 }
 
-/// EC2's filters of DescribeSnapshots.
+/// EC2's filters of DescribeSnapshots, and where its answer has their values.
 const FILTERS: Filters = Filters {
     tags: "Tags",
     names: &[
         ("description", "Description"),
+        ("encrypted", "Encrypted"),
         ("owner-id", "OwnerId"),
+        ("progress", "Progress"),
         ("snapshot-id", "SnapshotId"),
         ("start-time", "StartTime"),
         ("status", "State"),
@@ -124,15 +127,19 @@ impl Service {
     ///
     /// # Errors
     /// One of those named is not there, a filter is unknown, the store can't be read.
-    pub fn describe_snapshots(&self, request: &DescribeSnapshots) -> Result<Vec<Snapshot>> {
+    pub fn describe_snapshots(
+        &self,
+        request: &DescribeSnapshots,
+    ) -> Result<Vec<DescribedSnapshot>> {
         let store = self.swept();
-        let found = match request.snapshot_ids.as_slice() {
+        let found: Vec<Snapshot> = match request.snapshot_ids.as_slice() {
             [] => {
                 let listed = store.snapshots().list()?.or_warn().into_iter();
                 listed.map(|found| snapshot::settled(store, found)).collect()
             }
             ids => ids.iter().map(|id| snapshot::resolve(store, id)).collect::<Result<_>>()?,
         };
+        let found = found.into_iter().map(|snapshot| DescribedSnapshot { snapshot }).collect();
         select(found, &request.filters, FILTERS)
     }
 

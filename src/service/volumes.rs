@@ -1,16 +1,15 @@
 //! Volumes: CreateVolume, DescribeVolumes, AttachVolume, DetachVolume, ModifyVolume, DeleteVolume.
 
 use super::filter::{Filter, Filters, select};
+pub use super::shape::volume::{DescribedVolume, VolumeAttachment, VolumeModification};
 use super::{Service, instances};
 use crate::error::{Code, Error, Result};
-use crate::id::{InstanceId, VolumeId};
 use crate::instance::attach;
 use crate::record::tag::{Tag, check_tags};
-use crate::record::volume::{Attachment, Volume};
+use crate::record::volume::Volume;
 use crate::snapshot;
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, now};
 use crate::volume::{NewVolume, create_empty, create_from_snapshot};
-use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 
 /// EC2's volume types.
@@ -49,46 +48,22 @@ pub struct AttachVolume {
     pub device: String,
 }
 
-/// A volume, and what the record does not say of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct DescribedVolume {
-    /// The record.
-    #[serde(flatten)]
-    pub volume: Volume,
-    /// The instance that it is attached to (EC2's state in-use), if that is so (else available).
-    #[serde(skip)]
-    pub instance_id: Option<InstanceId>,
-    /// Bytes on the disk that its overlay takes, which is what it costs; unknown of another's.
-    #[serde(skip)]
-    pub used_bytes: Option<u64>,
-}
-
-/// EC2's answer to AttachVolume and DetachVolume.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct VolumeAttachment {
-    /// The volume.
-    pub volume_id: VolumeId,
-    /// The instance.
-    pub instance_id: InstanceId,
-    /// What it is or was called there.
-    pub device: String,
-    /// It goes or would have gone with the instance.
-    pub delete_on_termination: bool,
-    /// `attached` or `detached`.
-    pub state: &'static str,
-}
-
-/// EC2's filters of DescribeVolumes.
+/// EC2's filters of DescribeVolumes, and where its answer has their values.
 const FILTERS: Filters = Filters {
     tags: "Tags",
     names: &[
-        ("attachment.delete-on-termination", "Attachment.DeleteOnTermination"),
-        ("attachment.device", "Attachment.Device"),
-        ("attachment.instance-id", "Attachment.InstanceId"),
+        ("attachment.attach-time", "Attachments.AttachTime"),
+        ("attachment.delete-on-termination", "Attachments.DeleteOnTermination"),
+        ("attachment.device", "Attachments.Device"),
+        ("attachment.instance-id", "Attachments.InstanceId"),
+        ("attachment.status", "Attachments.State"),
+        ("availability-zone", "AvailabilityZone"),
         ("create-time", "CreateTime"),
+        ("encrypted", "Encrypted"),
+        ("owner-id", "OwnerId"),
         ("size", "Size"),
         ("snapshot-id", "SnapshotId"),
+        ("status", "State"),
         ("volume-id", "VolumeId"),
         ("volume-type", "VolumeType"),
     ],
@@ -99,7 +74,7 @@ impl Service {
     ///
     /// # Errors
     /// The snapshot is unknown, the size too small or missing, a tag malformed; no space.
-    pub fn create_volume(&self, request: &CreateVolume) -> Result<Volume> {
+    pub fn create_volume(&self, request: &CreateVolume) -> Result<DescribedVolume> {
         check_tags(&request.tags)?;
         if let Some(unknown) = request.volume_type.as_deref().filter(|t| !VOLUME_TYPES.contains(t))
         {
@@ -114,13 +89,14 @@ impl Service {
             attachment: None,
             tags: request.tags.clone(),
         };
-        match &request.snapshot_id {
+        let made = match &request.snapshot_id {
             Some(text) => {
                 let snapshot = snapshot::resolve(&self.store, text)?;
-                create_from_snapshot(&self.store, &snapshot, new, Durability::Durable)
+                create_from_snapshot(&self.store, &snapshot, new, Durability::Durable)?
             }
-            None => create_empty(&self.store, new, Durability::Durable),
-        }
+            None => create_empty(&self.store, new, Durability::Durable)?,
+        };
+        Ok(described(&self.store, made))
     }
 
     /// EC2 DescribeVolumes.
@@ -133,8 +109,8 @@ impl Service {
             [] => volumes.list()?.or_warn(),
             ids => ids.iter().map(|id| volumes.resolve(id)).collect::<Result<_>>()?,
         };
-        let found = select(found, &request.filters, FILTERS)?;
-        Ok(found.into_iter().map(|volume| described(&self.store, volume)).collect())
+        let found = found.into_iter().map(|volume| described(&self.store, volume)).collect();
+        select(found, &request.filters, FILTERS)
     }
 
     /// EC2 AttachVolume.
@@ -142,10 +118,11 @@ impl Service {
     /// # Errors
     /// The volume or the instance is unknown; as [`attach::attach`]'s.
     pub fn attach_volume(&self, request: &AttachVolume) -> Result<VolumeAttachment> {
-        let volume = self.store.volumes().resolve(&request.volume_id)?.volume_id;
+        let volume = self.store.volumes().resolve(&request.volume_id)?;
         let instance = instances::find(&self.store, &request.instance_id)?;
-        let attachment = attach::attach(&self.store, &volume, &instance, &request.device)?;
-        Ok(attached(volume, attachment, "attached"))
+        let device = &request.device;
+        let attachment = attach::attach(&self.store, &volume.volume_id, &instance, device)?;
+        Ok(VolumeAttachment::of(&volume, &attachment, "attached"))
     }
 
     /// EC2 DetachVolume.
@@ -153,18 +130,30 @@ impl Service {
     /// # Errors
     /// The volume is unknown; as [`attach::detach`]'s.
     pub fn detach_volume(&self, volume_id: &str) -> Result<VolumeAttachment> {
-        let volume = self.store.volumes().resolve(volume_id)?.volume_id;
-        let attachment = attach::detach(&self.store, &volume)?;
-        Ok(attached(volume, attachment, "detached"))
+        let volume = self.store.volumes().resolve(volume_id)?;
+        let attachment = attach::detach(&self.store, &volume.volume_id)?;
+        Ok(VolumeAttachment::of(&volume, &attachment, "detached"))
     }
 
     /// EC2 ModifyVolume: the new size in bytes.
     ///
     /// # Errors
     /// The volume is unknown; as [`attach::resize`]'s.
-    pub fn modify_volume(&self, volume_id: &str, size: u64) -> Result<Volume> {
-        let volume = self.store.volumes().resolve(volume_id)?.volume_id;
-        attach::resize(&self.store, &volume, size)
+    pub fn modify_volume(&self, volume_id: &str, size: u64) -> Result<VolumeModification> {
+        let before = self.store.volumes().resolve(volume_id)?;
+        let start_time = now();
+        let after = attach::resize(&self.store, &before.volume_id, size)?;
+        Ok(VolumeModification {
+            volume_id: after.volume_id,
+            modification_state: "completed",
+            original_size: before.size,
+            target_size: after.size,
+            original_volume_type: before.volume_type,
+            target_volume_type: after.volume_type,
+            progress: 100,
+            start_time,
+            end_time: now(),
+        })
     }
 
     /// EC2 DeleteVolume.
@@ -184,9 +173,4 @@ fn described(store: &Store, volume: Volume) -> DescribedVolume {
         instance_id: attach::attached_to(store, &volume),
         volume,
     }
-}
-
-fn attached(volume_id: VolumeId, attachment: Attachment, state: &'static str) -> VolumeAttachment {
-    let Attachment { instance_id, device, delete_on_termination, .. } = attachment;
-    VolumeAttachment { volume_id, instance_id, device, delete_on_termination, state }
 }
