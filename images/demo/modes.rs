@@ -5,8 +5,14 @@ use crate::rt::blk::{Blk, OUT, SECTOR, T_FLUSH};
 use crate::rt::cpu::{self, COM1, Serial, out8};
 use crate::rt::machine::Machine;
 use crate::rt::sha256::Sha256;
+use crate::rt::memory;
+use crate::rt::random::Random;
 use crate::rt::virtio::Part;
 use crate::{endure, keep, say, stress, who, worst};
+use alloc::vec;
+
+/// Bytes of memory that [`poll`] leaves for lines.
+const SPARE: usize = 2 << 20;
 
 /// Do what `mode` names.
 pub fn run(mode: &str, machine: &Machine) -> ! {
@@ -24,6 +30,7 @@ pub fn run(mode: &str, machine: &Machine) -> ! {
         "write-until-killed" => write_until_killed(machine),
         "fill" => fill(machine),
         "worst" => worst::run(machine),
+        "poll" => poll(machine),
         _ => panic!("no mode {mode}"),
     }
 }
@@ -179,4 +186,19 @@ fn fill(machine: &Machine) -> ! {
     look(&mut root, &mut block, count);
     say!("fill: {count} blocks are whole, {}", if tries > 0 { "in the end" } else { "at once" });
     machine.acpi.power_off()
+}
+
+/// Write a word into each `demo.step` bytes of memory, or everywhere; then do nothing but look for
+/// events, so that whoever lets the machine go on sees its first instruction by its first access.
+fn poll(machine: &Machine) -> ! {
+    let step = machine.boot.option("demo.step").map_or(8, |step| step.parse().expect("bytes"));
+    let mut random = Random(0x5eed);
+    let mut words = vec![0u64; (memory::left() - SPARE) / 8];
+    words.iter_mut().step_by(step / 8).for_each(|word| *word = random.next());
+    say!("poll: {} MiB, a word in each {step} bytes", words.len() * 8 >> 20);
+    loop {
+        if machine.acpi.power_button() {
+            machine.acpi.power_off();
+        }
+    }
 }

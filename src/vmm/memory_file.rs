@@ -12,7 +12,10 @@ use crate::plan::{DeviceKind, TransportKind, VmConfig};
 use crate::sys::fds;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::fs::File;
+use std::iter;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,9 +26,11 @@ const MAGIC: &[u8; 8] = b"SPOREMEM";
 const VERSION: u64 = 1;
 /// RAM begins here in the file, after the header's page.
 const RAM: u64 = PAGE;
-/// Bytes of RAM that are mapped from the file, or not, together. What is all zero stays anonymous
-/// memory, with huge pages if the guest has them.
+/// Bytes of RAM that are mapped from the file, or not, together.
 const CHUNK: u64 = 2 << 20;
+/// Runs of chunks without content that stay anonymous memory, with huge pages if the guest has
+/// them. Each costs a mapping: there are most where a guest writes a little everywhere.
+const MOST_GAPS: usize = 64;
 /// RAM is read, looked at and written so much at a time: it stays in the CPU's cache.
 const PIECE: u64 = 256 << 10;
 /// A page of zeros: to compare with it is the quickest look.
@@ -314,29 +319,47 @@ pub fn read(file: &File) -> Result<Saved> {
     Ok(saved)
 }
 
-/// Lay the saved RAM over RAM that is fresh and of the saved size.
+/// Lay the saved RAM over RAM that is fresh and of the saved size, by so few mappings that it takes
+/// as long for any size, and never more of them than a process may have.
 ///
 /// # Errors
 /// The file can't be mapped.
 pub fn map(file: &File, saved: &Saved, memory: &GuestRam) -> Result<()> {
-    let has = |chunk: u64| saved.chunks[(chunk / 8) as usize] & 1 << (chunk % 8) != 0;
+    let ranges = from_file(saved);
     let mut base = 0;
     for region in ram::regions(memory) {
-        let (mut at, len) = (0, region.len);
-        while at < len {
-            let chunk = (base + at) / CHUNK;
-            let same = |n: &u64| has(*n) == has(chunk);
-            let last = (base + len).div_ceil(CHUNK);
-            let next = (chunk..last).take_while(same).last().unwrap_or(chunk) + 1;
-            let end = (next * CHUNK - base).min(len);
-            if has(chunk) {
-                ram::map_file(memory, region.gpa + at, file, RAM + base + at, end - at)?;
+        for range in &ranges {
+            let start = range.start.max(base);
+            let end = range.end.min(base + region.len);
+            if start < end {
+                let gpa = region.gpa + (start - base);
+                ram::map_file(memory, gpa, file, RAM + start, end - start)?;
             }
-            at = end;
         }
-        base += len;
+        base += region.len;
     }
     Ok(())
+}
+
+/// Bytes of RAM that are mapped from the file, lowest first: all but the longest runs of chunks
+/// that have nothing in them. The holes of the file that lie between read as zeros too.
+fn from_file(saved: &Saved) -> Vec<Range<u64>> {
+    let has = |chunk: u64| saved.chunks[(chunk / 8) as usize] & 1 << (chunk % 8) != 0;
+    let count = saved.shape.memory.div_ceil(CHUNK);
+    let mut gaps: Vec<Range<u64>> = Vec::new();
+    for chunk in (0..count).filter(|&chunk| !has(chunk)) {
+        match gaps.last_mut() {
+            Some(gap) if gap.end == chunk => gap.end += 1,
+            _ => gaps.push(chunk..chunk + 1),
+        }
+    }
+    gaps.sort_by_key(|gap| Reverse(gap.end - gap.start));
+    gaps.truncate(MOST_GAPS);
+    gaps.sort_by_key(|gap| gap.start);
+    let starts = iter::once(0).chain(gaps.iter().map(|gap| gap.end));
+    let ends = gaps.iter().map(|gap| gap.start).chain([count]);
+    let bytes = |(start, end): (u64, u64)| start * CHUNK..(end * CHUNK).min(saved.shape.memory);
+    starts.zip(ends).map(bytes).filter(|range| !range.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -419,6 +442,38 @@ mod tests {
             file.set_len(len).unwrap();
             refused(&file);
         }
+    }
+
+    /// A machine of `memory` bytes that has something in these chunks.
+    fn saved(memory: u64, filled: impl Fn(u64) -> bool) -> Saved {
+        let count = memory.div_ceil(CHUNK);
+        let mut chunks = vec![0u8; count.div_ceil(8) as usize];
+        for chunk in (0..count).filter(|&chunk| filled(chunk)) {
+            chunks[(chunk / 8) as usize] |= 1 << (chunk % 8);
+        }
+        Saved { shape: shape(memory), parts: Vec::new(), chunks }
+    }
+
+    #[test]
+    fn ram_with_a_little_everywhere_takes_no_more_mappings_than_ram_that_is_full() {
+        const GIB: u64 = 1 << 30;
+        let size = 64 * GIB + PAGE;
+        let one = |filled: fn(u64) -> bool, range: Range<u64>| {
+            assert!(from_file(&saved(size, filled)).into_iter().eq(iter::once(range)));
+        };
+        one(|_| true, 0..size);
+        one(|chunk| chunk > 0, CHUNK..size);
+        one(|chunk| chunk == 1, CHUNK..2 * CHUNK);
+        assert_eq!(from_file(&saved(size, |_| false)), []);
+        // Every other chunk but in two long gaps: these stay anonymous, whatever is before them.
+        let gap = |chunk: u64| [1000..2000, 30_000..30_100].iter().any(|gap| gap.contains(&chunk));
+        let ranges = from_file(&saved(size, |chunk| chunk % 2 == 1 && !gap(chunk)));
+        assert!(ranges.len() <= MOST_GAPS + 1, "{}", ranges.len());
+        for range in &ranges {
+            assert!((range.start / CHUNK..range.end.div_ceil(CHUNK)).all(|chunk| !gap(chunk)));
+        }
+        let mapped = |chunk: &u64| ranges.iter().any(|range| range.contains(&(chunk * CHUNK)));
+        assert!((0..size / CHUNK).filter(|n| n % 2 == 1 && !gap(*n)).all(|n| mapped(&n)));
     }
 
     #[test]
