@@ -192,6 +192,24 @@ fn compressed_qcow2_comes_in_by_standard_input() {
     assert!(fs::read(&store.disks()[0]).unwrap() == fs::read(&raw).unwrap());
 }
 
+/// QEMU reads zeros where the file has ended, and its check finds nothing.
+#[test]
+fn a_qcow2_that_ends_within_its_last_cluster_is_told() {
+    let store = Store::new();
+    let (raw, whole) = (sample(store.dir.path()), store.path("whole.qcow2"));
+    qemu_img(&["convert", "-O", "qcow2", raw.to_str().unwrap(), whole.to_str().unwrap()]);
+    let said = stderr(&store.import(&whole, "whole"));
+    assert!(!said.contains("cut short"), "{said}");
+    let (bytes, cut) = (fs::read(&whole).unwrap(), store.path("cut.qcow2"));
+    for lacks in [1, 4096] {
+        fs::write(&cut, &bytes[..bytes.len() - lacks]).unwrap();
+        qemu_img(&["check", "-q", cut.to_str().unwrap()]);
+        let output = store.import(&cut, &format!("cut-{lacks}"));
+        let told = format!("warning: the last {lacks} bytes of its last cluster are beyond its end");
+        assert!(output.status.success() && stderr(&output).contains(&told), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn a_backing_file_is_never_followed() {
     let source = tempfile::tempdir().unwrap();
