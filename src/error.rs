@@ -1,5 +1,6 @@
 //! The one error type of the crate: what went wrong, why, and what to do about it, in one line.
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -175,6 +176,8 @@ impl Error {
         if has_no_space(&*cause) {
             error = error.remedy("free some, or set SPORE_HOME to a larger file system");
             error.code = Some(Code::InsufficientVolumeCapacity);
+        } else if let Some(remedy) = errno_of(&*cause).and_then(raising) {
+            error = error.remedy(remedy);
         }
         error.because(cause)
     }
@@ -275,9 +278,27 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// How a limit of the process's, or the host's, that was met is raised.
+fn raising(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::MFILE => Some("raise 'ulimit -n'"),
+        Errno::NFILE => Some("raise fs.file-max, or end what has many files open"),
+        Errno::FBIG => Some("raise 'ulimit -f'"),
+        _ => None,
+    }
+}
+
+/// The error of the system that it says, or comes of.
+fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        let inner = || error.get_ref().and_then(|inner| errno_of(inner));
+        return error.raw_os_error().map(Errno::from_raw_os_error).or_else(inner);
+    }
+    error.downcast_ref().copied().or_else(|| error.source().and_then(errno_of))
+}
+
 /// Whether it says, or comes of one that says, that the file system or the user's quota is full.
 fn has_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
-    use rustix::io::Errno;
     if let Some(error) = error.downcast_ref::<io::Error>() {
         let full =
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);

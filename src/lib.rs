@@ -67,6 +67,7 @@ pub fn main(extension: Option<context::Extension>) -> ExitCode {
     if arguments.next_if(|first| first == plan::SUBCOMMAND).is_some() {
         return vmm::main();
     }
+    sys::process::survive_file_size_limit();
     if let Some(code) = helper::main(HELPERS, &mut arguments) {
         return code;
     }

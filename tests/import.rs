@@ -205,7 +205,8 @@ fn a_qcow2_that_ends_within_its_last_cluster_is_told() {
         fs::write(&cut, &bytes[..bytes.len() - lacks]).unwrap();
         qemu_img(&["check", "-q", cut.to_str().unwrap()]);
         let output = store.import(&cut, &format!("cut-{lacks}"));
-        let told = format!("warning: the last {lacks} bytes of its last cluster are beyond its end");
+        let told =
+            format!("warning: the last {lacks} bytes of its last cluster are beyond its end");
         assert!(output.status.success() && stderr(&output).contains(&told), "{}", stderr(&output));
     }
 }

@@ -46,7 +46,31 @@ fn few_descriptors_are_enough() {
     let refused = limited(&store, "-n 8", &["run", "demo", "-q"]);
     let said = stderr(&refused);
     assert_eq!((refused.status.code(), said.lines().count()), (Some(125), 1), "{said}");
-    assert!(said.contains("Too many open files"), "{said}");
+    assert!(said.contains("Too many open files") && said.contains("ulimit -n"), "{said}");
+}
+
+/// RLIMIT_FSIZE sends SIGXFSZ, which ends who has not said otherwise.
+#[test]
+fn a_limit_of_file_sizes_ends_no_machine_and_no_command() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let refused = limited(&store, "-f 0", &["run", "demo", "-q"]);
+    let said = stderr(&refused);
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert!(said.contains("File too large") && said.contains("ulimit -f"), "{said}");
+    // The guest writes all of its disk. Blocks of 512 bytes: its overlay can't have more than 4 MiB.
+    let run = "run demo -q -m 128M --root-device-type ebs --append demo.mode=fill";
+    let run = limited(&store, "-f 8192", &run.split(' ').collect::<Vec<_>>());
+    assert!(run.status.success(), "{}", stderr(&run));
+    let id = String::from_utf8(run.stdout).unwrap().trim().to_owned();
+    while !store.logs(&id).contains("fill: no room for block") {
+        assert_eq!(store.state(&id).0, "running");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(store.state(&id).0, "running");
+    store.ok(&["terminate", &id]);
 }
 
 #[test]

@@ -85,6 +85,13 @@ pub fn raise_open_files() {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }
 
+/// Has a write beyond this process's limit of file sizes (RLIMIT_FSIZE) fail with EFBIG, and not
+/// end it by SIGXFSZ: a machine goes on where its overlay can't grow. (setrlimit(2))
+pub fn survive_file_size_limit() {
+    // SAFETY: no handler is installed that could run at a bad moment.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

@@ -26,7 +26,7 @@ pub mod vcpu_barrier;
 
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
-use crate::sys::{fds, kvm, trim_memory};
+use crate::sys::{fds, kvm, process, trim_memory};
 use event::{EventLoop, Outside};
 use machine::{Machine, MachineCore};
 use report::Report;
@@ -63,6 +63,7 @@ pub fn alone() -> ExitCode {
 /// The launcher hears of a failure on the `ready` pipe and from the report; without those, from
 /// stderr.
 pub fn main() -> ExitCode {
+    process::survive_file_size_limit();
     let plan = match read_plan() {
         Ok(plan) => plan,
         Err(error) => {

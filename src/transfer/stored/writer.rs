@@ -12,7 +12,7 @@ use crate::record::volume::Layer;
 use crate::snapshot::copy::Sparse;
 use crate::snapshot::digest::{self, CHUNK};
 use crate::store::beneath::Owned;
-use crate::store::{Durability, Locked, Staging, Store, now};
+use crate::store::{Durability, Locked, Staging, Store, fault, now};
 use crate::transfer::chunk::pack;
 use crate::transfer::copy::{Need, Piece, Writer};
 use crate::transfer::package::{Chunk, Content};
@@ -65,6 +65,7 @@ impl Writer for DiskWriter<'_> {
     }
 
     fn take(&self, piece: Piece<'_>) -> Result<()> {
+        fault::point("piece of a disk");
         let offset = piece.offset;
         let there = piece.chunk().filter(|_| self.begun).and_then(|chunk| self.has(chunk));
         let bytes = match there {
