@@ -7,6 +7,8 @@
 mod booting;
 #[path = "linux/imaging.rs"]
 mod imaging;
+#[path = "linux/limits.rs"]
+mod limits;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
@@ -31,6 +33,12 @@ fn three_clones() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
 fn life() {
     scenarios::long_life(&stock());
+}
+
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
+fn limited_by_a_control_group() {
+    limits::a_busy_guest_is_held_back(&stock());
 }
 
 /// The same over virtio-mmio.

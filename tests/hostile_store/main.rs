@@ -10,6 +10,7 @@
 mod skip;
 
 mod many;
+mod races;
 mod salt;
 mod verbs;
 

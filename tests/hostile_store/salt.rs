@@ -208,7 +208,7 @@ impl World {
             world.ok(uid, &["image", "share", name, "--add", "all", "--yes"]);
         }
         world.ok(ATTACKER, &["volume", "create", "--size", "1"]);
-        world.instance(instance_id(PLAIN), Salt::Missing);
+        world.plain_instance();
         for (kind, _, places) in PLACES {
             for place in places {
                 for salt in SALTS {
@@ -220,6 +220,11 @@ impl World {
         world.traversals();
         world.loose();
         world
+    }
+
+    /// The attacker's instance [`PLAIN`], with nothing planted in it.
+    pub fn plain_instance(&self) {
+        self.instance(instance_id(PLAIN), Salt::Missing);
     }
 
     pub fn store(&self) -> PathBuf {

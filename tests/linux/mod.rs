@@ -9,7 +9,7 @@ pub mod namespace;
 #[path = "../common/programs.rs"]
 pub mod programs;
 #[path = "../common/skip.rs"]
-mod skip;
+pub mod skip;
 
 use namespace::Namespace;
 use std::io::{Read, Write};
