@@ -12,10 +12,15 @@ use crate::id::InstanceId;
 use crate::record::limits::CgroupLimits;
 use rustix::fs::{Access, access};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 /// Microseconds in which a quota is measured, the kernel's own.
 const PERIOD: u64 = 100_000;
+/// How long the last thread of a process may take to leave a group.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const TICK: Duration = Duration::from_millis(1);
 
 impl CgroupLimits {
     fn controllers(&self) -> Vec<&'static str> {
@@ -138,9 +143,20 @@ pub fn join(group: &Path, pid: u32) -> Result<()> {
         .or_fail(|| format!("put a VMM into {}", group.display()))
 }
 
-/// Remove a group that has no process any more. Failing is harmless: an empty group costs nothing.
+/// Remove a group whose process has ended or is about to: the kernel lets go of a dead VMM's lock
+/// before it takes its last thread out of the group, and a quota holds that back too. Failing is
+/// harmless: an empty group costs nothing.
 pub fn remove(group: &Path) {
-    let _ = fs::remove_dir(group);
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = fs::remove_dir(group) {
+        let busy = error.kind() == io::ErrorKind::ResourceBusy;
+        if !busy || Instant::now() > deadline {
+            return;
+        }
+        // There is none where the CPU is not limited.
+        let _ = fs::write(group.join("cpu.max"), "max");
+        std::thread::sleep(TICK);
+    }
 }
 
 #[cfg(test)]

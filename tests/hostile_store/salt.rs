@@ -19,7 +19,7 @@ pub const PLAIN: usize = 0;
 
 /// What is planted in the place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Salt {
+pub enum Salt {
     LinkToVictims,
     LinkToRoots,
     LinkToNothing,
@@ -208,7 +208,7 @@ impl World {
             world.ok(uid, &["image", "share", name, "--add", "all", "--yes"]);
         }
         world.ok(ATTACKER, &["volume", "create", "--size", "1"]);
-        world.plain_instance();
+        world.instance(instance_id(PLAIN), Salt::Missing);
         for (kind, _, places) in PLACES {
             for place in places {
                 for salt in SALTS {
@@ -220,11 +220,6 @@ impl World {
         world.traversals();
         world.loose();
         world
-    }
-
-    /// The attacker's instance [`PLAIN`], with nothing planted in it.
-    pub fn plain_instance(&self) {
-        self.instance(instance_id(PLAIN), Salt::Missing);
     }
 
     pub fn store(&self) -> PathBuf {
@@ -403,7 +398,7 @@ impl World {
 
     /// An instance in one of the states, whose VMM is said to be a process of the victim's or
     /// root's.
-    fn instance(&self, id: String, salt: Salt) -> String {
+    pub fn instance(&self, id: String, salt: Salt) -> String {
         let number = *self.next.lock().unwrap();
         let (code, name) = STATES[(number + salt as usize) % STATES.len()];
         let mut record: Value = serde_json::from_str(include_str!("instance.json")).unwrap();
