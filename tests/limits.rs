@@ -60,8 +60,8 @@ fn a_limit_of_file_sizes_ends_no_machine_and_no_command() {
     let said = stderr(&refused);
     assert_eq!((refused.status.code(), said.lines().count()), (Some(125), 1), "{said}");
     assert!(said.contains("File too large") && said.contains("ulimit -f"), "{said}");
-    // The guest writes all of its disk. The shell counts blocks of 512 bytes: its overlay can't have
-    // more than 4 MiB.
+    // The guest writes all of its disk. The shell counts blocks of 512 bytes: its overlay can have
+    // 4 MiB.
     let run = "run demo -q -m 128M --root-device-type ebs --append demo.mode=fill";
     let run = limited(&store, "-f 8192", &run.split(' ').collect::<Vec<_>>());
     assert!(run.status.success(), "{}", stderr(&run));
