@@ -20,6 +20,7 @@ pub mod regions;
 pub mod register;
 pub mod shape;
 pub mod snapshots;
+pub mod statistics;
 pub mod tags;
 pub mod transfer;
 pub mod usage;

@@ -5,7 +5,7 @@ use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
     account, console, df, doctor, foreground, image, instance, kernel, modify, region, run,
-    snapshot, tag, volume, wait,
+    snapshot, stats, tag, volume, wait,
 };
 use crate::error::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -178,6 +178,14 @@ command line is wrong; 125 failure."
     /// It ends as soon as one of them can't get there any more. Without --timeout it waits for
     /// ever. Nothing is done to the instances, whether or not the time is up.
     Wait(wait::Wait),
+    /// Show what running instances use: CPU, memory, disks, network
+    ///
+    /// CPU is in percent of one of the host's, between two looks. MEMORY is what the instance has
+    /// of the host's: what clones share counts in equal parts; OF is what the guest has. Disks and
+    /// network count since the instance was started.
+    Stats(stats::Stats),
+    /// Show what running instances use again and again, the busiest first, until ^C
+    Top(stats::Which),
     /// Tag images, instances, volumes, snapshots, kernels and ramdisks
     Tag(tag::TagArgs),
     /// Remove tags
@@ -252,6 +260,8 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Reboot(args) => instance::reboot(&ui.service()?, ui, args),
         Command::Terminate(args) => instance::terminate(&ui.service()?, ui, args),
         Command::Wait(args) => wait::wait(&ui.service()?, args),
+        Command::Stats(args) => stats::stats(&ui.service()?, ui, args),
+        Command::Top(which) => stats::top(&ui.service()?, ui, which),
         Command::Modify(args) => modify::modify(&ui.service()?, ui, args),
         Command::Df => df::df(&ui.service()?, ui),
         Command::Doctor => doctor::doctor(ui),

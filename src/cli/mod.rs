@@ -29,6 +29,7 @@ mod progress;
 mod region;
 mod run;
 mod snapshot;
+mod stats;
 mod tag;
 mod ui;
 mod volume;

@@ -16,3 +16,4 @@ pub mod tap;
 pub mod threads;
 pub mod trim_memory;
 pub mod uring;
+pub mod usage;

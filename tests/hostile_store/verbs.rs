@@ -65,6 +65,9 @@ pub const TABLE: &[(&str, &[&str])] = &[
     ("product accept", &["code-{n}"]),
     ("product cancel", &["code-1"]),
     ("product ls", &[""]),
+    ("stats", &["", "{i}"]),
+    // It ends by ^C only; what it opens, `stats` opens too.
+    ("top", &[]),
     ("usage", &[""]),
     ("events", &[""]),
     ("store share", &[""]),
