@@ -90,6 +90,7 @@ struct Inner {
     cancel: Cancel,
     audience: Arc<dyn Audience>,
     extension: Option<Extension>,
+    reads: bool,
 }
 
 impl Default for Context {
@@ -103,12 +104,18 @@ impl Context {
     /// On behalf of the user `caller`, an effective uid, heard by `audience`.
     pub fn new(caller: u32, audience: Arc<dyn Audience>) -> Self {
         let (verb, cancel) = (String::new(), Cancel::default());
-        Self(Arc::new(Inner { caller, verb, cancel, audience, extension: None }))
+        Self(Arc::new(Inner { caller, verb, cancel, audience, extension: None, reads: false }))
     }
 
     /// The same by a verb, e.g. `image deregister`: what the journal says of it.
     pub fn by_verb(self, verb: String) -> Self {
         Self(Arc::new(Inner { verb, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The same, for work that looks and makes nothing: where there is no store it finds an empty
+    /// one, and what can't be brought up to date it takes as it is.
+    pub fn reading(self) -> Self {
+        Self(Arc::new(Inner { reads: true, ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// The same, stopped by `cancel`.
@@ -129,6 +136,11 @@ impl Context {
     /// The verb; empty if there is none.
     pub fn verb(&self) -> &str {
         &self.0.verb
+    }
+
+    /// Whether it makes nothing.
+    pub fn reads(&self) -> bool {
+        self.0.reads
     }
 
     /// What stops it.

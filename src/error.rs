@@ -241,6 +241,20 @@ impl Error {
         self.kind == Kind::Failure && self.code == Some(Code::InsufficientVolumeCapacity)
     }
 
+    /// Whether it came of a file or a file system that can't be written.
+    pub fn is_denied(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if let Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) = kind
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// The message without the code, with the remedy.
     pub fn message(&self) -> &str {
         &self.message

@@ -1,15 +1,17 @@
 //! `spore product`, `usage`, `events` and `store`: what concerns an account rather than an object.
 
 use super::answer;
-use super::output::{self, Table};
+use super::output::{self, Cell, Column, Format, Table};
 use super::ui::Ui;
-use crate::error::Result;
+use crate::error::{Result, one_line};
 use crate::service::Service;
 use crate::service::account::Entry;
 use crate::service::usage::Usage;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use std::collections::HashMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Verbs on products.
 #[derive(Debug, Subcommand)]
@@ -63,9 +65,12 @@ pub enum StoreCommand {
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Only those about these objects: ids
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
+    /// Only those about these objects: ids, prefixes of ids, or names
+    #[arg(value_name = "OBJECT")]
+    objects: Vec<String>,
+    /// Go on, and tell what happens from now on too, a line each; ^C ends it
+    #[arg(short, long)]
+    follow: bool,
 }
 
 /// Do a product command.
@@ -75,20 +80,17 @@ pub struct EventsArgs {
 pub fn product(service: &Service, ui: &Ui, command: &ProductCommand) -> Result<ExitCode> {
     match command {
         ProductCommand::Accept { codes } => {
-            Ok(answer::each(codes, |code| service.accept_product(code)))
+            Ok(answer::each(ui, codes, |code| service.accept_product(code)))
         }
         ProductCommand::Cancel { codes } => {
-            Ok(answer::each(codes, |code| service.cancel_product(code)))
+            Ok(answer::each(ui, codes, |code| service.cancel_product(code)))
         }
         ProductCommand::Ls => {
             let codes = service.accepted_products();
-            let table = Table {
-                columns: vec!["PRODUCT"],
-                rows: codes.iter().map(|code| vec![code.clone()]).collect(),
-                json: json!({ "ProductCodes": codes }),
-                ids: codes,
-            };
-            output::emit(ui.output, &table)?;
+            let rows = codes.iter().map(|code| vec![code.clone()]).collect();
+            let json = json!({ "ProductCodes": codes });
+            let table = Table::of_texts(vec!["PRODUCT"], rows, codes, json);
+            output::emit(&ui.output, &table)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -98,10 +100,12 @@ pub fn product(service: &Service, ui: &Ui, command: &ProductCommand) -> Result<E
 ///
 /// # Errors
 /// As [`Service::share_store`]'s and [`Service::admit_user`]'s.
-pub fn store(service: &Service, command: &StoreCommand) -> Result<ExitCode> {
+pub fn store(service: &Service, ui: &Ui, command: &StoreCommand) -> Result<ExitCode> {
     match command {
         StoreCommand::Share => service.share_store().map(|()| ExitCode::SUCCESS),
-        StoreCommand::Admit { users } => Ok(answer::each(users, |user| service.admit_user(user))),
+        StoreCommand::Admit { users } => {
+            Ok(answer::each(ui, users, |user| service.admit_user(user)))
+        }
     }
 }
 
@@ -110,31 +114,81 @@ pub fn store(service: &Service, command: &StoreCommand) -> Result<ExitCode> {
 /// # Errors
 /// A journal can't be read.
 pub fn events(service: &Service, ui: &Ui, args: &EventsArgs) -> Result<ExitCode> {
-    let entries = service.describe_events(&args.ids)?;
+    let entries = service.describe_events(&args.objects)?;
+    output::emit(&ui.output, &table(&entries))?;
+    if args.follow { follow(service, ui, args, &entries) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Tells what has been added to the journals since, again and again.
+fn follow(service: &Service, ui: &Ui, args: &EventsArgs, told: &[Entry]) -> Result<ExitCode> {
+    // An account's own stay in their order, whatever others add between them.
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let count = |seen: &mut HashMap<String, usize>, entry: &Entry| {
+        *seen.entry(entry.account_id.clone()).or_default() += 1;
+    };
+    told.iter().for_each(|entry| count(&mut seen, entry));
+    loop {
+        std::thread::sleep(LOOK_AGAIN);
+        let mut now: HashMap<String, usize> = HashMap::new();
+        for entry in service.describe_events(&args.objects)? {
+            count(&mut now, &entry);
+            if now.get(&entry.account_id) > seen.get(&entry.account_id) {
+                tell(ui, &entry)?;
+            }
+        }
+        seen = now;
+    }
+}
+
+/// How long what happens may wait to be told.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// One event on a line of its own.
+fn tell(ui: &Ui, entry: &Entry) -> Result<()> {
+    let table = table(std::slice::from_ref(entry));
+    let line = match ui.output.format {
+        _ if ui.output.quiet => entry.id.clone(),
+        Format::Json | Format::Yaml => output::escaped(&json!(entry).to_string()),
+        Format::Table | Format::Csv => {
+            let separator = if ui.output.format == Format::Csv { "," } else { "  " };
+            table.raw().next().unwrap_or_default().join(separator)
+        }
+    };
+    output::write_stdout(format!("{}\n", one_line(&line)).as_bytes())
+}
+
+fn table(entries: &[Entry]) -> Table {
     let event = |entry: &Entry| json!(entry.event).as_str().map(str::to_owned).unwrap_or_default();
     let detail = |entry: &Entry| {
         let text = |field: &str| entry.record[field].as_str().unwrap_or_default().to_owned();
-        [text("State"), text("Name")].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>()
+        let texts = [text("State"), text("Name")].into_iter().filter(|text| !text.is_empty());
+        texts.reduce(|all, text| format!("{all} {text}"))
     };
     let row = |entry: &Entry| {
         vec![
-            entry.event_time.clone(),
-            entry.account_id.clone(),
-            entry.cause.as_ref().unwrap_or(&entry.command).clone(),
-            event(entry),
-            entry.kind.clone(),
-            entry.id.clone(),
-            detail(entry).join(" "),
+            Cell::Time(entry.event_time.clone()),
+            event(entry).into(),
+            entry.kind.as_str().into(),
+            entry.id.as_str().into(),
+            entry.cause.as_ref().unwrap_or(&entry.command).as_str().into(),
+            detail(entry).into(),
+            entry.account_id.as_str().into(),
         ]
     };
-    let table = Table {
-        columns: vec!["TIME", "ACCOUNT", "BY", "EVENT", "KIND", "ID", "DETAIL"],
+    Table {
+        columns: vec![
+            Column::new("EventTime", "TIME"),
+            Column::new("Event", "EVENT"),
+            Column::new("Kind", "KIND"),
+            Column::new("Id", "ID"),
+            Column::text("Command", "BY"),
+            Column::text("Detail", "DETAIL"),
+            Column::new("AccountId", "ACCOUNT"),
+        ],
         rows: entries.iter().map(row).collect(),
         ids: entries.iter().map(|entry| entry.id.clone()).collect(),
         json: json!({ "Events": entries }),
-    };
-    output::emit(ui.output, &table)?;
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// What was used, and what the owners of images charge for it. A report, not a bill.
@@ -145,13 +199,13 @@ pub fn usage(service: &Service, ui: &Ui) -> Result<ExitCode> {
     let rows = service.describe_usage()?;
     let row = |usage: &Usage| {
         vec![
-            usage.account_id.clone(),
-            usage.image_id.clone().unwrap_or("-".into()),
-            usage.product_codes.join(","),
-            format!("{:.3}", usage.instance_seconds()),
-            usage.charge().unwrap_or("-".into()),
-            format!("{:.6}", usage.volume_gib_hours()),
-            format!("{:.6}", usage.snapshot_gib_hours()),
+            usage.account_id.as_str().into(),
+            usage.image_id.clone().into(),
+            usage.product_codes.join(",").into(),
+            format!("{:.3}", usage.instance_seconds()).into(),
+            usage.charge().into(),
+            format!("{:.6}", usage.volume_gib_hours()).into(),
+            format!("{:.6}", usage.snapshot_gib_hours()).into(),
         ]
     };
     let object = |usage: &Usage| {
@@ -168,18 +222,18 @@ pub fn usage(service: &Service, ui: &Ui) -> Result<ExitCode> {
     };
     let table = Table {
         columns: vec![
-            "ACCOUNT",
-            "IMAGE",
-            "PRODUCTS",
-            "INSTANCE-SECONDS",
-            "CHARGE",
-            "VOLUME-GIB-HOURS",
-            "SNAPSHOT-GIB-HOURS",
+            Column::new("AccountId", "ACCOUNT"),
+            Column::new("ImageId", "IMAGE"),
+            Column::new("ProductCodes", "PRODUCTS"),
+            Column::new("InstanceSeconds", "INSTANCE-SECONDS"),
+            Column::new("Charge", "CHARGE"),
+            Column::new("VolumeGibHours", "VOLUME-GIB-HOURS"),
+            Column::new("SnapshotGibHours", "SNAPSHOT-GIB-HOURS"),
         ],
         rows: rows.iter().map(row).collect(),
         ids: rows.iter().filter_map(|usage| usage.image_id.clone()).collect(),
         json: json!({ "Usage": rows.iter().map(object).collect::<Vec<_>>() }),
     };
-    output::emit(ui.output, &table)?;
+    output::emit(&ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,38 +1,37 @@
 //! What the commands share: several targets of which some may fail, and the answer to a creation.
 
 use super::output::{self, Format, Table};
-use super::ui::{Ui, report};
+use super::ui::{Ui, say};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Do `act` to each target. One that fails is told and does not keep the others from their turn;
 /// the exit code is the first failure's.
-pub fn each(targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
-    told(targets.iter().map(|target| act(target)))
+pub fn each(ui: &Ui, targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
+    told(ui, targets.iter().map(|target| act(target)))
 }
 
 /// Tell of each failure; the exit code is the first one's.
-pub fn told(results: impl IntoIterator<Item = Result<()>>) -> ExitCode {
+pub fn told(ui: &Ui, results: impl IntoIterator<Item = Result<()>>) -> ExitCode {
     let mut code = None;
     for error in results.into_iter().filter_map(Result::err) {
-        report(&error);
+        ui.report(&error);
         code.get_or_insert(ExitCode::from(error.exit_code()));
     }
     code.unwrap_or(ExitCode::SUCCESS)
 }
 
 /// Success, or the last of these errors after some of the others have been told.
-pub fn finish(mut errors: Vec<Error>) -> Result<ExitCode> {
+pub fn finish(ui: &Ui, mut errors: Vec<Error>) -> Result<ExitCode> {
     const TOLD: usize = 8;
     let Some(last) = errors.pop() else { return Ok(ExitCode::SUCCESS) };
     for error in errors.iter().take(TOLD) {
-        let _ = writeln!(io::stderr(), "spore: {error}");
+        ui.report(error);
     }
     if errors.len() > TOLD {
-        let _ = writeln!(io::stderr(), "spore: ... and {} more", errors.len() - TOLD);
+        say(format_args!("... and {} more", errors.len() - TOLD));
     }
     Err(last)
 }
@@ -54,13 +53,13 @@ pub fn whole(ui: &Ui, field: &'static str, id: &str, answer: impl Serialize) -> 
         return output::write_stdout(format!("{id}\n").as_bytes());
     }
     output::emit(
-        ui.output,
-        &Table {
-            columns: vec![field],
-            rows: vec![vec![id.to_owned()]],
-            ids: vec![id.to_owned()],
-            json: json!(answer),
-        },
+        &ui.output,
+        &Table::of_texts(
+            vec![field],
+            vec![vec![id.to_owned()]],
+            vec![id.to_owned()],
+            json!(answer),
+        ),
     )
 }
 
@@ -92,7 +91,7 @@ pub fn deleted(
         Ok(()) => whole(ui, "Return", target, json!({ "Return": true })),
         Err(error) => Err(error),
     });
-    Ok(told(results))
+    Ok(told(ui, results))
 }
 
 /// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each
@@ -109,7 +108,7 @@ pub fn show<R: Serialize>(
     describe: impl Fn(Vec<String>) -> Result<Vec<R>>,
 ) -> Result<ExitCode> {
     let mut found = Vec::new();
-    let code = each(targets, |text| {
+    let code = each(ui, targets, |text| {
         found.extend(describe(vec![text.to_owned()])?);
         Ok(())
     });
@@ -126,8 +125,8 @@ pub fn show<R: Serialize>(
         });
     }
     output::emit(
-        ui.output,
-        &Table { columns: vec!["ID", "FIELD", "VALUE"], rows, ids, json: json!({ field: values }) },
+        &ui.output,
+        &Table::of_texts(vec!["ID", "FIELD", "VALUE"], rows, ids, json!({ field: values })),
     )?;
     Ok(code)
 }

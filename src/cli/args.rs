@@ -1,19 +1,97 @@
 //! Arguments that several commands take.
 
+use super::complete;
 use crate::error::{Error, Result};
 use crate::plan::TransportKind;
 use crate::record::network::Network;
 use crate::record::tag::Tag;
+use crate::service::Service;
 use crate::service::filter::Filter;
+use crate::service::instances::Selection;
 use crate::service::register::SourceFormat;
 use clap::{Args, ValueEnum};
 
-/// Instances.
+/// Instances that something is done to.
 #[derive(Debug, Args)]
 pub struct Targets {
-    /// Instances: ids, unique prefixes or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    /// Instances: ids, unique prefixes, names (all that share it), NAME-INDEX or patterns ('web*')
+    #[arg(required_unless_present_any = ["filters", "ec2_filters", "all"], value_name = "INSTANCE", add = complete::instance())]
     pub targets: Vec<String>,
+    /// Which.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// All of yours that are not terminated
+    #[arg(short, long, conflicts_with = "targets")]
+    pub all: bool,
+}
+
+impl Targets {
+    /// Their ids. Filters may leave none.
+    ///
+    /// # Errors
+    /// One is unknown or ambiguous, or a filter is unknown.
+    pub fn ids(&self, service: &Service) -> Result<Vec<String>> {
+        let (instance_ids, filters) = (self.targets.clone(), self.filters.all());
+        service.select_instances(&Selection { instance_ids, filters })
+    }
+}
+
+/// Filters.
+#[derive(Debug, Args)]
+pub struct Filters {
+    /// Only those for which this holds (repeatable; all must hold): a filter of EC2's, as listed by
+    /// 'spore ls --help'
+    #[arg(
+        long = "filter",
+        value_name = "NAME=VALUE[,VALUE]",
+        value_parser = filter,
+        add = complete::filter()
+    )]
+    filters: Vec<Filter>,
+    /// The same in EC2's spelling
+    #[arg(
+        long = "filters",
+        value_name = "Name=NAME,Values=VALUE[,VALUE]",
+        value_parser = ec2_filter,
+        hide_short_help = true
+    )]
+    ec2_filters: Vec<Filter>,
+}
+
+/// The same of a list, which has no other use for the short option.
+#[derive(Debug, Args)]
+pub struct ListFilters {
+    /// Only those for which this holds (repeatable; all must hold)
+    #[arg(
+        short,
+        long = "filter",
+        value_name = "NAME=VALUE[,VALUE]",
+        value_parser = filter,
+        add = complete::filter()
+    )]
+    filters: Vec<Filter>,
+    /// The same in EC2's spelling
+    #[arg(
+        long = "filters",
+        value_name = "Name=NAME,Values=VALUE[,VALUE]",
+        value_parser = ec2_filter,
+        hide_short_help = true
+    )]
+    ec2_filters: Vec<Filter>,
+}
+
+impl ListFilters {
+    /// All of them.
+    pub fn all(&self) -> Vec<Filter> {
+        self.filters.iter().chain(&self.ec2_filters).cloned().collect()
+    }
+}
+
+impl Filters {
+    /// All of them.
+    pub fn all(&self) -> Vec<Filter> {
+        self.filters.iter().chain(&self.ec2_filters).cloned().collect()
+    }
 }
 
 /// [`TransportKind`] as an argument.
@@ -105,6 +183,23 @@ pub fn filter(text: &str) -> Result<Filter> {
     }
 }
 
+/// `Name=NAME,Values=VALUE[,VALUE...]`, as EC2's tools have it.
+///
+/// # Errors
+/// It is not of this form.
+pub fn ec2_filter(text: &str) -> Result<Filter> {
+    let parts = text.strip_prefix("Name=").and_then(|rest| rest.split_once(",Values="));
+    match parts {
+        Some((name, values)) if !name.is_empty() => {
+            Ok(Filter { name: name.to_owned(), values: split(values) })
+        }
+        _ => Err(Error::usage(format!(
+            "'{}' is not a filter of the form Name=name,Values=value[,value...]",
+            text.escape_debug()
+        ))),
+    }
+}
+
 /// The values between commas; one after a `\` separates nothing.
 fn split(text: &str) -> Vec<String> {
     let mut values = vec![String::new()];
@@ -123,12 +218,20 @@ fn split(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn web_or_db() -> Filter {
+        Filter { name: "tag:Name".into(), values: vec!["web".into(), "db*".into()] }
+    }
+
     #[test]
     fn values_of_filters_are_between_commas() {
         let web = filter("tag:Name=web,db*").unwrap();
-        assert_eq!((web.name.as_str(), web.values), ("tag:Name", vec!["web".into(), "db*".into()]));
+        assert_eq!(web, web_or_db());
         let comma = filter(r"name=a\,b,c\\,d").unwrap();
         assert_eq!(comma.values, [r"a\,b", r"c\\", "d"]);
+        assert_eq!(ec2_filter("Name=tag:Name,Values=web,db*").unwrap(), web_or_db());
+        for bad in ["tag:Name=web", "Name=,Values=x", "Name=x", "Values=x,Name=y"] {
+            assert!(ec2_filter(bad).is_err(), "{bad}");
+        }
         assert!(filter("novalue").is_err() && filter("=value").is_err());
     }
 }

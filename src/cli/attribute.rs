@@ -1,6 +1,7 @@
 //! `spore image modify`, `deprecate`, `share`, `references` and `deregister`.
 
 use super::answer;
+use super::complete;
 use super::output::{self, Format, Table};
 use super::ui::{Ui, say};
 use crate::error::{Code, Error, OrFail, Result};
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 pub struct ModifyArgs {
     /// An id, a unique prefix of one, or a name
+    #[arg(add = complete::image())]
     image: String,
     /// New text; '' for none
     #[arg(long, value_name = "TEXT")]
@@ -44,6 +46,7 @@ pub struct ModifyArgs {
 #[derive(Debug, Args)]
 pub struct DeprecateArgs {
     /// An id, a unique prefix of one, or a name
+    #[arg(add = complete::image())]
     image: String,
     /// From when on others don't find it unless they ask: 2030-01-31 or 2030-01-31T12:00Z (UTC)
     #[arg(long, value_name = "TIME", required_unless_present = "cancel")]
@@ -57,6 +60,7 @@ pub struct DeprecateArgs {
 #[derive(Debug, Args)]
 pub struct ShareArgs {
     /// An id, a unique prefix of one, or a name
+    #[arg(add = complete::image())]
     image: String,
     /// Who may launch it from now on (may be repeated)
     #[arg(long, value_name = "user:NAME|UID, group:NAME|GID, all")]
@@ -79,7 +83,7 @@ pub struct ShareArgs {
 #[derive(Debug, Args)]
 pub struct DeregisterArgs {
     /// Ids, unique prefixes of ids, or names
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = complete::image())]
     images: Vec<String>,
     /// Delete their snapshots too, but for those that something else uses
     #[arg(long)]
@@ -131,13 +135,13 @@ pub fn share(service: &Service, ui: &Ui, args: &ShareArgs) -> Result<ExitCode> {
     });
     if change.is_empty() {
         let image = service.describe_image_attribute(&args.image)?;
-        output::emit(ui.output, &permissions(&image))?;
+        output::emit(&ui.output, &permissions(&image))?;
         return Ok(ExitCode::SUCCESS);
     }
     let confirm = |exposure: &Exposure| confirm(exposure, args.yes);
     let image = service.modify_launch_permission(&args.image, &change, confirm)?;
     if ui.output.format != Format::Table {
-        output::emit(ui.output, &permissions(&image))?;
+        output::emit(&ui.output, &permissions(&image))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -184,7 +188,7 @@ fn permissions(image: &Image) -> Table {
     }));
     let ids = rows.iter().map(|row| row.join(":")).collect();
     let json = json!(LaunchPermissions::of(image));
-    Table { columns: vec!["WHO", "ID"], rows, ids, json }
+    Table::of_texts(vec!["WHO", "ID"], rows, ids, json)
 }
 
 /// `image deregister`.
@@ -208,7 +212,7 @@ pub fn deregister(service: &Service, ui: &Ui, args: &DeregisterArgs) -> Result<E
             false => answer::whole(ui, "ImageId", &done.spore.image_id, &done),
         }
     });
-    Ok(answer::told(results))
+    Ok(answer::told(ui, results))
 }
 
 /// What stays of an image and how to have that gone, too; `None` if nothing does.
@@ -239,7 +243,7 @@ fn left(done: &DeregisterImageResult) -> Option<String> {
 /// Stdout can't be written.
 pub fn references(service: &Service, ui: &Ui, images: &[String]) -> Result<ExitCode> {
     let mut found = Vec::new();
-    let code = answer::each(images, |text| {
+    let code = answer::each(ui, images, |text| {
         found.extend(service.describe_image_references(text)?);
         Ok(())
     });
@@ -248,12 +252,12 @@ pub fn references(service: &Service, ui: &Ui, images: &[String]) -> Result<ExitC
         let image = reference.image_id.to_string();
         vec![image, (*kind).to_owned(), resource_id.clone(), (*why).to_owned()]
     };
-    let table = Table {
-        columns: vec!["IMAGE", "KIND", "ID", "WHY"],
-        rows: found.iter().map(row).collect(),
-        ids: found.iter().map(|reference| reference.spore.resource_id.clone()).collect(),
-        json: json!({ "ImageReferences": found }),
-    };
-    output::emit(ui.output, &table)?;
+    let table = Table::of_texts(
+        vec!["IMAGE", "KIND", "ID", "WHY"],
+        found.iter().map(row).collect(),
+        found.iter().map(|reference| reference.spore.resource_id.clone()).collect(),
+        json!({ "ImageReferences": found }),
+    );
+    output::emit(&ui.output, &table)?;
     Ok(code)
 }

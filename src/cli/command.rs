@@ -4,11 +4,11 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, foreground, image, instance, kernel, modify, region, run,
+    account, console, df, doctor, foreground, image, instance, kernel, modify, prune, region, run,
     snapshot, stats, tag, volume, wait,
 };
-use crate::error::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use crate::error::{Error, OrFail, Result};
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Exit codes, the end of the top-level help.
@@ -23,7 +23,8 @@ Exit codes:
 
 Objects:
   An id (i-0123456789abcdef0), any unique prefix of one (i-01) or a name
-  addresses an object.
+  addresses an object. Instances may share a name: it stands for all of them,
+  web-0 for the one of index 0, 'web*' for all of such names.
 
 Files:
   The store is $SPORE_HOME, else $XDG_DATA_HOME/spore, else
@@ -34,7 +35,7 @@ Examples:
   spore image import debian.qcow2 --name debian
   spore run debian -n 3 -t t3.small --name web --wait
   spore ls --filter tag:Name='web*' -o json
-  spore terminate $(spore ls -q)";
+  spore terminate --all";
 
 /// Launch N identical KVM instances from one image.
 #[derive(Debug, Parser)]
@@ -107,7 +108,7 @@ pub enum Command {
     /// List instances
     ///
     /// The oldest first. Terminated ones can be seen for an hour, as on EC2.
-    #[command(alias = "ps")]
+    #[command(visible_aliases = ["list", "ps"])]
     Ls(instance::Ls),
     /// Show instances in full
     ///
@@ -115,7 +116,7 @@ pub enum Command {
     /// line, block devices, tags; of a running instance also what its VMM says of its disks and
     /// memory. With -o json it is what EC2's DescribeInstances answers. If one of several is not
     /// there, none is shown.
-    #[command(alias = "inspect")]
+    #[command(visible_alias = "inspect")]
     Show(Targets),
     /// Print what a guest said on its console
     ///
@@ -163,11 +164,13 @@ pub enum Command {
     /// that were attached later stay (see 'spore modify --delete-on-termination'). 'spore ls' shows
     /// the instance as terminated for an hour. To terminate what is terminated is no error.
     #[command(
-        alias = "rm",
+        visible_alias = "rm",
         after_long_help = "\
 Examples:
-  spore terminate web
-  spore terminate $(spore ls -q --filter tag:Name=web)
+  spore terminate web             all that are called web
+  spore terminate web-0 'db*'     the first of them, and all of such names
+  spore terminate --filter tag:Env=test
+  spore terminate --all
 
 Exit codes: 0 all are terminated; 1 one could not be (the others are); 2 the
 command line is wrong; 125 failure."
@@ -213,10 +216,17 @@ command line is wrong; 125 failure."
     ///
     /// What is not given stays. An instance with an instance-store root can't be changed.
     Modify(modify::Modify),
-    /// Show what images, snapshots, volumes and instances take on the disk
+    /// Remove what nothing refers to any more: terminated instances, snapshots of deregistered
+    /// images, kernels and ramdisks that nothing names
+    ///
+    /// It says what would go and how much that gives back, and asks. Nothing that runs, is attached
+    /// or is referred to is touched.
+    Prune(prune::PruneArgs),
+    /// Show what everything in the store takes on the disk, and what 'spore prune' would give back
     ///
     /// SIZE is what a guest sees; SHARED is on the disk once, for this and for others; OWN is what
-    /// deleting it would give back. Only what was changed takes space of its own.
+    /// deleting it would give back. Only what was changed takes space of its own. Below the objects
+    /// are the cache, consoles' logs, the memory of hibernated instances, the journal and records.
     #[command(after_long_help = "Examples:\n  spore df\n  spore df -o json")]
     Df,
     /// Check whether this machine can run instances
@@ -234,7 +244,8 @@ Spore needs is missing.")]
     Doctor,
     /// Print a shell completion script
     ///
-    /// The shell reads it from the directory of its completions, from the next login on.
+    /// The shell reads it from the directory of its completions, from the next login on. It offers
+    /// what is in the store: ids, names, types, filters.
     #[command(after_long_help = "\
 Examples:
   spore completions bash > ~/.local/share/bash-completion/completions/spore
@@ -253,16 +264,17 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Run(args) => run::run(&ui.service()?, ui, args),
         Command::Ls(args) => instance::ls(&ui.service()?, ui, args),
         Command::Show(args) => instance::show(&ui.service()?, ui, args),
-        Command::Logs(args) => console::logs(&ui.service()?, args),
+        Command::Logs(args) => console::logs(&ui.service()?, ui, args),
         Command::Console(args) => console::attach(&ui.service()?, args),
         Command::Stop(args) => instance::stop(&ui.service()?, ui, args),
         Command::Start(args) => instance::start(&ui.service()?, ui, args),
         Command::Reboot(args) => instance::reboot(&ui.service()?, ui, args),
         Command::Terminate(args) => instance::terminate(&ui.service()?, ui, args),
-        Command::Wait(args) => wait::wait(&ui.service()?, args),
+        Command::Wait(args) => wait::wait(&ui.service()?, ui, args),
         Command::Stats(args) => stats::stats(&ui.service()?, ui, args),
         Command::Top(which) => stats::top(&ui.service()?, ui, which),
         Command::Modify(args) => modify::modify(&ui.service()?, ui, args),
+        Command::Prune(args) => prune::prune(&ui.service()?, ui, args),
         Command::Df => df::df(&ui.service()?, ui),
         Command::Doctor => doctor::doctor(ui),
         Command::Image { command } => image::run(command, ui),
@@ -271,20 +283,25 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Snapshot { command } => snapshot::run(command, ui),
         Command::Region { command } => region::run(command, ui),
         Command::Volume { command } => volume::run(command, ui),
-        Command::Tag(args) => tag::add(&ui.service()?, args),
-        Command::Untag(args) => tag::remove(&ui.service()?, args),
+        Command::Tag(args) => tag::add(&ui.service()?, ui, args),
+        Command::Untag(args) => tag::remove(&ui.service()?, ui, args),
         Command::Product { command } => account::product(&ui.service()?, ui, command),
         Command::Usage => account::usage(&ui.service()?, ui),
         Command::Events(args) => account::events(&ui.service()?, ui, args),
-        Command::Store { command } => account::store(&ui.service()?, command),
+        Command::Store { command } => account::store(&ui.service()?, ui, command),
         Command::Completions { shell } => completions(*shell),
     }
 }
 
-/// Print a completion script.
+/// Print what has a shell ask this program at the TAB key.
 fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let shells = clap_complete::env::Shells::builtins();
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "spore", &mut script);
+    let known = shells.completer(&shell.to_string());
+    let known = known.ok_or_else(|| Error::usage(format!("{shell} is not known")))?;
+    known
+        .write_registration("COMPLETE", "spore", "spore", "spore", &mut script)
+        .or_fail(|| "write the script")?;
     output::write_stdout(&script)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -293,6 +310,7 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
 mod tests {
     use super::super::output::Format;
     use super::*;
+    use clap::CommandFactory;
     use std::path::Path;
 
     #[test]

@@ -1,11 +1,14 @@
 //! `logs` and `console`.
 
+use super::answer;
+use super::args::Targets;
+use super::complete;
 use super::output::write_stdout;
-use crate::error::{Code, Error, Result};
+use super::ui::{Ui, say};
+use crate::error::{Code, Error, Result, one_line};
 use crate::plan::{ResetBy, VmReport};
 use crate::service::Service;
-use crate::service::console::Detached;
-use crate::service::console::rfc3339;
+use crate::service::console::{Detached, Part, Shown, rfc3339};
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal};
@@ -14,38 +17,84 @@ use std::time::Duration;
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore logs web-0
+  spore logs -n 20 web            the last lines of all that are called web
+  spore logs -f web-0             go on until it ends
+  spore logs --raw web-0 | less -R
+  spore logs --vmm web-0          what the VMM had to tell")]
 pub struct Logs {
-    /// The instance: an id, a unique prefix or a name
-    #[arg(value_name = "INSTANCE")]
-    pub target: String,
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
     /// Go on until the instance ends
     #[arg(short, long)]
     pub follow: bool,
+    /// The last so many lines only
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Every byte as the guest wrote it: on a terminal what steers it (but for colours) is left out
+    /// without this
+    #[arg(long)]
+    pub raw: bool,
     /// Print what the VMM has to tell instead: errors, stopped devices, resets, the end
     #[arg(long, conflicts_with = "follow")]
     pub vmm: bool,
 }
 
+/// Lines of what was said before that `console` shows on a terminal.
+const REPLAYED: usize = 20;
+
 /// Arguments of `console`.
 #[derive(Debug, Args)]
 pub struct Console {
     /// The instance: an id, a unique prefix or a name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = complete::instance())]
     pub target: String,
 }
 
 /// `logs`.
-pub fn logs(service: &Service, args: &Logs) -> Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    if args.vmm {
-        let reports = service.get_vmm_output(&args.target, &mut out)?;
-        let lines: String = reports.iter().map(|report| line(report) + "\n").collect();
-        drop(out);
-        write_stdout(lines.as_bytes())?;
-    } else {
-        service.get_console_output(&args.target, args.follow, &mut out)?;
+pub fn logs(service: &Service, ui: &Ui, args: &Logs) -> Result<ExitCode> {
+    let ids = args.targets.ids(service)?;
+    if args.follow && ids.len() > 1 {
+        return Err(Error::usage("--follow goes on with one instance; give one"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(answer::each(ui, &ids, |id| {
+        if ids.len() > 1 {
+            let instance = service.describe_instance(id)?.instance;
+            let name = instance.name().map(|name| format!(" {}", one_line(name)));
+            let (name, index) = (name.unwrap_or_default(), instance.ami_launch_index);
+            write_stdout(format!("-- {id}{name}, index {index}\n").as_bytes())?;
+        }
+        log(service, id, args)
+    }))
+}
+
+/// One instance's log.
+fn log(service: &Service, id: &str, args: &Logs) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let plain = stdout.is_terminal() && !args.raw;
+    let mut shown = Shown::new(&mut stdout);
+    if args.vmm {
+        let reports = match plain {
+            true => service.get_vmm_output(id, &mut shown)?,
+            false => service.get_vmm_output(id, shown.raw())?,
+        };
+        let lines: String = reports.iter().map(|report| line(report) + "\n").collect();
+        drop(stdout);
+        return write_stdout(lines.as_bytes());
+    }
+    let from = Part { follow: args.follow, tail: args.tail };
+    match plain {
+        true => {
+            let copied = service.get_console_output(id, from, &mut shown);
+            // Whoever reads has gone, or the colours are as they were.
+            let _ = shown.finish();
+            copied
+        }
+        false => service.get_console_output(id, from, shown.raw()),
+    }
 }
 
 /// A report as a person reads it.
@@ -95,7 +144,10 @@ pub fn attach(service: &Service, args: &Console) -> Result<ExitCode> {
     }
     let terminal = io::stdin().is_terminal();
     if terminal {
-        eprintln!("spore: attached to {id}; ^] detaches");
+        for line in service.last_console_lines(&record, REPLAYED)? {
+            eprintln!("{line}");
+        }
+        say(format_args!("attached to {id}; ^] detaches, Enter makes a prompt show itself"));
     }
     let raw = if terminal { Raw::enter() } else { None };
     let detached = service.attach_console(&record, Unbuffered, io::stdout(), terminal);

@@ -3,7 +3,7 @@
 use super::answer;
 use super::args::tag;
 use super::parse::parse_duration;
-use super::ui::Ui;
+use super::ui::{Ui, say};
 use crate::error::{Error, OrFail, Result};
 use crate::id::ImageId;
 use crate::record::tag::Tag;
@@ -108,6 +108,11 @@ pub fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<ExitCode>
              failure (crash-consistent)"
         );
     }
+    say(
+        "note: what is launched from it begins with this guest's /etc/machine-id, SSH host keys, shell histories and \
+         leases; who wants clones that differ has the guest forget them first ('cloud-init clean --logs --machine-id', \
+         'rm /etc/ssh/ssh_host_*')",
+    );
     answer::made(ui, "ImageId", created.image.image_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }

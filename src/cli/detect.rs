@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// None is given, or it can't be read.
 pub fn propose(service: &Service, ui: &Ui, root: Option<&Root>) -> Result<ExitCode> {
     let root = root.ok_or_else(|| Error::usage("--dry-run looks at a --disk or a --snapshot"))?;
-    output::emit(ui.output, &table(&service.propose_boot_method(root)?))?;
+    output::emit(&ui.output, &table(&service.propose_boot_method(root)?))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -29,12 +29,8 @@ fn table(proposal: &Proposal) -> Table {
     rows.push(row("partition table", proposal.disk.partition_table.clone()));
     rows.extend(proposal.disk.file_systems.iter().map(|found| row("file system", found.clone())));
     rows.extend(proposal.alternatives.iter().map(|other| row("or", other.clone())));
-    Table {
-        columns: vec!["WHAT", "FOUND"],
-        rows,
-        ids: proposal.kernel_id.iter().map(ToString::to_string).collect(),
-        json: json!(proposal),
-    }
+    let ids = proposal.kernel_id.iter().map(ToString::to_string).collect();
+    Table::of_texts(vec!["WHAT", "FOUND"], rows, ids, json!(proposal))
 }
 
 fn row(what: &str, found: String) -> Vec<String> {

@@ -66,7 +66,7 @@ pub fn doctor(ui: &Ui) -> Result<ExitCode> {
         }
         Err(error) => checks.push(fail("store", error.to_string())),
     }
-    emit(ui.output, &table(&checks))?;
+    emit(&ui.output, &table(&checks))?;
     let bad = checks.iter().any(|check| check.verdict == Verdict::Fail);
     Ok(ExitCode::from(u8::from(bad)))
 }
@@ -89,12 +89,12 @@ fn table(checks: &[Check]) -> Table {
         vec![check.what.to_owned(), verdict(check).to_owned(), check.detail.clone()]
     };
     let json = |check: &Check| json!({ "Check": check.what, "Verdict": verdict(check), "Detail": check.detail });
-    Table {
-        columns: vec!["CHECK", "VERDICT", "DETAIL"],
-        rows: checks.iter().map(row).collect(),
-        ids: checks.iter().filter(|c| c.verdict == Verdict::Fail).map(|c| c.what.into()).collect(),
-        json: json!({ "Checks": checks.iter().map(json).collect::<Vec<_>>() }),
-    }
+    Table::of_texts(
+        vec!["CHECK", "VERDICT", "DETAIL"],
+        checks.iter().map(row).collect(),
+        checks.iter().filter(|c| c.verdict == Verdict::Fail).map(|c| c.what.into()).collect(),
+        json!({ "Checks": checks.iter().map(json).collect::<Vec<_>>() }),
+    )
 }
 
 /// /dev/kvm and what it can do; whether it can be used.

@@ -1,13 +1,13 @@
 //! `run --foreground`: the command stays, shows the consoles, and ends as the guests do.
 
 use super::answer::finish;
-use super::plain::Plain;
 use super::run::{Run, request, tell_of};
 use super::ui::{Ui, say};
 use super::wait::failed;
 use crate::error::{Error, OrFail, Result};
 use crate::record::instance::InstanceRecord;
 use crate::service::Service;
+use crate::service::console::Plain;
 use crate::service::foreground::{Asked, Screen, Signals, Terms, stay};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, IsTerminal, PipeWriter, Read, Write};
@@ -41,7 +41,7 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     for record in &records {
         tell(&format!("{} runs, index {}", record.instance.instance_id, index(record)));
     }
-    stay_with(service, records, args, &signals, held, &tell)
+    stay_with(service, ui, records, args, &signals, held, &tell)
 }
 
 fn index(record: &InstanceRecord) -> u32 {
@@ -50,6 +50,7 @@ fn index(record: &InstanceRecord) -> u32 {
 
 fn stay_with(
     service: &Service,
+    ui: &Ui,
     records: Vec<InstanceRecord>,
     args: &Run,
     signals: &Caught,
@@ -77,7 +78,7 @@ fn stay_with(
     if failures.is_empty() && !ended.cut.is_empty() {
         return Ok(by_signal(SIGTERM));
     }
-    finish(failures)
+    finish(ui, failures)
 }
 
 /// 128 and the signal's number, as shells have it.

@@ -10,7 +10,7 @@ Exit codes: 0 done; 1 refused (unknown object, wrong state); 2 the command
 line is wrong; 125 Spore or its host failed. See 'spore --help'.";
 
 /// The commands that print no records, and so have no use for -o and -q.
-const SILENT: [&str; 20] = [
+const SILENT: [&str; 14] = [
     "logs",
     "console",
     "wait",
@@ -21,27 +21,17 @@ const SILENT: [&str; 20] = [
     "store admit",
     "image export",
     "image modify",
-    "image deprecate",
-    "image deregister",
-    "kernel deregister",
-    "ramdisk deregister",
     "snapshot verify",
-    "snapshot delete",
-    "volume delete",
     "product accept",
     "product cancel",
     "region rm",
 ];
 
 /// Examples of the commands by name, for those that don't bring theirs.
-const EXAMPLES: [(&str, &str); 40] = [
+const EXAMPLES: [(&str, &str); 39] = [
     (
         "show",
         "  spore show web\n  spore show i-0123 -o json | jq '.Reservations[].Instances[].State'",
-    ),
-    (
-        "logs",
-        "  spore logs web\n  spore logs -f i-0123             until the instance ends\n  spore logs --vmm i-0123          why it stopped",
     ),
     (
         "console",
@@ -49,7 +39,7 @@ const EXAMPLES: [(&str, &str); 40] = [
     ),
     (
         "start",
-        "  spore start web\n  spore start $(spore ls -q --filter instance-state-name=stopped)\n  spore start web --boot-entry 1   the second entry of its boot menu",
+        "  spore start web\n  spore start --filter state=stopped\n  spore start web --boot-entry 1   the second entry of its boot menu",
     ),
     (
         "image show",

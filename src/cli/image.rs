@@ -4,6 +4,7 @@ use super::answer;
 use super::args::{FormatArg, TransportArg, tag};
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
 use super::bundle::{BundleArgs, KeyArgs};
+use super::complete;
 use super::copy::CopyArgs;
 use super::create::CreateArgs;
 use super::image_ls::LsArgs;
@@ -84,6 +85,7 @@ pub enum ImageCommand {
         spore image export debian -o - | ssh host spore image import -")]
     Export {
         /// The image: an id, a unique prefix of one, or a name
+        #[arg(add = complete::image())]
         image: String,
         /// The file; '-' is standard output
         // It has the place of the format in which other commands print.
@@ -127,9 +129,10 @@ pub enum ImageCommand {
     ///
     /// With -o json it is what EC2's DescribeImages answers. If one of several is not there, none
     /// is shown.
+    #[command(visible_alias = "inspect")]
     Show {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "IMAGE")]
+        #[arg(required = true, value_name = "IMAGE", add = complete::image())]
         images: Vec<String>,
     },
     /// List the entries of the boot menu on an image's root (PV-GRUB)
@@ -139,6 +142,7 @@ pub enum ImageCommand {
     /// --boot-entry' takes.
     BootEntries {
         /// The image: an id, a unique prefix of one, or a name
+        #[arg(add = complete::image())]
         image: String,
     },
     /// Change what may be changed of an image: description, product codes, rate, launch permission
@@ -157,7 +161,7 @@ pub enum ImageCommand {
     /// List what was made of images: instances, volumes, other images
     References {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "IMAGE")]
+        #[arg(required = true, value_name = "IMAGE", add = complete::image())]
         images: Vec<String>,
     },
     /// Deregister images: nothing new is launched from them

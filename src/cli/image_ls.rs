@@ -1,11 +1,12 @@
 //! `spore image ls`: finding images.
 
-use super::args::filter;
-use super::output::{self, Table, human_bytes};
+use super::args::ListFilters;
+use super::complete;
+use super::output::{self, Cell, Column, Table};
 use super::ui::Ui;
 use crate::error::Result;
+use crate::record::image::Image;
 use crate::service::Service;
-use crate::service::filter::Filter;
 use crate::service::images::{Catalog, DescribeImages, DescribedImage};
 use clap::Args;
 use serde_json::json;
@@ -30,6 +31,9 @@ Examples:
   spore image ls --executable-by self       what others share with you
   spore image ls --owner amazon --filter root-device-type=ebs -o json")]
 pub struct LsArgs {
+    /// Ids, unique prefixes, names or patterns of names [default: all]
+    #[arg(add = complete::image())]
+    targets: Vec<String>,
     /// Only those of these owners: self, amazon, aws-marketplace or a uid (may be repeated; any of
     /// them)
     #[arg(long, visible_alias = "owners", value_name = "OWNER", value_delimiter = ',')]
@@ -42,9 +46,9 @@ pub struct LsArgs {
         value_delimiter = ','
     )]
     executable_by: Vec<String>,
-    /// Only those that match, e.g. name='debian*' or tag:Env=test (may be repeated; all must hold)
-    #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-    filters: Vec<Filter>,
+    /// Which.
+    #[command(flatten)]
+    filters: ListFilters,
     /// Those that come with this store: the built-in one, and its administrator's
     #[arg(long, group = "view")]
     quick_start: bool,
@@ -80,33 +84,49 @@ impl LsArgs {
 /// An unknown filter or owner; the store can't be read.
 pub fn ls(service: &Service, ui: &Ui, args: &LsArgs) -> Result<ExitCode> {
     let images = service.describe_images(&DescribeImages {
-        image_ids: Vec::new(),
+        image_ids: args.targets.clone(),
         owners: args.owner.clone(),
         executable_users: args.executable_by.clone(),
-        filters: args.filters.clone(),
+        filters: args.filters.all(),
         catalog: args.catalog(),
         include_deprecated: args.include_deprecated,
     })?;
-    output::emit(ui.output, &table(&images))?;
+    output::emit(&ui.output, &table(&images))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn table(images: &[DescribedImage]) -> Table {
     let row = |DescribedImage { image, root_size, .. }: &DescribedImage| {
         vec![
-            image.image_id.to_string(),
-            image.name.clone(),
-            output::name(image.state),
-            output::name(image.root_device_type),
-            image.kernel_id.as_ref().map_or("firmware".to_owned(), ToString::to_string),
-            root_size.map_or("-".to_owned(), human_bytes),
-            image.creation_date.clone(),
+            image.image_id.to_string().into(),
+            image.name.as_str().into(),
+            output::name(image.state).into(),
+            root_size.map_or(Cell::None, Cell::Bytes),
+            Cell::Time(image.creation_date.clone()),
+            output::name(image.root_device_type).into(),
+            boots(image),
         ]
     };
     Table {
-        columns: vec!["ID", "NAME", "STATE", "ROOT", "BOOTS", "SIZE", "CREATED"],
+        columns: vec![
+            Column::new("ImageId", "ID"),
+            Column::text("Name", "NAME"),
+            Column::new("State", "STATE"),
+            Column::new("SizeBytes", "SIZE"),
+            Column::new("CreationDate", "CREATED"),
+            Column::new("RootDeviceType", "ROOT"),
+            Column::new("KernelId", "BOOTS"),
+        ],
         rows: images.iter().map(row).collect(),
         ids: images.iter().map(|described| described.image.image_id.to_string()).collect(),
         json: json!({ "Images": images }),
+    }
+}
+
+/// What boots it: its kernel, or the firmware if it has none.
+fn boots(image: &Image) -> Cell {
+    match &image.kernel_id {
+        Some(id) => id.to_string().into(),
+        None => Cell::Named { id: String::new(), name: "firmware".to_owned() },
     }
 }

@@ -1,16 +1,17 @@
 //! The verbs of instances.
 
 use super::answer::finish;
-use super::args::{Targets, filter};
+use super::args::{ListFilters, Targets};
+use super::complete;
 use super::instance_table;
 use super::output::{Format, emit};
 use super::parse::parse_duration;
 use super::progress::Progress;
 use super::ui::Ui;
 use crate::error::Result;
+use crate::record::instance::State;
 use crate::service::Service;
-use crate::service::filter::Filter;
-use crate::service::instances::DescribeInstances;
+use crate::service::instances::{DescribeInstances, chooses_state};
 use crate::service::power::{Changes, RebootInstances, StartInstances, StopInstances};
 use clap::Args;
 use std::process::ExitCode;
@@ -21,21 +22,32 @@ use std::time::Duration;
 #[command(after_long_help = "\
 Filters (values may hold * and ?; several values of one filter are
 alternatives, several filters must all hold):
-  instance-id, instance-state-name, instance-state-code, instance-type,
-  image-id, reservation-id, owner-id, launch-index, kernel-id, ramdisk-id,
-  root-device-type, root-device-name, architecture, virtualization-type,
-  state-reason-code, block-device-mapping.volume-id, tag:KEY, tag-key
+  architecture, availability-zone, block-device-mapping.attach-time,
+  .delete-on-termination, .device-name, .status, .volume-id, client-token,
+  hibernation-options.configured, hypervisor, image-id, instance-id,
+  instance-state-code, instance-state-name (or state), instance-type,
+  kernel-id, launch-index, launch-time, network-interface.group-id,
+  .group-name, .mac-address, .network-interface-id, .private-ip-address,
+  .subnet-id, .vpc-id, owner-id, platform, platform-details,
+  private-ip-address, product-code, ramdisk-id, reservation-id,
+  root-device-name, root-device-type, state-reason-code,
+  state-reason-message, subnet-id, virtualization-type, vpc-id,
+  tag:KEY, tag-key
 
 Examples:
   spore ls --filter instance-state-name=running,pending
   spore ls -q --filter tag:Name='web*'
   spore ls -o json | jq -r '.Reservations[].Instances[].InstanceId'")]
 pub struct Ls {
-    /// Instances: ids, unique prefixes or names [default: all]
+    /// Instances: ids, unique prefixes, names, NAME-INDEX or patterns ('web*') [default: all]
+    #[arg(add = complete::instance())]
     pub targets: Vec<String>,
-    /// Only those for which this holds (repeatable)
-    #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-    pub filters: Vec<Filter>,
+    /// Which.
+    #[command(flatten)]
+    pub filters: ListFilters,
+    /// Terminated ones too, which can be seen for an hour
+    #[arg(short, long)]
+    pub all: bool,
 }
 
 /// Arguments of `stop`.
@@ -44,7 +56,8 @@ pub struct Ls {
 Examples:
   spore stop web
   spore stop --timeout 10 web db
-  spore stop --force $(spore ls -q --filter instance-state-name=running)
+  spore stop --force --all
+  spore stop --filter tag:Env=test
 
 Exit codes: 0 all are stopped (with --no-wait: asked); 1 one could not be
 (the others are); 2 the command line is wrong; 125 failure.")]
@@ -91,8 +104,8 @@ pub struct Start {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  spore reboot web
-  spore reboot --force web
+  spore reboot web                all that are called web
+  spore reboot --force web-0      the first of them
 
 Exit codes: 0 all have begun anew; 1 one could not (the others have); 2 the
 command line is wrong; 125 failure.")]
@@ -110,29 +123,38 @@ pub struct Reboot {
 
 /// `ls`.
 pub fn ls(service: &Service, ui: &Ui, args: &Ls) -> Result<ExitCode> {
-    let request =
-        DescribeInstances { instance_ids: args.targets.clone(), filters: args.filters.clone() };
-    emit(ui.output, &instance_table::list(&service.describe_instances(&request)?))?;
+    let filters = args.filters.all();
+    // Who asks for an instance, or for a state, gets it.
+    let all = args.all || !args.targets.is_empty() || chooses_state(&filters);
+    let request = DescribeInstances { instance_ids: args.targets.clone(), filters };
+    let mut records = service.describe_instances(&request)?;
+    records.retain(|record| all || record.instance.state != State::Terminated);
+    emit(&ui.output, &instance_table::list(&records, &service.image_names(&records)))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `show`.
 pub fn show(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode> {
-    let instance_ids = args.targets.clone();
-    let records =
-        service.describe_instances(&DescribeInstances { instance_ids, ..Default::default() })?;
+    let instance_ids = args.ids(service)?;
+    let records = match instance_ids.is_empty() {
+        true => Vec::new(),
+        false => {
+            let named = DescribeInstances { instance_ids, ..Default::default() };
+            service.describe_instances(&named)?
+        }
+    };
     // Only the table tells; a VMM that does not answer is not worth an error here.
-    let ask = ui.output.format == Format::Table && !ui.output.quiet;
+    let ask = ui.output.is_table();
     let status = |record| if ask { service.instance_status(record) } else { None };
     let statuses: Vec<_> = records.iter().map(status).collect();
-    emit(ui.output, &instance_table::full(&records, &statuses))?;
+    emit(&ui.output, &instance_table::full(&records, &statuses))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `stop`.
 pub fn stop(service: &Service, ui: &Ui, args: &Stop) -> Result<ExitCode> {
     let request = StopInstances {
-        instance_ids: args.targets.targets.clone(),
+        instance_ids: args.targets.ids(service)?,
         force: args.force,
         hibernate: args.hibernate,
         timeout: args.timeout,
@@ -145,7 +167,7 @@ pub fn stop(service: &Service, ui: &Ui, args: &Stop) -> Result<ExitCode> {
 /// `start`.
 pub fn start(service: &Service, ui: &Ui, args: &Start) -> Result<ExitCode> {
     let started = service.start_instances(&StartInstances {
-        instance_ids: args.targets.targets.clone(),
+        instance_ids: args.targets.ids(service)?,
         boot_entry: args.boot_entry.clone(),
         cold: args.cold,
         no_overcommit: args.no_overcommit,
@@ -157,7 +179,7 @@ pub fn start(service: &Service, ui: &Ui, args: &Start) -> Result<ExitCode> {
 /// `reboot`.
 pub fn reboot(service: &Service, ui: &Ui, args: &Reboot) -> Result<ExitCode> {
     let request = RebootInstances {
-        instance_ids: args.targets.targets.clone(),
+        instance_ids: args.targets.ids(service)?,
         force: args.force,
         timeout: args.timeout,
     };
@@ -167,7 +189,8 @@ pub fn reboot(service: &Service, ui: &Ui, args: &Reboot) -> Result<ExitCode> {
 
 /// `terminate`.
 pub fn terminate(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode> {
-    print_changes(ui, "TerminatingInstances", service.terminate_instances(&args.targets)?)
+    let ids = args.ids(service)?;
+    print_changes(ui, "TerminatingInstances", service.terminate_instances(&ids)?)
 }
 
 /// Print what was done under EC2's `key`, then what was not; the last error decides the exit code.
@@ -180,8 +203,8 @@ fn print_changes(ui: &Ui, key: &str, results: Changes) -> Result<ExitCode> {
             Err(error) => errors.push(error),
         }
     }
-    if !changes.is_empty() {
-        emit(ui.output, &instance_table::changes(key, &changes))?;
+    if !changes.is_empty() || errors.is_empty() && ui.output.format != Format::Table {
+        emit(&ui.output, &instance_table::changes(key, &changes))?;
     }
-    finish(errors)
+    finish(ui, errors)
 }

@@ -1,34 +1,44 @@
 //! Instances in EC2's shapes and as tables.
 
 use super::limit::{self, Limits};
-use super::output::{Table, human_bytes, name};
+use super::output::{Cell, Column, Table, human_bytes, name};
 use crate::control::{DiskStatus, NetStatus, Status};
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use crate::record::network::NetworkInterface;
-use crate::service::instances::{StateChange, reservations};
+use crate::service::instances::{Names, StateChange, reservations};
 use crate::service::power::Change;
 use serde_json::json;
 use std::time::Duration;
 
-/// One line an instance.
-pub fn list(records: &[InstanceRecord]) -> Table {
+/// One line an instance. `images` are the names of their images.
+pub fn list(records: &[InstanceRecord], images: &Names) -> Table {
     let row = |record: &InstanceRecord| {
         let instance = &record.instance;
+        let id = instance.image_id.to_string();
+        let image = images.get(&instance.image_id).cloned();
         vec![
-            instance.instance_id.to_string(),
-            instance.name().unwrap_or("-").to_owned(),
-            instance.ami_launch_index.to_string(),
-            instance.image_id.to_string(),
-            instance.instance_type.clone(),
-            instance.cpu_options.core_count.to_string(),
-            human_bytes(instance.spore.memory),
-            instance.state.name().to_owned(),
-            instance.launch_time.clone(),
+            instance.instance_id.to_string().into(),
+            instance.name().into(),
+            instance.ami_launch_index.to_string().into(),
+            instance.state.name().into(),
+            Cell::Named { name: image.unwrap_or_else(|| id.clone()), id },
+            instance.instance_type.as_str().into(),
+            Cell::Time(instance.launch_time.clone()),
+            instance.cpu_options.core_count.to_string().into(),
+            Cell::Bytes(instance.spore.memory),
         ]
     };
     Table {
         columns: vec![
-            "INSTANCE", "NAME", "INDEX", "IMAGE", "TYPE", "CPUS", "MEMORY", "STATE", "LAUNCHED",
+            Column::new("InstanceId", "INSTANCE"),
+            Column::text("Name", "NAME"),
+            Column::new("AmiLaunchIndex", "INDEX"),
+            Column::new("State", "STATE"),
+            Column::text("ImageId", "IMAGE"),
+            Column::new("InstanceType", "TYPE"),
+            Column::new("LaunchTime", "LAUNCHED"),
+            Column::new("CoreCount", "CPUS"),
+            Column::new("Memory", "MEMORY"),
         ],
         rows: records.iter().map(row).collect(),
         ids: records.iter().map(|r| r.instance.instance_id.to_string()).collect(),
@@ -37,9 +47,9 @@ pub fn list(records: &[InstanceRecord]) -> Table {
 }
 
 /// The same of instances that were launched together, as RunInstances answers.
-pub fn launched(records: &[InstanceRecord]) -> Table {
+pub fn launched(records: &[InstanceRecord], images: &Names) -> Table {
     let reservation = reservations(records).into_iter().next();
-    Table { json: json!(reservation), ..list(records) }
+    Table { json: json!(reservation), ..list(records, images) }
 }
 
 /// Everything about a few instances and what their VMMs say of themselves, a line each field.
@@ -55,7 +65,9 @@ pub fn full(records: &[InstanceRecord], statuses: &[Option<Status>]) -> Table {
         let fields = fields(record).into_iter().chain(disks).chain(interfaces).chain(live);
         rows.extend(fields.map(|(key, value)| vec![key.to_owned(), value]));
     }
-    Table { columns: vec!["FIELD", "VALUE"], rows, ..list(records) }
+    let ids = records.iter().map(|r| r.instance.instance_id.to_string()).collect();
+    let json = json!({ "Reservations": reservations(records) });
+    Table::of_texts(vec!["FIELD", "VALUE"], rows, ids, json)
 }
 
 /// What a running VMM says.
@@ -176,13 +188,17 @@ pub fn changes(key: &str, changes: &[Change]) -> Table {
     };
     let row = |change: &Change| {
         vec![
-            change.record.instance.instance_id.to_string(),
-            change.previous.name().to_owned(),
-            change.record.instance.state.name().to_owned(),
+            change.record.instance.instance_id.to_string().into(),
+            change.previous.name().into(),
+            change.record.instance.state.name().into(),
         ]
     };
     Table {
-        columns: vec!["INSTANCE", "PREVIOUS", "CURRENT"],
+        columns: vec![
+            Column::new("InstanceId", "INSTANCE"),
+            Column::new("PreviousState", "PREVIOUS"),
+            Column::new("CurrentState", "CURRENT"),
+        ],
         rows: changes.iter().map(row).collect(),
         ids: changes.iter().map(|c| c.record.instance.instance_id.to_string()).collect(),
         json: json!({ key: changes.iter().map(shape).collect::<Vec<_>>() }),

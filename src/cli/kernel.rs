@@ -1,13 +1,13 @@
 //! `spore kernel …` and `spore ramdisk …`.
 
 use super::answer;
-use super::args::filter;
-use super::output::{self, Table, human_bytes};
+use super::args::ListFilters;
+use super::complete;
+use super::output::{self, Cell, Column, Table};
 use super::ui::Ui;
 use crate::error::Result;
 use crate::plan::PvGrub;
 use crate::record::kernel::{Kernel, Ramdisk};
-use crate::service::filter::Filter;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -37,23 +37,29 @@ pub enum KernelCommand {
     /// aki-pv-grub-hd0 and aki-pv-grub-hd00 are built in. They mean that the boot menu on an
     /// instance's own root volume says what boots, read again at every boot: the first for a volume
     /// that is one file system, the second for one with partitions.
+    ///
+    /// Filters: architecture, creation-date, kernel-id, name, owner-id, version, tag:KEY, tag-key.
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: kernel-id, name, version, architecture (may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-        filters: Vec<Filter>,
+        /// Ids, unique prefixes, names or patterns of names [default: all]
+        #[arg(add = complete::kernel())]
+        targets: Vec<String>,
+        /// Which.
+        #[command(flatten)]
+        filters: ListFilters,
     },
     /// Show kernels in full
+    #[command(visible_alias = "inspect")]
     Show {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "KERNEL")]
+        #[arg(required = true, value_name = "KERNEL", add = complete::kernel())]
         kernels: Vec<String>,
     },
     /// Deregister kernels that no image refers to
     #[command(visible_alias = "rm")]
     Deregister {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "KERNEL")]
+        #[arg(required = true, value_name = "KERNEL", add = complete::kernel())]
         kernels: Vec<String>,
         /// Even if instances of other accounts boot it, which can't be started again then
         #[arg(long)]
@@ -77,23 +83,29 @@ pub enum RamdiskCommand {
         name: Option<String>,
     },
     /// List initial ramdisks
+    ///
+    /// Filters: creation-date, name, owner-id, ramdisk-id, tag:KEY, tag-key.
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: ramdisk-id, name (may be repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-        filters: Vec<Filter>,
+        /// Ids, unique prefixes, names or patterns of names [default: all]
+        #[arg(add = complete::kernel())]
+        targets: Vec<String>,
+        /// Which.
+        #[command(flatten)]
+        filters: ListFilters,
     },
     /// Show initial ramdisks in full
+    #[command(visible_alias = "inspect")]
     Show {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "RAMDISK")]
+        #[arg(required = true, value_name = "RAMDISK", add = complete::ramdisk())]
         ramdisks: Vec<String>,
     },
     /// Deregister initial ramdisks that no image refers to
     #[command(visible_alias = "rm")]
     Deregister {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "RAMDISK")]
+        #[arg(required = true, value_name = "RAMDISK", add = complete::ramdisk())]
         ramdisks: Vec<String>,
         /// Even if instances of other accounts boot it, which can't be started again then
         #[arg(long)]
@@ -113,8 +125,8 @@ pub fn run(command: &KernelCommand, ui: &Ui) -> Result<ExitCode> {
             answer::made(ui, "KernelId", kernel.kernel_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
-        KernelCommand::Ls { filters } => {
-            list(ui, &service.describe_kernels(&[], filters)?)?;
+        KernelCommand::Ls { targets, filters } => {
+            list(ui, &service.describe_kernels(targets, &filters.all())?)?;
             Ok(ExitCode::SUCCESS)
         }
         KernelCommand::Show { kernels } => {
@@ -131,20 +143,26 @@ fn list(ui: &Ui, kernels: &[Kernel]) -> Result<()> {
     let built_in = |kernel: &Kernel| PvGrub::of(&kernel.kernel_id).is_some();
     let row = |kernel: &Kernel| {
         vec![
-            kernel.kernel_id.to_string(),
-            kernel.name.clone(),
-            kernel.version.clone().unwrap_or_else(|| "-".into()),
-            if built_in(kernel) { "-".into() } else { human_bytes(kernel.size_bytes) },
-            if built_in(kernel) { "-".into() } else { kernel.creation_date.clone() },
+            kernel.kernel_id.to_string().into(),
+            kernel.name.as_str().into(),
+            kernel.version.clone().into(),
+            if built_in(kernel) { Cell::None } else { Cell::Bytes(kernel.size_bytes) },
+            if built_in(kernel) { Cell::None } else { Cell::Time(kernel.creation_date.clone()) },
         ]
     };
     let table = Table {
-        columns: vec!["ID", "NAME", "VERSION", "SIZE", "CREATED"],
+        columns: vec![
+            Column::new("KernelId", "ID"),
+            Column::text("Name", "NAME"),
+            Column::text("Version", "VERSION"),
+            Column::new("SizeBytes", "SIZE"),
+            Column::new("CreationDate", "CREATED"),
+        ],
         rows: kernels.iter().map(row).collect(),
         ids: kernels.iter().map(|k| k.kernel_id.to_string()).collect(),
         json: json!({ "Kernels": kernels }),
     };
-    output::emit(ui.output, &table)
+    output::emit(&ui.output, &table)
 }
 
 /// Do a ramdisk command.
@@ -159,8 +177,8 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
             answer::made(ui, "RamdiskId", ramdisk.ramdisk_id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
-        RamdiskCommand::Ls { filters } => {
-            list_ramdisks(ui, &service.describe_ramdisks(&[], filters)?)?;
+        RamdiskCommand::Ls { targets, filters } => {
+            list_ramdisks(ui, &service.describe_ramdisks(targets, &filters.all())?)?;
             Ok(ExitCode::SUCCESS)
         }
         RamdiskCommand::Show { ramdisks } => {
@@ -176,17 +194,22 @@ pub fn run_ramdisk(command: &RamdiskCommand, ui: &Ui) -> Result<ExitCode> {
 fn list_ramdisks(ui: &Ui, ramdisks: &[Ramdisk]) -> Result<()> {
     let row = |ramdisk: &Ramdisk| {
         vec![
-            ramdisk.ramdisk_id.to_string(),
-            ramdisk.name.clone(),
-            human_bytes(ramdisk.size_bytes),
-            ramdisk.creation_date.clone(),
+            ramdisk.ramdisk_id.to_string().into(),
+            ramdisk.name.as_str().into(),
+            Cell::Bytes(ramdisk.size_bytes),
+            Cell::Time(ramdisk.creation_date.clone()),
         ]
     };
     let table = Table {
-        columns: vec!["ID", "NAME", "SIZE", "CREATED"],
+        columns: vec![
+            Column::new("RamdiskId", "ID"),
+            Column::text("Name", "NAME"),
+            Column::new("SizeBytes", "SIZE"),
+            Column::new("CreationDate", "CREATED"),
+        ],
         rows: ramdisks.iter().map(row).collect(),
         ids: ramdisks.iter().map(|r| r.ramdisk_id.to_string()).collect(),
         json: json!({ "Ramdisks": ramdisks }),
     };
-    output::emit(ui.output, &table)
+    output::emit(&ui.output, &table)
 }

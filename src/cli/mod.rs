@@ -7,6 +7,7 @@ mod attribute;
 mod boot_entries;
 mod bundle;
 mod command;
+mod complete;
 mod console;
 mod copy;
 mod create;
@@ -14,6 +15,7 @@ mod detect;
 mod df;
 mod doctor;
 mod foreground;
+mod guess;
 mod help;
 mod image;
 mod image_ls;
@@ -24,15 +26,17 @@ mod limit;
 mod modify;
 mod output;
 mod parse;
-mod plain;
 mod progress;
+mod prune;
 mod region;
 mod run;
 mod snapshot;
 mod stats;
+mod table;
 mod tag;
 mod ui;
 mod volume;
+mod volume_arg;
 mod wait;
 
 use crate::context::Extension;
@@ -41,6 +45,7 @@ use crate::service::programs;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use command::{Cli, dispatch};
+use output::Format;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -48,45 +53,60 @@ use ui::{Ui, report};
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main(extension: Option<Extension>) -> ExitCode {
+    // A shell asks what goes on from a line ('spore completions'); the answer ends the process.
+    clap_complete::CompleteEnv::with_factory(Cli::command)
+        .bin("spore")
+        .completer("spore")
+        .complete();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let asked = arguments.iter().any(|word| word == "--help" || word == "help");
-    let command = if asked { help::explained(Cli::command()) } else { Cli::command() };
+    let command = if asked { command() } else { Cli::command() };
     let matches = match command.try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(told) if is_help(&told) => told.exit(),
-        Err(wrong) => return ended(&misuse(&wrong, &arguments)),
+        Err(wrong) => {
+            let error = guess::misuse(&wrong, &Cli::command(), &arguments);
+            return ended(format_asked(&arguments), &error.remedy(see_help(&arguments)));
+        }
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let ui = Ui::new(cli.output.output(), verb(&matches), extension);
+    let format = ui.output.format;
     dispatch(&ui, &cli).unwrap_or_else(|error| match error.kind() {
-        _ if programs::is_missing(&error) => ended(&become_remote()),
-        Kind::Usage => ended(&error.remedy(see_help(&arguments))),
-        _ => ended(&error),
+        _ if programs::is_missing(&error) => ended(format, &become_remote()),
+        Kind::Usage => ended(format, &error.remedy(see_help(&arguments))),
+        _ => ended(format, &error),
     })
 }
 
-fn ended(error: &Error) -> ExitCode {
-    report(error);
+/// The command with all that its help has to say, of which manual pages are made.
+pub fn command() -> clap::Command {
+    help::explained(Cli::command())
+}
+
+fn ended(format: Format, error: &Error) -> ExitCode {
+    report(format, error);
     ExitCode::from(error.exit_code())
+}
+
+/// The format that was asked for on a command line that can't be parsed.
+fn format_asked(arguments: &[OsString]) -> Format {
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let asked = |format: &str| {
+        let pair = words.windows(2).any(|w| matches!(w[0], "-o" | "--output") && w[1] == format);
+        let single = |word: &&str| {
+            let value = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
+            value == Some(format)
+        };
+        pair || words.iter().any(single)
+    };
+    if asked("json") || asked("yaml") { Format::Json } else { Format::Table }
 }
 
 /// Whether this is what was asked for, or all that can be answered to a command without a word.
 fn is_help(told: &clap::Error) -> bool {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     matches!(told.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
-}
-
-/// What clap tells in paragraphs, in one line.
-fn misuse(wrong: &clap::Error, arguments: &[OsString]) -> Error {
-    let text = wrong.to_string();
-    let told = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let told = told.take_while(|line| !["Usage:", "For more"].iter().any(|w| line.starts_with(w)));
-    let line = told.fold(String::new(), |line, next| match line.as_str() {
-        "" => next.to_owned(),
-        _ if line.ends_with(':') => format!("{line} {next}"),
-        _ => format!("{line}; {next}"),
-    });
-    Error::usage(line.trim_start_matches("error: ")).remedy(see_help(arguments))
 }
 
 /// Where the help is of the command that was meant.

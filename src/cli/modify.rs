@@ -1,8 +1,10 @@
 //! `spore modify`.
 
 use super::args::{NetworkArg, networks};
+use super::complete;
 use super::instance_table;
 use super::output::emit;
+use super::parse::{parse_memory, parse_name};
 use super::run::user_data;
 use super::ui::Ui;
 use crate::error::{Error, Result};
@@ -14,21 +16,31 @@ use std::process::ExitCode;
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "kernel", "firmware", "initrd", "user_data", "networks", "delete_on_termination"]))]
+    .args(["instance_type", "cpus", "memory", "name", "kernel", "firmware", "initrd", "user_data", "networks", "delete_on_termination"]))]
 #[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
   spore modify web -t t3.large
+  spore modify web -c 4 -m 8G --name web-large
   spore modify web --kernel ./bzImage --initrd none
   spore modify web --network tap:tap0
   spore modify web --delete-on-termination /dev/vdb=true")]
 pub struct Modify {
     /// The instance, which must be stopped: an id, a unique prefix or a name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = complete::instance())]
     target: String,
     /// Instance type, a preset of vCPUs and memory
-    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    #[arg(short = 't', long = "type", value_name = "TYPE", add = complete::instance_type())]
     instance_type: Option<String>,
+    /// vCPUs, 1 to 64, over the type's
+    #[arg(short, long, value_name = "CPUS", value_parser = clap::value_parser!(u8).range(1..=64), allow_negative_numbers = true)]
+    cpus: Option<u8>,
+    /// Memory over the type's: 512M, 2G (a plain number counts MiB)
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// Name: its tag Name, which may be changed while it runs, too
+    #[arg(long, value_parser = parse_name)]
+    name: Option<String>,
     /// Kernel: a registered one (id or name) or a file, which is registered; none boots from disk
     #[arg(long, value_name = "AKI|NAME|FILE|none")]
     kernel: Option<String>,
@@ -67,6 +79,9 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
     let record = service.modify_instance_attribute(&ModifyInstanceAttribute {
         instance_id: args.target.clone(),
         instance_type: args.instance_type.clone(),
+        cpus: args.cpus,
+        memory: args.memory,
+        name: args.name.clone(),
         kernel: args.kernel.clone(),
         ramdisk: args.initrd.clone(),
         firmware: args.firmware.clone(),
@@ -77,6 +92,7 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
         },
         delete_on_termination: args.delete_on_termination.clone(),
     })?;
-    emit(ui.output, &instance_table::list(&[record]))?;
+    let records = [record];
+    emit(&ui.output, &instance_table::list(&records, &service.image_names(&records)))?;
     Ok(ExitCode::SUCCESS)
 }

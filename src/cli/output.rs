@@ -1,23 +1,38 @@
 //! How results are printed: a table for people, JSON in EC2's shapes, YAML or CSV for programs.
 
-use crate::error::{OrFail, Result, shown};
+pub use super::table::{Cell, Column, Table, human_bytes};
+use crate::error::{Error, OrFail, Result, shown};
 use clap::builder::{EnumValueParser, PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::Value;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 /// The output options that every command takes.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
     /// Output format
-    #[arg(id = OutputArg::ID, short = 'o', long = "output", global = true, value_parser = OutputArg::format(), default_value = "table", value_name = "FORMAT")]
+    #[arg(id = OutputArg::ID, short = 'o', long = "output", global = true, help_heading = GLOBAL, display_order = 1000, value_parser = OutputArg::format(), default_value = "table", value_name = "FORMAT")]
     output: OutputArg,
     /// Print ids only, one a line
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, display_order = 1001)]
     quiet: bool,
+    /// Of a table or CSV these columns only, in this order: their heads, or EC2's names, which are
+    /// CSV's heads
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        display_order = 1002,
+        value_name = "COLUMN[,COLUMN]",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    columns: Vec<String>,
 }
+
+/// What the options are under that every command takes.
+pub const GLOBAL: &str = "Output options";
 
 impl OutputArgs {
     /// How results are printed.
@@ -26,7 +41,8 @@ impl OutputArgs {
             OutputArg::Format(format) => format,
             OutputArg::File(_) => Format::default(),
         };
-        Output { format, quiet: self.quiet }
+        let width = io::stdout().is_terminal().then(width).flatten();
+        Output { format, quiet: self.quiet, columns: self.columns.clone(), width }
     }
 }
 
@@ -64,13 +80,30 @@ impl OutputArg {
     }
 }
 
+/// How many characters a line of the terminal has.
+fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// How results are printed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Output {
     /// In which form.
     pub format: Format,
     /// Ids only, one a line.
     pub quiet: bool,
+    /// The columns of a table or of CSV; all without any.
+    pub columns: Vec<String>,
+    /// Characters of a line, on a terminal.
+    pub width: Option<usize>,
+}
+
+impl Output {
+    /// Whether people read it, and not programs.
+    pub fn is_table(&self) -> bool {
+        self.format == Format::Table && !self.quiet
+    }
 }
 
 /// Output formats.
@@ -83,28 +116,15 @@ pub enum Format {
     Json,
     /// The same as JSON, in YAML
     Yaml,
-    /// The table's columns, comma-separated, with a header (RFC 4180)
+    /// Rows of comma-separated values under EC2's names (RFC 4180): bytes, times, empty for nothing
     Csv,
-}
-
-/// One result in all its forms.
-#[derive(Clone, Debug)]
-pub struct Table {
-    /// Column heads.
-    pub columns: Vec<&'static str>,
-    /// Cells, each row as long as `columns`.
-    pub rows: Vec<Vec<String>>,
-    /// What `-q` prints, a line each.
-    pub ids: Vec<String>,
-    /// What `-o json` and `-o yaml` print.
-    pub json: Value,
 }
 
 /// Print `table` on stdout in the format asked for.
 ///
 /// # Errors
 /// Stdout can't be written (a closed pipe is no error: the reader has seen enough).
-pub fn emit(output: Output, table: &Table) -> Result<()> {
+pub fn emit(output: &Output, table: &Table) -> Result<()> {
     write_stdout(&render(output, table)?)
 }
 
@@ -116,17 +136,25 @@ pub fn write_stdout(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.or_fail(|| "write to standard output"),
+        // Where it goes is nothing that Spore has a say in.
+        result => result.map_err(|cause| {
+            let remedy = "what it is redirected to has to take it";
+            Error::failure(format!("cannot write to standard output: {cause}")).remedy(remedy)
+        }),
     }
 }
 
-fn render(output: Output, table: &Table) -> Result<Vec<u8>> {
+fn render(output: &Output, table: &Table) -> Result<Vec<u8>> {
     if output.quiet {
         let lines: String = table.ids.iter().map(|id| format!("{}\n", clean(id))).collect();
         return Ok(lines.into_bytes());
     }
+    if !output.columns.is_empty() {
+        let table = table.with_columns(&output.columns)?;
+        return render(&Output { columns: Vec::new(), ..output.clone() }, &table);
+    }
     match output.format {
-        Format::Table => Ok(aligned(table).into_bytes()),
+        Format::Table => Ok(table.aligned(output.width, clean).into_bytes()),
         Format::Json => {
             let text =
                 serde_json::to_string_pretty(&table.json).or_fail(|| "write the result as JSON")?;
@@ -139,13 +167,14 @@ fn render(output: Output, table: &Table) -> Result<Vec<u8>> {
                 true => Ok(text.into_bytes()),
                 // Not all of its styles can escape. What is JSON is YAML, too (YAML 1.2, section
                 // 1.3).
-                false => render(Output { format: Format::Json, ..output }, table),
+                false => render(&Output { format: Format::Json, ..output.clone() }, table),
             }
         }
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(Vec::new());
-            writer.write_record(&table.columns).or_fail(|| "write the result as CSV")?;
-            for row in &table.rows {
+            let fields = table.columns.iter().map(|column| column.field);
+            writer.write_record(fields).or_fail(|| "write the result as CSV")?;
+            for row in table.raw() {
                 writer
                     .write_record(row.iter().map(|cell| clean(cell)))
                     .or_fail(|| "write the result as CSV")?;
@@ -166,7 +195,7 @@ fn clean(text: &str) -> String {
 
 /// JSON that says the same and can't steer a terminal: serde escapes what JSON has to have escaped
 /// and no more.
-fn escaped(json: &str) -> String {
+pub fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         // Between strings there are newlines only.
@@ -180,72 +209,31 @@ fn escaped(json: &str) -> String {
     text
 }
 
-/// Left-aligned columns, two spaces between, nothing after the last. Control characters are shown
-/// escaped: a name must not be able to steer the terminal.
-fn aligned(table: &Table) -> String {
-    let head = table.columns.iter().map(|c| (*c).to_owned()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(head)
-        .chain(table.rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()))
-        .collect();
-    let mut widths = vec![0; table.columns.len()];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (width, cell) in widths.iter().zip(line) {
-            row.push_str(cell);
-            let pad = width - cell.chars().count() + 2;
-            row.extend(std::iter::repeat_n(' ', pad));
-        }
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// The name that an enumeration has in JSON.
 pub fn name(value: impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Bytes as people read them: `512 B`, `196 KiB`, `1.5 GiB`.
-pub fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = usize::from(value < 10.0 && value.fract() >= 0.05);
-    format!("{value:.digits$} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn table() -> Table {
-        Table {
-            columns: vec!["ID", "NAME"],
-            rows: vec![
+        Table::of_texts(
+            vec!["ID", "NAME"],
+            vec![
                 vec!["ami-1".into(), "a, \"b\"".into()],
                 vec!["ami-22".into(), "\u{1b}[2J".into()],
             ],
-            ids: vec!["ami-1".into(), "ami-22".into()],
-            json: serde_json::json!({"Images": [{"ImageId": "ami-1"}]}),
-        }
+            vec!["ami-1".into(), "ami-22".into()],
+            serde_json::json!({"Images": [{"ImageId": "ami-1"}]}),
+        )
     }
 
     fn text(format: Format, quiet: bool) -> String {
-        String::from_utf8(render(Output { format, quiet }, &table()).unwrap()).unwrap()
+        String::from_utf8(render(&Output { format, quiet, ..Output::default() }, &table()).unwrap())
+            .unwrap()
     }
 
     #[test]
@@ -268,15 +256,15 @@ mod tests {
     #[test]
     fn nothing_that_is_printed_steers_a_terminal() {
         let hostile = "a\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\r\u{2028}b";
-        let table = Table {
-            columns: vec!["ID"],
-            rows: vec![vec![hostile.into()]],
-            ids: vec![hostile.into()],
-            json: serde_json::json!({ "Images": [{ "Name": hostile }] }),
-        };
+        let table = Table::of_texts(
+            vec!["ID"],
+            vec![vec![hostile.into()]],
+            vec![hostile.into()],
+            serde_json::json!({ "Images": [{ "Name": hostile }] }),
+        );
         for format in [Format::Table, Format::Json, Format::Yaml, Format::Csv] {
             for quiet in [false, true] {
-                let text = render(Output { format, quiet }, &table).unwrap();
+                let text = render(&Output { format, quiet, ..Output::default() }, &table).unwrap();
                 let text = String::from_utf8(text).unwrap();
                 assert!(text.chars().all(|c| c == '\n' || shown(c) == c), "{text:?}");
                 let back: Option<Value> = match format {
@@ -292,18 +280,5 @@ mod tests {
     #[test]
     fn quiet_prints_ids_whatever_the_format() {
         assert_eq!(text(Format::Json, true), "ami-1\nami-22\n");
-    }
-
-    #[test]
-    fn bytes_read_well() {
-        for (bytes, expected) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1 KiB"),
-            (200_704, "196 KiB"),
-            (3 << 29, "1.5 GiB"),
-        ] {
-            assert_eq!(human_bytes(bytes), expected);
-        }
     }
 }

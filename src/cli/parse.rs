@@ -41,6 +41,17 @@ pub fn parse_size(text: &str) -> Result<u64> {
     parse_bytes(text, 30, "GiB")
 }
 
+/// The value of a tag Name.
+///
+/// # Errors
+/// It is empty or longer than a tag, or has a control character.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().count() > 255 || text.chars().any(char::is_control) {
+        return Err("a name has 1 to 255 characters, none of them a control character".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// Percent of one CPU: `50` or `50%`, 1 to 6400.
 ///
 /// # Errors

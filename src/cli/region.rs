@@ -1,7 +1,7 @@
 //! `spore region …`.
 
 use super::answer;
-use super::output::{self, Table};
+use super::output::{self, Cell, Column, Table};
 use super::ui::Ui;
 use crate::error::Result;
 use crate::record::Record;
@@ -39,6 +39,7 @@ pub enum RegionCommand {
     #[command(visible_alias = "list")]
     Ls,
     /// Show a region, the images in it and the snapshots that are not an image's
+    #[command(visible_alias = "inspect")]
     Show {
         /// Its name
         region: String,
@@ -66,7 +67,7 @@ pub fn run(command: &RegionCommand, ui: &Ui) -> Result<ExitCode> {
         RegionCommand::Ls => list(ui, &service.describe_regions()?)?,
         RegionCommand::Show { region } => show(ui, &service.describe_region(region)?)?,
         RegionCommand::Rm { regions } => {
-            return Ok(answer::each(regions, |name| service.remove_region(name)));
+            return Ok(answer::each(ui, regions, |name| service.remove_region(name)));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -74,31 +75,39 @@ pub fn run(command: &RegionCommand, ui: &Ui) -> Result<ExitCode> {
 
 fn list(ui: &Ui, regions: &[Region]) -> Result<()> {
     let row = |r: &Region| vec![r.region_name.clone(), r.endpoint.to_string()];
-    let table = Table {
-        columns: vec!["REGION", "LOCATION"],
-        rows: regions.iter().map(row).collect(),
-        ids: regions.iter().map(|r| r.region_name.clone()).collect(),
-        json: json!({ "Regions": regions }),
-    };
-    output::emit(ui.output, &table)
+    let table = Table::of_texts(
+        vec!["REGION", "LOCATION"],
+        regions.iter().map(row).collect(),
+        regions.iter().map(|r| r.region_name.clone()).collect(),
+        json!({ "Regions": regions }),
+    );
+    output::emit(&ui.output, &table)
 }
 
 fn show(ui: &Ui, region: &DescribedRegion) -> Result<()> {
     let row = |image: &Image| {
         let (id, name) = (image.image_id.to_string(), image.name.clone());
-        vec![id, name, image.owner_id.clone(), image.creation_date.clone()]
+        let created = Cell::Time(image.creation_date.clone());
+        vec![id.into(), name.into(), image.owner_id.clone().into(), created]
     };
     let snapshot = |snapshot: &Snapshot| {
-        let (id, name) = (snapshot.snapshot_id.to_string(), snapshot.name().unwrap_or("-"));
-        vec![id, name.to_owned(), snapshot.owner_id.clone(), snapshot.start_time.clone()]
+        let (id, created) = (&snapshot.snapshot_id, Cell::Time(snapshot.start_time.clone()));
+        let owner = snapshot.owner_id.clone().into();
+        vec![id.to_string().into(), snapshot.name().into(), owner, created]
     };
-    let rows: Vec<_> =
-        region.images.iter().map(row).chain(region.snapshots.iter().map(snapshot)).collect();
+    let rows = region.images.iter().map(row).chain(region.snapshots.iter().map(snapshot));
+    let images = region.images.iter().map(|image| image.image_id.to_string());
+    let snapshots = region.snapshots.iter().map(|snapshot| snapshot.snapshot_id.to_string());
     let table = Table {
-        columns: vec!["ID", "NAME", "OWNER", "CREATED"],
-        ids: rows.iter().map(|row| row[0].clone()).collect(),
-        rows,
+        columns: vec![
+            Column::new("ResourceId", "ID"),
+            Column::text("Name", "NAME"),
+            Column::new("OwnerId", "OWNER"),
+            Column::new("CreationDate", "CREATED"),
+        ],
+        ids: images.chain(snapshots).collect(),
+        rows: rows.collect(),
         json: json!({ "Regions": [region] }),
     };
-    output::emit(ui.output, &table)
+    output::emit(&ui.output, &table)
 }

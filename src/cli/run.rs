@@ -2,13 +2,14 @@
 
 use super::answer::finish;
 use super::args::{NetworkArg, TransportArg, networks, tag};
+use super::complete;
 use super::instance_table;
 use super::limit::{self, Limits};
-use super::output::{Format, emit, write_stdout};
-use super::parse::{Count, parse_duration, parse_memory, parse_percent};
+use super::output::{emit, write_stdout};
+use super::parse::{Count, parse_duration, parse_memory, parse_name, parse_percent, parse_size};
 use super::progress::Progress;
 use super::ui::{Ui, say};
-use super::wait::{failed, shortfall, wait_for};
+use super::wait::{failed, shortfalls, wait_for};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
@@ -16,6 +17,7 @@ use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::tag::Tag;
 use crate::service::Service;
+use crate::service::disks::NewVolume;
 use crate::service::launch::{Launched, MAX_USER_DATA, Request, RunInstances, check_user_data};
 use crate::service::wait::{Until, Waited};
 use clap::{Args, ValueEnum};
@@ -51,6 +53,8 @@ Examples:
                                   gone when the guest powers off
   spore run debian --rm --foreground
                                   a service's command: ends as the guest does
+  spore run debian --disk 20G --volume size=100G --volume snapshot=data
+                                  a larger root and two more volumes
   spore run debian --block-device-mappings \\
     '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
 
@@ -63,6 +67,7 @@ number (130, 143) for a signal.")]
 #[command(group = clap::ArgGroup::new("until").args(["wait", "foreground"]))]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
+    #[arg(add = complete::image())]
     pub image: String,
     /// How many: N, or MIN:MAX for at least MIN and at most MAX
     #[arg(
@@ -75,7 +80,7 @@ pub struct Run {
     pub count: Count,
     /// Instance type, a preset of vCPUs and memory (list below) [default: the image's, else
     /// t3.micro]
-    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    #[arg(short = 't', long = "type", value_name = "TYPE", add = complete::instance_type())]
     pub instance_type: Option<String>,
     /// vCPUs, 1 to 64, over the type's
     #[arg(short, long, value_name = "CPUS", value_parser = clap::value_parser!(u8).range(1..=64), allow_negative_numbers = true)]
@@ -120,6 +125,14 @@ pub struct Run {
     /// image boot-entries')
     #[arg(long, value_name = "ENTRY")]
     pub boot_entry: Option<String>,
+    /// Size of the root volume, which the image's has at least: 20G (whole GiB; a plain number
+    /// counts GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk: Option<u64>,
+    /// One more volume (repeatable): size=20G, snapshot=SNAPSHOT or both, and device=/dev/vdX,
+    /// delete=false (it outlives the instance), read-only
+    #[arg(long = "volume", value_name = "size=SIZE,snapshot=SNAPSHOT,…", value_parser = super::volume_arg::parse)]
+    pub volumes: Vec<NewVolume>,
     /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     pub block_device_mappings: Option<String>,
@@ -220,13 +233,6 @@ impl Run {
     }
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.chars().count() > 255 || text.chars().any(char::is_control) {
-        return Err("a name has 1 to 255 characters, none of them a control character".into());
-    }
-    Ok(text.to_owned())
-}
-
 /// `run`.
 pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     let request = request(args)?;
@@ -241,18 +247,18 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
         let waited = wait_for(service, ids, Until::LoginOrEnd, args.timeout)?;
         records = refreshed(records, &waited);
         if ui.context.cancelled() {
-            emit(ui.output, &instance_table::launched(&records))?;
+            emit(&ui.output, &instance_table::launched(&records, &service.image_names(&records)))?;
             eprintln!("spore: interrupted{}", going_on(&records));
             return Ok(ui.cancelled());
         }
-        if !ui.output.quiet && ui.output.format == Format::Table {
+        if ui.output.is_table() {
             write_stdout(consoles(service, &records)?.as_bytes())?;
         }
-        errors.extend(waited.iter().filter_map(|w| shortfall(w, Until::LoginOrEnd, args.timeout)));
+        errors.extend(shortfalls(&waited, Until::LoginOrEnd, args.timeout));
         errors.extend(records.iter().filter_map(failed));
     }
-    emit(ui.output, &instance_table::launched(&records))?;
-    finish(errors)
+    emit(&ui.output, &instance_table::launched(&records, &service.image_names(&records)))?;
+    finish(ui, errors)
 }
 
 /// Tells of a launch what its answer does not say: whose image it was, if nobody vouches for it,
@@ -317,6 +323,8 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
             tags,
         },
+        root_size: args.disk,
+        volumes: args.volumes.clone(),
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         wait_running: !args.no_wait,
         lifeline: None,

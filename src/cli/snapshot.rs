@@ -1,16 +1,17 @@
 //! `spore snapshot …`.
 
 use super::answer;
-use super::args::{FormatArg, filter, tag};
+use super::args::{FormatArg, ListFilters, tag};
+use super::complete;
 use super::copy::RegionArgs;
-use super::output::{self, Table, human_bytes};
+use super::output::{self, Cell, Column, Table};
 use super::ui::Ui;
 use crate::error::Result;
 use crate::id::InstanceId;
+use crate::record::Record;
 use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
 use crate::service::Service;
-use crate::service::filter::Filter;
 use crate::service::snapshots::{
     CopySnapshot, CreateSnapshot, DescribeSnapshots, DescribedSnapshot, ImportSnapshot,
     SnapshotInfo,
@@ -62,23 +63,29 @@ pub enum SnapshotCommand {
         tags: Vec<Tag>,
     },
     /// List snapshots
+    ///
+    /// EC2's filters: description, encrypted, owner-id, progress, snapshot-id, start-time, status,
+    /// volume-id, volume-size, tag:KEY, tag-key.
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: snapshot-id, description, volume-size, tag:KEY … (may be
-        /// repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-        filters: Vec<Filter>,
+        /// Ids, unique prefixes, names or patterns of names [default: all]
+        #[arg(add = complete::snapshot())]
+        targets: Vec<String>,
+        /// Which.
+        #[command(flatten)]
+        filters: ListFilters,
     },
     /// Show snapshots in full
+    #[command(visible_alias = "inspect")]
     Show {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "SNAPSHOT")]
+        #[arg(required = true, value_name = "SNAPSHOT", add = complete::snapshot())]
         snapshots: Vec<String>,
     },
     /// Compare the content of snapshots with their recorded digests
     Verify {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "SNAPSHOT")]
+        #[arg(required = true, value_name = "SNAPSHOT", add = complete::snapshot())]
         snapshots: Vec<String>,
     },
     /// Delete snapshots that no image refers to; volumes made from them keep their content
@@ -89,7 +96,7 @@ pub enum SnapshotCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "SNAPSHOT")]
+        #[arg(required = true, value_name = "SNAPSHOT", add = complete::snapshot())]
         snapshots: Vec<String>,
         /// The region that they are in; in a bucket or a registry by their whole ids [default: the
         /// store at hand]
@@ -143,8 +150,9 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
             answer::whole(ui, "SnapshotId", copy.snapshot_id.as_str(), answer)?;
             Ok(ExitCode::SUCCESS)
         }
-        SnapshotCommand::Ls { filters } => {
-            let request = DescribeSnapshots { filters: filters.clone(), ..Default::default() };
+        SnapshotCommand::Ls { targets, filters } => {
+            let (snapshot_ids, filters) = (targets.clone(), filters.all());
+            let request = DescribeSnapshots { snapshot_ids, filters };
             let described = service.describe_snapshots(&request)?;
             let json = json!({ "Snapshots": described });
             list(ui, described.iter().map(|described| &described.snapshot), json)?;
@@ -157,7 +165,7 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
                     .describe_snapshots(&DescribeSnapshots { snapshot_ids, ..Default::default() })
             })
         }
-        SnapshotCommand::Verify { snapshots } => Ok(answer::each(snapshots, |text| {
+        SnapshotCommand::Verify { snapshots } => Ok(answer::each(ui, snapshots, |text| {
             let id = service.verify_snapshot(text)?;
             output::write_stdout(format!("{id}: OK\n").as_bytes())
         })),
@@ -199,19 +207,28 @@ fn list<'a>(
 ) -> Result<()> {
     let row = |snapshot: &Snapshot| {
         vec![
-            snapshot.snapshot_id.to_string(),
-            human_bytes(snapshot.size_bytes),
-            output::name(snapshot.state),
-            snapshot.volume_id.as_ref().map_or("-".into(), ToString::to_string),
-            snapshot.start_time.clone(),
-            snapshot.description.clone(),
+            snapshot.snapshot_id.to_string().into(),
+            snapshot.name().into(),
+            output::name(snapshot.state).into(),
+            Cell::Bytes(snapshot.size_bytes),
+            Cell::Time(snapshot.start_time.clone()),
+            snapshot.volume_id.as_ref().map(ToString::to_string).into(),
+            Some(snapshot.description.as_str()).filter(|text| !text.is_empty()).into(),
         ]
     };
     let table = Table {
-        columns: vec!["ID", "SIZE", "STATE", "VOLUME", "STARTED", "DESCRIPTION"],
+        columns: vec![
+            Column::new("SnapshotId", "ID"),
+            Column::text("Name", "NAME"),
+            Column::new("State", "STATE"),
+            Column::new("SizeBytes", "SIZE"),
+            Column::new("StartTime", "STARTED"),
+            Column::new("VolumeId", "VOLUME"),
+            Column::text("Description", "DESCRIPTION"),
+        ],
         rows: snapshots.clone().map(row).collect(),
         ids: snapshots.map(|s| s.snapshot_id.to_string()).collect(),
         json,
     };
-    output::emit(ui.output, &table)
+    output::emit(&ui.output, &table)
 }

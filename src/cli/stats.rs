@@ -1,12 +1,12 @@
 //! `stats` and `top`: what running instances use.
 
-use super::args::filter;
-use super::output::{self, Format, Table, human_bytes};
+use super::args::ListFilters;
+use super::complete;
+use super::output::{self, Cell, Column, Format, Table};
 use super::parse::parse_duration;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::service::Service;
-use crate::service::filter::Filter;
 use crate::service::instances::DescribeInstances;
 use crate::service::statistics::Statistics;
 use clap::Args;
@@ -26,11 +26,13 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// Which instances.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// Instances: ids, unique prefixes or names [default: all that run]
+    /// Instances: ids, unique prefixes, names, NAME-INDEX or patterns ('web*') [default: all that
+    /// run]
+    #[arg(add = complete::instance())]
     pub targets: Vec<String>,
-    /// Only those for which this holds (repeatable)
-    #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-    pub filters: Vec<Filter>,
+    /// Which.
+    #[command(flatten)]
+    pub filters: ListFilters,
     /// How long between two looks (1, 500ms, 2m)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub interval: Option<Duration>,
@@ -60,7 +62,7 @@ pub fn stats(service: &Service, ui: &Ui, args: &Stats) -> Result<ExitCode> {
     let before = look(service, &args.which)?;
     std::thread::sleep(args.which.interval.unwrap_or(MOMENT));
     let now = look(service, &args.which)?;
-    output::emit(ui.output, &table(&now, &before))?;
+    output::emit(&ui.output, &table(&now, &before))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,7 +99,7 @@ fn follow(service: &Service, ui: &Ui, which: &Which, order: Order) -> Result<Exi
             if screen {
                 output::write_stdout(CLEAR.as_bytes())?;
             }
-            output::emit(ui.output, &table(&now, &before))?;
+            output::emit(&ui.output, &table(&now, &before))?;
             before = now;
         }
     });
@@ -107,7 +109,7 @@ fn follow(service: &Service, ui: &Ui, which: &Which, order: Order) -> Result<Exi
 fn look(service: &Service, which: &Which) -> Result<Vec<Statistics>> {
     let records = service.describe_instances(&DescribeInstances {
         instance_ids: which.targets.clone(),
-        filters: which.filters.clone(),
+        filters: which.filters.all(),
     })?;
     service.instance_statistics(&records)
 }
@@ -120,16 +122,16 @@ fn percent(now: &Statistics, before: &[Statistics]) -> f64 {
 fn table(now: &[Statistics], before: &[Statistics]) -> Table {
     let row = |one: &Statistics| {
         vec![
-            one.instance_id.to_string(),
-            one.name.clone().unwrap_or_else(|| "-".into()),
-            format!("{:.1}%", percent(one, before)),
-            human_bytes(one.memory),
-            human_bytes(one.guest_memory),
-            human_bytes(one.disk_read),
-            human_bytes(one.disk_write),
-            human_bytes(one.network_in),
-            human_bytes(one.network_out),
-            format!("{} s", one.uptime.as_secs()),
+            one.instance_id.to_string().into(),
+            one.name.clone().into(),
+            format!("{:.1}%", percent(one, before)).into(),
+            Cell::Bytes(one.memory),
+            Cell::Bytes(one.guest_memory),
+            Cell::Bytes(one.disk_read),
+            Cell::Bytes(one.disk_write),
+            Cell::Bytes(one.network_in),
+            Cell::Bytes(one.network_out),
+            format!("{} s", one.uptime.as_secs()).into(),
         ]
     };
     let json = |one: &Statistics| {
@@ -148,8 +150,16 @@ fn table(now: &[Statistics], before: &[Statistics]) -> Table {
     };
     Table {
         columns: vec![
-            "INSTANCE", "NAME", "CPU", "MEMORY", "OF", "READ", "WRITTEN", "NET IN", "NET OUT",
-            "UPTIME",
+            Column::new("InstanceId", "INSTANCE"),
+            Column::text("Name", "NAME"),
+            Column::new("CPUPercent", "CPU"),
+            Column::new("MemoryBytes", "MEMORY"),
+            Column::new("GuestMemoryBytes", "OF"),
+            Column::new("DiskReadBytes", "READ"),
+            Column::new("DiskWriteBytes", "WRITTEN"),
+            Column::new("NetworkIn", "NET IN"),
+            Column::new("NetworkOut", "NET OUT"),
+            Column::new("Uptime", "UPTIME"),
         ],
         rows: now.iter().map(row).collect(),
         ids: now.iter().map(|one| one.instance_id.to_string()).collect(),

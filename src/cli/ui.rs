@@ -1,17 +1,35 @@
 //! The terminal, or whatever stands in for it: how results are printed, who hears of what happens
 //! meanwhile, and the signals that end a command.
 
-use super::output::Output;
+use super::output::{Format, Output, escaped};
 use crate::context::{Audience, Cancel, Context, Extension, Meter};
 use crate::error::{Error, OrFail, Result, one_line};
 use crate::service::Service;
 use crate::sys::process;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Verbs that make no store where there is none.
+const READING: [&str; 13] = [
+    "ls",
+    "show",
+    "logs",
+    "wait",
+    "df",
+    "events",
+    "usage",
+    "snapshot ls",
+    "snapshot show",
+    "volume ls",
+    "volume show",
+    "kernel ls",
+    "ramdisk ls",
+];
 
 /// What a command works with beside its arguments.
 pub struct Ui {
@@ -26,10 +44,12 @@ impl Ui {
     /// Of a command called `verb`, e.g. `image deregister`.
     pub fn new(output: Output, verb: String, extension: Option<Extension>) -> Self {
         let signals = Signals::default();
+        let reads = READING.contains(&verb.as_str());
         let context = Context::new(process::user(), Arc::new(Terminal))
             .by_verb(verb)
             .stopped_by(Cancel::by(signals.asked.clone()))
             .with_extension(extension);
+        let context = if reads { context.reading() } else { context };
         Self { output, context, signals }
     }
 
@@ -49,11 +69,16 @@ impl Ui {
         self.signals.watch()?;
         match work() {
             Err(error) if self.context.cancelled() => {
-                report(&error);
+                self.report(&error);
                 Ok(None)
             }
             result => result.map(Some),
         }
+    }
+
+    /// Tells what went wrong, in the form in which results are printed.
+    pub fn report(&self, error: &Error) {
+        report(self.output.format, error);
     }
 
     /// The exit code of a command that was cancelled: 128 and the signal's number, as shells have
@@ -100,9 +125,17 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "spore: {line}");
 }
 
-/// What went wrong.
-pub fn report(error: &Error) {
-    say(error);
+/// What went wrong: a line for people, or where the result would be JSON (or YAML) an object that
+/// has EC2's names, on a line of its own.
+pub fn report(format: Format, error: &Error) {
+    if !matches!(format, Format::Json | Format::Yaml) {
+        return say(error);
+    }
+    let object = json!({
+        "Error": { "Code": error.ec2_code().as_str(), "Message": error.message() },
+        "Spore": { "ExitCode": error.exit_code(), "Remedy": error.advice() },
+    });
+    let _ = writeln!(std::io::stderr(), "{}", escaped(&object.to_string()));
 }
 
 /// Standard error. Progress is shown where that is a terminal.

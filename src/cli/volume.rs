@@ -1,13 +1,14 @@
 //! `spore volume …`.
 
 use super::answer;
-use super::args::{filter, tag};
-use super::output::{self, Table, human_bytes};
+use super::args::{ListFilters, tag};
+use super::complete;
+use super::output::{self, Cell, Column, Table};
 use super::parse::parse_size;
 use super::ui::Ui;
 use crate::error::Result;
+use crate::record::Record;
 use crate::record::tag::Tag;
-use crate::service::filter::Filter;
 use crate::service::volumes::{
     AttachVolume, CreateVolume, DescribeVolumes, DescribedVolume, VOLUME_TYPES, VolumeAttachment,
 };
@@ -21,24 +22,33 @@ pub enum VolumeCommand {
     /// Make a volume from a snapshot, or an empty one; prints its id
     Create(CreateArgs),
     /// List volumes
+    ///
+    /// EC2's filters: attachment.attach-time, .delete-on-termination, .device, .instance-id,
+    /// .status, availability-zone, create-time, encrypted, owner-id, size, snapshot-id, status,
+    /// volume-id, volume-type, tag:KEY, tag-key.
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: volume-id, snapshot-id, attachment.instance-id … (may be
-        /// repeated)
-        #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
-        filters: Vec<Filter>,
+        /// Ids, unique prefixes, names or patterns of names [default: all]
+        #[arg(add = complete::volume())]
+        targets: Vec<String>,
+        /// Which.
+        #[command(flatten)]
+        filters: ListFilters,
     },
     /// Show volumes in full
+    #[command(visible_alias = "inspect")]
     Show {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "VOLUME")]
+        #[arg(required = true, value_name = "VOLUME", add = complete::volume())]
         volumes: Vec<String>,
     },
     /// Attach a volume to a stopped instance; it stays when the instance is terminated
     Attach {
         /// The volume: an id, a unique prefix of one, or a name
+        #[arg(add = complete::volume())]
         volume: String,
         /// The instance, which must be stopped
+        #[arg(add = complete::instance())]
         instance: String,
         /// What the volume is called in the instance's block device mapping, e.g. /dev/vdb. The
         /// guest numbers its disks in the order of the mapping
@@ -48,12 +58,13 @@ pub enum VolumeCommand {
     /// Take a volume off its instance, which must be stopped
     Detach {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "VOLUME")]
+        #[arg(required = true, value_name = "VOLUME", add = complete::volume())]
         volumes: Vec<String>,
     },
     /// Make a volume larger, while no instance runs on it
     Resize {
         /// The volume: an id, a unique prefix of one, or a name
+        #[arg(add = complete::volume())]
         volume: String,
         /// The new size: 20G, 512M (a plain number counts GiB)
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -63,7 +74,7 @@ pub enum VolumeCommand {
     #[command(visible_alias = "rm")]
     Delete {
         /// Ids, unique prefixes of ids, or names
-        #[arg(required = true, value_name = "VOLUME")]
+        #[arg(required = true, value_name = "VOLUME", add = complete::volume())]
         volumes: Vec<String>,
     },
 }
@@ -103,8 +114,9 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
             answer::whole(ui, "VolumeId", volume.volume.volume_id.as_str(), &volume)?;
             Ok(ExitCode::SUCCESS)
         }
-        VolumeCommand::Ls { filters } => {
-            let request = DescribeVolumes { filters: filters.clone(), ..Default::default() };
+        VolumeCommand::Ls { targets, filters } => {
+            let (volume_ids, filters) = (targets.clone(), filters.all());
+            let request = DescribeVolumes { volume_ids, filters };
             list(ui, &service.describe_volumes(&request)?)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -121,7 +133,7 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Detach { volumes } => {
-            Ok(answer::each(volumes, |text| told(ui, &service.detach_volume(text)?)))
+            Ok(answer::each(ui, volumes, |text| told(ui, &service.detach_volume(text)?)))
         }
         VolumeCommand::Resize { volume, size } => {
             let resized = service.modify_volume(volume, *size)?;
@@ -140,32 +152,52 @@ fn told(ui: &Ui, attachment: &VolumeAttachment) -> Result<()> {
     let (volume, instance) = (attachment.volume_id.to_string(), attachment.instance_id.to_string());
     let state = attachment.state.to_owned();
     let table = Table {
-        columns: vec!["VOLUME", "INSTANCE", "DEVICE", "STATE"],
+        columns: vec![
+            Column::new("VolumeId", "VOLUME"),
+            Column::new("InstanceId", "INSTANCE"),
+            Column::new("Device", "DEVICE"),
+            Column::new("State", "STATE"),
+        ],
         ids: vec![volume.clone()],
-        rows: vec![vec![volume, instance, attachment.device.clone(), state]],
+        rows: vec![vec![
+            volume.into(),
+            instance.into(),
+            attachment.device.as_str().into(),
+            state.into(),
+        ]],
         json: json!(attachment),
     };
-    output::emit(ui.output, &table)
+    output::emit(&ui.output, &table)
 }
 
 fn list(ui: &Ui, volumes: &[DescribedVolume]) -> Result<()> {
     let row = |described: &DescribedVolume| {
         let DescribedVolume { volume, instance_id, used_bytes } = described;
         vec![
-            volume.volume_id.to_string(),
-            human_bytes(volume.size_bytes),
-            used_bytes.map_or("-".into(), human_bytes),
-            described.state().to_owned(),
-            volume.snapshot_id.as_ref().map_or("-".into(), ToString::to_string),
-            instance_id.as_ref().map_or("-".into(), ToString::to_string),
-            volume.create_time.clone(),
+            volume.volume_id.to_string().into(),
+            volume.name().into(),
+            described.state().into(),
+            Cell::Bytes(volume.size_bytes),
+            used_bytes.map_or(Cell::None, Cell::Bytes),
+            instance_id.as_ref().map(ToString::to_string).into(),
+            Cell::Time(volume.create_time.clone()),
+            volume.snapshot_id.as_ref().map(ToString::to_string).into(),
         ]
     };
     let table = Table {
-        columns: vec!["ID", "SIZE", "USED", "STATE", "SNAPSHOT", "INSTANCE", "CREATED"],
+        columns: vec![
+            Column::new("VolumeId", "ID"),
+            Column::text("Name", "NAME"),
+            Column::new("State", "STATE"),
+            Column::new("SizeBytes", "SIZE"),
+            Column::new("UsedBytes", "USED"),
+            Column::new("InstanceId", "INSTANCE"),
+            Column::new("CreateTime", "CREATED"),
+            Column::new("SnapshotId", "SNAPSHOT"),
+        ],
         rows: volumes.iter().map(row).collect(),
         ids: volumes.iter().map(|v| v.volume.volume_id.to_string()).collect(),
         json: json!({ "Volumes": volumes }),
     };
-    output::emit(ui.output, &table)
+    output::emit(&ui.output, &table)
 }

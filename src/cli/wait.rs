@@ -4,6 +4,7 @@ use super::answer::finish;
 use super::args::Targets;
 use super::parse::parse_duration;
 use super::progress::Progress;
+use super::ui::Ui;
 use crate::error::{Code, Error, Kind, Result};
 use crate::record::instance::{InstanceRecord, State};
 use crate::service::Service;
@@ -18,7 +19,7 @@ use std::time::Duration;
 #[command(after_long_help = "\
 Examples:
   spore wait web            until it is stopped or terminated
-  spore wait --for login --timeout 2m $(spore ls -q)
+  spore wait --for login --timeout 2m --all
 
 Exit codes: 0 all are, and with --for exit, the default, ended well; 1 one
 can't get there any more, or a guest's kernel panicked or its CPU shut down; 2
@@ -64,18 +65,18 @@ impl From<UntilArg> for Until {
 }
 
 /// `wait`.
-pub fn wait(service: &Service, args: &Wait) -> Result<ExitCode> {
+pub fn wait(service: &Service, ui: &Ui, args: &Wait) -> Result<ExitCode> {
     let until = Until::from(args.until);
-    let waited = wait_for(service, args.targets.targets.clone(), until, args.timeout)?;
+    let waited = wait_for(service, args.targets.ids(service)?, until, args.timeout)?;
     // An end that was waited for counts as it was; one of these states is reached by any.
     let badly = |waited: &Waited| match waited {
         Waited::Reached(record) if until == Until::Exit => failed(record),
         _ => None,
     };
-    let told = |waited| shortfall(waited, until, args.timeout).or_else(|| badly(waited));
-    let mut errors: Vec<Error> = waited.iter().filter_map(told).collect();
+    let mut errors = shortfalls(&waited, until, args.timeout);
+    errors.extend(waited.iter().filter_map(badly));
     errors.sort_by_key(Error::exit_code);
-    finish(errors)
+    finish(ui, errors)
 }
 
 /// Wait, with progress on a terminal.
@@ -115,18 +116,44 @@ fn slow_kvm(until: Until, hardware: bool) -> &'static str {
     }
 }
 
+/// Why waits did not end as wished. That several were not there in time is said once.
+pub fn shortfalls(waited: &[Waited], until: Until, timeout: Option<Duration>) -> Vec<Error> {
+    let late: Vec<&InstanceRecord> = waited.iter().filter_map(late).collect();
+    let others = waited.iter().filter(|waited| late.len() < 2 || self::late(waited).is_none());
+    let mut errors: Vec<Error> =
+        others.filter_map(|waited| shortfall(waited, until, timeout)).collect();
+    if late.len() >= 2 {
+        const NAMED: usize = 5;
+        let named: Vec<String> = late.iter().take(NAMED).map(|record| stage(record)).collect();
+        let more = late.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        errors.push(Error::timeout(format!(
+            "{}{more}, not {} within {} s; they go on, and 'spore logs' shows how far they are{}",
+            named.join(", "),
+            what(until),
+            timeout.unwrap_or_default().as_secs_f64(),
+            slow_kvm(until, host_virtualizes())
+        )));
+    }
+    errors
+}
+
+fn late(waited: &Waited) -> Option<&InstanceRecord> {
+    match waited {
+        Waited::TimedOut(record) => Some(record),
+        _ => None,
+    }
+}
+
+/// What an instance is, and why.
+fn stage(record: &InstanceRecord) -> String {
+    let instance = &record.instance;
+    let reason = instance.state_reason.as_ref().map(|r| format!(" ({})", r.message));
+    format!("{} is {}{}", instance.instance_id, instance.state.name(), reason.unwrap_or_default())
+}
+
 /// Why a wait did not end as wished; `None` if it did.
-pub fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
-    let stage = |record: &InstanceRecord| {
-        let instance = &record.instance;
-        let reason = instance.state_reason.as_ref().map(|r| format!(" ({})", r.message));
-        format!(
-            "{} is {}{}",
-            instance.instance_id,
-            instance.state.name(),
-            reason.unwrap_or_default()
-        )
-    };
+fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
     match waited {
         Waited::Reached(_) => None,
         Waited::Lost(error) => Some(match error.kind() {

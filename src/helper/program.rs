@@ -4,7 +4,12 @@ use crate::error::{OrFail, Result};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The program that has what `spore` has and more; it is installed beside it.
+/// Where `spore` in PREFIX/bin has the programs that it starts, from there.
+const LIBEXEC: &str = "../libexec/spore";
+/// The way back.
+const BIN: &str = "../../bin";
+
+/// The program that has what `spore` has and more.
 pub const REMOTE: &str = "spore-remote";
 
 /// The program that every further process of ours is started from: virtual machines and helpers.
@@ -15,7 +20,11 @@ pub fn launcher() -> Result<PathBuf> {
     let own = own()?;
     // Where an upgrade has replaced it the kernel says "spore-remote (deleted)".
     if own.file_name().is_some_and(|name| name.as_bytes().starts_with(REMOTE.as_bytes())) {
-        return Ok(own.with_file_name("spore"));
+        let beside = own.with_file_name("spore");
+        return Ok(match own.parent() {
+            Some(dir) if !beside.exists() => dir.join(BIN).join("spore"),
+            _ => beside,
+        });
     }
     // Cargo's tests are programs of their own, in a directory below.
     if cfg!(debug_assertions)
@@ -28,12 +37,15 @@ pub fn launcher() -> Result<PathBuf> {
     Ok(PathBuf::from("/proc/self/exe"))
 }
 
-/// A program that is installed beside this one.
+/// A program that is installed with this one: beside it, or in PREFIX/libexec/spore.
 ///
 /// # Errors
 /// This program can't be found.
 pub fn beside(name: &str) -> Result<PathBuf> {
-    Ok(own()?.with_file_name(name))
+    let own = own()?;
+    let beside = own.with_file_name(name);
+    let libexec = own.parent().map(|dir| dir.join(LIBEXEC).join(name));
+    Ok(libexec.filter(|path| !beside.exists() && path.exists()).unwrap_or(beside))
 }
 
 fn own() -> Result<PathBuf> {

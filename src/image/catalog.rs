@@ -9,7 +9,7 @@ use crate::kernel;
 use crate::record::image::{Image, ImageState, StateReason};
 use crate::record::name;
 use crate::record::tag::check_tags;
-use crate::store::{Durability, Locked, Store, check_owner};
+use crate::store::{Durability, Locked, Store, check_owner, pattern};
 
 /// Check that an image of this name could be registered now: before a long import, not after.
 ///
@@ -95,6 +95,21 @@ pub fn resolve(store: &Store, text: &str) -> Result<Image> {
     };
     check_registered(&image)?;
     Ok(image)
+}
+
+/// The images that `text` addresses: as [`resolve`], or all of which the names match a pattern.
+///
+/// # Errors
+/// As [`resolve`]'s.
+pub fn find(store: &Store, text: &str) -> Result<Vec<Image>> {
+    if !pattern::is_pattern(text) {
+        return Ok(vec![resolve(store, text)?]);
+    }
+    if store.administrator().is_none() && pattern::matches(text, builtin::DEMO) {
+        builtin::ensure(store, builtin::DEMO)?;
+    }
+    let found = store.images().find(text)?.into_iter().map(|image| settled(store, image));
+    Ok(found.filter(|image| check_registered(image).is_ok()).collect())
 }
 
 /// As [`resolve`], for changing it.

@@ -2,6 +2,7 @@
 
 use super::client::ask;
 use super::dir::{CONSOLE, InstanceDir};
+use super::plain::Plain;
 use crate::control::Request;
 use crate::error::{Error, OrFail, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -76,22 +77,34 @@ pub fn last_lines(dir: &InstanceDir, start: u64, count: usize) -> Result<Vec<Str
         .and_then(|end| file.seek(SeekFrom::Start(start.max(end.saturating_sub(WINDOW)))))
         .and_then(|_| file.take(WINDOW).read_to_end(&mut bytes))
         .or_fail(|| format!("read {}", path.display()))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let clean =
-        |line: &str| -> String { line.chars().filter(|c| *c == '\t' || !c.is_control()).collect() };
+    let text = Plain::text(&bytes);
+    // What was overwritten on the line is not on the screen any more.
+    let seen = |line: &str| line.rsplit('\r').next().unwrap_or_default().to_owned();
     let lines: Vec<String> =
-        text.lines().map(clean).filter(|line| !line.trim().is_empty()).collect();
+        text.lines().map(seen).filter(|line| !line.trim().is_empty()).collect();
     Ok(lines[lines.len().saturating_sub(count)..].to_vec())
 }
 
-/// Copy the log of that name from its beginning to `out`; with `follow`, go on until the VMM is
-/// gone.
+/// What of a log is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    /// Go on until the VMM is gone.
+    pub follow: bool,
+    /// Only so many lines of what there is; all without.
+    pub tail: Option<usize>,
+}
+
+/// Copy a part of the log of that name to `out`.
 ///
 /// # Errors
 /// The log can't be read or `out` not written; this user has no inotify instance left.
-pub fn copy_log(dir: &InstanceDir, name: &str, follow: bool, out: &mut dyn Write) -> Result<()> {
+pub fn copy_log(dir: &InstanceDir, name: &str, part: Part, out: &mut dyn Write) -> Result<()> {
     let Some(mut file) = dir.open_file(name)? else { return Ok(()) };
     let path = &dir.file(name);
+    if let Some(lines) = part.tail {
+        seek_to_tail(&mut file, lines).or_fail(|| format!("read {}", path.display()))?;
+    }
+    let follow = part.follow;
     // Watched before the first reading: what is written between a reading and the wait ends the
     // wait.
     let mut growth = if follow { Some(Growth::watch(dir, path)?) } else { None };
@@ -107,6 +120,31 @@ pub fn copy_log(dir: &InstanceDir, name: &str, follow: bool, out: &mut dyn Write
             Some(_) => {}
         }
     }
+}
+
+/// Seeks to the beginning of the last `lines` lines; the end of the last need not be there.
+fn seek_to_tail(file: &mut (impl Read + Seek), lines: usize) -> io::Result<()> {
+    const CHUNK: u64 = 16 << 10;
+    let end = file.seek(SeekFrom::End(0))?;
+    let (mut at, mut ends) = (end, 0);
+    let mut chunk = Vec::new();
+    while at > 0 {
+        let start = at.saturating_sub(CHUNK);
+        file.seek(SeekFrom::Start(start))?;
+        chunk.clear();
+        file.by_ref().take(at - start).read_to_end(&mut chunk)?;
+        for (offset, _) in chunk.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let after = start + offset as u64 + 1;
+            // The last line's own end begins none.
+            ends += usize::from(after < end);
+            if ends >= lines.max(1) && after < end {
+                let from = if lines == 0 { end } else { after };
+                return file.seek(SeekFrom::Start(from)).map(drop);
+            }
+        }
+        at = start;
+    }
+    file.seek(SeekFrom::Start(if lines == 0 { end } else { 0 })).map(drop)
 }
 
 /// A log that a VMM writes.
@@ -256,5 +294,29 @@ mod tests {
             watch.feed(piece.as_bytes());
         }
         assert!(watch.seen);
+    }
+
+    #[test]
+    fn the_last_lines_of_a_log_are_found() {
+        let tail = |text: &str, lines| {
+            let mut file = io::Cursor::new(text.as_bytes().to_vec());
+            seek_to_tail(&mut file, lines).unwrap();
+            let mut rest = String::new();
+            file.read_to_string(&mut rest).unwrap();
+            rest
+        };
+        for (text, lines, expected) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\n", 9, "a\nb\n"),
+            ("a\nb\n", 0, ""),
+            ("", 3, ""),
+            ("\n\n\n", 1, "\n"),
+        ] {
+            assert_eq!(tail(text, lines), expected, "{text:?} {lines}");
+        }
+        let long = format!("{}\nlast\n", "x".repeat(100_000));
+        assert_eq!(tail(&long, 1), "last\n");
+        assert_eq!(tail(&long, 2), long);
     }
 }

@@ -3,13 +3,14 @@
 //! A file counts with the blocks that are allocated for it, once, however many names it has. What
 //! belongs to an object alone is what deleting it would give back.
 
-use super::dir;
+use super::{dir, hibernation};
 use crate::error::Result;
 use crate::record::image::{Image, ImageState};
 use crate::record::snapshot::DATA;
 use crate::record::volume::Layer;
-use crate::store::Store;
 use crate::store::beneath::Dir;
+use crate::store::{Listing, Store};
+use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,9 +18,10 @@ use std::path::Path;
 /// One object's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// image, snapshot, volume or instance.
+    /// image, snapshot, volume, instance, kernel or ramdisk; or cache, logs, memory (of hibernated
+    /// instances), journal, other.
     pub kind: &'static str,
-    /// Its id.
+    /// Its id; empty of what is no object.
     pub id: String,
     /// Its name, if it has one.
     pub name: Option<String>,
@@ -36,7 +38,7 @@ pub struct Usage {
 pub struct Usages {
     /// Each object's, by kind.
     pub objects: Vec<Usage>,
-    /// Bytes that all disks take together, each counted once.
+    /// Bytes that all of the store takes, each file counted once.
     pub total: u64,
 }
 
@@ -140,7 +142,95 @@ pub fn usages(store: &Store) -> Result<Usages> {
         let of: Vec<String> = mapped.map(|m| m.ebs.volume_id.to_string()).collect();
         objects.push(files.usage("instance", instance.instance_id.as_str(), instance.name(), &of));
     }
-    Ok(Usages { objects, total: files.files.values().map(|(bytes, _)| bytes).sum() })
+    let mut trees = Trees::default();
+    let all = Dir::place(store.home()).map_or(0, |home| trees.bytes(&home, DEPTH));
+    add_boot_files(store, &mut objects);
+    objects.extend(places(
+        store,
+        all,
+        files.files.values().map(|(bytes, _)| bytes).sum(),
+        &objects,
+    ));
+    Ok(Usages { objects, total: all })
+}
+
+/// Directories below one another that are looked into: a store has no more.
+const DEPTH: u32 = 8;
+
+/// What lies in directories, every file once.
+#[derive(Default)]
+struct Trees(BTreeSet<File>);
+
+impl Trees {
+    /// Bytes on the disk of the user's own files in a directory and `depth` levels below it.
+    fn bytes(&mut self, dir: &Dir, depth: u32) -> u64 {
+        let each = |name: &String| -> u64 {
+            let Ok(stat) = dir.stat(name) else { return 0 };
+            let bytes = match self.0.insert((stat.st_dev, stat.st_ino)) {
+                true => u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+                false => 0,
+            };
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let below = dir.place_in(name).ok().filter(|_| is_dir && depth > 0);
+            bytes + below.map_or(0, |below| self.bytes(&below, depth - 1))
+        };
+        dir.own_names().unwrap_or_default().iter().map(each).sum()
+    }
+
+    /// The same of a path in the store.
+    fn at(path: &Path) -> u64 {
+        Dir::place(path).map_or(0, |dir| Self::default().bytes(&dir, DEPTH))
+    }
+}
+
+/// Bytes on the disk of the user's own files in a directory of the store, or of one file.
+pub fn bytes_of(path: &Path) -> u64 {
+    let own = path.symlink_metadata().map_or(0, |metadata| metadata.blocks() * 512);
+    own + Trees::at(path)
+}
+
+/// Kernels and initial ramdisks.
+fn add_boot_files(store: &Store, objects: &mut Vec<Usage>) {
+    let usage = |kind, id: &str, name: &str, size, path: &Path| Usage {
+        kind,
+        id: id.to_owned(),
+        name: Some(name.to_owned()),
+        size,
+        shared: 0,
+        own: Trees::at(path),
+    };
+    for kernel in store.kernels().list().map(Listing::or_warn).unwrap_or_default() {
+        let (id, dir) = (&kernel.kernel_id, store.kernels().dir(&kernel.kernel_id));
+        objects.push(usage("kernel", id.as_str(), &kernel.name, kernel.size_bytes, &dir));
+    }
+    for ramdisk in store.ramdisks().list().map(Listing::or_warn).unwrap_or_default() {
+        let (id, dir) = (&ramdisk.ramdisk_id, store.ramdisks().dir(&ramdisk.ramdisk_id));
+        objects.push(usage("ramdisk", id.as_str(), &ramdisk.name, ramdisk.size_bytes, &dir));
+    }
+}
+
+/// What is no object: of `all` bytes `disks` are those of disks.
+fn places(store: &Store, all: u64, disks: u64, objects: &[Usage]) -> Vec<Usage> {
+    let place = |kind, own| Usage { kind, id: String::new(), name: None, size: 0, shared: 0, own };
+    let (mut logs, mut memory) = (0, 0);
+    for id in dir::instances(store).own_ids().unwrap_or_default() {
+        let dir = dir::InstanceDir::new(store, &id);
+        logs += Trees::at(&dir::instances(store).dir(&id));
+        let saved = dir.file(hibernation::MEMORY).symlink_metadata();
+        memory += saved.map_or(0, |metadata| metadata.blocks() * 512);
+    }
+    let boots = objects.iter().filter(|usage| matches!(usage.kind, "kernel" | "ramdisk"));
+    let boots: u64 = boots.map(|usage| usage.own).sum();
+    let (cache, journal) = (Trees::at(&store.cache()), Trees::at(&store.account_dir()));
+    let logs = logs.saturating_sub(memory);
+    let other = all.saturating_sub(disks + boots + cache + journal + logs + memory);
+    vec![
+        place("cache", cache),
+        place("logs", logs),
+        place("memory", memory),
+        place("journal", journal),
+        place("other", other),
+    ]
 }
 
 fn snapshots_of(image: &Image) -> Vec<String> {

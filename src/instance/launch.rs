@@ -401,17 +401,24 @@ fn size(request: &Request, image: &Image) -> Result<(&'static InstanceType, u8, 
     let name = request.instance_type.as_ref().or(tagged).map_or(types::DEFAULT, String::as_str);
     let preset = types::find(name)?;
     let cpus = request.cpus.unwrap_or(preset.cpus);
+    let memory = request.memory.unwrap_or(preset.memory_mib << 20);
+    check_size(cpus, memory)?;
+    Ok((preset, cpus, memory))
+}
+
+/// # Errors
+/// No machine can have so many CPUs or so much memory.
+pub fn check_size(cpus: u8, memory: u64) -> Result<()> {
     if !(1..=MAX_CPUS).contains(&cpus) {
         return Err(Error::usage(format!("--cpus is {cpus}; give 1 to {MAX_CPUS}")));
     }
-    let memory = request.memory.unwrap_or(preset.memory_mib << 20);
     if memory < MIN_MEMORY || !memory.is_multiple_of(PAGE) {
         return Err(Error::usage(format!(
             "--memory is {memory} bytes; give at least {} MiB and a multiple of 4 KiB",
             MIN_MEMORY >> 20
         )));
     }
-    Ok((preset, cpus, memory))
+    Ok(())
 }
 
 /// How many fit, as EC2's MinCount and MaxCount mean it.

@@ -31,6 +31,7 @@ pub mod lifecycle;
 pub mod mapping;
 pub mod modify;
 pub mod network;
+pub mod plain;
 pub mod pool;
 pub mod prepare;
 pub mod reap;

@@ -1,7 +1,7 @@
 //! Changing a stopped instance (EC2 ModifyInstanceAttribute).
 
 use super::dir::{self, InstanceDir, USER_DATA};
-use super::launch::fitting;
+use super::launch::{check_size, fitting};
 use super::{lifecycle, network, types};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
@@ -11,6 +11,7 @@ use crate::plan::PvGrub;
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Instance, InstanceRecord};
 use crate::record::network::Network;
+use crate::record::tag::{Tag, set_tags};
 use crate::store::{Durability, Store};
 use std::path::PathBuf;
 
@@ -19,6 +20,12 @@ use std::path::PathBuf;
 pub struct Changes {
     /// Preset name: its CPUs and its memory.
     pub instance_type: Option<String>,
+    /// vCPUs, over the type's.
+    pub cpus: Option<u8>,
+    /// Bytes of RAM, over the type's.
+    pub memory: Option<u64>,
+    /// The tag Name.
+    pub name: Option<String>,
     /// What boots: a kernel, or the firmware.
     pub kernel: Option<Option<KernelId>>,
     /// The firmware, in place of the host's own; the instance has no kernel then.
@@ -54,8 +61,9 @@ pub fn modify(
     }
     let mut locked = lifecycle::stopped(dir, "changed")?;
     let instance = &mut locked.record.instance;
-    if let Some(name) = &changes.instance_type {
-        resize(instance, name, host_memory)?;
+    resize(instance, changes, host_memory)?;
+    if let Some(name) = &changes.name {
+        set_tags(&mut instance.tags, &[Tag { key: "Name".into(), value: name.clone() }])?;
     }
     boots(instance, changes)?;
     if let Some(ramdisk) = &changes.ramdisk {
@@ -100,22 +108,32 @@ pub fn modify(
     Ok(locked.record.clone())
 }
 
-/// The CPUs and the memory of a preset.
-fn resize(instance: &mut Instance, name: &str, host_memory: u64) -> Result<()> {
-    let preset = types::find(name)?;
-    let memory = preset.memory_mib << 20;
-    if memory > host_memory {
+/// The CPUs and the memory of a preset, and those over them.
+fn resize(instance: &mut Instance, changes: &Changes, host_memory: u64) -> Result<()> {
+    let preset = changes.instance_type.as_deref().map(types::find).transpose()?;
+    let (cpus, memory) = match preset {
+        Some(preset) => (preset.cpus, preset.memory_mib << 20),
+        None => (instance.cpu_options.core_count, instance.spore.memory),
+    };
+    let (cpus, memory) = (changes.cpus.unwrap_or(cpus), changes.memory.unwrap_or(memory));
+    let changed = (cpus, memory) != (instance.cpu_options.core_count, instance.spore.memory);
+    if changed {
+        check_size(cpus, memory)?;
+    }
+    if changed && memory > host_memory {
         return Err(Error::refused(
             Code::InsufficientInstanceCapacity,
             format!(
-                "{name} has {} MiB, this host {}; choose a smaller type",
-                preset.memory_mib,
+                "an instance of {} MiB exceeds this host's memory of {} MiB; choose a smaller type or --memory",
+                memory >> 20,
                 host_memory >> 20
             ),
         ));
     }
-    instance.instance_type = preset.name.to_owned();
-    instance.cpu_options.core_count = preset.cpus;
+    if let Some(preset) = preset {
+        instance.instance_type = preset.name.to_owned();
+    }
+    instance.cpu_options.core_count = cpus;
     instance.spore.memory = memory;
     Ok(())
 }

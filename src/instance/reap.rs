@@ -68,7 +68,7 @@ fn reason(asked: bool, end: Option<&VmReport>) -> StateReason {
         _ if asked => user_initiated(),
         _ => StateReason::new(
             "Server.InternalError",
-            "the VMM was killed or crashed; 'spore logs --vmm' shows its last words",
+            "the VMM was killed, by somebody or for want of memory ('dmesg' tells), and left no word",
         ),
     }
 }

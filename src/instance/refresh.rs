@@ -56,6 +56,18 @@ pub fn refresh(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
     Ok(Some(locked.record.clone()))
 }
 
+/// As [`refresh`]; who only looks gets the record as it is where it can't be brought up to date: in
+/// a store on a read-only file system, say.
+///
+/// # Errors
+/// As [`refresh`]'s.
+pub fn seen(dir: &InstanceDir) -> Result<Option<InstanceRecord>> {
+    match refresh(dir) {
+        Err(error) if dir.store().context().reads() && error.is_denied() => dir.record(),
+        refreshed => refreshed,
+    }
+}
+
 /// Whoever was hibernating the instance is dead, and its VMM lives. If that is not at it any more,
 /// it could not be hibernated and runs on.
 fn went_on(dir: &InstanceDir, record: InstanceRecord) -> Result<InstanceRecord> {

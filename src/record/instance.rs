@@ -404,6 +404,10 @@ impl super::Record for InstanceRecord {
         self.instance.name().filter(|_| self.instance.state != State::Terminated)
     }
 
+    fn index(&self) -> Option<u32> {
+        Some(self.instance.ami_launch_index)
+    }
+
     fn owner(&self) -> &str {
         &self.owner_id
     }

@@ -61,6 +61,10 @@ pub trait Record: Serialize + DeserializeOwned + Clone {
     fn id(&self) -> &Self::Id;
     /// What else it may be addressed by.
     fn name(&self) -> Option<&str>;
+    /// Its position among those that were made together, where there are such.
+    fn index(&self) -> Option<u32> {
+        None
+    }
     /// Whether nobody else of its owner may have its name. `made` is whether its maker is at work.
     fn holds_name(&self, made: bool) -> bool {
         let _ = made;

@@ -1,7 +1,7 @@
 //! What concerns an account or the whole store rather than an object.
 
-use super::Service;
 use super::usage::{self, Usage};
+use super::{Service, kinds};
 use crate::account;
 use crate::error::Result;
 use crate::image::{permission, product};
@@ -9,6 +9,7 @@ use crate::instance::disk_usage;
 pub use crate::instance::disk_usage::{Usage as DiskUsage, Usages as DiskUsages};
 use crate::store::admit;
 pub use crate::store::journal::Entry;
+use std::collections::HashSet;
 
 impl Service {
     /// Agrees to the terms of a product, so that others' images which carry its code can be
@@ -49,13 +50,29 @@ impl Service {
         admit::admit(&self.store, account::user(user)?)
     }
 
-    /// What happened to the objects of these ids, or to all, in the order of time.
+    /// What happened to the objects that these ids, prefixes of ids and names address, or to all,
+    /// in the order of time.
     ///
     /// # Errors
-    /// A journal can't be read.
-    pub fn describe_events(&self, ids: &[String]) -> Result<Vec<Entry>> {
+    /// Nothing has happened to an object of such an id, and nothing has that name; a journal can't
+    /// be read.
+    pub fn describe_events(&self, texts: &[String]) -> Result<Vec<Entry>> {
         let mut entries = self.store.entries()?;
-        entries.retain(|entry| ids.is_empty() || ids.contains(&entry.id));
+        let mut ids = HashSet::new();
+        for text in texts {
+            // What is gone is in the journal only.
+            let is = |entry: &&Entry| entry.id.starts_with(text.as_str()) && text.contains('-');
+            let known: Vec<String> =
+                entries.iter().filter(is).map(|entry| entry.id.clone()).collect();
+            match known.is_empty() {
+                true => {
+                    let found = kinds::addressed(&self.store, text)?;
+                    ids.extend(found.iter().map(|object| object.id().to_owned()));
+                }
+                false => ids.extend(known),
+            }
+        }
+        entries.retain(|entry| texts.is_empty() || ids.contains(&entry.id));
         // One account's stay in their own order even if its clock jumped.
         if entries.iter().any(|entry| entry.account_id != entries[0].account_id) {
             entries.sort_by(|a, b| a.event_time.cmp(&b.event_time));

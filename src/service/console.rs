@@ -3,9 +3,10 @@
 use super::Service;
 use super::instances::find;
 use crate::error::Result;
-pub use crate::instance::console::Detached;
+pub use crate::instance::console::{Detached, Part};
 use crate::instance::console::{attach, copy_log, last_lines};
 use crate::instance::dir::{CONSOLE, InstanceDir, VMM_LOG};
+pub use crate::instance::plain::{Plain, Shown};
 use crate::plan::VmReport;
 use crate::record::instance::InstanceRecord;
 pub use crate::store::rfc3339;
@@ -13,8 +14,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 impl Service {
-    /// EC2 GetConsoleOutput: all that a guest has said, copied to `to`; with `follow` until its VMM
-    /// is gone.
+    /// EC2 GetConsoleOutput: what a guest has said, copied to `to`.
     ///
     /// # Errors
     /// The instance is unknown, the log can't be read or `to` not written; this user has no inotify
@@ -22,10 +22,10 @@ impl Service {
     pub fn get_console_output(
         &self,
         instance_id: &str,
-        follow: bool,
+        part: Part,
         to: &mut dyn Write,
     ) -> Result<()> {
-        copy_log(&find(&self.store, instance_id)?, CONSOLE, follow, to)
+        copy_log(&find(&self.store, instance_id)?, CONSOLE, part, to)
     }
 
     /// The last lines of what a guest has said since its last start, at most `most`, without
@@ -44,7 +44,7 @@ impl Service {
     /// The instance is unknown, its logs can't be read or `to` not written.
     pub fn get_vmm_output(&self, instance_id: &str, to: &mut dyn Write) -> Result<Vec<VmReport>> {
         let dir = find(&self.store, instance_id)?;
-        copy_log(&dir, VMM_LOG, false, to)?;
+        copy_log(&dir, VMM_LOG, Part::default(), to)?;
         dir.reports()
     }
 

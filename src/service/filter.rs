@@ -1,7 +1,8 @@
 //! Filters as EC2's describe calls have them: values of one filter are alternatives, several
-//! filters must all hold, `*` and `?` are wildcards, `\` takes the next character literally.
+//! filters must all hold; a value is a pattern ([`pattern`]).
 
 use crate::error::{Code, Error, Result};
+use crate::store::pattern;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,7 +18,9 @@ pub struct Filter {
 impl Filter {
     /// True if one of the object's values for this filter's name matches one of the patterns.
     fn matches<'a>(&self, values: impl IntoIterator<Item = &'a str>) -> bool {
-        values.into_iter().any(|value| self.values.iter().any(|pattern| wildcard(pattern, value)))
+        values
+            .into_iter()
+            .any(|value| self.values.iter().any(|wanted| pattern::matches(wanted, value)))
     }
 
     /// The error for a name that the action has no filter for.
@@ -33,50 +36,13 @@ impl Filter {
     }
 }
 
-/// True if `text` matches `pattern` with EC2's wildcards. Linear in both but for backtracking to
-/// the last `*`.
-fn wildcard(pattern: &str, text: &str) -> bool {
-    #[derive(PartialEq)]
-    enum Part {
-        Any,
-        One,
-        Char(char),
-    }
-    let mut parts = Vec::new();
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        parts.push(match c {
-            '*' => Part::Any,
-            '?' => Part::One,
-            '\\' => Part::Char(chars.next().unwrap_or('\\')),
-            c => Part::Char(c),
-        });
-    }
-    let text: Vec<char> = text.chars().collect();
-    let (mut p, mut t) = (0, 0);
-    // Where the last `*` was, and how much of the text it has swallowed up to.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match parts.get(p) {
-            Some(Part::Any) => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(part) if *part == Part::One || *part == Part::Char(text[t]) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, swallowed)) => {
-                    p = at + 1;
-                    t = swallowed + 1;
-                    star = Some((at, t));
-                }
-                None => return false,
-            },
-        }
-    }
-    parts[p..].iter().all(|part| *part == Part::Any)
+/// The objects that each of `texts` addresses, one after the other.
+///
+/// # Errors
+/// As `find`'s.
+pub(super) fn found<R>(texts: &[String], find: impl Fn(&str) -> Result<Vec<R>>) -> Result<Vec<R>> {
+    let found = texts.iter().map(|text| find(text)).collect::<Result<Vec<_>>>()?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// The filters of an action.
@@ -190,25 +156,6 @@ fn text(value: &Value) -> Vec<String> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn wildcards_are_ec2s() {
-        for (pattern, text, expected) in [
-            ("web", "web", true),
-            ("web", "web1", false),
-            ("web*", "web", true),
-            ("*b*1", "web-b-1", true),
-            ("we?", "web", true),
-            ("we?", "we", false),
-            (r"we\*", "we*", true),
-            (r"we\*", "web", false),
-            ("", "", true),
-            ("*", "", true),
-            ("*a*b", "aab ab", true),
-        ] {
-            assert_eq!(wildcard(pattern, text), expected, "{pattern} {text}");
-        }
-    }
 
     #[test]
     fn values_are_alternatives() {

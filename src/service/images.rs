@@ -1,7 +1,7 @@
 //! Images as EC2's DescribeImages gives them.
 
 use super::Service;
-use super::filter::{Filter, Filters, select};
+use super::filter::{Filter, Filters, found, select};
 pub use super::shape::image::{DescribedImage, LaunchPermissions};
 use crate::account;
 use crate::error::{Code, Error, Result};
@@ -167,6 +167,11 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// The names of the filters that there are.
+pub fn filter_names() -> Vec<&'static str> {
+    FILTERS.names.iter().map(|(name, _)| *name).collect()
+}
+
 impl Service {
     /// EC2 DescribeImages: those named in that order, or all that match by name.
     ///
@@ -178,7 +183,7 @@ impl Service {
         let caller = Caller::new(store);
         let images = match request.image_ids.as_slice() {
             [] => matching(&caller, request)?,
-            ids => ids.iter().map(|id| catalog::resolve(store, id)).collect::<Result<_>>()?,
+            ids => found(ids, |id| catalog::find(store, id))?,
         };
         let images = images.into_iter().map(|image| caller.describe(image)).collect();
         select(images, &request.filters, FILTERS)

@@ -5,19 +5,32 @@ use super::filter::{Filter, Filters, select_by};
 pub use super::shape::instance::{StateChange, reservations};
 use crate::control::Status;
 use crate::error::Result;
-use crate::id::ReservationId;
+use crate::id::{ImageId, ReservationId};
 use crate::instance::client;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::lifecycle;
-use crate::instance::refresh::refresh;
+use crate::instance::refresh::seen;
 use crate::record::instance::{InstanceRecord, State};
 use crate::store::Store;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+/// The names of images.
+pub type Names = BTreeMap<ImageId, String>;
 
 /// EC2 DescribeInstances.
 #[derive(Clone, Debug, Default)]
 pub struct DescribeInstances {
     /// Which; all if there is none.
+    pub instance_ids: Vec<String>,
+    /// Only those for which all of these hold.
+    pub filters: Vec<Filter>,
+}
+
+/// Instances as those choose them who act on several.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Ids, unique prefixes, names, `NAME-INDEX` or patterns of names; if there is none, the
+    /// caller's own that are not terminated.
     pub instance_ids: Vec<String>,
     /// Only those for which all of these hold.
     pub filters: Vec<Filter>,
@@ -77,6 +90,11 @@ const FILTERS: Filters = Filters {
     ],
 };
 
+/// The names of the filters that there are.
+pub fn filter_names() -> Vec<&'static str> {
+    FILTERS.names.iter().map(|(name, _)| *name).collect()
+}
+
 impl Service {
     /// EC2 DescribeInstances: those named in that order, or all by reservation and launch index.
     /// [`reservations`] makes EC2's answer of them.
@@ -89,6 +107,33 @@ impl Service {
             ids => resolve(&self.store, ids)?.iter().map(record).collect::<Result<_>>()?,
         };
         select_by(records, &request.filters, FILTERS, answer)
+    }
+
+    /// The ids of the instances that are chosen, each once. There may be none.
+    ///
+    /// # Errors
+    /// One of those named is unknown or ambiguous, a filter is unknown, the store can't be read.
+    pub fn select_instances(&self, selection: &Selection) -> Result<Vec<String>> {
+        let Selection { instance_ids, filters } = selection.clone();
+        let all = instance_ids.is_empty();
+        let by_state = chooses_state(&filters);
+        let mut records = self.describe_instances(&DescribeInstances { instance_ids, filters })?;
+        if all {
+            records.retain(|record| record.owner_id == self.store.owner_id());
+            records.retain(|r| by_state || r.instance.state != State::Terminated);
+        }
+        Ok(records.iter().map(|record| record.instance.instance_id.to_string()).collect())
+    }
+
+    /// The names of the images that instances were launched from, as far as they are there.
+    pub fn image_names(&self, records: &[InstanceRecord]) -> Names {
+        let mut names = Names::new();
+        for id in records.iter().map(|record| &record.instance.image_id) {
+            if let (false, Ok(image)) = (names.contains_key(id), self.store.images().get(id)) {
+                names.insert(id.clone(), image.name);
+            }
+        }
+        names
     }
 
     /// The one instance of that id or name.
@@ -106,6 +151,11 @@ impl Service {
     }
 }
 
+/// Whether instances are chosen by their state: who doesn't ask for terminated ones gets none.
+pub fn chooses_state(filters: &[Filter]) -> bool {
+    filters.iter().any(|f| f.name == "state" || f.name.starts_with("instance-state-"))
+}
+
 /// EC2's answer of one instance, which filters look into.
 fn answer(record: &InstanceRecord) -> serde_json::Value {
     let answer = reservations(std::slice::from_ref(record));
@@ -117,7 +167,7 @@ fn answer(record: &InstanceRecord) -> serde_json::Value {
 /// # Errors
 /// The store can't be read.
 pub(super) fn all(store: &Store) -> Result<Vec<InstanceRecord>> {
-    let listing = dir::instances(store).list_by(|id| refresh(&InstanceDir::new(store, id)))?;
+    let listing = dir::instances(store).list_by(|id| seen(&InstanceDir::new(store, id)))?;
     let mut records = listing.or_warn();
     in_order(&mut records);
     Ok(records)
@@ -149,16 +199,20 @@ pub(super) fn find(store: &Store, target: &str) -> Result<InstanceDir> {
     Ok(InstanceDir::new(store, &record.instance.instance_id))
 }
 
-/// The instances that `targets` (ids, unique prefixes, names) address, each once, in that order.
+/// The instances that `targets` (ids, unique prefixes, names, which several may share, `NAME-INDEX`
+/// and patterns) address, each once, in that order and by their index.
 ///
 /// # Errors
 /// One is unknown or ambiguous; nothing has been done to the others then.
 pub(super) fn resolve(store: &Store, targets: &[String]) -> Result<Vec<InstanceDir>> {
     let mut found: Vec<InstanceDir> = Vec::new();
     for target in targets {
-        let dir = find(store, target)?;
-        if found.iter().all(|other| other.id() != dir.id()) {
-            found.push(dir);
+        let mut records = dir::instances(store).find(target)?;
+        in_order(&mut records);
+        for id in records.iter().map(|record| &record.instance.instance_id) {
+            if found.iter().all(|other| other.id() != id) {
+                found.push(InstanceDir::new(store, id));
+            }
         }
     }
     Ok(found)
@@ -169,7 +223,7 @@ pub(super) fn resolve(store: &Store, targets: &[String]) -> Result<Vec<InstanceD
 /// # Errors
 /// `InvalidInstanceID.NotFound`, or it can't be read.
 pub(super) fn record(dir: &InstanceDir) -> Result<InstanceRecord> {
-    refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
+    seen(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))
 }
 
 #[cfg(test)]

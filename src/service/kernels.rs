@@ -2,7 +2,7 @@
 //! registered, and given up.
 
 use super::Service;
-use super::filter::{Filter, Filters, select};
+use super::filter::{Filter, Filters, found, select};
 use crate::error::{Code, Error, Result};
 use crate::kernel;
 use crate::plan::PvGrub;
@@ -13,13 +13,27 @@ const KERNEL_FILTERS: Filters = Filters {
     tags: "Tags",
     names: &[
         ("architecture", "Architecture"),
+        ("creation-date", "CreationDate"),
         ("kernel-id", "KernelId"),
         ("name", "Name"),
+        ("owner-id", "OwnerId"),
         ("version", "Version"),
     ],
 };
-const RAMDISK_FILTERS: Filters =
-    Filters { tags: "Tags", names: &[("name", "Name"), ("ramdisk-id", "RamdiskId")] };
+const RAMDISK_FILTERS: Filters = Filters {
+    tags: "Tags",
+    names: &[
+        ("creation-date", "CreationDate"),
+        ("name", "Name"),
+        ("owner-id", "OwnerId"),
+        ("ramdisk-id", "RamdiskId"),
+    ],
+};
+
+/// The names of the filters that there are.
+pub fn filter_names() -> Vec<&'static str> {
+    KERNEL_FILTERS.names.iter().map(|(name, _)| *name).collect()
+}
 
 impl Service {
     /// Registers the kernel in a file, under a name or one made of the file's. A file that is
@@ -45,15 +59,15 @@ impl Service {
     /// One of those named is not there, a filter is unknown, the store can't be read.
     pub fn describe_kernels(&self, ids: &[String], filters: &[Filter]) -> Result<Vec<Kernel>> {
         let kernels = self.swept().kernels();
-        let found = match ids {
+        let listed = match ids {
             [] => {
                 let mut all = kernels.list()?.or_warn();
                 all.extend(Kernel::pv_grub());
                 all
             }
-            ids => ids.iter().map(|id| kernels.resolve(id)).collect::<Result<_>>()?,
+            ids => found(ids, |id| kernels.find(id))?,
         };
-        select(found, filters, KERNEL_FILTERS)
+        select(listed, filters, KERNEL_FILTERS)
     }
 
     /// The initial ramdisks named, or all, of which all filters hold.
@@ -62,11 +76,11 @@ impl Service {
     /// As [`Service::describe_kernels`]'s.
     pub fn describe_ramdisks(&self, ids: &[String], filters: &[Filter]) -> Result<Vec<Ramdisk>> {
         let ramdisks = self.swept().ramdisks();
-        let found = match ids {
+        let listed = match ids {
             [] => ramdisks.list()?.or_warn(),
-            ids => ids.iter().map(|id| ramdisks.resolve(id)).collect::<Result<_>>()?,
+            ids => found(ids, |id| ramdisks.find(id))?,
         };
-        select(found, filters, RAMDISK_FILTERS)
+        select(listed, filters, RAMDISK_FILTERS)
     }
 
     /// Deregisters a kernel, with `force` even if instances of other accounts boot it.

@@ -1,5 +1,6 @@
 //! RunInstances, and ModifyInstanceAttribute, which takes the same things.
 
+use super::disks::{self, NewVolume};
 use super::{Service, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::image::{attribute, catalog, product};
@@ -9,11 +10,12 @@ pub use crate::instance::launch::Request;
 use crate::instance::launch::{Host, RandomIds};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
+pub use crate::instance::types::{InstanceType, TYPES};
 use crate::kernel::{BootFiles, find};
 use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
 use crate::record::network::Network;
-use crate::record::tag::check_tags;
+use crate::record::tag::{Tag, check_tags};
 use crate::store::Store;
 use crate::sys::kvm;
 use crate::transfer::bundle;
@@ -36,6 +38,10 @@ pub struct RunInstances {
     pub ramdisk_id: Option<String>,
     /// Everything else. The kernel and the ramdisk in it are those above, once they are found.
     pub request: Request,
+    /// Bytes of the root volume; what the image says without.
+    pub root_size: Option<u64>,
+    /// Volumes beside those of the image and of the request's mapping.
+    pub volumes: Vec<NewVolume>,
     /// Kept with the instance.
     pub user_data: Option<Vec<u8>>,
     /// Return only when the VMMs run, or say why they don't.
@@ -45,12 +51,18 @@ pub struct RunInstances {
 }
 
 /// EC2 ModifyInstanceAttribute of a stopped instance. What is `None` or empty stays.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModifyInstanceAttribute {
     /// The instance.
     pub instance_id: String,
     /// Preset name.
     pub instance_type: Option<String>,
+    /// vCPUs, over the type's.
+    pub cpus: Option<u8>,
+    /// Bytes of RAM, over the type's.
+    pub memory: Option<u64>,
+    /// The tag Name, which one that runs may be given, too.
+    pub name: Option<String>,
     /// A kernel, a file to register as one, or `none`: firmware boots the root device.
     pub kernel: Option<String>,
     /// A ramdisk, a file to register as one, or `none`.
@@ -63,6 +75,14 @@ pub struct ModifyInstanceAttribute {
     pub networks: Option<(Vec<Network>, u8)>,
     /// Device names, and whether their volumes go with the instance.
     pub delete_on_termination: Vec<(String, bool)>,
+}
+
+impl ModifyInstanceAttribute {
+    /// Whether it changes the name and nothing that a machine has.
+    fn is_name(&self) -> bool {
+        let rest = Self { instance_id: String::new(), name: None, ..self.clone() };
+        rest == Self::default()
+    }
 }
 
 /// What a launch came to.
@@ -108,6 +128,13 @@ impl Service {
         let store = &self.store;
         check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         let dir = instances::find(store, &request.instance_id)?;
+        if let (Some(name), true) = (&request.name, request.is_name()) {
+            let tag = Tag { key: "Name".into(), value: name.clone() };
+            self.create_tags(&[dir.id().to_string()], &[tag])?
+                .into_iter()
+                .collect::<Result<()>>()?;
+            return instances::record(&dir);
+        }
         // Held until the instance's record says it.
         let mut boot = BootFiles::default();
         let ramdisk = match request.ramdisk.as_deref() {
@@ -128,6 +155,9 @@ impl Service {
         };
         let changes = Changes {
             instance_type: request.instance_type.clone(),
+            cpus: request.cpus,
+            memory: request.memory,
+            name: request.name.clone(),
             kernel,
             firmware: request.firmware.as_deref().map(firmware).transpose()?,
             ramdisk,
@@ -157,6 +187,9 @@ fn launch(
     boot: &mut BootFiles,
 ) -> Result<Launched> {
     let mut launch = request.request.clone();
+    let given = &request.request.block_device_mappings;
+    let more = disks::mappings(store, &image, given, request.root_size, &request.volumes)?;
+    launch.block_device_mappings.extend(more);
     if let Some(kernel) = &request.kernel_id {
         boot.kernel = Some(find::kernel(store, kernel)?);
         launch.kernel = boot.kernel_id();

@@ -114,6 +114,19 @@ fn stop(dirs: &[InstanceDir], timeout: Duration, force: bool, wait: bool) -> Vec
     let asked: Vec<&InstanceDir> =
         dirs.iter().zip(&changes).filter(|(_, c)| c.is_ok()).map(|(dir, _)| dir).collect();
     poll_until(Some(deadline), || !asked.iter().any(|dir| is_stopping(dir)));
+    let cut: Vec<&str> =
+        asked.iter().filter(|dir| is_stopping(dir)).map(|dir| dir.id().as_str()).collect();
+    if let (Some(first), Some(dir)) = (cut.first(), dirs.first()) {
+        let others = match cut.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        dir.store().context().warn(format_args!(
+            "{first}{others} did not shut down within {} s and was cut off: its file systems are as after a power \
+             failure; a longer --timeout gives it more time",
+            timeout.as_secs_f64()
+        ));
+    }
     for (dir, change) in dirs.iter().zip(&mut changes) {
         if let Ok(done) = change {
             match lifecycle::complete_stop(dir) {

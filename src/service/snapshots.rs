@@ -1,7 +1,7 @@
 //! Snapshots: CreateSnapshot, CreateSnapshots, ImportSnapshot, CopySnapshot, DescribeSnapshots,
 //! DeleteSnapshot.
 
-use super::filter::{Filter, Filters, select};
+use super::filter::{Filter, Filters, found, select};
 pub use super::shape::snapshot::{DescribedSnapshot, SnapshotInfo};
 use super::{Service, instances};
 use crate::error::Result;
@@ -78,6 +78,11 @@ const FILTERS: Filters = Filters {
     ],
 };
 
+/// The names of the filters that there are.
+pub fn filter_names() -> Vec<&'static str> {
+    FILTERS.names.iter().map(|(name, _)| *name).collect()
+}
+
 impl Service {
     /// EC2 CreateSnapshot: of a volume as it is now.
     ///
@@ -132,14 +137,12 @@ impl Service {
         request: &DescribeSnapshots,
     ) -> Result<Vec<DescribedSnapshot>> {
         let store = self.swept();
-        let found: Vec<Snapshot> = match request.snapshot_ids.as_slice() {
-            [] => {
-                let listed = store.snapshots().list()?.or_warn().into_iter();
-                listed.map(|found| snapshot::settled(store, found)).collect()
-            }
-            ids => ids.iter().map(|id| snapshot::resolve(store, id)).collect::<Result<_>>()?,
+        let listed = match request.snapshot_ids.as_slice() {
+            [] => store.snapshots().list()?.or_warn(),
+            ids => found(ids, |id| store.snapshots().find(id))?,
         };
-        let found = found.into_iter().map(|snapshot| DescribedSnapshot { snapshot }).collect();
+        let settled = listed.into_iter().map(|listed| snapshot::settled(store, listed));
+        let found = settled.map(|snapshot| DescribedSnapshot { snapshot }).collect();
         select(found, &request.filters, FILTERS)
     }
 

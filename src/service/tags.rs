@@ -1,12 +1,10 @@
 //! CreateTags and DeleteTags, for every kind of object.
 
 use super::Service;
-use crate::error::{Code, Error, Result};
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
-use crate::image::catalog;
+use super::kinds::{self, Resource};
+use crate::error::Result;
 use crate::instance::dir::{durability, instances};
 use crate::record::tag::{Tag, check_tags, set_tags};
-use crate::snapshot;
 use crate::store::{Collection, Durability, Record, Store, check_owner};
 
 /// A tag to remove (EC2 DeleteTags).
@@ -25,7 +23,7 @@ impl Service {
     /// A tag is malformed: no object has been tagged.
     pub fn create_tags(&self, resources: &[String], tags: &[Tag]) -> Result<Vec<Result<()>>> {
         check_tags(tags)?;
-        let tag = |id: &String| change(&self.store, id, &|old| set_tags(old, tags));
+        let tag = |text: &String| change(&self.store, text, &|old| set_tags(old, tags));
         Ok(resources.iter().map(tag).collect())
     }
 
@@ -49,36 +47,32 @@ impl Service {
 
 type Tags<'a> = &'a dyn Fn(&mut Vec<Tag>) -> Result<()>;
 
-/// Change the tags of the object that `text` addresses; its prefix says what it is.
+/// Change the tags of the object that `text` addresses: the prefix of an id says what it is, a name
+/// is one of whatever kind has it. Instances may share one.
 fn change(store: &Store, text: &str, change: Tags) -> Result<()> {
-    let is = |prefix: &str| text.starts_with(prefix);
-    if is(ImageId::PREFIX) {
-        let id = catalog::resolve_own(store, text)?.image_id;
-        on(&store.images(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
-    } else if is(SnapshotId::PREFIX) {
-        let id = snapshot::resolve(store, text)?.snapshot_id;
-        on(&store.snapshots(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
-    } else if is(VolumeId::PREFIX) {
-        let id = store.volumes().resolve(text)?.volume_id;
-        on(&store.volumes(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
-    } else if is(KernelId::PREFIX) {
-        let id = store.kernels().resolve(text)?.kernel_id;
-        on(&store.kernels(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
-    } else if is(RamdiskId::PREFIX) {
-        let id = store.ramdisks().resolve(text)?.ramdisk_id;
-        on(&store.ramdisks(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
-    } else if is(InstanceId::PREFIX) {
-        let id = instances(store).resolve(text)?.instance.instance_id;
-        on(&instances(store), &id, durability, |r| change(&mut r.instance.tags))
-    } else {
-        Err(Error::refused(
-            Code::InvalidID,
-            format!(
-                "'{}' is no id: give ami-…, i-…, vol-…, snap-…, aki-… or ari-…",
-                text.escape_debug()
-            ),
-        ))
+    for id in kinds::addressed(store, text)? {
+        match id {
+            Resource::Image(id) => {
+                on(&store.images(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
+            Resource::Snapshot(id) => {
+                on(&store.snapshots(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
+            Resource::Volume(id) => {
+                on(&store.volumes(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
+            Resource::Kernel(id) => {
+                on(&store.kernels(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
+            Resource::Ramdisk(id) => {
+                on(&store.ramdisks(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
+            Resource::Instance(id) => {
+                on(&instances(store), &id, durability, |r| change(&mut r.instance.tags))
+            }
+        }?;
     }
+    Ok(())
 }
 
 fn on<R: Record>(

@@ -1,6 +1,6 @@
 //! Volumes: CreateVolume, DescribeVolumes, AttachVolume, DetachVolume, ModifyVolume, DeleteVolume.
 
-use super::filter::{Filter, Filters, select};
+use super::filter::{Filter, Filters, found, select};
 pub use super::shape::volume::{DescribedVolume, VolumeAttachment, VolumeModification};
 use super::{Service, instances};
 use crate::error::{Code, Error, Result};
@@ -69,6 +69,11 @@ const FILTERS: Filters = Filters {
     ],
 };
 
+/// The names of the filters that there are.
+pub fn filter_names() -> Vec<&'static str> {
+    FILTERS.names.iter().map(|(name, _)| *name).collect()
+}
+
 impl Service {
     /// EC2 CreateVolume.
     ///
@@ -105,11 +110,11 @@ impl Service {
     /// One of those named is not there, a filter is unknown, the store can't be read.
     pub fn describe_volumes(&self, request: &DescribeVolumes) -> Result<Vec<DescribedVolume>> {
         let volumes = self.store.volumes();
-        let found = match request.volume_ids.as_slice() {
+        let listed = match request.volume_ids.as_slice() {
             [] => volumes.list()?.or_warn(),
-            ids => ids.iter().map(|id| volumes.resolve(id)).collect::<Result<_>>()?,
+            ids => found(ids, |id| volumes.find(id))?,
         };
-        let found = found.into_iter().map(|volume| described(&self.store, volume)).collect();
+        let found = listed.into_iter().map(|volume| described(&self.store, volume)).collect();
         select(found, &request.filters, FILTERS)
     }
 

@@ -7,7 +7,6 @@ use super::record;
 use super::reserve::{self, is_full};
 use super::staging::{self, Staging};
 use crate::error::{Code, Error, OrFail, Result};
-use crate::id::Id;
 use crate::record::{Durability, Record};
 use serde_json::Value;
 use std::fs::File;
@@ -303,42 +302,6 @@ impl<R: Record> Collection<R> {
         staging::discard(&self.store, &self.dir(id)).map(drop)
     }
 
-    /// The object that `text` addresses: its id, its name, or a prefix of its id that no other has.
-    ///
-    /// # Errors
-    /// None (EC2's `…NotFound`), or several: the line lists them.
-    pub fn resolve(&self, text: &str) -> Result<R> {
-        if let Ok(id) = text.parse() {
-            return self.get(&id);
-        }
-        if let Some(built_in) = R::built_in().into_iter().find(|r| r.name() == Some(text)) {
-            return Ok(built_in);
-        }
-        let listing = self.list()?;
-        let named: Vec<&R> = listing.records.iter().filter(|r| r.name() == Some(text)).collect();
-        // One's own come first, then the administrator's, then what others share.
-        let me = self.store.context().caller();
-        let ranks =
-            [Some(me), self.store.administrator()].map(|uid| uid.map(|uid| uid.to_string()));
-        let of = |rank: &Option<String>| -> Vec<&R> {
-            let is = |r: &&&R| rank.as_deref() == Some(r.owner());
-            named.iter().filter(is).copied().collect()
-        };
-        let named = ranks.iter().map(of).find(|of| !of.is_empty()).unwrap_or(named.clone());
-        let holds: Vec<&R> = named.iter().copied().filter(|r| self.holds_name(r)).collect();
-        let named = if holds.is_empty() { named } else { holds };
-        let found = if named.is_empty() && text.len() > R::Id::PREFIX.len() {
-            listing.records.iter().filter(|r| r.id().as_ref().starts_with(text)).collect()
-        } else {
-            named
-        };
-        match found.as_slice() {
-            [one] => Ok((*one).clone()),
-            [] => Err(not_found::<R>(text)),
-            many => Err(ambiguous::<R>(text, many)),
-        }
-    }
-
     /// Removes an own object whose record has no content: that exists only after a power failure,
     /// and the object never was.
     fn remove_empty_dir(&self, dir: Dir) {
@@ -455,7 +418,7 @@ pub fn check_owner<R: Record>(store: &Store, record: &R) -> Result<()> {
     if record.owner() == store.owner_id() { Ok(()) } else { Err(not_owned(record)) }
 }
 
-fn not_found<R: Record>(text: &str) -> Error {
+pub(super) fn not_found<R: Record>(text: &str) -> Error {
     Error::refused(
         R::NOT_FOUND,
         format!("there is no {} '{}'; '{}' lists them", R::KIND, text.escape_debug(), ls::<R>()),
@@ -463,28 +426,9 @@ fn not_found<R: Record>(text: &str) -> Error {
 }
 
 /// The command that lists such objects.
-fn ls<R: Record>() -> String {
+pub(super) fn ls<R: Record>() -> String {
     match R::LISTED_BY {
         "" => format!("spore {} ls", R::KIND),
         listed => listed.to_owned(),
     }
-}
-
-fn ambiguous<R: Record>(text: &str, found: &[&R]) -> Error {
-    const SHOWN: usize = 5;
-    let ids: Vec<&str> = found.iter().take(SHOWN).map(|r| r.id().as_ref()).collect();
-    let more = if found.len() > SHOWN { ", …" } else { "" };
-    let text = text.escape_debug();
-    // Clones have one name, which is also how to have all of them.
-    let named = |r: &&R| r.name().is_some_and(|name| text.clone().eq(name.chars()));
-    let remedy = if R::NAMES_ARE_SHARED && found.iter().all(named) {
-        format!("give one's id, or $({} -q --filter tag:Name={text}) for all", ls::<R>())
-    } else {
-        "give more of the id".to_owned()
-    };
-    let (count, kind, ids) = (found.len(), R::KIND, ids.join(", "));
-    Error::refused(
-        Code::InvalidParameterValue,
-        format!("'{text}' addresses {count} {kind}s: {ids}{more}; {remedy}"),
-    )
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::record::Record;
 use rustix::fs::FileType;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 /// What a listing found.
 #[derive(Debug)]
@@ -68,14 +69,24 @@ impl Share {
 }
 
 impl<R: Record> Collection<R> {
+    /// Where they are. Who only looks finds nothing where there is no store yet.
+    fn place_if_there(&self) -> Result<Option<Dir>> {
+        match self.place() {
+            Err(e) if e.kind() == ErrorKind::NotFound && self.store().context().reads() => Ok(None),
+            place => place.or_fail(|| format!("list {}", self.path().display())).map(Some),
+        }
+    }
+
     /// Every object that exists throughout, by id. Those that come or go meanwhile may be in it or
     /// not.
     ///
     /// # Errors
     /// The directory can't be read. A corrupt record is no error: it is in [`Listing::broken`].
     pub fn list(&self) -> Result<Listing<R>> {
-        let place = self.place().or_fail(|| format!("list {}", self.path().display()))?;
-        self.list_by(|id| self.own(&place, id))
+        match self.place_if_there()? {
+            Some(place) => self.list_by(|id| self.own(&place, id)),
+            None => self.list_by(|_| Ok(None)),
+        }
     }
 
     /// [`Collection::list`], one's own objects as `own` gives them.
@@ -83,14 +94,14 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// As [`Collection::list`]'s.
     pub fn list_by(&self, own: impl Fn(&R::Id) -> Result<Option<R>>) -> Result<Listing<R>> {
-        let place = self.place().or_fail(|| format!("list {}", self.path().display()))?;
-        let (ours, others) = self.ids_in(&place)?;
         let mut listing = Listing {
             records: Vec::new(),
             broken: Vec::new(),
             left_out: Vec::new(),
             context: self.store().context().clone(),
         };
+        let Some(place) = self.place_if_there()? else { return Ok(listing) };
+        let (ours, others) = self.ids_in(&place)?;
         for id in ours {
             match own(&id) {
                 Ok(Some(record)) if *record.id() == id => listing.records.push(record),
@@ -132,7 +143,7 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// The directory can't be read.
     pub fn own_ids(&self) -> Result<Vec<R::Id>> {
-        let place = self.place().or_fail(|| format!("list {}", self.path().display()))?;
+        let Some(place) = self.place_if_there()? else { return Ok(Vec::new()) };
         Ok(self.ids_in(&place)?.0)
     }
 
@@ -141,7 +152,7 @@ impl<R: Record> Collection<R> {
     /// # Errors
     /// The directory can't be read.
     pub fn ids(&self) -> Result<Vec<R::Id>> {
-        let place = self.place().or_fail(|| format!("list {}", self.path().display()))?;
+        let Some(place) = self.place_if_there()? else { return Ok(Vec::new()) };
         let (mut ids, others) = self.ids_in(&place)?;
         ids.extend(others.into_values().flat_map(|(ids, _)| ids));
         Ok(ids)

@@ -15,8 +15,10 @@
 
 mod accounts;
 pub mod acl;
+mod address;
 pub mod admit;
 pub mod beneath;
+mod cache;
 mod collection;
 pub mod fault;
 mod format;
@@ -24,6 +26,7 @@ pub mod journal;
 mod listing;
 mod open;
 mod paths;
+pub mod pattern;
 mod record;
 pub mod reserve;
 pub mod shared;

@@ -68,6 +68,11 @@ impl Store {
             beneath::sweep(&store.tmp());
             return Ok(store);
         }
+        if store.home.exists() {
+            paths::check_owner(&store.home, context.caller())?;
+        } else if context.reads() {
+            return Ok(store);
+        }
         // The last one tells that all are there: one system call on every later run.
         if !store.tmp().is_dir() {
             for name in paths::directories() {
@@ -77,7 +82,6 @@ impl Store {
                     .map_err(|e| e.remedy("SPORE_HOME says where the store is"))?;
             }
         }
-        paths::check_owner(&store.home, context.caller())?;
         format::mark(&store.home)?;
         beneath::sweep(&store.tmp());
         Ok(store)

@@ -65,6 +65,12 @@ pub fn check_owner(dir: &Path, uid: u32) -> Result<()> {
     } else if meta.is_dir() && meta.uid() == uid {
         return Ok(());
     }
+    if meta.is_dir() {
+        let why = format!("the store {} belongs to user {}", dir.display(), meta.uid());
+        return Err(Error::failure(why).remedy(
+            "set SPORE_HOME to one of yours; theirs is for others once 'spore store share' says so",
+        ));
+    }
     Err(Error::failure(format!(
         "{} is not a directory of user {uid}: remove it or set SPORE_HOME elsewhere",
         dir.display()

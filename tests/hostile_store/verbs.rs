@@ -73,6 +73,7 @@ pub const TABLE: &[(&str, &[&str])] = &[
     ("store share", &[""]),
     ("store admit", &["64012 64013"]),
     ("modify", &["{i:lock} -t t3.small", "{i:user-data} --user-data x"]),
+    ("prune", &["-y", "--all --dry-run", "--all -y"]),
     ("df", &[""]),
     ("doctor", &[""]),
     ("completions", &["bash"]),

@@ -181,6 +181,6 @@ impl Draw<'_> {
             let mine: Vec<&str> = mine.map(|(id, _)| id.as_str()).collect();
             assert_eq!(listed, mine, "account {user}");
         };
-        Some(self.step(&["ls", "-q"], &[], Ok(Box::new(check))))
+        Some(self.step(&["ls", "-a", "-q"], &[], Ok(Box::new(check))))
     }
 }

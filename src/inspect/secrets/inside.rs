@@ -1,6 +1,6 @@
 //! The process that looks: confined first, then reading what the guest wrote.
 
-use super::kinds::kind;
+use super::kinds::{ACCOUNTS, kind, password};
 use crate::block::signature::{self, Signature};
 use crate::block::{Reader, partitions};
 use crate::disk::parse_format;
@@ -22,6 +22,8 @@ const MAX_ENTRIES: u32 = 4_000_000;
 const MAX_PENDING: usize = 100_000;
 /// Longest line of the answer, in characters: a path.
 const MAX_LINE: usize = 8192;
+/// Most bytes of a file of accounts.
+const MAX_ACCOUNTS: u64 = 1 << 20;
 /// Most secrets that are named.
 const MAX_FOUND: u32 = 100;
 /// What a distribution brings, or is not on the disk.
@@ -180,7 +182,21 @@ fn walk(ext4: &Ext4, left: &mut Left, say: &mut dyn FnMut(&str)) -> Result<Optio
             });
         }
     }
+    accounts(ext4, left, say);
     Ok(damaged)
+}
+
+/// Name the accounts whose password is none, or can be guessed at leisure. A file that can't be
+/// read has been told of by its directory.
+fn accounts(ext4: &Ext4, left: &mut Left, say: &mut dyn FnMut(&str)) {
+    for path in ACCOUNTS {
+        let bytes = ext4.read(path, MAX_ACCOUNTS).unwrap_or_default();
+        for (kind, name) in String::from_utf8_lossy(&bytes).lines().filter_map(password) {
+            let Some(found) = left.found.checked_sub(1) else { return };
+            left.found = found;
+            say(&format!("{kind} {path}: {name}"));
+        }
+    }
 }
 
 fn too_much() -> Error {

@@ -1,7 +1,7 @@
 //! What files are likely secrets, by where they are and what they are called.
 
 /// What is looked for. The numbers are the order.
-pub(super) const KINDS: [&str; 7] = [
+pub(super) const KINDS: [&str; 9] = [
     "an SSH host key",
     "a list of SSH keys that may log in",
     "a private key",
@@ -9,7 +9,31 @@ pub(super) const KINDS: [&str; 7] = [
     "cloud credentials",
     "a password file of a client",
     "a file of environment variables",
+    "an account that takes no password",
+    "the hash of an account's password",
 ];
+
+/// The kinds that lines of /etc/shadow and /etc/passwd are.
+const NO_PASSWORD: usize = 7;
+const HASH: usize = 8;
+/// Most characters of an account's name (login.defs(5) of Debian, useradd(8)).
+const MAX_NAME: usize = 32;
+
+/// The files in which accounts have their passwords. (passwd(5), shadow(5))
+pub(super) const ACCOUNTS: [&str; 2] = ["/etc/shadow", "/etc/passwd"];
+
+/// What kind of secret the second field of an account's line is, and whose.
+pub(super) fn password(line: &str) -> Option<(usize, String)> {
+    let (name, rest) = line.split_once(':')?;
+    let (password, _) = rest.split_once(':')?;
+    let kind = match password {
+        "" => NO_PASSWORD,
+        // Nothing hashes to what begins with neither, "x" sends to /etc/shadow. (crypt(5))
+        _ if password.starts_with('$') || password.starts_with('_') => HASH,
+        _ => return None,
+    };
+    Some((kind, name.chars().take(MAX_NAME).collect()))
+}
 
 /// What kind of secret the file at `path` (absolute, in its file system) is likely to be.
 pub(super) fn kind(path: &str) -> Option<usize> {
@@ -40,6 +64,25 @@ pub(super) fn kind(path: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_known_by_their_field() {
+        for (line, found) in [
+            ("root::19000:0:99999:7:::", Some(NO_PASSWORD)),
+            ("root:*:19000:0:99999:7:::", None),
+            ("root:!:19000::::::", None),
+            ("root:x:0:0:root:/root:/bin/bash", None),
+            ("root::0:0:root:/root:/bin/bash", Some(NO_PASSWORD)),
+            ("alice:$y$j9T$abc$def:19000:::::::", Some(HASH)),
+            ("alice:!$6$abc:19000:::::::", None),
+            ("# a comment", None),
+            ("", None),
+        ] {
+            assert_eq!(password(line).map(|(kind, _)| kind), found, "{line}");
+        }
+        let long = format!("{}::1", "n".repeat(1000));
+        assert_eq!(password(&long).unwrap().1.len(), MAX_NAME);
+    }
 
     #[test]
     fn secrets_are_known_by_their_places() {

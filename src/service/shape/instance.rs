@@ -1,17 +1,20 @@
 //! EC2 Reservation and Instance, as RunInstances and DescribeInstances answer.
 
 use super::{HYPERVISOR, Placement, USAGE_OPERATION, is_empty};
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
+use crate::id::{
+    ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SubnetId, VolumeId, VpcId,
+};
 use crate::record::image::{
     Architecture, ProductCode, RootDeviceType, StateReason, VirtualizationType,
 };
 use crate::record::instance::{
     self as record, CpuOptions, HibernationOptions, InstanceRecord, ShutdownBehavior, State,
 };
-use crate::record::network::NetworkInterface;
+use crate::record::network::{GroupIdentifier, NetworkInterface};
 use crate::record::tag::Tag;
 use crate::store::rfc3339;
 use serde::Serialize;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// EC2 Reservation: instances that were launched together.
@@ -74,6 +77,8 @@ pub struct Instance<'a> {
     root_device_type: RootDeviceType,
     block_device_mappings: Vec<Mapping<'a>>,
     network_interfaces: Vec<Interface<'a>>,
+    #[serde(flatten)]
+    first: First<'a>,
     cpu_options: CpuOptions,
     hibernation_options: HibernationOptions,
     client_token: &'static str,
@@ -129,6 +134,34 @@ struct Interface<'a> {
     source_dest_check: bool,
 }
 
+/// What EC2 says of the first interface once more.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct First<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_ip_address: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6_address: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subnet_id: Option<&'a SubnetId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vpc_id: Option<&'a VpcId>,
+    security_groups: &'a [GroupIdentifier],
+}
+
+impl<'a> First<'a> {
+    fn of(instance: &'a record::Instance) -> Self {
+        let Some(first) = instance.network_interfaces.first() else { return Self::default() };
+        Self {
+            private_ip_address: first.private_ip_address,
+            ipv6_address: first.ipv6_addresses.first().map(|address| address.ipv6_address),
+            subnet_id: first.subnet_id.as_ref(),
+            vpc_id: first.vpc_id.as_ref(),
+            security_groups: &first.groups,
+        }
+    }
+}
+
 /// What is Spore's own of an instance.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -166,6 +199,7 @@ impl<'a> Instance<'a> {
             root_device_type: instance.root_device_type,
             block_device_mappings: mappings(instance),
             network_interfaces: interfaces(instance),
+            first: First::of(instance),
             cpu_options: instance.cpu_options,
             hibernation_options: instance.hibernation_options,
             client_token: "",

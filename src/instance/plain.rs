@@ -1,6 +1,8 @@
 //! What a guest said, made safe for a terminal: a guest may not clear it, set its title or read the
 //! clipboard.
 
+use std::io::{self, Write};
+
 /// Most bytes of a colour's sequence; a longer one is none.
 const MAX_COLOUR: usize = 32;
 /// Most bytes of a string for the terminal (a title, say) that are left out. What a guest says
@@ -21,8 +23,52 @@ pub struct Plain {
     character: Vec<u8>,
     /// A carriage return that may belong to the end of a line.
     returned: bool,
+    /// Colours are left out, too.
+    colourless: bool,
     /// A colour was let through since the last plain state.
     coloured: bool,
+}
+
+/// Passes on of what is written what may be shown.
+#[derive(Debug)]
+pub struct Shown<W: Write> {
+    plain: Plain,
+    to: W,
+}
+
+impl<W: Write> Shown<W> {
+    /// On `to`.
+    pub fn new(to: W) -> Self {
+        Self { plain: Plain::default(), to }
+    }
+
+    /// Past which what is written is shown as it is.
+    pub fn raw(&mut self) -> &mut W {
+        &mut self.to
+    }
+
+    /// Ends what was shown: colours are as they were before it.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn finish(mut self) -> io::Result<()> {
+        let mut last = Vec::new();
+        self.plain.finish(&mut last);
+        self.to.write_all(&last)
+    }
+}
+
+impl<W: Write> Write for Shown<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut shown = Vec::with_capacity(bytes.len());
+        self.plain.feed(bytes, &mut shown);
+        self.to.write_all(&shown)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +94,14 @@ impl Plain {
         }
     }
 
+    /// A whole text without anything that steers a terminal, colours too.
+    pub fn text(bytes: &[u8]) -> String {
+        let mut plain = Self { colourless: true, ..Self::default() };
+        let mut out = Vec::with_capacity(bytes.len());
+        plain.feed(bytes, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// The stream is over: colours are as they were before it.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.coloured) {
@@ -58,12 +112,12 @@ impl Plain {
 
     fn next(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.state = match (std::mem::take(&mut self.state), byte) {
-            (State::Ground, _) => return self.text(byte, out),
+            (State::Ground, _) => return self.plain(byte, out),
             (_, CAN | SUB) => State::Ground,
             (State::String(_), ESC) => State::StringEscape,
             (State::String(_), BEL) => State::Ground,
             // A line's end ends it as well: what follows is worth more than the rest of a title.
-            (State::String(_), b'\n') => return self.text(byte, out),
+            (State::String(_), b'\n') => return self.plain(byte, out),
             (State::String(MAX_STRING), _) => State::Ground,
             (State::String(length), _) => State::String(length + 1),
             (State::StringEscape, b'\\') => State::Ground,
@@ -87,7 +141,7 @@ impl Plain {
                 State::Ground
             }
             // Not one: what is there is text.
-            _ => return self.text(byte, out),
+            _ => return self.plain(byte, out),
         };
     }
 
@@ -98,13 +152,13 @@ impl Plain {
         let numbers = &numbers[2..];
         let is_colour = sequence.len() <= MAX_COLOUR
             && numbers.iter().all(|b| b.is_ascii_digit() || matches!(b, b';' | b':'));
-        if is_colour {
+        if is_colour && !self.colourless {
             out.extend_from_slice(sequence);
             self.coloured = true;
         }
     }
 
-    fn text(&mut self, byte: u8, out: &mut Vec<u8>) {
+    fn plain(&mut self, byte: u8, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.returned) && byte != b'\n' && byte != b'\r' {
             out.push(b'\r');
         }
@@ -191,6 +245,11 @@ mod tests {
         ] {
             assert_eq!(shown(bytes), expected, "{}", bytes.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_summary_has_no_colours() {
+        assert_eq!(Plain::text(b"[\x1b[0;32m OK \x1b[0m]\x1b[2J\r\n"), "[ OK ]\n");
     }
 
     #[test]
