@@ -190,6 +190,10 @@ pub struct Status {
     /// Each network interface's link and counters.
     #[serde(default)]
     pub interfaces: BTreeMap<DeviceId, NetStatus>,
+    /// What the guest's service manager has said of itself since the last reset (sd_notify(3)), by
+    /// variable, and `unit NAME` of each unit that it has said is active. The guest's words.
+    #[serde(default)]
+    pub notified: BTreeMap<String, String>,
 }
 
 /// Counters of one block device since the VMM started.

@@ -106,6 +106,7 @@ tests! {
     records: 3000,
     remote: 300,
     states: 1000,
+    vsock: 1000,
 }
 
 /// The mutator gives the same inputs for the same seed, and others for another.

@@ -24,6 +24,8 @@ pub const VMM_LOG: &str = "vmm.log";
 pub const REPORT: &str = "report.jsonl";
 /// Where the VMM listens.
 const SOCKET: &str = "control.sock";
+/// Where programs of the host reach those of the guest.
+pub const VSOCK: &str = "vsock.sock";
 /// Whose flock the VMM holds; its process id is in it.
 const VMM_LOCK: &str = "vmm.lock";
 /// More of it is no number.
@@ -279,17 +281,31 @@ impl InstanceDir {
     /// # Errors
     /// The directory is gone; it is another's.
     pub fn control_path(&self) -> Result<(PathBuf, Owned)> {
+        self.socket_path(SOCKET)
+    }
+
+    /// As [`InstanceDir::control_path`], of the socket device's socket.
+    ///
+    /// # Errors
+    /// As [`InstanceDir::control_path`]'s.
+    pub fn vsock_path(&self) -> Result<(PathBuf, Owned)> {
+        self.socket_path(VSOCK)
+    }
+
+    fn socket_path(&self, name: &str) -> Result<(PathBuf, Owned)> {
         let dir = self.owned()?;
-        Ok((dir.through(SOCKET), dir))
+        Ok((dir.through(name), dir))
     }
 
     /// Remove what only a running VMM needs.
     ///
     /// # Errors
     /// No permission.
-    pub fn remove_socket(&self) -> Result<()> {
-        let removed = self.owned()?.remove_if_there(SOCKET);
-        removed.or_fail(|| format!("remove {}", self.file(SOCKET).display()))
+    pub fn remove_sockets(&self) -> Result<()> {
+        [SOCKET, VSOCK].into_iter().try_for_each(|name| {
+            let removed = self.owned()?.remove_if_there(name);
+            removed.or_fail(|| format!("remove {}", self.file(name).display()))
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `lock` | flock: held while a command changes the instance's state |
 //! | `vmm.lock` | flock: held by the VMM for as long as it lives; the one truth about liveness |
 //! | `control.sock` | where the VMM answers [`crate::control`] |
+//! | `vsock.sock` | where programs of the host reach those of the guest ([`dial`]) |
 //! | `console.log` | all the guest said on its serial line |
 //! | `vmm.log`, `report.jsonl` | what the VMM has to say |
 //! | `memory` | RAM and devices of a hibernated instance |

@@ -10,7 +10,7 @@ use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
 use crate::plan::{
     BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, LayerPlan, PvGrub,
-    VmConfig, VmPlan,
+    VmConfig, VmPlan, VsockPlan,
 };
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{
@@ -18,6 +18,7 @@ use crate::record::instance::{
     State,
 };
 use crate::record::metadata::MetadataOptions;
+use crate::store::beneath::Owned;
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
 use rustix::fs::Mode;
@@ -29,6 +30,8 @@ use std::path::PathBuf;
 
 /// What the entropy device is called.
 const ENTROPY: &str = "entropy";
+/// What the socket device is called.
+const VSOCK: &str = "vsock";
 
 /// Most request queues of a disk: more vCPUs share them.
 const MAX_QUEUES: u16 = 4;
@@ -213,6 +216,7 @@ pub fn open(
     let lifeline = lifeline.map(OwnedFd::try_clone).transpose();
     let lifeline = lifeline.or_fail(|| "duplicate a lifeline")?;
     let mut fds = Fds::default();
+    dir.remove_sockets()?;
     let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
         console.metadata().or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?.len();
@@ -237,6 +241,11 @@ pub fn open(
     }
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     devices.extend(interfaces);
+    let sockets = listen(dir, dir.vsock_path()?)?;
+    // A program that is gone before it is let in keeps the VMM's thread from nothing.
+    sockets.set_nonblocking(true).or_fail(|| "listen for programs of the host")?;
+    let sockets = VsockPlan { listener: fds.add(sockets) };
+    devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets)));
     let boot = match instance.kernel_id.as_ref().and_then(PvGrub::of) {
         Some(from) if memory.is_some() => boot_menu::at_reset(&mut fds, &instance, from)?,
         _ => boot(dir, &mut fds, record, root, entry)?,
@@ -257,7 +266,7 @@ pub fn open(
         },
         cpuid: host::cpuid().to_vec(),
         console: fds.add(console),
-        control: Some(fds.add(listen(dir)?)),
+        control: Some(fds.add(listen(dir, dir.control_path()?)?)),
         report: fds.add(dir.open_report()?),
         ready: wait.then(|| fds.add(ready_end)),
         lock: Some(fds.add(dir.take_vmm_lock()?)),
@@ -348,13 +357,10 @@ fn queues(instance: &Instance) -> u16 {
     u16::from(instance.cpu_options.core_count).clamp(1, MAX_QUEUES)
 }
 
-/// The listening control socket, 0600 in the instance's 0700 directory.
-fn listen(dir: &InstanceDir) -> Result<UnixListener> {
-    dir.remove_socket()?;
-    let (path, _dir) = dir.control_path()?;
-    let listener = UnixListener::bind(&path)
-        .or_fail(|| format!("create the control socket of {}", dir.id()))?;
-    rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR)
-        .or_fail(|| format!("protect the control socket of {}", dir.id()))?;
+/// A listening socket, 0600 in the instance's 0700 directory.
+fn listen(dir: &InstanceDir, (path, _dir): (PathBuf, Owned)) -> Result<UnixListener> {
+    let doing = || format!("create a socket of {}", dir.id());
+    let listener = UnixListener::bind(&path).or_fail(doing)?;
+    rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR).or_fail(doing)?;
     Ok(listener)
 }

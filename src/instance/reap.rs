@@ -207,7 +207,7 @@ pub fn finish(
         instance.spore.boot_environment = environment;
     }
     instance.state_reason = Some(reason);
-    dir.remove_socket()?;
+    dir.remove_sockets()?;
     if state == State::Terminated {
         // First the intention: killed before the volumes are gone, the next command goes on from
         // here.

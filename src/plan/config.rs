@@ -5,6 +5,7 @@ use super::disk::DiskPlan;
 use super::fd::PlanFd;
 use super::menu::MenuPlan;
 use super::net::NetPlan;
+use super::vsock::VsockPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ impl VmConfig {
     pub fn disks(&self) -> impl Iterator<Item = (&DeviceConfig, &DiskPlan)> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Disk(disk) => Some((device, disk)),
-            DeviceKind::Entropy | DeviceKind::Net(_) => None,
+            DeviceKind::Entropy | DeviceKind::Net(_) | DeviceKind::Vsock(_) => None,
         })
     }
 
@@ -41,7 +42,15 @@ impl VmConfig {
     pub fn interfaces(&self) -> impl Iterator<Item = (&DeviceConfig, &NetPlan)> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Net(net) => Some((device, net)),
-            DeviceKind::Disk(_) | DeviceKind::Entropy => None,
+            DeviceKind::Disk(_) | DeviceKind::Entropy | DeviceKind::Vsock(_) => None,
+        })
+    }
+
+    /// Its socket devices.
+    pub fn sockets(&self) -> impl Iterator<Item = &VsockPlan> {
+        self.devices.iter().filter_map(|device| match &device.kind {
+            DeviceKind::Vsock(vsock) => Some(vsock),
+            DeviceKind::Disk(_) | DeviceKind::Entropy | DeviceKind::Net(_) => None,
         })
     }
 

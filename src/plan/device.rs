@@ -2,6 +2,7 @@
 
 use super::disk::DiskPlan;
 use super::net::NetPlan;
+use super::vsock::VsockPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -79,6 +80,8 @@ pub enum DeviceKind {
     Entropy,
     /// A network interface. (5.1)
     Net(NetPlan),
+    /// A socket device. (5.10)
+    Vsock(VsockPlan),
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod event;
 mod fd;
 mod menu;
 mod net;
+mod vsock;
 
 pub use config::{BootPlan, Chipset, ROOT_DEVICE, TransportKind, VmConfig};
 pub use device::{DeviceConfig, DeviceId, DeviceKind};
@@ -21,6 +22,7 @@ pub use event::{EndReason, Ready, ResetBy, VmReport};
 pub use fd::PlanFd;
 pub use menu::{MenuPlan, PvBoot, PvGrub, SavedEnvironment};
 pub use net::{MacAddress, NetLimits, NetPlan};
+pub use vsock::{NOTIFY_PORT, VsockPlan};
 
 use crate::error::{OrFail, Result};
 use crate::id::InstanceId;

@@ -16,6 +16,8 @@ use crate::virtio::transport::mmio::MmioTransport;
 use crate::virtio::transport::pci::{Message, MsiRouting, MsixVector, PciTransport, vectors};
 use crate::virtio::transport::status::*;
 use crate::virtio::transport::{Transport, TransportState, VirtioState};
+use crate::virtio::vsock;
+use crate::virtio::vsock::testing::Host as SocketHost;
 use crate::virtio::{Notices, feature};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
@@ -52,6 +54,14 @@ pub(super) const DEVICES: &[Row] = &[
             _ => &[(2, false), (1, true)],
         },
     },
+    Row {
+        make: sockets,
+        chain: |queue| match queue {
+            vsock::RECEIVE => &[(44, true), (64, true)],
+            vsock::SEND => &[(44, false)],
+            _ => &[(4, true)],
+        },
+    },
 ];
 
 fn blk() -> Made {
@@ -84,6 +94,17 @@ fn interface() -> Made {
     let feed = move || {
         // A full socket has what the device waits for, and an empty one takes what it sends.
         let _ = (peer.send(&[0xee; 60]), peer.receive());
+    };
+    (device, services, Box::new(feed))
+}
+
+fn sockets() -> Made {
+    let (host, device, services) = SocketHost::new();
+    let lossy = device.clone();
+    let feed = move || {
+        // Who says what it wants and goes: a request, and a reset of the connection.
+        let _ = host.say("CONNECT 1\n");
+        lossy.lose_connections();
     };
     (device, services, Box::new(feed))
 }

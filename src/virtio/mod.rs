@@ -15,6 +15,7 @@ pub mod queue;
 mod queue_thread;
 pub mod rng;
 pub mod transport;
+pub mod vsock;
 pub mod worker;
 
 #[cfg(test)]

@@ -323,6 +323,7 @@ fn status(machine: &Machine, started: Instant, resets: u32, hibernating: bool) -
         hibernating,
         disks: disks.collect(),
         interfaces: interfaces.collect(),
+        notified: machine.notified(),
     }
 }
 

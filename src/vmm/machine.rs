@@ -32,6 +32,7 @@ use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
 use crate::virtio::net::{Net, NetConfig, Port};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
+use crate::virtio::vsock::Vsock;
 use crate::vmm::component::Component;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, NewDevice, Virtio};
@@ -127,6 +128,7 @@ pub struct Machine {
     software: Arc<Software>,
     disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
+    vsock: Option<Arc<Vsock>>,
     transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
     pub power: Arc<AcpiPower>,
@@ -158,7 +160,8 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
-        let Opened { disks, interfaces, devices } = open_devices(&plan.config, filters, report)?;
+        let Opened { disks, interfaces, vsock, devices } =
+            open_devices(&plan.config, filters, report)?;
         let on_start = thread_start(filters, &devices)?;
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
@@ -198,6 +201,7 @@ impl Machine {
             software,
             disks,
             interfaces,
+            vsock,
             transports,
             power,
             serial,
@@ -299,6 +303,11 @@ impl Machine {
         self.interfaces.iter()
     }
 
+    /// What the guest's service manager has said of itself.
+    pub fn notified(&self) -> BTreeMap<String, String> {
+        self.vsock.as_ref().map(|vsock| vsock.notified()).unwrap_or_default()
+    }
+
     /// The content of the disk with this name.
     pub fn disk(&self, id: &DeviceId) -> Option<&FileDisk> {
         self.disks.iter().find(|disk| disk.id == *id).map(|disk| &*disk.disk)
@@ -368,6 +377,7 @@ fn notices(report: &Arc<Report>) -> Notices {
 struct Opened {
     disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
+    vsock: Option<Arc<Vsock>>,
     /// All of them, in the configuration's order.
     devices: Vec<NewDevice>,
 }
@@ -398,6 +408,11 @@ fn open_devices(
             DeviceKind::Net(plan) => {
                 let (device, services) = start_interface(id, plan, notices.clone())?;
                 opened.interfaces.push((id.clone(), device.clone()));
+                (device, services)
+            }
+            DeviceKind::Vsock(plan) => {
+                let (device, services) = Vsock::create(fds::take(plan.listener)?)?;
+                opened.vsock = Some(device.clone());
                 (device, services)
             }
         };

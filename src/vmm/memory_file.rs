@@ -62,6 +62,7 @@ impl Shape {
                 DeviceKind::Disk(disk) => disk.volume_id.to_string(),
                 DeviceKind::Entropy => "entropy".to_owned(),
                 DeviceKind::Net(net) => format!("interface {}", net.mac),
+                DeviceKind::Vsock(_) => "sockets".to_owned(),
             };
             (device.id.to_string(), device.slot, what)
         });

@@ -162,8 +162,10 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
     let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
+    let sockets = config.sockets().map(|vsock| vsock.listener);
     let single = single.into_iter().chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
-    single.chain(config.boot.fds()).chain(layers).chain(holds).chain(taps).map(i32::from).collect()
+    let devices = layers.chain(holds).chain(taps).chain(sockets);
+    single.chain(config.boot.fds()).chain(devices).map(i32::from).collect()
 }
 
 /// A panic anywhere is the end, and is reported.

@@ -318,7 +318,7 @@ pub fn confine(report: RawFd) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::uring::Ring;
-    use crate::virtio::{blk, net, rng};
+    use crate::virtio::{blk, net, rng, vsock};
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -347,6 +347,7 @@ mod tests {
             (Role::Commit, 30),
             (Role::Worker(&rng::TYPE), 30),
             (Role::Worker(&net::TYPE), 30),
+            (Role::Worker(&vsock::TYPE), 30),
             (Role::Event, 35),
         ] {
             let list = filters().list(role);

@@ -1,0 +1,441 @@
+//! `exec`: commands in instances, by OpenSSH.
+
+use super::answer::finish;
+use super::lines::Labelled;
+use super::signals::Caught;
+use super::ssh::{Access, no_openssh, openssh, settings};
+use crate::error::{Error, OrFail, Result};
+use crate::service::Service;
+use crate::service::foreground::Signals;
+use crate::service::reach::SshAccess;
+use crate::sys::fds;
+use clap::Args;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::rand::{GetRandomFlags, getrandom};
+use signal_hook::consts::{SIGHUP, SIGINT};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Most bytes of what OpenSSH tells of a session that are looked at.
+const MAX_LOG: u64 = 1 << 20;
+/// What OpenSSH tells of a command's end. (OpenSSH, ssh.c)
+const EXIT_STATUS: &str = "debug1: Exit status ";
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  spore exec web -- systemctl is-active nginx
+  spore exec -i web -- tar -xC /srv <site.tar
+  spore exec -it web -- bash
+  spore exec web-1 web-2 web-3 -- uptime     each line with its instance
+
+Exit codes: the command's; of several instances' the largest. 125: Spore, or
+OpenSSH, failed; 124: no sshd within --timeout; 128 and its number for a
+signal, which the command gets, too.")]
+pub struct Exec {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// An environment variable of the command (repeatable)
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_variable)]
+    pub environment: Vec<(String, String)>,
+    /// The directory that the command begins in
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// How.
+    #[command(flatten)]
+    pub access: Access,
+    /// Instances: ids, unique prefixes or names; of several, each line of output has its instance
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub targets: Vec<String>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    let variable = text.split_once('=').filter(|(name, _)| {
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        !name.is_empty()
+            && name.chars().all(fine)
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+    });
+    let (name, value) =
+        variable.ok_or("a variable is KEY=VALUE, its key of letters, digits and '_'")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A command in a guest.
+#[derive(Debug, Default)]
+pub struct Task {
+    /// Its words.
+    pub words: Vec<OsString>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// The directory that it begins in.
+    pub directory: Option<String>,
+    /// Standard input is passed on.
+    pub input: bool,
+    /// It has a terminal.
+    pub tty: bool,
+}
+
+/// What a command's session came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command's exit code.
+    Exited(u8),
+    /// This signal asked for the end, and the command was asked.
+    Signalled(i32),
+    /// The connection was not made, or broke: why, in OpenSSH's words.
+    Failed(String),
+}
+
+/// `exec`.
+pub fn exec(service: &Service, args: &Exec) -> Result<ExitCode> {
+    let task = Task {
+        words: args.command.clone(),
+        environment: args.environment.clone(),
+        directory: args.workdir.clone(),
+        input: args.interactive,
+        tty: args.tty,
+    };
+    if args.tty && !io::stdin().is_terminal() {
+        return Err(Error::usage("standard input is no terminal: leave -t out"));
+    }
+    if args.targets.len() > 1 && (args.interactive || args.tty) {
+        return Err(Error::usage("-i and -t are for one instance"));
+    }
+    if let [target] = &args.targets[..] {
+        let found = service.ssh_access(target)?;
+        let session = Session::new(service, &found, &args.access, &task)?;
+        return Ok(match session.attend(&Caught::install()?, None)? {
+            Outcome::Exited(code) => ExitCode::from(code),
+            Outcome::Signalled(number) => super::signals::by_signal(number),
+            Outcome::Failed(why) => return Err(Error::failure(format!("{target}: {why}"))),
+        });
+    }
+    several(service, args, &task)
+}
+
+/// The command in several instances at once.
+fn several(service: &Service, args: &Exec, task: &Task) -> Result<ExitCode> {
+    let found: Vec<SshAccess> =
+        args.targets.iter().map(|target| service.ssh_access(target)).collect::<Result<_>>()?;
+    let mut sessions = Vec::new();
+    for (found, target) in found.iter().zip(&args.targets) {
+        let mut session = Session::new(service, found, &args.access, task)?;
+        session.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = session.start()?;
+        let shown = [
+            running.child.stdout.take().map(|out| show(target, out, io::stdout())),
+            running.child.stderr.take().map(|out| show(target, out, io::stderr())),
+        ];
+        let shown: Vec<JoinHandle<()>> = shown.into_iter().flatten().collect::<Result<_>>()?;
+        sessions.push((target, running, shown));
+    }
+    let (mut worst, mut errors) = (0, Vec::new());
+    for (target, mut running, shown) in sessions {
+        let status = running.child.wait().or_fail(|| "wait for ssh")?;
+        shown.into_iter().for_each(|thread| drop(thread.join()));
+        match running.outcome(status)? {
+            Outcome::Exited(code) => worst = worst.max(code),
+            Outcome::Signalled(number) => return Ok(super::signals::by_signal(number)),
+            Outcome::Failed(why) => errors.push(Error::failure(format!("{target}: {why}"))),
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(ExitCode::from(worst)),
+        false => finish(errors),
+    }
+}
+
+/// Prints lines with their instance before them.
+fn show(
+    target: &str,
+    mut from: impl Read + Send + 'static,
+    mut to: impl Write + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let mut lines = Labelled::new(format!("{target}: "));
+    let copy = move || {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            let count = from.read(&mut chunk).unwrap_or(0);
+            let out = lines.next(&chunk[..count], count == 0);
+            // Nobody looks any more: the command is let go on.
+            let _ = to.write_all(&out).and_then(|()| to.flush());
+            if count == 0 {
+                return;
+            }
+        }
+    };
+    Builder::new().name("output".into()).spawn(copy).or_fail(|| "show a command's output")
+}
+
+/// A command's session that is yet to begin.
+pub struct Session {
+    command: Command,
+    log: File,
+    /// The same way in, for what ends it.
+    ask: Vec<(&'static str, String)>,
+    instance: String,
+    token: String,
+    tty: bool,
+}
+
+/// One that has begun.
+pub struct Running {
+    child: Child,
+    log: File,
+}
+
+impl Session {
+    /// Of a command in an instance.
+    ///
+    /// # Errors
+    /// A word is no text; the host has no memory file.
+    pub fn new(service: &Service, found: &SshAccess, access: &Access, task: &Task) -> Result<Self> {
+        let ask = settings(service, found, access)?;
+        let token = token()?;
+        let log = fds::memfd("ssh")?;
+        // The last value of a keyword does not count, but the first.
+        let mut told = vec![("LogLevel", "DEBUG1".to_owned())];
+        told.extend(ask.iter().cloned());
+        let mut command = openssh("ssh", &told);
+        // What it tells of itself is apart from what the command prints.
+        command.arg("-E").arg(format!("/proc/{}/fd/{}", std::process::id(), log.as_raw_fd()));
+        command.args(task.tty.then_some("-tt")).args((!task.tty).then_some("-T"));
+        if !task.input && !task.tty {
+            command.stdin(Stdio::null());
+        }
+        let instance = found.instance_id.to_string();
+        command.arg(&instance).arg("--").arg(script(task, &token)?);
+        Ok(Self { command, log, ask, instance, token, tty: task.tty })
+    }
+
+    fn start(&mut self) -> Result<Running> {
+        let child = self.command.spawn().map_err(|cause| no_openssh("ssh", &cause))?;
+        let log = self.log.try_clone().or_fail(|| "hear from ssh")?;
+        Ok(Running { child, log })
+    }
+
+    /// Runs it to its end. A signal is passed on to the command; who gets a second one, or does not
+    /// end within `patience`, is left.
+    ///
+    /// # Errors
+    /// OpenSSH can't be run.
+    pub fn attend(mut self, signals: &Caught, patience: Option<Duration>) -> Result<Outcome> {
+        // A terminal's ^C is for us to pass on; who reads the terminal has to stay with it.
+        if !self.tty && !io::stdin().is_terminal() {
+            self.command.process_group(0);
+        }
+        let mut running = self.start()?;
+        // Ours until it is waited for: its number is nobody else's.
+        let ended = pidfd_open(Pid::from_child(&running.child), PidfdFlags::empty());
+        let ended = ended.or_fail(|| "watch ssh")?;
+        let mut asked: Option<(i32, Instant)> = None;
+        loop {
+            if let Some(status) = running.child.try_wait().or_fail(|| "wait for ssh")? {
+                return match (asked, running.outcome(status)?) {
+                    (_, Outcome::Exited(code)) => Ok(Outcome::Exited(code)),
+                    (Some((number, _)), _) => Ok(Outcome::Signalled(number)),
+                    (None, outcome) => Ok(outcome),
+                };
+            }
+            let due = asked.and_then(|(_, at)| Some(at + patience?));
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let over = left.is_some_and(|left| left.is_zero());
+            let mut polled = [
+                PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN),
+                PollFd::new(&ended, PollFlags::IN),
+            ];
+            if !over {
+                fds::wait(&mut polled, left).or_fail(|| "wait for ssh")?;
+            }
+            match (signals.take(), asked) {
+                (Some(number), None) => {
+                    self.pass_on(number);
+                    asked = Some((number, Instant::now()));
+                }
+                (Some(_), Some((number, at))) if at.elapsed() >= super::signals::SAME => {
+                    let _ = running.child.kill();
+                    return Ok(Outcome::Signalled(number));
+                }
+                (None, Some((number, _))) if over => {
+                    let _ = running.child.kill();
+                    return Ok(Outcome::Signalled(number));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Has the command, and what it has started, get a signal.
+    fn pass_on(&self, number: i32) {
+        let name = match number {
+            SIGINT => "INT",
+            SIGHUP => "HUP",
+            _ => "TERM",
+        };
+        let mut command = openssh("ssh", &self.ask);
+        command.args(["-T", &self.instance, "--"]).arg(kill_script(&self.token, name));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Who can't be reached is not told.
+        let _ = command.process_group(0).status();
+    }
+}
+
+impl Running {
+    /// What an ended session came to.
+    fn outcome(&mut self, status: ExitStatus) -> Result<Outcome> {
+        let doing = || "hear from ssh";
+        let mut text = Vec::new();
+        self.log.rewind().or_fail(doing)?;
+        (&self.log).take(MAX_LOG).read_to_end(&mut text).or_fail(doing)?;
+        Ok(outcome(&String::from_utf8_lossy(&text), status))
+    }
+}
+
+/// What OpenSSH's log says of a session.
+fn outcome(log: &str, status: ExitStatus) -> Outcome {
+    let code = log.lines().rev().find_map(|line| line.strip_prefix(EXIT_STATUS));
+    let code = code.and_then(|code| code.trim().parse::<u8>().ok());
+    // 255 is OpenSSH's own, too.
+    if let (Some(code), None) = (code, status.signal()) {
+        return Outcome::Exited(code);
+    }
+    let words = log.lines().filter(|line| !line.starts_with("debug"));
+    let last = words.map(str::trim).rfind(|line| !line.is_empty());
+    Outcome::Failed(match (last, status.signal()) {
+        (Some(line), _) => line.to_owned(),
+        (None, Some(signal)) => format!("ssh was ended by signal {signal}"),
+        (None, None) => "the connection ended before the command".to_owned(),
+    })
+}
+
+/// A word that no other session's commands have.
+fn token() -> Result<String> {
+    let mut bytes = [0; 12];
+    getrandom(&mut bytes, GetRandomFlags::empty()).or_fail(|| "read randomness")?;
+    Ok(crate::id::hex(&bytes))
+}
+
+/// What the guest's shell is told. The command takes the shell's place; by the variable it is found
+/// with all that it starts.
+fn script(task: &Task, token: &str) -> Result<String> {
+    let mut script = String::new();
+    if let Some(directory) = &task.directory {
+        script.push_str(&format!("cd {} || exit 126; ", shell_word(directory)));
+    }
+    script.push_str(&format!("exec env SPORE_EXEC={token}"));
+    for (name, value) in &task.environment {
+        script.push_str(&format!(" {}", shell_word(&format!("{name}={value}"))));
+    }
+    // env(1) takes what has a '=' for a variable.
+    script.push_str(" sh -c 'exec \"$@\"' sh");
+    for word in &task.words {
+        let word = word.to_str().ok_or_else(|| {
+            Error::usage(format!("'{}' is no text", word.to_string_lossy().escape_debug()))
+        })?;
+        script.push_str(&format!(" {}", shell_word(word)));
+    }
+    Ok(script)
+}
+
+/// Has the commands of a session get a signal.
+fn kill_script(token: &str, signal: &str) -> String {
+    format!(
+        "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx SPORE_EXEC={token} && \
+         kill -s {signal} ${{p#/proc/}}; done"
+    )
+}
+
+/// A word as a POSIX shell reads it.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signal_hook::consts::SIGTERM;
+
+    fn run_by_sh(task: &Task) -> std::process::Output {
+        Command::new("sh").arg("-c").arg(script(task, "0123").unwrap()).output().unwrap()
+    }
+
+    fn task(words: &[&str]) -> Task {
+        Task { words: words.iter().map(OsString::from).collect(), ..Task::default() }
+    }
+
+    #[test]
+    fn a_shell_runs_the_command_as_it_was_given() {
+        let words = ["printf", "<%s>", "a b", "it's", "$HOME", "*", "", "-x", "k=v", "\n"];
+        assert_eq!(run_by_sh(&task(&words)).stdout, b"<a b><it's><$HOME><*><><-x><k=v><\n>");
+        let mut there = task(&["sh", "-c", "echo \"$A|$PWD|$SPORE_EXEC\"; exit 7"]);
+        there.environment = vec![("A".into(), "x 'y'".into())];
+        there.directory = Some("/usr".into());
+        let output = run_by_sh(&there);
+        assert_eq!((output.stdout, output.status.code()), (b"x 'y'|/usr|0123\n".to_vec(), Some(7)));
+        there.directory = Some("/nowhere".into());
+        assert_eq!(run_by_sh(&there).status.code(), Some(126));
+        assert_eq!(run_by_sh(&task(&["no-such-command"])).status.code(), Some(127));
+    }
+
+    #[test]
+    fn a_signal_finds_the_command_and_what_it_has_started() {
+        let token = token().unwrap();
+        let words = ["sh", "-c", "sleep 300 & echo up; wait"];
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg(script(&task(&words), &token).unwrap())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut [0; 3]).unwrap();
+        let kill = |token: &str| {
+            Command::new("sh").arg("-c").arg(kill_script(token, "TERM")).status().unwrap()
+        };
+        kill("another");
+        assert!(child.try_wait().unwrap().is_none());
+        kill(&token);
+        assert_eq!(child.wait().unwrap().signal(), Some(SIGTERM));
+        // Its end is seen when the last that had it is gone.
+        assert_eq!(out.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_commands_exit_code_is_told_from_a_connection_that_broke() {
+        let ended = |code: i32| ExitStatus::from_raw(code << 8);
+        let log = "debug1: Entering interactive session.\ndebug1: Exit status 255\n";
+        assert_eq!(outcome(log, ended(255)), Outcome::Exited(255));
+        let failed = |log: &str| match outcome(log, ended(255)) {
+            Outcome::Failed(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let denied = "debug1: x\nroot@i-1: Permission denied (publickey).\ndebug1: y\n";
+        assert_eq!(failed(denied), "root@i-1: Permission denied (publickey).");
+        assert!(failed("debug1: Exit status -1\n").contains("ended before the command"));
+        assert!(failed("").contains("ended before the command"));
+    }
+
+    #[test]
+    fn a_variable_has_a_name_and_a_value() {
+        assert_eq!(parse_variable("A_1=b=c").unwrap(), ("A_1".into(), "b=c".into()));
+        for text in ["A", "=b", "1=b", "a b=c", "$(x)=y"] {
+            assert!(parse_variable(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The SSH host keys that a guest has told on its console, as cloud-init does on EC2 at the first
+//! boot.
+
+use super::dir::{CONSOLE, InstanceDir};
+use crate::error::{OrFail, Result};
+use std::io::Read;
+
+/// Most bytes of a console that are looked at: keys are told at the first boot.
+const WINDOW: u64 = 4 << 20;
+/// Most keys.
+const MAX_KEYS: usize = 16;
+/// Longest key: that of 16384 bits of RSA has 2.8 KiB.
+const MAX_KEY: usize = 4096;
+/// What stands before and behind them. (cloud-init, tools/write-ssh-key-fingerprints)
+const BEGIN: &str = "-----BEGIN SSH HOST KEY KEYS-----";
+const END: &str = "-----END SSH HOST KEY KEYS-----";
+
+/// The keys that an instance's guest has told, each its type and itself in base64; none if it has
+/// told none.
+///
+/// # Errors
+/// The console's log can't be read.
+pub fn host_keys(dir: &InstanceDir) -> Result<Vec<String>> {
+    let Some(file) = dir.open_file(CONSOLE)? else { return Ok(Vec::new()) };
+    let mut bytes = Vec::new();
+    let read = file.take(WINDOW).read_to_end(&mut bytes);
+    read.or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?;
+    Ok(keys_in(&String::from_utf8_lossy(&bytes)))
+}
+
+/// Those of the first list in a text.
+fn keys_in(text: &str) -> Vec<String> {
+    let mut lines = text.lines().skip_while(|line| !line.contains(BEGIN));
+    lines.next();
+    let listed: Vec<&str> = lines.take_while(|line| !line.contains(END)).take(MAX_KEYS).collect();
+    listed.into_iter().filter_map(key_in).collect()
+}
+
+/// The key of a line, before which the console may have something else.
+fn key_in(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip_while(|word| !is_type(word));
+    let (kind, key) = (words.next()?, words.next()?);
+    let base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let fits = key.len() <= MAX_KEY && key.starts_with("AAAA") && key.chars().all(base64);
+    fits.then(|| format!("{kind} {key}"))
+}
+
+/// Whether a word is what a type of keys is called. (RFC 4253, 6.6; RFC 5656, 3.1; RFC 8709, 4)
+fn is_type(word: &str) -> bool {
+    let known = ["ssh-rsa", "ssh-ed25519"].contains(&word) || word.starts_with("ecdsa-sha2-nistp");
+    known && word.len() <= 32 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_as_cloud_init_tells_them() {
+        let text = "ci-info: no authorized SSH keys\r\n\
+            <14>Nov 29 16:00:00 cloud-init: -----BEGIN SSH HOST KEY KEYS-----\r\n\
+            ecdsa-sha2-nistp256 AAAAE2VjZHNh= root@web\r\n\
+            [   12.3] cloud-init[7]: ssh-ed25519 AAAAC3Nz/+ root@web\r\n\
+            -----END SSH HOST KEY KEYS-----\r\nssh-rsa AAAAB3 late\r\n";
+        assert_eq!(keys_in(text), ["ecdsa-sha2-nistp256 AAAAE2VjZHNh=", "ssh-ed25519 AAAAC3Nz/+"]);
+        assert!(keys_in("nothing\n").is_empty());
+    }
+
+    #[test]
+    fn a_guest_that_tells_anything_gets_nothing_else_into_the_file() {
+        let evil = |line: &str| keys_in(&format!("{BEGIN}\n{line}\n{END}\n"));
+        for line in [
+            "ssh-ed25519",
+            "ssh-ed25519 AAAA*",
+            "ssh-ed25519 \u{1b}[2J",
+            "@cert-authority * ssh-dss AAAA",
+            "ecdsa-sha2-nistp256;rm AAAA",
+            &format!("ssh-rsa AAAA{}", "A".repeat(MAX_KEY)),
+        ] {
+            assert!(evil(line).is_empty(), "{line}");
+        }
+        assert_eq!(keys_in(&format!("{BEGIN}\n{}", "ssh-rsa AAAA\n".repeat(99))).len(), MAX_KEYS);
+    }
+}
