@@ -19,6 +19,7 @@ pub mod power;
 pub mod probe;
 pub mod programs;
 pub mod prune;
+pub mod reach;
 pub mod regions;
 pub mod register;
 pub mod shape;

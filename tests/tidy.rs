@@ -182,7 +182,8 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/cli/create.rs", "/dev/null"),
     ("src/cli/doctor.rs", "/proc, /sys and /etc"),
     ("src/cli/image.rs", "a manifest that the user names"),
-    ("src/cli/foreground.rs", "/proc"),
+    ("src/cli/exec.rs", "children of its own"),
+    ("src/cli/signals.rs", "/proc"),
     ("src/cli/run.rs", "user data and mappings that the user names"),
     ("src/service/launch.rs", "/proc/meminfo"),
     ("src/service/foreground.rs", "children of its own"),
@@ -381,7 +382,8 @@ fn tests_use_helpers(source: &Source) -> Vec<String> {
 fn by_name(source: &Source) -> Vec<(usize, &'static str)> {
     let tests = source.lines.iter().position(|line| line.trim() == "#[cfg(test)]");
     let path = source.path.to_string_lossy();
-    if source.module().is_none_or(|module| module == "sys") || path.ends_with("tests.rs") {
+    let for_tests = ["tests.rs", "testing.rs"].iter().any(|end| path.ends_with(end));
+    if source.module().is_none_or(|module| module == "sys") || for_tests {
         return vec![];
     }
     let code = source.code().take_while(|(number, _)| tests.is_none_or(|tests| *number <= tests));

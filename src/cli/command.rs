@@ -4,8 +4,8 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, foreground, image, instance, kernel, modify, prune, region, run,
-    snapshot, stats, tag, volume, wait,
+    account, console, df, doctor, exec, foreground, image, instance, kernel, modify, prune, region,
+    run, snapshot, ssh, stats, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
 use clap::{Parser, Subcommand};
@@ -135,6 +135,29 @@ pub enum Command {
     /// is passed on and the guest's output printed until the instance ends. What the guest said
     /// before is in 'spore logs'.
     Console(console::Console),
+    /// Get into an instance by ssh
+    ///
+    /// By the host's OpenSSH and the instance's key, over virtio-vsock: the guest needs no network,
+    /// and its sshd has to listen there, as systemd 256 and later have it do unasked
+    /// (systemd-ssh-generator).
+    ///
+    /// The guest's host keys are those that it has told on its console, if it has (cloud-init does
+    /// at the first boot); otherwise the first that it shows is believed, and kept with the
+    /// instance.
+    Ssh(ssh::Ssh),
+    /// Run a command in instances
+    ///
+    /// Its output and its exit code are the command's. Several instances run it at the same time.
+    Exec(exec::Exec),
+    /// Copy files into and out of an instance
+    ///
+    /// By the host's scp, which shows how far it is on a terminal.
+    Cp(ssh::Cp),
+    /// Print what ~/.ssh/config needs for scp, rsync or ansible to get into instances
+    SshConfig(ssh::SshConfig),
+    /// Make OpenSSH's connection
+    #[command(name = "__dial", hide = true)]
+    Dial(ssh::Dial),
     /// Stop instances; their volumes stay
     ///
     /// Presses the ACPI power button, waits until the guest has powered off, and cuts it off if it
@@ -266,6 +289,11 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Show(args) => instance::show(&ui.service()?, ui, args),
         Command::Logs(args) => console::logs(&ui.service()?, ui, args),
         Command::Console(args) => console::attach(&ui.service()?, args),
+        Command::Ssh(args) => ssh::ssh(&ui.service()?, args),
+        Command::Exec(args) => exec::exec(&ui.service()?, ui, args),
+        Command::Cp(args) => ssh::cp(&ui.service()?, args),
+        Command::SshConfig(args) => ssh::ssh_config(&ui.service()?, ui, args),
+        Command::Dial(args) => ssh::dial(&ui.service()?, ui, args),
         Command::Stop(args) => instance::stop(&ui.service()?, ui, args),
         Command::Start(args) => instance::start(&ui.service()?, ui, args),
         Command::Reboot(args) => instance::reboot(&ui.service()?, ui, args),

@@ -4,6 +4,7 @@ use super::answer::finish;
 use super::lines::Labelled;
 use super::signals::Caught;
 use super::ssh::{Access, no_openssh, openssh, settings};
+use super::ui::Ui;
 use crate::error::{Error, OrFail, Result};
 use crate::service::Service;
 use crate::service::foreground::Signals;
@@ -103,7 +104,7 @@ pub enum Outcome {
 }
 
 /// `exec`.
-pub fn exec(service: &Service, args: &Exec) -> Result<ExitCode> {
+pub fn exec(service: &Service, ui: &Ui, args: &Exec) -> Result<ExitCode> {
     let task = Task {
         words: args.command.clone(),
         environment: args.environment.clone(),
@@ -126,11 +127,11 @@ pub fn exec(service: &Service, args: &Exec) -> Result<ExitCode> {
             Outcome::Failed(why) => return Err(Error::failure(format!("{target}: {why}"))),
         });
     }
-    several(service, args, &task)
+    several(service, ui, args, &task)
 }
 
 /// The command in several instances at once.
-fn several(service: &Service, args: &Exec, task: &Task) -> Result<ExitCode> {
+fn several(service: &Service, ui: &Ui, args: &Exec, task: &Task) -> Result<ExitCode> {
     let found: Vec<SshAccess> =
         args.targets.iter().map(|target| service.ssh_access(target)).collect::<Result<_>>()?;
     let mut sessions = Vec::new();
@@ -157,7 +158,7 @@ fn several(service: &Service, args: &Exec, task: &Task) -> Result<ExitCode> {
     }
     match errors.is_empty() {
         true => Ok(ExitCode::from(worst)),
-        false => finish(errors),
+        false => finish(ui, errors),
     }
 }
 
@@ -356,8 +357,8 @@ fn script(task: &Task, token: &str) -> Result<String> {
 /// Has the commands of a session get a signal.
 fn kill_script(token: &str, signal: &str) -> String {
     format!(
-        "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx SPORE_EXEC={token} && \
-         kill -s {signal} ${{p#/proc/}}; done"
+        "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ | grep -qx SPORE_EXEC={token} && \
+         kill -s {signal} ${{p#/proc/}}; done 2>/dev/null"
     )
 }
 

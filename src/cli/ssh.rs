@@ -220,15 +220,15 @@ pub fn cp(service: &Service, args: &Cp) -> Result<ExitCode> {
     run_program(command)
 }
 
-/// The instance and the path that `INSTANCE:PATH` names; a file of the host's has a slash before its
-/// colon.
+/// The instance and the path that `INSTANCE:PATH` names; a file of the host's has a slash before
+/// its colon.
 fn remote(path: &str) -> Option<(&str, &str)> {
     let (instance, inside) = path.split_once(':')?;
     (!instance.is_empty() && !instance.contains('/')).then_some((instance, inside))
 }
 
 /// `ssh-config`.
-pub fn ssh_config(service: &Service, args: &SshConfig) -> Result<ExitCode> {
+pub fn ssh_config(service: &Service, ui: &Ui, args: &SshConfig) -> Result<ExitCode> {
     let mut text = String::new();
     let blocks = args.targets.iter().map(|target| {
         let found = service.ssh_access(target)?;
@@ -238,7 +238,7 @@ pub fn ssh_config(service: &Service, args: &SshConfig) -> Result<ExitCode> {
         }
         Ok(())
     });
-    let code = told(blocks);
+    let code = told(ui, blocks);
     write_stdout(text.as_bytes())?;
     Ok(code)
 }

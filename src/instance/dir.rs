@@ -18,6 +18,8 @@ use std::path::PathBuf;
 pub const CONSOLE: &str = "console.log";
 /// What the guest is given.
 pub const USER_DATA: &str = "user-data";
+/// The guest's SSH host keys, as OpenSSH reads them.
+pub const KNOWN_HOSTS: &str = "known_hosts";
 /// What the VMM printed.
 pub const VMM_LOG: &str = "vmm.log";
 /// What the VMM reports, one line of JSON each.

@@ -9,6 +9,7 @@
 //! | `vmm.lock` | flock: held by the VMM for as long as it lives; the one truth about liveness |
 //! | `control.sock` | where the VMM answers [`crate::control`] |
 //! | `vsock.sock` | where programs of the host reach those of the guest ([`dial`]) |
+//! | `known_hosts` | the guest's SSH host keys ([`host_keys`]), or those that it showed first |
 //! | `console.log` | all the guest said on its serial line |
 //! | `vmm.log`, `report.jsonl` | what the VMM has to say |
 //! | `memory` | RAM and devices of a hibernated instance |
@@ -20,6 +21,7 @@ pub mod cgroup;
 pub mod client;
 pub mod console;
 pub mod create_image;
+pub mod dial;
 pub mod dir;
 pub mod disk_usage;
 pub mod fds;
@@ -27,6 +29,7 @@ pub mod firmware;
 pub mod hibernate;
 pub mod hibernation;
 pub mod host;
+pub mod host_keys;
 pub mod launch;
 pub mod lifecycle;
 pub mod mapping;

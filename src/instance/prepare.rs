@@ -241,11 +241,7 @@ pub fn open(
     }
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     devices.extend(interfaces);
-    let sockets = listen(dir, dir.vsock_path()?)?;
-    // A program that is gone before it is let in keeps the VMM's thread from nothing.
-    sockets.set_nonblocking(true).or_fail(|| "listen for programs of the host")?;
-    let sockets = VsockPlan { listener: fds.add(sockets) };
-    devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets)));
+    devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets(dir, &mut fds)?)));
     let boot = match instance.kernel_id.as_ref().and_then(PvGrub::of) {
         Some(from) if memory.is_some() => boot_menu::at_reset(&mut fds, &instance, from)?,
         _ => boot(dir, &mut fds, record, root, entry)?,
@@ -351,6 +347,13 @@ fn ephemeral_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<Disk
         queues: queues(instance),
         limits: instance.spore.disk_limits,
     })
+}
+
+fn sockets(dir: &InstanceDir, fds: &mut Fds) -> Result<VsockPlan> {
+    let listener = listen(dir, dir.vsock_path()?)?;
+    // A program that is gone before it is let in keeps the VMM's thread from nothing.
+    listener.set_nonblocking(true).or_fail(|| "listen for programs of the host")?;
+    Ok(VsockPlan { listener: fds.add(listener) })
 }
 
 fn queues(instance: &Instance) -> u16 {

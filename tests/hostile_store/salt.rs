@@ -62,6 +62,7 @@ const PLACES: [(&str, &str, &[&str]); 6] = [
             "lock",
             "vmm.lock",
             "control.sock",
+            "vsock.sock",
             "console.log",
             "vmm.log",
             "report.jsonl",
@@ -409,14 +410,13 @@ impl World {
         fs::create_dir(&path).unwrap();
         let canary = &self.canaries.lock().unwrap()[number % 2];
         let pid = canary.0.id().to_string();
-        let report = r#"{"event":"started","at":1}"#;
         for (name, text) in [
             ("record.json", record.to_string()),
             ("lock", String::new()),
             ("vmm.lock", pid),
             ("console.log", "login: ".to_owned()),
             ("vmm.log", String::new()),
-            ("report.jsonl", format!("{report}\n")),
+            ("report.jsonl", "{\"event\":\"started\",\"at\":1}\n".to_owned()),
             ("user-data", String::new()),
         ] {
             fs::write(path.join(name), text).unwrap();

@@ -1,4 +1,5 @@
-//! One connection: where the host's end is, who may still send, and how much. (VIRTIO 1.2, 5.10.6.3)
+//! One connection: where the host's end is, who may still send, and how much. (VIRTIO 1.2,
+//! 5.10.6.3)
 
 use super::notify::Message;
 use super::packet::{GUEST_CID, HOST_CID, Header, NO_RECEIVE, NO_SEND, STREAM, op};

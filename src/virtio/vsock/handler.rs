@@ -185,8 +185,8 @@ impl Muxer {
         self.connections.insert(ports, connection);
     }
 
-    /// Whether there is room for a connection; one whose host's end is gone, and that the guest does
-    /// not let go, makes some.
+    /// Whether there is room for a connection; one whose host's end is gone, and that the guest
+    /// does not let go, makes some.
     fn has_room(&mut self) -> bool {
         if self.connections.len() >= MAX_CONNECTIONS {
             let lingers = self.connections.iter().find(|(_, connection)| connection.lingers());
