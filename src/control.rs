@@ -6,6 +6,8 @@
 //! where that matters: what is as it was in version 1, which had none, is said without. A stop
 //! reaches VMMs of every version.
 
+pub mod network;
+
 use crate::error::{OrFail, Result};
 use crate::plan::{DeviceId, DiskFormat, Engine};
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,12 @@ pub enum Request {
     /// comes with the line, and end. A machine that can't be written runs on. Meanwhile it tells
     /// its status and can be ended, and that is all.
     Hibernate {},
+    /// Pass a network interface's tap, by which its network namespace is found, to the socket whose
+    /// descriptor comes with the line: a packet of one byte.
+    Tap {
+        /// The interface.
+        interface: DeviceId,
+    },
     /// Keep this connection open without answering more; it closes when the VMM is gone.
     Wait {},
 }

@@ -52,9 +52,11 @@ macro_rules! codes {
 codes! {
     AttachmentLimitExceeded = "AttachmentLimitExceeded", 400;
     AuthFailure = "AuthFailure", 401;
+    DependencyViolation = "DependencyViolation", 400;
     IncorrectInstanceState = "IncorrectInstanceState", 400;
     IncorrectState = "IncorrectState", 400;
     InstanceLimitExceeded = "InstanceLimitExceeded", 400;
+    InsufficientFreeAddressesInSubnet = "InsufficientFreeAddressesInSubnet", 400;
     InsufficientInstanceCapacity = "InsufficientInstanceCapacity", 500;
     InsufficientVolumeCapacity = "InsufficientVolumeCapacity", 500;
     InternalError = "InternalError", 500;
@@ -71,6 +73,9 @@ codes! {
     InvalidARIIDNotFound = "InvalidARIID.NotFound", 400;
     InvalidBlockDeviceMapping = "InvalidBlockDeviceMapping", 400;
     InvalidBootMenu = "InvalidBootMenu", 400;
+    InvalidGroupDuplicate = "InvalidGroup.Duplicate", 400;
+    InvalidGroupInUse = "InvalidGroup.InUse", 400;
+    InvalidGroupNotFound = "InvalidGroup.NotFound", 400;
     InvalidGroupIdMalformed = "InvalidGroupId.Malformed", 400;
     InvalidID = "InvalidID", 400;
     InvalidInstanceAttributeValue = "InvalidInstanceAttributeValue", 400;
@@ -81,6 +86,8 @@ codes! {
     InvalidNetworkInterfaceInUse = "InvalidNetworkInterface.InUse", 400;
     InvalidParameterCombination = "InvalidParameterCombination", 400;
     InvalidParameterValue = "InvalidParameterValue", 400;
+    InvalidPermissionDuplicate = "InvalidPermission.Duplicate", 400;
+    InvalidPermissionNotFound = "InvalidPermission.NotFound", 400;
     InvalidProductCodeNotFound = "InvalidProductCode.NotFound", 400;
     InvalidRegion = "InvalidRegion", 400;
     InvalidReservationIDMalformed = "InvalidReservationID.Malformed", 400;
@@ -95,6 +102,7 @@ codes! {
     InvalidVolumeIDMalformed = "InvalidVolumeID.Malformed", 400;
     InvalidVpcIDMalformed = "InvalidVpcID.Malformed", 400;
     InvalidVpcIDNotFound = "InvalidVpcID.NotFound", 400;
+    InvalidVpcRange = "InvalidVpc.Range", 400;
     OperationNotPermitted = "OperationNotPermitted", 400;
     OptInRequired = "OptInRequired", 401;
     TagLimitExceeded = "TagLimitExceeded", 400;
@@ -102,6 +110,7 @@ codes! {
     UnsupportedHibernationConfiguration = "UnsupportedHibernationConfiguration", 400;
     UnsupportedOperation = "UnsupportedOperation", 400;
     VolumeInUse = "VolumeInUse", 400;
+    VpcLimitExceeded = "VpcLimitExceeded", 400;
 }
 
 impl fmt::Display for Code {

@@ -21,6 +21,7 @@ pub mod boot;
 pub mod chipset;
 pub mod ext4;
 pub mod mem;
+pub mod net;
 pub mod pvgrub;
 pub mod virtio;
 pub mod vmm;
@@ -34,6 +35,7 @@ pub mod inspect;
 pub mod instance;
 pub mod kernel;
 pub mod metadata;
+pub mod network;
 pub mod record;
 pub mod service;
 pub mod snapshot;
@@ -68,6 +70,9 @@ pub fn main(extension: Option<context::Extension>) -> ExitCode {
         return vmm::main();
     }
     sys::process::survive_file_size_limit();
+    if arguments.next_if(|first| first == plan::network::NetworkPlan::SUBCOMMAND).is_some() {
+        return net::main();
+    }
     if let Some(code) = helper::main(HELPERS, &mut arguments) {
         return code;
     }

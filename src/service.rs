@@ -15,6 +15,7 @@ pub mod instances;
 pub mod kernels;
 mod kinds;
 pub mod launch;
+pub mod networks;
 pub mod power;
 pub mod probe;
 pub mod programs;

@@ -97,6 +97,7 @@ tests! {
     menu_asker: 1000,
     mmio: 1000,
     net: 2000,
+    network: 3000,
     partitions: 2000,
     pci: 1000,
     plan: 5000,

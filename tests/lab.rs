@@ -13,6 +13,8 @@ mod linux;
 mod network;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
+#[path = "linux/vpc.rs"]
+mod vpc;
 
 use linux::Lab;
 
@@ -96,6 +98,12 @@ fn hibernated() {
 #[ignore = "needs the lab kernel: scripts/test"]
 fn by_a_tap() {
     network::a_guest_talks_by_a_tap(&lab());
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn on_a_network() {
+    vpc::clones_talk_on_a_network(&lab());
 }
 
 #[test]

@@ -41,7 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mem", &[]),
     ("block", &[]),
     ("ext4", &[]),
-    ("net", &[]),
+    ("net", &["metadata"]),
     ("boot", &["mem"]),
     ("chipset", &["mem"]),
     // What hangs on a bus, PCI's or the other, is all that a transport knows of the chipset.
@@ -52,6 +52,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // The control plane. Of its kinds of objects none is above another.
     ("account", &[]),
     ("disk", &["helper", "block"]),
+    ("network", &["helper", "store"]),
     ("record", &[]),
     ("store", &["account"]),
     ("volume", &["disk", "image", "import", "kernel", "snapshot", "transfer", "store", "block"]),
@@ -95,6 +96,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "inspect",
             "kernel",
             "metadata",
+            "network",
             "snapshot",
             "transfer",
             "volume",
@@ -109,7 +111,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "service",
         &[
             "account", "helper", "instance", "image", "import", "inspect", "kernel", "metadata",
-            "snapshot", "transfer", "volume", "store",
+            "network", "snapshot", "transfer", "volume", "store",
         ],
     ),
     // Skins: all that they do is the service's.
@@ -175,6 +177,9 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/store/time.rs", "the kernel's id of this boot, in /proc"),
     ("src/instance/client.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
     ("src/instance/prepare.rs", "a socket in a directory of the user's: InstanceDir::control_path"),
+    ("src/network/process.rs", "a socket in a directory of the user's: Owned::through"),
+    ("src/net/supervisor.rs", "the host's resolv.conf"),
+    ("src/net/worker.rs", "/proc/sys of its own network namespace"),
     ("src/instance/lifecycle.rs", "a process that holds a lock in a directory of the user's"),
     ("src/instance/spawn.rs", "/dev/null, and a child of its own"),
     ("src/instance/cgroup.rs", "/proc and cgroup v2's file system"),

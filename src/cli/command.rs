@@ -4,8 +4,8 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, exec, foreground, image, instance, kernel, modify, prune, region,
-    run, snapshot, ssh, stats, tag, volume, wait,
+    account, console, df, doctor, exec, foreground, image, instance, kernel, modify, network,
+    prune, region, run, snapshot, ssh, stats, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
 use clap::{Parser, Subcommand};
@@ -93,6 +93,12 @@ pub enum Command {
         #[command(subcommand)]
         command: volume::VolumeCommand,
     },
+    /// Create, list and delete networks
+    Network {
+        /// What to do
+        #[command(subcommand)]
+        command: network::NetworkCommand,
+    },
     /// Name the stores that images are copied to and from
     Region {
         /// What to do
@@ -158,6 +164,11 @@ pub enum Command {
     /// Make OpenSSH's connection
     #[command(name = "__dial", hide = true)]
     Dial(ssh::Dial),
+    /// Show the host's ports that are passed on to an instance ('run -p')
+    Port {
+        /// The instance: an id, a unique prefix of one, or a name
+        instance: String,
+    },
     /// Stop instances; their volumes stay
     ///
     /// Presses the ACPI power button, waits until the guest has powered off, and cuts it off if it
@@ -309,6 +320,8 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Kernel { command } => kernel::run(command, ui),
         Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
         Command::Snapshot { command } => snapshot::run(command, ui),
+        Command::Port { instance } => network::port(ui, instance),
+        Command::Network { command } => network::run(command, ui),
         Command::Region { command } => region::run(command, ui),
         Command::Volume { command } => volume::run(command, ui),
         Command::Tag(args) => tag::add(&ui.service()?, ui, args),

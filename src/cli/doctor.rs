@@ -59,6 +59,7 @@ pub fn doctor(ui: &Ui) -> Result<ExitCode> {
         Ok(service) => {
             checks.push(ok("store", service.home().display().to_string()));
             checks.push(space(service.home()));
+            checks.push(networks(&service));
             if usable {
                 checks.push(boot(&service));
                 checks.extend(lab_kernel(&service));
@@ -76,6 +77,20 @@ fn taps() -> Check {
     match probe::taps() {
         Ok(()) => ok("taps", format!("{} can be opened", crate::sys::tap::DEVICE)),
         Err(error) => warn("taps", error.to_string()),
+    }
+}
+
+/// Whether instances can be on a network of the store's, without root: one is made.
+fn networks(service: &Service) -> Check {
+    let what = "networks";
+    let lacks: Vec<String> = probe::missing_network_programs()
+        .into_iter()
+        .map(|(program, lacking)| format!("{program} is not found: {lacking}"))
+        .collect();
+    match service.probe_networks() {
+        Err(error) => warn(what, error.message()),
+        Ok(()) if lacks.is_empty() => ok(what, "namespaces, a tap, routes and rules can be made"),
+        Ok(()) => warn(what, lacks.join("; ")),
     }
 }
 

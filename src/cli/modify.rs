@@ -53,8 +53,9 @@ pub struct Modify {
     /// User data: text, @FILE, or - for standard input; empty for none
     #[arg(long, value_name = "TEXT|@FILE|-")]
     user_data: Option<String>,
-    /// What its network interfaces hang on from now on (repeatable): tap:DEVICE; or none
-    #[arg(long = "network", value_name = "tap:DEVICE|none")]
+    /// What its network interfaces hang on from now on (repeatable): a network of the
+    /// store's; tap:DEVICE; or none
+    #[arg(long = "network", value_name = "NETWORK|tap:DEVICE|none")]
     networks: Vec<NetworkArg>,
     /// Pairs of queues of each of them, 1 to 8
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, requires = "networks", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]

@@ -15,6 +15,7 @@ use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
+use crate::record::network::PublishedPort;
 use crate::record::tag::Tag;
 use crate::service::Service;
 use crate::service::disks::NewVolume;
@@ -164,10 +165,18 @@ pub struct Run {
     /// [default: as much as the host gives]
     #[arg(long, value_name = "LIMIT=RATE[:BURST],…", value_parser = limit::parse)]
     pub limit: Option<Limits>,
-    /// What a network interface hangs on (repeatable): tap:DEVICE, a tap of the host that is this
-    /// user's, whose MTU the guest gets; or none [default: none]
-    #[arg(long = "network", value_name = "tap:DEVICE|none")]
+    /// What a network interface hangs on (repeatable): a network of 'spore network ls', of which
+    /// 'default' is always there; tap:DEVICE, a tap of the host that is this user's; or none
+    #[arg(long = "network", value_name = "NETWORK|tap:DEVICE|none")]
     pub networks: Vec<NetworkArg>,
+    /// A security group of the network, by name or id (repeatable) [default: its default group]
+    #[arg(long = "group", value_name = "GROUP", requires = "networks")]
+    pub groups: Vec<String>,
+    /// Pass a port of the host's on to each instance (repeatable): [ADDRESS:]HOST:GUEST[/udp], on
+    /// the loopback address unless another is given; host port 0 is any that is free ('spore port'
+    /// tells)
+    #[arg(short = 'p', long = "publish", value_name = "PORTS", requires = "networks")]
+    pub ports: Vec<PublishedPort>,
     /// Pairs of queues of each network interface, 1 to 8, for a guest with as many vCPUs; more than
     /// one takes a tap that has several (ip tuntap … multi_queue) [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
@@ -316,6 +325,8 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             engine: args.engine.into(),
             disk_limits: limits.disk,
             networks: networks(&args.networks)?,
+            groups: args.groups.clone(),
+            ports: args.ports.clone(),
             queues: args.queues.unwrap_or(1),
             net_limits: limits.net,
             transport: args.transport.map(Into::into),

@@ -16,7 +16,7 @@ use crate::record::image::{
 };
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
-use crate::record::network::{Network, NetworkInterface};
+use crate::record::network::{Network, NetworkInterface, PublishedPort};
 use crate::record::tag::Tag;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -64,6 +64,11 @@ pub struct Request {
     pub disk_limits: DiskLimits,
     /// What each network interface hangs on, in order.
     pub networks: Vec<Network>,
+    /// Ports of the host's that are passed on to the first interface on a network of the store's.
+    pub ports: Vec<PublishedPort>,
+    /// The security groups of each interface on one of the store's networks, by id or name; the
+    /// default one for none.
+    pub groups: Vec<String>,
     /// Pairs of queues of each network interface; 0: one.
     pub queues: u8,
     /// What each guest may have of each of its network interfaces.
@@ -280,7 +285,13 @@ fn shutdown_behavior(request: &Request) -> ShutdownBehavior {
 }
 
 fn interfaces(request: &Request, instance: &InstanceId) -> Result<Vec<NetworkInterface>> {
-    network::interfaces(&request.networks, request.queues, instance)
+    let mut interfaces = network::interfaces(&request.networks, request.queues, instance)?;
+    let named =
+        |interface: &&mut NetworkInterface| matches!(interface.spore.network, Network::Named(_));
+    if let Some(first) = interfaces.iter_mut().find(named) {
+        first.spore.ports.clone_from(&request.ports);
+    }
+    Ok(interfaces)
 }
 
 /// Checks that the instances can have such interfaces, and that there are any where something is
@@ -297,7 +308,19 @@ fn check_networks(request: &Request) -> Result<()> {
         return refuse("--queues counts those of a network interface; give --network".into());
     }
     network::check(networks)?;
-    match networks.first() {
+    let on_network = networks.iter().any(|network| matches!(network, Network::Named(_)));
+    if !request.ports.is_empty() && !on_network {
+        return refuse("-p passes a port on by a network; give --network default".into());
+    }
+    let fixed = request.ports.iter().find(|port| port.host_port != 0);
+    if let Some(port) = fixed.filter(|_| request.max_count > 1) {
+        return refuse(format!(
+            "port {} is one instance's: give -n 1, or 0:{} for a port of each one's own",
+            port.host(),
+            port.guest_port
+        ));
+    }
+    match networks.iter().find(|network| matches!(network, Network::Tap(_))) {
         Some(network) if request.max_count > 1 => refuse(format!(
             "{network} is one instance's: give -n 1, and each further instance a tap of its own"
         )),

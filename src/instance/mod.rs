@@ -45,3 +45,4 @@ pub mod resources;
 pub mod snapshots;
 pub mod spawn;
 pub mod types;
+pub mod vpc;

@@ -2,7 +2,7 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::{check_size, fitting};
-use super::{lifecycle, network, types};
+use super::{lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -77,7 +77,10 @@ pub fn modify(
     if let Some((networks, queues)) = &changes.networks {
         network::check(networks)?;
         let id = &instance.instance_id;
-        instance.network_interfaces = network::interfaces(networks, *queues, id)?;
+        let mut interfaces = network::interfaces(networks, *queues, id)?;
+        let placed = interfaces.iter_mut().map(|interface| (id.clone(), interface));
+        vpc::place(store, placed.collect(), &[])?;
+        instance.network_interfaces = interfaces;
     }
     let mut volumes = Vec::new();
     for (device, delete) in &changes.delete_on_termination {

@@ -1,13 +1,18 @@
-//! The host's side of an instance's network interfaces: taps, opened by the launcher.
+//! The host's side of an instance's network interfaces: taps, which the launcher opens, or which a
+//! network's process makes.
 
+use super::dir::InstanceDir;
 use super::fds::Fds;
+use super::vpc;
 use crate::error::{Code, Error, Result};
 use crate::id::InstanceId;
+use crate::plan::network::MTU;
 use crate::plan::{DeviceId, DeviceKind, NetPlan};
-use crate::record::instance::Instance;
-use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, NetworkName, TapName};
+use crate::record::instance::InstanceRecord;
+use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, TapName};
 use crate::sys::tap::{self, DEVICE, Refusal, Tap};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long a tap may be in use still: the kernel closes what a VMM had open one after the other,
@@ -45,10 +50,9 @@ pub fn check(networks: &[Network]) -> Result<()> {
             "{count} networks are more than the {MAX_INTERFACES} that an instance may have"
         ));
     }
-    if let Some(name) = networks.iter().find_map(named) {
-        return Err(absent(name));
-    }
-    let twice = |(n, network): (usize, &Network)| networks[..n].contains(network);
+    let twice = |(n, network): (usize, &Network)| {
+        matches!(network, Network::Tap(_)) && networks[..n].contains(network)
+    };
     match networks.iter().enumerate().find(|&each| twice(each)) {
         Some((_, network)) => {
             refuse(format!("{network} is given twice, and a tap is one interface's"))
@@ -57,35 +61,34 @@ pub fn check(networks: &[Network]) -> Result<()> {
     }
 }
 
-fn named(network: &Network) -> Option<&NetworkName> {
-    match network {
-        Network::Named(name) => Some(name),
-        Network::Tap(_) => None,
-    }
-}
-
-/// The error for a network that the store does not have.
-fn absent(name: &NetworkName) -> Error {
-    let why = format!("there is no network '{name}'; give tap:DEVICE, a tap of the host, or none");
-    Error::refused(Code::InvalidVpcIDNotFound, why)
-}
-
-/// Opens the taps of an instance; its interfaces as devices, which are called by their ids.
+/// Opens the taps of an instance; its interfaces as devices, which are called by their ids. The
+/// record gets the host's ports that were chosen.
 ///
 /// # Errors
 /// A tap is not there, another's, in use, or no tap.
-pub fn open(fds: &mut Fds, instance: &Instance) -> Result<Vec<(DeviceId, DeviceKind)>> {
-    let mut open = |interface: &NetworkInterface| {
+pub fn open(
+    fds: &mut Fds,
+    dir: &InstanceDir,
+    record: &mut InstanceRecord,
+) -> Result<Vec<(DeviceId, DeviceKind)>> {
+    let (store, user_data) = (dir.store(), vpc::user_data(dir)?);
+    let mut devices = Vec::new();
+    for index in 0..record.instance.network_interfaces.len() {
+        let interface = &record.instance.network_interfaces[index];
+        let (id, mac) = (interface.network_interface_id.clone(), interface.mac_address);
         let (taps, mtu) = match &interface.spore.network {
-            Network::Tap(name) => open_tap(name, interface.spore.queues)?,
-            Network::Named(name) => return Err(absent(name)),
+            Network::Tap(name) => {
+                let (taps, mtu) = open_tap(name, interface.spore.queues)?;
+                (taps.into_iter().map(OwnedFd::from).collect(), mtu)
+            }
+            Network::Named(_) => (vpc::attach(store, record, index, user_data.as_deref())?, MTU),
         };
-        let (limits, mac) = (instance.spore.net_limits, interface.mac_address);
+        let limits = record.instance.spore.net_limits;
         let taps = taps.into_iter().map(|tap| fds.add(tap)).collect();
         let plan = NetPlan { taps, mac, mtu, limits };
-        Ok((interface.network_interface_id.as_str().parse()?, DeviceKind::Net(plan)))
-    };
-    instance.network_interfaces.iter().map(&mut open).collect()
+        devices.push((id.as_str().parse()?, DeviceKind::Net(plan)));
+    }
+    Ok(devices)
 }
 
 /// Sees whether this user may open taps, those that are the user's.

@@ -220,9 +220,9 @@ pub fn open(
     let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
         console.metadata().or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?.len();
-    let instance = record.instance.clone();
     // First: whether a tap can be had is the host's to say.
-    let interfaces = network::open(&mut fds, &instance)?;
+    let interfaces = network::open(&mut fds, dir, record)?;
+    let instance = record.instance.clone();
     let mut devices = Vec::new();
     let mut root = None;
     for mapping in &instance.block_device_mappings {

@@ -13,6 +13,7 @@ mod event;
 mod fd;
 mod menu;
 mod net;
+pub mod network;
 mod vsock;
 
 pub use config::{BootPlan, Chipset, ROOT_DEVICE, TransportKind, VmConfig};

@@ -6,13 +6,15 @@ use super::instance;
 use super::kernel::{Kernel, Ramdisk};
 use super::snapshot::Snapshot;
 use super::volume::Volume;
+use super::vpc::Vpc;
 
 /// The directory of each kind in a store.
-pub const DIRECTORIES: [&str; 6] = [
+pub const DIRECTORIES: [&str; 7] = [
     Image::DIRECTORY,
     Snapshot::DIRECTORY,
     Volume::DIRECTORY,
     Kernel::DIRECTORY,
     Ramdisk::DIRECTORY,
     instance::InstanceRecord::DIRECTORY,
+    Vpc::DIRECTORY,
 ];

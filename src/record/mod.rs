@@ -14,6 +14,7 @@ pub mod network;
 pub mod snapshot;
 pub mod tag;
 pub mod volume;
+pub mod vpc;
 
 use crate::error::Code;
 use crate::id::Id;

@@ -6,7 +6,7 @@ use crate::plan::MacAddress;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// Most network interfaces of an instance.
@@ -80,6 +80,85 @@ pub struct HostSide {
     /// use them at once.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub queues: u8,
+    /// Ports of the host's that are passed on to the instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of the host's whose connections or packets an instance gets. As text:
+/// `[ADDR:]HOST:GUEST[/udp]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PublishedPort {
+    /// An address of the host's.
+    pub host_ip: IpAddr,
+    /// Its port; 0 until the host has chosen one.
+    pub host_port: u16,
+    /// The instance's port.
+    pub guest_port: u16,
+    /// TCP or UDP.
+    pub protocol: PortProtocol,
+}
+
+/// What a published port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for PortProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl PublishedPort {
+    /// Where it is on the host.
+    pub fn host(&self) -> SocketAddr {
+        SocketAddr::new(self.host_ip, self.host_port)
+    }
+}
+
+impl FromStr for PublishedPort {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = || {
+            let (rest, protocol) = match text.rsplit_once('/') {
+                None => (text, PortProtocol::Tcp),
+                Some((rest, "tcp")) => (rest, PortProtocol::Tcp),
+                Some((rest, "udp")) => (rest, PortProtocol::Udp),
+                Some(_) => return None,
+            };
+            let (rest, guest) = rest.rsplit_once(':')?;
+            let (host_ip, host) = match rest.rsplit_once(':') {
+                None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
+                Some((address, host)) => {
+                    let address = address
+                        .strip_prefix('[')
+                        .and_then(|a| a.strip_suffix(']'))
+                        .unwrap_or(address);
+                    (address.parse().ok()?, host)
+                }
+            };
+            let port = |text: &str| {
+                let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+                text.parse::<u16>().ok().filter(|_| digits)
+            };
+            let guest_port = port(guest).filter(|port| *port != 0)?;
+            Some(Self { host_ip, host_port: port(host)?, guest_port, protocol })
+        };
+        parsed().ok_or_else(|| {
+            refused(text, "is no port to publish: give [ADDRESS:]HOST:GUEST[/udp], as 8080:80, or 0:22 for any of the host's")
+        })
+    }
 }
 
 fn one() -> u8 {
@@ -109,7 +188,7 @@ impl NetworkInterface {
             ))
         })?;
         let attachment = Attachment { device_index: index, delete_on_termination: true };
-        let spore = HostSide { network, queues };
+        let spore = HostSide { network, queues, ports: Vec::new() };
         Ok(Self {
             network_interface_id,
             mac_address,
@@ -289,6 +368,32 @@ mod tests {
                 assert!(seen.insert(interface.mac_address));
                 assert!(interface.network_interface_id.as_str().starts_with("eni-"));
             }
+        }
+    }
+
+    #[test]
+    fn published_ports_are_read() {
+        let of = |text: &str| text.parse::<PublishedPort>().unwrap();
+        let web = of("8080:80");
+        assert_eq!((web.host(), web.guest_port), ("127.0.0.1:8080".parse().unwrap(), 80));
+        assert_eq!(of("0.0.0.0:0:22").host(), "0.0.0.0:0".parse().unwrap());
+        assert_eq!(of("[::1]:53:53/udp").host(), "[::1]:53".parse().unwrap());
+        assert_eq!(of("53:53/udp").protocol, PortProtocol::Udp);
+        for bad in [
+            "",
+            "80",
+            ":80",
+            "80:",
+            "80:0",
+            "a:80",
+            "80:+1",
+            "80:80/sctp",
+            "x:80:80",
+            "1:2:3:4",
+            "70000:1",
+        ] {
+            let error = bad.parse::<PublishedPort>().unwrap_err();
+            assert!(error.message().contains("no port to publish"), "{bad}: {error}");
         }
     }
 

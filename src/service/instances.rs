@@ -102,6 +102,7 @@ impl Service {
     /// # Errors
     /// One of those named is unknown or ambiguous, a filter is unknown, the store can't be read.
     pub fn describe_instances(&self, request: &DescribeInstances) -> Result<Vec<InstanceRecord>> {
+        self.revive_networks();
         let records = match request.instance_ids.as_slice() {
             [] => all(&self.store)?,
             ids => resolve(&self.store, ids)?.iter().map(record).collect::<Result<_>>()?,

@@ -3,11 +3,12 @@
 use super::disks::{self, NewVolume};
 use super::{Service, instances};
 use crate::error::{Code, Error, OrFail, Result};
+use crate::id::InstanceId;
 use crate::image::{attribute, catalog, product};
 use crate::instance::dir;
 use crate::instance::host;
 pub use crate::instance::launch::Request;
-use crate::instance::launch::{Host, RandomIds};
+use crate::instance::launch::{Host, LaunchPlan, RandomIds};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
 pub use crate::instance::types::{InstanceType, TYPES};
@@ -205,7 +206,7 @@ fn launch(
     launch.firmware = launch.firmware.as_deref().map(firmware).transpose()?;
     let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
     let host = host(store)?;
-    let plans = instance::launch::resolve(&launch, &image, host, &drivers, &mut RandomIds)?;
+    let mut plans = instance::launch::resolve(&launch, &image, host, &drivers, &mut RandomIds)?;
     if plans.iter().any(|plan| plan.kernel.is_none()) {
         // Before anything is made.
         instance::firmware::find(launch.firmware.as_deref())?;
@@ -214,19 +215,36 @@ fn launch(
         store.context().warn(warning);
     }
     crate::sys::process::raise_open_files();
+    let placed = plans.iter_mut().flat_map(|plan| {
+        let id = &plan.instance_id;
+        plan.network_interfaces.iter_mut().map(|interface| (id.clone(), interface))
+    });
+    instance::vpc::place(store, placed.collect(), &launch.groups)?;
     let user_data = request.user_data.as_deref();
-    let (records, failures) = lifecycle::launch(
+    let launched = lifecycle::launch(
         store,
         &plans,
         launch.min_count,
         user_data,
         request.wait_running,
         request.lifeline.as_deref(),
-    )?;
+    );
+    take_back(store, &plans, launched.as_ref().map_or(&[], |(records, _)| records));
+    let (records, failures) = launched?;
     attribute::launched(store, &image);
     let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
     let unvouched = !provided && image.owner_id != store.owner_id();
     Ok(Launched { image, unvouched, records, failures })
+}
+
+/// What was given to those that did not come to be is others'.
+fn take_back(store: &Store, plans: &[LaunchPlan], up: &[InstanceRecord]) {
+    let is_up = |id: &InstanceId| up.iter().any(|record| record.instance.instance_id == *id);
+    let failed = plans.iter().filter(|plan| !is_up(&plan.instance_id));
+    let interfaces = failed.flat_map(|plan| {
+        plan.network_interfaces.iter().map(|interface| (&plan.instance_id, interface))
+    });
+    instance::vpc::take_back(store, interfaces);
 }
 
 /// The firmware of that name, where it will be found again.

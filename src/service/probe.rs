@@ -8,6 +8,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::{firmware, lifecycle, network};
 use crate::kernel::{self, Registered, find};
+use crate::network::probe;
 use crate::record::kernel::{Kernel, Ramdisk};
 use crate::sys::fds;
 use std::io::Write;
@@ -42,7 +43,20 @@ pub fn taps() -> Result<()> {
     network::check_host()
 }
 
+/// The programs that networks take and that are not there, each with what is lacking without.
+pub fn missing_network_programs() -> Vec<(&'static str, &'static str)> {
+    probe::missing()
+}
+
 impl Service {
+    /// Make a network of the store's, and a tap on it. Nothing of it stays.
+    ///
+    /// # Errors
+    /// What this host does not allow, and what helps.
+    pub fn probe_networks(&self) -> Result<()> {
+        probe::networks(&self.store)
+    }
+
     /// Boot the built-in image; how long it took from launch to power-off.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 
 /// Descriptors already claimed, so that a plan that names one twice is refused instead of closing
 /// it twice.
@@ -99,6 +100,15 @@ pub fn memfd(name: &str) -> Result<File> {
 /// Those of fstat(2).
 pub fn len(file: &File) -> io::Result<u64> {
     Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
+}
+
+/// A descriptor that tokio waits for.
+///
+/// # Errors
+/// It can't be waited for (epoll(7)); this is no task of tokio's.
+pub fn awaited(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: what owns a descriptor gives the same one, open, until it is dropped.
+    unsafe { AsyncFd::register(fd) }.map_err(Into::into)
 }
 
 /// `/dev/null`, for reading and writing.

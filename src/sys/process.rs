@@ -135,6 +135,30 @@ pub fn in_fork(work: impl FnOnce() -> i32) -> Result<Ended> {
     })
 }
 
+/// Which of the two processes a [`fork`] came back in.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new one.
+    Child,
+    /// The one that there was, with the new one.
+    Parent(Process),
+}
+
+/// Make a copy of this process, which has one thread. (fork(2))
+///
+/// # Errors
+/// No more processes.
+pub fn fork() -> Result<Fork> {
+    // SAFETY: this process has one thread, so the child's memory is whole: no lock is held by a
+    // thread that it lacks.
+    let pid = unsafe { libc::fork() };
+    match u32::try_from(pid) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) => Process::new(pid).map(Fork::Parent),
+        Err(_) => Err(not_started("start a process", io::Error::last_os_error())),
+    }
+}
+
 /// A child that was not waited for yet. It is killed and waited for when this is dropped.
 #[derive(Debug)]
 pub struct Process {

@@ -33,6 +33,13 @@ pub const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD as _;
 /// TUNSETQUEUE, which they call too.
 pub const SET_QUEUE: u64 = libc::TUNSETQUEUE as _;
 
+/// TUNSETIFF, which makes a tap.
+pub const SET_INTERFACE: u64 = libc::TUNSETIFF as _;
+/// TUNGETIFF, which says what it is.
+pub const GET_INTERFACE: u64 = libc::TUNGETIFF as _;
+/// TUNSETVNETHDRSZ, which sets the size of packets' headers.
+pub const SET_HEADER: u64 = libc::TUNSETVNETHDRSZ as _;
+
 /// A tap's descriptor, which does not block.
 #[derive(Debug)]
 pub struct Tap(OwnedFd);
@@ -60,6 +67,18 @@ impl Tap {
         Self(fd)
     }
 
+    /// Makes a tap of this name in the network namespace of the calling thread, or opens a further
+    /// queue of one with several (IFF_MULTI_QUEUE). It goes with its last descriptor. Packets have
+    /// headers of [`HEADER`] bytes.
+    ///
+    /// # Errors
+    /// Why it can't be had: [`Refusal::Busy`] of one that is open already.
+    pub fn create(name: &str, multi: bool) -> Result<Self, Refusal> {
+        let tap = Self(device()?.into());
+        tap.attach(name, multi)?;
+        Ok(tap)
+    }
+
     /// Opens a queue of the tap of this name, which has to be there: none is ever made. Packets
     /// have headers of [`HEADER`] bytes. `multi`: the tap is one of several queues
     /// (IFF_MULTI_QUEUE), each of which is opened like this.
@@ -67,7 +86,6 @@ impl Tap {
     /// # Errors
     /// Why it can't be had.
     pub fn open(name: &str, multi: bool) -> Result<Self, Refusal> {
-        let errno = |error: io::Error| error.raw_os_error().unwrap_or(0);
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(Refusal::Missing);
         }
@@ -76,30 +94,37 @@ impl Tap {
         if !exists(name) {
             return Err(Refusal::Missing);
         }
-        rustix::fs::fcntl_setfl(&tap.0, rustix::fs::OFlags::NONBLOCK)
+        if !tap.attach(name, multi)? {
+            // It went meanwhile, and was made anew; with this descriptor it goes.
+            return Err(Refusal::Missing);
+        }
+        Ok(tap)
+    }
+
+    /// Makes this descriptor, which is none's yet, a queue of the tap of this name; whether the tap
+    /// was there before and stays (IFF_PERSIST).
+    fn attach(&self, name: &str, multi: bool) -> Result<bool, Refusal> {
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(0);
+        rustix::fs::fcntl_setfl(&self.0, rustix::fs::OFlags::NONBLOCK)
             .map_err(|error| Refusal::Failed(error.raw_os_error()))?;
         let (tap_flags, no_info, header) = (libc::IFF_TAP, libc::IFF_NO_PI, libc::IFF_VNET_HDR);
         let mut request = request(name);
         let queues = if multi { libc::IFF_MULTI_QUEUE } else { 0 };
         request.ifr_ifru.ifru_flags = (tap_flags | no_info | header | queues) as libc::c_short;
-        tap.on_request(libc::TUNSETIFF, &mut request).map_err(|error| match errno(error) {
+        self.on_request(libc::TUNSETIFF, &mut request).map_err(|error| match errno(error) {
             libc::EBUSY => Refusal::Busy,
             libc::EPERM => Refusal::Denied,
             libc::EINVAL => Refusal::OtherKind,
             other => Refusal::Failed(other),
         })?;
-        tap.on_request(libc::TUNGETIFF, &mut request)
+        self.on_request(libc::TUNGETIFF, &mut request)
             .map_err(|error| Refusal::Failed(errno(error)))?;
         // SAFETY: TUNGETIFF has just written this member.
         let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
-        if flags & libc::IFF_PERSIST == 0 {
-            // It went meanwhile, and was made anew; with this descriptor it goes.
-            return Err(Refusal::Missing);
-        }
         let size = HEADER as libc::c_int;
-        tap.on_number(libc::TUNSETVNETHDRSZ, &size)
+        self.on_number(libc::TUNSETVNETHDRSZ, &size)
             .map_err(|error| Refusal::Failed(errno(error)))?;
-        Ok(tap)
+        Ok(flags & libc::IFF_PERSIST != 0)
     }
 
     /// The MTU of the network device of this name, which [`Tap::open`] has found.

@@ -3,8 +3,8 @@
 use crate::block;
 use crate::control::{Request, Response, Status};
 use crate::error::{OrFail, Result};
-use crate::plan::{EndReason, ResetBy};
-use crate::sys::{eventfd, fds};
+use crate::plan::{DeviceId, EndReason, ResetBy};
+use crate::sys::{eventfd, fds, passing};
 use crate::virtio::bucket::Bucket;
 use crate::vmm::control::Control;
 use crate::vmm::hibernate;
@@ -223,6 +223,7 @@ impl EventLoop {
             Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
                 Some(layers::answer(machine, request, fds))
             }
+            Request::Tap { interface } => Some(pass_tap(machine, interface, &fds)),
             Request::Hibernate {} => match hibernate::begin(machine, fds, written) {
                 Ok(writing) => {
                     *hibernating = Some(writing);
@@ -327,6 +328,21 @@ fn status(machine: &Machine, started: Instant, resets: u32, hibernating: bool) -
     }
 }
 
+/// Answer [`Request::Tap`].
+fn pass_tap(machine: &Machine, interface: &DeviceId, to: &[OwnedFd]) -> Response {
+    let passed = match (machine.tap(interface), to) {
+        (Some(tap), [to]) => {
+            passing::send_at_once(to, b"t", &[tap]).map_err(|error| error.to_string())
+        }
+        (None, _) => Err(format!("there is no interface {interface}")),
+        _ => Err("a socket has to come with it".to_owned()),
+    };
+    match passed {
+        Ok(()) => Response::Ok {},
+        Err(message) => Response::Error { message },
+    }
+}
+
 fn answer(machine: &Machine, request: &Request) -> Response {
     match request {
         Request::PowerButton {} => machine.power.press_button(),
@@ -341,6 +357,7 @@ fn answer(machine: &Machine, request: &Request) -> Response {
         // Answered by others.
         Request::Status {}
         | Request::Hibernate {}
+        | Request::Tap { .. }
         | Request::Layers {}
         | Request::Freeze { .. }
         | Request::Rebase { .. } => {}

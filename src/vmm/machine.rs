@@ -20,7 +20,7 @@ use crate::mem::layout::{
 };
 use crate::mem::{GuestRam, ram};
 use crate::plan::{
-    DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, PlanFd, VmConfig, VmPlan,
+    DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
 };
 use crate::sys::fds;
 use crate::sys::seccomp::Filter;
@@ -50,7 +50,7 @@ use crate::vmm::vcpu::{self, VcpuThread};
 use crate::vmm::vcpu_barrier::VcpuBarrier;
 use kvm_ioctls::Kvm;
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -129,6 +129,8 @@ pub struct Machine {
     disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
     vsock: Option<Arc<Vsock>>,
+    /// A queue of each interface's tap.
+    taps: Vec<(DeviceId, OwnedFd)>,
     transports: Vec<Arc<dyn Transport>>,
     /// The power button and what belongs to it.
     pub power: Arc<AcpiPower>,
@@ -160,7 +162,7 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
-        let Opened { disks, interfaces, vsock, devices } =
+        let Opened { disks, interfaces, taps, vsock, devices } =
             open_devices(&plan.config, filters, report)?;
         let on_start = thread_start(filters, &devices)?;
         let Virtio { transports, mmio, pci } =
@@ -202,6 +204,7 @@ impl Machine {
             disks,
             interfaces,
             vsock,
+            taps,
             transports,
             power,
             serial,
@@ -298,6 +301,11 @@ impl Machine {
         self.disks.iter()
     }
 
+    /// A queue of an interface's tap.
+    pub fn tap(&self, interface: &DeviceId) -> Option<BorrowedFd<'_>> {
+        self.taps.iter().find(|(id, _)| id == interface).map(|(_, tap)| tap.as_fd())
+    }
+
     /// Its network interfaces, in the plan's order.
     pub fn interfaces(&self) -> impl Iterator<Item = &(DeviceId, Arc<Net>)> {
         self.interfaces.iter()
@@ -378,6 +386,7 @@ struct Opened {
     disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
     vsock: Option<Arc<Vsock>>,
+    taps: Vec<(DeviceId, OwnedFd)>,
     /// All of them, in the configuration's order.
     devices: Vec<NewDevice>,
 }
@@ -406,8 +415,9 @@ fn open_devices(
                 (device, services)
             }
             DeviceKind::Net(plan) => {
-                let (device, services) = start_interface(id, plan, notices.clone())?;
+                let (device, services, tap) = start_interface(id, plan, notices.clone())?;
                 opened.interfaces.push((id.clone(), device.clone()));
+                opened.taps.push((id.clone(), tap));
                 (device, services)
             }
             DeviceKind::Vsock(plan) => {
@@ -436,12 +446,15 @@ fn start_interface(
     id: &DeviceId,
     plan: &NetPlan,
     notices: Notices,
-) -> Result<(Arc<Net>, Services)> {
-    let take = |fd: &PlanFd| Ok(Box::new(Tap::from_fd(fds::take(*fd)?)) as Box<dyn Port>);
-    let taps = plan.taps.iter().map(take).collect::<Result<_>>()?;
+) -> Result<(Arc<Net>, Services, OwnedFd)> {
+    let taps = plan.taps.iter().map(|fd| fds::take(*fd)).collect::<Result<Vec<OwnedFd>>>()?;
+    let first = taps.first().ok_or_else(|| Error::failure(format!("{id} has no tap")))?;
+    let first = first.try_clone().or_fail(|| format!("keep the tap of {id}"))?;
+    let taps = taps.into_iter().map(|tap| Box::new(Tap::from_fd(tap)) as Box<dyn Port>).collect();
     let NetPlan { mac, mtu, limits, .. } = *plan;
     let config = NetConfig { name: id.as_str(), mac, mtu, limits };
-    Net::create(taps, &config, notices)
+    let (device, services) = Net::create(taps, &config, notices)?;
+    Ok((device, services, first))
 }
 
 /// What the threads of these devices do first.

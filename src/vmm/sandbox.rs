@@ -146,6 +146,7 @@ const EVENT: &[Allow] = &[
     Call(libc::SYS_getrandom),     // std's hash maps
     Call(libc::SYS_accept4),       // control socket
     Call(libc::SYS_recvmsg),       // control clients, which may pass descriptors
+    Call(libc::SYS_sendmsg),       // a tap, passed to who asks for it
     Call(libc::SYS_recvfrom),      // the reader of a boot menu
     Call(libc::SYS_sendto),        // both, without SIGPIPE
 ];

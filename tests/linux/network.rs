@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 /// Bytes that go each way.
 const AMOUNT: usize = 32 << 20;
 /// What answers each line that comes by a connection to port 7.
-const ECHO: &str = "(perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 7, Listen => 5, \
+pub const ECHO: &str = "(perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 7, Listen => 5, \
     ReuseAddr => 1) or die; while ($c = $s->accept) { while (<$c>) { print $c $_ } close $c }' >/dev/null 2>&1 &)";
 
 /// Packets go both ways, whole, at the tap's MTU, with offloads and without; the link goes down and

@@ -1,0 +1,82 @@
+//! The protocol of a network's control socket, which is of type SOCK_SEQPACKET: a connection is one
+//! [`Request`], a packet of JSON, and its [`Response`]. Descriptors go with the packets
+//! (SCM_RIGHTS, unix(7)).
+
+use crate::id::NetworkInterfaceId;
+use crate::plan::network::{GroupRules, Port};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// The longest packet, in bytes. (net.core.wmem_default is 208 KiB)
+pub const MAX_PACKET: usize = 192 << 10;
+
+/// What may be asked of a network's process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "request", deny_unknown_fields)]
+pub enum Request {
+    /// Have this interface. The answer comes with its tap, a descriptor a queue; without one if the
+    /// tap is in use, as it is after a restart.
+    Add {
+        /// The interface.
+        port: Box<Port>,
+    },
+    /// It has other names, groups or metadata now.
+    Update {
+        /// The interface as it is now.
+        port: Box<Port>,
+    },
+    /// It is gone.
+    Remove {
+        /// The interface.
+        interface: NetworkInterfaceId,
+    },
+    /// These are the rules of all security groups.
+    Groups {
+        /// The rules.
+        groups: Vec<GroupRules>,
+    },
+    /// Connect to a port of an instance by TCP. The answer comes with the socket.
+    Connect {
+        /// The instance's address.
+        address: Ipv4Addr,
+        /// Its port.
+        port: u16,
+    },
+    /// Pass what comes to the socket that comes with this, a bound one of the host's, to a port of
+    /// an instance.
+    Listen {
+        /// The interface: the socket is closed with it.
+        interface: NetworkInterfaceId,
+        /// Its port.
+        port: u16,
+        /// The socket is a listening one of TCP; else one of UDP.
+        tcp: bool,
+    },
+    /// How is the network?
+    Status {},
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "response")]
+pub enum Response {
+    /// Done. Descriptors come with it where that was asked for.
+    Ok {},
+    /// The answer to [`Request::Status`].
+    Status(NetworkStatus),
+    /// Refused, with the reason in one line.
+    Error {
+        /// The reason.
+        message: String,
+    },
+}
+
+/// How a network is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkStatus {
+    /// Its interfaces.
+    pub interfaces: Vec<NetworkInterfaceId>,
+    /// There is a way out of it now.
+    pub way_out: bool,
+}

@@ -1,0 +1,328 @@
+//! An instance's interfaces on the store's networks: their addresses, their taps, the host's ports
+//! that are passed on to them, and what is done where a network's process was killed.
+
+use super::client;
+use super::dir::{InstanceDir, USER_DATA};
+use crate::control::Request as VmmRequest;
+use crate::control::network::{MAX_PACKET, Request};
+use crate::error::{Code, Error, OrFail, Result};
+use crate::id::{InstanceId, VpcId};
+use crate::metadata::tree::{self, Given, Subnet};
+use crate::network::{self as networks, addresses, process};
+use crate::plan::network::Port;
+use crate::record::instance::{Instance, InstanceRecord};
+use crate::record::network::{Network, NetworkInterface, NetworkName, PortProtocol, PublishedPort};
+use crate::record::vpc::Vpc;
+use crate::store::Store;
+use crate::sys::passing;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long a tap may be in use still: the kernel closes what a VMM had open one after the other.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is tried meanwhile.
+const TICK: Duration = Duration::from_millis(10);
+/// Longer user data is none of ours. Bytes.
+const MAX_USER_DATA: u64 = 64 << 10;
+
+/// Gives interfaces on the store's networks their addresses there, and the security groups that
+/// these name.
+///
+/// # Errors
+/// A network or a group is not there, or has too few addresses. Nothing is given then.
+pub fn place(
+    store: &Store,
+    mut interfaces: Vec<(InstanceId, &mut NetworkInterface)>,
+    groups: &[String],
+) -> Result<()> {
+    let name = |interface: &NetworkInterface| match &interface.spore.network {
+        Network::Named(name) => Some(name.clone()),
+        Network::Tap(_) => None,
+    };
+    let names: BTreeSet<_> =
+        interfaces.iter().filter_map(|(_, interface)| name(interface)).collect();
+    for wanted in names {
+        let network = networks::find(store, wanted.as_str())?;
+        let groups = networks::groups(&network, groups)?;
+        let on = interfaces
+            .iter_mut()
+            .filter(|(_, interface)| name(interface).as_ref() == Some(&wanted));
+        let mut on: Vec<_> = on.collect();
+        let ids = on.iter().map(|(id, on)| (id.clone(), on.network_interface_id.clone()));
+        let ids: Vec<_> = ids.collect();
+        let (network, given) = addresses::assign(store, &network.vpc_id, &ids)?;
+        for ((_, interface), address) in on.iter_mut().zip(given) {
+            interface.private_ip_address = Some(address);
+            interface.subnet_id = Some(network.spore.subnet_id.clone());
+            interface.vpc_id = Some(network.vpc_id.clone());
+            interface.groups.clone_from(&groups);
+        }
+    }
+    Ok(())
+}
+
+/// Takes back the addresses of interfaces of instances that did not come to be.
+pub fn take_back<'a>(
+    store: &Store,
+    interfaces: impl Iterator<Item = (&'a InstanceId, &'a NetworkInterface)>,
+) {
+    let mut gone: BTreeMap<&VpcId, BTreeSet<InstanceId>> = BTreeMap::new();
+    for (instance, interface) in interfaces {
+        if let Some(network) = &interface.vpc_id {
+            gone.entry(network).or_default().insert(instance.clone());
+        }
+    }
+    for (network, instances) in gone {
+        // What fails is free later.
+        let _ = addresses::release(store, network, &instances);
+    }
+}
+
+/// The network of an interface on one of the store's.
+///
+/// # Errors
+/// It is gone.
+fn of(store: &Store, interface: &NetworkInterface) -> Result<Vpc> {
+    let gone = || Error::failure(format!("network '{}' is not there", interface.spore.network));
+    let id = interface.vpc_id.as_ref().ok_or_else(gone)?;
+    networks::networks(store)?.get(id)
+}
+
+/// Makes the tap of an instance's interface of that index, and has its network serve it; a
+/// descriptor for each queue. The host's ports that are passed on to it are taken first: they may
+/// be somebody's.
+///
+/// # Errors
+/// The network's process can't be started; a port is taken.
+pub fn attach(
+    store: &Store,
+    record: &mut InstanceRecord,
+    index: usize,
+    user_data: Option<&[u8]>,
+) -> Result<Vec<OwnedFd>> {
+    let network = of(store, &record.instance.network_interfaces[index])?;
+    // What was passed on to its last VMM is passed on no longer.
+    let interface = record.instance.network_interfaces[index].network_interface_id.clone();
+    process::ask_running(store, &network, &Request::Remove { interface }, &[])?;
+    let sockets = bind(&mut record.instance.network_interfaces[index].spore.ports)?;
+    revive(store, &network)?;
+    let interface = &record.instance.network_interfaces[index];
+    let port = port(record, interface, &network, user_data)?;
+    let request = Request::Add { port: Box::new(port) };
+    let deadline = Instant::now() + PATIENCE;
+    let taps = loop {
+        let taps = process::ask(store, &network, &request, &|| None)?;
+        if !taps.is_empty() {
+            break taps;
+        }
+        // Its last VMM has it still.
+        if Instant::now() >= deadline {
+            let why = format!("the tap of {} is in use", interface.network_interface_id);
+            return Err(Error::refused(Code::InvalidNetworkInterfaceInUse, why));
+        }
+        std::thread::sleep(TICK);
+    };
+    publish(store, &network, interface, &sockets)?;
+    Ok(taps)
+}
+
+/// Takes the host's ports; one that is 0 becomes one that is free.
+fn bind(ports: &mut [PublishedPort]) -> Result<Vec<OwnedFd>> {
+    let bind = |port: &mut PublishedPort| -> io::Result<OwnedFd> {
+        let (socket, address) = match port.protocol {
+            PortProtocol::Tcp => {
+                let listener = TcpListener::bind(port.host())?;
+                let address = listener.local_addr()?;
+                (OwnedFd::from(listener), address)
+            }
+            PortProtocol::Udp => {
+                let socket = UdpSocket::bind(port.host())?;
+                let address = socket.local_addr()?;
+                (OwnedFd::from(socket), address)
+            }
+        };
+        port.host_port = address.port();
+        Ok(socket)
+    };
+    ports.iter_mut().map(|port| bind(port).map_err(|cause| taken(port, &cause))).collect()
+}
+
+/// Why the host's port can't be had.
+fn taken(port: &PublishedPort, cause: &io::Error) -> Error {
+    let (host, protocol) = (port.host(), port.protocol);
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => Error::refused(
+            Code::InvalidParameterValue,
+            format!("port {host}/{protocol} is in use; give another, or 0 for any"),
+        ),
+        io::ErrorKind::AddrNotAvailable => Error::refused(
+            Code::InvalidParameterValue,
+            format!("{} is no address of this host", port.host_ip),
+        ),
+        io::ErrorKind::PermissionDenied => Error::refused(
+            Code::OperationNotPermitted,
+            format!(
+                "port {host}/{protocol} is not for this user: give one above 1023, or 'sysctl \
+                 net.ipv4.ip_unprivileged_port_start={}' (as root)",
+                port.host_port
+            ),
+        ),
+        _ => Error::failure(format!("cannot take port {host}/{protocol}: {cause}")),
+    }
+}
+
+/// Has the network pass what comes to these sockets on to the interface.
+fn publish(
+    store: &Store,
+    network: &Vpc,
+    interface: &NetworkInterface,
+    sockets: &[OwnedFd],
+) -> Result<()> {
+    for (port, socket) in interface.spore.ports.iter().zip(sockets) {
+        let request = Request::Listen {
+            interface: interface.network_interface_id.clone(),
+            port: port.guest_port,
+            tcp: port.protocol == PortProtocol::Tcp,
+        };
+        process::ask_running(store, network, &request, &[socket.as_fd()])?;
+    }
+    Ok(())
+}
+
+/// What the process of a network is told of an instance's interface.
+fn port(
+    record: &InstanceRecord,
+    interface: &NetworkInterface,
+    network: &Vpc,
+    user_data: Option<&[u8]>,
+) -> Result<Port> {
+    let (id, instance) = (&interface.network_interface_id, &record.instance);
+    let address = interface.private_ip_address;
+    let address = address.ok_or_else(|| Error::failure(format!("{id} has no address")))?;
+    let mut names = vec![tree::host_name(address), instance.instance_id.to_string()];
+    // A name that is a label of DNS.
+    let label = |name: &str| name.to_ascii_lowercase().parse::<NetworkName>().ok();
+    if let Some(name) = instance.name() {
+        let numbered = format!("{name}-{}", instance.ami_launch_index);
+        names.extend([numbered.as_str(), name].into_iter().filter_map(label).map(String::from));
+    }
+    let subnet = Subnet {
+        device_index: interface.attachment.device_index,
+        ipv4_cidr: network.cidr_block.to_string(),
+        ipv6_cidr: None,
+        dhcp6: false,
+    };
+    let given = Given { key: None, user_data, subnets: &[subnet] };
+    let metadata = serde_json::to_value(tree::of(record, given));
+    Ok(Port {
+        interface: id.clone(),
+        instance: instance.instance_id.clone(),
+        mac: interface.mac_address,
+        address,
+        address6: interface.ipv6_addresses.first().map(|address| address.ipv6_address),
+        queues: interface.spore.queues,
+        names,
+        groups: interface.groups.iter().map(|group| group.group_id.clone()).collect(),
+        metadata: Some(metadata.or_fail(|| "write an instance's metadata")?),
+    })
+}
+
+/// A connection to a TCP port of an instance by its network.
+///
+/// # Errors
+/// It is on no network of the store's, or the network's process is not there; it refuses, or does
+/// not answer.
+pub fn connect(store: &Store, instance: &Instance, port: u16) -> Result<OwnedFd> {
+    let id = &instance.instance_id;
+    let mut interfaces = instance.network_interfaces.iter();
+    let found = interfaces.find_map(|interface| Some((interface, interface.private_ip_address?)));
+    let Some((interface, address)) = found else {
+        let why = format!("{id} is on no network of the store's; launch it with --network default");
+        return Err(Error::refused(Code::UnsupportedOperation, why));
+    };
+    let network = of(store, interface)?;
+    revive(store, &network)?;
+    let answered = process::ask_running(store, &network, &Request::Connect { address, port }, &[])?;
+    let socket = answered.and_then(|(_, mut fds)| fds.pop());
+    let gone = || Error::failure(format!("{id} does not run on network '{}'", network.spore.name));
+    socket.ok_or_else(gone)
+}
+
+/// Starts the processes of networks that were killed while instances were on them.
+///
+/// # Errors
+/// The store can't be read. A network that can't be revived is warned of.
+pub fn revive_all(store: &Store) -> Result<()> {
+    for network in networks::own(store)? {
+        if let Err(error) = revive(store, &network) {
+            store.context().warn(error.message());
+        }
+    }
+    Ok(())
+}
+
+/// Starts the process of a network again in its namespace, if that lives on: by a tap that a VMM
+/// has.
+fn revive(store: &Store, network: &Vpc) -> Result<()> {
+    if network.spore.addresses.is_empty() || process::is_running(store, network)? {
+        return Ok(());
+    }
+    let on = |interface: &&NetworkInterface| interface.vpc_id.as_ref() == Some(&network.vpc_id);
+    let ids: BTreeSet<&InstanceId> =
+        network.spore.addresses.values().map(|lease| &lease.instance_id).collect();
+    let living = ids.into_iter().filter_map(|id| {
+        let dir = InstanceDir::new(store, id);
+        let record = dir.vmm_alive().unwrap_or(false).then(|| dir.record().ok().flatten());
+        record.flatten().map(|record| (dir, record))
+    });
+    let living: Vec<(InstanceDir, InstanceRecord)> = living.collect();
+    let taps = || {
+        living.iter().flat_map(|(dir, record)| {
+            let interfaces = record.instance.network_interfaces.iter().filter(on);
+            interfaces.map(move |interface| (dir, interface))
+        })
+    };
+    let tap = || taps().find_map(|(dir, interface)| tap_of(dir, interface).ok());
+    for (dir, record) in &living {
+        let user_data = user_data(dir)?;
+        for interface in record.instance.network_interfaces.iter().filter(on) {
+            let port = port(record, interface, network, user_data.as_deref())?;
+            process::ask(store, network, &Request::Add { port: Box::new(port) }, &tap)?;
+            let mut ports = interface.spore.ports.clone();
+            match bind(&mut ports) {
+                Ok(sockets) => publish(store, network, interface, &sockets)?,
+                Err(error) => store.context().warn(error.message()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tap of an interface, from the VMM that has it.
+fn tap_of(dir: &InstanceDir, interface: &NetworkInterface) -> Result<OwnedFd> {
+    let doing = || format!("get the tap of {}", interface.network_interface_id);
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).or_fail(doing)?;
+    let interface = interface.network_interface_id.as_str().parse()?;
+    client::ask_with(dir, &VmmRequest::Tap { interface }, &[theirs.as_fd()])?;
+    drop(theirs);
+    let (_, mut taps) = passing::receive(&ours, MAX_PACKET).or_fail(doing)?;
+    taps.pop().ok_or_else(|| Error::failure(format!("cannot {}: it did not come", doing())))
+}
+
+/// The user data that an instance was given.
+///
+/// # Errors
+/// It can't be read.
+pub fn user_data(dir: &InstanceDir) -> Result<Option<Vec<u8>>> {
+    let Some(file) = dir.open_file(USER_DATA)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_USER_DATA).read_to_end(&mut bytes);
+    read.or_fail(|| format!("read {}", dir.file(USER_DATA).display()))?;
+    Ok(Some(bytes))
+}

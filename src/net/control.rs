@@ -1,0 +1,142 @@
+//! The control socket's requests. (Protocol: [`crate::control::network`])
+
+use super::forward;
+use super::port::{make_tap, serve as serve_port, stop};
+use super::shared::Shared;
+use crate::control::network::{MAX_PACKET, Request, Response};
+use crate::error::{Code, Error, OrFail, Result};
+use crate::plan::network::tap_name;
+use crate::sys::fds;
+use crate::sys::passing::{MAX_FDS, receive, send};
+use rustix::net::{SocketFlags, accept_with};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Most connections at a time.
+const MAX_CLIENTS: usize = 256;
+/// A client says what it wants at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers whoever connects.
+pub async fn accept(shared: Rc<Shared>, listener: OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let _ = rustix::io::ioctl_fionbio(&listener, true);
+    let Ok(listener) = fds::awaited(listener) else { return };
+    let mut clients = JoinSet::new();
+    loop {
+        let Ok(mut readable) = listener.readable().await else { return };
+        let accepted = readable.try_io(|fd| Ok(accept_with(fd.get_ref(), flags)?));
+        while clients.try_join_next().is_some() {}
+        match accepted {
+            Ok(Ok(client)) if clients.len() < MAX_CLIENTS => {
+                clients.spawn_local(serve(shared.clone(), client));
+            }
+            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ => {}
+        }
+    }
+}
+
+async fn serve(shared: Rc<Shared>, client: OwnedFd) {
+    shared.busy.set(shared.busy.get() + 1);
+    let _ = timeout(PATIENCE, answer(&shared, client)).await;
+    shared.busy.set(shared.busy.get().saturating_sub(1));
+}
+
+async fn answer(shared: &Rc<Shared>, client: OwnedFd) -> io::Result<()> {
+    let client = fds::awaited(client)?;
+    let (packet, came) = loop {
+        let mut readable = client.readable().await?;
+        if let Ok(received) = readable.try_io(|fd| receive(fd.get_ref(), MAX_PACKET)) {
+            break received?;
+        }
+    };
+    let request = serde_json::from_slice(&packet).map_err(|error| {
+        // Another version's.
+        Error::refused(
+            Code::UnsupportedOperation,
+            format!(
+                "the network's process was started by another spore and does not understand this: stop the network's \
+                 instances, and start them again ({error})"
+            ),
+        )
+    });
+    let done = match request {
+        Ok(request) => do_it(shared, request, came).await,
+        Err(error) => Err(error),
+    };
+    let (response, fds) = match done {
+        Ok((response, fds)) => (response, fds),
+        Err(error) => (Response::Error { message: error.message().to_owned() }, Vec::new()),
+    };
+    let bytes = serde_json::to_vec(&response).map_err(io::Error::other)?;
+    let fds: Vec<_> = fds.iter().take(MAX_FDS).map(AsFd::as_fd).collect();
+    loop {
+        let mut writable = client.writable().await?;
+        if let Ok(sent) = writable.try_io(|fd| send(fd.get_ref(), &bytes, &fds)) {
+            return sent;
+        }
+    }
+}
+
+type Answered = (Response, Vec<OwnedFd>);
+
+async fn do_it(shared: &Rc<Shared>, request: Request, came: Vec<OwnedFd>) -> Result<Answered> {
+    let ok = |fds| Ok((Response::Ok {}, fds));
+    match request {
+        Request::Add { port } => {
+            let taps = make_tap(&port)?;
+            serve_port(shared, *port).await?;
+            ok(taps)
+        }
+        Request::Update { port } => {
+            let there = shared.netlink.index(&tap_name(&port.interface)).is_ok();
+            if there {
+                serve_port(shared, *port).await?;
+            }
+            ok(Vec::new())
+        }
+        Request::Remove { interface } => {
+            if stop(shared, &interface).await.is_some() {
+                shared.changed();
+            }
+            ok(Vec::new())
+        }
+        Request::Groups { groups } => {
+            *shared.groups.borrow_mut() = groups;
+            shared.changed();
+            ok(Vec::new())
+        }
+        Request::Connect { address, port } => {
+            let stream = forward::connect(address, port).await?;
+            let stream = stream.into_std().or_fail(|| "pass a connection")?;
+            stream.set_nonblocking(false).or_fail(|| "pass a connection")?;
+            ok(vec![stream.into()])
+        }
+        Request::Listen { interface, port, tcp } => {
+            listen(shared, &interface, port, tcp, came)?;
+            ok(Vec::new())
+        }
+        Request::Status {} => Ok((Response::Status(shared.status()), Vec::new())),
+    }
+}
+
+fn listen(
+    shared: &Shared,
+    interface: &crate::id::NetworkInterfaceId,
+    port: u16,
+    tcp: bool,
+    mut came: Vec<OwnedFd>,
+) -> Result<()> {
+    let mut served = shared.served.borrow_mut();
+    let served = served.get_mut(interface);
+    let served = served.ok_or_else(|| Error::failure(format!("{interface} is not there")))?;
+    let socket = came.pop().ok_or_else(|| Error::failure("no socket has come"))?;
+    let address = served.port.address;
+    let pass = if tcp { forward::tcp } else { forward::udp };
+    pass(&mut served.tasks, socket, address, port).or_fail(|| format!("pass on to port {port}"))
+}

@@ -1,0 +1,145 @@
+//! The way out: pasta(1), which puts an interface into the network namespace and passes what comes
+//! there by sockets of the host. It carries nothing that comes in.
+
+use super::log::Log;
+use crate::error::{OrFail, Result};
+use crate::sys::namespace;
+use crate::sys::process::{Fork, Process, fork};
+use rustix::thread::CapabilitySet;
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The interface in the namespace.
+pub const UPLINK: &str = "up0";
+/// Its address, and pasta's: such as no network of anybody's has. (RFC 7335)
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
+const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 252);
+/// What is waited for before the second start, and at most.
+const FIRST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(30);
+/// One that has run for so long has not failed at its start.
+const GOOD: Duration = Duration::from_secs(60);
+
+/// A pasta that is started again when it ends.
+#[derive(Debug)]
+pub struct Pasta {
+    /// A process that is in the network namespace, has what pasta may have, and can be looked at.
+    holder: Process,
+    /// The holder's number in /proc.
+    number: u32,
+    child: Option<Child>,
+    begun: Instant,
+    /// When it is started again.
+    next: Option<Instant>,
+    patience: Duration,
+}
+
+impl Pasta {
+    /// Starts one for a network namespace.
+    ///
+    /// # Errors
+    /// No more processes.
+    pub fn start(network: BorrowedFd<'_>, log: &Log) -> Result<Self> {
+        let (holder, number) = hold(network)?;
+        let now = Instant::now();
+        let mut pasta =
+            Self { holder, number, child: None, begun: now, next: None, patience: FIRST };
+        pasta.begin(log);
+        Ok(pasta)
+    }
+
+    /// How long until it is to be looked at again, if nothing happens.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.next.map(|next| next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Looks whether it has ended, and starts it again when it is time.
+    pub fn look(&mut self, log: &Log) {
+        if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+            self.child = None;
+            if self.begun.elapsed() > GOOD {
+                self.patience = FIRST;
+            }
+            log.line(format_args!("pasta ended ({status}): open connections are lost"));
+            self.later();
+        }
+        if self.next.is_some_and(|next| next <= Instant::now()) {
+            self.next = None;
+            self.begin(log);
+        }
+    }
+
+    fn later(&mut self) {
+        self.next = Some(Instant::now() + self.patience);
+        self.patience = (self.patience * 2).min(LONGEST);
+    }
+
+    fn begin(&mut self, log: &Log) {
+        let (address, mask, gateway) = (ADDRESS.to_string(), MASK.to_string(), GATEWAY.to_string());
+        let namespace = format!("/proc/{}/ns/net", self.number);
+        let mut command = Command::new("pasta");
+        command.args(["-f", "-q", "--config-net", "-4", "-I", UPLINK]);
+        command.args(["-a", &address, "-n", &mask, "-g", &gateway]);
+        // Nothing comes in by it, and the host's loopback is not reached through it.
+        command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
+        command.args(["--netns-only", "--netns", &namespace]);
+        self.begun = Instant::now();
+        match command.stdin(Stdio::null()).stdout(Stdio::null()).spawn() {
+            Ok(child) => self.child = Some(child),
+            Err(cause) => {
+                log.line(format_args!(
+                    "there is no way out: cannot start pasta: {cause}; install it (package passt)"
+                ));
+                self.later();
+            }
+        }
+    }
+}
+
+impl Drop for Pasta {
+    fn drop(&mut self) {
+        self.holder.kill();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+        }
+    }
+}
+
+/// pasta opens /proc/NUMBER/ns/net, and may only if it could look at that process: it has the same
+/// capabilities or more, and the process can be looked at. The worker can't.
+fn hold(network: BorrowedFd<'_>) -> Result<(Process, u32)> {
+    let doing = || "hold a network namespace";
+    let (reader, writer) = std::io::pipe().or_fail(doing)?;
+    match fork()? {
+        Fork::Parent(holder) => {
+            drop(writer);
+            let mut text = String::new();
+            reader.take(16).read_to_string(&mut text).or_fail(doing)?;
+            Ok((holder, text.parse().or_fail(doing)?))
+        }
+        Fork::Child => {
+            drop(reader);
+            let number = enter(network);
+            if let Ok(number) = number {
+                let _ = (&writer).write_all(number.to_string().as_bytes());
+                drop(writer);
+                loop {
+                    std::thread::park();
+                }
+            }
+            crate::sys::fds::exit_now(1)
+        }
+    }
+}
+
+fn enter(network: BorrowedFd<'_>) -> Result<u32> {
+    namespace::enter_network(network).or_fail(|| "enter a network namespace")?;
+    let number = namespace::number_in_proc()?;
+    namespace::keep_capabilities(CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE)?;
+    namespace::be_seen();
+    Ok(number)
+}

@@ -1,0 +1,139 @@
+//! What all tasks of the worker share.
+
+use super::channel::{self, Answer, Ask, MAX_ASK};
+use super::dns::Names;
+use super::log::Log;
+use super::netlink::Netlink;
+use super::pasta::{ADDRESS, UPLINK};
+use super::rules;
+use crate::control::network::NetworkStatus;
+use crate::error::{Error, OrFail, Result};
+use crate::id::NetworkInterfaceId;
+use crate::metadata::token::Tokens;
+use crate::plan::network::{GroupRules, NetworkPlan, Port, tap_name};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UdpSocket, UnixStream};
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::task::JoinSet;
+
+/// Packets that may wait for the way out: at the usual 1000 its ring loses some.
+const UPLINK_QUEUE: u32 = 10_000;
+
+/// An interface that is served.
+#[derive(Debug)]
+pub struct Served {
+    /// What it is.
+    pub port: Port,
+    /// Its services, which end with this.
+    pub tasks: JoinSet<()>,
+    /// Those of its instance metadata service.
+    pub tokens: Arc<Tokens>,
+}
+
+/// What all tasks of the worker share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What the network is.
+    pub plan: NetworkPlan,
+    /// The way to its interfaces.
+    pub netlink: Netlink,
+    /// What is told.
+    pub log: Log,
+    /// Its interfaces.
+    pub served: RefCell<BTreeMap<NetworkInterfaceId, Served>>,
+    /// Their names.
+    pub names: RefCell<Names>,
+    /// The rules of its security groups.
+    pub groups: RefCell<Vec<GroupRules>>,
+    /// Sockets on the host's network.
+    pub askers: RefCell<Vec<UdpSocket>>,
+    /// How many of them are free.
+    pub free_askers: Semaphore,
+    /// Requests that are being answered.
+    pub busy: Cell<usize>,
+    /// The way to the supervisor.
+    pub supervisor: Mutex<UnixStream>,
+    /// The rules are to be made anew.
+    pub stale: Notify,
+    /// The kernel's count of interfaces may have changed, or ours.
+    pub changed: Notify,
+    /// The way out is there.
+    pub way_out: Cell<bool>,
+}
+
+impl Shared {
+    /// Asks the supervisor.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub async fn ask(&self, ask: &Ask) -> Result<Answer> {
+        let doing = || "ask the supervisor";
+        let packet = channel::framed(&serde_json::to_vec(ask).or_fail(doing)?);
+        let mut supervisor = self.supervisor.lock().await;
+        supervisor.write_all(&packet).await.or_fail(doing)?;
+        let length = supervisor.read_u32().await.or_fail(doing)? as usize;
+        let mut packet = vec![0; length.min(MAX_ASK)];
+        supervisor.read_exact(&mut packet).await.or_fail(doing)?;
+        serde_json::from_slice(&packet).or_fail(doing)
+    }
+
+    /// Has the rules of all interfaces hold.
+    ///
+    /// # Errors
+    /// nft(8) refuses them, or is not there.
+    pub async fn apply_rules(&self) -> Result<()> {
+        let script = {
+            let served = self.served.borrow();
+            let ports: Vec<&Port> = served.values().map(|served| &served.port).collect();
+            rules::script(&self.plan, &self.groups.borrow(), &ports)
+        };
+        match self.ask(&Ask::Rules { script }).await? {
+            Answer::Failed(why) => Err(Error::failure(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The interfaces or their rules have changed.
+    pub fn changed(&self) {
+        let served = self.served.borrow();
+        *self.names.borrow_mut() = Names::of(served.values().map(|served| &served.port));
+        self.stale.notify_one();
+        self.changed.notify_one();
+    }
+
+    /// Lets go of interfaces whose taps are gone, and looks after the way out. Whether nothing is
+    /// left to serve.
+    pub fn look(&self) -> bool {
+        let Ok(names) = self.netlink.names() else { return false };
+        let names: BTreeSet<String> = names.into_iter().collect();
+        let before = self.served.borrow().len();
+        self.served.borrow_mut().retain(|interface, _| names.contains(&tap_name(interface)));
+        if self.served.borrow().len() < before {
+            self.changed();
+        }
+        if !names.contains(UPLINK) {
+            self.way_out.set(false);
+        } else if !self.way_out.get() {
+            self.way_out.set(self.take_uplink().unwrap_or(false));
+        }
+        let taps = names.iter().any(|name| name.starts_with('t'));
+        !taps && self.busy.get() == 0
+    }
+
+    /// Whether the way out is as it has to be: without a route of its own the host's pasta may have
+    /// taken another address, in which instance metadata lies.
+    fn take_uplink(&self) -> std::io::Result<bool> {
+        let index = self.netlink.index(UPLINK)?;
+        self.netlink.set_queue(index, UPLINK_QUEUE)?;
+        self.netlink.has_address(index, ADDRESS.into())
+    }
+
+    /// How the network is.
+    pub fn status(&self) -> NetworkStatus {
+        let interfaces = self.served.borrow().keys().cloned().collect();
+        NetworkStatus { interfaces, way_out: self.way_out.get() }
+    }
+}

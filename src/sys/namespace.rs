@@ -1,0 +1,122 @@
+//! Namespaces of a process's own: users, processes, network. (namespaces(7))
+
+use crate::error::{Error, OrFail, Result};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
+    set_capabilities, unshare_unsafe,
+};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// TUNGETDEVNETNS: the network namespace that a tap's descriptor is in. (linux/if_tun.h)
+const TUN_GET_NETNS: u64 = 0x54e3;
+/// NS_GET_USERNS: the user namespace that owns a namespace. (linux/nsfs.h)
+const NS_GET_USERNS: u64 = 0xb701;
+
+/// Puts this process, which has one thread, into a user namespace of its own. There it is root, and
+/// has all capabilities; for all outside it is who it was.
+///
+/// # Errors
+/// The host does not let this user have one.
+pub fn new_users() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    new(UnshareFlags::NEWUSER)?;
+    // A group's map is written by whoever can't set groups only. (user_namespaces(7))
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+/// The children of this process, which has one thread, are in a process namespace of their own from
+/// now on: with the first of them all end.
+///
+/// # Errors
+/// It may have none.
+pub fn new_processes() -> io::Result<()> {
+    new(UnshareFlags::NEWPID)
+}
+
+/// Puts this process, which has one thread, into a network namespace of its own.
+///
+/// # Errors
+/// It may have none.
+pub fn new_network() -> io::Result<()> {
+    new(UnshareFlags::NEWNET)
+}
+
+fn new(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: no descriptor table is unshared, so none is closed that something owns.
+    unsafe { unshare_unsafe(flags) }.map_err(Into::into)
+}
+
+/// The network namespace that this process is in.
+///
+/// # Errors
+/// There is no /proc.
+pub fn network() -> io::Result<OwnedFd> {
+    File::open("/proc/self/ns/net").map(Into::into)
+}
+
+/// The network namespace of a tap, and the user namespace that owns that.
+///
+/// # Errors
+/// It is no tap's descriptor, or its namespace is another user's.
+pub fn of_tap(tap: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let network = ask(tap, TUN_GET_NETNS)?;
+    let users = ask(network.as_fd(), NS_GET_USERNS)?;
+    Ok((network, users))
+}
+
+fn ask(fd: BorrowedFd<'_>, request: u64) -> io::Result<OwnedFd> {
+    // SAFETY: both requests take no argument.
+    let found = unsafe { libc::ioctl(fd.as_raw_fd(), request as libc::Ioctl, 0) };
+    if found < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fresh from the kernel, ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(found) })
+}
+
+/// Goes into a user namespace, where this process, which has one thread, has all capabilities.
+///
+/// # Errors
+/// It is another user's.
+pub fn enter_users(users: BorrowedFd<'_>) -> io::Result<()> {
+    move_into_link_name_space(users, Some(LinkNameSpaceType::User)).map_err(Into::into)
+}
+
+/// Goes into a network namespace, of whose user namespace this process has the capabilities.
+///
+/// # Errors
+/// It has not.
+pub fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
+    move_into_link_name_space(network, Some(LinkNameSpaceType::Network)).map_err(Into::into)
+}
+
+/// Leaves this thread these capabilities, and none to what it executes.
+///
+/// # Errors
+/// It lacks one of them.
+pub fn keep_capabilities(keep: CapabilitySet) -> Result<()> {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: none };
+    set_capabilities(None, sets).or_fail(|| "give up capabilities")
+}
+
+/// Lets processes of this user look at this one, as those of one program may at each other
+/// (PR_SET_DUMPABLE).
+pub fn be_seen() {
+    // SAFETY: this prctl(2) takes no memory.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+}
+
+/// The number of this process in the namespace that /proc shows.
+///
+/// # Errors
+/// There is no /proc.
+pub fn number_in_proc() -> Result<u32> {
+    let link = std::fs::read_link("/proc/self").or_fail(|| "read /proc/self")?;
+    let number = link.to_str().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Error::failure("/proc/self leads to no process"))
+}

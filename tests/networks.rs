@@ -1,0 +1,247 @@
+//! Networks of the store: made, listed, given to instances, gone.
+
+mod common;
+
+use common::{Store, has_kvm};
+use serde_json::Value;
+use std::process::Output;
+
+/// Refused in one line that has this, with this exit code.
+fn refused(output: &Output, code: i32, why: &str) {
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{err}");
+    assert!(err.contains(why) && err.trim_end().lines().count() == 1, "{err}");
+}
+
+/// Whether this host lets this user have networks; says so if not.
+fn has_networks(store: &Store) -> bool {
+    if !has_kvm() {
+        return false;
+    }
+    let probe = store.spore(&["run", "demo", "-q", "-m", "128M", "--network", "default"]);
+    if !probe.status.success() {
+        common::skip::skip_anywhere(String::from_utf8_lossy(&probe.stderr).trim());
+    }
+    probe.status.success()
+}
+
+fn network(store: &Store, name: &str) -> Value {
+    let all: Value =
+        serde_json::from_str(&store.ok(&["network", "show", name, "-o", "json"])).unwrap();
+    all["Vpcs"][0].clone()
+}
+
+/// The processes that have the network's id among their arguments.
+fn processes(id: &str) -> Vec<u32> {
+    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let number: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let words = std::fs::read(format!("/proc/{number}/cmdline")).ok()?;
+        words.split(|byte| *byte == 0).any(|word| word == id.as_bytes()).then_some(number)
+    });
+    numbers.collect()
+}
+
+/// Ports that are taken are told of before anything starts; what comes to others is heard.
+#[test]
+fn ports_of_the_host_are_taken_before_anything_starts() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    let others = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = others.local_addr().unwrap();
+    let run = ["run", "demo", "-q", "-m", "128M", "--network", "default", "-p"];
+    let port = format!("{}:22", taken.port());
+    let why = format!("port {taken}/tcp is in use");
+    let before = store.ok(&["ls", "-q"]);
+    refused(&store.spore(&[&run[..], &[&port]].concat()), 1, &why);
+    assert_eq!(store.ok(&["ls", "-q"]), before);
+    refused(&store.spore(&[&run[..], &["8080:80", "-n", "2"]].concat()), 1, "is one instance's");
+    let more = ["--network", "default", "-p", "0:22", "-p", "0:53/udp"];
+    let id = store.launch(&[&more[..], &["--append", "demo.mode=echo"]].concat()).remove(0);
+    let told = store.ok(&["port", &id]);
+    assert!(told.contains("22/tcp") && told.contains("53/udp"), "{told}");
+    let host = store.ok(&["port", &id, "-q"]);
+    let host: Vec<&str> = host.lines().collect();
+    drop(std::net::TcpStream::connect(host[0]).unwrap());
+    // Its own, which it has again after a stop.
+    store.ok(&["stop", "--force", &id]);
+    store.ok(&["start", &id]);
+    assert_eq!(store.ok(&["port", &id, "-q"]).lines().collect::<Vec<_>>(), host);
+}
+
+/// kill -9 of a network's process: the instance runs on, and the next command has the network back
+/// in its namespace.
+#[test]
+fn a_killed_network_is_revived_in_its_namespace() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    let id = store.ok(&["network", "create", "lab"]);
+    let id = id.trim();
+    let up = store.launch(&["--network", "lab", "--append", "demo.mode=echo"]);
+    let namespaces = |of: &[u32]| -> std::collections::BTreeSet<String> {
+        let link = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        of.iter().filter_map(link).map(|link| link.display().to_string()).collect()
+    };
+    let before = processes(id);
+    let in_it = namespaces(&before);
+    for pid in &before {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    gone(id);
+    assert_eq!(store.state(&up[0]).0, "running");
+    let after = processes(id);
+    assert!(!after.is_empty() && after.iter().all(|pid| !before.contains(pid)));
+    // The host's and the network's own.
+    assert_eq!(namespaces(&after), in_it);
+    store.ok(&["terminate", &up[0]]);
+    gone(id);
+}
+
+/// Two users without privileges have networks of the same addresses, and know nothing of each
+/// other.
+#[test]
+fn users_without_privileges_have_networks() {
+    if !has_kvm() || !common::skip::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    common::guard::store(dir.path());
+    let mode = |path: &std::path::Path, mode: u32| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    let path = |name: &str| dir.path().join(name);
+    std::fs::copy(env!("CARGO_BIN_EXE_spore"), path("spore")).unwrap();
+    [dir.path(), &path("spore")].iter().for_each(|path| mode(path, 0o755));
+    for (name, minor) in [("kvm", "232"), ("tun", "200")] {
+        let mut mknod = std::process::Command::new("mknod");
+        mknod.args(["-m", "666"]).arg(path(name)).args(["c", "10", minor]);
+        assert!(mknod.status().unwrap().success());
+    }
+    // The devices may be the superuser's alone: where these run, they are everybody's.
+    let script = "mount --bind \"$0/kvm\" /dev/kvm && mount --bind \"$0/tun\" /dev/net/tun && exec setpriv \"$@\"";
+    let users = [64_511u32, 64_512];
+    let spore = |uid: u32, args: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(dir.path());
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+        command.args(["--clear-groups", "--"]).arg(path("spore")).args(args);
+        command.env("SPORE_HOME", path(&uid.to_string())).env("HOME", "/").current_dir("/");
+        command.output().unwrap()
+    };
+    let mut networks = Vec::new();
+    for uid in users {
+        let home = path(&uid.to_string());
+        std::fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(uid), Some(uid)).unwrap();
+        let run = ["run", "demo", "-q", "-m", "128M", "--append", "demo.mode=echo"];
+        let output = spore(uid, &[&run[..], &["--network", "default", "-n", "2"]].concat());
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        if err.contains("namespace") {
+            return common::skip::skip_anywhere(err.trim());
+        }
+        assert!(output.status.success(), "{err}");
+        let shown = spore(uid, &["network", "show", "default", "-o", "json"]).stdout;
+        let shown: Value = serde_json::from_slice(&shown).unwrap();
+        assert_eq!(shown["Vpcs"][0]["CidrBlock"], "172.31.0.0/16");
+        networks.push(shown["Vpcs"][0]["VpcId"].as_str().unwrap().to_owned());
+    }
+    for (uid, id) in users.into_iter().zip(&networks) {
+        use std::os::unix::fs::MetadataExt;
+        let owner = |pid: &u32| std::fs::metadata(format!("/proc/{pid}/cmdline")).unwrap().uid();
+        let owners: Vec<u32> = processes(id).iter().map(owner).collect();
+        // The confined one can't be looked at, which gives it to root.
+        assert!(owners.contains(&uid) && owners.iter().all(|o| [uid, 0].contains(o)), "{owners:?}");
+        let ids = String::from_utf8(spore(uid, &["ls", "-q"]).stdout).unwrap();
+        let ids: Vec<&str> = ids.lines().collect();
+        assert_eq!(ids.len(), 2);
+        assert!(spore(uid, &[&["terminate"], &ids[..]].concat()).status.success());
+        gone(id);
+    }
+}
+
+/// Waits until nothing is left of a network's process.
+fn gone(id: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !processes(id).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "{:?}", processes(id));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn networks_are_made_listed_and_deleted() {
+    let store = Store::new();
+    let id = store.ok(&["network", "create", "lab", "--cidr", "10.7.0.0/16"]);
+    assert!(id.starts_with("vpc-"), "{id}");
+    let lab = network(&store, "lab");
+    assert_eq!((&lab["CidrBlock"], &lab["IsDefault"]), (&"10.7.0.0/16".into(), &false.into()));
+    assert_eq!(lab["Spore"]["SecurityGroups"][0]["GroupName"], "default");
+    assert_eq!(network(&store, "default")["CidrBlock"], "172.31.0.0/16");
+    let create = |args: &[&str]| store.spore(&[&["network", "create"], args].concat());
+    refused(&create(&["lab"]), 1, "the name 'lab' is taken");
+    refused(
+        &create(&["other", "--cidr", "10.7.128.0/20"]),
+        1,
+        "overlaps 10.7.0.0/16 of network 'lab'",
+    );
+    for (args, why) in [
+        (&["Lab"][..], "is no network"),
+        (&["none"], "is no network"),
+        (&["x", "--cidr", "10.7.0.1/16"], "10.7.0.0/16"),
+    ] {
+        let output = create(args);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(err.contains(why), "{err}");
+    }
+    assert_eq!(store.ok(&["network", "ls"]).lines().count(), 3);
+    store.ok(&["network", "delete", "lab"]);
+    refused(&store.spore(&["network", "show", "lab"]), 1, "there is no network 'lab'");
+    refused(&store.spore(&["run", "demo", "--network", "lab"]), 1, "there is no network 'lab'");
+    assert_eq!(store.ok(&["ls", "-q"]), "");
+}
+
+#[test]
+fn an_instance_keeps_its_address_and_a_network_ends_with_its_last() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    let id = store.ok(&["network", "create", "small", "--cidr", "10.8.0.0/28"]);
+    let run = |n: &str| {
+        let more = ["--network", "small", "--append", "demo.mode=echo", "-n", n];
+        store.launch(&more)
+    };
+    let up = run("2");
+    let interface = |id: &str| store.describe(id)["NetworkInterfaces"][0].clone();
+    let first = interface(&up[0]);
+    assert_eq!(first["VpcId"], id.trim());
+    assert_eq!(first["Groups"][0]["GroupName"], "default");
+    assert!(first["PrivateIpAddress"].as_str().unwrap().starts_with("10.8.0."));
+    assert_ne!(first["PrivateIpAddress"], interface(&up[1])["PrivateIpAddress"]);
+    let shown = store.ok(&["show", &up[0]]);
+    assert!(shown.contains("small, link up"), "{shown}");
+    assert!(!processes(id.trim()).is_empty());
+    refused(&store.spore(&["network", "delete", "small"]), 1, "on it");
+    // Eleven addresses there are.
+    let many = ["run", "demo", "-q", "-m", "128M", "--network", "small", "-n", "10"];
+    refused(&store.spore(&many), 1, "network 'small' (10.8.0.0/28) has fewer than 10");
+    let left = store.ok(&["ls", "-q"]);
+    let on_it = |id: &&str| store.describe(id)["NetworkInterfaces"][0]["VpcId"] == first["VpcId"];
+    assert_eq!(left.lines().filter(on_it).count(), 2);
+    store.ok(&["stop", "--force", &up[0]]);
+    assert_eq!(interface(&up[0]), first);
+    store.ok(&["start", &up[0]]);
+    assert_eq!(interface(&up[0]), first);
+    store.ok(&["stop", "--hibernate", &up[0]]);
+    store.ok(&["start", &up[0]]);
+    assert_eq!((interface(&up[0]), store.state(&up[0]).0), (first, "running".to_owned()));
+    store.ok(&["terminate", &up[0], &up[1]]);
+    gone(id.trim());
+    store.ok(&["network", "delete", "small"]);
+}
