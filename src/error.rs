@@ -81,6 +81,10 @@ codes! {
     InvalidInstanceAttributeValue = "InvalidInstanceAttributeValue", 400;
     InvalidInstanceIDMalformed = "InvalidInstanceID.Malformed", 400;
     InvalidInstanceIDNotFound = "InvalidInstanceID.NotFound", 400;
+    InvalidKeyFormat = "InvalidKey.Format", 400;
+    InvalidKeyPairDuplicate = "InvalidKeyPair.Duplicate", 400;
+    InvalidKeyPairIDMalformed = "InvalidKeyPairID.Malformed", 400;
+    InvalidKeyPairNotFound = "InvalidKeyPair.NotFound", 400;
     InvalidManifest = "InvalidManifest", 400;
     InvalidNetworkInterfaceIDMalformed = "InvalidNetworkInterfaceID.Malformed", 400;
     InvalidNetworkInterfaceInUse = "InvalidNetworkInterface.InUse", 400;

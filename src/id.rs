@@ -179,6 +179,9 @@ id!(
     /// A virtual machine, `i-…`.
     InstanceId, "i", Code::InvalidInstanceIDMalformed);
 id!(
+    /// A key pair, `key-…`.
+    KeyPairId, "key", Code::InvalidKeyPairIDMalformed);
+id!(
     /// All that one `run` launched, `r-…`.
     ReservationId, "r", Code::InvalidReservationIDMalformed);
 

@@ -34,6 +34,7 @@ pub mod import;
 pub mod inspect;
 pub mod instance;
 pub mod kernel;
+pub mod key;
 pub mod metadata;
 pub mod network;
 pub mod record;

@@ -13,6 +13,7 @@ pub mod image_attributes;
 pub mod images;
 pub mod instances;
 pub mod kernels;
+pub mod keys;
 mod kinds;
 pub mod launch;
 pub mod networks;

@@ -84,8 +84,18 @@ impl Transcript {
 /// What ids begin with.
 const PREFIXES: [&str; 6] = ["ami-", "i-", "vol-", "snap-", "aki-", "r-"];
 /// Fields whose values are the host's or the moment's.
-const VARYING: [&str; 9] =
-    ["Pid", "OwnerId", "ImageLocation", "Engine", "uring", "sync", "EndedAt", "Uuid", "File"];
+const VARYING: [&str; 10] = [
+    "Pid",
+    "OwnerId",
+    "ImageLocation",
+    "Engine",
+    "uring",
+    "sync",
+    "EndedAt",
+    "PublicKey",
+    "Uuid",
+    "File",
+];
 
 /// A line without times and without the values of [`VARYING`].
 fn fixed(line: &str) -> String {

@@ -59,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("snapshot", &["disk", "image", "import", "kernel", "volume", "store", "block"]),
     // Registration unpacks kernels.
     ("kernel", &["helper", "image", "inspect", "snapshot", "volume", "store", "boot"]),
+    ("key", &["store"]),
     ("image", &["account", "import", "kernel", "snapshot", "volume", "store", "boot", "demo"]),
     ("import", &["helper", "image", "snapshot", "transfer", "volume", "store", "block"]),
     (
@@ -95,6 +96,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "import",
             "inspect",
             "kernel",
+            "key",
             "metadata",
             "network",
             "snapshot",
@@ -110,8 +112,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "account", "helper", "instance", "image", "import", "inspect", "kernel", "metadata",
-            "network", "snapshot", "transfer", "volume", "store",
+            "account", "helper", "instance", "image", "import", "inspect", "kernel", "key",
+            "metadata", "network", "snapshot", "transfer", "volume", "store",
         ],
     ),
     // Skins: all that they do is the service's.
@@ -189,6 +191,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/cli/image.rs", "a manifest that the user names"),
     ("src/cli/exec.rs", "children of its own"),
     ("src/cli/signals.rs", "/proc"),
+    ("src/cli/key.rs", "a public key that the user names"),
     ("src/cli/run.rs", "user data and mappings that the user names"),
     ("src/service/launch.rs", "/proc/meminfo"),
     ("src/service/foreground.rs", "children of its own"),

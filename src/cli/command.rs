@@ -4,7 +4,7 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, exec, foreground, image, instance, kernel, modify, network,
+    account, console, df, doctor, exec, foreground, image, instance, kernel, key, modify, network,
     prune, region, run, snapshot, ssh, stats, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
@@ -80,6 +80,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: kernel::RamdiskCommand,
+    },
+    /// Make, import, list and remove key pairs, which guests let their users in by
+    Key {
+        /// What to do
+        #[command(subcommand)]
+        command: key::KeyCommand,
     },
     /// Create, copy, import, list, verify and delete snapshots
     Snapshot {
@@ -319,6 +325,7 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Image { command } => image::run(command, ui),
         Command::Kernel { command } => kernel::run(command, ui),
         Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
+        Command::Key { command } => key::run(command, ui),
         Command::Snapshot { command } => snapshot::run(command, ui),
         Command::Port { instance } => network::port(ui, instance),
         Command::Network { command } => network::run(command, ui),

@@ -28,7 +28,7 @@ const SILENT: [&str; 14] = [
 ];
 
 /// Examples of the commands by name, for those that don't bring theirs.
-const EXAMPLES: [(&str, &str); 39] = [
+const EXAMPLES: [(&str, &str); 41] = [
     (
         "show",
         "  spore show web\n  spore show i-0123 -o json | jq '.Reservations[].Instances[].State'",
@@ -66,6 +66,8 @@ const EXAMPLES: [(&str, &str); 39] = [
     ("ramdisk ls", "  spore ramdisk ls -o json"),
     ("ramdisk show", "  spore ramdisk show ari-0123"),
     ("ramdisk deregister", "  spore ramdisk deregister ari-0123"),
+    ("key ls", "  spore key ls\n  spore key ls --filter key-type=rsa -q"),
+    ("key rm", "  spore key rm ci"),
     (
         "snapshot create",
         "  spore snapshot create vol-0123 --description 'before the upgrade'\n  spore snapshot create i-0123 --tag Name=nightly",

@@ -23,6 +23,7 @@ mod image_ls;
 mod instance;
 mod instance_table;
 mod kernel;
+mod key;
 mod limit;
 mod lines;
 mod modify;

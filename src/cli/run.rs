@@ -15,6 +15,7 @@ use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
+use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::PublishedPort;
 use crate::record::tag::Tag;
 use crate::service::Service;
@@ -187,6 +188,15 @@ pub struct Run {
     /// User data: text, @FILE, or - for standard input. It is kept with the instance
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
+    /// Key pair ('spore key ls') whose owner each guest is to let in; none for nobody [default:
+    /// the one named 'default', which is made when it is first needed]
+    #[arg(long, value_name = "NAME|none")]
+    pub key: Option<String>,
+    /// How each guest gets at its metadata: http-tokens=optional|required (IMDSv2 only),
+    /// http-endpoint=enabled|disabled, hop-limit=1..64, http-protocol-ipv6=enabled|disabled,
+    /// instance-metadata-tags=disabled|enabled [default: the first of each]
+    #[arg(long, value_name = "OPTION=VALUE,…", value_parser = |text: &str| text.parse::<MetadataOptionsRequest>())]
+    pub metadata_options: Option<MetadataOptionsRequest>,
     /// Tag of every instance (repeatable)
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     pub tags: Vec<Tag>,
@@ -333,6 +343,9 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             no_overcommit: args.no_overcommit,
             cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
             tags,
+            key_name: args.key.clone(),
+            key: None,
+            metadata_options: args.metadata_options.unwrap_or_default(),
         },
         root_size: args.disk,
         volumes: args.volumes.clone(),

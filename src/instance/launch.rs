@@ -16,6 +16,7 @@ use crate::record::image::{
 };
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
+use crate::record::metadata::{MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{Network, NetworkInterface, PublishedPort};
 use crate::record::tag::Tag;
 use serde::Serialize;
@@ -81,6 +82,21 @@ pub struct Request {
     pub cgroup_limits: CgroupLimits,
     /// Tags of every instance.
     pub tags: Vec<Tag>,
+    /// The name of the key pair: none of them for `none`, the store's own where it is not given.
+    pub key_name: Option<String>,
+    /// That key pair, once it is found.
+    pub key: Option<LaunchKey>,
+    /// How the guests get at their metadata.
+    pub metadata_options: MetadataOptionsRequest,
+}
+
+/// Whom a guest is to let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LaunchKey {
+    /// The key pair's name.
+    pub name: String,
+    /// Its public half, a line of authorized_keys.
+    pub public_key: String,
 }
 
 /// The transports that a kernel and its ramdisk are known to have drivers for.
@@ -161,6 +177,12 @@ pub struct LaunchPlan {
     pub transport: TransportKind,
     /// Tags.
     pub tags: Vec<Tag>,
+    /// Whom the guest is to let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<LaunchKey>,
+    /// How the guest gets at its metadata.
+    #[serde(skip_serializing_if = "MetadataOptions::are_default")]
+    pub metadata_options: MetadataOptions,
     /// What it may take of the host.
     #[serde(skip_serializing_if = "CgroupLimits::is_none")]
     pub cgroup_limits: CgroupLimits,
@@ -227,6 +249,8 @@ pub fn resolve(
     let base = given.map_or("", String::as_str);
     let menu = check_menu(request, kernel.as_ref())?;
     check_networks(request)?;
+    let metadata_options = request.metadata_options.over(MetadataOptions::default());
+    metadata_options.check_tags(&request.tags)?;
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
@@ -241,11 +265,7 @@ pub fn resolve(
             network_interfaces: interfaces(request, &instance_id)?,
             command_line,
             image_command_line: given.cloned(),
-            append: if menu {
-                [base, &request.append].join(" ").trim().into()
-            } else {
-                String::new()
-            },
+            append: appended(menu, base, request),
             boot_entry: request.boot_entry.clone(),
             instance_id,
             reservation_id: reservation_id.clone(),
@@ -268,6 +288,8 @@ pub fn resolve(
             net_limits: request.net_limits,
             transport,
             tags: request.tags.clone(),
+            key: request.key.clone(),
+            metadata_options,
             cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
             platform_details: image.platform_details.clone(),
@@ -275,6 +297,14 @@ pub fn resolve(
         })
     };
     (0..count).map(plan).collect()
+}
+
+/// What is added to the arguments of a boot menu's entry, if a menu says what boots.
+fn appended(menu: bool, base: &str, request: &Request) -> String {
+    match menu {
+        true => [base, &request.append].join(" ").trim().into(),
+        false => String::new(),
+    }
 }
 
 fn shutdown_behavior(request: &Request) -> ShutdownBehavior {

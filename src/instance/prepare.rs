@@ -17,7 +17,6 @@ use crate::record::instance::{
     CpuOptions, Disk, HibernationOptions, Instance, InstanceRecord, MappedVolume, Mapping, Spore,
     State,
 };
-use crate::record::metadata::MetadataOptions;
 use crate::store::beneath::Owned;
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
@@ -155,7 +154,8 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 configured: plan.root_device_type == RootDeviceType::Ebs
                     && plan.ephemeral.is_empty(),
             },
-            metadata_options: MetadataOptions::default(),
+            key_name: plan.key.as_ref().map(|key| key.name.clone()),
+            metadata_options: plan.metadata_options,
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
             product_codes: plan.product_codes.clone(),
@@ -168,6 +168,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 append: plan.append.clone(),
                 boot_entry: None,
                 boot_environment: None,
+                public_key: plan.key.as_ref().map(|key| key.public_key.clone()),
                 uuid: plan.uuid.clone(),
                 transport: plan.transport,
                 engine: plan.engine,

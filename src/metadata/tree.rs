@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
-/// The region of every instance. It is none of AWS's, and not of their form: no guest looks for
-/// their mirrors, which cloud-init does in a region that is.
-pub const REGION: &str = "local";
-/// The region's one availability zone.
-pub const AVAILABILITY_ZONE: &str = "locala";
+/// EC2 region of everything at hand. Its zone is not of the form of AWS's: in one that is,
+/// cloud-init looks for AWS's mirrors.
+pub const REGION: &str = "local-1";
+/// EC2 AvailabilityZone of everything: there is one host.
+pub const AVAILABILITY_ZONE: &str = "local-1a";
 /// What the names of a network's instances end in.
 pub const DOMAIN: &str = "internal";
 

@@ -107,9 +107,9 @@ fn the_tree_has_what_cloud_init_and_others_read() {
         "local-hostname ip-10-0-0-5.internal",
         "local-ipv4 10.0.0.5",
         "mac 02:00:00:00:00:a0",
-        "placement/availability-zone locala",
-        "placement/availability-zone-id local-az1",
-        "placement/region local",
+        "placement/availability-zone local-1a",
+        "placement/availability-zone-id local-1-az1",
+        "placement/region local-1",
         "profile default-hvm",
         "public-keys/ 0=mine",
         "public-keys/0/openssh-key ssh-ed25519 AAAA mine",
@@ -192,13 +192,13 @@ fn the_identity_document_is_ec2s() {
     for (name, value) in [
         ("accountId", "1000"),
         ("architecture", "x86_64"),
-        ("availabilityZone", "locala"),
+        ("availabilityZone", "local-1a"),
         ("imageId", "ami-00000000000000001"),
         ("instanceId", "i-00000000000000001"),
         ("instanceType", "t3.micro"),
         ("pendingTime", "2026-01-01T00:00:00.000Z"),
         ("privateIp", "10.0.0.5"),
-        ("region", "local"),
+        ("region", "local-1"),
         ("version", "2017-09-30"),
     ] {
         assert_eq!(document[name], value, "{name}");

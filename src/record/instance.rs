@@ -70,6 +70,9 @@ pub struct Instance {
     /// Whether it can be hibernated.
     #[serde(default)]
     pub hibernation_options: HibernationOptions,
+    /// The key pair that it was launched with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
     /// How its guest gets at its metadata.
     #[serde(default)]
     pub metadata_options: MetadataOptions,
@@ -118,6 +121,9 @@ pub struct Spore {
     /// What the boot menu would have saved on its root volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_environment: Option<SavedEnvironment>,
+    /// The public half of its key pair, as it was at its launch: a line of authorized_keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// SMBIOS UUID.
     pub uuid: String,
     /// How the guest finds its devices.

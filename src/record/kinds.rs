@@ -4,6 +4,7 @@ use super::Record;
 use super::image::Image;
 use super::instance;
 use super::kernel::{Kernel, Ramdisk};
+use super::key::KeyPair;
 use super::snapshot::Snapshot;
 use super::volume::Volume;
 use super::vpc::Vpc;
@@ -15,6 +16,7 @@ pub const DIRECTORIES: [&str; 7] = [
     Volume::DIRECTORY,
     Kernel::DIRECTORY,
     Ramdisk::DIRECTORY,
+    KeyPair::DIRECTORY,
     instance::InstanceRecord::DIRECTORY,
     Vpc::DIRECTORY,
 ];

@@ -1,5 +1,6 @@
 //! How an instance's guest gets at its metadata, in the shapes of EC2's API.
 
+use super::tag::Tag;
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -22,6 +23,33 @@ pub struct MetadataOptions {
     pub http_protocol_ipv6: Endpoint,
     /// Whether the guest may read the instance's tags.
     pub instance_metadata_tags: TagsState,
+}
+
+impl MetadataOptions {
+    /// Whether they are what nobody asked otherwise.
+    pub fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks that tags can be read as metadata, if they are to be: a key is a name in a path then.
+    /// (EC2 User Guide, "View tags for your EC2 instances using instance metadata")
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`: a key has other than letters, digits and `+-=.,_:@`, or is one that
+    /// paths have.
+    pub fn check_tags(&self, tags: &[Tag]) -> Result<()> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=.,_:@".contains(c);
+        let bad = |key: &str| matches!(key, "." | ".." | "_index") || !key.chars().all(allowed);
+        let wrong = tags.iter().find(|tag| bad(&tag.key));
+        match wrong.filter(|_| self.instance_metadata_tags == TagsState::Enabled) {
+            None => Ok(()),
+            Some(tag) => Err(refused(format!(
+                "the tag '{}' can't be read as metadata: with instance-metadata-tags=enabled a key \
+                 has letters, digits and +-=.,_:@ only",
+                shown(&tag.key)
+            ))),
+        }
+    }
 }
 
 /// EC2 InstanceMetadataOptionsState.
@@ -227,6 +255,19 @@ mod tests {
         assert_eq!(options.http_tokens, HttpTokens::Required);
         assert_eq!(options.instance_metadata_tags, TagsState::Enabled);
         assert_eq!(options.http_endpoint, Endpoint::Disabled);
+    }
+
+    #[test]
+    fn tags_are_names_in_paths_where_guests_read_them() {
+        let tag = |key: &str| [Tag { key: key.into(), value: "a/b".into() }];
+        let mut options = MetadataOptions::default();
+        assert!(options.check_tags(&tag("a/b")).is_ok());
+        options.instance_metadata_tags = TagsState::Enabled;
+        assert!(options.check_tags(&tag("aZ9+-=.,_:@")).is_ok());
+        for bad in ["a/b", "..", ".", "_index", "a b", "\u{e9}"] {
+            let error = options.check_tags(&tag(bad)).unwrap_err();
+            assert_eq!(error.code(), Some(Code::InvalidParameterValue), "{bad}");
+        }
     }
 
     #[test]

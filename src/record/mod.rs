@@ -6,6 +6,7 @@
 pub mod image;
 pub mod instance;
 pub mod kernel;
+pub mod key;
 pub mod kinds;
 pub mod limits;
 pub mod metadata;

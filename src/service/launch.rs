@@ -8,7 +8,7 @@ use crate::image::{attribute, catalog, product};
 use crate::instance::dir;
 use crate::instance::host;
 pub use crate::instance::launch::Request;
-use crate::instance::launch::{Host, LaunchPlan, RandomIds};
+use crate::instance::launch::{Host, LaunchKey, LaunchPlan, RandomIds};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
 pub use crate::instance::types::{InstanceType, TYPES};
@@ -20,7 +20,7 @@ use crate::record::tag::{Tag, check_tags};
 use crate::store::Store;
 use crate::sys::kvm;
 use crate::transfer::bundle;
-use crate::{instance, kernel};
+use crate::{instance, kernel, key};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -200,6 +200,8 @@ fn launch(
         launch.ramdisk = boot.ramdisk_id();
     }
     product::check(store, &image)?;
+    launch.key = key::for_launch(store, launch.key_name.as_deref())?
+        .map(|pair| LaunchKey { name: pair.key_name, public_key: pair.public_key });
     kvm::check()?;
     // Beside what takes as long: the store's files.
     let _ = std::thread::Builder::new().spawn(host::cpuid);

@@ -138,6 +138,23 @@ fn answers_about_images_snapshots_and_volumes_are_ec2s() {
 }
 
 #[test]
+fn answers_about_key_pairs_are_ec2s() {
+    let Some(python) = python() else { return };
+    let mut ec2 = Answers::new();
+    let made = ec2.ask("CreateKeyPair", &["key", "create", "ci"]);
+    assert!(text(&made["KeyMaterial"]).contains("PRIVATE KEY"));
+    let listed = ec2.ask("DescribeKeyPairs", &["key", "ls"]);
+    assert_eq!(listed["KeyPairs"][0]["KeyFingerprint"], made["KeyFingerprint"]);
+    let public = ec2.store.home().join("key.pub");
+    std::fs::write(&public, text(&listed["KeyPairs"][0]["PublicKey"])).unwrap();
+    let import = ["key", "import", "same", public.to_str().unwrap()];
+    let imported = ec2.ask("ImportKeyPair", &import);
+    assert_eq!(imported["KeyFingerprint"], made["KeyFingerprint"]);
+    assert_eq!(imported["KeyMaterial"], Value::Null);
+    assert_eq!(ec2.wrong(&python), "");
+}
+
+#[test]
 fn answers_about_instances_are_ec2s() {
     let Some(python) = python() else { return };
     if !has_kvm() {

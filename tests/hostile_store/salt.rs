@@ -52,7 +52,7 @@ const SALTS: [Salt; 13] = [
 ];
 
 /// The places of each kind of object where a command opens something; `.` is its directory itself.
-const PLACES: [(&str, &str, &[&str]); 6] = [
+const PLACES: [(&str, &str, &[&str]); 7] = [
     (
         "i",
         "instances",
@@ -80,6 +80,7 @@ const PLACES: [(&str, &str, &[&str]); 6] = [
     ("vol", "volumes", &["record.json", "lock", "in-use", "overlay", "base", "."]),
     ("aki", "kernels", &["record.json", "kernel", "lock", "."]),
     ("ari", "ramdisks", &["record.json", "ramdisk", "lock", "."]),
+    ("key", "key-pairs", &["record.json", "private-key", "lock", "."]),
 ];
 
 /// Every state that an instance's record may say.
@@ -99,7 +100,6 @@ pub fn instance_id(n: usize) -> String {
 fn chown_to(path: &Path, uid: u32) {
     std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
 }
-
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }

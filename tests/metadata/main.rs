@@ -161,13 +161,13 @@ fn cloud_init_reads_all_of_it_with_tokens_required() {
         assert_eq!(data["instance-id"], "i-00000000000000001");
         assert_eq!(data["ami-launch-index"], "3");
         assert_eq!(data["public-keys"], json!({ "mine": "ssh-ed25519 AAAA mine" }));
-        assert_eq!(data["placement"]["availability-zone"], "locala");
+        assert_eq!(data["placement"]["availability-zone"], "local-1a");
         assert_eq!(data["tags"]["instance"]["Name"], "web");
         let interface = &data["network"]["interfaces"]["macs"][MAC];
         assert_eq!(interface["vpc-id"], "vpc-00000000000000001");
         assert_eq!(interface["local-ipv4s"], "10.0.0.5");
         let document = &found["dynamic"]["instance-identity"]["document"];
-        assert_eq!(document["region"], "local");
+        assert_eq!(document["region"], "local-1");
         assert_eq!(document["privateIp"], "10.0.0.5");
     }
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const FLOORS: &[&[&str]] = &[
     &["record"],
     &["store"],
-    &["image", "import", "inspect", "kernel", "snapshot", "transfer", "volume"],
+    &["image", "import", "inspect", "kernel", "key", "snapshot", "transfer", "volume"],
     &["instance"],
     &["service"],
     &["cli", "http"],

@@ -10,6 +10,7 @@ use crate::record::image::{
 use crate::record::instance::{
     self as record, CpuOptions, HibernationOptions, InstanceRecord, ShutdownBehavior, State,
 };
+use crate::record::metadata::MetadataOptions;
 use crate::record::network::{GroupIdentifier, NetworkInterface};
 use crate::record::tag::Tag;
 use crate::store::rfc3339;
@@ -81,6 +82,9 @@ pub struct Instance<'a> {
     first: First<'a>,
     cpu_options: CpuOptions,
     hibernation_options: HibernationOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_name: Option<&'a str>,
+    metadata_options: MetadataOptions,
     client_token: &'static str,
     ebs_optimized: bool,
     ena_support: bool,
@@ -202,6 +206,8 @@ impl<'a> Instance<'a> {
             first: First::of(instance),
             cpu_options: instance.cpu_options,
             hibernation_options: instance.hibernation_options,
+            key_name: instance.key_name.as_deref(),
+            metadata_options: instance.metadata_options,
             client_token: "",
             ebs_optimized: false,
             ena_support: false,

@@ -6,12 +6,9 @@ pub mod instance;
 pub mod snapshot;
 pub mod volume;
 
+pub use crate::metadata::tree::{AVAILABILITY_ZONE as ZONE, REGION};
 use serde::Serialize;
 
-/// EC2 region of everything at hand.
-pub const REGION: &str = "local-1";
-/// EC2 AvailabilityZone of everything: there is one host.
-pub const ZONE: &str = "local-1a";
 /// EC2 HypervisorType, which knows `xen` and `ovm`. EC2 says so of instances on KVM (Nitro), too.
 pub const HYPERVISOR: &str = "xen";
 /// EC2 UsageOperation of what nobody is charged for by EC2: plain Linux.
