@@ -95,6 +95,7 @@ tests! {
     kernel: 3000,
     memory_file: 500,
     menu_asker: 1000,
+    metadata: 1000,
     mmio: 1000,
     net: 2000,
     network: 3000,

@@ -28,6 +28,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         instance_id: "i-0123456789abcdef0".parse().unwrap(),
         launch_index: 3,
         uuid: "ec200000-0000-4000-8000-000000000000".to_owned(),
+        oem_strings: Vec::new(),
         config: VmConfig {
             cpus: 2,
             memory: 32 << 20,

@@ -16,14 +16,17 @@ const NO_ERROR_INFORMATION: u16 = 0xfffe;
 const CHASSIS: u16 = 0x300;
 const MEMORY_ARRAY: u16 = 0x1000;
 
+/// Most OEM strings beside [`build`]'s own two.
+const MAX_OEM_STRINGS: usize = 253;
+
 /// The entry point and the structures, to be written at [`SMBIOS`].
 ///
 /// Type 1's serial number is the UUID's own text, as on EC2, where cloud-init looks for `ec2…`.
 /// Type 2's asset tag is the instance id, as on EC2's Nitro machines; type 11 has `spore.instance=`
-/// and `spore.index=`.
+/// and `spore.index=`, and the plan's further strings.
 ///
 /// # Errors
-/// `plan.uuid` is not a UUID.
+/// `plan.uuid` is not a UUID, or an OEM string none that SMBIOS can have.
 pub fn build(plan: &VmPlan) -> Result<Vec<u8>> {
     let table = structures(plan)?;
     let mut bytes = entry_point(table.len() as u32);
@@ -43,6 +46,11 @@ pub fn build(plan: &VmPlan) -> Result<Vec<u8>> {
 pub fn structures(plan: &VmPlan) -> Result<Vec<u8>> {
     let uuid = parse_uuid(&plan.uuid)
         .ok_or_else(|| Error::failure(format!("'{}' is not a UUID", plan.uuid.escape_default())))?;
+    // An empty string would end them all (6.1.3).
+    let is_string = |text: &String| !text.is_empty() && !text.contains('\0');
+    if plan.oem_strings.len() > MAX_OEM_STRINGS || !plan.oem_strings.iter().all(is_string) {
+        return Err(Error::failure("an OEM string is empty or has a NUL, or there are too many"));
+    }
     let mut table = Table::default();
     describe_system(&mut table, plan, uuid);
     describe_memory(&mut table, plan);
@@ -75,10 +83,10 @@ fn describe_system(table: &mut Table, plan: &VmPlan, uuid: [u8; 16]) {
     let chassis = [1, 1, 0, 0, 0, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     table.add(3, CHASSIS, &chassis, &[MAKER]);
     describe_processor(table, plan.config.cpus);
-    // OEM strings (7.12).
-    let strings =
-        [format!("spore.instance={instance}"), format!("spore.index={}", plan.launch_index)];
-    table.add(11, 0xb00, &[2], &[&strings[0], &strings[1]]);
+    let own = [format!("spore.instance={instance}"), format!("spore.index={}", plan.launch_index)];
+    let strings: Vec<&str> = own.iter().chain(&plan.oem_strings).map(String::as_str).collect();
+    // OEM strings (7.12), of which there is a byte's number.
+    table.add(11, 0xb00, &[strings.len() as u8], &strings);
 }
 
 /// Processor information (7.5): one populated, enabled socket with a core for each vCPU.
@@ -238,6 +246,22 @@ mod tests {
         assert_eq!(board.3[usize::from(board.2[4]) - 1], plan.instance_id.as_str());
         let oem = [format!("spore.instance={}", plan.instance_id), "spore.index=2".into()];
         assert_eq!(found[5].3, oem);
+    }
+
+    #[test]
+    fn oem_strings_follow_those_of_every_machine() {
+        let more = |strings: &[&str]| {
+            let oem_strings = strings.iter().map(|&text| text.to_owned()).collect();
+            build(&VmPlan { oem_strings, ..plan(16 << 20) })
+        };
+        let found = structures(&more(&["io.systemd.credential:a=b", "c"]).unwrap());
+        let oem = found.iter().find(|structure| structure.0 == 11).unwrap();
+        assert_eq!(oem.2, [4]);
+        assert_eq!(oem.3[2..], ["io.systemd.credential:a=b", "c"]);
+        assert!(more(&["a"; 253]).is_ok());
+        for bad in [&[""][..], &["a", ""], &["a\0b"], &["a"; 254], &[&"a".repeat(1 << 16)]] {
+            assert!(more(bad).is_err(), "{}", bad.len());
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub fn plan(memory: u64) -> VmPlan {
         config: VmConfig { memory, ..machine(2, TransportKind::default(), 1) },
         cpuid: Vec::new(),
         uuid: "ec2d1e7a-0000-4000-8000-0123456789ab".into(),
+        oem_strings: Vec::new(),
         console: PlanFd(5),
         control: None,
         report: PlanFd(6),

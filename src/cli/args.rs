@@ -3,6 +3,7 @@
 use super::complete;
 use crate::error::{Error, Result};
 use crate::plan::TransportKind;
+use crate::record::metadata::{Endpoint, MetadataOptionsRequest};
 use crate::record::network::Network;
 use crate::record::tag::Tag;
 use crate::service::Service;
@@ -109,6 +110,28 @@ impl From<TransportArg> for TransportKind {
             TransportArg::Mmio => Self::Mmio,
             TransportArg::Pci => Self::Pci,
         }
+    }
+}
+
+/// Where a guest finds its metadata, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetadataArg {
+    /// At 169.254.169.254, on a network of Spore's, as on EC2
+    Ec2,
+    /// On a read-only volume labelled CIDATA, by cloud-init's NoCloud
+    Nocloud,
+    /// Nowhere
+    None,
+}
+
+impl MetadataArg {
+    /// EC2's options for that, where those that are given don't say.
+    pub fn over(self, given: MetadataOptionsRequest) -> MetadataOptionsRequest {
+        let endpoint = match self {
+            Self::Ec2 => Endpoint::Enabled,
+            Self::Nocloud | Self::None => Endpoint::Disabled,
+        };
+        MetadataOptionsRequest { http_endpoint: given.http_endpoint.or(Some(endpoint)), ..given }
     }
 }
 

@@ -129,7 +129,7 @@ pub enum Command {
     /// memory. With -o json it is what EC2's DescribeInstances answers. If one of several is not
     /// there, none is shown.
     #[command(visible_alias = "inspect")]
-    Show(Targets),
+    Show(instance::Show),
     /// Print what a guest said on its console
     ///
     /// All that was written to its serial line since the instance was launched, through stops and

@@ -1,19 +1,22 @@
 //! The verbs of instances.
 
-use super::answer::finish;
+use super::answer::{finish, whole};
 use super::args::{ListFilters, Targets};
 use super::complete;
 use super::instance_table;
-use super::output::{Format, emit};
+use super::output::{Format, emit, write_stdout};
 use super::parse::parse_duration;
 use super::progress::Progress;
 use super::ui::Ui;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::instance::State;
 use crate::service::Service;
 use crate::service::instances::{DescribeInstances, chooses_state};
 use crate::service::power::{Changes, RebootInstances, StartInstances, StopInstances};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use serde_json::json;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,6 +51,17 @@ pub struct Ls {
     /// Terminated ones too, which can be seen for an hour
     #[arg(short, long)]
     pub all: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Instances.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Print only the user data, byte for byte; with -o json as EC2's DescribeInstanceAttribute
+    #[arg(long)]
+    pub user_data: bool,
 }
 
 /// Arguments of `stop`.
@@ -134,8 +148,11 @@ pub fn ls(service: &Service, ui: &Ui, args: &Ls) -> Result<ExitCode> {
 }
 
 /// `show`.
-pub fn show(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode> {
-    let instance_ids = args.ids(service)?;
+pub fn show(service: &Service, ui: &Ui, args: &Show) -> Result<ExitCode> {
+    let instance_ids = args.targets.ids(service)?;
+    if args.user_data {
+        return show_user_data(service, ui, &instance_ids);
+    }
     let records = match instance_ids.is_empty() {
         true => Vec::new(),
         false => {
@@ -148,6 +165,27 @@ pub fn show(service: &Service, ui: &Ui, args: &Targets) -> Result<ExitCode> {
     let status = |record| if ask { service.instance_status(record) } else { None };
     let statuses: Vec<_> = records.iter().map(status).collect();
     emit(&ui.output, &instance_table::full(&records, &statuses))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `show --user-data`, of one instance: of several nobody could tell which is whose.
+fn show_user_data(service: &Service, ui: &Ui, instances: &[String]) -> Result<ExitCode> {
+    let [instance] = instances else {
+        return Err(Error::usage("--user-data is for one instance; name one"));
+    };
+    let (id, data) = service.instance_user_data(instance)?;
+    let data = data.unwrap_or_default();
+    if ui.output.quiet || ui.output.format == Format::Table {
+        write_stdout(&data)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // EC2 has an object with nothing in it where there is none.
+    let attribute = match data.is_empty() {
+        true => json!({}),
+        false => json!({ "Value": STANDARD.encode(&data) }),
+    };
+    let answer = json!({ "InstanceId": id, "UserData": attribute });
+    whole(ui, "InstanceId", id.as_str(), answer)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,6 @@
 //! `spore modify`.
 
-use super::args::{NetworkArg, networks};
+use super::args::{MetadataArg, NetworkArg, networks};
 use super::complete;
 use super::instance_table;
 use super::output::emit;
@@ -8,6 +8,7 @@ use super::parse::{parse_memory, parse_name};
 use super::run::user_data;
 use super::ui::Ui;
 use crate::error::{Error, Result};
+use crate::record::metadata::MetadataOptionsRequest;
 use crate::service::Service;
 use crate::service::launch::ModifyInstanceAttribute;
 use clap::Args;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "cpus", "memory", "name", "kernel", "firmware", "initrd", "user_data", "networks", "delete_on_termination"]))]
+    .args(["instance_type", "cpus", "memory", "name", "kernel", "firmware", "initrd", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
 #[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
@@ -60,6 +61,12 @@ pub struct Modify {
     /// Pairs of queues of each of them, 1 to 8
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, requires = "networks", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
     queues: u8,
+    /// Where its guest finds its metadata
+    #[arg(long, value_enum, value_name = "WHERE")]
+    metadata: Option<MetadataArg>,
+    /// How its guest gets at its metadata; what is not given stays (see 'spore run')
+    #[arg(long, value_name = "OPTION=VALUE,…", value_parser = |text: &str| text.parse::<MetadataOptionsRequest>())]
+    metadata_options: Option<MetadataOptionsRequest>,
     /// Whether a device's volume goes with the instance (may be repeated)
     #[arg(long, value_name = "DEVICE=true|false", value_parser = device_flag)]
     delete_on_termination: Vec<(String, bool)>,
@@ -91,6 +98,11 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
             [] => None,
             given => Some((networks(given)?, args.queues)),
         },
+        metadata_options: {
+            let given = args.metadata_options.unwrap_or_default();
+            args.metadata.map_or(given, |metadata| metadata.over(given))
+        },
+        no_cloud: args.metadata.map(|metadata| metadata == MetadataArg::Nocloud),
         delete_on_termination: args.delete_on_termination.clone(),
     })?;
     let records = [record];

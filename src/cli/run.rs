@@ -1,7 +1,7 @@
 //! `run`: launch, wait, show.
 
 use super::answer::finish;
-use super::args::{NetworkArg, TransportArg, networks, tag};
+use super::args::{MetadataArg, NetworkArg, TransportArg, networks, tag};
 use super::complete;
 use super::instance_table;
 use super::limit::{self, Limits};
@@ -185,14 +185,18 @@ pub struct Run {
     /// How the guest finds its devices, in place of what suits the image
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
-    /// User data: text, @FILE, or - for standard input. It is kept with the instance
+    /// User data, which each guest finds in its metadata: text, @FILE, or - for standard input; at
+    /// most 16 KiB
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
     /// Key pair ('spore key ls') whose owner each guest is to let in; none for nobody [default:
     /// the one named 'default', which is made when it is first needed]
     #[arg(long, value_name = "NAME|none")]
     pub key: Option<String>,
-    /// How each guest gets at its metadata: http-tokens=optional|required (IMDSv2 only),
+    /// Where each guest finds its metadata [default: ec2]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub metadata: Option<MetadataArg>,
+    /// How each guest gets at it there, as on EC2: http-tokens=optional|required (IMDSv2 only),
     /// http-endpoint=enabled|disabled, hop-limit=1..64, http-protocol-ipv6=enabled|disabled,
     /// instance-metadata-tags=disabled|enabled [default: the first of each]
     #[arg(long, value_name = "OPTION=VALUE,…", value_parser = |text: &str| text.parse::<MetadataOptionsRequest>())]
@@ -345,7 +349,8 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             tags,
             key_name: args.key.clone(),
             key: None,
-            metadata_options: args.metadata_options.unwrap_or_default(),
+            metadata_options: metadata_options(args),
+            no_cloud: args.metadata == Some(MetadataArg::Nocloud),
         },
         root_size: args.disk,
         volumes: args.volumes.clone(),
@@ -353,6 +358,11 @@ pub fn request(args: &Run) -> Result<RunInstances> {
         wait_running: !args.no_wait,
         lifeline: None,
     })
+}
+
+fn metadata_options(args: &Run) -> MetadataOptionsRequest {
+    let given = args.metadata_options.unwrap_or_default();
+    args.metadata.map_or(given, |metadata| metadata.over(given))
 }
 
 /// Where user data comes from.
@@ -394,7 +404,6 @@ pub fn user_data(text: &str) -> Result<Vec<u8>> {
         _ => bytes.extend_from_slice(text.as_bytes()),
     }
     check_user_data(&bytes)?;
-    eprintln!("spore: note: user data is kept with the instance; no guest can read it yet");
     Ok(bytes)
 }
 

@@ -16,7 +16,7 @@ use crate::record::image::{
 };
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
-use crate::record::metadata::{MetadataOptions, MetadataOptionsRequest};
+use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{Network, NetworkInterface, PublishedPort};
 use crate::record::tag::Tag;
 use serde::Serialize;
@@ -88,6 +88,25 @@ pub struct Request {
     pub key: Option<LaunchKey>,
     /// How the guests get at their metadata.
     pub metadata_options: MetadataOptionsRequest,
+    /// They get it as a volume labelled CIDATA.
+    pub no_cloud: bool,
+}
+
+/// What a guest is told of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LaunchMetadata {
+    /// How it gets at its metadata.
+    pub options: MetadataOptions,
+    /// It gets it as a volume labelled CIDATA.
+    pub no_cloud: bool,
+    /// Whom it is to let in.
+    pub key: Option<LaunchKey>,
+}
+
+impl LaunchMetadata {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whom a guest is to let in.
@@ -177,12 +196,9 @@ pub struct LaunchPlan {
     pub transport: TransportKind,
     /// Tags.
     pub tags: Vec<Tag>,
-    /// Whom the guest is to let in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<LaunchKey>,
-    /// How the guest gets at its metadata.
-    #[serde(skip_serializing_if = "MetadataOptions::are_default")]
-    pub metadata_options: MetadataOptions,
+    /// What the guest is told of itself.
+    #[serde(skip_serializing_if = "LaunchMetadata::is_default")]
+    pub metadata: LaunchMetadata,
     /// What it may take of the host.
     #[serde(skip_serializing_if = "CgroupLimits::is_none")]
     pub cgroup_limits: CgroupLimits,
@@ -249,8 +265,7 @@ pub fn resolve(
     let base = given.map_or("", String::as_str);
     let menu = check_menu(request, kernel.as_ref())?;
     check_networks(request)?;
-    let metadata_options = request.metadata_options.over(MetadataOptions::default());
-    metadata_options.check_tags(&request.tags)?;
+    let metadata = metadata(request)?;
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
@@ -260,9 +275,10 @@ pub fn resolve(
             }
             _ => String::new(),
         };
+        let network_interfaces = interfaces(request, &instance_id)?;
         Ok(LaunchPlan {
-            uuid: uuid(&instance_id),
-            network_interfaces: interfaces(request, &instance_id)?,
+            uuid: uuid(&instance_id, &metadata.options, &network_interfaces),
+            network_interfaces,
             command_line,
             image_command_line: given.cloned(),
             append: appended(menu, base, request),
@@ -288,8 +304,7 @@ pub fn resolve(
             net_limits: request.net_limits,
             transport,
             tags: request.tags.clone(),
-            key: request.key.clone(),
-            metadata_options,
+            metadata: metadata.clone(),
             cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
             platform_details: image.platform_details.clone(),
@@ -297,6 +312,13 @@ pub fn resolve(
         })
     };
     (0..count).map(plan).collect()
+}
+
+/// How the guests get at their metadata, and whom they let in.
+fn metadata(request: &Request) -> Result<LaunchMetadata> {
+    let options = request.metadata_options.over(MetadataOptions::default());
+    options.check_tags(&request.tags)?;
+    Ok(LaunchMetadata { options, no_cloud: request.no_cloud, key: request.key.clone() })
 }
 
 /// What is added to the arguments of a boot menu's entry, if a menu says what boots.
@@ -540,12 +562,21 @@ pub fn too_large(new: u64, host: Host) -> Option<String> {
     })
 }
 
-/// A random-looking (version 4) UUID that begins with `ec2`, as cloud-init expects of EC2, and
-/// follows from the id.
-fn uuid(id: &InstanceId) -> String {
-    let digest = Sha256::digest(id.as_str());
-    let hex = hex(&digest);
-    format!("ec2{}-{}-4{}-8{}-{}", &hex[..5], &hex[5..9], &hex[9..12], &hex[12..15], &hex[15..27])
+/// A random-looking (version 4) UUID that follows from the id. It begins with `ec2` where the guest
+/// finds metadata as on EC2, and nowhere else: by that cloud-init looks for metadata, for minutes.
+/// (ds-identify, `ec2_identify_platform`)
+pub fn uuid(id: &InstanceId, options: &MetadataOptions, interfaces: &[NetworkInterface]) -> String {
+    let own = |each: &NetworkInterface| matches!(each.spore.network, Network::Named(_));
+    let served = options.http_endpoint == Endpoint::Enabled && interfaces.iter().any(own);
+    let hex = hex(&Sha256::digest(id.as_str()));
+    let first = match &hex[27..30] {
+        _ if served => "ec2",
+        "ec2" => "0c2",
+        other => other,
+    };
+    let [a, b, c] = [&hex[..5], &hex[5..9], &hex[9..12]];
+    let [d, e] = [&hex[12..15], &hex[15..27]];
+    format!("{first}{a}-{b}-4{c}-8{d}-{e}")
 }
 
 #[cfg(test)]

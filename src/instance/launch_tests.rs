@@ -109,7 +109,32 @@ fn a_plan_in_full() {
     assert_eq!(serde_json::to_value(&plans).unwrap(), golden);
     let dashes: Vec<usize> = plans[0].uuid.match_indices('-').map(|(at, _)| at).collect();
     assert_eq!((plans[0].uuid.len(), dashes), (36, vec![8, 13, 18, 23]));
-    assert!(plans[0].uuid.starts_with("ec2"));
+}
+
+#[test]
+fn a_uuid_is_of_ec2s_where_there_is_metadata_as_on_ec2() {
+    let uuid = |network: &str, options: &str| {
+        let mut request = request(1, 1);
+        request.networks.extend(Some(network).filter(|n| *n != "none").map(|n| n.parse().unwrap()));
+        request.metadata_options = options.parse().unwrap();
+        go(&request, &image()).unwrap().remove(0).uuid
+    };
+    let own = uuid("default", "hop-limit=1");
+    assert!(own.starts_with("ec2"), "{own}");
+    for (network, options) in [
+        ("default", "http-endpoint=disabled"),
+        ("tap:tap0", "hop-limit=1"),
+        ("none", "hop-limit=1"),
+    ] {
+        let other = uuid(network, options);
+        assert!(!other.starts_with("ec2"), "{network} {options}");
+        assert_eq!(other[3..], own[3..]);
+    }
+    // Whatever the id is.
+    for n in 0..20_000 {
+        let id = format!("i-{n:017x}").parse().unwrap();
+        assert!(!super::uuid(&id, &MetadataOptions::default(), &[]).starts_with("ec2"));
+    }
 }
 
 #[test]

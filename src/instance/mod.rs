@@ -33,6 +33,7 @@ pub mod host_keys;
 pub mod launch;
 pub mod lifecycle;
 pub mod mapping;
+pub mod metadata;
 pub mod modify;
 pub mod network;
 pub mod plain;

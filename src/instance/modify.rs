@@ -1,7 +1,7 @@
 //! Changing a stopped instance (EC2 ModifyInstanceAttribute).
 
 use super::dir::{self, InstanceDir, USER_DATA};
-use super::launch::{check_size, fitting};
+use super::launch::{check_size, fitting, uuid};
 use super::{lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
@@ -10,6 +10,7 @@ use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{Instance, InstanceRecord};
+use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::Network;
 use crate::record::tag::{Tag, set_tags};
 use crate::store::{Durability, Store};
@@ -36,6 +37,10 @@ pub struct Changes {
     pub user_data: Option<Vec<u8>>,
     /// What its network interfaces hang on from now on, and the pairs of queues of each.
     pub networks: Option<(Vec<Network>, u8)>,
+    /// How its guest gets at its metadata.
+    pub metadata_options: MetadataOptionsRequest,
+    /// Whether it gets it as a volume labelled CIDATA.
+    pub no_cloud: Option<bool>,
     /// Device names, and whether their volumes go with the instance.
     pub delete_on_termination: Vec<(String, bool)>,
 }
@@ -82,6 +87,7 @@ pub fn modify(
         vpc::place(store, placed.collect(), &[])?;
         instance.network_interfaces = interfaces;
     }
+    metadata(instance, changes)?;
     let mut volumes = Vec::new();
     for (device, delete) in &changes.delete_on_termination {
         let found = instance.block_device_mappings.iter_mut().find(|m| m.device_name == *device);
@@ -109,6 +115,18 @@ pub fn modify(
     }
     dir::save(&mut locked)?;
     Ok(locked.record.clone())
+}
+
+/// How the guest gets at its metadata, and by which UUID it knows.
+fn metadata(instance: &mut Instance, changes: &Changes) -> Result<()> {
+    let options = changes.metadata_options.over(instance.metadata_options);
+    options.check_tags(&instance.tags)?;
+    instance.metadata_options = options;
+    if let Some(no_cloud) = changes.no_cloud {
+        instance.spore.no_cloud = no_cloud;
+    }
+    instance.spore.uuid = uuid(&instance.instance_id, &options, &instance.network_interfaces);
+    Ok(())
 }
 
 /// The CPUs and the memory of a preset, and those over them.

@@ -4,7 +4,7 @@ use super::boot_menu::{self, Layers};
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
-use super::{cgroup, firmware, host, network, resources};
+use super::{cgroup, firmware, host, metadata, network, resources};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
@@ -31,6 +31,8 @@ use std::path::PathBuf;
 const ENTROPY: &str = "entropy";
 /// What the socket device is called.
 const VSOCK: &str = "vsock";
+/// What the disk with the metadata is called.
+const METADATA: &str = "cidata";
 
 /// Most request queues of a disk: more vCPUs share them.
 const MAX_QUEUES: u16 = 4;
@@ -154,8 +156,8 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 configured: plan.root_device_type == RootDeviceType::Ebs
                     && plan.ephemeral.is_empty(),
             },
-            key_name: plan.key.as_ref().map(|key| key.name.clone()),
-            metadata_options: plan.metadata_options,
+            key_name: plan.metadata.key.as_ref().map(|key| key.name.clone()),
+            metadata_options: plan.metadata.options,
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
             product_codes: plan.product_codes.clone(),
@@ -168,7 +170,8 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 append: plan.append.clone(),
                 boot_entry: None,
                 boot_environment: None,
-                public_key: plan.key.as_ref().map(|key| key.public_key.clone()),
+                no_cloud: plan.metadata.no_cloud,
+                public_key: plan.metadata.key.as_ref().map(|key| key.public_key.clone()),
                 uuid: plan.uuid.clone(),
                 transport: plan.transport,
                 engine: plan.engine,
@@ -235,11 +238,7 @@ pub fn open(
         let id = instance.device_of(Disk::Volume(mapping))?;
         devices.push((id, DeviceKind::Disk(open_disk(&mut fds, mapping, &instance, opened))));
     }
-    for ephemeral in &instance.spore.ephemeral {
-        let file = resources::ephemeral(dir, ephemeral)?;
-        let id = instance.device_of(Disk::Ephemeral(ephemeral))?;
-        devices.push((id, DeviceKind::Disk(ephemeral_disk(&mut fds, file, &instance)?)));
-    }
+    devices.extend(disks_of_a_run(dir, &mut fds, &instance)?);
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     devices.extend(interfaces);
     devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets(dir, &mut fds)?)));
@@ -254,6 +253,7 @@ pub fn open(
         instance_id: instance.instance_id.clone(),
         launch_index: instance.ami_launch_index,
         uuid: instance.spore.uuid.clone(),
+        oem_strings: metadata::credentials(&instance),
         config: VmConfig {
             cpus: instance.cpu_options.core_count,
             memory: instance.spore.memory,
@@ -277,6 +277,25 @@ pub fn open(
     let group = (!limits.is_none()).then(|| cgroup::make(dir.id(), &limits)).transpose()?;
     record.instance.spore.control_group.clone_from(&group);
     Ok(Prepared { plan, fds, group, ready: ready.into() })
+}
+
+/// The disks that are new at every start: empty ones, and the volume labelled CIDATA.
+fn disks_of_a_run(
+    dir: &InstanceDir,
+    fds: &mut Fds,
+    instance: &Instance,
+) -> Result<Vec<(DeviceId, DeviceKind)>> {
+    let mut disks = Vec::new();
+    for ephemeral in &instance.spore.ephemeral {
+        let file = resources::ephemeral(dir, ephemeral)?;
+        let id = instance.device_of(Disk::Ephemeral(ephemeral))?;
+        disks.push((id, DeviceKind::Disk(ephemeral_disk(fds, file, instance)?)));
+    }
+    if instance.spore.no_cloud {
+        let disk = metadata_disk(fds, metadata::volume(dir, instance)?, instance)?;
+        disks.push((METADATA.parse()?, DeviceKind::Disk(disk)));
+    }
+    Ok(disks)
 }
 
 /// Devices in slots of their order.
@@ -355,6 +374,19 @@ fn sockets(dir: &InstanceDir, fds: &mut Fds) -> Result<VsockPlan> {
     // A program that is gone before it is let in keeps the VMM's thread from nothing.
     listener.set_nonblocking(true).or_fail(|| "listen for programs of the host")?;
     Ok(VsockPlan { listener: fds.add(listener) })
+}
+
+/// The volume labelled CIDATA, which one queue is enough for.
+fn metadata_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<DiskPlan> {
+    Ok(DiskPlan {
+        volume_id: metadata::volume_id(&instance.instance_id)?,
+        read_only: true,
+        layers: vec![LayerPlan { fd: fds.add(file), format: DiskFormat::Raw }],
+        hold: None,
+        engine: instance.spore.engine,
+        queues: 1,
+        limits: instance.spore.disk_limits,
+    })
 }
 
 fn queues(instance: &Instance) -> u16 {

@@ -47,6 +47,7 @@ pub fn record(
                 boot_entry: None,
                 boot_environment: None,
                 public_key: None,
+                no_cloud: false,
                 uuid: String::new(),
                 transport: Default::default(),
                 engine: Engine::Auto,

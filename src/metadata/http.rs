@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -98,6 +99,14 @@ async fn connection(stream: TcpStream, metadata: Arc<Metadata>, tokens: Arc<Toke
         _ => return,
     }
     let _ = stream.set_nodelay(true);
+    request(stream, metadata, tokens).await;
+}
+
+/// Answers the one request of a stream.
+pub async fn request<S>(stream: S, metadata: Arc<Metadata>, tokens: Arc<Tokens>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(move |request: Request<_>| {
         // A body, which no request has, is not read.
         let answer = answer(&metadata, &tokens, &request.into_parts().0);

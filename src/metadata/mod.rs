@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod http;
+pub mod nocloud;
 pub mod token;
 pub mod tree;
 

@@ -47,8 +47,12 @@ pub struct VmPlan {
     pub instance_id: InstanceId,
     /// EC2's ami-launch-index: 0-based position in its reservation.
     pub launch_index: u32,
-    /// SMBIOS product UUID (RFC 4122 text form, `ec2…`; the SMBIOS serial is its same text).
+    /// SMBIOS product UUID (RFC 4122 text form; the SMBIOS serial is its same text). It begins with
+    /// `ec2` where the guest finds metadata as on EC2.
     pub uuid: String,
+    /// Further OEM strings of SMBIOS's type 11, each without a NUL. (DSP0134 7.12)
+    #[serde(default)]
+    pub oem_strings: Vec<String>,
     /// The machine.
     pub config: VmConfig,
     /// What this host's KVM supports, if the launcher has asked (KVM_GET_SUPPORTED_CPUID); else the

@@ -124,7 +124,10 @@ pub struct Spore {
     /// The public half of its key pair, as it was at its launch: a line of authorized_keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
-    /// SMBIOS UUID.
+    /// A read-only volume labelled CIDATA has its metadata.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_cloud: bool,
+    /// SMBIOS UUID, whose first digits are `ec2` where there is metadata as on EC2.
     pub uuid: String,
     /// How the guest finds its devices.
     #[serde(default)]

@@ -26,11 +26,6 @@ pub struct MetadataOptions {
 }
 
 impl MetadataOptions {
-    /// Whether they are what nobody asked otherwise.
-    pub fn are_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Checks that tags can be read as metadata, if they are to be: a key is a name in a path then.
     /// (EC2 User Guide, "View tags for your EC2 instances using instance metadata")
     ///

@@ -5,10 +5,11 @@ use super::filter::{Filter, Filters, select_by};
 pub use super::shape::instance::{StateChange, reservations};
 use crate::control::Status;
 use crate::error::Result;
-use crate::id::{ImageId, ReservationId};
+use crate::id::{ImageId, InstanceId, ReservationId};
 use crate::instance::client;
 use crate::instance::dir::{self, InstanceDir};
 use crate::instance::lifecycle;
+use crate::instance::metadata;
 use crate::instance::refresh::seen;
 use crate::record::instance::{InstanceRecord, State};
 use crate::store::Store;
@@ -143,6 +144,15 @@ impl Service {
     /// It is unknown or ambiguous, or can't be read.
     pub fn describe_instance(&self, instance_id: &str) -> Result<InstanceRecord> {
         record(&find(&self.store, instance_id)?)
+    }
+
+    /// EC2 DescribeInstanceAttribute, userData: as it was given, `None` if there is none.
+    ///
+    /// # Errors
+    /// The instance is unknown, ambiguous or another's, or the data can't be read.
+    pub fn instance_user_data(&self, instance_id: &str) -> Result<(InstanceId, Option<Vec<u8>>)> {
+        let dir = find(&self.store, instance_id)?;
+        Ok((dir.id().clone(), metadata::user_data(&dir)?))
     }
 
     /// What a running instance's VMM says of itself; `None` if it says nothing.

@@ -15,6 +15,7 @@ pub use crate::instance::types::{InstanceType, TYPES};
 use crate::kernel::{BootFiles, find};
 use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
+use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::Network;
 use crate::record::tag::{Tag, check_tags};
 use crate::store::Store;
@@ -25,8 +26,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// EC2's limit of user data, in bytes.
-pub const MAX_USER_DATA: u64 = 16 << 10;
+pub use crate::instance::metadata::MAX_USER_DATA;
 
 /// EC2 RunInstances.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +74,10 @@ pub struct ModifyInstanceAttribute {
     pub user_data: Option<Vec<u8>>,
     /// What its network interfaces hang on from now on, and the pairs of queues of each.
     pub networks: Option<(Vec<Network>, u8)>,
+    /// How its guest gets at its metadata. (EC2 ModifyInstanceMetadataOptions)
+    pub metadata_options: MetadataOptionsRequest,
+    /// Whether it gets it as a volume labelled CIDATA.
+    pub no_cloud: Option<bool>,
     /// Device names, and whether their volumes go with the instance.
     pub delete_on_termination: Vec<(String, bool)>,
 }
@@ -164,6 +168,8 @@ impl Service {
             ramdisk,
             user_data: request.user_data.clone(),
             networks: request.networks.clone(),
+            metadata_options: request.metadata_options,
+            no_cloud: request.no_cloud,
             delete_on_termination: request.delete_on_termination.clone(),
         };
         modify::modify(store, &dir, &changes, memory()?)

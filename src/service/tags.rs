@@ -67,9 +67,10 @@ fn change(store: &Store, text: &str, change: Tags) -> Result<()> {
             Resource::Ramdisk(id) => {
                 on(&store.ramdisks(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
             }
-            Resource::Instance(id) => {
-                on(&instances(store), &id, durability, |r| change(&mut r.instance.tags))
-            }
+            Resource::Instance(id) => on(&instances(store), &id, durability, |r| {
+                change(&mut r.instance.tags)?;
+                r.instance.metadata_options.check_tags(&r.instance.tags)
+            }),
         }?;
     }
     Ok(())

@@ -4,6 +4,8 @@
 mod common;
 
 mod cloud_init;
+mod instances;
+mod volume;
 
 use cloud_init::CloudInit;
 use serde_json::{Value, json};
@@ -132,15 +134,19 @@ fn record(options: Value) -> InstanceRecord {
     serde_json::from_value(record).unwrap()
 }
 
-fn metadata(tokens: &str) -> Metadata {
-    let record = record(json!({
+fn options(tokens: &str) -> Value {
+    json!({
         "State": "applied",
         "HttpTokens": tokens,
         "HttpPutResponseHopLimit": 1,
         "HttpEndpoint": "enabled",
         "HttpProtocolIpv6": "enabled",
         "InstanceMetadataTags": "enabled",
-    }));
+    })
+}
+
+fn metadata(tokens: &str) -> Metadata {
+    let record = record(options(tokens));
     let subnet =
         Subnet { device_index: 0, ipv4_cidr: "10.0.0.0/16".into(), ipv6_cidr: None, dhcp6: false };
     let key = PublicKey { name: "mine", openssh: "ssh-ed25519 AAAA mine" };
