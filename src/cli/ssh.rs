@@ -134,7 +134,7 @@ pub fn settings(
         ("ServerAliveInterval", "15".into()),
         ("LogLevel", "ERROR".into()),
     ];
-    if let Some(identity) = &access.identity {
+    if let Some(identity) = access.identity.as_ref().or(found.identity.as_ref()) {
         settings.push(("IdentityFile", file(identity)?));
         settings.push(("IdentitiesOnly", "yes".into()));
     }

@@ -67,7 +67,8 @@ pub fn volume_id(instance: &InstanceId) -> Result<VolumeId> {
 }
 
 /// OEM strings that systemd takes for credentials: who may come in as root, who the machine is, and
-/// where to say that it is up. Each version takes those that it knows. (systemd.system-credentials(7), systemd-stub(7))
+/// where to say that it is up. Each version takes those that it knows.
+/// (systemd.system-credentials(7))
 pub fn credentials(instance: &Instance) -> Vec<String> {
     let mut strings = Vec::new();
     if let Some(key) = &instance.spore.public_key {
@@ -87,5 +88,30 @@ fn credential(name: &str, value: &str) -> String {
     match value.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => format!("io.systemd.credential:{name}={value}"),
         false => format!("io.systemd.credential.binary:{name}={}", STANDARD.encode(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reap::tests::record;
+    use super::*;
+    use crate::record::image::RootDeviceType;
+    use crate::record::instance::{ShutdownBehavior, State};
+
+    #[test]
+    fn credentials_are_systemds_and_lines() {
+        let mut record = record(State::Pending, RootDeviceType::Ebs, ShutdownBehavior::Stop, 0);
+        let instance = &mut record.instance;
+        instance.spore.uuid = "ec2d1e7a-0000-4000-8000-000000000000".into();
+        assert!(!credentials(instance).iter().any(|text| text.contains("authorized_keys")));
+        instance.spore.public_key = Some("ssh-ed25519 AAAA mine".into());
+        let expected = [
+            // A file of one whole line.
+            "io.systemd.credential.binary:ssh.authorized_keys.root=c3NoLWVkMjU1MTkgQUFBQSBtaW5lCg==",
+            "io.systemd.credential:system.machine_id=ec2d1e7a000040008000000000000000",
+            &format!("io.systemd.credential:system.hostname={}", instance.instance_id),
+            "io.systemd.credential:vmm.notify_socket=vsock-stream:2:9999",
+        ];
+        assert_eq!(credentials(instance), expected);
     }
 }

@@ -7,6 +7,7 @@ use crate::id::InstanceId;
 use crate::instance::dial::{Call, call};
 use crate::instance::dir::{InstanceDir, KNOWN_HOSTS};
 use crate::instance::host_keys::host_keys;
+use crate::key;
 use crate::record::instance::State;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct SshAccess {
     pub instance_id: InstanceId,
     /// The user whose key the guest was given.
     pub user: &'static str,
+    /// The file with the private half of its key pair, if that is in the store.
+    pub identity: Option<PathBuf>,
     /// The file of host keys, for this instance alone.
     pub known_hosts: PathBuf,
     /// The guest has told its host keys on its console: another key is nobody's. Otherwise the
@@ -65,6 +68,7 @@ impl Service {
         let dir = find(&self.store, instance_id)?;
         check_running(&dir)?;
         let owned = dir.owned()?;
+        let identity = key::for_instance(&self.store, &record(&dir)?.instance)?;
         let keys = host_keys(&dir)?;
         if !keys.is_empty() {
             let line = |key: &String| format!("{} {key}\n", dir.id());
@@ -75,6 +79,7 @@ impl Service {
         Ok(SshAccess {
             instance_id: dir.id().clone(),
             user: "root",
+            identity: identity.map(|file| file.path().to_owned()),
             known_hosts: dir.file(KNOWN_HOSTS),
             pinned: !keys.is_empty(),
         })
