@@ -4,10 +4,9 @@
 use super::dir::{InstanceDir, USER_DATA};
 use crate::error::{OrFail, Result};
 use crate::id::{InstanceId, VolumeId, hex};
-use crate::metadata::tree::{self, Given, PublicKey, Subnet};
-use crate::metadata::{Metadata, nocloud};
+use crate::metadata::{nocloud, tree};
 use crate::plan::NOTIFY_PORT;
-use crate::record::instance::{Instance, InstanceRecord};
+use crate::record::instance::Instance;
 use crate::sys::fds;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,20 +29,6 @@ pub fn user_data(dir: &InstanceDir) -> Result<Option<Vec<u8>>> {
             Ok((!data.is_empty()).then_some(data))
         }
     }
-}
-
-/// What its metadata service answers, with the subnets of its interfaces.
-///
-/// # Errors
-/// Its user data can't be read.
-pub fn of(dir: &InstanceDir, record: &InstanceRecord, subnets: &[Subnet]) -> Result<Metadata> {
-    let instance = &record.instance;
-    let user_data = user_data(dir)?;
-    let key = match (&instance.key_name, &instance.spore.public_key) {
-        (Some(name), Some(openssh)) => Some(PublicKey { name, openssh }),
-        _ => None,
-    };
-    Ok(tree::of(record, Given { key, user_data: user_data.as_deref(), subnets }))
 }
 
 /// The volume with its metadata, which is made anew at every start and read only.

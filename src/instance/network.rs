@@ -3,7 +3,7 @@
 
 use super::dir::InstanceDir;
 use super::fds::Fds;
-use super::vpc;
+use super::{metadata, vpc};
 use crate::error::{Code, Error, Result};
 use crate::id::InstanceId;
 use crate::plan::network::MTU;
@@ -71,7 +71,7 @@ pub fn open(
     dir: &InstanceDir,
     record: &mut InstanceRecord,
 ) -> Result<Vec<(DeviceId, DeviceKind)>> {
-    let (store, user_data) = (dir.store(), vpc::user_data(dir)?);
+    let (store, user_data) = (dir.store(), metadata::user_data(dir)?);
     let mut devices = Vec::new();
     for index in 0..record.instance.network_interfaces.len() {
         let interface = &record.instance.network_interfaces[index];

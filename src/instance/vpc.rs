@@ -1,8 +1,8 @@
 //! An instance's interfaces on the store's networks: their addresses, their taps, the host's ports
 //! that are passed on to them, and what is done where a network's process was killed.
 
-use super::client;
-use super::dir::{InstanceDir, USER_DATA};
+use super::dir::InstanceDir;
+use super::{client, metadata};
 use crate::control::Request as VmmRequest;
 use crate::control::network::{MAX_PACKET, Request};
 use crate::error::{Code, Error, OrFail, Result};
@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::sys::passing;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -26,8 +26,6 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is tried meanwhile.
 const TICK: Duration = Duration::from_millis(10);
-/// Longer user data is none of ours. Bytes.
-const MAX_USER_DATA: u64 = 64 << 10;
 
 /// Gives interfaces on the store's networks their addresses there, and the security groups that
 /// these name.
@@ -216,7 +214,7 @@ fn port(
         ipv6_cidr: None,
         dhcp6: false,
     };
-    let given = Given { key: None, user_data, subnets: &[subnet] };
+    let given = Given { user_data, subnets: &[subnet] };
     let metadata = serde_json::to_value(tree::of(record, given));
     Ok(Port {
         interface: id.clone(),
@@ -288,7 +286,7 @@ fn revive(store: &Store, network: &Vpc) -> Result<()> {
     };
     let tap = || taps().find_map(|(dir, interface)| tap_of(dir, interface).ok());
     for (dir, record) in &living {
-        let user_data = user_data(dir)?;
+        let user_data = metadata::user_data(dir)?;
         for interface in record.instance.network_interfaces.iter().filter(on) {
             let port = port(record, interface, network, user_data.as_deref())?;
             process::ask(store, network, &Request::Add { port: Box::new(port) }, &tap)?;
@@ -313,16 +311,4 @@ fn tap_of(dir: &InstanceDir, interface: &NetworkInterface) -> Result<OwnedFd> {
     drop(theirs);
     let (_, mut taps) = passing::receive(&ours, MAX_PACKET).or_fail(doing)?;
     taps.pop().ok_or_else(|| Error::failure(format!("cannot {}: it did not come", doing())))
-}
-
-/// The user data that an instance was given.
-///
-/// # Errors
-/// It can't be read.
-pub fn user_data(dir: &InstanceDir) -> Result<Option<Vec<u8>>> {
-    let Some(file) = dir.open_file(USER_DATA)? else { return Ok(None) };
-    let mut bytes = Vec::new();
-    let read = file.take(MAX_USER_DATA).read_to_end(&mut bytes);
-    read.or_fail(|| format!("read {}", dir.file(USER_DATA).display()))?;
-    Ok(Some(bytes))
 }

@@ -24,21 +24,10 @@ pub const DOMAIN: &str = "internal";
 /// What the record of an instance does not say.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Given<'a> {
-    /// The public key that its guest is to let in.
-    pub key: Option<PublicKey<'a>>,
     /// As `run` was given it.
     pub user_data: Option<&'a [u8]>,
     /// What its interfaces' networks are, as far as they are Spore's own.
     pub subnets: &'a [Subnet],
-}
-
-/// A public key.
-#[derive(Clone, Copy, Debug)]
-pub struct PublicKey<'a> {
-    /// Its name in the store.
-    pub name: &'a str,
-    /// A line of authorized_keys. (sshd(8))
-    pub openssh: &'a str,
 }
 
 /// The subnet of the interface of that index.
@@ -85,9 +74,9 @@ pub fn of(record: &InstanceRecord, given: Given<'_>) -> Metadata {
         let subnet = given.subnets.iter().find(|subnet| subnet.device_index == index);
         network(&mut tree, &record.owner_id, interface, subnet);
     }
-    if let Some(key) = given.key {
-        tree.0.insert("meta-data/public-keys/".into(), format!("0={}", key.name).into());
-        tree.add("public-keys/0/openssh-key", key.openssh.trim_end());
+    if let (Some(name), Some(key)) = (&instance.key_name, &instance.spore.public_key) {
+        tree.0.insert("meta-data/public-keys/".into(), format!("0={name}").into());
+        tree.add("public-keys/0/openssh-key", key);
     }
     if instance.metadata_options.instance_metadata_tags == TagsState::Enabled {
         for tag in &instance.tags {

@@ -68,9 +68,11 @@ fn text<'a>(metadata: &'a Metadata, path: &str) -> Option<&'a str> {
 }
 
 fn full() -> Metadata {
-    let key = PublicKey { name: "mine", openssh: "ssh-ed25519 AAAA mine\n" };
+    let mut record = record();
+    record.instance.key_name = Some("mine".into());
+    record.instance.spore.public_key = Some("ssh-ed25519 AAAA mine".into());
     let subnets = [subnet(false)];
-    of(&record(), Given { key: Some(key), user_data: Some(b"\0\xff"), subnets: &subnets })
+    of(&record, Given { user_data: Some(b"\0\xff"), subnets: &subnets })
 }
 
 /// What is below a path, as "PATH VALUE", the lines of a value separated by commas.

@@ -10,7 +10,7 @@ use super::volume::Volume;
 use super::vpc::Vpc;
 
 /// The directory of each kind in a store.
-pub const DIRECTORIES: [&str; 7] = [
+pub const DIRECTORIES: [&str; 8] = [
     Image::DIRECTORY,
     Snapshot::DIRECTORY,
     Volume::DIRECTORY,

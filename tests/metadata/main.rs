@@ -10,7 +10,7 @@ mod volume;
 use cloud_init::CloudInit;
 use serde_json::{Value, json};
 use sporevm::metadata::token::Tokens;
-use sporevm::metadata::tree::{self, Given, PublicKey, Subnet};
+use sporevm::metadata::tree::{self, Given, Subnet};
 use sporevm::metadata::{Metadata, http};
 use sporevm::record::instance::InstanceRecord;
 use std::io::{Read, Write};
@@ -146,11 +146,12 @@ fn options(tokens: &str) -> Value {
 }
 
 fn metadata(tokens: &str) -> Metadata {
-    let record = record(options(tokens));
+    let mut record = record(options(tokens));
+    record.instance.key_name = Some("mine".into());
+    record.instance.spore.public_key = Some("ssh-ed25519 AAAA mine".into());
     let subnet =
         Subnet { device_index: 0, ipv4_cidr: "10.0.0.0/16".into(), ipv6_cidr: None, dhcp6: false };
-    let key = PublicKey { name: "mine", openssh: "ssh-ed25519 AAAA mine" };
-    let given = Given { key: Some(key), user_data: Some(b"#!/bin/sh\n\xff"), subnets: &[subnet] };
+    let given = Given { user_data: Some(b"#!/bin/sh\n\xff"), subnets: &[subnet] };
     tree::of(&record, given)
 }
 
