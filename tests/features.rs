@@ -182,3 +182,18 @@ fn the_page_is_what_the_source_says() {
     let found = fs::read_to_string(&path).unwrap_or_default();
     assert!(found == page, "docs/features.md is out of date: UPDATE=1 cargo test --test features");
 }
+
+/// What the lab kernel's patches are of is not what the crate is under.
+#[test]
+fn the_crate_packs_what_its_licence_covers() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    let list = command.args(["package", "--list", "--allow-dirty", "--offline"]);
+    let output = list.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = String::from_utf8(output.stdout).unwrap();
+    assert!(files.lines().any(|file| file == "src/main.rs"), "{files}");
+    for file in files.lines() {
+        assert!(!file.starts_with("images/lab-kernel"), "{file}");
+    }
+}

@@ -119,7 +119,7 @@ pub enum Command {
     Run(Box<run::Run>),
     /// List instances
     ///
-    /// The oldest first. Terminated ones can be seen for an hour, as on EC2.
+    /// The oldest first. Terminated ones can be seen with -a for an hour, as on EC2.
     #[command(visible_aliases = ["list", "ps"])]
     Ls(instance::Ls),
     /// Show instances in full
@@ -201,8 +201,8 @@ pub enum Command {
     ///
     /// At once, as pulling the plug does: the guest is not asked. Deleted with an instance is its
     /// root volume and what else its block device mapping marks with DeleteOnTermination; volumes
-    /// that were attached later stay (see 'spore modify --delete-on-termination'). 'spore ls' shows
-    /// the instance as terminated for an hour. To terminate what is terminated is no error.
+    /// that were attached later stay (see 'spore modify --delete-on-termination'). 'spore ls -a'
+    /// shows the instance as terminated for an hour. To terminate what is terminated is no error.
     #[command(
         visible_alias = "rm",
         after_long_help = "\

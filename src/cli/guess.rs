@@ -52,7 +52,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("rmi", "image deregister"),
     ("run-instances", "run"),
     ("save", "image export"),
-    ("shell", "console"),
+    ("shell", "ssh"),
     ("snapshots", "snapshot ls"),
     ("start-instances", "start"),
     ("status", "ls"),

@@ -28,7 +28,16 @@ const SILENT: [&str; 14] = [
 ];
 
 /// Examples of the commands by name, for those that don't bring theirs.
-const EXAMPLES: [(&str, &str); 41] = [
+const EXAMPLES: [(&str, &str); 50] = [
+    ("network ls", "  spore network ls\n  spore network ls --filter is-default=true"),
+    ("network show", "  spore network show lab -o json"),
+    ("network delete", "  spore network delete lab"),
+    ("network group create", "  spore network group create lab web --description 'port 80'"),
+    ("network group ls", "  spore network group ls lab"),
+    ("network group delete", "  spore network group delete lab web"),
+    ("port", "  spore port web-0"),
+    ("ssh-config", "  spore ssh-config web >> ~/.ssh/config"),
+    ("top", "  spore top\n  spore top --filter tag:Name='web*'"),
     (
         "show",
         "  spore show web\n  spore show i-0123 -o json | jq '.Reservations[].Instances[].State'",

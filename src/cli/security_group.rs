@@ -29,8 +29,10 @@ pub enum GroupCommand {
     ///
     /// It holds at once, for instances that run too. An answer to what was let through passes
     /// always.
+    #[command(override_usage = "spore network group allow [OPTIONS] <NETWORK> <GROUP>")]
     Allow(RuleArgs),
     /// Let something in, or with --out, out no longer; connections that are open stay
+    #[command(override_usage = "spore network group revoke [OPTIONS] <NETWORK> <GROUP>")]
     Revoke(RuleArgs),
     /// List a network's groups and their rules
     #[command(visible_alias = "list")]
@@ -56,6 +58,7 @@ Examples:
   spore network group create lab web
   spore network group allow lab web --protocol tcp --port 80 --cidr 0.0.0.0/0
   spore network group allow lab db --protocol tcp --port 5432 --from web
+  spore network group revoke lab web --protocol tcp --port 80 --cidr 0.0.0.0/0
   spore run debian --network lab --group web")]
 #[command(group = clap::ArgGroup::new("whom").args(["cidr", "from"]).required(true))]
 pub struct RuleArgs {

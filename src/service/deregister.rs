@@ -3,7 +3,7 @@
 use super::Service;
 use crate::error::{Code, Result};
 use crate::id::SnapshotId;
-use crate::image::catalog;
+use crate::image::{builtin, catalog};
 use crate::instance::dir::instances;
 use crate::plan::PvGrub;
 use crate::record::image::{Image, ImageState};
@@ -112,7 +112,11 @@ fn deregister(store: &Store, text: &str, snapshots: bool) -> Result<DeregisterIm
         };
         results.push(DeleteSnapshotReturnCode { snapshot_id: id.clone(), return_code });
     }
-    let left = left(store, &image).unwrap_or_default();
+    // A built-in one comes back with all that it has.
+    let left = match builtin::is(&image.image_id) {
+        true => Vec::new(),
+        false => left(store, &image).unwrap_or_default(),
+    };
     Ok(result(results, Deregistered { image_id: image.image_id.to_string(), left }))
 }
 
