@@ -132,7 +132,10 @@ fn settle() -> Result<()> {
 /// Serves until there is no tap any more.
 async fn serve(shared: Rc<Shared>, control: OwnedFd, ready: File, changes: OwnedFd) -> Result<()> {
     // Before anybody is told: what no rule knows passes nowhere.
-    shared.apply_rules().await?;
+    // Where guests talk already, the rules are there.
+    if !shared.plan.lives {
+        shared.apply_rules().await?;
+    }
     say(&ready, &Response::Ok {});
     drop(ready);
     spawn_local(control::accept(shared.clone(), control));
