@@ -1,9 +1,14 @@
 //! Files that are not below a store and that somebody else may have put there all the same.
 
-use super::{plain_file, reported, user, waiting};
-use rustix::fs::{Mode, OFlags, fstat, open};
+use super::owned::NewFile;
+use super::{plain_file, reported, split, user, waiting};
+use crate::error::{OrFail, Result};
+use crate::id::random_hex;
+use rustix::fs::{Mode, OFlags, fstat, open, openat};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Open a file that is not below a store but that somebody else's record named: a plain file,
@@ -36,4 +41,24 @@ pub fn foreign_create(path: &Path) -> io::Result<File> {
     let file = waiting(file.into(), OFlags::empty())?;
     file.set_len(0)?;
     Ok(file)
+}
+
+/// Have a file that is not below a store written, whole or not at all, in the place of what had its
+/// name, with mode 0600. Until then it has a name beside it that nobody could know before.
+///
+/// # Errors
+/// No space, no permission; `write`'s.
+pub fn foreign_replace(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let (dir, name) = split(path).or_fail(doing)?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", random_hex(8)?));
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&dir, &temporary, flags, Mode::RUSR | Mode::WUSR);
+    let file = file.map_err(reported).or_fail(doing)?;
+    let mut new = NewFile::of(dir.as_fd(), temporary, file.into());
+    write(&mut new.file)?;
+    new.file.sync_all().or_fail(doing)?;
+    new.place(name).or_fail(doing)
 }

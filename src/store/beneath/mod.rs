@@ -27,7 +27,7 @@ pub mod names;
 mod owned;
 mod place;
 
-pub use foreign::{foreign_create, foreign_file};
+pub use foreign::{foreign_create, foreign_file, foreign_replace};
 pub use owned::{Owned, create, owned};
 pub use place::sync_dir;
 pub(super) use place::{give, make_place, move_dir, remove_tree, sweep};

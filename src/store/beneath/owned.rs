@@ -2,13 +2,13 @@
 
 use super::{Dir, component, open_at, plain_file, split, waiting};
 use crate::error::{OrFail, Result};
-use crate::store::fault;
+use crate::sys::fault;
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat, linkat,
-    mkdirat, openat, renameat, renameat_with, statat, symlinkat,
+    mkdirat, openat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::ops::Deref;
@@ -190,15 +190,6 @@ impl Owned {
         waiting(file.into(), OFlags::empty())
     }
 
-    /// A file without a name, for reading and writing.
-    ///
-    /// # Errors
-    /// No space; the file system has no O_TMPFILE.
-    pub fn nameless(&self) -> io::Result<File> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        Ok(openat(&self.0.fd, ".", flags, Mode::RUSR | Mode::WUSR)?.into())
-    }
-
     /// Replace a file, whole or not at all; who may read the old one may read the new one. With
     /// `durable` its bytes are on the medium before it has the name; the name itself is with
     /// [`Owned::sync`].
@@ -228,7 +219,7 @@ impl Owned {
     /// No space; a directory has the name.
     pub fn begin(&self, temporary: &str) -> io::Result<NewFile<'_>> {
         let file = self.create_anew(temporary, 0o600)?;
-        Ok(NewFile { dir: self, temporary: temporary.to_owned(), placed: false, file })
+        Ok(NewFile::of(self.as_fd(), temporary.into(), file))
     }
 
     /// Give a file another name, in the place of what had that.
@@ -355,14 +346,19 @@ impl Owned {
 /// what could not be written takes no space.
 #[derive(Debug)]
 pub struct NewFile<'a> {
-    dir: &'a Owned,
-    temporary: String,
+    dir: BorrowedFd<'a>,
+    temporary: OsString,
     placed: bool,
     /// For reading and writing.
     pub file: File,
 }
 
-impl NewFile<'_> {
+impl<'a> NewFile<'a> {
+    /// That is called `temporary` in this directory.
+    pub(super) fn of(dir: BorrowedFd<'a>, temporary: OsString, file: File) -> Self {
+        Self { dir, temporary, placed: false, file }
+    }
+
     /// Change its mode, all of its nine bits.
     ///
     /// # Errors
@@ -376,8 +372,8 @@ impl NewFile<'_> {
     ///
     /// # Errors
     /// A directory has the name; I/O errors.
-    pub fn place(mut self, name: &str) -> io::Result<()> {
-        self.dir.rename(&self.temporary, name)?;
+    pub fn place(mut self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        renameat(self.dir, &self.temporary, self.dir, component(name.as_ref())?)?;
         self.placed = true;
         Ok(())
     }
@@ -386,7 +382,7 @@ impl NewFile<'_> {
 impl Drop for NewFile<'_> {
     fn drop(&mut self) {
         if !self.placed {
-            let _ = self.dir.remove(&self.temporary);
+            let _ = unlinkat(self.dir, &self.temporary, AtFlags::empty());
         }
     }
 }

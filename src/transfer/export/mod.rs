@@ -12,14 +12,13 @@ use super::package::{Content, Package, Part};
 use super::stored::Stored;
 use crate::context::Context;
 use crate::error::{Error, OrFail, Result};
-use crate::id::random_hex;
 use crate::record::image::Image;
 use crate::store::Store;
+use crate::store::beneath::foreign_replace;
 use crate::transfer::members::{END, PACKAGE, disk_member, member};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// Write an image.
@@ -125,29 +124,5 @@ pub fn to(store: &Store, image: &Image, path: &Path) -> Result<()> {
         let file = File::options().write(true).open(path);
         return write(store, image, &mut file.or_fail(|| format!("open {}", path.display()))?);
     }
-    let partial = Partial::beside(path)?;
-    let doing = || format!("write {}", path.display());
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&partial.0);
-    let mut file = file.or_fail(doing)?;
-    write(store, image, &mut file)?;
-    file.sync_all().or_fail(doing)?;
-    fs::rename(&partial.0, path).or_fail(doing)
-}
-
-/// A file that goes when this does, unless it was renamed.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn beside(path: &Path) -> Result<Self> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}", random_hex(8)?));
-        Ok(Self(path.with_file_name(name)))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    foreign_replace(path, |file| write(store, image, file))
 }
