@@ -1,7 +1,8 @@
 //! Property: what was saved, restored and saved again is the same, for every part with a state.
 
 use super::vcpu::{VcpuState, Ways};
-use super::{Clock, Generation, Irqchips, Pit};
+use super::{Clock, Generation, Irqchips, Pit, Processors, Software};
+use crate::boot::firmware::Firmware;
 use crate::chipset::bus::BusDevice;
 use crate::chipset::fw_cfg::FwCfg;
 use crate::chipset::pci::{ConfigPorts, PciRoot};
@@ -12,9 +13,19 @@ use crate::mem::layout::MIN_MEMORY;
 use crate::mem::ram;
 use crate::sys::fds;
 use crate::vmm::component::{Component, decode, encode};
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_pit_state2, kvm_regs};
+use crate::vmm::cpuid::{Model, Supported};
+use crate::vmm::payload::Payload;
+use crate::vmm::vcpu::Vcpu;
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE,
+    KVM_MP_STATE_UNINITIALIZED, KVM_PIT_SPEAKER_DUMMY, kvm_mp_state, kvm_pit_config,
+    kvm_pit_state2, kvm_regs,
+};
 use kvm_ioctls::{Kvm, VmFd};
 use proptest::prelude::*;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 struct Nobody;
@@ -125,9 +136,9 @@ proptest! {
 
 #[test]
 fn another_generation_id_is_all_that_changes_as_a_machine_goes_on() {
-    let ram = ram::create(MIN_MEMORY).unwrap();
+    let (ram, plan) = (ram::create(MIN_MEMORY).unwrap(), crate::boot::tests::plan(MIN_MEMORY));
     let power = Arc::new(AcpiPower::new(Arc::new(Nobody), fds::eventfd().unwrap()));
-    let generation = Generation::new(ram, power.clone());
+    let generation = Generation::new(ram, &plan.config, power.clone());
     let (saved, before) = (generation.save().unwrap(), Component::save(&*power).unwrap());
     generation.restore(&saved).unwrap();
     assert_eq!(generation.save().unwrap(), saved);
@@ -155,7 +166,7 @@ fn a_clock_goes_on_where_another_was() {
     assert!(error < 1_000_000_000, "{error} ns beside the host's clock");
 }
 
-fn vm() -> Option<(Kvm, Arc<VmFd>)> {
+pub(super) fn vm() -> Option<(Kvm, Arc<VmFd>)> {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
         Err(error) => {
@@ -211,6 +222,90 @@ fn a_vcpu_is_what_another_was() {
         let saved = save(&vcpu);
         saved.restore(&other, &ways, 0).unwrap();
         assert_eq!(save(&other).still(), saved.still());
+    }
+}
+
+/// What a machine executes first: firmware, or nothing that has to be found again.
+fn software(firmware: Option<File>) -> Arc<Software> {
+    let payload = match firmware {
+        Some(image) => Payload::Firmware(Firmware::map(image).unwrap()),
+        None => Payload::Kernel { kernel: None, initrd: None, cmdline: String::new(), menu: None },
+    };
+    let plan = Arc::new(crate::boot::tests::plan(MIN_MEMORY));
+    Arc::new(Software::new(plan, ram::create(MIN_MEMORY).unwrap(), payload, Vec::new()))
+}
+
+/// The vCPUs of a machine, each in this run state, with registers that `next` chooses.
+fn processors(states: &[u32], next: &mut impl FnMut() -> u64) -> Option<Processors> {
+    let (kvm, vm) = vm()?;
+    let model = Model::new(&Supported::new(&kvm, &[]).unwrap(), states.len() as u8, None);
+    let vcpu = |(index, &mp_state): (u32, &u32)| {
+        let fd = vm.create_vcpu(index.into()).unwrap();
+        fd.set_cpuid2(&model.vcpu(index).unwrap()).unwrap();
+        fd.set_mp_state(kvm_mp_state { mp_state }).unwrap();
+        let (rax, r15, rip) = (next(), next(), next() >> 32);
+        fd.set_regs(&kvm_regs { rax, r15, rip, rflags: 2, ..Default::default() }).unwrap();
+        Arc::new(Vcpu::new(fd))
+    };
+    let vcpus = (0..).zip(states).map(vcpu).collect();
+    Some(Processors::new(kvm, model, vcpus, software(None)))
+}
+
+#[test]
+fn all_vcpus_of_a_machine_are_what_those_of_another_were() {
+    const RUNS: [u32; 4] = [
+        KVM_MP_STATE_RUNNABLE,
+        KVM_MP_STATE_HALTED,
+        KVM_MP_STATE_UNINITIALIZED,
+        KVM_MP_STATE_INIT_RECEIVED,
+    ];
+    let states = |part: &Processors| {
+        let saved = part.save().unwrap();
+        let (_, vcpus): (u64, Vec<VcpuState>) = decode(part.name(), 1, &saved).unwrap();
+        (saved, vcpus.into_iter().map(VcpuState::still).collect::<Vec<_>>())
+    };
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed
+    };
+    for turn in 0..RUNS.len() {
+        // Each in another state than its neighbour, and each time in another.
+        let runs: Vec<u32> = (0..RUNS.len()).map(|n| RUNS[(n + turn) % RUNS.len()]).collect();
+        let Some(first) = processors(&runs, &mut next) else { return };
+        let Some(second) = processors(&[KVM_MP_STATE_RUNNABLE; RUNS.len()], &mut next) else {
+            return;
+        };
+        let (saved, before) = states(&first);
+        second.restore(&saved).unwrap();
+        let (_, after) = states(&second);
+        assert_eq!(after, before, "{runs:?}");
+        assert_eq!(second.online(), 3, "one waits to be brought up");
+        let Some(fewer) = processors(&RUNS[..2], &mut next) else { return };
+        let said = fewer.restore(&saved).unwrap_err().to_string();
+        assert!(said.contains("4 vCPUs are saved; the machine has 2"), "{said}");
+    }
+}
+
+#[test]
+fn the_software_must_be_what_it_was_where_it_is_not_in_ram() {
+    let image = || {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![0x5a; 128 << 10]).unwrap();
+        file
+    };
+    for (used, fresh) in [(None, None), (Some(image()), Some(image()))] {
+        let (used, fresh) = (software(used), software(fresh));
+        let saved = used.save().unwrap();
+        fresh.restore(&saved).unwrap();
+        assert_eq!(fresh.save().unwrap(), saved);
+    }
+    let saved = software(Some(image())).save().unwrap();
+    let other = image();
+    other.write_all_at(&[0xa5], 100 << 10).unwrap();
+    for other in [Some(other), None] {
+        let said = software(other).restore(&saved).unwrap_err().to_string();
+        assert!(said.contains("another firmware than this host has"), "{said}");
     }
 }
 

@@ -245,3 +245,78 @@ fn write_msrs(vcpu: &VcpuFd, msrs: &[(u32, u64)]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::vm;
+    use super::*;
+
+    /// A vCPU's state, its vCPU, and what this host's KVM can tell.
+    fn saved(use_it: impl FnOnce(VcpuState, &VcpuFd, Ways)) {
+        let Some((kvm, vm)) = vm() else { return };
+        let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).unwrap();
+        let (ways, vcpu) = (Ways::ask(&kvm).unwrap(), vm.create_vcpu(0).unwrap());
+        vcpu.set_cpuid2(&cpuid).unwrap();
+        let state = VcpuState::save(&vcpu, &ways, cpuid.as_slice().to_vec()).unwrap();
+        use_it(state, &vcpu, ways);
+    }
+
+    fn refused(outcome: Result<()>, why: &str) {
+        let said = outcome.unwrap_err().to_string();
+        assert!(said.contains(why) && !said.contains('\n'), "{said}");
+    }
+
+    #[test]
+    fn an_msr_that_this_host_lacks_is_refused_unless_it_says_nothing() {
+        /// None of any CPU's or hypervisor's.
+        const NONE: u32 = 0x4b56_4dff;
+        let ignored = std::fs::read_to_string("/sys/module/kvm/parameters/ignore_msrs");
+        if ignored.is_ok_and(|on| on.starts_with('Y')) {
+            println!("skipped: this host's KVM ignores MSRs that it does not know");
+            return;
+        }
+        saved(|mut state, vcpu, ways| {
+            state.msrs.push((NONE, 0));
+            state.restore(vcpu, &ways, 0).unwrap();
+            state.msrs.push((NONE, 7));
+            refused(state.restore(vcpu, &ways, 0), "KVM refuses MSR 0x4b564dff = 0x7");
+        });
+    }
+
+    #[test]
+    fn a_host_without_sregs2_has_the_same_registers() {
+        saved(|state, vcpu, ways| {
+            let older = Ways { sregs2: false, ..ways };
+            state.restore(vcpu, &older, 0).unwrap();
+            let again = VcpuState::save(vcpu, &older, state.cpuid.clone()).unwrap();
+            let registers = |state: &VcpuState| match &state.system {
+                SystemRegisters::First(s) | SystemRegisters::Second(s, ..) => *s,
+            };
+            assert!(matches!(again.system, SystemRegisters::First(_)));
+            let pending = kvm_sregs { interrupt_bitmap: [0; 4], ..registers(&again) };
+            assert_eq!(pending, registers(&state));
+        });
+    }
+
+    #[test]
+    fn a_host_whose_floating_point_registers_have_another_size_is_refused() {
+        saved(|mut state, vcpu, ways| {
+            state.xsave.push(0);
+            refused(state.restore(vcpu, &ways, 0), "bytes of them are saved, and here they take");
+            state.xsave.truncate(1024);
+            let older = Ways { xsave: None, ..ways };
+            state.restore(vcpu, &older, 0).unwrap();
+            state.xsave.clear();
+            refused(state.restore(vcpu, &older, 0), "0 bytes of them are saved");
+        });
+    }
+
+    #[test]
+    fn a_host_without_extended_control_registers_keeps_its_own() {
+        saved(|mut state, vcpu, ways| {
+            let before = state.xcrs.take();
+            state.restore(vcpu, &ways, 0).unwrap();
+            assert_eq!(vcpu.get_xcrs().ok(), before);
+        });
+    }
+}
