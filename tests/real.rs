@@ -5,6 +5,8 @@
 
 #[path = "linux/booting.rs"]
 mod booting;
+#[path = "linux/hibernation.rs"]
+mod hibernation;
 #[path = "linux/imaging.rs"]
 mod imaging;
 #[path = "linux/limits.rs"]
@@ -106,4 +108,20 @@ fn more_i386_direct() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_images() {
     imaging::images_of_a_writing_guest(&stock());
+}
+
+/// SeaBIOS, PCI and GRUB before it; the generation ID is in the last page below 4 GiB.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_hvm_hibernated() {
+    let lab = stock();
+    lab.have("debian-hvm", &[]);
+    hibernation::fio_verifies_across_cycles(&lab, "debian-hvm", (512 << 20) - 4096, 3);
+}
+
+/// The same of a kernel that is entered directly, with the ID beside its tables.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_hibernated() {
+    hibernation::fio_verifies_across_cycles(&stock(), "debian", 0xe_f000, 3);
 }

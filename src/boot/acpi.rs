@@ -3,12 +3,13 @@
 mod aml;
 mod pci;
 
+use super::generation;
 use crate::mem::layout::{
     ACPI, ACPI_RESET, ACPI_RESET_VALUE, ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1_GSI, COM1_PORT,
     GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE, VIRTIO_GSIS,
-    VIRTIO_SLOTS, VIRTIO_STRIDE, VM_GENERATION,
+    VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
-use crate::plan::{BootPlan, TransportKind, VmConfig};
+use crate::plan::{TransportKind, VmConfig};
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Notify, ONE, OpRegion,
@@ -148,10 +149,7 @@ fn dsdt(config: &VmConfig) -> impl Aml {
         TransportKind::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
     }
     devices.extend([com1(), power_button(), panic_device()]);
-    // Firmware moves the tables, and has memory of its own where the ID would lie.
-    let generation = matches!(config.boot, BootPlan::Direct { .. });
-    devices.extend(generation.then(generation_id));
-    devices.push(event_device(generation));
+    devices.extend([generation_id(generation::address(config)), event_device()]);
     let devices = devices.iter().map(|device| device as &dyn Aml).collect();
     let Encoded(mut aml) = encode(&Scope::new("\\_SB_".into(), devices));
     let s5 = Package::new(vec![&S5_SLEEP_TYPE, &ZERO, &ZERO, &ZERO]);
@@ -213,9 +211,9 @@ fn power_button() -> Encoded {
 }
 
 /// The VM generation ID, and where it lies. (Microsoft, "Virtual Machine Generation ID")
-fn generation_id() -> Encoded {
-    let low = VM_GENERATION as u32;
-    let address = Package::new(vec![&low, &ZERO]);
+fn generation_id(address: u64) -> Encoded {
+    let (low, high) = (address as u32, (address >> 32) as u32);
+    let address = Package::new(vec![&low, &high]);
     encode(&Device::new(
         "VGEN".into(),
         vec![
@@ -228,8 +226,8 @@ fn generation_id() -> Encoded {
 }
 
 /// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading
-/// clears it. Where there is a `generation` ID, it tells of that, too.
-fn event_device(generation: bool) -> Encoded {
+/// clears it.
+fn event_device() -> Encoded {
     const CHANGED: u8 = 0x80; // the generation ID is another
     const PRESSED: u8 = 0x80; // the power button was pressed (4.8.2.2.1.2)
     let pending = Path::new("PEND");
@@ -244,10 +242,7 @@ fn event_device(generation: bool) -> Encoded {
     let notify_other = Notify::new(&counter, &CHANGED);
     let is_other = Equal::new(&Local(2), &GENERATION);
     let if_other = If::new(&is_other, vec![&notify_other]);
-    let mut statements: Vec<&dyn Aml> = vec![&read, &power, &if_power];
-    if generation {
-        statements.extend([&other as &dyn Aml, &if_other]);
-    }
+    let statements: Vec<&dyn Aml> = vec![&read, &power, &if_power, &other, &if_other];
     let interrupt = edge(GED_GSI);
     encode(&Device::new(
         "GED_".into(),
@@ -341,6 +336,24 @@ mod tests {
         assert_eq!(count(&build(&machine(1, TransportKind::Mmio, 0))), 0);
         assert_eq!(count(&build(&machine(1, TransportKind::Mmio, 3))), 3);
         assert_eq!(count(&build(&machine(1, TransportKind::Mmio, VIRTIO_SLOTS + 1))), VIRTIO_SLOTS);
+    }
+
+    /// A guest looks where the ID is written, whatever begins in it.
+    #[test]
+    fn the_generation_id_is_told_where_it_lies() {
+        let firmware = crate::plan::BootPlan::Firmware { image: crate::plan::PlanFd(4) };
+        let direct = machine(1, TransportKind::Pci, 1);
+        let other = VmConfig { boot: firmware, ..direct.clone() };
+        let large = VmConfig { memory: 5 << 30, ..other.clone() };
+        let expected = [crate::mem::layout::VM_GENERATION, (64 << 20) - 4096, 0xbfff_f000];
+        for (config, address) in [direct, other, large].iter().zip(expected) {
+            assert_eq!(generation::address(config), address);
+            // Name ADDR, a package of two, the first a double word. (20.2.5)
+            let bytes = build(config);
+            let at = bytes.windows(4).position(|w| w == b"ADDR").unwrap() + 4;
+            let low = bytes[at..at + 16].windows(5).find(|w| w[0] == 0x0c).unwrap();
+            assert_eq!(u32_at(low, 1).map(u64::from), Some(address));
+        }
     }
 
     #[test]

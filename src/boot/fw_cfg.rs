@@ -6,7 +6,9 @@
 
 use super::{acpi, smbios};
 use crate::error::Result;
-use crate::mem::layout::{COM1_PORT, KVM_IDENTITY_MAP, PAGE, VIRTIO_BASE, VIRTIO_STRIDE};
+use crate::mem::layout::{
+    COM1_PORT, KVM_IDENTITY_MAP, PAGE, VIRTIO_BASE, VIRTIO_STRIDE, firmware_generation,
+};
 use crate::mem::ram;
 use crate::plan::{TransportKind, VmConfig, VmPlan};
 use std::fmt::Write;
@@ -105,12 +107,18 @@ fn boot_order(config: &VmConfig) -> String {
     })
 }
 
-/// Memory as e820 entries: RAM, and the pages that KVM keeps for itself. SeaBIOS adds what it
-/// takes.
+/// Memory as e820 entries: RAM without the page of the VM generation ID, and the pages that KVM
+/// keeps for itself. SeaBIOS adds what it takes.
 fn e820(memory: u64) -> Vec<u8> {
-    let ram = ram::ranges(memory).map(|(start, len)| (start, len, E820_RAM));
+    let generation = firmware_generation(memory);
+    let ram = ram::ranges(memory).map(|(start, len)| {
+        let len = if (start..start + len).contains(&generation) { len - PAGE } else { len };
+        (start, len, E820_RAM)
+    });
+    let reserved = [(generation, PAGE), (KVM_IDENTITY_MAP, 4 * PAGE)];
+    let reserved = reserved.map(|(start, len)| (start, len, E820_RESERVED));
     let mut bytes = Vec::new();
-    for (start, len, kind) in ram.chain([(KVM_IDENTITY_MAP, 4 * PAGE, E820_RESERVED)]) {
+    for (start, len, kind) in ram.chain(reserved) {
         bytes.extend(start.to_le_bytes());
         bytes.extend(len.to_le_bytes());
         bytes.extend(kind.to_le_bytes());
@@ -285,8 +293,9 @@ mod tests {
                 (u64_at(entry, 0).unwrap(), u64_at(entry, 8).unwrap(), kind)
             })
             .collect();
-        let reserved = (KVM_IDENTITY_MAP, 0x4000, E820_RESERVED);
-        assert_eq!(entries, [(0, 3 << 30, 1), (4 << 30, 2 << 30, 1), reserved]);
+        let (end, page) = ((3 << 30) - 0x1000, 0x1000);
+        let reserved = [(end, page, E820_RESERVED), (KVM_IDENTITY_MAP, 0x4000, E820_RESERVED)];
+        assert_eq!(entries, [[(0, end, 1), (4 << 30, 2 << 30, 1)], reserved].concat());
     }
 
     #[test]

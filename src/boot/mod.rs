@@ -9,6 +9,7 @@ pub mod elf;
 pub mod entry;
 pub mod firmware;
 pub mod fw_cfg;
+pub mod generation;
 pub mod mptable;
 pub mod params;
 pub mod reset;
@@ -20,13 +21,12 @@ pub use entry::{Entry, EntryState, Mode};
 pub use unpack::{UnpackedKernel, unpack};
 
 use crate::error::{Code, Error, OrFail, Result};
-use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, RESET_VECTOR, SMBIOS, VM_GENERATION, ZERO_PAGE};
+use crate::mem::layout::{ACPI, BOOT_STACK, PAGE, RESET_VECTOR, SMBIOS, ZERO_PAGE};
 use crate::mem::{GuestRam, ram};
 use crate::plan::VmPlan;
 use crate::sys::fds;
 use elf::Elf;
 use params::BootParams;
-use rustix::rand::{GetRandomFlags, getrandom};
 use source::Source;
 use std::fs::File;
 use std::ops::Range;
@@ -64,22 +64,10 @@ pub fn load(
         |bytes: &[u8], at| ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the tables");
     params.write(ram)?;
     put(&acpi::build(&plan.config), ACPI)?;
-    write_generation(ram)?;
+    generation::write(&plan.config, ram)?;
     put(&smbios::build(plan)?, SMBIOS)?;
     put(&reset::vector(), RESET_VECTOR)?;
     Ok(EntryState::new(elf.mode, elf.entry, BOOT_STACK, ZERO_PAGE))
-}
-
-/// Give the machine another VM generation ID.
-///
-/// # Errors
-/// The host has no random numbers.
-pub fn write_generation(ram: &GuestRam) -> Result<()> {
-    let doing = || "write the VM generation ID";
-    let mut id = [0u8; 16];
-    // getrandom(2) never cuts 256 bytes or fewer short.
-    getrandom(&mut id[..], GetRandomFlags::empty()).or_fail(doing)?;
-    ram.write_slice(&id, GuestAddress(VM_GENERATION)).or_fail(doing)
 }
 
 /// (the kernel, addresses taken, a bzImage's setup header)

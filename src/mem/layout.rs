@@ -112,6 +112,13 @@ pub const S5_SLEEP_TYPE: u8 = 5;
 /// pvpanic) says it for certain.
 pub const PVPANIC_PORT: u16 = 0x505;
 
+/// The VM generation ID of a machine of `memory` bytes that starts in firmware, which has the low
+/// memory to itself: the last page of RAM below 4 GiB, reserved in e820.
+pub const fn firmware_generation(memory: u64) -> u64 {
+    let low = if memory < MMIO_HOLE { memory } else { MMIO_HOLE };
+    low - PAGE
+}
+
 /// Whether a firmware image may have `len` bytes.
 pub const fn firmware_fits(len: u64) -> bool {
     len > 0 && len <= FIRMWARE_END - FIRMWARE && len.is_multiple_of(PAGE)

@@ -86,7 +86,11 @@ impl Payload {
                 let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, ram)?;
                 Ok(Entry::Kernel(state))
             }
-            Self::Firmware(firmware) => firmware.shadow(ram).map(|()| Entry::Reset),
+            Self::Firmware(firmware) => {
+                firmware.shadow(ram)?;
+                boot::generation::write(&plan.config, ram)?;
+                Ok(Entry::Reset)
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! A Linux guest that is hibernated at work.
+#![allow(dead_code)] // each of the two test binaries that share this uses its part
 
 use super::linux::{Lab, Shell};
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds that the guest's clock may be off just after it goes on, with what a shell's answer
@@ -21,7 +23,7 @@ pub fn a_guest_at_work_goes_on(lab: &Lab, cycles: u32) {
     ));
     let mut count = counted(&mut shell);
     drop(shell);
-    for _ in 0..cycles {
+    for cycle in 1..=cycles {
         lab.ok(&["stop", "--hibernate", id]);
         assert_eq!(lab.state(id), "stopped");
         assert!(lab.reason(id).contains("UserInitiatedHibernate"), "{}", lab.reason(id));
@@ -34,6 +36,9 @@ pub fn a_guest_at_work_goes_on(lab: &Lab, cycles: u32) {
         shell.sh(&format!("while [ $(cat /root/n) -le {count} ]; do sleep 0.1; done"));
         count = counted(&mut shell);
         assert_eq!(shell.sh("cat /proc/sys/kernel/random/boot_id"), boot, "it has not booted");
+        // The kernel's driver of VM generation IDs has heard.
+        let forks = shell.sh("dmesg | grep -c 'crng reseeded due to virtual machine fork'");
+        assert_eq!(forks, cycle.to_string());
     }
     let mut shell = lab.console(id);
     shell.sh("test ! -e /root/broken");
@@ -45,4 +50,62 @@ pub fn a_guest_at_work_goes_on(lab: &Lab, cycles: u32) {
 fn counted(shell: &mut Shell) -> u64 {
     // The file is empty for a moment while it is written.
     shell.sh("while ! grep . /root/n; do :; done").parse().unwrap()
+}
+
+/// fio goes on to verify what it wrote, across so many cycles of an instance of `image`, whose VM
+/// generation ID lies at `generation`.
+pub fn fio_verifies_across_cycles(lab: &Lab, image: &str, generation: u64, cycles: usize) {
+    let ids = lab.launch_of(image, 1, &["-c", "1", "-m", "512M"]);
+    lab.wait(&ids, "login");
+    let id = &ids[0];
+    let mut shell = lab.shell(id);
+    let boot = shell.sh("cat /proc/sys/kernel/random/boot_id");
+    shell.sh("test -d /sys/bus/acpi/devices/VMGENCTR:00");
+    let fio = "fio --output=/tmp/fio --name=cycles --directory=/root --size=16M --ioengine=libaio \
+               --iodepth=8 --direct=1 --rw=randwrite --bssplit=4k/60:64k/40 --verify=crc32c \
+               --verify_fatal=1 --verify_backlog=64 --time_based --runtime=1d";
+    shell.sh(&format!("({fio}; touch /root/ended) >/dev/null 2>&1 &"));
+    let mut written = writes_beyond(&mut shell, 0);
+    let mut known = BTreeSet::from([generation_id(&mut shell, generation)]);
+    let mut told = events(&mut shell);
+    drop(shell);
+    for cycle in 1..=cycles {
+        lab.ok(&["stop", "--hibernate", id]);
+        assert!(lab.reason(id).contains("UserInitiatedHibernate"), "{}", lab.reason(id));
+        lab.ok(&["start", id]);
+        let mut shell = lab.console(id);
+        written = writes_beyond(&mut shell, written);
+        assert_eq!(shell.sh("cat /proc/sys/kernel/random/boot_id"), boot, "it has not booted");
+        known.insert(generation_id(&mut shell, generation));
+        assert_eq!(known.len(), cycle + 1, "another generation ID each time: {known:?}");
+        let now = events(&mut shell);
+        assert!(now > told, "the event device has interrupted");
+        told = now;
+    }
+    let mut shell = lab.console(id);
+    shell.sh("test ! -e /root/ended || { cat /tmp/fio; false; }");
+    shell.sh("pkill -INT fio; while ! test -e /root/ended; do sleep 0.1; done");
+    shell.sh("grep 'err= 0' /tmp/fio || { cat /tmp/fio; false; }");
+    assert_eq!(shell.sh("dmesg | grep -c -i 'i/o error\\|lockup\\|hung task' || :"), "0");
+    lab.ok(&["terminate", id]);
+}
+
+/// Waits until the root disk has completed more writes than these; how many.
+fn writes_beyond(shell: &mut Shell, count: u64) -> u64 {
+    let now = "awk '{print $5}' /sys/block/vda/stat";
+    shell.sh(&format!("while [ $({now}) -le $(({count} + 500)) ]; do sleep 0.2; done"));
+    shell.sh(now).parse().unwrap()
+}
+
+/// The VM generation ID as it lies in memory.
+fn generation_id(shell: &mut Shell, address: u64) -> String {
+    let page = address / 4096;
+    shell.sh(&format!(
+        "dd if=/dev/mem bs=4096 skip={page} count=1 2>/dev/null | head -c 16 | od -An -tx1"
+    ))
+}
+
+/// Interrupts of the generic event device.
+fn events(shell: &mut Shell) -> u64 {
+    shell.sh("awk '/ACPI:Ged/ {n += $2} END {print n + 0}' /proc/interrupts").parse().unwrap()
 }

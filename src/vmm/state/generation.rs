@@ -2,10 +2,11 @@
 //! where it was, so that a guest knows that its random numbers and session keys may be another's,
 //! too. (Microsoft, "Virtual Machine Generation ID")
 
-use crate::boot;
+use crate::boot::generation;
 use crate::chipset::power::AcpiPower;
 use crate::error::Result;
 use crate::mem::GuestRam;
+use crate::plan::VmConfig;
 use crate::vmm::component::{Component, decode, encode};
 use std::sync::Arc;
 
@@ -15,13 +16,14 @@ const VERSION: u16 = 1;
 /// The number. It lies in RAM, where loading puts it.
 pub struct Generation {
     ram: GuestRam,
+    config: VmConfig,
     power: Arc<AcpiPower>,
 }
 
 impl Generation {
-    /// That of a machine whose guest finds it in its ACPI tables; `power` tells the guest.
-    pub fn new(ram: GuestRam, power: Arc<AcpiPower>) -> Self {
-        Self { ram, power }
+    /// That of a machine with this configuration; `power` tells its guest.
+    pub fn new(ram: GuestRam, config: &VmConfig, power: Arc<AcpiPower>) -> Self {
+        Self { ram, config: config.clone(), power }
     }
 }
 
@@ -41,7 +43,7 @@ impl Component for Generation {
 
     fn restore(&self, state: &[u8]) -> Result<()> {
         let () = decode(NAME, VERSION, state)?;
-        boot::write_generation(&self.ram)?;
+        generation::write(&self.config, &self.ram)?;
         self.power.tell_generation();
         Ok(())
     }
