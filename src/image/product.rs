@@ -23,7 +23,7 @@ pub fn accept(store: &Store, code: &str) -> Result<()> {
     check_product_code(code)?;
     store.append_event_of(Event::Created, "product", code, Value::Null);
     let accept = |dir: Owned| {
-        crate::store::fault::point("acceptance of a product");
+        crate::sys::fault::point("acceptance of a product");
         drop(dir.open_or_create(code)?);
         dir.sync()
     };

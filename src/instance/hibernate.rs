@@ -8,7 +8,8 @@ use super::reap;
 use crate::control::Request;
 use crate::error::{Error, OrFail, Result};
 use crate::record::instance::{InstanceRecord, State};
-use crate::store::{Locked, fault};
+use crate::store::Locked;
+use crate::sys::fault;
 use std::os::fd::AsFd;
 
 /// Write a running instance's machine to its directory and end its VMM. One that is stopped stays

@@ -12,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{InstanceRecord, State, StateReason};
 use crate::store::{self, Locked, Store};
+use crate::sys::fault;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -110,7 +111,7 @@ fn bring_up(
     let spawned = spawn::spawn(dir, prepared)?;
     let pid = spawned.pid;
     let engines = spawned.await_ready(dir)?;
-    store::fault::point("record of a started instance");
+    fault::point("record of a started instance");
     reap::came_up(&mut locked.record, Some(pid), &engines);
     dir::save(locked)?;
     hibernation::sweep(dir, &locked.record)
@@ -152,7 +153,7 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>, cold: bool) -> 
     locked.record.instance.state_reason = None;
     locked.record.instance.launch_time = store::now();
     dir::save(&mut locked)?;
-    store::fault::point("start of a stopped instance");
+    fault::point("start of a stopped instance");
     let beginning = Beginning { wait, entry, memory, lifeline: None };
     if let Err(error) = bring_up(dir, &mut locked, beginning) {
         end_vmm(dir)?;
@@ -196,7 +197,7 @@ pub fn ask_to_stop(dir: &InstanceDir) -> Result<Change> {
 /// record: one that is stopping for no reason has not been told, because whoever was about to was
 /// killed.
 fn press(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> Result<()> {
-    store::fault::point("press of a power button");
+    fault::point("press of a power button");
     let Err(error) = ask(dir, &Request::PowerButton {}) else {
         locked.record.instance.state_reason = Some(reap::user_initiated());
         return dir::save(locked);

@@ -6,7 +6,7 @@ use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
 use crate::helper::{beside, launcher};
 use crate::plan::{BUILD, DeviceId, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
-use crate::sys::{fds, process};
+use crate::sys::{fault, fds, process};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -75,8 +75,9 @@ pub fn start(
         vec![(null.as_fd(), 0), (null.as_fd(), 1), (log.as_fd(), 2), (memfd.as_fd(), PLAN_FD)];
     all.extend_from_slice(fds);
     let (vmm, own) = (beside(PROGRAM)?, launcher()?);
+    let environment = fault::vmm_environment();
     if !vmm.exists() {
-        return process::spawn(&own.to_string_lossy(), &["spore", SUBCOMMAND, label], &all);
+        return process::spawn_with(&own, &["spore", SUBCOMMAND, label], &environment, &all);
     }
     // Its own /proc/self is another.
     let own = if own.starts_with("/proc/self") {
@@ -85,7 +86,7 @@ pub fn start(
         own.to_string_lossy().into_owned()
     };
     let words = ["spore", SUBCOMMAND, label, BUILD, &own];
-    process::spawn(&vmm.to_string_lossy(), &words, &all)
+    process::spawn_with(&vmm, &words, &environment, &all)
 }
 
 impl Spawned {

@@ -5,8 +5,9 @@
 //! unless something refers to it by then.
 
 use crate::error::{OrFail, Result};
+use crate::store::Store;
 use crate::store::beneath::Owned;
-use crate::store::{Store, fault};
+use crate::sys::fault;
 use rustix::fs::{FlockOperation, flock, fstat};
 use std::fs::File;
 

@@ -14,7 +14,8 @@ use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::beneath::names::accounts as accounts_in_words;
 use crate::store::beneath::{self, Owned};
-use crate::store::{Collection, Durability, Locked, Store, check_owner, fault, now};
+use crate::store::{Collection, Durability, Locked, Store, check_owner, now};
+use crate::sys::fault;
 use crate::volume::{self, MAX_LAYERS};
 use std::fs::File;
 

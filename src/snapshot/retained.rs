@@ -8,10 +8,11 @@
 use crate::error::{OrFail, Result};
 use crate::id::SnapshotId;
 use crate::record::snapshot::SnapshotState;
+use crate::store::Store;
 use crate::store::acl::{self, Readers};
 use crate::store::beneath::Owned;
 use crate::store::reserve::{self, is_full};
-use crate::store::{Store, fault};
+use crate::sys::fault;
 use crate::volume::users;
 
 /// The directory in that of the account.

@@ -90,7 +90,7 @@ pub fn grant(dir: &Path, readers: &Readers) -> Result<()> {
     if !readers.is_empty() {
         open_up(dir).or_fail(doing)?;
     }
-    super::fault::point("change of an access control list");
+    crate::sys::fault::point("change of an access control list");
     let list = readers.encode(READ | WRITE | SEARCH, READ | SEARCH);
     match fsetxattr(dir, ATTRIBUTE, &list, XattrFlags::empty()) {
         Ok(()) => Ok(()),

@@ -12,11 +12,11 @@
 use super::accounts::{account_dir, account_of, make_account_dir};
 use super::beneath::names::accounts as accounts_in_words;
 use super::beneath::{Dir, Owned};
-use super::fault;
 use super::time::{boot_id, boot_ms, rfc3339, since_epoch};
 use crate::context::Context;
 use crate::error::{OrFail, Result};
 use crate::record::{Durability, Record};
+use crate::sys::fault;
 use rustix::fs::{FallocateFlags, FileType, fallocate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -20,7 +20,6 @@ pub mod admit;
 pub mod beneath;
 mod cache;
 mod collection;
-pub mod fault;
 mod format;
 pub mod journal;
 mod listing;

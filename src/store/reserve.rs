@@ -118,7 +118,7 @@ fn exchange(
     if durability == Durability::Durable {
         file.sync_all()?;
     }
-    super::fault::point("exchange of a record for the reserve");
+    crate::sys::fault::point("exchange of a record for the reserve");
     match dir.exchange(slot, to, name) {
         Ok(()) => dir.set_mode(slot, 0o600),
         // A file system without this: the reserve has one less until there is space again.

@@ -5,10 +5,11 @@
 
 use super::beneath::{self, Owned, sync_dir};
 use super::journal::Event;
-use super::{Store, fault, record};
+use super::{Store, record};
 use crate::error::{Error, OrFail, Result};
 use crate::id::random_hex;
 use crate::record::{Durability, Record};
+use crate::sys::fault;
 use rustix::fs::{FlockOperation, flock};
 use std::io::ErrorKind;
 use std::path::Path;

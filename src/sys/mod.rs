@@ -2,6 +2,7 @@
 
 pub mod confine;
 pub mod eventfd;
+pub mod fault;
 pub mod fds;
 pub mod file_io;
 pub mod final_program;

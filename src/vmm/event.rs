@@ -4,7 +4,7 @@ use crate::block;
 use crate::control::{Request, Response, Status};
 use crate::error::{OrFail, Result};
 use crate::plan::{DeviceId, EndReason, ResetBy};
-use crate::sys::{eventfd, fds, passing};
+use crate::sys::{eventfd, fault, fds, passing};
 use crate::virtio::bucket::Bucket;
 use crate::vmm::control::Control;
 use crate::vmm::hibernate;
@@ -304,7 +304,9 @@ impl EventLoop {
             true => (EndReason::VmmError, "its disks could not be closed as it was hibernated"),
             false => (reason, message),
         };
+        fault::vmm_point();
         self.report.ended(reason, message);
+        fault::vmm_point();
         drop(self.lock.take());
         let failed = matches!(reason, EndReason::KvmError | EndReason::VmmError);
         fds::exit_now(i32::from(failed))

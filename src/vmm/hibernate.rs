@@ -4,6 +4,7 @@ use crate::block::Disk;
 use crate::control::Response;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::EndReason;
+use crate::sys::fault;
 use crate::vmm::machine::Machine;
 use crate::vmm::memory_file::{Shape, Writing};
 use crate::vmm::run_state::Stop;
@@ -45,12 +46,15 @@ fn stand_still(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result
     if machine.barrier.is_stopping() {
         return Err(Error::failure("cannot hibernate: it is being reset, or ends"));
     }
+    fault::vmm_point();
     let parts = machine.save()?;
+    fault::vmm_point();
     // What they have written is on the medium before anything relies on it: at the end there is no
     // way back.
     for disk in machine.disks() {
         disk.disk.close().or_fail(|| format!("make disk {} durable", disk.id))?;
     }
+    fault::vmm_point();
     let shape = Shape::of(&machine.plan().config);
     let writing = Writing::begin(file, shape, parts, machine.ram(), finished.clone())?;
     let work = writing.clone();
@@ -65,6 +69,7 @@ pub fn complete(machine: &Machine, writing: &Writing) -> Option<Response> {
     machine.barrier.unassign();
     Some(match outcome {
         Ok(()) => {
+            fault::vmm_point();
             let message = "it is hibernated".to_owned();
             machine.barrier.stop(Stop::End(EndReason::Hibernated, message));
             Response::Ok {}

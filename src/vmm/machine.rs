@@ -22,9 +22,9 @@ use crate::mem::{GuestRam, ram};
 use crate::plan::{
     DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
 };
-use crate::sys::fds;
 use crate::sys::seccomp::Filter;
 use crate::sys::tap::Tap;
+use crate::sys::{fault, fds};
 use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
 use crate::virtio::command::Ending;
@@ -96,8 +96,10 @@ impl MachineCore {
         let (start, run) = match plan.resume {
             None => (Start::Entry(payload.load(&plan, &ram)?), RunState::Running),
             Some(fd) => {
+                fault::vmm_point();
                 let resuming = Resuming::read(fds::take_file(fd)?, &plan)?;
                 resuming.map(&ram)?;
+                fault::vmm_point();
                 (Start::Saved(resuming), RunState::Paused)
             }
         };
@@ -183,10 +185,8 @@ impl Machine {
             software.clone(),
             serial.clone(),
             power.clone(),
+            Arc::new(Generation::new(ram.clone(), &plan.config, power.clone())),
         ];
-        if pit.is_none() {
-            parts.push(Arc::new(Generation::new(ram.clone(), power.clone())));
-        }
         parts.extend(pit.map(|pit| Arc::new(Pit::new(vm, pit)) as Arc<dyn Component>));
         parts.extend(pc.into_iter().flat_map(Pc::into_parts));
         parts.extend(config_ports.map(|ports| ports as Arc<dyn Component>));
@@ -224,12 +224,17 @@ impl Machine {
             return Err(Error::failure("a vCPU's thread does not begin"));
         }
         for part in &self.parts {
+            fault::vmm_point();
             part.restore(resuming.saved().part(part.name())?)?;
         }
         // From here on the guest may write to its volumes: its memory file is of the past.
+        fault::vmm_point();
         report.resumed()?;
+        fault::vmm_point();
         self.resume();
+        fault::vmm_point();
         self.barrier.open();
+        fault::vmm_point();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
 use crate::plan::{DeviceKind, TransportKind, VmConfig};
-use crate::sys::fds;
+use crate::sys::{fault, fds};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
@@ -226,10 +226,14 @@ impl Writing {
         if state.len() as u64 > MAX_STATE {
             return Err(Error::failure(format!("the machine's state takes {} bytes", state.len())));
         }
+        fault::vmm_point();
         self.file.write_all_at(&state, RAM + ram_len).or_fail(doing)?;
+        fault::vmm_point();
         self.file.sync_data().or_fail(doing)?;
+        fault::vmm_point();
         let numbers = [VERSION, ram_len, RAM + ram_len, state.len() as u64];
         self.file.write_all_at(&header(numbers, &state), 0).or_fail(doing)?;
+        fault::vmm_point();
         self.file.sync_data().or_fail(doing)
     }
 

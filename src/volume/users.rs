@@ -32,7 +32,7 @@ pub fn allow(store: &Store, snapshot: &SnapshotId) -> Result<()> {
     if dir.has(USERS) {
         return Ok(());
     }
-    crate::store::fault::point("place for a snapshot's users");
+    crate::sys::fault::point("place for a snapshot's users");
     let made =
         dir.make_dir(USERS).and_then(|users| Ok(fchmod(&users, Mode::from_raw_mode(0o1733))?));
     made.or_fail(|| format!("make {}", dir.path().join(USERS).display()))
@@ -52,7 +52,7 @@ pub fn enter(store: &Store, snapshot: &SnapshotId, volume: &VolumeId) -> Result<
     };
     flock(&data, FlockOperation::NonBlockingLockShared).map_err(|_| gone())?;
     let opened = Dir::open(&dir).or_fail(|| format!("open {snapshot}"))?;
-    crate::store::fault::point("mark of a snapshot's user");
+    crate::sys::fault::point("mark of a snapshot's user");
     // Whoever shares the snapshot made that, and it leads nowhere else.
     let marked = opened.mark(USERS, volume.as_str(), &store.volumes().dir(volume));
     // Its owner may have deleted it until then.

@@ -23,7 +23,7 @@ const RULES: &[Rule] = &[
             ("src/instance/host.rs", "what the host's KVM supports, which is one and stays so"),
             ("src/sys/kvm.rs", "a signal handler has nothing else"),
             ("src/sys/seccomp.rs", "a signal handler has nothing else"),
-            ("src/store/fault.rs", "a debug build's kill comes at a step of the whole process"),
+            ("src/sys/fault.rs", "a debug build's kill comes at a step of the whole process"),
         ],
     },
     Rule {
@@ -32,7 +32,7 @@ const RULES: &[Rule] = &[
         fine: &[
             ("src/vmm/mod.rs", "a main function: nobody else is there yet"),
             ("src/import/external.rs", "a main function: the launcher reads it"),
-            ("src/store/fault.rs", "its last words"),
+            ("src/sys/fault.rs", "its last words"),
         ],
     },
     Rule {

@@ -2,7 +2,7 @@
 
 use super::{Dir, Owned, component, split};
 use crate::error::{OrFail, Result};
-use crate::store::fault;
+use crate::sys::fault;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, Uid, fchmod, fchown, flock, fstat, renameat, unlinkat,
 };
