@@ -5,6 +5,10 @@ mod at_once;
 #[path = "hibernate/bad_files.rs"]
 mod bad_files;
 mod common;
+#[path = "hibernate/faults.rs"]
+mod faults;
+#[path = "hibernate/instance_store.rs"]
+mod instance_store;
 
 use common::{Store, has_kvm};
 use std::collections::HashSet;
@@ -170,44 +174,6 @@ fn a_volume_that_has_moved_on_is_not_resumed_over() {
 }
 
 #[test]
-fn a_command_killed_anywhere_leaves_it_running_hibernated_or_cold() {
-    if !has_kvm() || !cfg!(debug_assertions) {
-        return;
-    }
-    let store = Store::new();
-    let id = endure(&store);
-    let mut count = counts_on(&store, &id, 0);
-    for words in [&["stop", "--hibernate"][..], &["start"]] {
-        for point in 1..MOST_POINTS {
-            let args = [words, &[&*id]].concat();
-            let output =
-                store.command(&args).env("SPORE_FAULT", point.to_string()).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            // What it has begun comes to its end without it.
-            store.spore(&["wait", "--for", "running", "--timeout", "1", &id]);
-            let (state, reason) = store.state(&id);
-            assert!(["running", "stopped"].contains(&&*state), "{state}: {reason} after {said}");
-            if output.status.success() {
-                break;
-            }
-            assert!(point + 1 < MOST_POINTS, "there is no end of points");
-            // Back to where the next attempt begins.
-            let hibernated = reason.contains("UserInitiatedHibernate");
-            if state == "stopped" {
-                store.ok(&["start", &id]);
-            }
-            count = counts_on(&store, &id, if hibernated { count } else { 0 });
-            if words[0] == "start" {
-                store.ok(&["stop", "--hibernate", &id]);
-            }
-        }
-    }
-    assert_eq!(store.state(&id).0, "running");
-    let log = store.logs(&id);
-    assert_eq!(log.matches("endure: begins").count(), 1, "no memory was lost: {log}");
-}
-
-#[test]
 fn a_vmm_killed_as_it_is_hibernated_leaves_it_cold() {
     if !has_kvm() {
         return;
@@ -298,14 +264,18 @@ fn a_vmm_killed_as_it_goes_on_leaves_it_hibernated_or_cold() {
 /// Wait until the guest has counted beyond `count`, or again, if its memory was not `kept`: it had
 /// `begun` so many times.
 fn counts_on_or_anew(store: &Store, id: &str, count: u64, begun: usize, kept: bool) -> u64 {
-    let begins = |log: &str| log.matches("endure: begins").count();
     if kept {
         let count = counts_on(store, id, count);
-        assert_eq!(begins(&store.logs(id)), begun, "it went on");
+        assert_eq!(self::begun(&store.logs(id)), begun, "it went on");
         return count;
     }
-    while begins(&store.logs(id)) == begun {
+    while self::begun(&store.logs(id)) == begun {
         std::thread::sleep(Duration::from_millis(10));
     }
     counts_on(store, id, 0)
+}
+
+/// How many times the guest has begun.
+fn begun(log: &str) -> usize {
+    log.matches("endure: begins").count()
 }

@@ -19,6 +19,8 @@ const CHANGES: usize = 2000;
 const DEPTH: usize = 8;
 /// Sectors a request.
 const COUNT: usize = 8;
+/// Sectors that are written to.
+const MOST: usize = 32 << 10;
 /// Rounds between two lines, and between two sums over all of memory.
 const ROUNDS: u64 = 32;
 /// The timer's interrupt arrives as that of this GSI, which nothing else has.
@@ -31,8 +33,10 @@ pub fn run(machine: &Machine) -> ! {
     cpu::periodic_timer(TIMER);
     let mut random = Random(0x5eed);
     let wanted = FLUSH | MQ | feature::INDIRECT_DESC | feature::EVENT_IDX;
-    let mut blk = Blk::start(machine.disks[0], wanted, 1, 64);
-    let mut copy = vec![0; blk.sectors as usize * SECTOR];
+    // The last of its disks, which may be much larger than memory.
+    let disk = *machine.disks.last().expect("a disk");
+    let mut blk = Blk::start(disk, wanted, 1, 64);
+    let mut copy = vec![0; (blk.sectors as usize).min(MOST) * SECTOR];
     blk.read(0, &mut copy);
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![0; COUNT * SECTOR]).collect();
     // Last: it takes all that is left.

@@ -7,6 +7,7 @@
 //! that has not moved on, or a record that does not know of it.
 
 use super::dir::InstanceDir;
+use super::ephemeral;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::plan::{EndReason, VmReport};
 use crate::record::instance::{
@@ -42,9 +43,6 @@ pub fn check_supported(record: &InstanceRecord) -> Result<()> {
     if instance.is_instance_store(&instance.root_device_name) {
         return refuse("has an instance-store root, which ends with its VM");
     }
-    if !instance.spore.ephemeral.is_empty() {
-        return refuse("has instance-store disks, which end with its VM");
-    }
     Ok(())
 }
 
@@ -63,7 +61,9 @@ fn marks(dir: &InstanceDir, record: &InstanceRecord) -> Result<Vec<VolumeMark>> 
             modified: (meta.mtime(), meta.mtime_nsec()),
         })
     };
-    record.instance.block_device_mappings.iter().map(mark).collect()
+    let volumes = record.instance.block_device_mappings.iter().map(mark);
+    let ephemeral = record.instance.spore.ephemeral.iter().map(|disk| ephemeral::mark(dir, disk));
+    volumes.chain(ephemeral).collect()
 }
 
 /// Open the memory file of a hibernated instance, if it is and its volumes are as they were.
@@ -74,7 +74,7 @@ pub fn open(dir: &InstanceDir, record: &InstanceRecord) -> Result<Option<File>> 
     let Some(hibernated) = &record.instance.spore.hibernated else { return Ok(None) };
     let refuse =
         |what: String| with_remedy(dir, &Error::refused(Code::IncorrectInstanceState, what));
-    let now = marks(dir, record)?;
+    let now = marks(dir, record).map_err(|error| with_remedy(dir, &error))?;
     let changed = now.iter().find(|mark| !hibernated.volumes.contains(mark));
     if let Some(mark) = changed {
         return Err(refuse(format!("{} has changed since", mark.volume_id)));

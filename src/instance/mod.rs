@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `instance.json` | the [`InstanceRecord`], replaced atomically |
+//! | `record.json` | the [`InstanceRecord`], replaced atomically |
 //! | `lock` | flock: held while a command changes the instance's state |
 //! | `vmm.lock` | flock: held by the VMM for as long as it lives; the one truth about liveness |
 //! | `control.sock` | where the VMM answers [`crate::control`] |
@@ -13,6 +13,7 @@
 //! | `console.log` | all the guest said on its serial line |
 //! | `vmm.log`, `report.jsonl` | what the VMM has to say |
 //! | `memory` | RAM and devices of a hibernated instance |
+//! | `ephemeralN` | a disk that goes with its VM |
 //! | `user-data` | as given to `run` |
 
 pub mod attach;
@@ -24,6 +25,7 @@ pub mod create_image;
 pub mod dial;
 pub mod dir;
 pub mod disk_usage;
+pub mod ephemeral;
 pub mod fds;
 pub mod firmware;
 pub mod hibernate;

@@ -4,7 +4,7 @@ use super::boot_menu::{self, Layers};
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
-use super::{cgroup, firmware, host, metadata, network, resources};
+use super::{cgroup, ephemeral, firmware, host, metadata, network, resources};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
@@ -153,8 +153,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
             network_interfaces: plan.network_interfaces.clone(),
             cpu_options: CpuOptions { core_count: plan.cpus, threads_per_core: 1 },
             hibernation_options: HibernationOptions {
-                configured: plan.root_device_type == RootDeviceType::Ebs
-                    && plan.ephemeral.is_empty(),
+                configured: plan.root_device_type == RootDeviceType::Ebs,
             },
             key_name: plan.metadata.key.as_ref().map(|key| key.name.clone()),
             metadata_options: plan.metadata.options,
@@ -238,7 +237,7 @@ pub fn open(
         let id = instance.device_of(Disk::Volume(mapping))?;
         devices.push((id, DeviceKind::Disk(open_disk(&mut fds, mapping, &instance, opened))));
     }
-    devices.extend(disks_of_a_run(dir, &mut fds, &instance)?);
+    devices.extend(disks_of_a_run(dir, &mut fds, &instance, memory.is_some())?);
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     devices.extend(interfaces);
     devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets(dir, &mut fds)?)));
@@ -279,17 +278,19 @@ pub fn open(
     Ok(Prepared { plan, fds, group, ready: ready.into() })
 }
 
-/// The disks that are new at every start: empty ones, and the volume labelled CIDATA.
+/// The disks that are new at every boot, or as they were if the instance goes on: empty ones, and
+/// the volume labelled CIDATA.
 fn disks_of_a_run(
     dir: &InstanceDir,
     fds: &mut Fds,
     instance: &Instance,
+    goes_on: bool,
 ) -> Result<Vec<(DeviceId, DeviceKind)>> {
+    let begin = if goes_on { ephemeral::open } else { ephemeral::create };
     let mut disks = Vec::new();
-    for ephemeral in &instance.spore.ephemeral {
-        let file = resources::ephemeral(dir, ephemeral)?;
-        let id = instance.device_of(Disk::Ephemeral(ephemeral))?;
-        disks.push((id, DeviceKind::Disk(ephemeral_disk(fds, file, instance)?)));
+    for disk in &instance.spore.ephemeral {
+        let plan = ephemeral_disk(fds, begin(dir, disk)?, ephemeral::serial(dir, disk)?, instance);
+        disks.push((instance.device_of(Disk::Ephemeral(disk))?, DeviceKind::Disk(plan)));
     }
     if instance.spore.no_cloud {
         let disk = metadata_disk(fds, metadata::volume(dir, instance)?, instance)?;
@@ -356,17 +357,16 @@ fn open_disk(fds: &mut Fds, mapping: &Mapping, instance: &Instance, opened: Open
     }
 }
 
-fn ephemeral_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<DiskPlan> {
-    Ok(DiskPlan {
-        // The guest sees it as the disk's serial number; no volume has it.
-        volume_id: VolumeId::generate()?,
+fn ephemeral_disk(fds: &mut Fds, file: File, serial: VolumeId, instance: &Instance) -> DiskPlan {
+    DiskPlan {
+        volume_id: serial,
         read_only: false,
         layers: vec![LayerPlan { fd: fds.add(file), format: DiskFormat::Qcow2 }],
         hold: None,
         engine: instance.spore.engine,
         queues: queues(instance),
         limits: instance.spore.disk_limits,
-    })
+    }
 }
 
 fn sockets(dir: &InstanceDir, fds: &mut Fds) -> Result<VsockPlan> {

@@ -6,7 +6,7 @@
 
 use super::cgroup;
 use super::dir::{self, InstanceDir};
-use super::{hibernation, resources};
+use super::{ephemeral, hibernation, resources};
 use crate::error::Result;
 use crate::id::VolumeId;
 use crate::plan::{DeviceId, EndReason, Engine, VmReport};
@@ -222,6 +222,9 @@ pub fn finish(
     }
     if state == State::Terminated {
         locked.record.instance.spore.hibernated = None;
+    }
+    if locked.record.instance.spore.hibernated.is_none() {
+        ephemeral::remove(dir, &locked.record)?;
     }
     locked.record.instance.state = state;
     dir::save_because(locked, cause.as_ref())?;

@@ -1,19 +1,16 @@
 //! What instances take from kernels and volumes, and give back.
 
-use super::dir::InstanceDir;
 use super::launch::LaunchPlan;
-use crate::block::overlay;
 use crate::error::{Code, OrFail, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
 use crate::instance::mapping::VolumePlan;
 use crate::kernel::{KERNEL, RAMDISK};
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Ephemeral, Instance, InstanceRecord, Mapping};
+use crate::record::instance::{Instance, InstanceRecord, Mapping};
 use crate::record::volume::{Attachment, Volume};
 use crate::store::shared::open_file;
 use crate::store::{Durability, Store, now};
 use crate::volume::{self, NewVolume, Opened};
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// Bytes of a GiB.
@@ -60,18 +57,6 @@ pub fn create_volume(
         }
     };
     made.map(|_| ())
-}
-
-/// An empty disk that lasts as long as somebody has it open: it has no name, so nothing of it can
-/// be left behind.
-///
-/// # Errors
-/// No space; the store's file system has no O_TMPFILE.
-pub fn ephemeral(dir: &InstanceDir, wanted: &Ephemeral) -> Result<File> {
-    let doing = || format!("make the disk {} of {}", wanted.virtual_name, dir.id());
-    let file = dir.owned()?.nameless().or_fail(doing)?;
-    overlay::create(&file, wanted.size.saturating_mul(GIB), None).or_fail(doing)?;
-    Ok(file)
 }
 
 /// How long a volume may stay in use after the VMM that had it is gone.

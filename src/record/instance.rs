@@ -143,7 +143,7 @@ pub struct Spore {
     /// The engine in use by each of [`Instance::disks`] while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,
-    /// Empty disks, new at every start, after the volumes in the guest's order.
+    /// Disks that are empty at every boot, after the volumes in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ephemeral: Vec<Ephemeral>,
     /// What it may take of the host.
@@ -174,8 +174,7 @@ pub struct Spore {
     pub terminated_at: Option<u64>,
 }
 
-/// EC2 HibernationOptions. Every instance can be hibernated, as long as no instance-store disk goes
-/// with its VM.
+/// EC2 HibernationOptions. Every instance can be hibernated whose root is a volume, as on EC2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct HibernationOptions {
@@ -193,7 +192,7 @@ impl Default for HibernationOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Hibernated {
-    /// The volumes as it knows them.
+    /// The volumes and instance-store disks as it knows them.
     pub volumes: Vec<VolumeMark>,
     /// The host's boot (/proc/sys/kernel/random/boot_id) in which a VMM was started to go on from
     /// it.
@@ -205,9 +204,9 @@ pub struct Hibernated {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct VolumeMark {
-    /// The volume.
+    /// The volume; of an instance-store disk, its serial number.
     pub volume_id: VolumeId,
-    /// Its files, the top first.
+    /// The volume's files, the top first.
     pub layers: Vec<LayerName>,
     /// Bytes of its top.
     pub size: u64,
@@ -234,7 +233,7 @@ pub enum Disk<'a> {
     InstanceStore,
     /// A volume.
     Volume(&'a Mapping),
-    /// Empty at every start.
+    /// Empty at every boot.
     Ephemeral(&'a Ephemeral),
 }
 
