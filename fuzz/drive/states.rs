@@ -10,7 +10,7 @@ use sporevm::chipset::power::{AcpiPower, PowerRequest, PowerSink, ResetControl};
 use sporevm::chipset::rtc::Rtc;
 use sporevm::chipset::serial::{Serial, SerialHost};
 use sporevm::mem::GuestRam;
-use sporevm::mem::layout::{PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END};
+use sporevm::mem::layout::{PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END, VM_GENERATION};
 use sporevm::plan::DeviceId;
 use sporevm::virtio::Notices;
 use sporevm::virtio::blk::Blk;
@@ -80,7 +80,7 @@ fn subject(kind: u8, ram: &GuestRam) -> Subject {
         4 => simple(ConfigPorts::new(PciRoot::new(Vec::new()).unwrap(), ResetControl(Arc::new(Nobody)))),
         5 => {
             let power = Arc::new(AcpiPower::new(Arc::new(Nobody), irq()));
-            let part = Arc::new(Generation::new(ram.clone(), power));
+            let part = Arc::new(Generation::new(ram.clone(), VM_GENERATION, power));
             Subject { part, reach: Box::new(|_, _, _| {}), transport: None }
         }
         _ => virtio(kind, ram),

@@ -15,14 +15,14 @@ pub fn address(config: &VmConfig) -> u64 {
     }
 }
 
-/// Gives the machine another.
+/// Gives the machine another, at [`address`].
 ///
 /// # Errors
-/// The host has no random numbers.
-pub fn write(config: &VmConfig, ram: &GuestRam) -> Result<()> {
+/// The host has no random numbers; that is not RAM.
+pub fn write(ram: &GuestRam, address: u64) -> Result<()> {
     let doing = || "write the VM generation ID";
     let mut id = [0u8; 16];
     // getrandom(2) never cuts 256 bytes or fewer short.
     getrandom(&mut id[..], GetRandomFlags::empty()).or_fail(doing)?;
-    ram.write_slice(&id, GuestAddress(address(config))).or_fail(doing)
+    ram.write_slice(&id, GuestAddress(address)).or_fail(doing)
 }

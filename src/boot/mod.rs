@@ -64,7 +64,7 @@ pub fn load(
         |bytes: &[u8], at| ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the tables");
     params.write(ram)?;
     put(&acpi::build(&plan.config), ACPI)?;
-    generation::write(&plan.config, ram)?;
+    generation::write(ram, generation::address(&plan.config))?;
     put(&smbios::build(plan)?, SMBIOS)?;
     put(&reset::vector(), RESET_VECTOR)?;
     Ok(EntryState::new(elf.mode, elf.entry, BOOT_STACK, ZERO_PAGE))

@@ -1,7 +1,7 @@
 //! What instances take from kernels and volumes, and give back.
 
 use super::launch::LaunchPlan;
-use crate::error::{Code, OrFail, Result};
+use crate::error::{Code, Result};
 use crate::id::{KernelId, RamdiskId, VolumeId};
 use crate::instance::mapping::VolumePlan;
 use crate::kernel::{KERNEL, RAMDISK};
@@ -11,6 +11,7 @@ use crate::record::volume::{Attachment, Volume};
 use crate::store::shared::open_file;
 use crate::store::{Durability, Store, now};
 use crate::volume::{self, NewVolume, Opened};
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// Bytes of a GiB.

@@ -8,6 +8,7 @@
 //! assembles the machine becomes the first vCPU's.
 
 use crate::block::{self, Disk, FileDisk};
+use crate::boot::generation;
 use crate::chipset::bus::Bus;
 use crate::chipset::pci::{ConfigPorts, PciRoot};
 use crate::chipset::power::{
@@ -177,6 +178,7 @@ impl Machine {
         shared.set_buses(pio, mmio);
         let contents = disks.iter().map(|disk| (disk.id.clone(), disk.disk.clone())).collect();
         let software = Arc::new(Software::new(plan.clone(), ram.clone(), payload, contents));
+        let generation = generation::address(&plan.config);
         let processors = Arc::new(Processors::new(kvm, model, vcpus, software.clone()));
         let mut parts: Vec<Arc<dyn Component>> = vec![
             processors.clone(),
@@ -185,7 +187,7 @@ impl Machine {
             software.clone(),
             serial.clone(),
             power.clone(),
-            Arc::new(Generation::new(ram.clone(), &plan.config, power.clone())),
+            Arc::new(Generation::new(ram.clone(), generation, power.clone())),
         ];
         parts.extend(pit.map(|pit| Arc::new(Pit::new(vm, pit)) as Arc<dyn Component>));
         parts.extend(pc.into_iter().flat_map(Pc::into_parts));

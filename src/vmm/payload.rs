@@ -3,7 +3,7 @@
 use super::menu::{BootMenu, Selection};
 use crate::block::FileDisk;
 use crate::boot::firmware::Firmware;
-use crate::boot::{self, Entry};
+use crate::boot::{self, Entry, generation};
 use crate::error::{Error, Result};
 use crate::mem::{GuestRam, ram};
 use crate::plan::{BootPlan, DeviceId, VmPlan};
@@ -88,7 +88,7 @@ impl Payload {
             }
             Self::Firmware(firmware) => {
                 firmware.shadow(ram)?;
-                boot::generation::write(&plan.config, ram)?;
+                generation::write(ram, generation::address(&plan.config))?;
                 Ok(Entry::Reset)
             }
         }

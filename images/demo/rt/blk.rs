@@ -108,14 +108,17 @@ impl Blk {
         self.status(0, head)
     }
 
-    /// Read from `sector` on, in requests of at most 128 KiB that are all in flight at once.
+    /// Read from `sector` on, in requests of at most 128 KiB, as many in flight at once as the ring
+    /// has room for.
     pub fn read(&mut self, sector: u64, bytes: &mut [u8]) {
         const CHUNK: usize = 128 << 10;
         let (mut at, mut flying) = (sector, 0);
         for chunk in bytes.chunks_mut(CHUNK) {
-            while !self.queues[0].room(3) {
-                self.reap();
-                flying -= 1;
+            if !self.queues[0].room(3) {
+                // All of them: what is finished has given its head back, and another request with
+                // that would overwrite its status before anybody looks.
+                (0..flying).for_each(|_| self.reap());
+                flying = 0;
             }
             self.submit(0, IN, at, &[Part::output(chunk)]);
             (at, flying) = (at + (chunk.len() / SECTOR) as u64, flying + 1);

@@ -5,7 +5,7 @@ use crate::error::{OrFail, Result};
 use crate::sys::fault;
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat, linkat,
-    mkdirat, openat, renameat, renameat_with, statat, symlinkat, unlinkat,
+    mkdirat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};

@@ -6,7 +6,6 @@ use crate::boot::generation;
 use crate::chipset::power::AcpiPower;
 use crate::error::Result;
 use crate::mem::GuestRam;
-use crate::plan::VmConfig;
 use crate::vmm::component::{Component, decode, encode};
 use std::sync::Arc;
 
@@ -16,14 +15,14 @@ const VERSION: u16 = 1;
 /// The number. It lies in RAM, where loading puts it.
 pub struct Generation {
     ram: GuestRam,
-    config: VmConfig,
+    address: u64,
     power: Arc<AcpiPower>,
 }
 
 impl Generation {
-    /// That of a machine with this configuration; `power` tells its guest.
-    pub fn new(ram: GuestRam, config: &VmConfig, power: Arc<AcpiPower>) -> Self {
-        Self { ram, config: config.clone(), power }
+    /// That which lies at `address` ([`generation::address`]); `power` tells the guest.
+    pub fn new(ram: GuestRam, address: u64, power: Arc<AcpiPower>) -> Self {
+        Self { ram, address, power }
     }
 }
 
@@ -43,7 +42,7 @@ impl Component for Generation {
 
     fn restore(&self, state: &[u8]) -> Result<()> {
         let () = decode(NAME, VERSION, state)?;
-        generation::write(&self.config, &self.ram)?;
+        generation::write(&self.ram, self.address)?;
         self.power.tell_generation();
         Ok(())
     }
