@@ -6,9 +6,9 @@
 mod common;
 
 use common::has_kvm;
+use common::installed::Installed;
 use common::skip::is_root;
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,59 +52,41 @@ impl Drop for User {
 
 /// A shared store, and a copy of the program where everybody can run it.
 struct Region {
-    dir: tempfile::TempDir,
+    installed: Installed,
     users: Vec<User>,
 }
 
 impl Region {
     fn new(roles: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        common::guard::store(dir.path());
-        let mode = |path: &Path| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        };
-        mode(dir.path());
-        let programs = [
-            (env!("CARGO_BIN_EXE_spore"), "spore"),
-            (env!("CARGO_BIN_EXE_spore-vmm"), "spore-vmm"),
-        ];
-        for (from, name) in programs {
-            std::fs::copy(from, dir.path().join(name)).unwrap();
-            mode(&dir.path().join(name));
-        }
-        let kvm = dir.path().join("kvm");
-        done(Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]));
+        let installed = Installed::new();
+        common::guard::store(installed.dir());
         let mut users = vec![User::root()];
         users.extend(roles.iter().map(|role| User::new(role)));
-        let region = Self { dir, users };
+        let region = Self { installed, users };
         region.ok(0, &["store", "share"]);
         region
     }
 
     fn store(&self) -> PathBuf {
-        self.dir.path().join("region")
+        self.installed.path("region")
     }
 
     /// `program ARGS` as the user of that number; 0 is root.
     fn as_user(&self, user: usize, program: &Path, args: &[&str]) -> Command {
         let user = &self.users[user];
-        // /dev/kvm may be the superuser's alone: where they run, it is everybody's.
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /dev/kvm; exec setpriv \"$@\""]);
-        command.arg(self.dir.path().join("kvm"));
-        command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)]);
-        command.args(["--clear-groups", "--"]).arg(program).args(args);
-        command.env("SPORE_HOME", self.store()).env("HOME", "/");
-        command.current_dir("/").stdin(Stdio::null());
+        let id = |number: &str| number.parse().unwrap();
+        let who = (id(&user.uid), id(&user.gid));
+        let mut command = self.installed.command_with_kvm(who, &self.store(), &[], program);
+        command.args(args);
         command
     }
 
     fn spore(&self, user: usize, args: &[&str]) -> Output {
-        self.as_user(user, &self.dir.path().join("spore"), args).output().unwrap()
+        self.as_user(user, &self.installed.path("spore"), args).output().unwrap()
     }
 
     fn ok(&self, user: usize, args: &[&str]) -> String {
-        done(&mut self.as_user(user, &self.dir.path().join("spore"), args))
+        done(&mut self.as_user(user, &self.installed.path("spore"), args))
     }
 
     fn refused(&self, user: usize, args: &[&str], code: &str) {
@@ -127,7 +109,7 @@ impl Region {
 
     /// An image of the built-in guest that is this user's own.
     fn import(&self, user: usize, name: &str) -> String {
-        let (kernel, root) = (self.dir.path().join("kernel"), self.dir.path().join("root"));
+        let (kernel, root) = (self.installed.path("kernel"), self.installed.path("root"));
         std::fs::write(&kernel, sporevm::demo::KERNEL).unwrap();
         std::fs::write(&root, sporevm::demo::root()).unwrap();
         let (kernel, root) = (kernel.to_str().unwrap(), root.to_str().unwrap());
@@ -360,12 +342,12 @@ fn who_may_not_admit_is_told_so() {
     region.refused(ALICE, &["store", "admit", &bob], "AuthFailure");
     region.refused(0, &["store", "admit", "no-such-user"], "InvalidUserID.Unknown");
     // A store of Alice's own, which she shares.
-    let own = region.dir.path().join("own");
+    let own = region.installed.path("own");
     std::fs::create_dir(&own).unwrap();
     let ids = [&region.users[ALICE].uid, &region.users[ALICE].gid].map(|id| id.parse().ok());
     std::os::unix::fs::chown(&own, ids[0], ids[1]).unwrap();
     let alices = |args: &[&str]| {
-        let mut command = region.as_user(ALICE, &region.dir.path().join("spore"), args);
+        let mut command = region.as_user(ALICE, &region.installed.path("spore"), args);
         let output = command.env("SPORE_HOME", own.join("store")).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

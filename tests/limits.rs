@@ -2,9 +2,9 @@
 
 mod common;
 
+use common::installed::Installed;
 use common::skip::{is_root, skip, skip_anywhere};
 use common::{Store, has_kvm};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -90,9 +90,7 @@ fn a_foreign_reader_needs_few_descriptors() {
 }
 
 /// Another user's place: programs and a /dev/kvm that they may use.
-struct Other {
-    dir: tempfile::TempDir,
-}
+struct Other(Installed);
 
 /// No real user has this number, so nobody else's processes count.
 const USER: u32 = 61_717;
@@ -102,36 +100,23 @@ impl Other {
         if !is_root() {
             return None;
         }
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let programs = [env!("CARGO_BIN_EXE_spore"), env!("CARGO_BIN_EXE_spore-vmm")];
-        let copied =
-            Command::new("install").args(["-m", "755"]).args(programs).arg(dir.path()).status();
-        assert!(copied.unwrap().success());
-        let home = dir.path().join("home");
+        let installed = Installed::new();
+        let home = installed.path("home");
         std::fs::create_dir(&home).unwrap();
         std::os::unix::fs::chown(&home, Some(USER), Some(USER)).unwrap();
-        let kvm = dir.path().join("kvm");
-        let made =
-            Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]).status();
-        assert!(made.unwrap().success());
-        Some(Self { dir })
+        Some(Self(installed))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.0.path(name)
     }
 
     /// `spore ARGS` as that user, who may have so many processes and threads.
     fn spore(&self, processes: &str, args: &[&str]) -> Output {
-        let script = "mount --bind \"$0\" /dev/kvm && exec prlimit \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script]).arg(self.path("kvm"));
-        command.args([&format!("--nproc={processes}"), "setpriv"]);
-        command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
-        command.args(["--clear-groups", "--"]).arg(self.path("spore")).args(args);
-        command.env("SPORE_HOME", self.path("home/store")).env("HOME", "/").current_dir("/");
-        command.stdin(Stdio::null()).output().unwrap()
+        let (home, program) = (self.path("home/store"), self.path("spore"));
+        let before = ["prlimit", &format!("--nproc={processes}")];
+        let mut command = self.0.command_with_kvm((USER, USER), &home, &before, &program);
+        command.args(args).output().unwrap()
     }
 }
 

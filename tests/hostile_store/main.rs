@@ -6,8 +6,8 @@
 //! planted. Needs root, to be several users. Nothing of the tests runs a virtual machine of the
 //! attacker's; root's own may run.
 
-#[path = "../common/skip.rs"]
-mod skip;
+#[path = "../common/mod.rs"]
+mod common;
 
 mod many;
 mod races;
@@ -64,7 +64,7 @@ struct Run {
 
 fn run(world: &World, uid: u32, args: &[String]) -> Run {
     let mut command = world.spore(uid, args);
-    let errors = world.dir.path().join(format!("stderr-{uid}-{}", number()));
+    let errors = world.installed.path(format!("stderr-{uid}-{}", number()));
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(std::fs::File::create(&errors).unwrap());
     let begun = Instant::now();
@@ -149,7 +149,7 @@ fn every_verb_of_the_command_line_is_in_the_table() {
 
 #[test]
 fn nothing_that_another_account_plants_is_written_signalled_or_waited_for() {
-    if !skip::is_root() {
+    if !common::skip::is_root() {
         return;
     }
     let world = World::new();
@@ -202,7 +202,7 @@ fn nothing_that_another_account_plants_is_written_signalled_or_waited_for() {
 
 #[test]
 fn an_account_whose_directory_somebody_else_made_is_not_locked_out() {
-    if !skip::is_root() {
+    if !common::skip::is_root() {
         return;
     }
     let world = World::empty();
@@ -236,7 +236,7 @@ fn journal(world: &World, before: usize, id: &str, of: u32) {
 
 #[test]
 fn what_is_left_out_of_anothers_journal_is_said() {
-    if !skip::is_root() {
+    if !common::skip::is_root() {
         return;
     }
     for (before, told) in [(0, false), (9 << 20, true)] {
@@ -254,7 +254,7 @@ fn what_is_left_out_of_anothers_journal_is_said() {
 /// What it says of another account is nobody's: neither what that one did nor what that one used.
 #[test]
 fn nobody_writes_in_anothers_name() {
-    if !skip::is_root() {
+    if !common::skip::is_root() {
         return;
     }
     let world = World::empty();
@@ -267,7 +267,7 @@ fn nobody_writes_in_anothers_name() {
 
 #[test]
 fn a_directory_that_others_may_write_is_refused() {
-    if !skip::is_root() {
+    if !common::skip::is_root() {
         return;
     }
     let world = World::empty();
@@ -284,7 +284,7 @@ fn a_directory_that_others_may_write_is_refused() {
 /// The user's credentials are for places that the user named.
 #[test]
 fn a_bucket_that_anothers_record_names_is_not_asked() {
-    if !skip::is_root() {
+    if !common::skip::is_root() {
         return;
     }
     let world = World::new();

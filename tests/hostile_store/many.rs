@@ -1,7 +1,8 @@
 //! Any number of objects, names and lines of another account's.
 
 use crate::salt::{self, World};
-use crate::{LIMIT, MEMORY, run, skip};
+use crate::common::skip;
+use crate::{LIMIT, MEMORY, run};
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -103,12 +104,12 @@ fn directories_of_any_number_are_looked_at_up_to_a_bound() {
     let mine = world.ok(salt::VICTIM, &["volume", "create", "--size", "1"]);
     for (place, prefix) in [("volumes", "vol-0"), ("tmp", "")] {
         let names = (0..9000).map(|n| format!("{prefix}{n:016x}\n")).collect::<String>();
-        fs::write(world.dir.path().join("names"), names).unwrap();
+        fs::write(world.installed.path("names"), names).unwrap();
         let uid = salt::ATTACKER;
         let mut make = Command::new("setpriv");
         make.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
         make.args(["--", "xargs", "mkdir"]).current_dir(world.store().join(place));
-        make.stdin(fs::File::open(world.dir.path().join("names")).unwrap());
+        make.stdin(fs::File::open(world.installed.path("names")).unwrap());
         assert!(make.status().unwrap().success());
     }
     bounded(&world, &["volume", "ls"], "not all volume records of account 64012 are listed");

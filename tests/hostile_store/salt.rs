@@ -1,5 +1,6 @@
 //! What an account can plant in a shared store, at every place that a command opens something.
 
+use crate::common::installed::Installed;
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, makedev, mknodat};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -116,7 +117,7 @@ impl Drop for Canary {
 
 /// A shared store, and who uses it.
 pub struct World {
-    pub dir: tempfile::TempDir,
+    pub installed: Installed,
     canaries: Mutex<Vec<Canary>>,
     /// The attacker listens wherever a command may connect.
     listeners: Mutex<Vec<UnixListener>>,
@@ -149,19 +150,10 @@ impl Drop for World {
 impl World {
     /// A store with nothing planted.
     pub fn empty() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        mode(dir.path(), 0o711);
-        let programs = [
-            (env!("CARGO_BIN_EXE_spore"), "spore"),
-            (env!("CARGO_BIN_EXE_spore-vmm"), "spore-vmm"),
-            (env!("CARGO_BIN_EXE_spore-remote"), "spore-remote"),
-        ];
-        for (from, name) in programs {
-            fs::copy(from, dir.path().join(name)).unwrap();
-            mode(&dir.path().join(name), 0o755);
-        }
+        let installed = Installed::new();
+        mode(installed.dir(), 0o711);
         let world = Self {
-            dir,
+            installed,
             canaries: Mutex::default(),
             listeners: Mutex::default(),
             locks: Mutex::default(),
@@ -190,8 +182,8 @@ impl World {
         }
         let root = sporevm::demo::root();
         for (name, bytes) in [("disk", &root[..]), ("kernel", sporevm::demo::KERNEL)] {
-            fs::write(world.dir.path().join(name), bytes).unwrap();
-            mode(&world.dir.path().join(name), 0o644);
+            fs::write(world.installed.path(name), bytes).unwrap();
+            mode(&world.installed.path(name), 0o644);
         }
         world.ok(0, &["store", "share"]);
         world
@@ -224,11 +216,11 @@ impl World {
     }
 
     pub fn store(&self) -> PathBuf {
-        self.dir.path().join("region")
+        self.installed.path("region")
     }
 
     pub fn home(&self, uid: u32) -> PathBuf {
-        self.dir.path().join("homes").join(uid.to_string())
+        self.installed.path("homes").join(uid.to_string())
     }
 
     /// What must stay as it is.
@@ -237,12 +229,12 @@ impl World {
     }
 
     pub fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
+        self.installed.path(name).to_str().unwrap().to_owned()
     }
 
     /// Where a user puts what goes out of the store.
     pub fn out(&self, uid: u32) -> String {
-        let out = self.dir.path().join(format!("out-{uid}"));
+        let out = self.installed.path(format!("out-{uid}"));
         if !crate::exists(&out) {
             fs::create_dir(&out).unwrap();
             chown_to(&out, uid);
@@ -252,12 +244,10 @@ impl World {
 
     /// `spore ARGS` as that user.
     pub fn spore(&self, uid: u32, args: &[String]) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
-        command.args(["--clear-groups", "--"]).arg(self.dir.path().join("spore")).args(args);
-        command.env("SPORE_HOME", self.store()).env("HOME", self.home(uid));
+        let mut command =
+            self.installed.command((uid, uid), &self.store(), &self.installed.path("spore"));
+        command.args(args).env("HOME", self.home(uid));
         command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
-        command.current_dir("/").stdin(Stdio::null());
         command
     }
 

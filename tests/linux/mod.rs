@@ -2,19 +2,17 @@
 //! serial line.
 #![allow(dead_code)] // each of the two test binaries that share this uses its part
 
-#[path = "../common/guard.rs"]
-mod guard;
-#[path = "../common/namespace.rs"]
-pub mod namespace;
-#[path = "../common/programs.rs"]
-pub mod programs;
-#[path = "../common/skip.rs"]
-pub mod skip;
+#[path = "../common/mod.rs"]
+mod common;
 
+pub use common::{Spore, namespace, programs, skip};
+
+use common::{guard, spore};
 use namespace::Namespace;
 use std::io::{Read, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -28,10 +26,17 @@ pub fn patience() -> Duration {
 
 /// A store with a Debian image in it; its instances are terminated on drop.
 pub struct Lab {
-    home: PathBuf,
-    spore: PathBuf,
+    spore: Spore,
     /// Arguments that every `run` gets (the kernel's quirks).
     run_args: Vec<String>,
+}
+
+impl Deref for Lab {
+    type Target = Spore;
+
+    fn deref(&self) -> &Spore {
+        &self.spore
+    }
 }
 
 /// The directory that `scripts/test` prepared: debian.img, vmlinuz, initrd.img and more.
@@ -41,19 +46,16 @@ pub fn images() -> PathBuf {
     PathBuf::from(dir)
 }
 
-fn import_debian(spore: &Path, kernel: &str, initrd: Option<&str>) -> PathBuf {
+fn import_debian(kernel: &str, initrd: Option<&str>) -> PathBuf {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{kernel}"));
     let _ = std::fs::remove_dir_all(&home);
     guard::store(&home);
-    let path = |name: &str| images().join(name).into_os_string();
-    let mut import = Command::new(spore);
-    import.env("SPORE_HOME", &home);
-    import.args(["image", "import", "--name", "debian", "--kernel"]).arg(path(kernel));
-    if let Some(initrd) = initrd {
-        import.arg("--initrd").arg(path(initrd));
-    }
-    let output = import.arg(path("debian.img")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = |name: &str| images().join(name).to_str().unwrap().to_owned();
+    let (kernel, disk, initrd) = (path(kernel), path("debian.img"), initrd.map(path));
+    let mut import = vec!["image", "import", "--name", "debian", "--kernel", &kernel];
+    import.extend(initrd.iter().flat_map(|initrd| ["--initrd", initrd]));
+    import.push(&disk);
+    Spore::new(home.clone()).ok(&import);
     home
 }
 
@@ -63,25 +65,12 @@ impl Lab {
     /// `initrd`) to boot it. Tests of one process share it, one after the other.
     pub fn new(kernel: &str, initrd: Option<&str>, run_args: &[&str]) -> Self {
         static HOME: OnceLock<PathBuf> = OnceLock::new();
-        let spore = std::env::var_os("SPORE_BIN")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_spore")), PathBuf::from);
         let run_args = run_args.iter().map(ToString::to_string).collect();
         let home = HOME.get_or_init(|| match std::env::var_os("SPORE_TEST_STORE") {
             Some(ready) => ready.into(),
-            None => import_debian(&spore, kernel, initrd),
+            None => import_debian(kernel, initrd),
         });
-        Self { home: home.clone(), spore, run_args }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.spore);
-        command.args(args).env("SPORE_HOME", &self.home);
-        command
-    }
-
-    /// The store's directory.
-    pub fn home(&self) -> &Path {
-        &self.home
+        Self { spore: Spore::new(home.clone()), run_args }
     }
 
     /// Whether its instances' devices are PCI functions, as they are unless something else is asked
@@ -90,27 +79,11 @@ impl Lab {
         !self.run_args.iter().any(|word| word == "mmio")
     }
 
-    /// Run `spore ARGS` to its end.
-    pub fn spore(&self, args: &[&str]) -> Output {
-        eprintln!("spore {}", args.join(" ")); // shown if the test fails
-        self.command(args).stdin(Stdio::null()).output().unwrap()
-    }
-
-    /// Its standard output; the command must succeed.
-    pub fn ok(&self, args: &[&str]) -> String {
-        let output = self.spore(args);
-        let err = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "spore {args:?}: {}: {err}", output.status);
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// As [`Lab::ok`], in a network namespace.
+    /// As [`Spore::ok`], in a network namespace.
     pub fn ok_inside(&self, host: &Namespace, args: &[&str]) -> String {
-        let mut command = host.command(self.spore.to_str().unwrap(), args);
-        let output = command.env("SPORE_HOME", &self.home).output().unwrap();
-        let err = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "spore {args:?}: {}: {err}", output.status);
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        let mut command = host.command(self.program().to_str().unwrap(), args);
+        let output = command.env("SPORE_HOME", self.home()).output().unwrap();
+        spore::succeeded(args, &output).trim().to_owned()
     }
 
     /// Launch `n` instances of `debian` and return their ids at once.
@@ -151,31 +124,19 @@ impl Lab {
         }
     }
 
-    /// The console's output so far.
-    pub fn logs(&self, id: &str) -> String {
-        String::from_utf8_lossy(&self.spore(&["logs", id]).stdout).into_owned()
-    }
-
-    /// EC2's description of one instance.
-    pub fn describe(&self, id: &str) -> serde_json::Value {
-        let text = self.ok(&["show", id, "-o", "json"]);
-        let all: serde_json::Value = serde_json::from_str(&text).unwrap();
-        all["Reservations"][0]["Instances"][0].clone()
-    }
-
     /// The instance's state by name.
     pub fn state(&self, id: &str) -> String {
-        self.describe(id)["State"]["Name"].as_str().unwrap().to_owned()
+        self.spore.state(id).0
     }
 
     /// Why it is in that state.
     pub fn reason(&self, id: &str) -> String {
-        self.describe(id)["StateReason"]["Message"].as_str().unwrap_or_default().to_owned()
+        self.spore.state(id).1
     }
 
     /// The process id of its VMM.
     pub fn pid(&self, id: &str) -> u32 {
-        let found = find_key(&self.describe(id), "Pid").expect("show -o json has Pid");
+        let found = self.spore.pid(id).expect("show -o json has Pid");
         u32::try_from(found).unwrap()
     }
 
@@ -218,25 +179,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let ids = self.spore(&["ls", "-q"]);
-        let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
-        let mut args = vec!["terminate"];
-        args.extend(ids.lines());
-        if args.len() > 1 {
-            self.spore(&args);
-        }
-    }
-}
-
-/// The number under `key` somewhere in `value`.
-fn find_key(value: &serde_json::Value, key: &str) -> Option<u64> {
-    match value {
-        serde_json::Value::Object(map) => map
-            .get(key)
-            .and_then(serde_json::Value::as_u64)
-            .or_else(|| map.values().find_map(|v| find_key(v, key))),
-        serde_json::Value::Array(list) => list.iter().find_map(|v| find_key(v, key)),
-        _ => None,
+        self.terminate_all();
     }
 }
 

@@ -1,14 +1,14 @@
 //! Two accounts, which are two Unix users, and a store that they share.
 
 use super::world::Bytes;
+use crate::common::installed::Installed;
 use sporevm::block::{self, Disk, Engine, Op};
 use sporevm::store::Store;
 use sporevm::sys::iobuf::IoBuf;
 use sporevm::volume;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// No real user has these numbers; the kernel asks for no more than a number.
 pub const USERS: [u32; 2] = [61_701, 61_702];
@@ -26,7 +26,7 @@ pub enum Outcome {
 
 /// The store, and a copy of the program where everybody can run it.
 pub struct Region {
-    dir: tempfile::TempDir,
+    installed: Installed,
     pub store: Store,
     /// What every import begins as.
     pub root: Bytes,
@@ -34,62 +34,36 @@ pub struct Region {
 
 impl Region {
     pub fn new() -> Self {
-        // Nothing here is to survive a power failure, and thousands of steps sync thousands of
-        // times.
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        crate::common::guard::store(dir.path());
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(dir.path(), mode).unwrap();
-        let program = dir.path().join("spore");
-        // By a process of its own: what another thread starts meanwhile would hold it open for
-        // writing (ETXTBSY).
-        let from = [env!("CARGO_BIN_EXE_spore"), env!("CARGO_BIN_EXE_spore-vmm")];
-        let copied =
-            Command::new("install").args(["-m", "755"]).args(from).arg(dir.path()).status();
-        assert!(copied.unwrap().success());
-        let kvm = dir.path().join("kvm");
-        let made =
-            Command::new("mknod").args(["-m", "666"]).arg(&kvm).args(["c", "10", "232"]).status();
-        assert!(made.unwrap().success());
+        let installed = Installed::new();
+        crate::common::guard::store(installed.dir());
         let root = sporevm::demo::root();
-        std::fs::write(dir.path().join("kernel"), sporevm::demo::KERNEL).unwrap();
-        std::fs::write(dir.path().join("root"), &root).unwrap();
-        let home = dir.path().join("region");
-        let shared =
-            Command::new(&program).args(["store", "share"]).env("SPORE_HOME", &home).status();
+        std::fs::write(installed.path("kernel"), sporevm::demo::KERNEL).unwrap();
+        std::fs::write(installed.path("root"), &root).unwrap();
+        let (home, program) = (installed.path("region"), installed.path("spore"));
+        let shared = installed.command((0, 0), &home, &program).args(["store", "share"]).status();
         assert!(shared.unwrap().success());
         let store = Store::open_at(&home).unwrap();
-        Self { dir, store, root: Bytes::new(root) }
+        Self { installed, store, root: Bytes::new(root) }
     }
 
     /// A file beside the store.
     pub fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
+        self.installed.path(name).to_str().unwrap().to_owned()
     }
 
     pub fn program(&self) -> PathBuf {
-        self.dir.path().join("spore")
+        self.installed.path("spore")
     }
 
     fn command(&self, user: u32, args: &[String]) -> Command {
-        // What starts a guest needs /dev/kvm, which may be the superuser's alone: where it runs, it
-        // is everybody's.
         let starts = matches!(args[0].as_str(), "run" | "start")
             || args[0] == "image" && args[1] == "create";
-        let mut command = if starts {
-            let mut command = Command::new("unshare");
-            let script = "mount --bind \"$0\" /dev/kvm; exec setpriv \"$@\"";
-            command.args(["--mount", "sh", "-c", script]).arg(self.dir.path().join("kvm"));
-            command.args([format!("--reuid={user}"), format!("--regid={user}")]);
-            command.args(["--clear-groups", "--"]).arg(self.program());
-            command
-        } else {
-            let mut command = Command::new(self.program());
-            command.uid(user).gid(user);
-            command
+        let (who, home, program) = ((user, user), self.store.home(), self.program());
+        let mut command = match starts {
+            true => self.installed.command_with_kvm(who, home, &[], &program),
+            false => self.installed.command(who, home, &program),
         };
-        command.args(args).current_dir("/").stdin(Stdio::null());
-        command.env("SPORE_HOME", self.store.home()).env("HOME", "/");
+        command.args(args);
         command
     }
 
