@@ -1,10 +1,10 @@
 //! Files that are not below a store and that somebody else may have put there all the same.
 
 use super::owned::NewFile;
-use super::{plain_file, reported, split, user, waiting};
+use super::{open_at, plain_file, reported, split, user, waiting};
 use crate::error::{OrFail, Result};
 use crate::id::random_hex;
-use rustix::fs::{Mode, OFlags, fstat, open, openat};
+use rustix::fs::{Mode, OFlags, fstat, open};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -54,10 +54,10 @@ pub fn foreign_replace(path: &Path, write: impl FnOnce(&mut File) -> Result<()>)
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}", random_hex(8)?));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = openat(&dir, &temporary, flags, Mode::RUSR | Mode::WUSR);
-    let file = file.map_err(reported).or_fail(doing)?;
-    let mut new = NewFile::of(dir.as_fd(), temporary, file.into());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let file = open_at(dir.as_fd(), &temporary, flags, 0o600).or_fail(doing)?;
+    let file = waiting(file.into(), OFlags::empty()).or_fail(doing)?;
+    let mut new = NewFile::of(dir.as_fd(), temporary, file);
     write(&mut new.file)?;
     new.file.sync_all().or_fail(doing)?;
     new.place(name).or_fail(doing)
