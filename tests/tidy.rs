@@ -173,7 +173,6 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/store/beneath/mod.rs", "the one place"),
     ("src/store/beneath/owned.rs", "the one place"),
     ("src/store/beneath/place.rs", "the one place"),
-    ("src/sys/fault.rs", "it ends itself"),
     ("src/store/acl.rs", "fchmod of what the one place has opened"),
     ("src/volume/users.rs", "fchmod of what the one place has opened"),
     ("src/store/time.rs", "the kernel's id of this boot, in /proc"),

@@ -64,7 +64,7 @@ struct Run {
 
 fn run(world: &World, uid: u32, args: &[String]) -> Run {
     let mut command = world.spore(uid, args);
-    let errors = world.installed.path(format!("stderr-{uid}-{}", number()));
+    let errors = world.installed.path(&format!("stderr-{uid}-{}", number()));
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(std::fs::File::create(&errors).unwrap());
     let begun = Instant::now();

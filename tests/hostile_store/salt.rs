@@ -234,7 +234,7 @@ impl World {
 
     /// Where a user puts what goes out of the store.
     pub fn out(&self, uid: u32) -> String {
-        let out = self.installed.path(format!("out-{uid}"));
+        let out = self.installed.path(&format!("out-{uid}"));
         if !crate::exists(&out) {
             fs::create_dir(&out).unwrap();
             chown_to(&out, uid);

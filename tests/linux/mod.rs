@@ -1,6 +1,6 @@
 //! What a test of a real Linux guest needs: a store of its own, the `spore` command, a shell on the
 //! serial line.
-#![allow(dead_code)] // each of the two test binaries that share this uses its part
+#![allow(dead_code, unused_imports)] // each of the two binaries that share this uses its part
 
 #[path = "../common/mod.rs"]
 mod common;
