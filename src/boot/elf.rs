@@ -190,7 +190,7 @@ impl Elf {
             return Err(Error::refused(
                 Code::InvalidParameterValue,
                 format!(
-                    "the kernel needs {} MiB of memory and more, the instance has {}: give it more (--memory)",
+                    "the kernel needs {} MiB of memory and more, the instance has {}: give it more (`Memory`)",
                     end.div_ceil(1 << 20),
                     ram::size(ram) >> 20
                 ),

@@ -99,7 +99,7 @@ fn load_initrd(file: &File, room: Range<u64>, ram: &GuestRam) -> Result<Option<R
             Code::InvalidParameterValue,
             format!(
                 "the initial ramdisk of {} MiB does not fit beside the kernel, which leaves {} MiB of the \
-                 instance's memory: give it more (--memory), or a smaller ramdisk",
+                 instance's memory: give it more (`Memory`), or a smaller ramdisk",
                 len.div_ceil(1 << 20),
                 room.end.saturating_sub(lowest) >> 20
             ),

@@ -267,7 +267,7 @@ fn a_ramdisk_that_does_not_fit_is_refused() {
         let initrd = file(b"");
         initrd.set_len(len).unwrap();
         let said = message(load(&kernel, Some(&initrd), "", &plan(16 << 20), &ram));
-        assert!(said.contains("initial ramdisk") && said.contains("--memory"), "{said}");
+        assert!(said.contains("initial ramdisk") && said.contains("`Memory`"), "{said}");
     }
     let empty = file(b"");
     assert!(load(&kernel, Some(&empty), "", &plan(16 << 20), &ram).is_ok());
@@ -278,7 +278,7 @@ fn a_kernel_larger_than_memory_is_refused() {
     let ram = ram::create(16 << 20).unwrap();
     let kernel = elf(0x10_0000, &[(0x1000, 0x10_0000, 0x1000, 64 << 20)], 0x2000);
     let said = message(load(&file(&kernel), None, "", &plan(16 << 20), &ram));
-    assert!(said.contains("65 MiB") && said.contains("--memory"), "{said}");
+    assert!(said.contains("65 MiB") && said.contains("`Memory`"), "{said}");
 }
 
 #[test]

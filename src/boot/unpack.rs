@@ -170,7 +170,7 @@ const OTHERS: [(usize, &[u8], &str); 11] = [
     (
         0,
         b"070701",
-        "an initial ramdisk (cpio); give it with --initrd, and a vmlinux or bzImage here",
+        "an initial ramdisk (cpio); give it with `RamdiskId`, and a vmlinux or bzImage here",
     ),
     (0, b"\x1f\x8b", "a gzip file (an initial ramdisk?); give a vmlinux or bzImage"),
     (

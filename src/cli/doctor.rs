@@ -1,6 +1,7 @@
 //! `doctor`: can this machine run instances, and if not, what would help?
 
 use super::output::{Table, emit, human_bytes};
+use super::parameters::as_options;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::service::{Service, probe};
@@ -210,7 +211,7 @@ fn firmware_image() -> Check {
             let version = version.unwrap_or_else(|| "of unknown version".into());
             ok(what, format!("SeaBIOS {version}: {}", path.display()))
         }
-        Err(error) => warn(what, error.message()),
+        Err(error) => warn(what, as_options(error.message())),
     }
 }
 

@@ -29,6 +29,7 @@ mod lines;
 mod modify;
 mod network;
 mod output;
+mod parameters;
 mod parse;
 mod progress;
 mod prune;

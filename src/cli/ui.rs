@@ -2,6 +2,7 @@
 //! meanwhile, and the signals that end a command.
 
 use super::output::{Format, Output, escaped};
+use super::parameters::as_options;
 use crate::context::{Audience, Cancel, Context, Extension, Meter};
 use crate::error::{Error, OrFail, Result, one_line};
 use crate::service::Service;
@@ -121,7 +122,7 @@ impl Signals {
 
 /// One line on stderr. Stderr may be closed; there is nobody left to tell then.
 pub fn say(line: impl fmt::Display) {
-    let line = one_line(&line.to_string());
+    let line = one_line(&as_options(&line.to_string()));
     let _ = writeln!(std::io::stderr(), "spore: {line}");
 }
 

@@ -17,7 +17,7 @@ pub(super) fn refused(why: impl Into<String>) -> Error {
 
 const DOWNLOAD: &str = "look at it and download the disk itself";
 const UNPACK: &str = "unpack it first, and import the disk in it";
-const KERNEL: &str = "give it with --kernel, and a disk here";
+const KERNEL: &str = "give it with `KernelId`, and a disk here";
 
 /// By the bytes at an offset. (file(1), and qemu's block drivers)
 const KNOWN: &[(usize, &[u8], &str, &str)] = &[
@@ -38,7 +38,7 @@ const KNOWN: &[(usize, &[u8], &str, &str)] = &[
     (0, b"xar!", "a xar archive", UNPACK),
     (0, b"!<arch>\n", "an archive (ar, a .deb?)", UNPACK),
     (0, b"\xed\xab\xee\xdb", "an RPM package", UNPACK),
-    (0, b"070701", "an initial ramdisk (cpio)", "give it with --initrd, and a disk here"),
+    (0, b"070701", "an initial ramdisk (cpio)", "give it with `RamdiskId`, and a disk here"),
     (0, b"\x7fELF", "a program or a kernel (ELF)", KERNEL),
     (0x202, b"HdrS", "a Linux kernel", KERNEL),
     (0, b"\x1f\x9d", "compressed with compress", "decompress it first: gzip -dc"),
@@ -117,7 +117,7 @@ mod tests {
             (b"{\"message\": \"Not Found\"}", "JSON"),
             (b"#!/bin/sh\necho no\n", "text"),
             (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
-            (&kernel, "--kernel"),
+            (&kernel, "`KernelId`"),
             (&vdi, "vdi"),
         ] {
             let line = refuse(head).unwrap_err().to_string();

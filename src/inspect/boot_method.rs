@@ -55,7 +55,7 @@ pub fn of_file(path: &Path, given: Option<SourceFormat>) -> Result<Proposal> {
         SourceFormat::Qcow2 if !packed => DiskFormat::Qcow2,
         _ => {
             return Err(Error::usage(format!(
-                "{} is neither raw nor qcow2: --dry-run reads no other disk; import it, then look at its snapshot",
+                "{} is neither raw nor qcow2: `DryRun` reads no other disk; import it, then look at its snapshot",
                 path.display()
             )));
         }

@@ -127,7 +127,7 @@ fn missing(limits: &CgroupLimits, why: &str) -> Error {
     Error::refused(
         Code::UnsupportedOperation,
         format!(
-            "--cpu-quota and --memory-max need a control group (v2) with {} that is this user's: {why}; run spore within \
+            "`CpuQuota` and `MemoryMax` need a control group (v2) with {} that is this user's: {why}; run spore within \
              'systemd-run --user --scope -p Delegate=yes'",
             limits.controllers().join(" and ")
         ),

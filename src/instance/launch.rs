@@ -352,12 +352,13 @@ fn check_networks(request: &Request) -> Result<()> {
     let networks = &request.networks;
     let refuse = |why: String| Err(Error::refused(Code::InvalidParameterCombination, why));
     if networks.is_empty() && !request.net_limits.are_none() {
-        let why =
-            "net.bandwidth and net.pps limit nothing: the instance has no network; give --network";
+        let why = "net.bandwidth and net.pps limit nothing: the instance has no network; give a `NetworkInterface`";
         return refuse(why.into());
     }
     if networks.is_empty() && request.queues > 1 {
-        return refuse("--queues counts those of a network interface; give --network".into());
+        return refuse(
+            "`Queues` counts those of a network interface; give a `NetworkInterface`".into(),
+        );
     }
     network::check(networks)?;
     let on_network = networks.iter().any(|network| matches!(network, Network::Named(_)));
@@ -390,7 +391,9 @@ struct Boots {
 fn boots(request: &Request, image: &Image) -> Result<Boots> {
     let wrong = |message: String| Err(Error::refused(Code::InvalidParameterCombination, message));
     if request.firmware.is_some() && request.kernel.is_some() {
-        return wrong("--firmware boots from disk and --kernel does not; give one of them".into());
+        return wrong(
+            "`Firmware` boots from disk and `KernelId` does not; give one of them".into(),
+        );
     }
     let kernel = match request.firmware {
         Some(_) => None,
@@ -402,18 +405,18 @@ fn boots(request: &Request, image: &Image) -> Result<Boots> {
             && image.virtualization_type == VirtualizationType::Paravirtual
         {
             return wrong(format!(
-                "image '{name}' is paravirtual and has no kernel; give one with --kernel AKI|FILE"
+                "image '{name}' is paravirtual and has no kernel; give one with `KernelId`"
             ));
         }
         if image.boot_mode == Some(BootMode::Uefi) {
             return wrong(format!(
-                "image '{name}' boots by UEFI only, and Spore's firmware is a BIOS; give a kernel with --kernel AKI|FILE"
+                "image '{name}' boots by UEFI only, and Spore's firmware is a BIOS; give a kernel with `KernelId`"
             ));
         }
         if request.ramdisk.is_some() || request.command_line.is_some() || !request.append.is_empty()
         {
             return wrong(format!(
-                "image '{name}' boots from its disk: a ramdisk or a kernel command line needs --kernel AKI|FILE"
+                "image '{name}' boots from its disk: a ramdisk or a kernel command line needs `KernelId`"
             ));
         }
         return Ok(Boots { kernel: None, ramdisk: None });
@@ -435,11 +438,11 @@ fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
         return refuse("PV-GRUB loads the ramdisk that the root volume's menu names; give none");
     }
     if menu && request.command_line.is_some() {
-        return refuse("the root volume's menu has the kernel's arguments; --append adds to them");
+        return refuse("the root volume's menu has the kernel's arguments; `Append` adds to them");
     }
     if !menu && request.boot_entry.is_some() {
         return refuse(
-            "--boot-entry is for an image whose kernel is aki-pv-grub-hd0 or aki-pv-grub-hd00",
+            "`BootEntry` is for an image whose kernel is aki-pv-grub-hd0 or aki-pv-grub-hd00",
         );
     }
     Ok(menu)
@@ -485,11 +488,11 @@ fn size(request: &Request, image: &Image) -> Result<(&'static InstanceType, u8, 
 /// No machine can have so many CPUs or so much memory.
 pub fn check_size(cpus: u8, memory: u64) -> Result<()> {
     if !(1..=MAX_CPUS).contains(&cpus) {
-        return Err(Error::usage(format!("--cpus is {cpus}; give 1 to {MAX_CPUS}")));
+        return Err(Error::usage(format!("`CoreCount` is {cpus}; give 1 to {MAX_CPUS}")));
     }
     if memory < MIN_MEMORY || !memory.is_multiple_of(PAGE) {
         return Err(Error::usage(format!(
-            "--memory is {memory} bytes; give at least {} MiB and a multiple of 4 KiB",
+            "`Memory` is {memory} bytes; give at least {} MiB and a multiple of 4 KiB",
             MIN_MEMORY >> 20
         )));
     }
@@ -518,7 +521,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
         return Err(Error::refused(
             Code::InsufficientInstanceCapacity,
             format!(
-                "an instance of {} MiB exceeds this host's memory of {} MiB; give a smaller --memory or type",
+                "an instance of {} MiB exceeds this host's memory of {} MiB; give a smaller `Memory` or `InstanceType`",
                 mib(memory),
                 mib(host.memory)
             ),
@@ -531,7 +534,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
             Code::InsufficientInstanceCapacity,
             format!(
                 "{min} instances of {} MiB exceed the {} MiB that running instances leave of this host's {} MiB; {fit} \
-                 fit, or give a smaller --memory or type",
+                 fit, or give a smaller `Memory` or `InstanceType`",
                 mib(memory),
                 mib(left),
                 mib(host.memory)
@@ -545,7 +548,7 @@ fn count(request: &Request, memory: u64, host: Host) -> Result<u32> {
 /// what they have of their image, so it may well do.
 pub fn overcommitted(plans: &[LaunchPlan], host: Host) -> Option<String> {
     let why = too_large(plans.iter().map(|plan| plan.memory).sum(), host)?;
-    Some(format!("{why} (--no-overcommit refuses this)"))
+    Some(format!("{why} (`NoOvercommit` refuses this)"))
 }
 
 /// Why `new` bytes of memory more are more than the host has, if they are.

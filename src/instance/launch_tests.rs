@@ -231,10 +231,10 @@ fn what_cannot_be_is_refused_by_name() {
     let bare = Image { kernel_id: None, ..image() };
     let mut appended = request(1, 1);
     appended.append = "quiet".into();
-    assert!(kind(&appended, &bare).message().contains("--kernel"));
+    assert!(kind(&appended, &bare).message().contains("`KernelId`"));
     let paravirtual =
         Image { virtualization_type: VirtualizationType::Paravirtual, ..bare.clone() };
-    assert!(kind(&request(1, 1), &paravirtual).message().contains("--kernel"));
+    assert!(kind(&request(1, 1), &paravirtual).message().contains("`KernelId`"));
     let uefi = Image { boot_mode: Some(BootMode::Uefi), ..bare };
     assert!(kind(&request(1, 1), &uefi).message().contains("UEFI"));
     let rootless = Image { root_device_name: "/dev/sda1".into(), ..image() };

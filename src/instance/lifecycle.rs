@@ -143,7 +143,7 @@ pub fn start(dir: &InstanceDir, wait: bool, entry: Option<&str>, cold: bool) -> 
     }
     let memory = hibernation::open(dir, &locked.record)?;
     if memory.is_some() && entry.is_some() {
-        let why = "a hibernated instance boots nothing: --boot-entry has no meaning without --cold";
+        let why = "a hibernated instance boots nothing: `BootEntry` has no meaning without `Cold`";
         return Err(Error::refused(Code::InvalidParameterCombination, why));
     }
     // What the last VMM reported says nothing of the next.
@@ -207,7 +207,7 @@ fn press(dir: &InstanceDir, locked: &mut Locked<InstanceRecord>) -> Result<()> {
     if locked.record.instance.state == State::Stopping {
         locked.record.instance.state = State::Running;
         dir::save(locked)?;
-        return Err(error.context(format!("{} can only be stopped with --force", dir.id())));
+        return Err(error.context(format!("{} can only be stopped with `Force`", dir.id())));
     }
     Ok(())
 }

@@ -321,7 +321,7 @@ fn boot(
     if entry.is_some() {
         return Err(Error::refused(
             Code::InvalidParameterCombination,
-            format!("{} does not boot by PV-GRUB: --boot-entry has no meaning", dir.id()),
+            format!("{} does not boot by PV-GRUB: `BootEntry` has no meaning", dir.id()),
         ));
     }
     let Some(kernel) = &instance.kernel_id else {

@@ -54,7 +54,7 @@ pub fn find(name: &str) -> Result<&'static InstanceType> {
         Error::refused(
             Code::InvalidParameterValue,
             format!(
-                "instance type '{}' is unknown; there are {} (or give --cpus and --memory)",
+                "instance type '{}' is unknown; there are {} (or give `CoreCount` and `Memory`)",
                 name.escape_debug(),
                 names.join(", ")
             ),

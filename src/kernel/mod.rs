@@ -536,7 +536,7 @@ fn refuse_needed<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
         None => Ok(()),
         Some(uid) => Err(Error::refused(
             R::IN_USE,
-            format!("{id} is what an instance of account {uid} boots; --force takes it from there"),
+            format!("{id} is what an instance of account {uid} boots; `Force` takes it from there"),
         )),
     }
 }

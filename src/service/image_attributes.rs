@@ -52,7 +52,7 @@ impl Exposure {
     /// `OperationNotPermitted`.
     pub fn refuse(&self) -> Result<()> {
         let refused = |why: String| Error::refused(Code::OperationNotPermitted, why);
-        let anyway = "--yes makes the image public all the same";
+        let anyway = "`Exposed` makes the image public all the same";
         Err(match (self.unknown.first(), self.secrets.len()) {
             (Some(why), _) => refused(why.clone()).remedy(anyway),
             (None, 0) => return Ok(()),

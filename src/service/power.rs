@@ -151,9 +151,9 @@ fn check_memory(store: &Store, dirs: &[InstanceDir], strict: bool) -> Result<()>
     let new = records.map(|r| r.instance.spore.memory).fold(0u64, u64::saturating_add);
     match too_large(new, launch::host(store)?) {
         Some(why) if strict => Err(Error::refused(Code::InsufficientInstanceCapacity, why)
-            .remedy("stop others first, or start without --no-overcommit")),
+            .remedy("stop others first, or start without `NoOvercommit`")),
         Some(why) => {
-            store.context().warn(format_args!("{why} (--no-overcommit refuses this)"));
+            store.context().warn(format_args!("{why} (`NoOvercommit` refuses this)"));
             Ok(())
         }
         None => Ok(()),

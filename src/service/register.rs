@@ -115,7 +115,7 @@ impl Service {
             }
             (staging, Opened::Disk(reading)) => {
                 let name = request.name.as_deref();
-                let name = name.ok_or_else(|| Error::usage("a disk has no name: give --name"))?;
+                let name = name.ok_or_else(|| Error::usage("a disk has no name: give `Name`"))?;
                 import_disk(store, (staging, reading), name, boot)
             }
         }
@@ -251,9 +251,9 @@ fn warn(store: &Store, image: &Image) {
         (Some("hvm"), _) => {}
         (_, Some(kernel)) => store
             .context()
-            .warn(format_args!("firmware may not boot {id}: {why}; --kernel {kernel} would")),
+            .warn(format_args!("firmware may not boot {id}: {why}; `KernelId` {kernel} would")),
         _ => store.context().warn(format_args!(
-            "nothing was found on {id} that boots: {why}; give --kernel FILE and --initrd FILE"
+            "nothing was found on {id} that boots: {why}; give `KernelId` and `RamdiskId`"
         )),
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn writer(store: &Store, files: &KeyFiles) -> Result<Writer> {
     let (key, cert) = match (&files.key, &files.cert) {
         (Some(key), Some(cert)) => (key.clone(), cert.clone()),
         (None, None) => own(store, "user")?,
-        _ => return Err(Error::usage("give both --key and --cert, or neither")),
+        _ => return Err(Error::usage("give both `PrivateKey` and `Certificate`, or neither")),
     };
     let ec2 = match &files.ec2_cert {
         Some(cert) => cert.clone(),

@@ -192,7 +192,9 @@ fn check_signature(text: &str, root: &Element, keys: &Reader) -> Result<()> {
     if signed(&raw) || signed(&dense) {
         return Ok(());
     }
-    Err(invalid("its signature is not by the certificate at hand; give its signer's with --cert"))
+    Err(invalid(
+        "its signature is not by the certificate at hand; give its signer's with `Certificate`",
+    ))
 }
 
 fn architecture(text: &str) -> Result<Architecture> {
@@ -238,7 +240,9 @@ fn cipher(image: &Element, keys: &Reader) -> Result<Option<([u8; 16], [u8; 16])>
             return Ok(Some((key, iv)));
         }
     }
-    Err(invalid("it is encrypted for other keys than those at hand; give one of its with --key"))
+    Err(invalid(
+        "it is encrypted for other keys than those at hand; give one of its with `PrivateKey`",
+    ))
 }
 
 fn parts(parts: &Element) -> Result<Vec<Part>> {

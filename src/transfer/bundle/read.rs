@@ -116,7 +116,7 @@ fn refuse_missing(manifest: &Manifest, request: &RegisterBundle) -> Result<()> {
     Err(Error::refused(
         Code::InvalidAKIIDNotFound,
         format!(
-            "it boots {missing}, which only EC2 had; give --kernel, and --initrd if that needs one"
+            "it boots {missing}, which only EC2 had; give `KernelId`, and `RamdiskId` if that needs one"
         ),
     ))
 }

@@ -43,7 +43,7 @@ pub(crate) fn write(store: &Store, bundle: &Bundle, to: &str) -> Result<String> 
         return Err(Error::refused(
             Code::InvalidParameterValue,
             format!(
-                "there is a bundle at {} already; give another --prefix",
+                "there is a bundle at {} already; give another `Prefix`",
                 storage.location(&name)
             ),
         ));
