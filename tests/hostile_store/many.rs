@@ -1,7 +1,7 @@
 //! Any number of objects, names and lines of another account's.
 
-use crate::salt::{self, World};
 use crate::common::skip;
+use crate::salt::{self, World};
 use crate::{LIMIT, MEMORY, run};
 use std::fs;
 use std::os::unix::fs::chown;

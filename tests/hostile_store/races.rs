@@ -1,7 +1,7 @@
 //! Objects that become links to the victim's, and back, while a command looks at them.
 
-use crate::salt::{self, World};
 use crate::common::skip;
+use crate::salt::{self, World};
 use crate::{complaint, prints};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
