@@ -64,7 +64,7 @@ pub fn fio_verifies_across_cycles(lab: &Lab, image: &str, generation: u64, cycle
     let fio = "fio --output=/tmp/fio --name=cycles --directory=/root --size=16M --ioengine=libaio \
                --iodepth=8 --direct=1 --rw=randwrite --bssplit=4k/60:64k/40 --verify=crc32c \
                --verify_fatal=1 --verify_backlog=64 --time_based --runtime=1d";
-    shell.sh(&format!("({fio}; touch /root/ended) >/dev/null 2>&1 &"));
+    shell.sh(&format!("({fio}; touch /root/ended) >/dev/null 2>&1 & sleep 1"));
     let mut written = writes_beyond(&mut shell, 0);
     let mut known = BTreeSet::from([generation_id(&mut shell, generation)]);
     let mut told = events(&mut shell);
