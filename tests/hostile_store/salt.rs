@@ -97,7 +97,6 @@ const STATES: [(u32, &str); 6] = [
 pub fn instance_id(n: usize) -> String {
     format!("i-{n:017x}")
 }
-
 fn chown_to(path: &Path, uid: u32) {
     std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
 }
@@ -201,6 +200,7 @@ impl World {
             world.ok(uid, &["image", "share", name, "--add", "all", "--yes"]);
         }
         world.ok(ATTACKER, &["volume", "create", "--size", "1"]);
+        world.ok(ATTACKER, &["key", "create", "bait"]);
         world.instance(instance_id(PLAIN), Salt::Missing);
         for (kind, _, places) in PLACES {
             for place in places {
