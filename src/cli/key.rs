@@ -4,7 +4,7 @@ use super::answer;
 use super::args::filter;
 use super::output::{self, Cell, Column, Table};
 use super::ui::Ui;
-use crate::error::{Error, OrFail, OrRefuse, Result};
+use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::record::key::{KeyPair, KeyType};
 use crate::service::filter::Filter;
 use crate::service::keys::MAX_TEXT;
@@ -154,6 +154,7 @@ fn public_key(path: &Path) -> Result<String> {
     }
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_TEXT);
     text.ok_or_else(|| {
-        Error::usage(format!("{shown} is no public key: it is no text, or too long"))
+        let why = format!("{shown} is no public key: it is no text, or too long");
+        Error::refused(Code::InvalidKeyFormat, why)
     })
 }
