@@ -5,7 +5,8 @@ mod common;
 
 use common::{Store, has_kvm};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,58 @@ fn the_exit_code_is_how_the_guest_ended() {
         "{told}"
     );
     assert_eq!(store.ok(&["volume", "ls", "-q"]), "");
+}
+
+/// sd_notify(3), as a unit of Type=notify has it.
+#[test]
+fn a_service_manager_hears_that_it_is_up() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let path = store.home().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let run = ["run", "demo", "--foreground", "-m", "64M", "--append", BUTTON];
+    let mut command = store.command(&run);
+    command.env("NOTIFY_SOCKET", &path);
+    let supervisor = Supervisor::start(command, 1);
+    let mut message = [0; 64];
+    let count = socket.recv(&mut message).unwrap();
+    assert_eq!(String::from_utf8_lossy(&message[..count]).trim_end(), "READY=1");
+    supervisor.signal(Signal::TERM);
+    assert_eq!(supervisor.end().0, Some(143));
+    // One that is to be so far that it never is has not been up when it ends.
+    let mut command = store.command(&[&run[..5], &["--wait=ssh"]].concat());
+    command.env("NOTIFY_SOCKET", &path);
+    assert_eq!(Supervisor::start(command, 1).end().0, Some(0));
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut message).is_err());
+}
+
+#[test]
+fn what_is_typed_reaches_the_guest() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let run = ["run", "demo", "--foreground", "-i", "-m", "64M", "--append", "demo.mode=echo"];
+    let mut command = store.command(&run);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let (mut said, mut typed) = (String::new(), child.stdin.take());
+    while stdout.read_line(&mut said).unwrap() > 0 {
+        if said.contains("echo: ready")
+            && let Some(mut stdin) = typed.take()
+        {
+            stdin.write_all(b"hello\x04").unwrap();
+        }
+    }
+    assert!(said.contains("echo: 5 bytes"), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(store.spore(&["run", "demo", "-i"]).status.code(), Some(2));
+    assert_eq!(store.spore(&[&run[..4], &["-n", "2"]].concat()).status.code(), Some(2));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, exec, foreground, image, instance, kernel, key, modify, network,
-    prune, region, run, snapshot, ssh, stats, tag, volume, wait,
+    account, console, df, doctor, exec, foreground, image, instance, job, kernel, key, modify,
+    network, prune, region, run, snapshot, ssh, stats, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
 use clap::{Parser, Subcommand};
@@ -300,6 +300,7 @@ Examples:
 /// Every command ends here; what it returns is the process's exit code.
 pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
+        Command::Run(args) if !args.job.command.is_empty() => job::run(&ui.service()?, args),
         Command::Run(args) if args.held.foreground => foreground::run(&ui.service()?, ui, args),
         Command::Run(args) => run::run(&ui.service()?, ui, args),
         Command::Ls(args) => instance::ls(&ui.service()?, ui, args),

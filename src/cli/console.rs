@@ -164,7 +164,7 @@ pub fn attach(service: &Service, args: &Console) -> Result<ExitCode> {
 }
 
 /// Standard input without std's buffer, in which bytes could lie while poll(2) waits for more.
-struct Unbuffered;
+pub struct Unbuffered;
 
 impl io::Read for Unbuffered {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -179,10 +179,11 @@ impl std::os::fd::AsFd for Unbuffered {
 }
 
 /// The terminal in raw mode, until dropped.
-struct Raw(Termios);
+pub struct Raw(Termios);
 
 impl Raw {
-    fn enter() -> Option<Self> {
+    /// Standard input's. `None`: it is none.
+    pub fn enter() -> Option<Self> {
         let before = tcgetattr(rustix::stdio::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();

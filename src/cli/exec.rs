@@ -2,8 +2,8 @@
 
 use super::answer::finish;
 use super::lines::Labelled;
-use super::signals::Caught;
-use super::ssh::{Access, no_openssh, openssh, settings};
+use super::signals::{Caught, SAME, by_signal};
+use super::ssh::{Access, Patience, no_openssh, openssh, settings};
 use super::ui::Ui;
 use crate::error::{Error, OrFail, Result};
 use crate::service::Service;
@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 const MAX_LOG: u64 = 1 << 20;
 /// What OpenSSH tells of a command's end. (OpenSSH, ssh.c)
 const EXIT_STATUS: &str = "debug1: Exit status ";
+
+/// What it tells of being let in. (sshconnect2.c)
+const AUTHENTICATED: &str = "Authenticated to ";
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
@@ -57,6 +60,9 @@ pub struct Exec {
     /// How.
     #[command(flatten)]
     pub access: Access,
+    /// How long.
+    #[command(flatten)]
+    pub patience: Patience,
     /// Instances: ids, unique prefixes or names; of several, each line of output has its instance
     #[arg(required = true, value_name = "INSTANCE")]
     pub targets: Vec<String>,
@@ -99,8 +105,12 @@ pub enum Outcome {
     Exited(u8),
     /// This signal asked for the end, and the command was asked.
     Signalled(i32),
-    /// The connection was not made, or broke: why, in OpenSSH's words.
-    Failed(String),
+    /// The time was up, and the command was asked.
+    TimedOut,
+    /// Nobody was let in: why, in OpenSSH's words. Nothing was read of standard input.
+    NotBegun(String),
+    /// The connection broke: why, likewise.
+    Broken(String),
 }
 
 /// `exec`.
@@ -118,25 +128,43 @@ pub fn exec(service: &Service, ui: &Ui, args: &Exec) -> Result<ExitCode> {
     if args.targets.len() > 1 && (args.interactive || args.tty) {
         return Err(Error::usage("-i and -t are for one instance"));
     }
+    let begun = Instant::now();
+    let failed = |target: &str, why: String| {
+        let told = format!("{target}: {why}");
+        // What was waited for has not come: __dial has said what.
+        match begun.elapsed() >= args.patience.timeout {
+            true => Error::timeout(told),
+            false => Error::failure(told),
+        }
+    };
     if let [target] = &args.targets[..] {
         let found = service.ssh_access(target)?;
-        let session = Session::new(service, &found, &args.access, &task)?;
-        return Ok(match session.attend(&Caught::install()?, None)? {
+        let ssh = settings(service, &found, &args.access, args.patience.timeout)?;
+        let session = Session::new(&found, ssh, &task)?;
+        return Ok(match session.attend(&Caught::install()?, &Terms::default())? {
             Outcome::Exited(code) => ExitCode::from(code),
-            Outcome::Signalled(number) => super::signals::by_signal(number),
-            Outcome::Failed(why) => return Err(Error::failure(format!("{target}: {why}"))),
+            Outcome::Signalled(number) => by_signal(number),
+            Outcome::TimedOut => ExitCode::from(Error::timeout("").exit_code()),
+            Outcome::NotBegun(why) | Outcome::Broken(why) => return Err(failed(target, why)),
         });
     }
-    several(service, ui, args, &task)
+    several(service, ui, args, &task, &failed)
 }
 
 /// The command in several instances at once.
-fn several(service: &Service, ui: &Ui, args: &Exec, task: &Task) -> Result<ExitCode> {
+fn several(
+    service: &Service,
+    ui: &Ui,
+    args: &Exec,
+    task: &Task,
+    failed: &dyn Fn(&str, String) -> Error,
+) -> Result<ExitCode> {
     let found: Vec<SshAccess> =
         args.targets.iter().map(|target| service.ssh_access(target)).collect::<Result<_>>()?;
     let mut sessions = Vec::new();
     for (found, target) in found.iter().zip(&args.targets) {
-        let mut session = Session::new(service, found, &args.access, task)?;
+        let ssh = settings(service, found, &args.access, args.patience.timeout)?;
+        let mut session = Session::new(found, ssh, task)?;
         session.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = session.start()?;
         let shown = [
@@ -152,8 +180,8 @@ fn several(service: &Service, ui: &Ui, args: &Exec, task: &Task) -> Result<ExitC
         shown.into_iter().for_each(|thread| drop(thread.join()));
         match running.outcome(status)? {
             Outcome::Exited(code) => worst = worst.max(code),
-            Outcome::Signalled(number) => return Ok(super::signals::by_signal(number)),
-            Outcome::Failed(why) => errors.push(Error::failure(format!("{target}: {why}"))),
+            Outcome::Signalled(_) | Outcome::TimedOut => worst = u8::MAX,
+            Outcome::NotBegun(why) | Outcome::Broken(why) => errors.push(failed(target, why)),
         }
     }
     match errors.is_empty() {
@@ -206,8 +234,7 @@ impl Session {
     ///
     /// # Errors
     /// A word is no text; the host has no memory file.
-    pub fn new(service: &Service, found: &SshAccess, access: &Access, task: &Task) -> Result<Self> {
-        let ask = settings(service, found, access)?;
+    pub fn new(found: &SshAccess, ask: Vec<(&'static str, String)>, task: &Task) -> Result<Self> {
         let token = token()?;
         let log = fds::memfd("ssh")?;
         // The last value of a keyword does not count, but the first.
@@ -231,12 +258,12 @@ impl Session {
         Ok(Running { child, log })
     }
 
-    /// Runs it to its end. A signal is passed on to the command; who gets a second one, or does not
-    /// end within `patience`, is left.
+    /// Runs it to its end. A signal is passed on to the command, and so is SIGTERM when its time
+    /// is up; who gets a second one, or does not end in time then, is left.
     ///
     /// # Errors
     /// OpenSSH can't be run.
-    pub fn attend(mut self, signals: &Caught, patience: Option<Duration>) -> Result<Outcome> {
+    pub fn attend(mut self, signals: &Caught, terms: &Terms) -> Result<Outcome> {
         // A terminal's ^C is for us to pass on; who reads the terminal has to stay with it.
         if !self.tty && !io::stdin().is_terminal() {
             self.command.process_group(0);
@@ -245,55 +272,113 @@ impl Session {
         // Ours until it is waited for: its number is nobody else's.
         let ended = pidfd_open(Pid::from_child(&running.child), PidfdFlags::empty());
         let ended = ended.or_fail(|| "watch ssh")?;
-        let mut asked: Option<(i32, Instant)> = None;
+        let mut asked: Option<Asked> = None;
         loop {
             if let Some(status) = running.child.try_wait().or_fail(|| "wait for ssh")? {
-                return match (asked, running.outcome(status)?) {
-                    (_, Outcome::Exited(code)) => Ok(Outcome::Exited(code)),
-                    (Some((number, _)), _) => Ok(Outcome::Signalled(number)),
-                    (None, outcome) => Ok(outcome),
-                };
+                let outcome = running.outcome(status)?;
+                return Ok(match asked {
+                    Some(asked) => asked.outcome(&outcome),
+                    None => outcome,
+                });
             }
-            let due = asked.and_then(|(_, at)| Some(at + patience?));
+            let due = match &asked {
+                None => terms.deadline,
+                Some(asked) => terms.patience.map(|patience| asked.at + patience),
+            };
+            if let Some(asked) = &mut asked {
+                let by = asked.by;
+                asked.tell_again(|| self.messenger(by));
+            }
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            let over = left.is_some_and(|left| left.is_zero());
+            let left = if asked.is_some() { Some(left.unwrap_or(SAME).min(SAME)) } else { left };
             let mut polled = [
                 PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN),
                 PollFd::new(&ended, PollFlags::IN),
             ];
-            if !over {
-                fds::wait(&mut polled, left).or_fail(|| "wait for ssh")?;
-            }
-            match (signals.take(), asked) {
-                (Some(number), None) => {
-                    self.pass_on(number);
-                    asked = Some((number, Instant::now()));
+            fds::wait(&mut polled, left).or_fail(|| "wait for ssh")?;
+            let late = due.is_some_and(|due| Instant::now() >= due);
+            match (signals.take(), &asked) {
+                (Some(number), None) => asked = Some(self.ask_to_end(Some(number))),
+                (None, None) if late => asked = Some(self.ask_to_end(None)),
+                (Some(_), Some(before)) if before.at.elapsed() >= SAME => {
+                    return before.leave(&mut running);
                 }
-                (Some(_), Some((number, at))) if at.elapsed() >= super::signals::SAME => {
-                    let _ = running.child.kill();
-                    return Ok(Outcome::Signalled(number));
-                }
-                (None, Some((number, _))) if over => {
-                    let _ = running.child.kill();
-                    return Ok(Outcome::Signalled(number));
-                }
+                (_, Some(before)) if late => return before.leave(&mut running),
                 _ => {}
             }
         }
     }
 
-    /// Has the command, and what it has started, get a signal.
-    fn pass_on(&self, number: i32) {
-        let name = match number {
-            SIGINT => "INT",
-            SIGHUP => "HUP",
+    /// Has the command, and what it has started, get a signal; SIGTERM if it is for the time.
+    fn ask_to_end(&self, by: Option<i32>) -> Asked {
+        Asked { by, at: Instant::now(), messenger: self.messenger(by) }
+    }
+
+    /// Who tells the command. Who can't be reached is not told, and nobody waits for it.
+    fn messenger(&self, by: Option<i32>) -> Option<Child> {
+        let name = match by {
+            Some(SIGINT) => "INT",
+            Some(SIGHUP) => "HUP",
             _ => "TERM",
         };
         let mut command = openssh("ssh", &self.ask);
         command.args(["-T", &self.instance, "--"]).arg(kill_script(&self.token, name));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Who can't be reached is not told.
-        let _ = command.process_group(0).status();
+        command.process_group(0).spawn().ok()
+    }
+}
+
+/// How long a session may last.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// Then the command is asked to end.
+    pub deadline: Option<Instant>,
+    /// How long a command may take that was asked, before it is left.
+    pub patience: Option<Duration>,
+}
+
+/// A command that was asked to end.
+struct Asked {
+    /// By this signal; by the time, otherwise.
+    by: Option<i32>,
+    at: Instant,
+    /// Who tells it.
+    messenger: Option<Child>,
+}
+
+impl Asked {
+    /// What a session came to that has ended since.
+    fn outcome(&self, ended: &Outcome) -> Outcome {
+        match (self.by, ended) {
+            (None, _) => Outcome::TimedOut,
+            (Some(_), Outcome::Exited(code)) => Outcome::Exited(*code),
+            (Some(number), _) => Outcome::Signalled(number),
+        }
+    }
+
+    /// Sends another messenger for one that a signal to all of us has ended: timeout(1) sends it
+    /// twice, and the second may come before a messenger is a process of its own.
+    fn tell_again(&mut self, messenger: impl FnOnce() -> Option<Child>) {
+        let ended = self.messenger.as_mut().and_then(|sent| sent.try_wait().ok().flatten());
+        if ended.is_some_and(|status| status.signal().is_some()) {
+            self.messenger = messenger();
+        }
+    }
+
+    /// Leaves a command that does not end.
+    fn leave(&self, running: &mut Running) -> Result<Outcome> {
+        let _ = running.child.kill();
+        running.child.wait().or_fail(|| "wait for ssh")?;
+        Ok(self.by.map_or(Outcome::TimedOut, Outcome::Signalled))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(messenger) = &mut self.messenger {
+            let _ = messenger.kill();
+            let _ = messenger.wait();
+        }
     }
 }
 
@@ -318,11 +403,15 @@ fn outcome(log: &str, status: ExitStatus) -> Outcome {
     }
     let words = log.lines().filter(|line| !line.starts_with("debug"));
     let last = words.map(str::trim).rfind(|line| !line.is_empty());
-    Outcome::Failed(match (last, status.signal()) {
+    let why = match (last, status.signal()) {
         (Some(line), _) => line.to_owned(),
         (None, Some(signal)) => format!("ssh was ended by signal {signal}"),
         (None, None) => "the connection ended before the command".to_owned(),
-    })
+    };
+    match log.lines().any(|line| line.starts_with(AUTHENTICATED)) {
+        true => Outcome::Broken(why),
+        false => Outcome::NotBegun(why),
+    }
 }
 
 /// A word that no other session's commands have.
@@ -423,13 +512,15 @@ mod tests {
         let log = "debug1: Entering interactive session.\ndebug1: Exit status 255\n";
         assert_eq!(outcome(log, ended(255)), Outcome::Exited(255));
         let failed = |log: &str| match outcome(log, ended(255)) {
-            Outcome::Failed(why) => why,
+            Outcome::NotBegun(why) => why,
             other => panic!("{other:?}"),
         };
         let denied = "debug1: x\nroot@i-1: Permission denied (publickey).\ndebug1: y\n";
         assert_eq!(failed(denied), "root@i-1: Permission denied (publickey).");
         assert!(failed("debug1: Exit status -1\n").contains("ended before the command"));
         assert!(failed("").contains("ended before the command"));
+        let broke = "Authenticated to i-1 (via proxy) using \"publickey\".\nconnection reset\n";
+        assert_eq!(outcome(broke, ended(255)), Outcome::Broken("connection reset".into()));
     }
 
     #[test]

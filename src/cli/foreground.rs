@@ -1,6 +1,7 @@
 //! `run --foreground`: the command stays, shows the consoles, and ends as the guests do.
 
 use super::answer::finish;
+use super::console::{Raw, Unbuffered};
 use super::lines::Labelled;
 use super::run::{Run, request, tell_of};
 use super::signals::{Caught, by_signal};
@@ -9,16 +10,23 @@ use super::wait::failed;
 use crate::error::{Error, OrFail, Result};
 use crate::record::instance::InstanceRecord;
 use crate::service::Service;
-use crate::service::console::Plain;
+use crate::service::console::{Detached, Plain};
 use crate::service::foreground::{Asked, Screen, Terms, stay};
+use crate::service::wait::{Goal, Until, WaitForInstances, Waited};
 use signal_hook::consts::SIGTERM;
 use std::io::{self, IsTerminal, PipeWriter, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
+use std::time::Duration;
 
 /// `run --foreground`.
 pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     let signals = Caught::install()?;
+    if args.held.interactive && args.count.max != 1 {
+        return Err(Error::usage("-i types to one guest: leave -n out"));
+    }
     let mut request = request(args)?;
     let (lifeline, held) = io::pipe().or_fail(|| "create a pipe")?;
     request.lifeline = Some(Arc::new(lifeline.into()));
@@ -36,7 +44,74 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     for record in &records {
         tell(&format!("{} runs, index {}", record.instance.instance_id, index(record)));
     }
-    stay_with(service, ui, records, args, &signals, held, &tell)
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readiness = Readiness { service, ids: ids(&records), goal: args.wait, over: &over };
+        let watch = Builder::new().name("readiness".into());
+        watch.spawn_scoped(scope, move || readiness.tell()).or_fail(|| "watch guests")?;
+        if let (true, [record]) = (args.held.interactive, &records[..]) {
+            let record = record.clone();
+            let typing = Builder::new().name("typing".into());
+            let typing = typing.spawn_scoped(scope, move || type_to(service, &record));
+            typing.or_fail(|| "read standard input")?;
+        }
+        let stayed = stay_with(service, ui, records, args, &signals, held, &tell);
+        over.store(true, Ordering::SeqCst);
+        stayed
+    })
+}
+
+/// Passes standard input on to a guest's serial line, until either ends.
+fn type_to(service: &Service, record: &InstanceRecord) {
+    let raw = if io::stdin().is_terminal() { Raw::enter() } else { None };
+    let detached = service.attach_console(record, Unbuffered, io::sink(), raw.is_some());
+    drop(raw);
+    match detached {
+        Ok(Detached::ByKey) => {
+            let _ = signal_hook::low_level::raise(SIGTERM);
+        }
+        Ok(Detached::ByEnd) => {}
+        Err(error) => say(error),
+    }
+}
+
+fn ids(records: &[InstanceRecord]) -> Vec<String> {
+    records.iter().map(|record| record.instance.instance_id.to_string()).collect()
+}
+
+/// How often it is looked whether all is over.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What tells a service manager that the service is up. (sd_notify(3))
+struct Readiness<'a> {
+    service: &'a Service,
+    ids: Vec<String>,
+    /// How far the guests have to be: anywhere, if it is not said.
+    goal: Option<Goal>,
+    over: &'a AtomicBool,
+}
+
+impl Readiness<'_> {
+    /// Waits until it is so, if whoever started this wants to hear of it, and tells.
+    fn tell(&self) {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return;
+        }
+        while !self.over.load(Ordering::SeqCst) {
+            if self.goal.is_none_or(|goal| self.are(goal)) {
+                // A manager that does not listen has nothing to be told.
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+                return;
+            }
+        }
+    }
+
+    fn are(&self, goal: Goal) -> bool {
+        let (instance_ids, timeout) = (self.ids.clone(), Some(LOOK));
+        let request = WaitForInstances { instance_ids, until: Until::Guest(goal), timeout };
+        let waited = self.service.wait_for_instances(&request, &mut |_| ());
+        waited.is_ok_and(|all| all.iter().all(|one| matches!(one, Waited::Reached(_))))
+    }
 }
 
 fn index(record: &InstanceRecord) -> u32 {
@@ -52,7 +127,7 @@ fn stay_with(
     held: PipeWriter,
     tell: &dyn Fn(&str),
 ) -> Result<ExitCode> {
-    let screen = Output::new(records.iter().map(index).collect());
+    let screen = Output::new(records.iter().map(index).collect(), args.held.interactive);
     let terms = Terms { stop_timeout: args.held.stop_timeout, timeout: args.timeout };
     let ended = stay(service, records, terms, signals, screen, tell);
     drop(held);
@@ -91,12 +166,13 @@ struct Guest {
 }
 
 impl Output {
-    fn new(indices: Vec<u32>) -> Self {
+    /// Of guests with these indices; what an `interactive` one says goes to the terminal as it is.
+    fn new(indices: Vec<u32>, interactive: bool) -> Self {
         let several = indices.len() > 1;
         let lines = |index| several.then(|| Labelled::new(format!("{index}: ")));
         let guest = |index| Guest { plain: Plain::default(), lines: lines(index) };
         let guests = indices.into_iter().map(guest).collect();
-        Self { guests, terminal: io::stdout().is_terminal() }
+        Self { guests, terminal: io::stdout().is_terminal() && !interactive }
     }
 }
 

@@ -22,6 +22,7 @@ mod image;
 mod image_ls;
 mod instance;
 mod instance_table;
+mod job;
 mod kernel;
 mod key;
 mod limit;

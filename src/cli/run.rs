@@ -8,8 +8,9 @@ use super::limit::{self, Limits};
 use super::output::{emit, write_stdout};
 use super::parse::{Count, parse_duration, parse_memory, parse_name, parse_percent, parse_size};
 use super::progress::Progress;
+use super::ssh::Access;
 use super::ui::{Ui, say};
-use super::wait::{failed, shortfalls, wait_for};
+use super::wait::{failed, parse_goal, shortfalls, wait_for};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
@@ -21,8 +22,9 @@ use crate::record::tag::Tag;
 use crate::service::Service;
 use crate::service::disks::NewVolume;
 use crate::service::launch::{Launched, MAX_USER_DATA, Request, RunInstances, check_user_data};
-use crate::service::wait::{Until, Waited};
+use crate::service::wait::{Goal, Until, Waited};
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +59,8 @@ Examples:
                                   a service's command: ends as the guest does
   spore run debian --disk 20G --volume size=100G --volume snapshot=data
                                   a larger root and two more volumes
+  spore run --rm debian -- make test
+                                  a command in an instance that goes with it
   spore run debian --block-device-mappings \\
     '[{\"DeviceName\":\"/dev/vdb\",\"VirtualName\":\"ephemeral0\"}]'
 
@@ -65,8 +69,9 @@ refused, or a guest failed before its prompt; 2 the command line is wrong;
 124 no prompt within --timeout (the instances go on); 125 failure. With
 --foreground: 0 all guests powered off; 1 a guest's kernel panicked or its CPU
 shut down; 124 the time was up; 125 a VMM failed or was killed; 128 and its
-number (130, 143) for a signal.")]
-#[command(group = clap::ArgGroup::new("until").args(["wait", "foreground"]))]
+number (130, 143) for a signal. With a command: its own; 1 a guest's kernel
+panicked; 124 the time was up; 125 Spore failed, or nobody could get in.")]
+#[command(group = clap::ArgGroup::new("until").args(["wait", "foreground", "command"]).multiple(true))]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
     #[arg(add = complete::image())]
@@ -145,16 +150,29 @@ pub struct Run {
     #[arg(long)]
     pub rm: bool,
     /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends
-    /// the wait, not the instances
-    #[arg(long, conflicts_with = "no_wait")]
-    pub wait: bool,
+    /// the wait, not the instances. =boot, =ssh, =systemd, =cloud-init and =port:N wait for that
+    /// ('spore wait'). With --foreground: tell then whoever started this that it is ready
+    /// (sd_notify(3), READY=1) instead of when they run
+    #[arg(
+        long,
+        value_name = "STATE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "login",
+        value_parser = parse_goal,
+        conflicts_with = "no_wait"
+    )]
+    pub wait: Option<Goal>,
     /// With --wait: give up after this long (30, 500ms, 2m); with --foreground: ask the guests to
-    /// power off then [default: never]
+    /// power off then; with a command: ask that to end then [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "until")]
     pub timeout: Option<Duration>,
     /// Staying with them.
     #[command(flatten)]
     pub held: Foreground,
+    /// A command in one of them.
+    #[command(flatten)]
+    pub job: Job,
     /// Return as soon as the processes are started
     #[arg(long)]
     pub no_wait: bool,
@@ -213,6 +231,10 @@ pub struct Foreground {
     /// command, be it kill -9, ends them. SIGTERM, SIGINT and SIGHUP press their power buttons
     #[arg(long, conflicts_with = "no_wait")]
     pub foreground: bool,
+    /// With --foreground: standard input goes to the guest's serial line; on a terminal, key by
+    /// key, and ^] presses its power button
+    #[arg(short, long, requires = "foreground")]
+    pub interactive: bool,
     /// With --foreground: how long a guest may take to power off before its plug is pulled (30,
     /// 500ms, 2m)
     #[arg(
@@ -223,6 +245,34 @@ pub struct Foreground {
         requires = "foreground"
     )]
     pub stop_timeout: Duration,
+}
+
+/// What belongs to a command that the instance is for.
+#[derive(Debug, Args)]
+pub struct Job {
+    /// With a command: how long it may take to end once it was asked, by a signal or --timeout,
+    /// before the instance is terminated (30, 500ms, 2m)
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10",
+        value_parser = parse_duration,
+        requires = "command"
+    )]
+    pub kill_after: Duration,
+    /// How the command gets in.
+    #[command(flatten)]
+    pub access: Access,
+    /// With --rm: a command to be run in the instance, by ssh as root. Its standard input, output
+    /// and exit code are this command's, and the instance is terminated when it has ended, whatever
+    /// happens
+    #[arg(
+        last = true,
+        value_name = "CMD",
+        requires = "rm",
+        conflicts_with_all = ["wait", "foreground", "no_wait"]
+    )]
+    pub command: Vec<OsString>,
 }
 
 /// [`Engine`] as an argument.
@@ -265,9 +315,10 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     tell_of(&launched);
     let mut records = launched.records;
     let mut errors = Vec::new();
-    if args.wait {
+    if let Some(goal) = args.wait {
+        let until = Until::GuestOrEnd(goal);
         let ids = records.iter().map(|record| record.instance.instance_id.to_string()).collect();
-        let waited = wait_for(service, ids, Until::LoginOrEnd, args.timeout)?;
+        let waited = wait_for(service, ids, until, args.timeout)?;
         records = refreshed(records, &waited);
         if ui.context.cancelled() {
             emit(&ui.output, &instance_table::launched(&records, &service.image_names(&records)))?;
@@ -277,7 +328,7 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
         if ui.output.is_table() {
             write_stdout(consoles(service, &records)?.as_bytes())?;
         }
-        errors.extend(shortfalls(&waited, Until::LoginOrEnd, args.timeout));
+        errors.extend(shortfalls(&waited, until, args.timeout));
         errors.extend(records.iter().filter_map(failed));
     }
     emit(&ui.output, &instance_table::launched(&records, &service.image_names(&records)))?;
@@ -424,7 +475,7 @@ fn going_on(records: &[InstanceRecord]) -> String {
 /// The records as the wait left them.
 fn refreshed(records: Vec<InstanceRecord>, waited: &[Waited]) -> Vec<InstanceRecord> {
     let newer = |(old, waited): (InstanceRecord, &Waited)| match waited {
-        Waited::Reached(record) | Waited::Impossible(record) | Waited::TimedOut(record) => {
+        Waited::Reached(record) | Waited::Impossible(record) | Waited::TimedOut(record, _) => {
             record.clone()
         }
         Waited::Lost(_) => old,

@@ -27,6 +27,11 @@ pub struct Access {
     /// A private key in place of the instance's
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+}
+
+/// How long it may take.
+#[derive(Debug, Args)]
+pub struct Patience {
     /// How long to wait for the guest's sshd (30, 500ms, 2m)
     #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
     pub timeout: Duration,
@@ -45,6 +50,9 @@ pub struct Ssh {
     /// How.
     #[command(flatten)]
     pub access: Access,
+    /// How long.
+    #[command(flatten)]
+    pub patience: Patience,
     /// What ssh is given behind the host: options, a command
     #[arg(last = true, value_name = "ARGS")]
     pub arguments: Vec<OsString>,
@@ -63,6 +71,9 @@ pub struct Cp {
     /// How.
     #[command(flatten)]
     pub access: Access,
+    /// How long.
+    #[command(flatten)]
+    pub patience: Patience,
     /// What to copy, and where to: files of the host's, and INSTANCE:PATH
     #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
     pub paths: Vec<String>,
@@ -77,6 +88,9 @@ pub struct SshConfig {
     /// How.
     #[command(flatten)]
     pub access: Access,
+    /// How long.
+    #[command(flatten)]
+    pub patience: Patience,
 }
 
 /// Arguments of `__dial`, OpenSSH's ProxyCommand.
@@ -109,13 +123,14 @@ pub fn settings(
     service: &Service,
     found: &SshAccess,
     access: &Access,
+    patience: Duration,
 ) -> Result<Vec<(&'static str, String)>> {
     let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
     let dial = format!(
         "SPORE_HOME={} {} __dial --timeout {}s {} %p",
         quoted(service.home())?,
         quoted(&own)?,
-        access.timeout.as_secs().max(1),
+        patience.as_secs().max(1),
         found.instance_id
     );
     let mut settings = vec![
@@ -130,7 +145,7 @@ pub fn settings(
         ("CheckHostIP", "no".into()),
         ("UpdateHostKeys", "no".into()),
         // A guest that says anything but its version is given up.
-        ("ConnectTimeout", access.timeout.as_secs().max(1).to_string()),
+        ("ConnectTimeout", patience.as_secs().max(1).to_string()),
         ("ServerAliveInterval", "15".into()),
         ("LogLevel", "ERROR".into()),
     ];
@@ -188,7 +203,8 @@ pub fn no_openssh(program: &str, cause: &std::io::Error) -> Error {
 /// `ssh`.
 pub fn ssh(service: &Service, args: &Ssh) -> Result<ExitCode> {
     let found = service.ssh_access(&args.instance)?;
-    let mut command = openssh("ssh", &settings(service, &found, &args.access)?);
+    let mut command =
+        openssh("ssh", &settings(service, &found, &args.access, args.patience.timeout)?);
     command.arg(found.instance_id.as_str()).args(&args.arguments);
     run_program(command)
 }
@@ -206,7 +222,7 @@ pub fn cp(service: &Service, args: &Cp) -> Result<ExitCode> {
         return Err(Error::usage(why));
     };
     let found = service.ssh_access(instance)?;
-    let settings = settings(service, &found, &args.access)?;
+    let settings = settings(service, &found, &args.access, args.patience.timeout)?;
     let mut command = openssh("scp", &settings);
     command.args(args.recursive.then_some("-r")).arg("--");
     for (path, named) in args.paths.iter().zip(named) {
@@ -233,7 +249,7 @@ pub fn ssh_config(service: &Service, ui: &Ui, args: &SshConfig) -> Result<ExitCo
     let blocks = args.targets.iter().map(|target| {
         let found = service.ssh_access(target)?;
         text.push_str(&format!("Host {target}\n"));
-        for (keyword, value) in settings(service, &found, &args.access)? {
+        for (keyword, value) in settings(service, &found, &args.access, args.patience.timeout)? {
             text.push_str(&format!("  {keyword} {value}\n"));
         }
         Ok(())

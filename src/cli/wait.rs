@@ -8,9 +8,9 @@ use super::ui::Ui;
 use crate::error::{Code, Error, Kind, Result};
 use crate::record::instance::{InstanceRecord, State};
 use crate::service::Service;
-use crate::service::wait::{Until, WaitForInstances, Waited};
+use crate::service::wait::{Goal, Until, WaitForInstances, Waited};
 use crate::sys::kvm::host_virtualizes;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use std::time::Duration;
 Examples:
   spore wait web            until it is stopped or terminated
   spore wait --for login --timeout 2m --all
+  spore wait --for port:8080 web
 
 Exit codes: 0 all are, and with --for exit, the default, ended well; 1 one
 can't get there any more, or a guest's kernel panicked or its CPU shut down; 2
@@ -29,44 +30,59 @@ pub struct Wait {
     /// Instances.
     #[command(flatten)]
     pub targets: Targets,
-    /// For what: exit is stopped or terminated
-    #[arg(long = "for", value_enum, default_value_t = UntilArg::Exit, value_name = "STATE")]
-    pub until: UntilArg,
+    /// For what: running (its vCPUs run), boot (its kernel is up), login (a prompt on its console),
+    /// ssh (its sshd answers), systemd (it has started everything: systemd 254 and later say so),
+    /// cloud-init (it has ended), port:N (somebody listens there, by vsock), stopped, terminated,
+    /// exit (one of these two)
+    #[arg(long = "for", default_value = "exit", value_name = "STATE", value_parser = parse_until)]
+    pub until: Until,
     /// Give up after this long (30, 500ms, 2m) [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 }
 
-/// [`Until`] as an argument.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum UntilArg {
-    /// Its vCPUs run
-    Running,
-    /// Its console shows a login prompt
-    Login,
-    /// It is stopped
-    Stopped,
-    /// It is terminated
-    Terminated,
-    /// It is stopped or terminated
-    Exit,
+/// What can be waited for, by name.
+const STATES: &[(&str, Until)] = &[
+    ("running", Until::Running),
+    ("boot", Until::Guest(Goal::Boot)),
+    ("login", Until::Guest(Goal::Login)),
+    ("ssh", Until::Guest(Goal::Ssh)),
+    ("systemd", Until::Guest(Goal::Systemd)),
+    ("cloud-init", Until::Guest(Goal::CloudInit)),
+    ("stopped", Until::Stopped),
+    ("terminated", Until::Terminated),
+    ("exit", Until::Exit),
+];
+
+/// A state by its name, or `port:N`.
+///
+/// # Errors
+/// There is none of that name: those that there are.
+pub fn parse_until(text: &str) -> Result<Until, String> {
+    if let Some(until) = STATES.iter().find(|(name, _)| *name == text) {
+        return Ok(until.1);
+    }
+    let port = text.strip_prefix("port:").and_then(|port| port.parse().ok());
+    port.map(|port| Until::Guest(Goal::Port(port))).ok_or_else(|| {
+        let names: Vec<&str> = STATES.iter().map(|(name, _)| *name).collect();
+        format!("it is one of {} and port:N", names.join(", "))
+    })
 }
 
-impl From<UntilArg> for Until {
-    fn from(until: UntilArg) -> Self {
-        match until {
-            UntilArg::Running => Self::Running,
-            UntilArg::Login => Self::Login,
-            UntilArg::Stopped => Self::Stopped,
-            UntilArg::Terminated => Self::Terminated,
-            UntilArg::Exit => Self::Exit,
-        }
+/// How far a guest can be, by name.
+///
+/// # Errors
+/// As [`parse_until`]'s.
+pub fn parse_goal(text: &str) -> Result<Goal, String> {
+    match parse_until(text)? {
+        Until::Guest(goal) => Ok(goal),
+        _ => Err("a launch waits for boot, login, ssh, systemd, cloud-init or port:N".into()),
     }
 }
 
 /// `wait`.
 pub fn wait(service: &Service, ui: &Ui, args: &Wait) -> Result<ExitCode> {
-    let until = Until::from(args.until);
+    let until = args.until;
     let waited = wait_for(service, args.targets.ids(service)?, until, args.timeout)?;
     // An end that was waited for counts as it was; one of these states is reached by any.
     let badly = |waited: &Waited| match waited {
@@ -97,18 +113,25 @@ pub fn wait_for(
 fn what(until: Until) -> &'static str {
     match until {
         Until::Running => "running",
-        Until::Login | Until::LoginOrEnd => "at the login prompt",
+        Until::Guest(goal) | Until::GuestOrEnd(goal) => match goal {
+            Goal::Boot => "booted",
+            Goal::Login => "at the login prompt",
+            Goal::Ssh => "reachable by ssh",
+            Goal::Systemd => "ready by its systemd's word",
+            Goal::CloudInit => "configured by cloud-init",
+            Goal::Port(_) => "listening on that port",
+        },
         Until::Stopped => "stopped",
         Until::Terminated => "terminated",
         Until::Exit => "stopped or terminated",
     }
 }
 
-/// What may keep a guest from its login prompt for good: such a KVM may take long to say that it
+/// What may keep a guest from its start for good: such a KVM may take long to say that it
 /// can't.
 fn slow_kvm(until: Until, hardware: bool) -> &'static str {
     match until {
-        Until::Login | Until::LoginOrEnd if !hardware => {
+        Until::Guest(_) | Until::GuestOrEnd(_) if !hardware => {
             "; this host's KVM is a software KVM, which can't run stock kernels: they run in the box \
              (scripts/kvm-box run -- spore run …), and 'spore doctor' tells whether a lab kernel does here"
         }
@@ -140,7 +163,7 @@ pub fn shortfalls(waited: &[Waited], until: Until, timeout: Option<Duration>) ->
 
 fn late(waited: &Waited) -> Option<&InstanceRecord> {
     match waited {
-        Waited::TimedOut(record) => Some(record),
+        Waited::TimedOut(record, _) => Some(record),
         _ => None,
     }
 }
@@ -164,9 +187,10 @@ fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option
             Code::IncorrectInstanceState,
             format!("{} and will not be {}", stage(record), what(until)),
         )),
-        Waited::TimedOut(record) => Some(Error::timeout(format!(
-            "{}, not {} within {} s; it goes on, and 'spore logs {}' shows how far it is{}",
+        Waited::TimedOut(record, reached) => Some(Error::timeout(format!(
+            "{}{}, not {} within {} s; it goes on, and 'spore logs {}' shows how far it is{}",
             stage(record),
+            reached.map(|reached| format!(" and {reached}")).unwrap_or_default(),
             what(until),
             timeout.unwrap_or_default().as_secs_f64(),
             record.instance.instance_id,
@@ -200,8 +224,20 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_login_hears_that_software_kvm_may_never_get_there() {
-        assert!(slow_kvm(Until::Login, false).contains("scripts/kvm-box"));
-        assert_eq!(slow_kvm(Until::Login, true), "");
+        let login = Until::Guest(Goal::Login);
+        assert!(slow_kvm(login, false).contains("scripts/kvm-box"));
+        assert_eq!(slow_kvm(login, true), "");
         assert_eq!(slow_kvm(Until::Stopped, false), "");
+    }
+
+    #[test]
+    fn what_is_waited_for_has_a_name() {
+        assert_eq!(parse_until("exit"), Ok(Until::Exit));
+        assert_eq!(parse_until("port:8080"), Ok(Until::Guest(Goal::Port(8080))));
+        assert_eq!(parse_goal("ssh"), Ok(Goal::Ssh));
+        for text in ["", "port:", "port:x", "port:4294967296", "Login"] {
+            assert!(parse_until(text).unwrap_err().contains("cloud-init"), "{text}");
+        }
+        assert!(parse_goal("stopped").is_err());
     }
 }

@@ -16,23 +16,28 @@ use std::thread::Builder;
 /// ^], the key that detaches, as in telnet and virsh.
 pub const DETACH: u8 = 0x1d;
 /// A login prompt, as agetty(8) and busybox print it.
-const PROMPT: &[u8] = b"login: ";
+pub const PROMPT: &[&[u8]] = &[b"login: "];
+/// cloud-init's last words of a boot. (cloudinit/cmd/main.py)
+pub const CLOUD_INIT: &[&[u8]] = &[b"Cloud-init v.", b" finished at "];
+/// Most bytes of a line that are looked at.
+const MAX_LINE: usize = 4096;
 
-/// Watches a console log for a login prompt, reading each byte once.
+/// Watches a console log for a line that holds these pieces in their order, reading each byte once.
 #[derive(Debug)]
-pub struct PromptWatch {
+pub struct ConsoleWatch {
+    pieces: &'static [&'static [u8]],
     at: u64,
-    tail: Vec<u8>,
+    line: Vec<u8>,
     seen: bool,
 }
 
-impl PromptWatch {
+impl ConsoleWatch {
     /// Watch from byte `start` on.
-    pub fn new(start: u64) -> Self {
-        Self { at: start, tail: Vec::new(), seen: false }
+    pub fn new(start: u64, pieces: &'static [&'static [u8]]) -> Self {
+        Self { pieces, at: start, line: Vec::new(), seen: false }
     }
 
-    /// True once a line holds a login prompt.
+    /// True once there is such a line, or its beginning.
     ///
     /// # Errors
     /// The log can't be read.
@@ -56,11 +61,26 @@ impl PromptWatch {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        self.seen = self.tail.windows(PROMPT.len()).any(|window| window == PROMPT);
-        let keep = self.tail.len().saturating_sub(PROMPT.len() - 1);
-        self.tail.drain(..keep);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            self.seen |= holds(&self.line, self.pieces);
+            if piece.ends_with(b"\n") {
+                self.line.clear();
+            }
+            // What a line without an end has in its middle is nothing that is watched for.
+            let excess = self.line.len().saturating_sub(MAX_LINE);
+            self.line.drain(..excess);
+        }
     }
+}
+
+/// Whether a line holds these pieces in their order.
+fn holds(mut line: &[u8], pieces: &[&[u8]]) -> bool {
+    pieces.iter().all(|piece| {
+        let at = memchr::memmem::find(line, piece);
+        line = at.map_or(&[], |at| &line[at + piece.len()..]);
+        at.is_some()
+    })
 }
 
 /// The last `count` lines of the log from byte `start` on, made safe to print: no control
@@ -288,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_prompt_is_seen_across_reads() {
-        let mut watch = PromptWatch::new(0);
+        let mut watch = ConsoleWatch::new(0, PROMPT);
         for piece in ["Debian GNU/Linux 12 web ttyS0\n\nweb lo", "gin", ":", " "] {
             assert!(!watch.seen);
             watch.feed(piece.as_bytes());
@@ -318,5 +338,18 @@ mod tests {
         let long = format!("{}\nlast\n", "x".repeat(100_000));
         assert_eq!(tail(&long, 1), "last\n");
         assert_eq!(tail(&long, 2), long);
+    }
+
+    #[test]
+    fn pieces_are_of_one_line_and_in_their_order() {
+        let seen = |text: &str| {
+            let mut watch = ConsoleWatch::new(0, CLOUD_INIT);
+            text.as_bytes().chunks(3).for_each(|chunk| watch.feed(chunk));
+            watch.seen
+        };
+        assert!(seen("[ 9.1] cloud-init[7]: Cloud-init v. 25.1.4 finished at Sun, 29 Nov 2026\n"));
+        assert!(!seen("Cloud-init v. 25.1.4 running 'init'\njob finished at noon\n"));
+        assert!(!seen(" finished at Cloud-init v.\n"));
+        assert!(!seen(&format!("Cloud-init v.{} finished at ", "x".repeat(2 * MAX_LINE))));
     }
 }

@@ -41,6 +41,7 @@ pub mod network;
 pub mod plain;
 pub mod pool;
 pub mod prepare;
+pub mod readiness;
 pub mod reap;
 mod rebase;
 pub mod refresh;

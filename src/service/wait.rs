@@ -3,8 +3,9 @@
 use super::Service;
 use super::instances::{record, resolve};
 use crate::error::{Error, Kind, Result};
-use crate::instance::console::PromptWatch;
 use crate::instance::dir::InstanceDir;
+use crate::instance::readiness::{self, Probe};
+pub use crate::instance::readiness::{Goal, Stage};
 use crate::record::instance::{InstanceRecord, State};
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ use std::time::{Duration, Instant};
 pub enum Until {
     /// Its vCPUs run.
     Running,
-    /// Its console shows a login prompt.
-    Login,
-    /// As [`Until::Login`], but its end will do too.
-    LoginOrEnd,
+    /// Its guest is so far.
+    Guest(Goal),
+    /// As [`Until::Guest`], but its end will do too.
+    GuestOrEnd(Goal),
     /// It is stopped.
     Stopped,
     /// It is terminated.
@@ -43,8 +44,8 @@ pub enum Waited {
     Reached(InstanceRecord),
     /// It can't become true any more.
     Impossible(InstanceRecord),
-    /// Not in time.
-    TimedOut(InstanceRecord),
+    /// Not in time. If it runs, how far its guest is.
+    TimedOut(InstanceRecord, Option<Stage>),
     /// The instance is gone or unreadable.
     Lost(Error),
 }
@@ -73,14 +74,14 @@ pub(super) fn wait(
     progress: &mut dyn FnMut(usize),
 ) -> Vec<Waited> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let mut watches: Vec<Option<PromptWatch>> = dirs.iter().map(|_| None).collect();
+    let mut probes: Vec<Option<Probe>> = dirs.iter().map(|_| None).collect();
     let mut results: Vec<Option<Waited>> = dirs.iter().map(|_| None).collect();
     let mut done = usize::MAX;
     let cancelled = || dirs.iter().any(|dir| dir.store().context().cancelled());
     poll_until(deadline, || {
-        for ((dir, watch), result) in dirs.iter().zip(&mut watches).zip(&mut results) {
+        for ((dir, probe), result) in dirs.iter().zip(&mut probes).zip(&mut results) {
             if result.is_none() {
-                *result = look(dir, until, watch);
+                *result = look(dir, until, probe);
             }
         }
         let now = results.iter().filter(|r| r.is_some()).count();
@@ -90,12 +91,19 @@ pub(super) fn wait(
         }
         done == dirs.len() || cancelled()
     });
-    let last = |dir: &InstanceDir| record(dir).map_or_else(Waited::Lost, Waited::TimedOut);
+    let last = |dir: &InstanceDir| match record(dir) {
+        Ok(record) => {
+            let runs = record.instance.state == State::Running;
+            let stage = runs.then(|| readiness::stage(dir, &record));
+            Waited::TimedOut(record, stage)
+        }
+        Err(error) => Waited::Lost(error),
+    };
     dirs.iter().zip(results).map(|(dir, result)| result.unwrap_or_else(|| last(dir))).collect()
 }
 
 /// `None` as long as the wait goes on.
-fn look(dir: &InstanceDir, until: Until, watch: &mut Option<PromptWatch>) -> Option<Waited> {
+fn look(dir: &InstanceDir, until: Until, probe: &mut Option<Probe>) -> Option<Waited> {
     let record = match record(dir) {
         Ok(record) => record,
         Err(error) if error.kind() == Kind::Refused && until == Until::Terminated => return None,
@@ -108,13 +116,12 @@ fn look(dir: &InstanceDir, until: Until, watch: &mut Option<PromptWatch>) -> Opt
         Until::Stopped => state == State::Stopped,
         Until::Terminated => state == State::Terminated,
         Until::Exit => over,
-        Until::Login | Until::LoginOrEnd => {
-            let start = record.instance.spore.console_start;
-            let watch = watch.get_or_insert_with(|| PromptWatch::new(start));
-            match watch.seen(dir) {
-                Ok(seen) => {
-                    (seen && state == State::Running) || (over && until == Until::LoginOrEnd)
-                }
+        Until::GuestOrEnd(_) if over => true,
+        Until::Guest(_) | Until::GuestOrEnd(_) if state != State::Running => false,
+        Until::Guest(goal) | Until::GuestOrEnd(goal) => {
+            let probe = probe.get_or_insert_with(|| Probe::new(&record, goal));
+            match probe.reached(dir) {
+                Ok(reached) => reached,
                 Err(error) => return Some(Waited::Lost(error)),
             }
         }

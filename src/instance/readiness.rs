@@ -1,0 +1,140 @@
+//! How far a guest is, by what it says and does itself.
+
+use super::client;
+use super::console::{CLOUD_INIT, ConsoleWatch, PROMPT};
+use super::dial::{Call, call, has_ssh};
+use super::dir::InstanceDir;
+use crate::error::Result;
+use crate::record::instance::InstanceRecord;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// sshd's port.
+pub const SSH: u32 = 22;
+/// A port at which nobody is expected: the guest's kernel refuses it.
+const NOBODYS: u32 = 1;
+/// Between looks at a guest, which cost it something.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long a guest has for its answer to one of them.
+const ANSWER: Duration = Duration::from_millis(500);
+/// What systemd says when it has started everything. (sd_notify(3))
+const READY: (&str, &str) = ("READY", "1");
+
+/// What a guest can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Its kernel is up: it answers by its socket device, or there is a login prompt.
+    Boot,
+    /// Its console shows a login prompt.
+    Login,
+    /// Its sshd says its version.
+    Ssh,
+    /// Its systemd has started everything.
+    Systemd,
+    /// cloud-init has ended.
+    CloudInit,
+    /// Somebody listens on this port.
+    Port(u32),
+}
+
+/// How far a guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its vCPUs run, and nothing has been heard.
+    Running,
+    /// Its kernel is up.
+    Boot,
+    /// Its console shows a login prompt.
+    Login,
+    /// Its sshd answers.
+    Ssh,
+    /// Its systemd has started everything.
+    Systemd,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "nothing has been heard of its guest",
+            Self::Boot => "its guest's kernel is up",
+            Self::Login => "its console shows a login prompt",
+            Self::Ssh => "its sshd answers",
+            Self::Systemd => "its systemd has started everything",
+        })
+    }
+}
+
+/// Looks at one running guest until it is as wanted.
+#[derive(Debug)]
+pub struct Probe {
+    goal: Goal,
+    prompt: ConsoleWatch,
+    cloud_init: ConsoleWatch,
+    next: Option<Instant>,
+}
+
+impl Probe {
+    /// For this goal of a running instance.
+    pub fn new(record: &InstanceRecord, goal: Goal) -> Self {
+        let start = record.instance.spore.console_start;
+        let watch = |pieces| ConsoleWatch::new(start, pieces);
+        Self { goal, prompt: watch(PROMPT), cloud_init: watch(CLOUD_INIT), next: None }
+    }
+
+    /// Whether it is so. The guest itself is asked now and then only.
+    ///
+    /// # Errors
+    /// Its console's log can't be read, or the host refuses a socket.
+    pub fn reached(&mut self, dir: &InstanceDir) -> Result<bool> {
+        match self.goal {
+            Goal::Login => return self.prompt.seen(dir),
+            Goal::CloudInit => return self.cloud_init.seen(dir),
+            Goal::Boot if self.prompt.seen(dir)? => return Ok(true),
+            _ => {}
+        }
+        let now = Instant::now();
+        if self.next.is_some_and(|next| now < next) {
+            return Ok(false);
+        }
+        self.next = Some(now + PAUSE);
+        // Its VMM may end at any time, which its record says then.
+        Ok(match self.goal {
+            Goal::Boot => answers(dir),
+            Goal::Ssh => has_ssh(dir, SSH, ANSWER).unwrap_or(false),
+            Goal::Systemd => is_ready(&notified(dir)),
+            Goal::Port(port) => matches!(call(dir, port, ANSWER), Ok(Call::Connected(_))),
+            Goal::Login | Goal::CloudInit => false,
+        })
+    }
+}
+
+/// How far a running guest is.
+pub fn stage(dir: &InstanceDir, record: &InstanceRecord) -> Stage {
+    let said = notified(dir);
+    let prompt = || {
+        let mut watch = ConsoleWatch::new(record.instance.spore.console_start, PROMPT);
+        watch.seen(dir).unwrap_or(false)
+    };
+    match () {
+        () if is_ready(&said) => Stage::Systemd,
+        () if has_ssh(dir, SSH, ANSWER).unwrap_or(false) => Stage::Ssh,
+        () if prompt() => Stage::Login,
+        () if !said.is_empty() || answers(dir) => Stage::Boot,
+        () => Stage::Running,
+    }
+}
+
+/// What systemd has said.
+fn notified(dir: &InstanceDir) -> BTreeMap<String, String> {
+    client::status(dir).map(|status| status.notified).unwrap_or_default()
+}
+
+fn is_ready(said: &BTreeMap<String, String>) -> bool {
+    said.get(READY.0).is_some_and(|value| value == READY.1)
+}
+
+/// Whether the guest's kernel answers.
+fn answers(dir: &InstanceDir) -> bool {
+    matches!(call(dir, NOBODYS, ANSWER), Ok(Call::Connected(_) | Call::Nobody))
+}
