@@ -31,15 +31,15 @@ const LONGEST: usize = 2000;
 
 /// What a job takes. Anything else ends it.
 const JOB: &[Allow] = &[
-    Call(libc::SYS_recvfrom), // the socket
-    Call(libc::SYS_sendto),   // the socket
-    Call(libc::SYS_write),    // a panic's message
-    Call(libc::SYS_close),    // what is left
+    Call(libc::SYS_read),   // the socket
+    Call(libc::SYS_sendto), // the socket
+    Call(libc::SYS_write),  // a panic's message
+    Call(libc::SYS_close),  // what is left
 ];
 
 /// What the process that forks for each job takes.
 const JOBS: &[Allow] = &[
-    Call(libc::SYS_recvfrom),        // the socket
+    Call(libc::SYS_read),            // the socket
     Call(libc::SYS_sendto),          // the socket
     Call(libc::SYS_write),           // a panic's message
     Call(libc::SYS_close),           // what is left

@@ -9,12 +9,14 @@ use super::detect::Disk;
 use super::menu::Listed;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::{PvBoot, SavedEnvironment};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{SendFlags, send};
 use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
 
 /// Most bytes of data in a packet.
 pub const PIECE: usize = 64 << 10;
+/// The longest packet: a tag and a piece. Bytes.
+const LONGEST: usize = PIECE + 1;
 /// Longest answer without its files.
 pub const MAX_ANSWER: u64 = 1 << 20;
 
@@ -175,9 +177,13 @@ pub fn put_all(socket: BorrowedFd<'_>, tag: Tag, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// It is none that is known, or did not come in time.
 pub fn get<'a>(socket: BorrowedFd<'_>, buffer: &'a mut Vec<u8>) -> Result<Option<(Tag, &'a [u8])>> {
-    buffer.resize(PIECE + 1, 0);
-    let got = rustix::io::retry_on_intr(|| recv(socket, &mut buffer[..], RecvFlags::TRUNC));
-    let (_, count) = got.or_fail(|| "hear from the process that reads a root volume")?;
+    // One byte more than the longest has. The event thread has this call anyway, and not recv(2).
+    buffer.resize(LONGEST + 1, 0);
+    let got = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut buffer[..]));
+    let count = got.or_fail(|| "hear from the process that reads a root volume")?;
+    if count > LONGEST {
+        return Err(nonsense());
+    }
     let Some((first, body)) = buffer.get(..count).and_then(|packet| packet.split_first()) else {
         return if count == 0 { Ok(None) } else { Err(nonsense()) };
     };

@@ -132,7 +132,7 @@ const COMMIT: &[Allow] = &[
 ];
 
 const EVENT: &[Allow] = &[
-    Call(libc::SYS_read),          // eventfds, signalfd
+    Call(libc::SYS_read),          // eventfds, signalfd, the reader of a boot menu
     Call(libc::SYS_close),         // connections, files of a disk or a kernel that is replaced
     Call(libc::SYS_ppoll),         // waits for all of them
     Call(libc::SYS_getpid),        // status
@@ -147,8 +147,7 @@ const EVENT: &[Allow] = &[
     Call(libc::SYS_accept4),       // control socket
     Call(libc::SYS_recvmsg),       // control clients, which may pass descriptors
     Call(libc::SYS_sendmsg),       // a tap, passed to who asks for it
-    Call(libc::SYS_recvfrom),      // the reader of a boot menu
-    Call(libc::SYS_sendto),        // both, without SIGPIPE
+    Call(libc::SYS_sendto),        // control clients and that reader, without SIGPIPE
 ];
 
 /// On the VM's descriptor, at a reset.
