@@ -203,7 +203,7 @@ fn a_wrong_command_line_is_exit_code_2() {
         (&["run", "demo", "--name", "a\nb"], "control character"),
         (&["run", "demo", "--wait", "--no-wait"], "cannot be used with"),
         (&["ls", "--filter", "nonsense"], "NAME=VALUE"),
-        (&["wait", "--for", "godot", "i-0"], "possible values: running"),
+        (&["wait", "--for", "godot", "i-0"], "it is one of running"),
         (&["stop"], "see 'spore stop --help'"),
         (&["logs", "--vmm", "-f", "x"], "cannot be used with"),
         (&["image", "rm"], "see 'spore image deregister --help'"),

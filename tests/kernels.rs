@@ -88,6 +88,23 @@ fn a_name_means_the_same_to_every_verb() {
     assert!(code == Some(1) && err.contains("not a regular file"), "{err}");
 }
 
+/// A command that lives has claimed it for something that is yet to come.
+#[test]
+fn what_a_command_is_about_to_refer_to_is_not_pruned() {
+    let store = Store::new();
+    let file = kernel(&store, "vmlinuz", 1);
+    let id = store.ok(&["kernel", "register", file.to_str().unwrap(), "-q"]).trim().to_owned();
+    let claims = store.account_dir().join("claims");
+    std::fs::create_dir_all(&claims).unwrap();
+    let claim = std::fs::File::create(claims.join(&id)).unwrap();
+    claim.lock().unwrap();
+    store.spore(&["prune", "-y"]);
+    assert_eq!(kernels(&store), [id]);
+    drop(claim);
+    store.spore(&["prune", "-y"]);
+    assert!(kernels(&store).is_empty());
+}
+
 /// Kills `args` before each of its steps and gives what the next commands make of what is left to
 /// `judge`; until it comes to its end.
 fn killed_everywhere(store: &Store, args: &[&str], judge: impl Fn(&str)) {

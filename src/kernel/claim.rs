@@ -73,6 +73,12 @@ pub(super) fn waive(store: &Store, id: &str) {
     }
 }
 
+/// Whether a command that lives, or has just been killed, has registered `id` for something that
+/// does not refer to it yet.
+pub fn is_claimed(store: &Store, id: &str) -> bool {
+    directory(store).is_some_and(|dir| dir.stat(id).is_ok())
+}
+
 /// Take over the claims of killed commands.
 pub(super) fn left(store: &Store) -> Vec<Claim> {
     let names = directory(store).and_then(|dir| dir.names().ok()).unwrap_or_default();

@@ -20,6 +20,7 @@ use crate::store::shared::open_file;
 use crate::store::{Collection, Durability, Record, Staging, Store, StoreLock, now};
 use crate::volume::users;
 use claim::Claim;
+pub use claim::is_claimed;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;

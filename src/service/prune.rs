@@ -150,7 +150,8 @@ impl Look<'_> {
             let id = Some(&kernel.kernel_id);
             let named = images.iter().any(|image| image.kernel_id.as_ref() == id)
                 || live.iter().any(|record| record.instance.kernel_id.as_ref() == id);
-            if self.is_mine(&kernel) && !named {
+            let claimed = kernel::is_claimed(self.store, kernel.kernel_id.as_str());
+            if self.is_mine(&kernel) && !named && !claimed {
                 self.add("kernel", kernel.kernel_id.as_str(), Some(&kernel.name), WHY);
             }
         }
@@ -158,7 +159,8 @@ impl Look<'_> {
             let id = Some(&ramdisk.ramdisk_id);
             let named = images.iter().any(|image| image.ramdisk_id.as_ref() == id)
                 || live.iter().any(|record| record.instance.ramdisk_id.as_ref() == id);
-            if self.is_mine(&ramdisk) && !named {
+            let claimed = kernel::is_claimed(self.store, ramdisk.ramdisk_id.as_str());
+            if self.is_mine(&ramdisk) && !named && !claimed {
                 self.add("ramdisk", ramdisk.ramdisk_id.as_str(), Some(&ramdisk.name), WHY);
             }
         }
@@ -187,6 +189,8 @@ fn remove(store: &Store, unused: &Unused) -> Result<()> {
         }
         "snapshot" => snapshot::delete(store, &id.parse::<SnapshotId>()?, false),
         "volume" => attach::delete(store, &store.volumes().get(&id.parse::<VolumeId>()?)?),
+        // A command that runs means to refer to it.
+        "kernel" | "ramdisk" if kernel::is_claimed(store, id) => Ok(()),
         "kernel" => kernel::deregister::<Kernel>(store, &id.parse::<KernelId>()?, false),
         "ramdisk" => kernel::deregister::<Ramdisk>(store, &id.parse::<RamdiskId>()?, false),
         _ => store.discard_cached(id),
