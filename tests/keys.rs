@@ -172,3 +172,18 @@ fn an_instance_has_the_key_that_is_named_or_the_stores() {
     let id = named["InstanceId"].as_str().unwrap();
     assert_eq!(store.describe(id)["Spore"]["PublicKey"], named["Spore"]["PublicKey"]);
 }
+
+/// A Spore that is older does not have all kinds of objects.
+#[test]
+fn a_store_of_an_earlier_spore_gets_what_it_lacks() {
+    let store = Store::new();
+    store.ok(&["key", "create", "first"]);
+    store.ok(&["key", "rm", "first"]);
+    for place in ["networks", "key-pairs"] {
+        std::fs::remove_dir(store.home().join(place)).unwrap();
+    }
+    assert_eq!(store.ok(&["key", "ls", "-q"]), "");
+    store.ok(&["network", "ls"]);
+    store.ok(&["key", "create", "mine"]);
+    store.ok(&["network", "create", "lab"]);
+}

@@ -122,7 +122,7 @@ fn a_stopped_instance_gets_a_network_and_loses_it() {
     let twice = ["modify", &id, "--network", "tap:a", "--network", "tap:a"];
     refused(&store.spore(&twice), 1, "tap:a is given twice");
     store.ok(&["modify", &id, "--network", "none"]);
-    assert!(store.describe(&id)["NetworkInterfaces"].is_null());
+    assert_eq!(store.describe(&id)["NetworkInterfaces"], serde_json::json!([]));
     // It starts where no tap is, and comes back as the same interface on another tap.
     store.ok(&["start", &id]);
     store.ok(&["stop", &id]);
@@ -171,7 +171,7 @@ fn what_is_no_network_is_refused_in_one_line() {
         (&["--network", "tap:a", "--network", "tap:a"], 1, "tap:a is given twice"),
         (&["--network", "tap:a", "-n", "2"], 1, "tap:a is one instance's"),
         (&["--network", "none", "--limit", "net.pps=5"], 1, "limit nothing"),
-        (&["--queues", "2"], 1, "give --network"),
+        (&["--queues", "2"], 1, "give a --network"),
         (&["--network", "tap:a", "--queues", "9"], 2, "9"),
     ] {
         let output = run(args);

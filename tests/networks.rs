@@ -53,9 +53,9 @@ fn ports_of_the_host_are_taken_before_anything_starts() {
     let run = ["run", "demo", "-q", "-m", "128M", "--network", "default", "-p"];
     let port = format!("{}:22", taken.port());
     let why = format!("port {taken}/tcp is in use");
-    let before = store.ok(&["ls", "-q"]);
+    let before = store.ok(&["ls", "-a", "-q"]);
     refused(&store.spore(&[&run[..], &[&port]].concat()), 1, &why);
-    assert_eq!(store.ok(&["ls", "-q"]), before);
+    assert_eq!(store.ok(&["ls", "-a", "-q"]), before);
     refused(&store.spore(&[&run[..], &["8080:80", "-n", "2"]].concat()), 1, "is one instance's");
     let more = ["--network", "default", "-p", "0:22", "-p", "0:53/udp"];
     let id = store.launch(&[&more[..], &["--append", "demo.mode=echo"]].concat()).remove(0);

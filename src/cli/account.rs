@@ -8,7 +8,7 @@ use crate::service::Service;
 use crate::service::account::Entry;
 use crate::service::usage::Usage;
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -115,7 +115,7 @@ pub fn store(service: &Service, ui: &Ui, command: &StoreCommand) -> Result<ExitC
 /// A journal can't be read.
 pub fn events(service: &Service, ui: &Ui, args: &EventsArgs) -> Result<ExitCode> {
     let entries = service.describe_events(&args.objects)?;
-    output::emit(&ui.output, &table(&entries))?;
+    output::emit(&ui.output, &table(&entries, ui.output.format))?;
     if args.follow { follow(service, ui, args, &entries) } else { Ok(ExitCode::SUCCESS) }
 }
 
@@ -145,7 +145,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// One event on a line of its own.
 fn tell(ui: &Ui, entry: &Entry) -> Result<()> {
-    let table = table(std::slice::from_ref(entry));
+    let table = table(std::slice::from_ref(entry), ui.output.format);
     let line = match ui.output.format {
         _ if ui.output.quiet => entry.id.clone(),
         Format::Json | Format::Yaml => output::escaped(&json!(entry).to_string()),
@@ -157,7 +157,7 @@ fn tell(ui: &Ui, entry: &Entry) -> Result<()> {
     output::write_stdout(format!("{}\n", one_line(&line)).as_bytes())
 }
 
-fn table(entries: &[Entry]) -> Table {
+fn table(entries: &[Entry], format: Format) -> Table {
     let event = |entry: &Entry| json!(entry.event).as_str().map(str::to_owned).unwrap_or_default();
     let detail = |entry: &Entry| {
         let text = |field: &str| entry.record[field].as_str().unwrap_or_default().to_owned();
@@ -187,7 +187,11 @@ fn table(entries: &[Entry]) -> Table {
         ],
         rows: entries.iter().map(row).collect(),
         ids: entries.iter().map(|entry| entry.id.clone()).collect(),
-        json: json!({ "Events": entries }),
+        // Journals are long: it is made where it is printed.
+        json: match format {
+            Format::Json | Format::Yaml => json!({ "Events": entries }),
+            Format::Table | Format::Csv => Value::Null,
+        },
     }
 }
 

@@ -87,7 +87,7 @@ pub fn take_back<'a>(
 fn of(store: &Store, interface: &NetworkInterface) -> Result<Vpc> {
     let gone = || Error::failure(format!("network '{}' is not there", interface.spore.network));
     let id = interface.vpc_id.as_ref().ok_or_else(gone)?;
-    networks::networks(store)?.get(id)
+    networks::networks(store).get(id)
 }
 
 /// Makes the tap of an instance's interface of that index, and has its network serve it; a

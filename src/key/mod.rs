@@ -9,6 +9,7 @@ pub use material::MAX_TEXT;
 
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::KeyPairId;
+use crate::record::Record;
 use crate::record::instance::Instance;
 use crate::record::key::{KeyPair, KeyPairOrigin, KeyType};
 use crate::store::{Collection, Durability, Store, StoreLock, now};
@@ -120,6 +121,12 @@ pub fn for_launch(store: &Store, name: Option<&str>) -> Result<Option<KeyPair>> 
     let lock = store.lock()?;
     match find()? {
         Some(pair) => Ok(Some(pair)),
+        None if !store.home().join(<KeyPair as Record>::DIRECTORY).is_dir() => {
+            store.context().warn(
+                "this store has no place for key pairs, and instances get none: its administrator runs 'spore store share'",
+            );
+            Ok(None)
+        }
         None => Ok(Some(make(store, &lock, DEFAULT, KeyType::default())?.0)),
     }
 }

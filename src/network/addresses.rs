@@ -22,7 +22,7 @@ pub fn assign(
     network: &VpcId,
     interfaces: &[(InstanceId, NetworkInterfaceId)],
 ) -> Result<(Vpc, Vec<Ipv4Addr>)> {
-    let mut locked = networks(store)?.lock(network)?;
+    let mut locked = networks(store).lock(network)?;
     let now = now();
     let mut given = give(&mut locked.record, interfaces, now);
     if given.is_none() {
@@ -51,7 +51,7 @@ pub fn assign(
 /// # Errors
 /// The record can't be written.
 pub fn release(store: &Store, network: &VpcId, instances: &BTreeSet<InstanceId>) -> Result<()> {
-    let mut locked = networks(store)?.lock(network)?;
+    let mut locked = networks(store).lock(network)?;
     locked.record.spore.addresses.retain(|_, lease| !instances.contains(&lease.instance_id));
     locked.save(Durability::Volatile)
 }

@@ -69,7 +69,7 @@ pub fn create(
         }
     }
     let id = find(store, network)?.vpc_id;
-    let mut locked = networks(store)?.lock(&id)?;
+    let mut locked = networks(store).lock(&id)?;
     let groups = &mut locked.record.spore.security_groups;
     if let Some(other) = groups.iter().find(|group| group.group_name == name) {
         let why = format!("the name '{name}' is taken by {}; choose another", other.group_id);
@@ -97,7 +97,7 @@ pub fn create(
 /// `InvalidPermission.Duplicate` or `.NotFound`; the group is not there, or has too many rules.
 pub fn change(store: &Store, rule: &Rule, allow: bool) -> Result<()> {
     let id = find(store, &rule.network)?.vpc_id;
-    let mut locked = networks(store)?.lock(&id)?;
+    let mut locked = networks(store).lock(&id)?;
     let wanted = permission(&locked.record, rule)?;
     let id = group(&locked.record, &rule.group)?.group_id.clone();
     let groups = locked.record.spore.security_groups.iter_mut();
@@ -134,7 +134,7 @@ pub fn change(store: &Store, rule: &Rule, allow: bool) -> Result<()> {
 /// `InvalidGroup.InUse`; `OperationNotPermitted` for the default one.
 pub fn delete(store: &Store, network: &str, text: &str) -> Result<()> {
     let id = find(store, network)?.vpc_id;
-    let mut locked = networks(store)?.lock(&id)?;
+    let mut locked = networks(store).lock(&id)?;
     let found = group(&locked.record, text)?.clone();
     let groups = &locked.record.spore.security_groups;
     if groups.first().is_some_and(|first| first.group_id == found.group_id) {

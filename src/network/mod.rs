@@ -56,7 +56,7 @@ pub struct NewNetwork {
 /// The store can't be read.
 pub fn own(store: &Store) -> Result<Vec<Vpc>> {
     let me = store.owner_id();
-    let all = networks(store)?.list()?.or_warn();
+    let all = networks(store).list()?.or_warn();
     Ok(all.into_iter().filter(|network| network.owner_id == me).collect())
 }
 
@@ -100,7 +100,7 @@ fn absent(text: &str) -> Error {
 /// # Errors
 /// Its name is taken, its addresses are another's or none that a network can have.
 pub fn create(store: &Store, new: &NewNetwork) -> Result<Vpc> {
-    let networks = networks(store)?;
+    let networks = networks(store);
     let lock = store.lock()?;
     let all = own(store)?;
     if all.len() >= MAX_NETWORKS {
@@ -217,7 +217,7 @@ pub fn delete(store: &Store, text: &str) -> Result<Vpc> {
         Some(network) => network,
         None => return Err(absent(text)),
     };
-    let locked = networks(store)?.lock(&network.vpc_id)?;
+    let locked = networks(store).lock(&network.vpc_id)?;
     let users = addresses::users(store, &locked.record);
     if let Some(user) = users.first() {
         let more =

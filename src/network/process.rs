@@ -90,7 +90,7 @@ pub fn is_running(store: &Store, network: &Vpc) -> Result<bool> {
 }
 
 fn directory(store: &Store, network: &Vpc) -> Result<Owned> {
-    let path = networks(store)?.dir(&network.vpc_id);
+    let path = networks(store).dir(&network.vpc_id);
     Owned::open(&path).or_fail(|| format!("open {}", path.display()))
 }
 
@@ -154,7 +154,7 @@ fn start(store: &Store, network: &Vpc, tap: &dyn Fn() -> Option<OwnedFd>) -> Res
         return Ok(());
     }
     // Who starts it holds the network's lock: one does, and others wait.
-    let locked = networks(store)?.lock(&network.vpc_id)?;
+    let locked = networks(store).lock(&network.vpc_id)?;
     let dir = locked.owned();
     let name = locked.record.spore.name.clone();
     let doing = || format!("start the process of network '{name}'");

@@ -69,10 +69,11 @@ impl Share {
 }
 
 impl<R: Record> Collection<R> {
-    /// Where they are. Who only looks finds nothing where there is no store yet.
+    /// Where they are. There is nothing where there is no store yet, or one that was made by a Spore
+    /// that did not have this kind.
     fn place_if_there(&self) -> Result<Option<Dir>> {
         match self.place() {
-            Err(e) if e.kind() == ErrorKind::NotFound && self.store().context().reads() => Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             place => place.or_fail(|| format!("list {}", self.path().display())).map(Some),
         }
     }

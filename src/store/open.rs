@@ -2,7 +2,7 @@
 
 use super::accounts::make_account_dir;
 use super::journal::{Entry, Event, Journal};
-use super::{beneath, format, paths};
+use super::{beneath, format, paths, shared};
 use crate::context::Context;
 use crate::error::{OrFail, Result};
 use serde_json::Value;
@@ -63,6 +63,7 @@ impl Store {
         let store = Self { home, context: context.clone(), administrator, journal };
         if let Some(administrator) = administrator {
             if administrator == context.caller() {
+                shared::make_places(&store.home, false)?;
                 format::mark(&store.home)?;
             }
             beneath::sweep(&store.tmp());
@@ -73,14 +74,12 @@ impl Store {
         } else if context.reads() {
             return Ok(store);
         }
-        // The last one tells that all are there: one system call on every later run.
-        if !store.tmp().is_dir() {
-            for name in paths::directories() {
-                let path = store.home.join(name);
-                beneath::make_place(&path, 0o700)
-                    .or_fail(|| format!("make the store's directory {}", path.display()))
-                    .map_err(|e| e.remedy("SPORE_HOME says where the store is"))?;
-            }
+        // A store of an earlier Spore lacks those of kinds that are new.
+        let missing = |path: &PathBuf| !path.is_dir();
+        for path in paths::directories().map(|name| store.home.join(name)).filter(missing) {
+            beneath::make_place(&path, 0o700)
+                .or_fail(|| format!("make the store's directory {}", path.display()))
+                .map_err(|e| e.remedy("SPORE_HOME says where the store is"))?;
         }
         format::mark(&store.home)?;
         beneath::sweep(&store.tmp());
