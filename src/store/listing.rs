@@ -69,8 +69,8 @@ impl Share {
 }
 
 impl<R: Record> Collection<R> {
-    /// Where they are. There is nothing where there is no store yet, or one that was made by a Spore
-    /// that did not have this kind.
+    /// Where they are. There is nothing where there is no store yet, or one of an earlier Spore,
+    /// which did not have this kind.
     fn place_if_there(&self) -> Result<Option<Dir>> {
         match self.place() {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),

@@ -2,7 +2,7 @@
 
 use super::accounts::make_account_dir;
 use super::journal::{Entry, Event, Journal};
-use super::{beneath, format, paths, shared};
+use super::{beneath, format, paths};
 use crate::context::Context;
 use crate::error::{OrFail, Result};
 use serde_json::Value;
@@ -63,7 +63,7 @@ impl Store {
         let store = Self { home, context: context.clone(), administrator, journal };
         if let Some(administrator) = administrator {
             if administrator == context.caller() {
-                shared::make_places(&store.home, false)?;
+                paths::make_shared(&store.home, false)?;
                 format::mark(&store.home)?;
             }
             beneath::sweep(&store.tmp());

@@ -1,5 +1,6 @@
 //! Where a store is, what is in it, and whose it is.
 
+use super::beneath;
 use crate::error::{Error, OrFail, Result};
 use crate::record::kinds;
 use std::ffi::OsString;
@@ -28,6 +29,26 @@ pub fn administrator(home: &Path) -> Result<Option<u32>> {
 /// Directories of objects, and those beside them. The last one is made last.
 pub fn directories() -> impl Iterator<Item = &'static str> {
     kinds::DIRECTORIES.into_iter().chain(["accounts", "cache", "tmp"])
+}
+
+/// Makes the directories of a shared store, those that are not there or, with `all`, all of them.
+///
+/// # Errors
+/// One can't be made, or is another's.
+pub(super) fn make_shared(home: &Path, all: bool) -> Result<()> {
+    let wanted = |(path, _): &(PathBuf, u32)| all || !path.is_dir();
+    // Others must not prepare what everybody would take from the cache.
+    let mode = |name: &str| if name == "cache" { 0o755 } else { 0o1777 };
+    let places = directories().map(|name| (home.join(name), mode(name)));
+    places.filter(wanted).try_for_each(|(path, mode)| share_place(&path, mode))
+}
+
+/// Makes a directory of a shared store, or gives it its mode.
+///
+/// # Errors
+/// It can't be made, or is another's.
+pub(super) fn share_place(path: &Path, mode: u32) -> Result<()> {
+    beneath::make_place(path, mode).or_fail(|| format!("share {}", path.display()))
 }
 
 /// The store's directory as the environment says.

@@ -6,11 +6,11 @@
 //! the store says that it is one.
 
 use super::beneath::{self, Dir};
-use super::paths::{MARKER, directories};
+use super::paths::{MARKER, make_shared, share_place};
 use super::{Store, sync_dir};
 use crate::error::{Code, Error, OrFail, Result};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Share a store of one's own. What is in it stays private until it is shared by itself.
 ///
@@ -23,29 +23,13 @@ pub fn share(store: &Store) -> Result<()> {
             format!("{} belongs to another user", store.home().display()),
         ));
     }
-    make_places(store.home(), true)?;
+    make_shared(store.home(), true)?;
     // Before the marker: one that others could have made is refused.
-    place(store.home(), 0o755)?;
+    share_place(store.home(), 0o755)?;
     let marked = beneath::owned(store.home())?.open_or_create(MARKER);
     marked.or_fail(|| format!("make {}", store.home().join(MARKER).display()))?;
     beneath::owned(store.home())?.set_mode(MARKER, 0o644).or_fail(|| "share the store")?;
     sync_dir(store.home())
-}
-
-/// Makes the directories of a shared store, those that are not there or, with `all`, all of them.
-///
-/// # Errors
-/// One can't be made, or is another's.
-pub(super) fn make_places(home: &Path, all: bool) -> Result<()> {
-    let wanted = |(path, _): &(PathBuf, u32)| all || !path.is_dir();
-    // Others must not prepare what everybody would take from the cache.
-    let mode = |name: &str| if name == "cache" { 0o755 } else { 0o1777 };
-    let places = directories().map(|name| (home.join(name), mode(name)));
-    places.filter(wanted).try_for_each(|(path, mode)| place(&path, mode))
-}
-
-fn place(path: &Path, mode: u32) -> Result<()> {
-    beneath::make_place(path, mode).or_fail(|| format!("share {}", path.display()))
 }
 
 /// Open a file of an object, whoever's it is: a plain file that the owner of the object's directory
