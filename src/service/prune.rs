@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::id::{InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
 use crate::instance::dir::{InstanceDir, instances};
 use crate::instance::{attach, disk_usage};
-use crate::kernel;
+use crate::kernel::{self, BootFile};
 use crate::record::Record;
 use crate::record::image::{Image, ImageState};
 use crate::record::instance::{InstanceRecord, State};
@@ -72,7 +72,8 @@ impl Service {
         if request.volumes {
             look.volumes()?;
         }
-        look.boot_files(&images, &live)?;
+        look.boot_files::<Kernel>(&images, &live)?;
+        look.boot_files::<Ramdisk>(&images, &live)?;
         if request.cache {
             look.cache();
         }
@@ -144,24 +145,15 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn boot_files(&mut self, images: &[Image], live: &[InstanceRecord]) -> Result<()> {
-        const WHY: &str = "no image and no instance names it";
-        for kernel in self.store.kernels().list()?.or_warn() {
-            let id = Some(&kernel.kernel_id);
-            let named = images.iter().any(|image| image.kernel_id.as_ref() == id)
-                || live.iter().any(|record| record.instance.kernel_id.as_ref() == id);
-            let claimed = kernel::is_claimed(self.store, kernel.kernel_id.as_str());
-            if self.is_mine(&kernel) && !named && !claimed {
-                self.add("kernel", kernel.kernel_id.as_str(), Some(&kernel.name), WHY);
-            }
-        }
-        for ramdisk in self.store.ramdisks().list()?.or_warn() {
-            let id = Some(&ramdisk.ramdisk_id);
-            let named = images.iter().any(|image| image.ramdisk_id.as_ref() == id)
-                || live.iter().any(|record| record.instance.ramdisk_id.as_ref() == id);
-            let claimed = kernel::is_claimed(self.store, ramdisk.ramdisk_id.as_str());
-            if self.is_mine(&ramdisk) && !named && !claimed {
-                self.add("ramdisk", ramdisk.ramdisk_id.as_str(), Some(&ramdisk.name), WHY);
+    fn boot_files<R: BootFile>(&mut self, images: &[Image], live: &[InstanceRecord]) -> Result<()> {
+        for file in self.store.collection::<R>().list()?.or_warn() {
+            let id = Some(file.id());
+            let named = images.iter().any(|image| R::of_image(image) == id)
+                || live.iter().any(|record| R::of_instance(&record.instance) == id);
+            let claimed = kernel::is_claimed(self.store, file.id().as_ref());
+            if self.is_mine(&file) && !named && !claimed {
+                const WHY: &str = "no image and no instance names it";
+                self.add(R::KIND, file.id().as_ref(), file.name(), WHY);
             }
         }
         Ok(())
