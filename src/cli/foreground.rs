@@ -12,6 +12,7 @@ use crate::record::instance::InstanceRecord;
 use crate::service::Service;
 use crate::service::console::{Detached, Plain};
 use crate::service::foreground::{Asked, Screen, Terms, stay};
+use crate::service::launch::Launched;
 use crate::service::wait::{Goal, Until, WaitForInstances, Waited};
 use signal_hook::consts::SIGTERM;
 use std::io::{self, IsTerminal, PipeWriter, Write};
@@ -21,12 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 use std::time::Duration;
 
-/// `run --foreground`.
-pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
-    let signals = Caught::install()?;
-    if args.held.interactive && args.count.max != 1 {
-        return Err(Error::usage("-i types to one guest: leave -n out"));
-    }
+/// Launches instances that end with what comes with them, be that by a kill -9 of this process.
+///
+/// # Errors
+/// As [`Service::run_instances`]'s.
+pub fn launch_held(service: &Service, args: &Run) -> Result<(Launched, PipeWriter)> {
     let mut request = request(args)?;
     let (lifeline, held) = io::pipe().or_fail(|| "create a pipe")?;
     request.lifeline = Some(Arc::new(lifeline.into()));
@@ -34,6 +34,16 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     // Ours was one reader of it too many: only the VMMs' count.
     drop(request);
     tell_of(&launched);
+    Ok((launched, held))
+}
+
+/// `run --foreground`.
+pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
+    let signals = Caught::install()?;
+    if args.held.interactive && args.count.max != 1 {
+        return Err(Error::usage("-i types to one guest: leave -n out"));
+    }
+    let (launched, held) = launch_held(service, args)?;
     let records = launched.records;
     let quiet = ui.output.quiet;
     let tell = |line: &str| {

@@ -1,7 +1,8 @@
 //! `run --rm IMAGE -- CMD`: an instance for one command, which goes with it.
 
 use super::exec::{Outcome, Session, Task, Terms};
-use super::run::{Run, request, tell_of};
+use super::foreground::launch_held;
+use super::run::Run;
 use super::signals::{Caught, by_signal};
 use super::ssh::settings;
 use super::ui::say;
@@ -14,7 +15,6 @@ use crate::sys::fds;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the guest's sshd is waited for where no `--timeout` says.
@@ -33,13 +33,7 @@ pub fn run(service: &Service, args: &Run) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     let signals = Caught::install()?;
-    let mut request = request(args)?;
-    // Its end is this process's, be that a kill -9.
-    let (lifeline, held) = io::pipe().or_fail(|| "create a pipe")?;
-    request.lifeline = Some(Arc::new(lifeline.into()));
-    let launched = service.run_instances(&request)?;
-    drop(request);
-    tell_of(&launched);
+    let (launched, held) = launch_held(service, args)?;
     let Some(record) = launched.records.first() else {
         return Err(Error::failure("nothing was launched"));
     };
