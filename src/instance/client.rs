@@ -3,9 +3,8 @@
 use super::dir::InstanceDir;
 use crate::control::{MAX_LINE, Request, Response, Status};
 use crate::error::{Error, OrFail, Result};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use std::io::{BufRead, BufReader, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
+use crate::sys::passing;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -74,13 +73,7 @@ fn send(stream: &mut UnixStream, line: &[u8], fds: &[BorrowedFd<'_>]) -> std::io
     if fds.is_empty() {
         return stream.write_all(line);
     }
-    let rights = SendAncillaryMessage::ScmRights(fds);
-    let mut space = vec![MaybeUninit::uninit(); rights.size()];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(rights) {
-        return Err(std::io::Error::other("too many descriptors"));
-    }
-    let sent = sendmsg(&*stream, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)?;
+    let sent = passing::send(&*stream, line, fds)?;
     stream.write_all(&line[sent..])
 }
 

@@ -78,7 +78,7 @@ async fn answer(shared: &Rc<Shared>, client: OwnedFd) -> io::Result<()> {
     loop {
         let mut writable = client.writable().await?;
         if let Ok(sent) = writable.try_io(|fd| send(fd.get_ref(), &bytes, &fds)) {
-            return sent;
+            return sent.map(drop);
         }
     }
 }

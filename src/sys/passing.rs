@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Most descriptors that go with a packet.
 pub const MAX_FDS: usize = 8;
 
-/// Sends a packet with descriptors.
+/// Sends a packet with descriptors; how many of its bytes went, which over a stream may be fewer
+/// than all.
 ///
 /// # Errors
 /// Those of sendmsg(2).
-pub fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     send_with(socket, packet, fds, SendFlags::NOSIGNAL)
 }
 
@@ -25,7 +26,7 @@ pub fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
 /// # Errors
 /// Those of sendmsg(2): there is no room (WouldBlock).
 pub fn send_at_once(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    send_with(socket, packet, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    send_with(socket, packet, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 
 fn send_with(
@@ -33,15 +34,15 @@ fn send_with(
     packet: &[u8],
     fds: &[BorrowedFd<'_>],
     flags: SendFlags,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let rights = SendAncillaryMessage::ScmRights(fds);
     let mut space = vec![MaybeUninit::uninit(); rights.size()];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(rights) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(packet)], &mut control, flags))?;
-    Ok(())
+    retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(packet)], &mut control, flags))
+        .map_err(Into::into)
 }
 
 /// Receives a packet of at most `longest` bytes and its descriptors. Nothing: the other end is
