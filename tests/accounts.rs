@@ -378,7 +378,7 @@ fn nobody_keeps_an_owner_from_deleting_a_snapshot() {
     let hold = format!(
         "mkdir -m 755 {store}/volumes/{volume} && cd {store}/snapshots/{snapshot} && \
          ln -s x users/{volume} && mkdir -p users/mine/deep && \
-         for n in $(seq 50); do mkdir -p users/$n/x; done && exec flock -s data sleep 600"
+         for n in $(seq 50); do mkdir -p users/$n/x; done && exec flock --no-fork -s data sleep 600"
     );
     let mut holder = region.as_user(BOB, Path::new("/bin/sh"), &["-c", &hold]);
     let mut holder = holder.stdout(Stdio::null()).spawn().unwrap();

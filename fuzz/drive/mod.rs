@@ -42,6 +42,22 @@ pub fn shared_ram() -> std::sync::MutexGuard<'static, sporevm::mem::GuestRam> {
     ram.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Three queues of so many descriptors, whose tables and rings begin at `base`, `stride` bytes each.
+pub fn queues(
+    ram: &sporevm::mem::GuestRam,
+    (base, stride): (u64, u64),
+    size: u16,
+) -> Vec<sporevm::virtio::queue::SplitQueue> {
+    use sporevm::virtio::queue::{QueueState, SplitQueue};
+    let queue = |n: u64| {
+        let desc = base + n * stride;
+        let (avail, used) = (desc + 0x100, desc + 0x200);
+        let state = QueueState { size, ready: true, desc, avail, used, ..QueueState::default() };
+        SplitQueue::new(ram.clone(), state, 256, 1 << 28).unwrap()
+    };
+    (0..3).map(queue).collect()
+}
+
 /// A memory file with this content.
 pub fn file(bytes: &[u8]) -> std::fs::File {
     use std::os::unix::fs::FileExt;

@@ -5,7 +5,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sporevm::virtio::Notices;
 use sporevm::virtio::device::Outcome;
 use sporevm::virtio::net::{Net, NetConfig, Port};
-use sporevm::virtio::queue::{QueueState, SplitQueue};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -75,14 +74,7 @@ pub fn drive(data: &[u8]) {
     let (_net, mut services) = Net::create(vec![Box::new(Socket(port))], &config, notices).unwrap();
     let handler = &mut services[0].handler;
     handler.start(features, Default::default());
-    let mut queues: Vec<SplitQueue> = (0..3)
-        .map(|n| {
-            let (desc, size) = (BASE + n * STRIDE, SIZE);
-            let (avail, used) = (desc + 0x100, desc + 0x200);
-            let state = QueueState { size, ready: true, desc, avail, used, ..QueueState::default() };
-            SplitQueue::new(ram.clone(), state, 256, 1 << 28).unwrap()
-        })
-        .collect();
+    let mut queues = super::queues(&ram, (BASE, STRIDE), SIZE);
     let mut kept = Vec::new();
     for (number, queue) in (0u16..).zip(&mut queues) {
         for _ in 0..SIZE {

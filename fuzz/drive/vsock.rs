@@ -2,7 +2,6 @@
 //! guest's memory.
 
 use sporevm::virtio::device::Outcome;
-use sporevm::virtio::queue::{QueueState, SplitQueue};
 use sporevm::virtio::vsock::Vsock;
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -44,14 +43,7 @@ pub fn drive(data: &[u8]) {
     let (device, mut services) = Vsock::create(listener.into()).unwrap();
     let handler = &mut services[0].handler;
     handler.start(0, Default::default());
-    let mut queues: Vec<SplitQueue> = (0..3)
-        .map(|n| {
-            let (desc, size) = (BASE + n * STRIDE, SIZE);
-            let (avail, used) = (desc + 0x100, desc + 0x200);
-            let state = QueueState { size, ready: true, desc, avail, used, ..QueueState::default() };
-            SplitQueue::new(ram.clone(), state, 256, 1 << 28).unwrap()
-        })
-        .collect();
+    let mut queues = super::queues(&ram, (BASE, STRIDE), SIZE);
     // A connection's packets are taken by turns.
     for _ in 0..4 {
         for (number, queue) in (0u16..).zip(&mut queues) {
