@@ -31,7 +31,7 @@ fn a_name_stands_for_all_that_have_it_and_an_index_for_one() {
     refused(&store, &["show", "x*"], 1, "InvalidInstanceID.NotFound");
     // What takes one instance says how to have one.
     refused(&store, &["console", "web"], 1, "addresses 3 instances");
-    refused(&store, &["console", "web"], 1, "its index as in web-0");
+    refused(&store, &["console", "web"], 1, "its index as in web-");
     let both = store.ok(&["logs", "web-0", "db"]);
     assert_eq!(both.lines().filter(|line| line.starts_with("-- i-")).count(), 2, "{both}");
     store.ok(&["terminate", "web-1"]);
