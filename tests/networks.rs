@@ -108,6 +108,43 @@ fn a_killed_network_is_revived_in_its_namespace() {
     gone(id);
 }
 
+/// Fifty clones: each has the address that its record says, by DHCP, and its own metadata, by a
+/// token; and each is told by all others who they are, whom it finds by name.
+#[test]
+fn fifty_clones_know_who_they_are_and_reach_each_other() {
+    const CLONES: usize = 50;
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    let id = store.ok(&["network", "create", "lab", "--cidr", "10.9.0.0/24"]);
+    let count = CLONES.to_string();
+    let mode = format!("demo.mode=net demo.peers=web:{CLONES}");
+    let run = ["run", "demo", "-q", "-m", "64M", "--name", "web", "--network", "lab"];
+    let ids = store.ok(&[&run[..], &["-n", &count, "--append", &mode]].concat());
+    let ids: Vec<&str> = ids.lines().collect();
+    let mut addresses = std::collections::BTreeSet::new();
+    for (own, id) in ids.iter().enumerate() {
+        store.wait_for_text(id, "peers: all 49 have answered");
+        let said = store.logs(id);
+        let interface = store.describe(id)["NetworkInterfaces"][0].clone();
+        let address = interface["PrivateIpAddress"].as_str().unwrap();
+        let name = format!("ip-{}", address.replace('.', "-"));
+        let network = format!("{address}/24 by DHCP, MTU 9001, name {name}");
+        assert_eq!(common::field(&said, "network: "), network);
+        let metadata = format!("instance-id {id}, local-ipv4 {address}");
+        assert_eq!(common::field(&said, "metadata: "), metadata);
+        assert!(addresses.insert(address.to_owned()), "{address} is another's");
+        for (n, peer) in ids.iter().enumerate().filter(|(n, _)| *n != own) {
+            let told = common::field(&said, &format!("peer: web-{n}.internal is "));
+            assert_eq!(told, *peer);
+        }
+    }
+    assert_eq!(addresses.len(), CLONES);
+    store.ok(&["terminate", "web"]);
+    gone(id.trim());
+}
+
 /// Two users without privileges have networks of the same addresses, and know nothing of each
 /// other.
 #[test]

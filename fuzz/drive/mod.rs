@@ -42,7 +42,7 @@ pub fn shared_ram() -> std::sync::MutexGuard<'static, sporevm::mem::GuestRam> {
     ram.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Three queues of so many descriptors, whose tables and rings begin at `base`, `stride` bytes each.
+/// Three queues of so many descriptors; tables and rings begin at `base`, `stride` bytes each.
 pub fn queues(
     ram: &sporevm::mem::GuestRam,
     (base, stride): (u64, u64),

@@ -30,7 +30,7 @@ const TIMER: u32 = 1;
 pub fn run(machine: &Machine) -> ! {
     cpu::let_aps_count();
     let cpus = machine.start_cpus();
-    cpu::periodic_timer(TIMER);
+    cpu::periodic_timer(TIMER, 100);
     let mut random = Random(0x5eed);
     let wanted = FLUSH | MQ | feature::INDIRECT_DESC | feature::EVENT_IDX;
     // The last of its disks, which may be much larger than memory.

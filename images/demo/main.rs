@@ -1,8 +1,9 @@
 //! `demo`: a guest without an operating system that does what one does first.
 //!
 //! It finds its devices in the ACPI tables, drives them with virtqueues and interrupts, reads its
-//! root volume, keeps its identity in the volume's last sector and switches itself off. The command
-//! line can ask for other things: `demo.mode=` names one of [`modes`].
+//! root volume, keeps its identity in the volume's last sector and switches itself off. With a
+//! network interface it asks for its address and its metadata as well. The command line can ask for
+//! other things: `demo.mode=` names one of [`modes`].
 
 #![no_std]
 #![no_main]
@@ -12,6 +13,7 @@ extern crate alloc;
 mod endure;
 mod identity;
 mod modes;
+mod net;
 mod rt;
 mod stress;
 mod worst;
@@ -74,6 +76,7 @@ fn demo(machine: &Machine) -> ! {
     let mut rng = Rng::start(*machine.rngs.first().expect("a virtio entropy device"));
     rng.fill(&mut noise);
     say!("rng: {:016x}", u64::from_be_bytes(noise));
+    net::join(machine, &identity, &mut rng);
     let irqs = cpu::irq_count(gsi) + cpu::irq_count(machine.rngs[0].gsi);
     say!("done: {irqs} interrupts, power off");
     machine.acpi.power_off()

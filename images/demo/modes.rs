@@ -8,7 +8,7 @@ use crate::rt::sha256::Sha256;
 use crate::rt::memory;
 use crate::rt::random::Random;
 use crate::rt::virtio::Part;
-use crate::{endure, keep, say, stress, who, worst};
+use crate::{endure, keep, net, say, stress, who, worst};
 use alloc::vec;
 
 /// Bytes of memory that [`poll`] leaves for lines.
@@ -31,6 +31,7 @@ pub fn run(mode: &str, machine: &Machine) -> ! {
         "fill" => fill(machine),
         "worst" => worst::run(machine),
         "poll" => poll(machine),
+        "net" => net::serve(machine),
         _ => panic!("no mode {mode}"),
     }
 }

@@ -147,12 +147,12 @@ pub fn msi_data(gsi: u32) -> u32 {
     IRQ_VECTOR as u32 + gsi
 }
 
-/// Have the local APIC interrupt a hundred times a second, as if by `gsi` (Intel SDM vol. 3,
-/// 11.5.4; KVM's timer counts nanoseconds).
-pub fn periodic_timer(gsi: u32) {
+/// Have the local APIC interrupt so many times a second, as if by `gsi` (Intel SDM vol. 3, 11.5.4;
+/// KVM's timer counts nanoseconds).
+pub fn periodic_timer(gsi: u32, hertz: u32) {
     mmio_write(LAPIC + 0x3e0, 0xb); // divide by 1
     mmio_write(LAPIC + 0x320, 1 << 17 | (IRQ_VECTOR as u32 + gsi)); // periodic
-    mmio_write(LAPIC + 0x380, 10_000_000);
+    mmio_write(LAPIC + 0x380, 1_000_000_000 / hertz);
 }
 
 /// The number of interrupts of `gsi` so far.
@@ -164,12 +164,23 @@ pub fn irq_count(gsi: u32) -> u64 {
 /// Halt until the number of interrupts of `gsi` is no longer `seen`.
 pub fn wait_irq(gsi: u32, seen: u64) {
     while irq_count(gsi) == seen {
-        // SAFETY: the stub reads the counter at rdi and changes nothing.
-        unsafe {
-            let counter = (&raw const irq_counts).cast::<AtomicU64>().add(gsi as usize);
-            asm!("hlt", in("eax") 0, in("rdi") counter, in("rsi") seen);
-        }
+        halt(gsi, seen);
     }
+}
+
+/// Halt until any interrupt, but not if the number of those of `gsi` is no longer `seen`.
+pub fn halt(gsi: u32, seen: u64) {
+    // SAFETY: the stub reads the counter at rdi and changes nothing.
+    unsafe {
+        let counter = (&raw const irq_counts).cast::<AtomicU64>().add(gsi as usize);
+        asm!("hlt", in("eax") 0, in("rdi") counter, in("rsi") seen);
+    }
+}
+
+/// The time stamp counter.
+pub fn tsc() -> u64 {
+    // SAFETY: CR4.TSD is clear.
+    unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// Stop this processor for good.

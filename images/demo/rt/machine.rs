@@ -4,7 +4,7 @@ use super::acpi::Acpi;
 use super::blk::{self, Blk};
 use super::boot::Boot;
 use super::virtio::Device;
-use super::{cpu, memory, pci, rng};
+use super::{cpu, memory, nic, pci, rng};
 use alloc::vec::Vec;
 
 /// A machine that has been looked at and is ready for work.
@@ -17,6 +17,8 @@ pub struct Machine {
     pub disks: Vec<Device>,
     /// Entropy devices.
     pub rngs: Vec<Device>,
+    /// Network interfaces.
+    pub nics: Vec<Device>,
 }
 
 impl Machine {
@@ -27,7 +29,7 @@ impl Machine {
         let low = boot.ram.iter().find(|(start, len)| (*start..start + len).contains(&(1 << 20)));
         memory::extend(low.map_or(0, |(start, len)| start + len));
         let acpi = Acpi::read(&boot);
-        let (mut disks, mut rngs) = (Vec::new(), Vec::new());
+        let (mut disks, mut rngs, mut nics) = (Vec::new(), Vec::new(), Vec::new());
         let mut devices: Vec<_> = acpi.virtio.iter().filter_map(Device::probe).collect();
         devices.iter().for_each(|(device, _)| cpu::enable_irq(acpi.ioapic, device.gsi));
         if devices.is_empty() {
@@ -37,10 +39,11 @@ impl Machine {
             match id {
                 blk::ID => disks.push(device),
                 rng::ID => rngs.push(device),
+                nic::ID => nics.push(device),
                 _ => {}
             }
         }
-        Machine { boot, acpi, disks, rngs }
+        Machine { boot, acpi, disks, rngs, nics }
     }
 
     /// Bring every processor up, one after the other.

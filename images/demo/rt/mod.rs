@@ -9,6 +9,7 @@ pub mod cpu;
 mod entry;
 pub mod machine;
 pub mod memory;
+pub mod nic;
 pub mod pci;
 pub mod random;
 pub mod rng;

@@ -316,6 +316,11 @@ impl Queue {
         self.free[self.free.len() - used]
     }
 
+    /// Have the device not interrupt for what it finishes here. (Virtio 1.2, 2.7.7)
+    pub fn quiet(&mut self) {
+        self.write16(AVAIL, 1);
+    }
+
     /// Add a request and return its head. The device hears of it at [`Queue::notify`].
     pub fn push(&mut self, parts: &[Part]) -> u16 {
         let indirect = self.features & feature::INDIRECT_DESC != 0;

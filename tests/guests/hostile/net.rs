@@ -1,32 +1,20 @@
 //! Chains, headers and packets that no driver would give a network interface (Virtio 1.2, 5.1).
 
 use crate::rt::machine::Machine;
-use crate::rt::pci;
 use crate::rt::random::Random;
 use crate::rt::virtio::{Descriptor, Device, NEXT, Part, WRITE, reg, status};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// The device's id.
-const ID: u32 = 1;
 /// How often its queues are filled with something else.
 const ROUNDS: u32 = 200;
 /// Descriptors of a queue.
 const SIZE: u16 = 8;
 
-/// The machine's network interfaces.
-fn interfaces(machine: &Machine) -> Vec<Device> {
-    let mut devices: Vec<_> = machine.acpi.virtio.iter().filter_map(Device::probe).collect();
-    if devices.is_empty() {
-        devices = pci::probe();
-    }
-    devices.into_iter().filter(|(_, id)| *id == ID).map(|(device, _)| device).collect()
-}
-
 /// Attacks every interface; each sends a good frame in the end. How often one stopped.
 pub fn attack(machine: &Machine) -> u32 {
     let mut stops = 0;
-    for device in interfaces(machine) {
+    for &device in &machine.nics {
         let mut random = Random(0x6e65_7431);
         let mut ram = vec![0u8; 1 << 17];
         for _ in 0..ROUNDS {
