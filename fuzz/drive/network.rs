@@ -40,7 +40,7 @@ pub fn drive(data: &[u8]) {
             }
         }
         _ => {
-            let Ok(Request::Add { port }) = serde_json::from_slice(rest) else { return };
+            let Ok(Request::Add { port, .. }) = serde_json::from_slice(rest) else { return };
             let (vpc_id, lives) = ("vpc-0123456789abcdef0".parse().unwrap(), false);
             let plan = NetworkPlan { vpc_id, cidr: network, isolated: false, groups: vec![], lives };
             let group = port.groups.first().cloned();
@@ -60,6 +60,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
     request.extend([53, 1, 3, 50, 4, 10, 0, 0, 5, 54, 4, 10, 0, 0, 1, 255]);
     let mut question = vec![1, 0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     question.extend(b"\x03web\x08internal\0\0\x01\0\x01");
-    let add = serde_json::to_vec(&Request::Add { port: Box::new(port()) }).unwrap();
+    let add = serde_json::to_vec(&Request::Add { port: Box::new(port()), publish: Vec::new() }).unwrap();
     vec![request, question, [&[2], &add[..]].concat()]
 }

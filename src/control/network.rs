@@ -14,16 +14,15 @@ pub const MAX_PACKET: usize = 192 << 10;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request", deny_unknown_fields)]
 pub enum Request {
-    /// Have this interface. The answer comes with its tap, a descriptor a queue; without one if the
-    /// tap is in use, as it is after a restart.
+    /// Have this interface, in place of what was known of it, and pass on what comes to the host's
+    /// ports whose sockets come with this. The answer comes with its tap, a descriptor a queue;
+    /// without one if the tap is in use, as it is after a restart.
     Add {
         /// The interface.
         port: Box<Port>,
-    },
-    /// It has other names, groups or metadata now.
-    Update {
-        /// The interface as it is now.
-        port: Box<Port>,
+        /// What each of the sockets is for.
+        #[serde(default)]
+        publish: Vec<Published>,
     },
     /// It is gone.
     Remove {
@@ -42,18 +41,19 @@ pub enum Request {
         /// Its port.
         port: u16,
     },
-    /// Pass what comes to the socket that comes with this, a bound one of the host's, to a port of
-    /// an instance.
-    Listen {
-        /// The interface: the socket is closed with it.
-        interface: NetworkInterfaceId,
-        /// Its port.
-        port: u16,
-        /// The socket is a listening one of TCP; else one of UDP.
-        tcp: bool,
-    },
     /// How is the network?
     Status {},
+}
+
+/// A bound socket of the host's, whose connections or packets an instance gets. It is closed with
+/// the interface.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// The instance's port.
+    pub port: u16,
+    /// The socket is a listening one of TCP; else one of UDP.
+    pub tcp: bool,
 }
 
 /// The answer to a [`Request`].

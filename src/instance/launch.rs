@@ -17,7 +17,7 @@ use crate::record::image::{
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
-use crate::record::network::{Network, NetworkInterface, PublishedPort};
+use crate::record::network::{MAX_PORTS, Network, NetworkInterface, PublishedPort};
 use crate::record::tag::Tag;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -364,6 +364,9 @@ fn check_networks(request: &Request) -> Result<()> {
     let on_network = networks.iter().any(|network| matches!(network, Network::Named(_)));
     if !request.ports.is_empty() && !on_network {
         return refuse("-p passes a port on by a network; give --network default".into());
+    }
+    if request.ports.len() > MAX_PORTS {
+        return refuse(format!("an instance has at most {MAX_PORTS} ports of the host's"));
     }
     let fixed = request.ports.iter().find(|port| port.host_port != 0);
     if let Some(port) = fixed.filter(|_| request.max_count > 1) {

@@ -4,7 +4,7 @@
 use super::dir::InstanceDir;
 use super::{client, metadata};
 use crate::control::Request as VmmRequest;
-use crate::control::network::{MAX_PACKET, Request};
+use crate::control::network::{MAX_PACKET, Published, Request, Response};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{InstanceId, VpcId};
 use crate::metadata::tree::{self, Given, Subnet};
@@ -18,12 +18,14 @@ use crate::sys::passing;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long a tap may be in use still: the kernel closes what a VMM had open one after the other.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Likewise a port of the host's that was the instance's own before.
+const CLOSING: Duration = Duration::from_millis(200);
 /// How often it is tried meanwhile.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -106,16 +108,17 @@ pub fn attach(
     // What was passed on to its last VMM is passed on no longer.
     let interface = record.instance.network_interfaces[index].network_interface_id.clone();
     process::ask_running(store, &network, &Request::Remove { interface }, &[])?;
-    let sockets = bind(&mut record.instance.network_interfaces[index].spore.ports)?;
+    let ports = &mut record.instance.network_interfaces[index].spore.ports;
+    let deadline = Instant::now() + CLOSING;
+    let sockets = ports.iter_mut().map(|port| bind(port, deadline)).collect::<Result<Vec<_>>>()?;
     revive(store, &network)?;
     let interface = &record.instance.network_interfaces[index];
     let port = port(record, interface, &network, user_data)?;
-    let request = Request::Add { port: Box::new(port) };
     let deadline = Instant::now() + PATIENCE;
-    let taps = loop {
-        let taps = process::ask(store, &network, &request, &|| None)?;
+    loop {
+        let taps = add(store, &network, &port, &sockets, &|| None)?;
         if !taps.is_empty() {
-            break taps;
+            return Ok(taps);
         }
         // Its last VMM has it still.
         if Instant::now() >= deadline {
@@ -123,30 +126,47 @@ pub fn attach(
             return Err(Error::refused(Code::InvalidNetworkInterfaceInUse, why));
         }
         std::thread::sleep(TICK);
-    };
-    publish(store, &network, interface, &sockets)?;
-    Ok(taps)
+    }
 }
 
-/// Takes the host's ports; one that is 0 becomes one that is free.
-fn bind(ports: &mut [PublishedPort]) -> Result<Vec<OwnedFd>> {
-    let bind = |port: &mut PublishedPort| -> io::Result<OwnedFd> {
-        let (socket, address) = match port.protocol {
-            PortProtocol::Tcp => {
-                let listener = TcpListener::bind(port.host())?;
-                let address = listener.local_addr()?;
-                (OwnedFd::from(listener), address)
-            }
-            PortProtocol::Udp => {
-                let socket = UdpSocket::bind(port.host())?;
-                let address = socket.local_addr()?;
-                (OwnedFd::from(socket), address)
-            }
-        };
-        port.host_port = address.port();
-        Ok(socket)
+/// Has the process of a network serve an interface, and pass what comes to these sockets on to it.
+fn add(
+    store: &Store,
+    network: &Vpc,
+    port: &Port,
+    sockets: &[(Published, OwnedFd)],
+    tap: &dyn Fn() -> Option<OwnedFd>,
+) -> Result<Vec<OwnedFd>> {
+    let publish = sockets.iter().map(|(published, _)| *published).collect();
+    let request = Request::Add { port: Box::new(port.clone()), publish };
+    let fds: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+    process::ask(store, network, &request, &fds, tap)
+}
+
+/// Takes a port of the host's; 0 becomes one that is free. One that is in use may be free until the
+/// deadline.
+fn bind(port: &mut PublishedPort, deadline: Instant) -> Result<(Published, OwnedFd)> {
+    let (host, tcp) = (port.host(), port.protocol == PortProtocol::Tcp);
+    let once = || -> io::Result<(OwnedFd, SocketAddr)> {
+        if tcp {
+            let listener = TcpListener::bind(host)?;
+            let address = listener.local_addr()?;
+            return Ok((listener.into(), address));
+        }
+        let socket = UdpSocket::bind(host)?;
+        let address = socket.local_addr()?;
+        Ok((socket.into(), address))
     };
-    ports.iter_mut().map(|port| bind(port).map_err(|cause| taken(port, &cause))).collect()
+    let (socket, address) = loop {
+        match once() {
+            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(TICK);
+            }
+            bound => break bound.map_err(|cause| taken(port, &cause))?,
+        }
+    };
+    port.host_port = address.port();
+    Ok((Published { port: port.guest_port, tcp }, socket))
 }
 
 /// Why the host's port can't be had.
@@ -171,24 +191,6 @@ fn taken(port: &PublishedPort, cause: &io::Error) -> Error {
         ),
         _ => Error::failure(format!("cannot take port {host}/{protocol}: {cause}")),
     }
-}
-
-/// Has the network pass what comes to these sockets on to the interface.
-fn publish(
-    store: &Store,
-    network: &Vpc,
-    interface: &NetworkInterface,
-    sockets: &[OwnedFd],
-) -> Result<()> {
-    for (port, socket) in interface.spore.ports.iter().zip(sockets) {
-        let request = Request::Listen {
-            interface: interface.network_interface_id.clone(),
-            port: port.guest_port,
-            tcp: port.protocol == PortProtocol::Tcp,
-        };
-        process::ask_running(store, network, &request, &[socket.as_fd()])?;
-    }
-    Ok(())
 }
 
 /// What the process of a network is told of an instance's interface.
@@ -263,41 +265,57 @@ pub fn revive_all(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Starts the process of a network again in its namespace, if that lives on: by a tap that a VMM
-/// has.
+/// Gives a network that was killed back what it had: its process, in its namespace if that lives on
+/// by a tap that a VMM has, and the interfaces of the instances that run.
 fn revive(store: &Store, network: &Vpc) -> Result<()> {
-    if network.spore.addresses.is_empty() || process::is_running(store, network)? {
+    if network.spore.addresses.is_empty() || missing(store, network)?.is_empty() {
         return Ok(());
     }
-    let on = |interface: &&NetworkInterface| interface.vpc_id.as_ref() == Some(&network.vpc_id);
-    let ids: BTreeSet<&InstanceId> =
-        network.spore.addresses.values().map(|lease| &lease.instance_id).collect();
+    let _one = process::reviving(store, network)?;
+    let missing = missing(store, network)?;
+    let taps =
+        || missing.iter().flat_map(|(dir, record)| on(record, network).map(move |i| (dir, i)));
+    let tap = || taps().find_map(|(dir, interface)| tap_of(dir, interface).ok());
+    for (dir, record) in &missing {
+        let user_data = metadata::user_data(dir)?;
+        for interface in on(record, network) {
+            let port = port(record, interface, network, user_data.as_deref())?;
+            // What a killed process had is closed one after the other.
+            let deadline = Instant::now() + PATIENCE;
+            let ports = interface.spore.ports.iter().map(|port| bind(&mut port.clone(), deadline));
+            let warned = |error: Error| store.context().warn(error.message());
+            let sockets: Vec<_> = ports.filter_map(|bound| bound.map_err(warned).ok()).collect();
+            add(store, network, &port, &sockets, &tap)?;
+        }
+    }
+    Ok(())
+}
+
+/// The instances that run on a network and have an interface that its process does not know.
+fn missing(store: &Store, network: &Vpc) -> Result<Vec<(InstanceDir, InstanceRecord)>> {
+    let status = match process::ask_running(store, network, &Request::Status {}, &[])? {
+        Some((Response::Status(status), _)) => status,
+        _ => Default::default(),
+    };
+    let known: BTreeSet<_> = status.interfaces.into_iter().collect();
+    let leases = network.spore.addresses.values();
+    let unknown = leases.filter(|lease| !known.contains(&lease.network_interface_id));
+    let ids: BTreeSet<&InstanceId> = unknown.map(|lease| &lease.instance_id).collect();
     let living = ids.into_iter().filter_map(|id| {
         let dir = InstanceDir::new(store, id);
         let record = dir.vmm_alive().unwrap_or(false).then(|| dir.record().ok().flatten());
         record.flatten().map(|record| (dir, record))
     });
-    let living: Vec<(InstanceDir, InstanceRecord)> = living.collect();
-    let taps = || {
-        living.iter().flat_map(|(dir, record)| {
-            let interfaces = record.instance.network_interfaces.iter().filter(on);
-            interfaces.map(move |interface| (dir, interface))
-        })
-    };
-    let tap = || taps().find_map(|(dir, interface)| tap_of(dir, interface).ok());
-    for (dir, record) in &living {
-        let user_data = metadata::user_data(dir)?;
-        for interface in record.instance.network_interfaces.iter().filter(on) {
-            let port = port(record, interface, network, user_data.as_deref())?;
-            process::ask(store, network, &Request::Add { port: Box::new(port) }, &tap)?;
-            let mut ports = interface.spore.ports.clone();
-            match bind(&mut ports) {
-                Ok(sockets) => publish(store, network, interface, &sockets)?,
-                Err(error) => store.context().warn(error.message()),
-            }
-        }
-    }
-    Ok(())
+    Ok(living.collect())
+}
+
+/// An instance's interfaces on a network.
+fn on<'a>(
+    record: &'a InstanceRecord,
+    network: &'a Vpc,
+) -> impl Iterator<Item = &'a NetworkInterface> {
+    let interfaces = record.instance.network_interfaces.iter();
+    interfaces.filter(|interface| interface.vpc_id.as_ref() == Some(&network.vpc_id))
 }
 
 /// The tap of an interface, from the VMM that has it.

@@ -5,7 +5,6 @@ use super::port::{make_tap, serve as serve_port, stop};
 use super::shared::Shared;
 use crate::control::network::{MAX_PACKET, Request, Response};
 use crate::error::{Code, Error, OrFail, Result};
-use crate::plan::network::tap_name;
 use crate::sys::fds;
 use crate::sys::passing::{MAX_FDS, receive, send};
 use rustix::net::{SocketFlags, accept_with};
@@ -88,17 +87,11 @@ type Answered = (Response, Vec<OwnedFd>);
 async fn do_it(shared: &Rc<Shared>, request: Request, came: Vec<OwnedFd>) -> Result<Answered> {
     let ok = |fds| Ok((Response::Ok {}, fds));
     match request {
-        Request::Add { port } => {
+        Request::Add { port, publish } => {
             let taps = make_tap(&port)?;
-            serve_port(shared, *port).await?;
+            let sockets = publish.into_iter().zip(came).collect();
+            serve_port(shared, *port, sockets).await?;
             ok(taps)
-        }
-        Request::Update { port } => {
-            let there = shared.netlink.index(&tap_name(&port.interface)).is_ok();
-            if there {
-                serve_port(shared, *port).await?;
-            }
-            ok(Vec::new())
         }
         Request::Remove { interface } => {
             if stop(shared, &interface).await.is_some() {
@@ -117,26 +110,6 @@ async fn do_it(shared: &Rc<Shared>, request: Request, came: Vec<OwnedFd>) -> Res
             stream.set_nonblocking(false).or_fail(|| "pass a connection")?;
             ok(vec![stream.into()])
         }
-        Request::Listen { interface, port, tcp } => {
-            listen(shared, &interface, port, tcp, came)?;
-            ok(Vec::new())
-        }
         Request::Status {} => Ok((Response::Status(shared.status()), Vec::new())),
     }
-}
-
-fn listen(
-    shared: &Shared,
-    interface: &crate::id::NetworkInterfaceId,
-    port: u16,
-    tcp: bool,
-    mut came: Vec<OwnedFd>,
-) -> Result<()> {
-    let mut served = shared.served.borrow_mut();
-    let served = served.get_mut(interface);
-    let served = served.ok_or_else(|| Error::failure(format!("{interface} is not there")))?;
-    let socket = came.pop().ok_or_else(|| Error::failure("no socket has come"))?;
-    let address = served.port.address;
-    let pass = if tcp { forward::tcp } else { forward::udp };
-    pass(&mut served.tasks, socket, address, port).or_fail(|| format!("pass on to port {port}"))
 }

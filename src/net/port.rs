@@ -4,6 +4,7 @@
 use super::netlink::Netlink;
 use super::shared::{Served, Shared};
 use super::{dhcp, dns, forward, limit::Limit};
+use crate::control::network::Published;
 use crate::error::{Error, OrFail, Result};
 use crate::id::NetworkInterfaceId;
 use crate::metadata::token::Tokens;
@@ -18,10 +19,11 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// The instance metadata service. (EC2 User Guide, "Access instance metadata")
 pub const METADATA4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -31,6 +33,10 @@ pub const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x25
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Connections to a service that wait to be accepted.
 const BACKLOG: i32 = 128;
+/// How long an address may be a killed process's still.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is tried meanwhile.
+const TICK: Duration = Duration::from_millis(10);
 /// Questions of an interface that are asked elsewhere at a time.
 const QUESTIONS: usize = 32;
 
@@ -54,20 +60,39 @@ pub fn make_tap(port: &Port) -> Result<Vec<OwnedFd>> {
     }
 }
 
-/// Serves an interface whose tap is there, in place of what it was before.
+/// Serves an interface whose tap is there, in place of what it was before, and passes on what comes
+/// to these sockets of the host's.
 ///
 /// # Errors
 /// Its tap is gone; there are too many open files.
-pub async fn serve(shared: &Rc<Shared>, port: Port) -> Result<()> {
+pub async fn serve(
+    shared: &Rc<Shared>,
+    port: Port,
+    publish: Vec<(Published, OwnedFd)>,
+) -> Result<()> {
     let interface = port.interface.clone();
     // An instance's tokens outlive a change of its metadata.
     let tokens = match stop(shared, &interface).await {
         Some(tokens) => tokens,
         None => Arc::new(Tokens::generate()?),
     };
-    let served = begin(shared, port, tokens);
-    let served =
-        served.inspect_err(|error| shared.log.line(format_args!("{interface}: {error}")))?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut served = loop {
+        match begin(shared, &port, &tokens) {
+            // A process that was killed has let go of its lock, and not of all its sockets.
+            Err(error) if in_use(&error) && Instant::now() < deadline => sleep(TICK).await,
+            Err(error) => {
+                shared.log.line(format_args!("{interface}: {error}"));
+                return Err(error);
+            }
+            Ok(served) => break served,
+        }
+    };
+    for (Published { port: number, tcp }, socket) in publish {
+        let pass = if tcp { forward::tcp } else { forward::udp };
+        let passed = pass(&mut served.tasks, socket, port.address, number);
+        passed.or_fail(|| format!("pass on to port {number}"))?;
+    }
     shared.served.borrow_mut().insert(interface, served);
     shared.changed();
     Ok(())
@@ -82,11 +107,17 @@ pub async fn stop(shared: &Rc<Shared>, interface: &NetworkInterfaceId) -> Option
     Some(before.tokens)
 }
 
+/// Whether an address that was to be served is another socket's.
+fn in_use(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// Gives the interface its addresses, routes and services.
-fn begin(shared: &Rc<Shared>, port: Port, tokens: Arc<Tokens>) -> Result<Served> {
+fn begin(shared: &Rc<Shared>, port: &Port, tokens: &Arc<Tokens>) -> Result<Served> {
     let name = tap_name(&port.interface);
     let doing = || format!("configure the tap of {}", port.interface);
-    configure(&shared.netlink, shared.plan.cidr, &name, &port).or_fail(doing)?;
+    configure(&shared.netlink, shared.plan.cidr, &name, port).or_fail(doing)?;
     let mut tasks = JoinSet::new();
     let bound = |address: Ipv4Addr, number: u16| udp(&name, address, number).or_fail(doing);
     let socket = bound(Ipv4Addr::UNSPECIFIED, 67)?;
@@ -105,8 +136,8 @@ fn begin(shared: &Rc<Shared>, port: Port, tokens: Arc<Tokens>) -> Result<Served>
     });
     let socket = bound(network.resolver(), 53)?;
     tasks.spawn_local(answer_questions(shared.clone(), socket));
-    serve_metadata(&name, &port, &tokens, &mut tasks).or_fail(doing)?;
-    Ok(Served { port, tasks, tokens })
+    serve_metadata(&name, port, tokens, &mut tasks).or_fail(doing)?;
+    Ok(Served { port: port.clone(), tasks, tokens: tokens.clone() })
 }
 
 /// The instance metadata service of one interface. Its answers travel as far as the instance's hop
@@ -147,7 +178,7 @@ async fn received(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, Socke
     match socket.recv_from(buffer).await {
         Ok(received) => Some(received),
         Err(_) => {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            sleep(Duration::from_millis(200)).await;
             None
         }
     }

@@ -18,7 +18,8 @@ pub fn networks(store: &Store) -> Result<()> {
     let new = NewNetwork { name: name.parse()?, cidr: None, isolated: true, tags: Vec::new() };
     let network = create(store, &new)?;
     let probed = port(network.cidr_block.nth(4), new.name).and_then(|port| {
-        let taps = process::ask(store, &network, &Request::Add { port: Box::new(port) }, &|| None)?;
+        let request = Request::Add { port: Box::new(port), publish: Vec::new() };
+        let taps = process::ask(store, &network, &request, &[], &|| None)?;
         if taps.is_empty() { Err(Error::failure("a network gives no tap")) } else { Ok(()) }
     });
     let deleted = delete(store, &name).map(drop);

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 const CONTROL: &str = "control";
 /// Whose flock it holds.
 const LOCK: &str = "net.lock";
+/// Whose flock whoever gives it back its interfaces holds.
+const REVIVING: &str = "reviving.lock";
 /// What it has to tell.
 const LOG: &str = "net.log";
 /// A log that has become longer begins anew. Bytes.
@@ -34,7 +36,7 @@ const MAX_LOG: u64 = 1 << 20;
 /// How long it may take to start, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is tried to reach one that is ending.
-const TRIES: usize = 50;
+const TRIES: usize = 250;
 /// Between two of them.
 const TICK: Duration = Duration::from_millis(20);
 /// Connections that may wait.
@@ -42,8 +44,8 @@ const BACKLOG: i32 = 256;
 /// Where its programs are.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Asks the process of a network, which is started if there is none; `tap` gives a tap of a network
-/// whose process was killed, if a VMM has one.
+/// Asks the process of a network, with descriptors; it is started if there is none. `tap` gives a
+/// tap of a network whose process was killed, if a VMM has one.
 ///
 /// # Errors
 /// It can't be started; it refuses.
@@ -51,11 +53,12 @@ pub fn ask(
     store: &Store,
     network: &Vpc,
     request: &Request,
+    fds: &[BorrowedFd<'_>],
     tap: &dyn Fn() -> Option<OwnedFd>,
 ) -> Result<Vec<OwnedFd>> {
     for _ in 0..TRIES {
         start(store, network, tap)?;
-        match talk(store, network, request, &[]) {
+        match talk(store, network, request, fds) {
             // It ended between the two.
             Err(error) if is_gone(&error) => std::thread::sleep(TICK),
             answered => return answered.map(|(_, fds)| fds),
@@ -162,9 +165,7 @@ fn start(store: &Store, network: &Vpc, tap: &dyn Fn() -> Option<OwnedFd>) -> Res
         return Ok(());
     }
     let lock = dir.open_or_create(LOCK).or_fail(doing)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(io::Error::from)
-        .or_fail(doing)?;
+    hold(&lock).or_fail(doing)?;
     dir.remove_if_there(CONTROL).or_fail(doing)?;
     let control = seqpacket().or_fail(doing)?;
     let path = dir.through(CONTROL);
@@ -200,6 +201,32 @@ fn start(store: &Store, network: &Vpc, tap: &dyn Fn() -> Option<OwnedFd>) -> Res
             doing(),
             dir.path().join(LOG).display()
         ))),
+    }
+}
+
+/// Takes the lock of the process that is to be started. Whoever looks whether there is one holds it
+/// for a moment.
+fn hold(lock: &File) -> io::Result<()> {
+    for _ in 0..TRIES {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(TICK),
+            done => return done.map_err(Into::into),
+        }
+    }
+    Err(ErrorKind::WouldBlock.into())
+}
+
+/// Only one at a time gives a network back what it was killed with: until this is dropped, or
+/// another has had it for too long.
+///
+/// # Errors
+/// The network is gone.
+pub fn reviving(store: &Store, network: &Vpc) -> Result<File> {
+    let doing = || format!("look after network '{}'", network.spore.name);
+    let lock = directory(store, network)?.open_or_create(REVIVING).or_fail(doing)?;
+    match hold(&lock) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error).or_fail(doing),
+        _ => Ok(lock),
     }
 }
 

@@ -12,6 +12,9 @@ use std::str::FromStr;
 /// Most network interfaces of an instance.
 pub const MAX_INTERFACES: usize = 8;
 
+/// Most ports of the host's that are passed on to an instance.
+pub const MAX_PORTS: usize = 64;
+
 /// EC2 InstanceNetworkInterface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]

@@ -47,8 +47,9 @@ pub fn images() -> PathBuf {
 }
 
 fn import_debian(kernel: &str, initrd: Option<&str>) -> PathBuf {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{kernel}"));
-    let _ = std::fs::remove_dir_all(&home);
+    // Of this process alone: the guard of the last one may be removing its own still.
+    let name = format!("store-{kernel}-{}", std::process::id());
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     guard::store(&home);
     let path = |name: &str| images().join(name).to_str().unwrap().to_owned();
     let (kernel, disk, initrd) = (path(kernel), path("debian.img"), initrd.map(path));

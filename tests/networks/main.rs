@@ -1,6 +1,9 @@
 //! Networks of the store: made, listed, given to instances, gone.
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod killed;
 
 use common::{Store, has_kvm};
 use serde_json::Value;
@@ -68,44 +71,6 @@ fn ports_of_the_host_are_taken_before_anything_starts() {
     store.ok(&["stop", "--force", &id]);
     store.ok(&["start", &id]);
     assert_eq!(store.ok(&["port", &id, "-q"]).lines().collect::<Vec<_>>(), host);
-}
-
-/// kill -9 of a network's process: the instance runs on, and the next command has the network back
-/// in its namespace.
-#[test]
-fn a_killed_network_is_revived_in_its_namespace() {
-    let store = Store::new();
-    if !has_networks(&store) {
-        return;
-    }
-    let id = store.ok(&["network", "create", "lab"]);
-    let id = id.trim();
-    let up = store.launch(&["--network", "lab", "--append", "demo.mode=echo"]);
-    let namespaces = |of: &[u32]| -> std::collections::BTreeSet<String> {
-        let link = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        of.iter().filter_map(link).map(|link| link.display().to_string()).collect()
-    };
-    let before = processes(id);
-    let in_it = namespaces(&before);
-    for pid in &before {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
-    gone(id);
-    // Its lock is let go of a moment after it can be seen no more.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    let after = loop {
-        assert_eq!(store.state(&up[0]).0, "running");
-        match processes(id) {
-            none if none.is_empty() => assert!(std::time::Instant::now() < deadline),
-            revived => break revived,
-        }
-    };
-    assert!(!after.is_empty() && after.iter().all(|pid| !before.contains(pid)));
-    // The host's and the network's own.
-    assert_eq!(namespaces(&after), in_it);
-    store.ok(&["terminate", &up[0]]);
-    gone(id);
 }
 
 /// Fifty clones: each has the address that its record says, by DHCP, and its own metadata, by a
