@@ -40,8 +40,9 @@ pub enum Request {
     Console {},
     /// What are the disks' files?
     Layers {},
-    /// Exchange the tops of these disks, all at one instant, for new, empty overlays. Their
-    /// descriptors come with the line (SCM_RIGHTS, unix(7)), one a disk in this order.
+    /// Exchange the tops of these disks, all at one instant, for new, empty overlays. A larger one
+    /// makes its disk larger, and the guest is told. Their descriptors come with the line
+    /// (SCM_RIGHTS, unix(7)), one a disk in this order.
     Freeze {
         /// Each once.
         disks: Vec<DiskTop>,

@@ -13,6 +13,8 @@ mod linux;
 mod network;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
+#[path = "linux/volumes.rs"]
+mod volumes;
 #[path = "linux/vpc.rs"]
 mod vpc;
 
@@ -112,6 +114,12 @@ fn by_several_queues() {
     network::a_guest_has_several_queues(&lab());
 }
 
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn a_volume_grows() {
+    volumes::a_volume_grows_under_its_guest(&lab());
+}
+
 /// The same over virtio-mmio.
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]
@@ -120,5 +128,6 @@ fn over_mmio() {
     scenarios::fio_verifies(&lab, 64);
     scenarios::reboots_inside(&lab);
     hibernation::a_guest_at_work_goes_on(&lab, 2);
+    volumes::a_volume_grows_under_its_guest(&lab);
     network::a_guest_talks_by_a_tap(&lab);
 }

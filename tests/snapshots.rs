@@ -131,7 +131,12 @@ fn volumes_come_and_go_while_their_instance_is_stopped() {
     let root = root.as_str().unwrap();
     refused(&store, &["volume", "detach", root], "IncorrectInstanceState");
     refused(&store, &["volume", "delete", root], "VolumeInUse");
-    refused(&store, &["volume", "resize", root, "--size", "2M"], "VolumeInUse");
+    // Under its guest, which is told.
+    store.ok(&["volume", "resize", root, "--size", "2M"]);
+    refused(&store, &["volume", "resize", root, "--size", "1M"], "InvalidParameterValue");
+    let shown: Value =
+        serde_json::from_str(&store.ok(&["volume", "show", root, "-o", "json"])).unwrap();
+    assert_eq!(shown["Volumes"][0]["Spore"]["SizeBytes"], 2 << 20);
     store.wait_for_text(&id, "button: waiting");
     store.ok(&["stop", &id]);
     refused_attach("/dev/vda", "InvalidParameterValue");

@@ -98,7 +98,8 @@ impl FileDisk {
     }
 
     /// Prepare to have all writes go to `top` from some moment on: an empty overlay of the disk's
-    /// size. What is the top now becomes a layer that nobody writes. [`super::swap_all`] does it.
+    /// size, or larger. What is the top now becomes a layer that nobody writes.
+    /// [`super::swap_all`] does it.
     ///
     /// # Errors
     /// `InvalidInput` if the disk has no overlay to write to, or `top` is not an empty one of its

@@ -6,6 +6,9 @@
 //! has asked for, the committing thread brings to disk afterwards; until it has, each flush of the
 //! guest does that first, so that a flush means what it always does.
 //!
+//! An overlay that is larger than the disk makes the disk larger, which is how one grows under its
+//! guest.
+//!
 //! Several disks are exchanged at one instant: all are held before the first is exchanged. A write
 //! that began after another was acknowledged, on whichever disk, is not in the old layers unless
 //! that other is.
@@ -33,7 +36,7 @@ impl<'a> Swap<'a> {
         let mut layers = vec![Arc::new(Layer::open(top, DiskFormat::Qcow2)?)];
         layers.extend(before.chain.layers.iter().cloned());
         let chain = LayerChain::new(layers)?;
-        if chain.size() != before.chain.size() {
+        if chain.size() < before.chain.size() {
             return Err(invalid("the new overlay is not as large as the disk"));
         }
         match &*chain.layers[0] {

@@ -147,6 +147,29 @@ fn overlays_that_are_not_empty_or_of_another_size_are_refused() {
     assert!(read_only.prepare_swap(top).is_err());
 }
 
+/// What was the disk keeps its bytes, what is new reads as zeros and can be written.
+#[test]
+fn a_larger_overlay_makes_the_disk_larger_under_its_queues() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path());
+    let mut queue = disk.queue(Engine::Auto).unwrap();
+    let buf = || IoBuf::from_bytes(vec![3; SECTOR].into_boxed_slice());
+    assert!(done(&mut *queue, Op::Write { offset: SIZE, buf: buf() }).is_err(), "beyond its end");
+    let large = rw(&dir.path().join("1"));
+    overlay::create(&large, 2 * SIZE, Some(Backing { name: "0", format: DiskFormat::Qcow2 }))
+        .unwrap();
+    swap_all(vec![disk.prepare_swap(large).unwrap()]).unwrap();
+    assert_eq!(disk.size(), 2 * SIZE);
+    write(&mut *queue, 2 * SIZE - SECTOR as u64, SECTOR, 3);
+    done(&mut *queue, Op::Flush).unwrap();
+    drop(queue);
+    disk.close().unwrap();
+    let mut expected = vec![5; SIZE as usize];
+    expected.resize(2 * SIZE as usize, 0);
+    expected[2 * SIZE as usize - SECTOR..].fill(3);
+    assert!(content(dir.path(), &["1", "0", "base"]) == expected);
+}
+
 /// Writes `n` to the first disk, then to the second: at each instant the first is at most one
 /// ahead.
 #[test]

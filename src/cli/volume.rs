@@ -61,7 +61,7 @@ pub enum VolumeCommand {
         #[arg(required = true, value_name = "VOLUME", add = complete::volume())]
         volumes: Vec<String>,
     },
-    /// Make a volume larger, while no instance runs on it
+    /// Make a volume larger; the guest of an instance that runs on it is told
     Resize {
         /// The volume: an id, a unique prefix of one, or a name
         #[arg(add = complete::volume())]

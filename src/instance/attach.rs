@@ -1,36 +1,20 @@
 //! Attaching volumes to instances and taking them off.
-//!
-//! Two records tell: the volume's names the instance, the instance's maps the volume. Both must,
-//! for the volume to be attached; a command that was killed between the two leaves a volume that is
-//! free.
 
+use super::attached::{attached_to, mapping};
 use super::dir::{self, InstanceDir};
-use super::lifecycle;
 use super::resources::{LINGER, while_in_use};
+use super::{lifecycle, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, VolumeId};
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Instance, MappedVolume, Mapping, State};
+use crate::record::instance::{Disk, Instance, MappedVolume, Mapping, State};
 use crate::record::volume::{Attachment, Volume};
 use crate::store::{self, Durability, Store};
+use crate::volume;
 use std::time::Duration;
 
 /// Most volumes of an instance; each takes a device slot of the machine.
 const MAX_VOLUMES: usize = 16;
-
-/// The instance that a volume is attached to.
-pub fn attached_to(store: &Store, volume: &Volume) -> Option<InstanceId> {
-    let id = &volume.attachment.as_ref()?.instance_id;
-    let record = dir::instances(store).get(id).ok()?;
-    let instance = &record.instance;
-    // One that never came up may not map its volumes yet.
-    let maps = instance.state == State::Pending || mapping(instance, &volume.volume_id).is_some();
-    (instance.state != State::Terminated && maps).then(|| id.clone())
-}
-
-fn mapping<'a>(instance: &'a Instance, volume: &VolumeId) -> Option<&'a Mapping> {
-    instance.block_device_mappings.iter().find(|m| m.ebs.volume_id == *volume)
-}
 
 /// Attach a volume to a stopped instance as `device`. It stays when the instance is terminated.
 ///
@@ -123,31 +107,46 @@ pub fn detach(store: &Store, volume: &VolumeId) -> Result<Attachment> {
 ///
 /// # Errors
 /// `VolumeInUse`: a stopped instance needs its volumes too.
-pub fn delete(store: &Store, volume: &Volume) -> Result<()> {
-    if let Some(user) = attached_to(store, volume) {
+pub fn delete(store: &Store, record: &Volume) -> Result<()> {
+    if let Some(user) = attached_to(store, record) {
         return Err(Error::refused(
             Code::VolumeInUse,
             format!(
                 "{} is attached to {user}; detach it or terminate that first",
-                volume.volume_id
+                record.volume_id
             ),
         ));
     }
     // The kernel may take a while to let go of it for the VMM that it was last attached to.
-    while_in_use(LINGER, || crate::volume::delete(store, &volume.volume_id))
+    while_in_use(LINGER, || volume::delete(store, &record.volume_id))
 }
 
-/// Make a volume larger, to `size` bytes. The guest sees it at its next start.
+/// Make a volume larger, to `size` bytes. A guest that runs on it is told; others see it at their
+/// next start.
 ///
 /// # Errors
-/// `InvalidParameterValue` if that is smaller or beyond 16 TiB; `VolumeInUse` if an instance runs
-/// on it.
+/// `InvalidParameterValue` if that is smaller or beyond 16 TiB; `VolumeInUse` if an instance that
+/// runs can't be told; `UnsupportedOperation` if one has it for reading.
 pub fn resize(store: &Store, id: &VolumeId, size: u64) -> Result<Volume> {
-    let volume = store.volumes().get(id)?;
-    let user = attached_to(store, &volume).and_then(|id| dir::instances(store).get(&id).ok());
-    let runs = user.is_some_and(|record| record.instance.state.is_active());
-    let limit = if runs { Duration::ZERO } else { LINGER };
+    let user = attached_to(store, &store.volumes().get(id)?);
+    let user = user.map(|user| InstanceDir::new(store, &user));
+    // Nobody starts, stops, attaches or detaches meanwhile.
+    let instance = user.as_ref().map(lifecycle::current).transpose()?;
+    let state = instance.as_ref().map(|locked| locked.record.instance.state);
     let mut locked = store.volumes().lock(id)?;
-    while_in_use(limit, || crate::volume::resize(&mut locked, size))?;
+    let size = volume::grown(&locked.record, size)?;
+    if let (Some(dir), Some(instance), Some(State::Running)) = (&user, &instance, state)
+        && let Some(mapping) = mapping(&instance.record.instance, id)
+    {
+        if mapping.ebs.read_only {
+            let why = format!("{} has {id} for reading; stop it first", dir.id());
+            return Err(Error::refused(Code::UnsupportedOperation, why));
+        }
+        let disk = instance.record.instance.device_of(Disk::Volume(mapping))?;
+        snapshots::grow(dir, &disk, &mut locked, size)?;
+        return Ok(locked.record.clone());
+    }
+    let limit = if state.is_some_and(State::is_active) { Duration::ZERO } else { LINGER };
+    while_in_use(limit, || volume::resize(&mut locked, size))?;
     Ok(locked.record.clone())
 }

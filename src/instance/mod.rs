@@ -17,6 +17,7 @@
 //! | `user-data` | as given to `run` |
 
 pub mod attach;
+pub mod attached;
 mod boot_menu;
 pub mod cgroup;
 pub mod client;

@@ -5,6 +5,7 @@
 //! that, VMM or command, the record's chain reads the same as what the VMM has, because its top is
 //! empty; and the next attempt hands the VMM that same overlay.
 
+use super::attached::attached_to;
 use super::dir::InstanceDir;
 use super::resources::{LINGER, while_in_use};
 use super::{client, lifecycle};
@@ -55,7 +56,7 @@ struct Live {
 pub fn create(store: &Store, id: &VolumeId, wanted: Wanted) -> Result<Snapshot> {
     snapshot::check(&wanted)?;
     let volume = store.volumes().get(id)?;
-    let Some(user) = super::attach::attached_to(store, &volume) else {
+    let Some(user) = attached_to(store, &volume) else {
         let mut locked = store.volumes().lock(id)?;
         let begun =
             begin(store, &locked.record.clone(), freeze_at_rest(&mut locked)?, None, wanted)?;
@@ -182,7 +183,8 @@ fn freeze_live(
     for ((disk, read_only), locked) in disks.iter().zip(&mut *volumes) {
         let unknown = || Error::failure(format!("the VMM of {} has no disk {disk}", dir.id()));
         let vmm = at_vmm.get(disk).ok_or_else(unknown)?;
-        let new = next_top(locked, vmm.top)?;
+        let size = locked.record.size_bytes;
+        let new = next_top(locked, vmm.top, size)?;
         let volume = locked.record.clone();
         let layers = volume.layers[1..].to_vec();
         let mut live = None;
@@ -208,26 +210,56 @@ fn freeze_live(
 }
 
 /// The overlay that a VMM whose disk writes to the file with inode number `top` is to write to
-/// next.
-fn next_top(locked: &mut Locked<Volume>, top: u64) -> Result<File> {
-    let is_top = |n: usize| {
-        let layer = locked.record.layers.get(n);
-        layer.is_some_and(|l| locked.owned().stat(&l.file).is_ok_and(|stat| stat.st_ino == top))
-    };
-    if is_top(1) {
+/// next: one of `size` bytes, unless an earlier attempt has made one.
+fn next_top(locked: &mut Locked<Volume>, top: u64, size: u64) -> Result<File> {
+    if is_layer(locked, 1, top) {
         // An earlier attempt got as far as this.
         let name = &locked.record.layers[0].file;
         let opened = locked.owned().writable(name);
         return opened.or_fail(|| format!("open {}", locked.dir().join(&**name).display()));
     }
-    if !is_top(0) {
+    if !is_layer(locked, 0, top) {
         return Err(Error::failure(format!(
             "the VMM writes to a file of {} that its record doesn't name; stop the instance first",
             locked.record.volume_id
         )));
     }
-    let size = locked.record.size_bytes;
     volume::push_layer(locked, size)
+}
+
+/// Whether layer `n` of the volume is the file with this inode number.
+fn is_layer(locked: &Locked<Volume>, n: usize, inode: u64) -> bool {
+    let layer = locked.record.layers.get(n);
+    layer.is_some_and(|l| locked.owned().stat(&l.file).is_ok_and(|stat| stat.st_ino == inode))
+}
+
+/// Make a volume larger that a VMM has open as `disk`: it writes to a larger overlay from then on,
+/// and tells its guest. The caller holds the instance's lock.
+///
+/// # Errors
+/// No space, or its VMM can't; the volume reads as before then.
+pub fn grow(
+    dir: &InstanceDir,
+    disk: &DeviceId,
+    locked: &mut Locked<Volume>,
+    size: u64,
+) -> Result<()> {
+    // The first time round may find what a killed command left.
+    for _ in 0..2 {
+        let at_vmm = disk_layers(dir)?;
+        let unknown = || Error::failure(format!("the VMM of {} has no disk {disk}", dir.id()));
+        let top = at_vmm.get(disk).ok_or_else(unknown)?.top;
+        if is_layer(locked, 0, top) && locked.record.size_bytes >= size {
+            break;
+        }
+        let new = next_top(locked, top, size)?;
+        let inode = new.metadata().or_fail(|| "look at a new overlay")?.ino();
+        let request = Request::Freeze { disks: vec![DiskTop { disk: disk.clone(), top }] };
+        client::ask_with(dir, &request, &[new.as_fd()])?;
+        let live = DiskTop { disk: disk.clone(), top: inode };
+        await_seal(dir, &Live { disk: live, pid: dir.recorded_pid() })?;
+    }
+    Ok(())
 }
 
 fn disk_layers(dir: &InstanceDir) -> Result<BTreeMap<DeviceId, DiskLayers>> {

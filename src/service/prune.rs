@@ -8,7 +8,7 @@ use super::Service;
 use crate::error::Result;
 use crate::id::{InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
 use crate::instance::dir::{InstanceDir, instances};
-use crate::instance::{attach, disk_usage};
+use crate::instance::{attach, attached, disk_usage};
 use crate::kernel::{self, BootFile};
 use crate::record::Record;
 use crate::record::image::{Image, ImageState};
@@ -138,7 +138,7 @@ impl Look<'_> {
 
     fn volumes(&mut self) -> Result<()> {
         for volume in self.store.volumes().list()?.or_warn() {
-            if self.is_mine(&volume) && attach::attached_to(self.store, &volume).is_none() {
+            if self.is_mine(&volume) && attached::attached_to(self.store, &volume).is_none() {
                 self.add("volume", volume.volume_id.as_str(), volume.name(), "attached to nothing");
             }
         }

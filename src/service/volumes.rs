@@ -4,7 +4,7 @@ use super::filter::{Filter, Filters, found, select};
 pub use super::shape::volume::{DescribedVolume, VolumeAttachment, VolumeModification};
 use super::{Service, instances};
 use crate::error::{Code, Error, Result};
-use crate::instance::attach;
+use crate::instance::{attach, attached};
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::Volume;
 use crate::snapshot;
@@ -140,7 +140,7 @@ impl Service {
         Ok(VolumeAttachment::of(&volume, &attachment, "detached"))
     }
 
-    /// EC2 ModifyVolume: the new size in bytes.
+    /// EC2 ModifyVolume: the new size in bytes, which a guest that runs is told.
     ///
     /// # Errors
     /// The volume is unknown; as [`attach::resize`]'s.
@@ -175,7 +175,7 @@ fn described(store: &Store, volume: Volume) -> DescribedVolume {
     let overlay = store.volumes().dir(&volume.volume_id).join(top);
     DescribedVolume {
         used_bytes: overlay.metadata().ok().map(|metadata| metadata.blocks() * 512),
-        instance_id: attach::attached_to(store, &volume),
+        instance_id: attached::attached_to(store, &volume),
         volume,
     }
 }

@@ -1,6 +1,6 @@
 //! The disks' files, changed under a running guest at the request of the launcher.
 
-use crate::block::{self, FileDisk, LayersStatus};
+use crate::block::{self, Disk, FileDisk, LayersStatus};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::vmm::machine::Machine;
 use std::fs::File;
@@ -53,5 +53,8 @@ fn freeze(machine: &Machine, tops: &[DiskTop], fds: Vec<OwnedFd>) -> io::Result<
     let prepare = |(top, fd): (&DiskTop, OwnedFd)| find(machine, top)?.prepare_swap(File::from(fd));
     let swaps = tops.iter().zip(fds).map(prepare).collect::<io::Result<Vec<_>>>()?;
     let pause = block::swap_all(swaps)?;
+    for disk in machine.disks().filter(|disk| tops.iter().any(|top| top.disk == disk.id)) {
+        disk.device.grow(disk.disk.size());
+    }
     Ok(Response::Frozen { pause_us: u64::try_from(pause.as_micros()).unwrap_or(u64::MAX) })
 }

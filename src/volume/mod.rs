@@ -214,20 +214,29 @@ pub fn push_layer(locked: &mut Locked<Volume>, size: u64) -> Result<File> {
 /// Make a volume that nobody uses larger. The guest sees it at its next start.
 ///
 /// # Errors
-/// `InvalidParameterValue` if that is smaller or too large, `VolumeInUse`, or no space.
+/// As [`grown`]'s, `VolumeInUse`, or no space.
 pub fn resize(locked: &mut Locked<Volume>, size: u64) -> Result<()> {
-    let (id, before) = (&locked.record.volume_id, locked.record.size_bytes);
+    let size = grown(&locked.record, size)?;
+    let _hold = hold(locked.store(), &locked.dir(), &locked.record, false)?;
+    if size > locked.record.size_bytes {
+        push_layer(locked, size)?;
+    }
+    Ok(())
+}
+
+/// The bytes, a multiple of 512, that a volume has once it has grown to hold `size`.
+///
+/// # Errors
+/// `InvalidParameterValue` if that is smaller than it is or too large.
+pub fn grown(volume: &Volume, size: u64) -> Result<u64> {
+    let (id, before) = (&volume.volume_id, volume.size_bytes);
     if size < before {
         return Err(Error::refused(
             Code::InvalidParameterValue,
             format!("{id} has {before} bytes and can't shrink to {size}; a volume only grows"),
         ));
     }
-    let _hold = hold(locked.store(), &locked.dir(), &locked.record, false)?;
-    if check_size(size)? > before {
-        push_layer(locked, size)?;
-    }
-    Ok(())
+    check_size(size)
 }
 
 /// The volumes of this user that need `snapshot` to stay, because they have no hard links to its

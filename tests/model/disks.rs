@@ -207,16 +207,12 @@ impl Draw<'_> {
     pub fn resize_volume(&mut self) -> Option<Step> {
         let (id, size) = (self.a_volume(), (1 + self.rng.below(3)) * MIB);
         let volume = id.clone();
-        let foreseen: Foreseen = self.volume(&id).and_then(|found| {
-            let busy = found.attachment.as_ref().is_some_and(|a| self.is_running(&a.instance));
-            match () {
-                () if size < found.content.0.len() => Err("InvalidParameterValue"),
-                () if busy => Err("VolumeInUse"),
-                () => Ok(Box::new(move |world: &mut World, _: &super::step::Seen| {
-                    let found = world.volumes.get_mut(&volume).unwrap();
-                    found.content = found.content.grown(size);
-                }) as Effect),
-            }
+        let foreseen: Foreseen = self.volume(&id).and_then(|found| match () {
+            () if size < found.content.0.len() => Err("InvalidParameterValue"),
+            () => Ok(Box::new(move |world: &mut World, _: &super::step::Seen| {
+                let found = world.volumes.get_mut(&volume).unwrap();
+                found.content = found.content.grown(size);
+            }) as Effect),
         });
         let size = format!("{}M", size / MIB);
         Some(self.step(&["volume", "resize", &id, "--size", &size], &[&id], foreseen))

@@ -214,7 +214,7 @@ impl QueueHandler for BlkQueue {
             return Outcome::Stop("a request has no room for its status in guest memory".into());
         };
         let failed = failed_len(&chain);
-        let request = match parse(&chain, self.shared.geometry, self.features) {
+        let request = match parse(&chain, self.shared.geometry(), self.features) {
             Ok(Request::GetId) => return self.get_id(&chain, status),
             Ok(request) => request,
             Err(Refusal::Unsupp) => {

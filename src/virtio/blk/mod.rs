@@ -14,7 +14,9 @@ use crate::id::VolumeId;
 use crate::plan::DiskLimits;
 use crate::sys::seccomp::Allow;
 use crate::virtio::Notices;
-use crate::virtio::device::{Device, DeviceState, DeviceType, Service, Services, copy_config};
+use crate::virtio::device::{
+    Device, DeviceState, DeviceType, Service, Services, Signal, copy_config,
+};
 use handler::BlkQueue;
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -22,7 +24,7 @@ use shared::{
 };
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use throttle::Throttle;
 use virtio_bindings::virtio_blk::*;
 
@@ -41,6 +43,8 @@ pub static TYPE: DeviceType = DeviceType {
 };
 /// Most request queues.
 const MAX_QUEUES: u16 = 64;
+/// Bytes of the capacity, the configuration's first field. (5.2.4)
+const CAPACITY_LEN: usize = 8;
 /// Host pages, in which unaligned I/O is slower, as a power of two of logical blocks.
 const PHYSICAL_BLOCK_EXP: u8 = 3;
 
@@ -60,9 +64,17 @@ const STATE_VERSION: u16 = 1;
 pub struct Blk {
     shared: Arc<Shared>,
     features: u64,
-    config: Vec<u8>,
+    config: Mutex<Config>,
+    guest: OnceLock<Arc<dyn Signal>>,
     queue_sizes: Vec<u16>,
     engine: Engine,
+}
+
+/// The configuration space.
+struct Config {
+    bytes: Vec<u8>,
+    /// How often the host has changed it.
+    generation: u32,
 }
 
 impl Blk {
@@ -94,7 +106,8 @@ impl Blk {
         let shared = Arc::new(Shared {
             name: format!("disk {volume}"),
             serial,
-            geometry,
+            size: AtomicU64::new(geometry.size),
+            read_only: geometry.read_only,
             notices,
             throttle: (!limits.are_none()).then(|| Mutex::new(Throttle::new(limits))),
             reported: Mutex::default(),
@@ -110,14 +123,37 @@ impl Blk {
             let handler = Box::new(BlkQueue::new(shared.clone(), number, queue));
             services.push(Service { queues: number..number + 1, handler });
         }
+        let bytes = config(geometry, queues, disk.discard_granularity());
         let device = Self {
             shared,
             features: features(geometry.read_only),
-            config: config(geometry, queues, disk.discard_granularity()),
+            config: Mutex::new(Config { bytes, generation: 0 }),
+            guest: OnceLock::new(),
             queue_sizes: vec![QUEUE_SIZE; queues.into()],
             engine: in_use,
         };
         Ok((Arc::new(device), services))
+    }
+
+    /// Its bytes and their number are right between any two statements.
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tell the guest that the disk has `size` bytes now, if it has grown. (5.2.4: a change of
+    /// capacity is a change of the configuration)
+    pub fn grow(&self, size: u64) {
+        let size = size / SECTOR * SECTOR;
+        if size <= self.shared.size.fetch_max(size, Ordering::AcqRel) {
+            return;
+        }
+        let mut config = self.config();
+        config.bytes[..CAPACITY_LEN].copy_from_slice(&(size / SECTOR).to_le_bytes());
+        config.generation = config.generation.wrapping_add(1);
+        drop(config);
+        if let Some(guest) = self.guest.get() {
+            guest.config_changed();
+        }
     }
 
     /// The engine in use and the counters.
@@ -186,17 +222,26 @@ impl Device for Blk {
     }
 
     fn read_config(&self, offset: u64, out: &mut [u8]) {
-        copy_config(&self.config, offset, out);
+        copy_config(&self.config().bytes, offset, out);
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.config().generation
+    }
+
+    fn connect(&self, guest: Arc<dyn Signal>) {
+        // Once, as the transport does it.
+        let _ = self.guest.set(guest);
     }
 
     fn save(&self) -> DeviceState {
-        let state = BlkState { features: self.features, config: self.config.clone() };
+        let state = BlkState { features: self.features, config: self.config().bytes.clone() };
         DeviceState::new(self.kind(), STATE_VERSION, &state)
     }
 
     fn restore(&self, state: &DeviceState) -> Result<()> {
         let state: BlkState = state.decode(self.name(), self.kind(), STATE_VERSION)?;
-        if state.features == self.features && state.config == self.config {
+        if state.features == self.features && state.config == self.config().bytes {
             return Ok(());
         }
         Err(Error::failure(format!(

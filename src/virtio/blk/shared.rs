@@ -4,7 +4,7 @@ use super::throttle::Throttle;
 use crate::virtio::Notices;
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
 
@@ -44,8 +44,10 @@ pub(super) struct Shared {
     /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe.
     /// (5.2.6: VIRTIO_BLK_T_GET_ID)
     pub serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
-    /// What requests are checked against.
-    pub geometry: Geometry,
+    /// Bytes, a multiple of [`SECTOR`]. It only grows.
+    pub size: AtomicU64,
+    /// No writes.
+    pub read_only: bool,
     /// Where the user hears of what goes wrong.
     pub notices: Notices,
     /// What the guest may have, if that is limited.
@@ -63,6 +65,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// What requests are checked against.
+    pub fn geometry(&self) -> Geometry {
+        Geometry { size: self.size.load(Ordering::Acquire), read_only: self.read_only }
+    }
+
     /// The host could not do it: the guest sees an I/O error, the user one notice for each kind.
     pub fn host_error(&self, doing: &str, error: &io::Error) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);

@@ -131,6 +131,47 @@ fn what_was_written_is_read_back() {
     assert_eq!((status.flushes, status.errors), (1, 0));
 }
 
+/// Counts configuration interrupts.
+#[derive(Default)]
+struct Interrupts(AtomicU64);
+
+impl Signal for Interrupts {
+    fn used(&self, _queue: u16) {}
+    fn config_changed(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    fn stop(&self, _reason: &str) {}
+    fn stopped(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_disk_that_grows_tells_its_driver_and_takes_requests_beyond_its_old_end() {
+    let disk = MemDisk::new(DISK);
+    let bytes = disk.bytes.clone();
+    let mut rig = Rig::new(disk);
+    let guest = Arc::new(Interrupts::default());
+    rig.device.connect(guest.clone());
+    let sectors = DISK as u64 / SECTOR;
+    let capacity = |rig: &Rig| {
+        let mut bytes = [0; 8];
+        rig.device.read_config(0, &mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    assert_eq!(rig.ask(VIRTIO_BLK_T_IN, sectors, 512, true).0, IOERR, "beyond its end");
+    bytes.lock().unwrap().resize(2 * DISK, 7);
+    let before = rig.device.config_generation();
+    rig.device.grow(2 * DISK as u64 + 100);
+    assert_eq!(capacity(&rig), 2 * sectors, "whole sectors");
+    assert_ne!(rig.device.config_generation(), before);
+    assert_eq!(guest.0.load(Ordering::SeqCst), 1);
+    rig.device.grow(DISK as u64);
+    assert_eq!((capacity(&rig), guest.0.load(Ordering::SeqCst)), (2 * sectors, 1), "no shrinking");
+    assert_eq!(rig.ask(VIRTIO_BLK_T_IN, 2 * sectors - 1, 512, true), (OK, 513));
+    assert_eq!(rig.ask(VIRTIO_BLK_T_IN, 2 * sectors, 512, true).0, IOERR, "beyond its new end");
+}
+
 #[test]
 fn the_layout_of_descriptors_is_the_drivers_choice() {
     let disk = MemDisk::new(DISK);
@@ -294,7 +335,7 @@ fn malformed_requests_are_refused_or_stop_the_device() {
 #[test]
 fn the_configuration_tells_the_limits() {
     let rig = Rig::new(MemDisk::new(DISK));
-    let config = &rig.device.config;
+    let config = rig.device.config().bytes.clone();
     assert_eq!(config.len(), 60);
     let field = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
     assert_eq!(field(0), (DISK / 512) as u32);
