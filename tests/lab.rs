@@ -4,6 +4,8 @@
 
 #[path = "linux/booting.rs"]
 mod booting;
+#[path = "linux/cloud.rs"]
+mod cloud;
 #[path = "linux/hibernation.rs"]
 mod hibernation;
 #[path = "linux/imaging.rs"]
@@ -106,6 +108,64 @@ fn by_a_tap() {
 #[ignore = "needs the lab kernel: scripts/test"]
 fn on_a_network() {
     vpc::clones_talk_on_a_network(&lab());
+}
+
+/// Debian 12 and 13 as clouds run them, on the lab kernel.
+fn cloud_lab() -> Lab {
+    let lab = lab();
+    let kernel = linux::images().join("vmlinux-lab");
+    // Its disk has partitions, and this kernel no initial ramdisk that would look for a label.
+    let cmdline = "console=ttyS0 quiet root=/dev/vda1 rw";
+    let boot = ["--kernel", kernel.to_str().unwrap(), "--cmdline", cmdline];
+    for image in ["debian-cloud", "debian-13-cloud"] {
+        lab.have(image, &boot);
+    }
+    lab
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_12() {
+    cloud::cloud_init_finds_ec2(&cloud_lab(), "debian-cloud");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_13() {
+    cloud::cloud_init_finds_ec2(&cloud_lab(), "debian-13-cloud");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_clones() {
+    let lab = cloud_lab();
+    for image in ["debian-cloud", "debian-13-cloud"] {
+        cloud::clones_are_machines_of_their_own(&lab, image, 4);
+    }
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_without_network() {
+    cloud::is_reached_without_a_network(&cloud_lab(), "debian-13-cloud");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_by_volume() {
+    let lab = cloud_lab();
+    for image in ["debian-cloud", "debian-13-cloud"] {
+        cloud::is_configured_by_a_volume(&lab, image);
+    }
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_command() {
+    let lab = cloud_lab();
+    cloud::runs_one_command(&lab, "debian-cloud", "default");
+    cloud::runs_one_command(&lab, "debian-13-cloud", "none");
+    cloud::ends_one_command(&lab, "debian-13-cloud", "none");
 }
 
 #[test]

@@ -188,7 +188,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/cli/create.rs", "/dev/null"),
     ("src/cli/doctor.rs", "/proc, /sys and /etc"),
     ("src/cli/image.rs", "a manifest that the user names"),
-    ("src/cli/exec.rs", "children of its own"),
+    ("src/cli/session.rs", "children of its own"),
     ("src/cli/signals.rs", "/proc"),
     ("src/cli/key.rs", "a public key that the user names"),
     ("src/cli/run.rs", "user data and mappings that the user names"),

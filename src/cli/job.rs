@@ -1,10 +1,10 @@
 //! `run --rm IMAGE -- CMD`: an instance for one command, which goes with it.
 
-use super::exec::{Outcome, Session, Task, Terms};
 use super::foreground::launch_held;
+use super::login::way_in;
 use super::run::Run;
+use super::session::{Outcome, Session, Task, Terms};
 use super::signals::{Caught, by_signal};
-use super::ssh::settings;
 use super::ui::say;
 use super::wait::failed;
 use crate::error::{Error, OrFail, Result};
@@ -68,15 +68,21 @@ fn work(
     signals: &Caught,
     begun: Instant,
 ) -> Result<Outcome> {
-    let found = service.ssh_access(instance_id)?;
     let tty = io::stdin().is_terminal() && io::stdout().is_terminal();
     let task = Task { words: args.job.command.clone(), input: true, tty, ..Task::default() };
-    let ssh = settings(service, &found, &args.job.access, args.timeout.unwrap_or(BOOT))?;
+    let patience = args.timeout.unwrap_or(BOOT);
     let deadline = args.timeout.map(|timeout| begun + timeout);
     let terms = Terms { deadline, patience: Some(args.job.kill_after) };
     let mut denied = None;
     loop {
-        let outcome = Session::new(&found, ssh.clone(), &task)?.attend(signals, &terms)?;
+        // What it tells on its console becomes more.
+        let found = service.ssh_access(instance_id)?;
+        let way = way_in(service, &found, &args.job.access, patience, Some(signals))?;
+        let outcome = match way {
+            Ok(way) => Session::new(&found, way.ssh, &Task { sudo: way.sudo, ..task.clone() })?
+                .attend(signals, &terms)?,
+            Err(outcome) => outcome,
+        };
         // A guest that boots may have an sshd and no keys yet, or other keys in a moment.
         let Outcome::NotBegun(why) = &outcome else { return Ok(outcome) };
         let since = *denied.get_or_insert_with(Instant::now);

@@ -5,10 +5,10 @@ use super::args::{MetadataArg, NetworkArg, TransportArg, networks, tag};
 use super::complete;
 use super::instance_table;
 use super::limit::{self, Limits};
+use super::openssh::Access;
 use super::output::{emit, write_stdout};
 use super::parse::{Count, parse_duration, parse_memory, parse_name, parse_percent, parse_size};
 use super::progress::Progress;
-use super::ssh::Access;
 use super::ui::{Ui, say};
 use super::wait::{failed, parse_goal, shortfalls, wait_for};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
@@ -150,8 +150,8 @@ pub struct Run {
     #[arg(long)]
     pub rm: bool,
     /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends
-    /// the wait, not the instances. =boot, =ssh, =systemd, =cloud-init and =port:N wait for that
-    /// ('spore wait'). With --foreground: tell then whoever started this that it is ready
+    /// the wait, not the instances. =boot, =network, =ssh, =systemd, =cloud-init and =port:N wait
+    /// for that ('spore wait'). With --foreground: tell then whoever started this that it is ready
     /// (sd_notify(3), READY=1) instead of when they run
     #[arg(
         long,
@@ -263,9 +263,9 @@ pub struct Job {
     /// How the command gets in.
     #[command(flatten)]
     pub access: Access,
-    /// With --rm: a command to be run in the instance, by ssh as root. Its standard input, output
-    /// and exit code are this command's, and the instance is terminated when it has ended, whatever
-    /// happens
+    /// With --rm: a command to be run in the instance, by ssh as root (as 'spore exec' does). Its
+    /// standard input, output and exit code are this command's, and the instance is terminated when
+    /// it has ended, whatever happens
     #[arg(
         last = true,
         value_name = "CMD",

@@ -1,9 +1,11 @@
-//! `ssh`, `exec`, `cp`, `ssh-config`: into instances by the host's OpenSSH, over a connection that
-//! `__dial` makes and hands over.
+//! `ssh`, `cp`, `ssh-config`, and `__dial`, by which OpenSSH gets its connections.
 
 use super::answer::told;
+use super::login::{presumed, way_in};
+use super::openssh::{Access, Patience, no_openssh, openssh, settings};
 use super::output::write_stdout;
 use super::parse::parse_duration;
+use super::session::Outcome;
 use super::ui::Ui;
 use crate::error::{Error, OrFail, Result};
 use crate::service::Service;
@@ -14,28 +16,8 @@ use std::ffi::OsString;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
-
-/// How OpenSSH gets in.
-#[derive(Debug, Args)]
-pub struct Access {
-    /// The guest's user [default: root]
-    #[arg(long, value_name = "USER", value_parser = parse_user)]
-    pub user: Option<String>,
-    /// A private key in place of the instance's
-    #[arg(long, value_name = "FILE")]
-    pub identity: Option<PathBuf>,
-}
-
-/// How long it may take.
-#[derive(Debug, Args)]
-pub struct Patience {
-    /// How long to wait for the guest's sshd (30, 500ms, 2m)
-    #[arg(long, value_name = "TIME", default_value = "120", value_parser = parse_duration)]
-    pub timeout: Duration,
-}
+use std::time::{Duration, Instant};
 
 /// Arguments of `ssh`.
 #[derive(Debug, Args)]
@@ -105,85 +87,6 @@ pub struct Dial {
     pub timeout: Duration,
 }
 
-fn parse_user(text: &str) -> Result<String, String> {
-    // OpenSSH takes no others.
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let fits = !text.is_empty() && text.len() <= 64 && !text.starts_with('-');
-    match fits && text.chars().all(fine) {
-        true => Ok(text.to_owned()),
-        false => Err("a user's name has letters, digits, '_', '-' and '.'".into()),
-    }
-}
-
-/// What OpenSSH is told of one instance: keywords of ssh_config(5) and their values.
-///
-/// # Errors
-/// A path that it would not understand.
-pub fn settings(
-    service: &Service,
-    found: &SshAccess,
-    access: &Access,
-    patience: Duration,
-) -> Result<Vec<(&'static str, String)>> {
-    let own = std::env::current_exe().or_fail(|| "find the spore program itself")?;
-    let dial = format!(
-        "SPORE_HOME={} {} __dial --timeout {}s {} %p",
-        quoted(service.home())?,
-        quoted(&own)?,
-        patience.as_secs().max(1),
-        found.instance_id
-    );
-    let mut settings = vec![
-        ("HostName", found.instance_id.to_string()),
-        ("HostKeyAlias", found.instance_id.to_string()),
-        ("User", access.user.clone().unwrap_or_else(|| found.user.to_owned())),
-        ("ProxyCommand", format!("env {dial}")),
-        ("ProxyUseFdpass", "yes".into()),
-        ("UserKnownHostsFile", file(&found.known_hosts)?),
-        ("GlobalKnownHostsFile", "/dev/null".into()),
-        ("StrictHostKeyChecking", if found.pinned { "yes" } else { "accept-new" }.into()),
-        ("CheckHostIP", "no".into()),
-        ("UpdateHostKeys", "no".into()),
-        // A guest that says anything but its version is given up.
-        ("ConnectTimeout", patience.as_secs().max(1).to_string()),
-        ("ServerAliveInterval", "15".into()),
-        ("LogLevel", "ERROR".into()),
-    ];
-    if let Some(identity) = access.identity.as_ref().or(found.identity.as_ref()) {
-        settings.push(("IdentityFile", file(identity)?));
-        settings.push(("IdentitiesOnly", "yes".into()));
-    }
-    Ok(settings)
-}
-
-/// A path for a shell, in a value of which OpenSSH expands what begins with '%'.
-fn quoted(path: &Path) -> Result<String> {
-    Ok(format!("'{}'", text_of(path)?.replace('\'', r"'\''").replace('%', "%%")))
-}
-
-/// A path as one word of a value.
-fn file(path: &Path) -> Result<String> {
-    Ok(format!("\"{}\"", text_of(path)?.replace('%', "%%")))
-}
-
-fn text_of(path: &Path) -> Result<&str> {
-    let text = path.to_str().filter(|text| !text.contains(['"', '\n', '\\']));
-    text.ok_or_else(|| {
-        let shown = path.display().to_string();
-        Error::usage(format!("OpenSSH can't be given the path '{}'", shown.escape_debug()))
-    })
-}
-
-/// An OpenSSH program with these settings, and none of the user's own for other hosts.
-pub fn openssh(program: &str, settings: &[(&str, String)]) -> Command {
-    let mut command = Command::new(program);
-    command.args(["-F", "none"]);
-    for (keyword, value) in settings {
-        command.args(["-o", &format!("{keyword}={value}")]);
-    }
-    command
-}
-
 /// Runs one of OpenSSH's programs to its end; its exit code is ours.
 fn run_program(mut command: Command) -> Result<ExitCode> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -193,18 +96,30 @@ fn run_program(mut command: Command) -> Result<ExitCode> {
     Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)))
 }
 
-/// Why OpenSSH can't be had.
-pub fn no_openssh(program: &str, cause: &std::io::Error) -> Error {
-    Error::failure(format!(
-        "cannot run {program}: {cause}; instances are reached by OpenSSH's client: 'apt-get install openssh-client'"
-    ))
+/// The settings by which the guest lets somebody in.
+fn admitted(
+    service: &Service,
+    found: &SshAccess,
+    access: &Access,
+    patience: &Patience,
+) -> Result<Vec<(&'static str, String)>> {
+    let (begun, patience) = (Instant::now(), patience.timeout);
+    let why = match way_in(service, found, access, patience, None)? {
+        Ok(way) => return Ok(way.ssh),
+        Err(Outcome::NotBegun(why) | Outcome::Broken(why)) => why,
+        Err(_) => "the connection ended".to_owned(),
+    };
+    let why = format!("{}: {why}", found.instance_id);
+    match begun.elapsed() >= patience {
+        true => Err(Error::timeout(why)),
+        false => Err(Error::failure(why)),
+    }
 }
 
 /// `ssh`.
 pub fn ssh(service: &Service, args: &Ssh) -> Result<ExitCode> {
     let found = service.ssh_access(&args.instance)?;
-    let mut command =
-        openssh("ssh", &settings(service, &found, &args.access, args.patience.timeout)?);
+    let mut command = openssh("ssh", &admitted(service, &found, &args.access, &args.patience)?);
     command.arg(found.instance_id.as_str()).args(&args.arguments);
     run_program(command)
 }
@@ -222,8 +137,7 @@ pub fn cp(service: &Service, args: &Cp) -> Result<ExitCode> {
         return Err(Error::usage(why));
     };
     let found = service.ssh_access(instance)?;
-    let settings = settings(service, &found, &args.access, args.patience.timeout)?;
-    let mut command = openssh("scp", &settings);
+    let mut command = openssh("scp", &admitted(service, &found, &args.access, &args.patience)?);
     command.args(args.recursive.then_some("-r")).arg("--");
     for (path, named) in args.paths.iter().zip(named) {
         command.arg(match named {
@@ -248,8 +162,11 @@ pub fn ssh_config(service: &Service, ui: &Ui, args: &SshConfig) -> Result<ExitCo
     let mut text = String::new();
     let blocks = args.targets.iter().map(|target| {
         let found = service.ssh_access(target)?;
+        let user = presumed(&found, &args.access);
         text.push_str(&format!("Host {target}\n"));
-        for (keyword, value) in settings(service, &found, &args.access, args.patience.timeout)? {
+        for (keyword, value) in
+            settings(service, &found, &args.access, &user, args.patience.timeout)?
+        {
             text.push_str(&format!("  {keyword} {value}\n"));
         }
         Ok(())
@@ -286,14 +203,5 @@ mod tests {
         for local in ["/srv/a:b", "./a:b", ":x", "file"] {
             assert_eq!(remote(local), None, "{local}");
         }
-    }
-
-    #[test]
-    fn what_openssh_would_expand_or_split_is_quoted() {
-        assert_eq!(quoted(Path::new("/a b'%h")).unwrap(), r"'/a b'\''%%h'");
-        assert_eq!(file(Path::new("/a b%d")).unwrap(), "\"/a b%%d\"");
-        assert!(file(Path::new("/a\"b")).is_err() && quoted(Path::new("/a\nb")).is_err());
-        assert!(parse_user("-oProxyCommand=x").is_err() && parse_user("a b").is_err());
-        assert_eq!(parse_user("debian").unwrap(), "debian");
     }
 }

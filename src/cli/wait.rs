@@ -5,10 +5,10 @@ use super::args::Targets;
 use super::parse::parse_duration;
 use super::progress::Progress;
 use super::ui::Ui;
-use crate::error::{Code, Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::instance::{InstanceRecord, State};
 use crate::service::Service;
-use crate::service::wait::{Goal, Until, WaitForInstances, Waited};
+use crate::service::wait::{Goal, Stage, Until, WaitForInstances, Waited};
 use crate::sys::kvm::host_virtualizes;
 use clap::Args;
 use std::process::ExitCode;
@@ -30,10 +30,10 @@ pub struct Wait {
     /// Instances.
     #[command(flatten)]
     pub targets: Targets,
-    /// For what: running (its vCPUs run), boot (its kernel is up), login (a prompt on its console),
-    /// ssh (its sshd answers), systemd (it has started everything: systemd 254 and later say so),
-    /// cloud-init (it has ended), port:N (somebody listens there, by vsock), stopped, terminated,
-    /// exit (one of these two)
+    /// For what: running (its vCPUs run), boot (its kernel is up), network (it answers on its
+    /// network), login (a prompt on its console), ssh (its sshd answers), systemd (it has started
+    /// everything: systemd 254 and later say so), cloud-init (it has ended), port:N (somebody
+    /// listens there, by vsock or on its network), stopped, terminated, exit (one of these two)
     #[arg(long = "for", default_value = "exit", value_name = "STATE", value_parser = parse_until)]
     pub until: Until,
     /// Give up after this long (30, 500ms, 2m) [default: never]
@@ -46,6 +46,7 @@ const STATES: &[(&str, Until)] = &[
     ("running", Until::Running),
     ("boot", Until::Guest(Goal::Boot)),
     ("login", Until::Guest(Goal::Login)),
+    ("network", Until::Guest(Goal::Network)),
     ("ssh", Until::Guest(Goal::Ssh)),
     ("systemd", Until::Guest(Goal::Systemd)),
     ("cloud-init", Until::Guest(Goal::CloudInit)),
@@ -76,7 +77,10 @@ pub fn parse_until(text: &str) -> Result<Until, String> {
 pub fn parse_goal(text: &str) -> Result<Goal, String> {
     match parse_until(text)? {
         Until::Guest(goal) => Ok(goal),
-        _ => Err("a launch waits for boot, login, ssh, systemd, cloud-init or port:N".into()),
+        _ => {
+            Err("a launch waits for boot, login, network, ssh, systemd, cloud-init or port:N"
+                .into())
+        }
     }
 }
 
@@ -116,6 +120,7 @@ fn what(until: Until) -> &'static str {
         Until::Guest(goal) | Until::GuestOrEnd(goal) => match goal {
             Goal::Boot => "booted",
             Goal::Login => "at the login prompt",
+            Goal::Network => "on its network",
             Goal::Ssh => "reachable by ssh",
             Goal::Systemd => "ready by its systemd's word",
             Goal::CloudInit => "configured by cloud-init",
@@ -179,9 +184,9 @@ fn stage(record: &InstanceRecord) -> String {
 fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option<Error> {
     match waited {
         Waited::Reached(_) => None,
-        Waited::Lost(error) => Some(match error.kind() {
-            Kind::Refused => Error::refused(Code::InvalidInstanceIDNotFound, error.message()),
-            _ => Error::failure(error.message()),
+        Waited::Lost(error) => Some(match error.code() {
+            Some(code) => Error::refused(code, error.message()),
+            None => Error::failure(error.message()),
         }),
         Waited::Impossible(record) => Some(Error::refused(
             Code::IncorrectInstanceState,
@@ -194,7 +199,11 @@ fn shortfall(waited: &Waited, until: Until, timeout: Option<Duration>) -> Option
             what(until),
             timeout.unwrap_or_default().as_secs_f64(),
             record.instance.instance_id,
-            slow_kvm(until, host_virtualizes())
+            match reached {
+                // Its kernel runs here.
+                Some(reached) if *reached > Stage::Running => "",
+                _ => slow_kvm(until, host_virtualizes()),
+            }
         ))),
     }
 }

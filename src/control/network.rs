@@ -34,12 +34,15 @@ pub enum Request {
         /// The rules.
         groups: Vec<GroupRules>,
     },
-    /// Connect to a port of an instance by TCP. The answer comes with the socket.
+    /// Connect to a port of an instance by TCP. The answer comes with the socket, or is
+    /// [`Response::Refused`] or [`Response::Silent`].
     Connect {
         /// The instance's address.
         address: Ipv4Addr,
         /// Its port.
         port: u16,
+        /// Milliseconds that the instance may take.
+        patience: u32,
     },
     /// How is the network?
     Status {},
@@ -62,6 +65,10 @@ pub struct Published {
 pub enum Response {
     /// Done. Descriptors come with it where that was asked for.
     Ok {},
+    /// The instance says that nobody listens there.
+    Refused {},
+    /// The instance does not answer.
+    Silent {},
     /// The answer to [`Request::Status`].
     Status(NetworkStatus),
     /// Refused, with the reason in one line.

@@ -1,12 +1,15 @@
-//! A connection to a port of an instance's guest, by its socket device: without a network.
+//! A call of a port of an instance's guest, by its socket device: without a network.
 
 use super::dir::InstanceDir;
 use crate::error::{Code, Error, OrFail, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, socket_with,
+};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -19,10 +22,10 @@ const MAX_BANNER: usize = 4096;
 #[derive(Debug)]
 pub enum Call {
     /// The guest's program is at the other end.
-    Connected(UnixStream),
+    Connected(OwnedFd),
     /// The guest's kernel says that nobody listens there.
     Nobody,
-    /// The guest does not answer: it has no driver for the device (yet).
+    /// The guest does not answer: it has no driver for the device, or no address, (yet).
     Silent,
 }
 
@@ -51,7 +54,7 @@ pub fn call(dir: &InstanceDir, port: u32, patience: Duration) -> Result<Call> {
     match answer {
         Line::Whole(line) if line.starts_with(b"OK ") => {
             stream.set_nonblocking(false).or_fail(doing)?;
-            Ok(Call::Connected(stream))
+            Ok(Call::Connected(stream.into()))
         }
         Line::Late => Ok(Call::Silent),
         Line::Whole(_) | Line::Cut => Ok(Call::Nobody),
@@ -63,18 +66,18 @@ fn no_vmm(dir: &InstanceDir) -> Error {
     Error::refused(Code::IncorrectInstanceState, why)
 }
 
-/// Whether an SSH server answers at a port: it says its version first. (RFC 4253, 4.2)
+/// Whether who is at the other end of a connection is an SSH server: it says its version first.
+/// (RFC 4253, 4.2)
 ///
 /// # Errors
-/// As [`call`]'s.
-pub fn has_ssh(dir: &InstanceDir, port: u32, patience: Duration) -> Result<bool> {
+/// The host's kernel refuses to wait.
+pub fn is_ssh(stream: OwnedFd, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
-    let Call::Connected(mut stream) = call(dir, port, patience)? else { return Ok(false) };
-    let doing = || format!("hear from the guest of {}", dir.id());
-    stream.set_nonblocking(true).or_fail(doing)?;
+    rustix::io::ioctl_fionbio(&stream, true)?;
+    let mut stream = File::from(stream);
     let mut left = MAX_BANNER;
     while left > 0 {
-        match read_line(&mut stream, left, deadline).or_fail(doing)? {
+        match read_line(&mut stream, left, deadline)? {
             Line::Whole(line) if line.starts_with(b"SSH-") => return Ok(true),
             // Other lines may come before it.
             Line::Whole(line) => left = left.saturating_sub(line.len() + 1),
@@ -82,6 +85,18 @@ pub fn has_ssh(dir: &InstanceDir, port: u32, patience: Duration) -> Result<bool>
         }
     }
     Ok(false)
+}
+
+/// Whether the other end says something before it closes, and before so much time has passed.
+/// Nothing is read of it.
+///
+/// # Errors
+/// The host's kernel refuses to wait.
+pub fn speaks(stream: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(stream, PollFlags::IN)];
+    crate::sys::fds::wait(&mut fds, Some(patience))?;
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    Ok(matches!(recv(stream, &mut [0], flags), Ok((1.., _))))
 }
 
 /// What was read of a line.
@@ -95,7 +110,7 @@ enum Line {
 }
 
 /// Reads a line of a stream that does not block, and not one byte more.
-fn read_line(stream: &mut UnixStream, max: usize, deadline: Instant) -> io::Result<Line> {
+fn read_line(stream: &mut (impl Read + AsFd), max: usize, deadline: Instant) -> io::Result<Line> {
     let mut line = Vec::new();
     while line.len() < max {
         let mut byte = [0];

@@ -2,18 +2,18 @@
 
 use super::client;
 use super::console::{CLOUD_INIT, ConsoleWatch, PROMPT};
-use super::dial::{Call, call, has_ssh};
+use super::dial::{Call, call};
 use super::dir::InstanceDir;
+use super::reach::{Reached, SSH, has_ssh, reach};
+use super::vpc;
 use crate::error::Result;
-use crate::record::instance::InstanceRecord;
+use crate::record::instance::{Instance, InstanceRecord};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// sshd's port.
-pub const SSH: u32 = 22;
 /// A port at which nobody is expected: the guest's kernel refuses it.
-const NOBODYS: u32 = 1;
+const NOBODYS: u16 = 1;
 /// Between looks at a guest, which cost it something.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a guest has for its answer to one of them.
@@ -28,6 +28,8 @@ pub enum Goal {
     Boot,
     /// Its console shows a login prompt.
     Login,
+    /// It answers on the store's network that it is on.
+    Network,
     /// Its sshd says its version.
     Ssh,
     /// Its systemd has started everything.
@@ -45,6 +47,8 @@ pub enum Stage {
     Running,
     /// Its kernel is up.
     Boot,
+    /// It answers on its network.
+    Network,
     /// Its console shows a login prompt.
     Login,
     /// Its sshd answers.
@@ -58,6 +62,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Running => "nothing has been heard of its guest",
             Self::Boot => "its guest's kernel is up",
+            Self::Network => "its guest answers on its network",
             Self::Login => "its console shows a login prompt",
             Self::Ssh => "its sshd answers",
             Self::Systemd => "its systemd has started everything",
@@ -85,8 +90,8 @@ impl Probe {
     /// Whether it is so. The guest itself is asked now and then only.
     ///
     /// # Errors
-    /// Its console's log can't be read, or the host refuses a socket.
-    pub fn reached(&mut self, dir: &InstanceDir) -> Result<bool> {
+    /// Its console's log can't be read; its network is waited for, and it is on none.
+    pub fn reached(&mut self, dir: &InstanceDir, instance: &Instance) -> Result<bool> {
         match self.goal {
             Goal::Login => return self.prompt.seen(dir),
             Goal::CloudInit => return self.cloud_init.seen(dir),
@@ -101,9 +106,12 @@ impl Probe {
         // Its VMM may end at any time, which its record says then.
         Ok(match self.goal {
             Goal::Boot => answers(dir),
-            Goal::Ssh => has_ssh(dir, SSH, ANSWER).unwrap_or(false),
+            Goal::Network => on_network(dir, instance)?,
+            Goal::Ssh => has_ssh(dir, instance, ANSWER).unwrap_or(false),
             Goal::Systemd => is_ready(&notified(dir)),
-            Goal::Port(port) => matches!(call(dir, port, ANSWER), Ok(Call::Connected(_))),
+            Goal::Port(port) => {
+                matches!(reach(dir, instance, port, ANSWER), Ok(Reached::Connected(_)))
+            }
             Goal::Login | Goal::CloudInit => false,
         })
     }
@@ -111,15 +119,16 @@ impl Probe {
 
 /// How far a running guest is.
 pub fn stage(dir: &InstanceDir, record: &InstanceRecord) -> Stage {
-    let said = notified(dir);
+    let (instance, said) = (&record.instance, notified(dir));
     let prompt = || {
-        let mut watch = ConsoleWatch::new(record.instance.spore.console_start, PROMPT);
+        let mut watch = ConsoleWatch::new(instance.spore.console_start, PROMPT);
         watch.seen(dir).unwrap_or(false)
     };
     match () {
         () if is_ready(&said) => Stage::Systemd,
-        () if has_ssh(dir, SSH, ANSWER).unwrap_or(false) => Stage::Ssh,
+        () if has_ssh(dir, instance, ANSWER).unwrap_or(false) => Stage::Ssh,
         () if prompt() => Stage::Login,
+        () if vpc::is_on(instance) && on_network(dir, instance).unwrap_or(false) => Stage::Network,
         () if !said.is_empty() || answers(dir) => Stage::Boot,
         () => Stage::Running,
     }
@@ -136,5 +145,16 @@ fn is_ready(said: &BTreeMap<String, String>) -> bool {
 
 /// Whether the guest's kernel answers.
 fn answers(dir: &InstanceDir) -> bool {
-    matches!(call(dir, NOBODYS, ANSWER), Ok(Call::Connected(_) | Call::Nobody))
+    matches!(call(dir, NOBODYS.into(), ANSWER), Ok(Call::Connected(_) | Call::Nobody))
+}
+
+/// Whether the guest answers on its network: by a refusal, too. Where a firewall of its own lets
+/// little pass, sshd is what that is.
+fn on_network(dir: &InstanceDir, instance: &Instance) -> Result<bool> {
+    for port in [NOBODYS, SSH] {
+        if !matches!(vpc::connect(dir.store(), instance, port, ANSWER)?, Call::Silent) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -1,6 +1,7 @@
 //! An instance's interfaces on the store's networks: their addresses, their taps, the host's ports
 //! that are passed on to them, and what is done where a network's process was killed.
 
+use super::dial::Call;
 use super::dir::InstanceDir;
 use super::{client, metadata};
 use crate::control::Request as VmmRequest;
@@ -18,7 +19,7 @@ use crate::sys::passing;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -231,25 +232,38 @@ fn port(
     })
 }
 
-/// A connection to a TCP port of an instance by its network.
+/// Its first interface on a network of the store's, and the address that it has there.
+fn reachable(instance: &Instance) -> Option<(&NetworkInterface, Ipv4Addr)> {
+    let mut interfaces = instance.network_interfaces.iter();
+    interfaces.find_map(|interface| Some((interface, interface.private_ip_address?)))
+}
+
+/// Whether an instance is on a network of the store's.
+pub fn is_on(instance: &Instance) -> bool {
+    reachable(instance).is_some()
+}
+
+/// Calls a TCP port of an instance once by its network, and waits so long for its answer. The
+/// network's security groups let it pass: who asks is their owner.
 ///
 /// # Errors
-/// It is on no network of the store's, or the network's process is not there; it refuses, or does
-/// not answer.
-pub fn connect(store: &Store, instance: &Instance, port: u16) -> Result<OwnedFd> {
+/// It is on no network of the store's, or the network's process is not there and can't be started.
+pub fn connect(store: &Store, instance: &Instance, port: u16, patience: Duration) -> Result<Call> {
     let id = &instance.instance_id;
-    let mut interfaces = instance.network_interfaces.iter();
-    let found = interfaces.find_map(|interface| Some((interface, interface.private_ip_address?)));
-    let Some((interface, address)) = found else {
+    let Some((interface, address)) = reachable(instance) else {
         let why = format!("{id} is on no network of the store's; launch it with --network default");
         return Err(Error::refused(Code::UnsupportedOperation, why));
     };
     let network = of(store, interface)?;
     revive(store, &network)?;
-    let answered = process::ask_running(store, &network, &Request::Connect { address, port }, &[])?;
-    let socket = answered.and_then(|(_, mut fds)| fds.pop());
-    let gone = || Error::failure(format!("{id} does not run on network '{}'", network.spore.name));
-    socket.ok_or_else(gone)
+    let patience = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let request = Request::Connect { address, port, patience };
+    Ok(match process::ask_running(store, &network, &request, &[])? {
+        Some((Response::Refused {}, _)) => Call::Nobody,
+        Some((_, mut fds)) => fds.pop().map_or(Call::Silent, Call::Connected),
+        // It ends with its last instance.
+        None => Call::Silent,
+    })
 }
 
 /// Starts the processes of networks that were killed while instances were on them.

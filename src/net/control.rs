@@ -8,7 +8,8 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::sys::fds;
 use crate::sys::passing::{MAX_FDS, receive, send};
 use rustix::net::{SocketFlags, accept_with};
-use std::io;
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -104,12 +105,27 @@ async fn do_it(shared: &Rc<Shared>, request: Request, came: Vec<OwnedFd>) -> Res
             shared.changed();
             ok(Vec::new())
         }
-        Request::Connect { address, port } => {
-            let stream = forward::connect(address, port).await?;
-            let stream = stream.into_std().or_fail(|| "pass a connection")?;
-            stream.set_nonblocking(false).or_fail(|| "pass a connection")?;
-            ok(vec![stream.into()])
+        Request::Connect { address, port, patience } => {
+            connect(address, port, Duration::from_millis(patience.into())).await
         }
         Request::Status {} => Ok((Response::Status(shared.status()), Vec::new())),
     }
+}
+
+async fn connect(address: Ipv4Addr, port: u16, patience: Duration) -> Result<Answered> {
+    let stream = match forward::connect(address, port, patience.min(forward::CONNECT)).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            let without = |response| Ok((response, Vec::new()));
+            return match error.kind() {
+                ErrorKind::ConnectionRefused => without(Response::Refused {}),
+                // Nobody there answers ARP, or what is asked.
+                ErrorKind::TimedOut | ErrorKind::HostUnreachable => without(Response::Silent {}),
+                _ => Err(error).or_fail(|| format!("connect to port {port} of {address}")),
+            };
+        }
+    };
+    let stream = stream.into_std().or_fail(|| "pass a connection")?;
+    stream.set_nonblocking(false).or_fail(|| "pass a connection")?;
+    Ok((Response::Ok {}, vec![stream.into()]))
 }

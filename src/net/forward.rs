@@ -2,10 +2,9 @@
 
 use super::channel::{Answer, Ask};
 use super::shared::Shared;
-use crate::error::{OrFail, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp,
 };
@@ -72,7 +71,7 @@ async fn ask(asker: &UdpSocket, resolver: IpAddr, question: &mut [u8]) -> io::Re
     let six = asker.local_addr()?.is_ipv6();
     let to = match resolver {
         IpAddr::V4(four) if six => IpAddr::V6(four.to_ipv6_mapped()),
-        IpAddr::V6(_) if !six => return Err(io::ErrorKind::Unsupported.into()),
+        IpAddr::V6(_) if !six => return Err(ErrorKind::Unsupported.into()),
         other => other,
     };
     let to = SocketAddr::new(to, 53);
@@ -102,14 +101,13 @@ pub fn or_own(resolvers: Vec<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
-/// A connection to a port of an instance.
+/// A connection to a port of an instance, which may take so long to accept it.
 ///
 /// # Errors
-/// It refuses, or does not answer in time.
-pub async fn connect(address: Ipv4Addr, port: u16) -> Result<TcpStream> {
-    let doing = || format!("connect to port {port} of {address}");
-    let connected = timeout(CONNECT, TcpStream::connect((address, port))).await;
-    connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).and_then(|c| c).or_fail(doing)
+/// It refuses; it does not answer in time (`TimedOut`).
+pub async fn connect(address: Ipv4Addr, port: u16, patience: Duration) -> io::Result<TcpStream> {
+    let connected = timeout(patience, TcpStream::connect((address, port))).await;
+    connected.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
 /// Passes the connections of a listening socket of the host's on to a port of an instance.
@@ -135,7 +133,7 @@ pub fn tcp(
             while open.try_join_next().is_some() {}
             if open.len() < MOST {
                 open.spawn_local(async move {
-                    if let Ok(mut inside) = connect(address, port).await {
+                    if let Ok(mut inside) = connect(address, port, CONNECT).await {
                         let _ = copy_bidirectional(&mut outside, &mut inside).await;
                     }
                 });

@@ -1,14 +1,16 @@
-//! Being in an instance: connections to its guest, and how OpenSSH makes them.
+//! Being in an instance: connections to its guest, and what OpenSSH has to know of it.
 
 use super::Service;
 use super::instances::{find, record};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
-use crate::instance::dial::{Call, call};
+use crate::instance::cloud_init;
+pub use crate::instance::cloud_init::is_user;
 use crate::instance::dir::{InstanceDir, KNOWN_HOSTS};
-use crate::instance::host_keys::host_keys;
+use crate::instance::reach::{Reached, Refusal, Tried, reach};
 use crate::key;
-use crate::record::instance::State;
+use crate::record::instance::{Instance, State};
+use crate::record::metadata::Endpoint;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,8 +25,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct SshAccess {
     /// The instance.
     pub instance_id: InstanceId,
-    /// The user whose key the guest was given.
-    pub user: &'static str,
+    /// Whom the guest lets in by the instance's key.
+    pub login: Login,
     /// The file with the private half of its key pair, if that is in the store.
     pub identity: Option<PathBuf>,
     /// The file of host keys, for this instance alone.
@@ -34,27 +36,37 @@ pub struct SshAccess {
     pub pinned: bool,
 }
 
+/// Whom a guest lets in by its instance's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// Root: nobody but systemd tells the guest of the key.
+    Root,
+    /// This user: cloud-init has told so on the guest's console.
+    User(String),
+    /// Root, or the user of cloud-init's image, if the guest has cloud-init: it gets metadata.
+    RootUnlessCloudInit,
+}
+
 impl Service {
     /// A connection to a port of a running instance's guest, for which it waits so long: by its
-    /// socket device.
+    /// socket device or, where nobody answers there, by the store's network that it is on.
     ///
     /// # Errors
     /// The instance is unknown or does not run; nobody listens there, or its guest does not answer,
-    /// in time.
+    /// in time: by which ways, and why.
     pub fn dial(&self, instance_id: &str, port: u32, patience: Duration) -> Result<OwnedFd> {
         let dir = find(&self.store, instance_id)?;
         let deadline = Instant::now() + patience;
         loop {
-            check_running(&dir)?;
+            let instance = running(&dir)?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let nobody = match call(&dir, port, left.min(ANSWER))? {
-                Call::Connected(stream) => return Ok(stream.into()),
-                Call::Nobody => true,
-                Call::Silent => false,
+            let tried = match reach(&dir, &instance, port, left.min(ANSWER))? {
+                Reached::Connected(stream) => return Ok(stream),
+                Reached::Not(tried) => tried,
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.store.context().cancelled() {
-                return Err(unreached(dir.id(), port, nobody, patience));
+                return Err(unreached(dir.id(), port, tried, patience));
             }
             std::thread::sleep(PAUSE.min(left));
         }
@@ -66,10 +78,10 @@ impl Service {
     /// The instance is unknown, another's, or does not run.
     pub fn ssh_access(&self, instance_id: &str) -> Result<SshAccess> {
         let dir = find(&self.store, instance_id)?;
-        check_running(&dir)?;
+        let instance = running(&dir)?;
         let owned = dir.owned()?;
-        let identity = key::for_instance(&self.store, &record(&dir)?.instance)?;
-        let keys = host_keys(&dir)?;
+        let identity = key::for_instance(&self.store, &instance)?;
+        let cloud_init::Words { host_keys: keys, user } = cloud_init::words(&dir)?;
         if !keys.is_empty() {
             let line = |key: &String| format!("{} {key}\n", dir.id());
             let lines: String = keys.iter().map(line).collect();
@@ -78,7 +90,11 @@ impl Service {
         }
         Ok(SshAccess {
             instance_id: dir.id().clone(),
-            user: "root",
+            login: match user {
+                Some(user) => Login::User(user),
+                None if has_metadata(&instance) => Login::RootUnlessCloudInit,
+                None => Login::Root,
+            },
             identity: identity.map(|file| file.path().to_owned()),
             known_hosts: dir.file(KNOWN_HOSTS),
             pinned: !keys.is_empty(),
@@ -86,10 +102,12 @@ impl Service {
     }
 }
 
-fn check_running(dir: &InstanceDir) -> Result<()> {
-    let state = record(dir)?.instance.state;
+/// An instance's record, if it runs.
+fn running(dir: &InstanceDir) -> Result<Instance> {
+    let instance = record(dir)?.instance;
+    let state = instance.state;
     if matches!(state, State::Running | State::Pending | State::Stopping) {
-        return Ok(());
+        return Ok(instance);
     }
     Err(Error::refused(
         Code::IncorrectInstanceState,
@@ -97,16 +115,26 @@ fn check_running(dir: &InstanceDir) -> Result<()> {
     ))
 }
 
-fn unreached(id: &InstanceId, port: u32, nobody: bool, patience: Duration) -> Error {
+/// Whether a guest may get the instance's key from its metadata.
+fn has_metadata(instance: &Instance) -> bool {
+    let own = instance.network_interfaces.iter().any(|each| each.private_ip_address.is_some());
+    let served = own && instance.metadata_options.http_endpoint == Endpoint::Enabled;
+    instance.spore.no_cloud || served
+}
+
+fn unreached(id: &InstanceId, port: u32, tried: Tried, patience: Duration) -> Error {
     let seconds = patience.as_secs_f64();
-    Error::timeout(match nobody {
-        true => format!(
-            "nobody listens on port {port} of {id} within {seconds} s: by vsock its guest offers sshd with systemd 256 \
-             and later; 'spore logs {id}' shows how far it is"
-        ),
-        false => format!(
-            "the guest of {id} does not answer within {seconds} s: it has no driver for virtio-vsock, or not yet; \
-             'spore logs {id}' shows how far it is"
-        ),
-    })
+    let socket = match tried.socket {
+        Refusal::Nobody => "nobody listens there by vsock, where systemd 256 and later offer sshd",
+        Refusal::Silent => "by vsock its guest does not answer: it has no driver, or not yet",
+    };
+    let network = match tried.network {
+        Some(Refusal::Nobody) => "nobody listens there on its network",
+        Some(Refusal::Silent) => "on its network its guest does not answer",
+        None => "it is on no network of the store's (run --network default)",
+    };
+    Error::timeout(format!(
+        "port {port} of {id} was not reached within {seconds} s: {socket}; {network}; 'spore logs {id}' shows how far \
+         it is"
+    ))
 }

@@ -120,7 +120,7 @@ fn look(dir: &InstanceDir, until: Until, probe: &mut Option<Probe>) -> Option<Wa
         Until::Guest(_) | Until::GuestOrEnd(_) if state != State::Running => false,
         Until::Guest(goal) | Until::GuestOrEnd(goal) => {
             let probe = probe.get_or_insert_with(|| Probe::new(&record, goal));
-            match probe.reached(dir) {
+            match probe.reached(dir, &record.instance) {
                 Ok(reached) => reached,
                 Err(error) => return Some(Waited::Lost(error)),
             }

@@ -1,11 +1,11 @@
-//! The SSH host keys that a guest has told on its console, as cloud-init does on EC2 at the first
-//! boot.
+//! What cloud-init tells on an instance's console at its first boot, as on EC2: the guest's SSH
+//! host keys, and the user whom it has given the instance's key.
 
 use super::dir::{CONSOLE, InstanceDir};
 use crate::error::{OrFail, Result};
 use std::io::Read;
 
-/// Most bytes of a console that are looked at: keys are told at the first boot.
+/// Most bytes of a console that are looked at: all is told at the first boot.
 const WINDOW: u64 = 4 << 20;
 /// Most keys.
 const MAX_KEYS: usize = 16;
@@ -15,17 +15,45 @@ const MAX_KEY: usize = 4096;
 const BEGIN: &str = "-----BEGIN SSH HOST KEY KEYS-----";
 const END: &str = "-----END SSH HOST KEY KEYS-----";
 
-/// The keys that an instance's guest has told, each its type and itself in base64; none if it has
-/// told none.
+/// What stands before and behind a user's name. (cloudinit/config/cc_ssh_authkey_fingerprints.py)
+const KEYS_OF: [&str; 3] = ["ci-info: ", "Authorized keys from ", " for user "];
+/// Longest name of a user. (useradd(8))
+const MAX_USER: usize = 32;
+
+/// What it has told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The host keys, each its type and itself in base64; none if it has told none.
+    pub host_keys: Vec<String>,
+    /// The user.
+    pub user: Option<String>,
+}
+
+/// What cloud-init has told on an instance's console.
 ///
 /// # Errors
 /// The console's log can't be read.
-pub fn host_keys(dir: &InstanceDir) -> Result<Vec<String>> {
-    let Some(file) = dir.open_file(CONSOLE)? else { return Ok(Vec::new()) };
+pub fn words(dir: &InstanceDir) -> Result<Words> {
+    let Some(file) = dir.open_file(CONSOLE)? else { return Ok(Words::default()) };
     let mut bytes = Vec::new();
     let read = file.take(WINDOW).read_to_end(&mut bytes);
     read.or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?;
-    Ok(keys_in(&String::from_utf8_lossy(&bytes)))
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(Words { host_keys: keys_in(&text), user: text.lines().find_map(user_in) })
+}
+
+/// The user whose keys a line is about.
+fn user_in(line: &str) -> Option<String> {
+    let after = KEYS_OF.iter().try_fold(line, |line, piece| Some(line.split_once(piece)?.1))?;
+    let name = after.trim_end().trim_end_matches('+');
+    is_user(name).then(|| name.to_owned())
+}
+
+/// Whether it can be the name of a user. (useradd(8))
+pub fn is_user(name: &str) -> bool {
+    let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let other = |c: char| first(c) || matches!(c, '-' | '.');
+    name.len() <= MAX_USER && name.starts_with(first) && name.chars().all(other)
 }
 
 /// Those of the first list in a text.
@@ -64,6 +92,24 @@ mod tests {
             -----END SSH HOST KEY KEYS-----\r\nssh-rsa AAAAB3 late\r\n";
         assert_eq!(keys_in(text), ["ecdsa-sha2-nistp256 AAAAE2VjZHNh=", "ssh-ed25519 AAAAC3Nz/+"]);
         assert!(keys_in("nothing\n").is_empty());
+    }
+
+    #[test]
+    fn who_may_log_in_is_whom_cloud_init_names() {
+        let line = |user: &str| {
+            format!(
+                "ci-info: +++Authorized keys from /home/x/.ssh/authorized_keys for user {user}+++\r"
+            )
+        };
+        assert_eq!(user_in(&line("debian")).as_deref(), Some("debian"));
+        assert_eq!(
+            user_in(&format!("[ 12.3] cloud-init[7]: {}", line("a.b-1"))).as_deref(),
+            Some("a.b-1")
+        );
+        for none in ["", "-oProxyCommand=x", "a b", "$(x)", "\u{1b}[2J", &"a".repeat(33)] {
+            assert_eq!(user_in(&line(none)), None, "{none}");
+        }
+        assert_eq!(user_in("Authorized keys from x for user debian"), None);
     }
 
     #[test]
