@@ -15,6 +15,8 @@ mod linux;
 mod network;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
+#[path = "linux/shares.rs"]
+mod shares;
 #[path = "linux/volumes.rs"]
 mod volumes;
 #[path = "linux/vpc.rs"]
@@ -166,6 +168,12 @@ fn cloud_command() {
     cloud::runs_one_command(&lab, "debian-cloud", "default");
     cloud::runs_one_command(&lab, "debian-13-cloud", "none");
     cloud::ends_one_command(&lab, "debian-13-cloud", "none");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn shares() {
+    shares::directories_are_shared(&lab());
 }
 
 #[test]

@@ -45,9 +45,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("boot", &["mem"]),
     ("chipset", &["mem"]),
     // What hangs on a bus, PCI's or the other, is all that a transport knows of the chipset.
-    ("virtio", &["block", "net", "mem", "chipset::bus", "chipset::pci"]),
+    ("virtio", &["block", "net", "share", "mem", "chipset::bus", "chipset::pci"]),
     // Both halves hold its socket, one after the other.
     ("pvgrub", &["block", "boot", "ext4", "helper"]),
+    // The device's half of it is in `virtio`, the other a process of its own.
+    ("share", &["helper"]),
     ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem", "pvgrub"]),
     // The control plane. Of its kinds of objects none is above another.
     ("account", &[]),
@@ -107,6 +109,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "boot::cmdline",
             "mem::layout",
             "pvgrub",
+            "share",
         ],
     ),
     (
@@ -203,6 +206,9 @@ const OUTSIDE: &[(&str, &str)] = &[
     ),
     ("src/transfer/export/mod.rs", "a file that the user has an image written to"),
     ("src/import/source.rs", "a file that the user imports"),
+    ("src/share/tree.rs", "a directory that the user shares, which is the process's root"),
+    ("src/share/server.rs", "likewise, in directories that tree.rs has opened"),
+    ("src/share/confine.rs", "the list of the calls that that takes"),
     ("src/transfer/remote/net/registry.rs", "the user's credentials for registries"),
 ];
 

@@ -5,6 +5,7 @@ use super::output::{Cell, Column, Table, human_bytes, name};
 use crate::control::{DiskStatus, NetStatus, Status};
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use crate::record::network::NetworkInterface;
+use crate::record::share::Share;
 use crate::service::instances::{Names, StateChange, reservations};
 use crate::service::power::Change;
 use serde_json::json;
@@ -61,8 +62,10 @@ pub fn full(records: &[InstanceRecord], statuses: &[Option<Status>]) -> Table {
         }
         let disks = disks(&record.instance, status.as_ref());
         let interfaces = interfaces(&record.instance, status.as_ref());
+        let shares = shares(&record.instance);
         let live = status.iter().flat_map(live);
-        let fields = fields(record).into_iter().chain(disks).chain(interfaces).chain(live);
+        let fields = fields(record).into_iter().chain(disks).chain(interfaces);
+        let fields = fields.chain(shares).chain(live);
         rows.extend(fields.map(|(key, value)| vec![key.to_owned(), value]));
     }
     let ids = records.iter().map(|r| r.instance.instance_id.to_string()).collect();
@@ -121,6 +124,12 @@ fn interfaces(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str
     let limits = (!limits.net.are_none()).then(|| ("NetLimits", limit::text(&limits)));
     let any = instance.state != State::Terminated && !instance.network_interfaces.is_empty();
     instance.network_interfaces.iter().map(line).chain(limits).filter(|_| any).collect()
+}
+
+/// A line each shared directory, with what the guest knows it by.
+fn shares(instance: &Instance) -> Vec<(&'static str, String)> {
+    let shares = instance.spore.shares.iter().enumerate();
+    shares.map(|(n, share)| ("Share", format!("{share}, {}", Share::tag(n)))).collect()
 }
 
 fn carried(interface: &NetStatus) -> String {

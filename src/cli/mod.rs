@@ -40,6 +40,7 @@ mod region;
 mod run;
 mod security_group;
 mod session;
+mod share_arg;
 mod signals;
 mod snapshot;
 mod ssh;

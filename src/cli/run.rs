@@ -9,6 +9,7 @@ use super::openssh::Access;
 use super::output::{emit, write_stdout};
 use super::parse::{Count, parse_duration, parse_memory, parse_name, parse_percent, parse_size};
 use super::progress::Progress;
+use super::share_arg::ShareArg;
 use super::ui::{Ui, say};
 use super::wait::{failed, parse_goal, shortfalls, wait_for};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
@@ -18,6 +19,7 @@ use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::PublishedPort;
+use crate::record::share::Share;
 use crate::record::tag::Tag;
 use crate::service::Service;
 use crate::service::disks::NewVolume;
@@ -140,6 +142,11 @@ pub struct Run {
     /// delete=false (it outlives the instance), read-only
     #[arg(long = "volume", value_name = "size=SIZE,snapshot=SNAPSHOT,…", value_parser = super::volume_arg::parse)]
     pub volumes: Vec<NewVolume>,
+    /// A directory of the host's that each guest sees at GUEST (repeatable), by virtio-fs: :ro to
+    /// be read only, :rw to be changed. A guest whose systemd is 254 or later mounts it itself
+    /// [default: rw, and ro with a command]
+    #[arg(short = 'v', long = "share", value_name = "HOST:GUEST[:ro|:rw]", value_parser = super::share_arg::parse)]
+    pub shares: Vec<ShareArg>,
     /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     pub block_device_mappings: Option<String>,
@@ -313,6 +320,12 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     let launch = || Progress::during("launching", || service.run_instances(&request));
     let Some(launched) = ui.cancellable(launch)? else { return Ok(ui.cancelled()) };
     tell_of(&launched);
+    for (index, share) in request.request.shares.iter().enumerate() {
+        let (tag, at) = (Share::tag(index), &share.guest_path);
+        say(format_args!(
+            "note: a guest with systemd 254 or later mounts {share}; another by 'mount -t virtiofs {tag} {at}'"
+        ));
+    }
     let mut records = launched.records;
     let mut errors = Vec::new();
     if let Some(goal) = args.wait {
@@ -402,6 +415,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             key: None,
             metadata_options: metadata_options(args),
             no_cloud: args.metadata == Some(MetadataArg::Nocloud),
+            shares: shares(args)?,
         },
         root_size: args.disk,
         volumes: args.volumes.clone(),
@@ -409,6 +423,12 @@ pub fn request(args: &Run) -> Result<RunInstances> {
         wait_running: !args.no_wait,
         lifeline: None,
     })
+}
+
+/// Directories to share: with a command to be read only, unless they say otherwise.
+fn shares(args: &Run) -> Result<Vec<Share>> {
+    let job = !args.job.command.is_empty();
+    args.shares.iter().map(|share| share.share(job)).collect()
 }
 
 fn metadata_options(args: &Run) -> MetadataOptionsRequest {

@@ -131,6 +131,11 @@ impl Child {
         Error::failure(format!("{doing} was given up: {why}"))
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Leaves it to whoever has its socket.
     pub fn let_go(self) {
         self.process.let_go();

@@ -47,6 +47,8 @@ pub enum Syscalls {
     These(&'static [Allow]),
     /// It becomes a program of somebody else's, and `run` builds the walls for that.
     OfAnotherProgram,
+    /// It serves a directory of the user's, and `run` makes that its whole file system.
+    OfADirectory,
 }
 
 /// When a helper ends at the latest.

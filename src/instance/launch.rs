@@ -18,6 +18,7 @@ use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{MAX_PORTS, Network, NetworkInterface, PublishedPort};
+use crate::record::share::Share;
 use crate::record::tag::Tag;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -90,6 +91,8 @@ pub struct Request {
     pub metadata_options: MetadataOptionsRequest,
     /// They get it as a volume labelled CIDATA.
     pub no_cloud: bool,
+    /// Directories of the host's that the guests see.
+    pub shares: Vec<Share>,
 }
 
 /// What a guest is told of itself.
@@ -199,6 +202,9 @@ pub struct LaunchPlan {
     /// What the guest is told of itself.
     #[serde(skip_serializing_if = "LaunchMetadata::is_default")]
     pub metadata: LaunchMetadata,
+    /// Directories of the host's that the guest sees.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// What it may take of the host.
     #[serde(skip_serializing_if = "CgroupLimits::is_none")]
     pub cgroup_limits: CgroupLimits,
@@ -305,6 +311,7 @@ pub fn resolve(
             transport,
             tags: request.tags.clone(),
             metadata: metadata.clone(),
+            shares: request.shares.clone(),
             cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
             platform_details: image.platform_details.clone(),

@@ -2,6 +2,7 @@
 //! metadata over the network or as a volume, and systemd's credentials.
 
 use super::dir::{InstanceDir, USER_DATA};
+use super::shares;
 use crate::error::{OrFail, Result};
 use crate::id::{InstanceId, VolumeId, hex};
 use crate::metadata::{nocloud, tree};
@@ -63,6 +64,10 @@ pub fn credentials(instance: &Instance) -> Vec<String> {
     // (machine-id(5), "Initialization")
     strings.push(credential("system.machine_id", &instance.spore.uuid.replace('-', "")));
     strings.push(credential("system.hostname", &tree::guest_name(instance)));
+    // From systemd 254 on: what its fstab says beside the guest's own. (systemd-fstab-generator(8))
+    if let Some(lines) = shares::fstab(instance) {
+        strings.push(credential("fstab.extra", &lines));
+    }
     // By the socket device; 2 is the host. (vsock(7), VMADDR_CID_HOST)
     strings.push(credential("vmm.notify_socket", &format!("vsock-stream:2:{NOTIFY_PORT}")));
     strings

@@ -48,6 +48,7 @@ pub mod reap;
 mod rebase;
 pub mod refresh;
 pub mod resources;
+pub mod shares;
 pub mod snapshots;
 pub mod spawn;
 pub mod types;

@@ -4,6 +4,7 @@ use super::boot_menu::{self, Layers};
 use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
+use super::shares::{self, Servers};
 use super::{cgroup, ephemeral, firmware, host, metadata, network, resources};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
@@ -44,7 +45,9 @@ pub struct Prepared {
     pub plan: VmPlan,
     /// Descriptors and their numbers in the VMM.
     pub fds: Fds,
-    /// The control group that it is put into.
+    /// The servers of its shared directories, which end with the VMM.
+    pub servers: Servers,
+    /// The control group that it and they are put into.
     pub group: Option<PathBuf>,
     /// Our end of the ready pipe.
     pub ready: File,
@@ -178,6 +181,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 net_limits: plan.net_limits,
                 engines: Vec::new(),
                 ephemeral: plan.ephemeral.clone(),
+                shares: plan.shares.clone(),
                 pid: None,
                 starts: 0,
                 console_start: 0,
@@ -241,6 +245,8 @@ pub fn open(
     devices.push((ENTROPY.parse()?, DeviceKind::Entropy));
     devices.extend(interfaces);
     devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets(dir, &mut fds)?)));
+    let (shared, servers) = shares::open(&mut fds, &instance)?;
+    devices.extend(shared);
     let boot = match instance.kernel_id.as_ref().and_then(PvGrub::of) {
         Some(from) if memory.is_some() => boot_menu::at_reset(&mut fds, &instance, from)?,
         _ => boot(dir, &mut fds, record, root, entry)?,
@@ -275,7 +281,7 @@ pub fn open(
     let limits = record.instance.spore.cgroup_limits;
     let group = (!limits.is_none()).then(|| cgroup::make(dir.id(), &limits)).transpose()?;
     record.instance.spore.control_group.clone_from(&group);
-    Ok(Prepared { plan, fds, group, ready: ready.into() })
+    Ok(Prepared { plan, fds, servers, group, ready: ready.into() })
 }
 
 /// The disks that are new at every boot, or as they were if the instance goes on: empty ones, and

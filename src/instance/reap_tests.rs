@@ -60,6 +60,7 @@ pub fn record(
                 console_start: 0,
                 cgroup_limits: Default::default(),
                 control_group: None,
+                shares: vec![],
                 hourly_rate: None,
                 ended_at: None,
                 hibernated: None,

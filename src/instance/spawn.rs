@@ -4,7 +4,7 @@ use super::cgroup;
 use super::dir::{InstanceDir, VMM_LOG};
 use super::prepare::Prepared;
 use crate::error::{Error, OrFail, Result};
-use crate::helper::{beside, launcher};
+use crate::helper::{Child, beside, launcher};
 use crate::plan::{BUILD, DeviceId, Engine, PLAN_FD, Ready, SUBCOMMAND, VmReport};
 use crate::sys::{fault, fds, process};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -35,7 +35,7 @@ pub struct Spawned {
 /// # Errors
 /// No more processes or descriptors.
 pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
-    let Prepared { plan, fds, group, ready } = prepared;
+    let Prepared { plan, fds, servers, group, ready } = prepared;
     let plan = plan.to_bytes()?;
     let pid = start(
         &plan,
@@ -43,7 +43,11 @@ pub fn spawn(dir: &InstanceDir, prepared: Prepared) -> Result<Spawned> {
         &dir.open_log(VMM_LOG)?,
         dir.id().as_str(),
     )?;
-    let joined = group.map_or(Ok(()), |group| cgroup::join(&group, pid));
+    let joined = group.map_or(Ok(()), |group| {
+        let others = servers.iter().map(Child::id);
+        others.chain([pid]).try_for_each(|pid| cgroup::join(&group, pid))
+    });
+    servers.into_iter().for_each(Child::let_go);
     let noted = dir.write_pid(pid).and(joined);
     drop(fds);
     if let Err(error) = noted {

@@ -5,6 +5,7 @@ use super::disk::DiskPlan;
 use super::fd::PlanFd;
 use super::menu::MenuPlan;
 use super::net::NetPlan;
+use super::share::SharePlan;
 use super::vsock::VsockPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ impl VmConfig {
     pub fn disks(&self) -> impl Iterator<Item = (&DeviceConfig, &DiskPlan)> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Disk(disk) => Some((device, disk)),
-            DeviceKind::Entropy | DeviceKind::Net(_) | DeviceKind::Vsock(_) => None,
+            _ => None,
         })
     }
 
@@ -42,7 +43,7 @@ impl VmConfig {
     pub fn interfaces(&self) -> impl Iterator<Item = (&DeviceConfig, &NetPlan)> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Net(net) => Some((device, net)),
-            DeviceKind::Disk(_) | DeviceKind::Entropy | DeviceKind::Vsock(_) => None,
+            _ => None,
         })
     }
 
@@ -50,7 +51,15 @@ impl VmConfig {
     pub fn sockets(&self) -> impl Iterator<Item = &VsockPlan> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Vsock(vsock) => Some(vsock),
-            DeviceKind::Disk(_) | DeviceKind::Entropy | DeviceKind::Net(_) => None,
+            _ => None,
+        })
+    }
+
+    /// Its file system devices.
+    pub fn shares(&self) -> impl Iterator<Item = &SharePlan> {
+        self.devices.iter().filter_map(|device| match &device.kind {
+            DeviceKind::Share(share) => Some(share),
+            _ => None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::disk::DiskPlan;
 use super::net::NetPlan;
+use super::share::SharePlan;
 use super::vsock::VsockPlan;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,8 @@ pub enum DeviceKind {
     Net(NetPlan),
     /// A socket device. (5.10)
     Vsock(VsockPlan),
+    /// A file system device. (5.11)
+    Share(SharePlan),
 }
 
 #[cfg(test)]

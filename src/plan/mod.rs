@@ -14,6 +14,7 @@ mod fd;
 mod menu;
 mod net;
 pub mod network;
+mod share;
 mod vsock;
 
 pub use config::{BootPlan, Chipset, ROOT_DEVICE, TransportKind, VmConfig};
@@ -23,6 +24,7 @@ pub use event::{EndReason, Ready, ResetBy, VmReport};
 pub use fd::PlanFd;
 pub use menu::{MenuPlan, PvBoot, PvGrub, SavedEnvironment};
 pub use net::{MacAddress, NetLimits, NetPlan};
+pub use share::SharePlan;
 pub use vsock::{NOTIFY_PORT, VsockPlan};
 
 use crate::error::{OrFail, Result};

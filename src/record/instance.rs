@@ -5,6 +5,7 @@ use super::image::{Architecture, LINUX, ProductCode, RootDeviceType, Virtualizat
 use super::limits::CgroupLimits;
 use super::metadata::MetadataOptions;
 use super::network::NetworkInterface;
+use super::share::Share;
 use super::tag::{Tag, name_tag};
 use super::volume::LayerName;
 use crate::error::{Code, Result};
@@ -146,6 +147,9 @@ pub struct Spore {
     /// Disks that are empty at every boot, after the volumes in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ephemeral: Vec<Ephemeral>,
+    /// Directories of the host's that the guest sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// What it may take of the host.
     #[serde(default, skip_serializing_if = "CgroupLimits::is_none")]
     pub cgroup_limits: CgroupLimits,

@@ -11,6 +11,7 @@ pub use crate::instance::launch::Request;
 use crate::instance::launch::{Host, LaunchKey, LaunchPlan, RandomIds};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
+use crate::instance::shares;
 pub use crate::instance::types::{InstanceType, TYPES};
 use crate::kernel::{BootFiles, find};
 use crate::record::image::Image;
@@ -206,6 +207,7 @@ fn launch(
         launch.ramdisk = boot.ramdisk_id();
     }
     product::check(store, &image)?;
+    shares::check(store, &launch.shares)?;
     launch.key = key::for_launch(store, launch.key_name.as_deref())?
         .map(|pair| LaunchKey { name: pair.key_name, public_key: pair.public_key });
     kvm::check()?;

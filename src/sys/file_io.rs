@@ -47,6 +47,16 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
 /// # Errors
 /// Those of preadv(2), EINTR excepted.
 pub fn read_full(file: &File, part: Part<'_>, offset: u64) -> io::Result<()> {
+    let rest = part.after(read_some(file, part, offset)?);
+    rest.buf.zero(rest.start, rest.len);
+    Ok(())
+}
+
+/// Fill the piece from `offset` as far as the file goes; the bytes.
+///
+/// # Errors
+/// Those of preadv(2), EINTR excepted.
+pub fn read_some(file: &File, part: Part<'_>, offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < part.len {
         let rest = part.after(done);
@@ -57,15 +67,12 @@ pub fn read_full(file: &File, part: Part<'_>, offset: u64) -> io::Result<()> {
         // call.
         let n = unsafe { libc::preadv(file.as_raw_fd(), iovs.as_ptr(), count, at) };
         match n {
-            0 => {
-                rest.buf.zero(rest.start, rest.len);
-                return Ok(());
-            }
+            0 => break,
             n if n > 0 => done += n as usize,
             _ => retry_if_interrupted()?,
         }
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Fill as much of the piece as the page cache has at `offset`, from its beginning; the bytes. What

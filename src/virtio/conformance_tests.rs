@@ -1,6 +1,7 @@
 //! What is true of every device behind every transport. A device enters [`DEVICES`];
 //! docs/devices.md says so.
 
+use super::fs;
 use super::net;
 use super::receive::{self, Receive};
 use super::testing::*;
@@ -62,6 +63,8 @@ pub(super) const DEVICES: &[Row] = &[
             _ => &[(4, true)],
         },
     },
+    // A header of zeros is an invalid request, which is answered like any other.
+    Row { make: share, chain: |_| &[(40, false), (16, true)] },
 ];
 
 fn blk() -> Made {
@@ -86,6 +89,14 @@ fn receiver() -> Made {
         let _ = rustix::io::write(&to, b"packet");
     };
     (device, services, Box::new(feed))
+}
+
+fn share() -> Made {
+    let share = fs::testing::Share::new();
+    let (device, services) = share.device(notices().0);
+    // The directory is there as long as the device.
+    let keep = move || assert!(share.path().exists());
+    (device, services, Box::new(keep))
 }
 
 fn interface() -> Made {

@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod chain;
 pub mod command;
 pub mod device;
+pub mod fs;
 pub mod net;
 pub mod queue;
 mod queue_thread;

@@ -30,6 +30,7 @@ use crate::virtio::Notices;
 use crate::virtio::blk::Blk;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
+use crate::virtio::fs::Fs;
 use crate::virtio::net::{Net, NetConfig, Port};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
@@ -430,6 +431,11 @@ fn open_devices(
             DeviceKind::Vsock(plan) => {
                 let (device, services) = Vsock::create(fds::take(plan.listener)?)?;
                 opened.vsock = Some(device.clone());
+                (device, services)
+            }
+            DeviceKind::Share(plan) => {
+                let server = fds::take(plan.server)?;
+                let (device, services) = Fs::create(&plan.tag, server, notices.clone());
                 (device, services)
             }
         };

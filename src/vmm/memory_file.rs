@@ -63,6 +63,7 @@ impl Shape {
                 DeviceKind::Entropy => "entropy".to_owned(),
                 DeviceKind::Net(net) => format!("interface {}", net.mac),
                 DeviceKind::Vsock(_) => "sockets".to_owned(),
+                DeviceKind::Share(share) => share.tag.clone(),
             };
             (device.id.to_string(), device.slot, what)
         });

@@ -163,6 +163,7 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
     let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
     let sockets = config.sockets().map(|vsock| vsock.listener);
+    let sockets = sockets.chain(config.shares().map(|share| share.server));
     let single = single.into_iter().chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
     let devices = layers.chain(holds).chain(taps).chain(sockets);
     single.chain(config.boot.fds()).chain(devices).map(i32::from).collect()

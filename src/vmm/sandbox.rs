@@ -318,7 +318,7 @@ pub fn confine(report: RawFd) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::uring::Ring;
-    use crate::virtio::{blk, net, rng, vsock};
+    use crate::virtio::{blk, fs, net, rng, vsock};
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -348,6 +348,7 @@ mod tests {
             (Role::Worker(&rng::TYPE), 30),
             (Role::Worker(&net::TYPE), 30),
             (Role::Worker(&vsock::TYPE), 30),
+            (Role::Worker(&fs::TYPE), 30),
             (Role::Event, 35),
         ] {
             let list = filters().list(role);

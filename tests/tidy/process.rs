@@ -41,6 +41,7 @@ const RULES: &[Rule] = &[
         fine: &[
             ("src/sys/process.rs", "the one place that asks the kernel"),
             ("src/sys/namespace.rs", "whom a user namespace's root is outside of it"),
+            ("src/share/attributes.rs", "whose files the guest of a share has"),
             ("src/context.rs", "a context of nobody's is the process's"),
             ("src/store/beneath/mod.rs", "whom the kernel gives what is made below a store"),
         ],
