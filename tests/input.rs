@@ -164,3 +164,112 @@ fn progress_has_words_and_is_gone_before_the_result() {
     assert!(drawn.lines().skip(table).all(|line| !line.contains(" stopping (")), "{drawn:?}");
     assert!(!drawn.contains("0/0"), "{drawn:?}");
 }
+
+/// What is read as a whole is read up to a limit: an endless file is refused in one line.
+#[test]
+fn endless_input_is_refused() {
+    let store = Store::new();
+    for (args, why) in [
+        (&["key", "import", "mine", "-"][..], "is no public key"),
+        (&["key", "import", "mine", "/dev/zero"], "is no public key"),
+        (&["image", "register", "--manifest", "-"], "the manifest - is longer than 1048576 bytes"),
+        (&["image", "register", "--manifest", "/dev/zero"], "the manifest /dev/zero is longer"),
+        (&["run", "demo", "--user-data", "-"], "user data may have 16384 bytes at most"),
+        (&["run", "demo", "--user-data", "@/dev/zero"], "user data may have 16384 bytes at most"),
+        (&["run", "demo", "--block-device-mappings", "@/dev/zero"], "is longer than 1048576 bytes"),
+    ] {
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        let output = store.command(args).stdin(endless).output().unwrap();
+        let line = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {line}");
+        assert!(line.contains(why) && line.trim_end().lines().count() == 1, "{args:?}: {line}");
+    }
+    assert_eq!(store.ok(&["ls", "-q"]), "");
+}
+
+/// Sends SIGTERM to a command, which ^C's signal is treated like and a shell's background does not
+/// ignore, and waits for its end by that.
+fn ended_by_a_signal(mut child: std::process::Child, args: &[&str]) {
+    use std::os::unix::process::ExitStatusExt;
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    for _ in 0..600 {
+        if let Some(status) = child.try_wait().unwrap() {
+            let ended = status.code() == Some(143) || status.signal() == Some(15);
+            return assert!(ended, "{args:?}: {status}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("{args:?} goes on after a signal");
+}
+
+/// A command that waits for what somebody on its standard input has yet to say.
+#[test]
+fn a_signal_ends_whoever_waits_for_standard_input() {
+    let store = Store::new();
+    let mut cases = vec![
+        &["key", "import", "mine", "-"][..],
+        &["image", "import", "-", "--name", "web"],
+        &["snapshot", "import", "-"],
+        &["image", "register", "--manifest", "-"],
+        &["run", "demo", "--user-data", "-"],
+        &["run", "demo", "--foreground", "--user-data", "-"],
+        &["run", "demo", "--rm", "--user-data", "-", "--", "true"],
+    ];
+    if !has_kvm() {
+        cases.retain(|args| args[0] != "run");
+    }
+    for args in cases {
+        let (input, mut output) = std::io::pipe().unwrap();
+        output.write_all(b"x").unwrap();
+        let mut command = store.command(args);
+        command.stdin(input.try_clone().unwrap()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        while rustix::io::ioctl_fionread(&input).unwrap() > 0 {
+            assert!(child.try_wait().unwrap().is_none(), "{args:?} has read nothing");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ended_by_a_signal(child, args);
+    }
+    let left = ["ls", "snapshot ls", "image ls", "key ls"].map(|verb| {
+        let words: Vec<&str> = verb.split(' ').chain(["-q"]).collect();
+        store.ok(&words)
+    });
+    assert!(left[0].is_empty() && left[1].is_empty(), "{left:?}");
+}
+
+/// A command that waits for somebody to open the other end of a named pipe.
+#[test]
+fn a_signal_ends_whoever_waits_for_a_named_pipe() {
+    let store = Store::new();
+    let pipe = store.home().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let pipe = pipe.to_str().unwrap();
+    let catches = |child: &std::process::Child| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() >> 14 & 1 == 1
+    };
+    for args in [
+        &["image", "import", pipe, "--name", "web"][..],
+        &["snapshot", "import", pipe],
+        &["image", "register", "web", "--disk", pipe],
+    ] {
+        let mut command = store.command(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        while !catches(&child) {
+            assert!(child.try_wait().unwrap().is_none(), "{args:?} does not wait");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ended_by_a_signal(child, args);
+    }
+    // Whoever writes in the end is heard.
+    let import = store.command(&["image", "import", pipe, "--name", "web"]);
+    let mut import = { import }.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    std::fs::write(pipe, vec![7; 1 << 20]).unwrap();
+    assert!(import.wait().unwrap().success());
+    assert!(store.ok(&["image", "ls", "-q"]).contains("ami-"));
+}

@@ -12,7 +12,7 @@ use crate::record::instance::InstanceRecord;
 use crate::service::Service;
 use crate::service::console::{Detached, Plain};
 use crate::service::foreground::{Asked, Screen, Terms, stay};
-use crate::service::launch::Launched;
+use crate::service::launch::{Launched, RunInstances};
 use crate::service::wait::{Goal, Until, WaitForInstances, Waited};
 use signal_hook::consts::SIGTERM;
 use std::io::{self, IsTerminal, PipeWriter, Write};
@@ -26,8 +26,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// As [`Service::run_instances`]'s.
-pub fn launch_held(service: &Service, args: &Run) -> Result<(Launched, PipeWriter)> {
-    let mut request = request(args)?;
+pub fn launch_held(service: &Service, mut request: RunInstances) -> Result<(Launched, PipeWriter)> {
     let (lifeline, held) = io::pipe().or_fail(|| "create a pipe")?;
     request.lifeline = Some(Arc::new(lifeline.into()));
     let launched = service.run_instances(&request)?;
@@ -39,11 +38,13 @@ pub fn launch_held(service: &Service, args: &Run) -> Result<(Launched, PipeWrite
 
 /// `run --foreground`.
 pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
+    // What is read for it is read before.
+    let request = request(args)?;
     let signals = Caught::install()?;
     if args.held.interactive && args.count.max != 1 {
         return Err(Error::usage("-i types to one guest: leave -n out"));
     }
-    let (launched, held) = launch_held(service, args)?;
+    let (launched, held) = launch_held(service, request)?;
     let records = launched.records;
     let quiet = ui.output.quiet;
     let tell = |line: &str| {

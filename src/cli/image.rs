@@ -10,19 +10,18 @@ use super::create::CreateArgs;
 use super::image_ls::LsArgs;
 use super::output::OutputArg;
 use super::ui::Ui;
-use super::{boot_entries, bundle, copy, create, detect, image_ls};
-use crate::error::{Error, OrRefuse, Result};
+use super::{boot_entries, bundle, copy, create, detect, image_ls, input};
+use crate::error::{Code, Error, Result};
 use crate::record::image::{Image, RootDeviceType};
 use crate::record::tag::Tag;
 use crate::service::Service;
 use crate::service::images::{DescribeImages, DescribedImage};
 use crate::service::register::{Boot, ImportImage, RegisterImage, Root, is_bundle};
 use clap::{Args, Subcommand};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Longest manifest that is read, in bytes.
+/// Longest manifest that is taken, in bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
 
 /// Verbs on images.
@@ -301,6 +300,10 @@ pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
         ImageCommand::Register(args) if args.dry_run => {
             detect::propose(service, ui, args.root().as_ref())
         }
+        ImageCommand::Register(RegisterArgs { manifest: Some(path), .. }) => {
+            let manifest = read_manifest(path)?;
+            told(ui, ui.cancellable(|| service.register_manifest(&manifest))?)
+        }
         ImageCommand::Register(args) => told(ui, ui.cancellable(|| register(service, args))?),
         ImageCommand::Create(args) => create::create(service, ui, args),
         ImageCommand::Export { image, file } => {
@@ -337,9 +340,6 @@ fn told(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
 }
 
 fn register(service: &Service, args: &RegisterArgs) -> Result<Image> {
-    if let Some(path) = &args.manifest {
-        return service.register_manifest(&read_manifest(path)?);
-    }
     let (name, boot) = (args.name.clone().unwrap_or_default(), args.boot.boot());
     if is_bundle(&name) {
         let root = Root::Bundle { location: name, keys: args.keys.files() };
@@ -353,12 +353,10 @@ fn register(service: &Service, args: &RegisterArgs) -> Result<Image> {
 }
 
 fn read_manifest(path: &Path) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let result = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_MANIFEST).read_to_end(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|f| f.take(MAX_MANIFEST).read_to_end(&mut text))
-    };
-    result.or_refuse(|| format!("read the manifest {}", path.display()))?;
-    Ok(text)
+    let manifest = input::read(path, MAX_MANIFEST)?;
+    if manifest.len() as u64 > MAX_MANIFEST {
+        let why = format!("the manifest {} is longer than {MAX_MANIFEST} bytes", path.display());
+        return Err(Error::refused(Code::InvalidParameterValue, why));
+    }
+    Ok(manifest)
 }

@@ -2,7 +2,7 @@
 
 use super::foreground::launch_held;
 use super::login::way_in;
-use super::run::Run;
+use super::run::{Run, request};
 use super::session::{Outcome, Session, Task, Terms};
 use super::signals::{Caught, by_signal};
 use super::ui::say;
@@ -32,8 +32,10 @@ pub fn run(service: &Service, args: &Run) -> Result<ExitCode> {
         return Err(Error::usage("a command runs in one instance: leave -n out"));
     }
     let begun = Instant::now();
+    // What is read for it is read before.
+    let request = request(args)?;
     let signals = Caught::install()?;
-    let (launched, held) = launch_held(service, args)?;
+    let (launched, held) = launch_held(service, request)?;
     let Some(record) = launched.records.first() else {
         return Err(Error::failure("nothing was launched"));
     };

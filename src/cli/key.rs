@@ -2,15 +2,15 @@
 
 use super::answer;
 use super::args::filter;
+use super::input;
 use super::output::{self, Cell, Column, Table};
 use super::ui::Ui;
-use crate::error::{Code, Error, OrFail, OrRefuse, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::key::{KeyPair, KeyType};
 use crate::service::filter::Filter;
 use crate::service::keys::MAX_TEXT;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -143,15 +143,7 @@ fn list(ui: &Ui, pairs: &[KeyPair]) -> Result<()> {
 
 /// The text that `import` is given.
 fn public_key(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    let shown = path.display();
-    if path == Path::new("-") {
-        let stdin = std::io::stdin().lock();
-        stdin.take(MAX_TEXT + 1).read_to_end(&mut bytes).or_fail(|| "read standard input")?;
-    } else {
-        let file = std::fs::File::open(path).or_refuse(|| format!("open {shown}"))?;
-        file.take(MAX_TEXT + 1).read_to_end(&mut bytes).or_refuse(|| format!("read {shown}"))?;
-    }
+    let (bytes, shown) = (input::read(path, MAX_TEXT)?, path.display());
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_TEXT);
     text.ok_or_else(|| {
         let why = format!("{shown} is no public key: it is no text, or too long");

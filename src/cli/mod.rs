@@ -20,6 +20,7 @@ mod guess;
 mod help;
 mod image;
 mod image_ls;
+mod input;
 mod instance;
 mod instance_table;
 mod job;

@@ -3,7 +3,6 @@
 use super::answer::finish;
 use super::args::{MetadataArg, NetworkArg, TransportArg, networks, tag};
 use super::complete;
-use super::instance_table;
 use super::limit::{self, Limits};
 use super::openssh::Access;
 use super::output::{emit, write_stdout};
@@ -12,7 +11,8 @@ use super::progress::Progress;
 use super::share_arg::ShareArg;
 use super::ui::{Ui, say};
 use super::wait::{failed, parse_goal, shortfalls, wait_for};
-use crate::error::{Code, Error, OrFail, OrRefuse, Result};
+use super::{input, instance_table};
+use crate::error::{Code, Error, Result};
 use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
 use crate::record::instance::InstanceRecord;
@@ -27,8 +27,7 @@ use crate::service::launch::{Launched, MAX_USER_DATA, Request, RunInstances, che
 use crate::service::wait::{Goal, Until, Waited};
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
-use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -436,6 +435,9 @@ fn metadata_options(args: &Run) -> MetadataOptionsRequest {
     args.metadata.map_or(given, |metadata| metadata.over(given))
 }
 
+/// Most bytes of a file of mappings: EC2 has no more devices than fit in fewer.
+const MAX_MAPPINGS: u64 = 1 << 20;
+
 /// Where user data comes from.
 fn user_data_file(text: &str) -> Option<PathBuf> {
     text.strip_prefix('@').map(PathBuf::from)
@@ -445,12 +447,14 @@ fn user_data_file(text: &str) -> Option<PathBuf> {
 fn mappings(text: Option<&str>) -> Result<Vec<BlockDeviceMapping>> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let text = match user_data_file(text) {
-        Some(path) => {
-            std::fs::read_to_string(&path).or_refuse(|| format!("read {}", path.display()))?
-        }
-        None => text.to_owned(),
+        Some(path) => input::read(&path, MAX_MAPPINGS)?,
+        None => text.as_bytes().to_vec(),
     };
-    serde_json::from_str(&text).map_err(|e| {
+    if text.len() as u64 > MAX_MAPPINGS {
+        let why = format!("the mapping is longer than {MAX_MAPPINGS} bytes");
+        return Err(Error::refused(Code::InvalidBlockDeviceMapping, why));
+    }
+    serde_json::from_slice(&text).map_err(|e| {
         Error::refused(Code::InvalidBlockDeviceMapping, format!("the mapping is malformed: {e}"))
     })
 }
@@ -460,26 +464,13 @@ fn mappings(text: Option<&str>) -> Result<Vec<BlockDeviceMapping>> {
 /// # Errors
 /// They can't be read, or are more than EC2 takes.
 pub fn user_data(text: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    match (text, user_data_file(text)) {
-        ("-", _) => {
-            let limited = std::io::stdin().lock().take(MAX_USER_DATA + 1);
-            read(limited, &mut bytes).or_fail(|| "read user data from standard input")?;
-        }
-        (_, Some(path)) => {
-            let file =
-                std::fs::File::open(&path).or_refuse(|| format!("open {}", path.display()))?;
-            read(file.take(MAX_USER_DATA + 1), &mut bytes)
-                .or_refuse(|| format!("read {}", path.display()))?;
-        }
-        _ => bytes.extend_from_slice(text.as_bytes()),
-    }
+    let bytes = match (text, user_data_file(text)) {
+        ("-", _) => input::read(Path::new(text), MAX_USER_DATA)?,
+        (_, Some(path)) => input::read(&path, MAX_USER_DATA)?,
+        _ => text.as_bytes().to_vec(),
+    };
     check_user_data(&bytes)?;
     Ok(bytes)
-}
-
-fn read(mut from: impl Read, to: &mut Vec<u8>) -> std::io::Result<usize> {
-    from.read_to_end(to)
 }
 
 /// What becomes of those that nobody waits for any more.

@@ -68,7 +68,7 @@ pub fn open(source: &Source, dir: &Path, options: &Options) -> Result<Opened> {
 }
 
 fn begin(source: &Source, dir: &Path, options: &Options) -> Result<Opened> {
-    let mut files = vec![source.file()?];
+    let mut files = vec![source.file(options.context.cancel())?];
     for name in SPOOLS {
         files.push(create(dir, name)?);
     }

@@ -1,15 +1,16 @@
 //! Where a disk comes from, and how it is brought in.
 
+use super::stream;
 use crate::block::DiskFormat;
-use crate::context::Context;
+use crate::context::{Cancel, Context};
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::import::SourceFormat;
 use crate::record::limits::MAX_SIZE;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 /// The byte that whoever may write a disk locks. (QEMU's block/file-posix.c, RAW_LOCK_PERM_BASE,
 /// and BLK_PERM_WRITE)
@@ -40,7 +41,7 @@ impl Source {
     }
 
     /// The file, which nobody is seen to write.
-    pub(super) fn file(&self) -> Result<File> {
+    pub(super) fn file(&self, cancel: &Cancel) -> Result<File> {
         let path = match self {
             Self::Path(path) => path,
             Self::Stdin => {
@@ -55,7 +56,7 @@ impl Source {
                 "it is a URL; download it: curl -L URL | spore image import - --name NAME",
             );
         }
-        let file = File::open(path).or_refuse(|| "open it")?;
+        let file = open(path, cancel)?;
         let metadata = file.metadata().or_fail(|| "examine it")?;
         if metadata.is_dir() {
             return refused("it is a directory, not a disk");
@@ -73,6 +74,22 @@ impl Source {
         }
         Ok(file)
     }
+}
+
+/// Opens a file. Of a named pipe that is when somebody writes to it: that is waited for, and may be
+/// cancelled, as an open(2) that signals can't end would not be.
+fn open(path: &Path, cancel: &Cancel) -> Result<File> {
+    let doing = || "open it";
+    let mut options = File::options();
+    let at_once = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(at_once).open(path).or_refuse(doing)?;
+    let flags = rustix::fs::fcntl_getfl(&file).or_fail(doing)?;
+    rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK).or_fail(doing)?;
+    if file.metadata().or_fail(doing)?.file_type().is_fifo() {
+        // Readable, or at its end, as soon as there is a writer. (fifo(7), poll(2))
+        stream::until_readable(&file, cancel).or_refuse(doing)?;
+    }
+    Ok(file)
 }
 
 /// Whether QEMU or a program that keeps its customs says that it may write the file.

@@ -19,16 +19,25 @@ pub struct Cancellable(pub File, pub Cancel);
 
 impl Read for Cancellable {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        loop {
-            self.1.check_io()?;
-            let mut ready = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
-            match poll(&mut ready, Some(&tick)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return self.0.read(bytes),
-                Err(error) => return Err(error.into()),
-            }
+        until_readable(&self.0, &self.1)?;
+        self.0.read(bytes)
+    }
+}
+
+/// Waits until there is something to read, or the end of it.
+///
+/// # Errors
+/// It was cancelled; poll(2)'s.
+pub fn until_readable(file: &File, cancel: &Cancel) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    loop {
+        cancel.check_io()?;
+        let mut ready = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)];
+        match poll(&mut ready, Some(&tick)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

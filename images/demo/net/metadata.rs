@@ -35,7 +35,8 @@ impl Metadata {
 fn request(stack: &mut Stack, method: &str, path: &str, header: &str) -> (u16, String) {
     let host = SERVICE.0;
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n");
-    let answer = stack.converse(SERVICE, request.as_bytes()).expect("an answer of the metadata service");
+    let answer =
+        stack.converse(SERVICE, request.as_bytes()).expect("an answer of the metadata service");
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");

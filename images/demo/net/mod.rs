@@ -8,11 +8,13 @@ mod tcp;
 
 use crate::identity::Identity;
 use crate::rt::boot::Boot;
+use crate::rt::cpu::tsc;
 use crate::rt::machine::Machine;
 use crate::rt::nic::Nic;
 use crate::rt::rng::Rng;
 use crate::{say, who};
 use alloc::string::String;
+use alloc::vec::Vec;
 use metadata::Metadata;
 use stack::{HERTZ, Stack};
 
@@ -41,13 +43,15 @@ pub fn join(machine: &Machine, identity: &Identity, rng: &mut Rng) -> Option<Sta
 }
 
 /// `demo.mode=net`: tell whoever connects the instance's id, and ask others for theirs:
-/// `demo.peers=NAME:N` are NAME-0 to NAME-(N-1).
+/// `demo.peers=NAME:N` are NAME-0 to NAME-(N-1). `demo.gets=N` measures the metadata service by so
+/// many requests, in between `demo.syns=N` connections that are begun and left.
 pub fn serve(machine: &Machine) -> ! {
     let identity = who(machine);
     let mut rng = Rng::start(*machine.rngs.first().expect("a virtio entropy device"));
     let mut stack = join(machine, &identity, &mut rng).expect("a virtio network device");
     stack.said.extend(identity.instance.as_bytes());
     ask_peers(&mut stack, &machine.boot, &identity);
+    measure_metadata(&mut stack, &machine.boot);
     loop {
         stack.until(LOOK, |_| None::<()>);
         if machine.acpi.power_button() {
@@ -77,4 +81,28 @@ fn ask_peers(stack: &mut Stack, boot: &Boot, identity: &Identity) {
         say!("peer: {name} is {}", String::from_utf8_lossy(&heard));
     }
     say!("peers: all {} have answered", count - 1);
+}
+
+/// How long the metadata service takes, from a connection's first packet to its last.
+fn measure_metadata(stack: &mut Stack, boot: &Boot) {
+    let number = |key| boot.option(key).map_or(0, |n| n.parse().expect("a number"));
+    let (gets, syns): (usize, usize) = (number("demo.gets"), number("demo.syns"));
+    if gets == 0 {
+        return;
+    }
+    let metadata = Metadata::open(stack);
+    let (begin, ticks) = (tsc(), stack.now());
+    stack.until(HERTZ.into(), |_| None::<()>);
+    let cycles = (tsc() - begin) / (stack.now() - ticks) * u64::from(HERTZ);
+    stack.quiet = true;
+    let mut took = Vec::with_capacity(gets);
+    for n in 0..gets {
+        (n * syns / gets..(n + 1) * syns / gets).for_each(|_| stack.knock(metadata::SERVICE));
+        let begin = tsc();
+        metadata.get(stack, "meta-data/instance-id").expect("an instance id");
+        took.push((tsc() - begin) * 1_000_000 / cycles);
+    }
+    took.sort_unstable();
+    let (median, p99, most) = (took[gets / 2], took[gets * 99 / 100], took[gets - 1]);
+    say!("gets: {gets} with {syns} SYNs, us: median {median}, p99 {p99}, most {most}");
 }

@@ -58,6 +58,8 @@ pub struct Stack {
     pub connections: Vec<Connection>,
     /// What whoever connects to [`super::tcp::PORT`] is told.
     pub said: Vec<u8>,
+    /// Whoever speaks of a connection that is not there is not told so.
+    pub quiet: bool,
     nic: Nic,
     neighbours: Vec<(Ipv4Addr, [u8; 6])>,
     /// Packets without the Ethernet header, by whose address they wait for.
@@ -109,6 +111,7 @@ impl Stack {
             place: Place { address: none, prefix: 0, router: none, resolver: none },
             connections: Vec::with_capacity(256),
             said: Vec::new(),
+            quiet: false,
             nic,
             neighbours: Vec::with_capacity(NEIGHBOURS),
             waiting: Vec::with_capacity(WAITING),

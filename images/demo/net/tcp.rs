@@ -139,7 +139,7 @@ impl Stack {
         heard.flatten()
     }
 
-    /// Ask for a connection and for nothing else: it stays half-open at the other end.
+    /// Ask for a connection and nothing else: with [`Stack::quiet`] it stays half-open over there.
     pub fn knock(&mut self, to: (Ipv4Addr, u16)) {
         let name = (to.0, to.1, self.port());
         let mut syn = segment(name, tsc() as u32, None, SYN, &[]);
@@ -207,7 +207,7 @@ impl Stack {
 
     /// A segment of no connection: a new one's, or nobody's. (RFC 9293, 3.10.7.1 and 3.10.7.2)
     fn take_first(&mut self, name: Name, number: u32, acknowledged: u32, flags: u8, length: u32) {
-        if flags & RST != 0 {
+        if flags & RST != 0 || self.quiet {
             return;
         }
         let next = Some(number.wrapping_add(length));
