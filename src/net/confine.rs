@@ -15,7 +15,7 @@ const MEMORY: u64 = 1 << 30;
 /// All descriptors.
 const ANY: (RawFd, RawFd) = (0, RawFd::MAX - 1);
 
-const fn ioctl(request: u64) -> Allow {
+const fn ioctl(request: u32) -> Allow {
     Allow::Ioctl { request, first: ANY.0, last: ANY.1 }
 }
 
@@ -55,7 +55,7 @@ const CALLS: &[Allow] = &[
 ];
 
 /// FIONBIO. (asm-generic/ioctls.h)
-const FIONBIO: u64 = 0x5421;
+const FIONBIO: u32 = 0x5421;
 
 /// Leaves this process the means of its work: sockets in its network namespace, and its interfaces.
 /// It opens taps and no other file.

@@ -30,8 +30,8 @@ pub enum Allow {
     },
     /// ioctl(2) with this request, on a descriptor from `first` to `last`.
     Ioctl {
-        /// The request.
-        request: u64,
+        /// The request, of which the kernel looks at no more. (fs/ioctl.c, sys_ioctl)
+        request: u32,
         /// The lowest descriptor.
         first: RawFd,
         /// The highest descriptor.
@@ -259,7 +259,7 @@ fn any(alternatives: &[Allow]) -> Result<Vec<libc::sock_filter>> {
         }
     }
     for ((first, beyond), requests) in requests {
-        let requests = ioctl(&requests)?;
+        let requests = ioctl(&requests);
         let skip = u8::try_from(requests.len()).or_fail(|| "compile a seccomp filter")?;
         code.push(load(argument(0)));
         code.push(jump(libc::BPF_JGE, first, 0, skip + 1));
@@ -270,14 +270,13 @@ fn any(alternatives: &[Allow]) -> Result<Vec<libc::sock_filter>> {
     Ok(code)
 }
 
-/// Allow these requests. The kernel looks at the low half only (fs/ioctl.c takes an unsigned int).
-fn ioctl(requests: &[u64]) -> Result<Vec<libc::sock_filter>> {
+/// Allow these requests.
+fn ioctl(requests: &[u32]) -> Vec<libc::sock_filter> {
     let mut code = vec![load(argument(1))];
     for &request in requests {
-        let request = u32::try_from(request).or_fail(|| "compile a seccomp filter")?;
         code.extend([jump(libc::BPF_JEQ, request, 0, 1), give(libc::SECCOMP_RET_ALLOW)]);
     }
-    Ok(code)
+    code
 }
 
 /// Find the last step whose number is not above the accumulator.

@@ -29,16 +29,16 @@ pub mod offload {
 }
 
 /// TUNSETOFFLOAD, which the VMM's threads call.
-pub const SET_OFFLOAD: u64 = libc::TUNSETOFFLOAD as _;
+pub const SET_OFFLOAD: u32 = libc::TUNSETOFFLOAD as u32;
 /// TUNSETQUEUE, which they call too.
-pub const SET_QUEUE: u64 = libc::TUNSETQUEUE as _;
+pub const SET_QUEUE: u32 = libc::TUNSETQUEUE as u32;
 
 /// TUNSETIFF, which makes a tap.
-pub const SET_INTERFACE: u64 = libc::TUNSETIFF as _;
+pub const SET_INTERFACE: u32 = libc::TUNSETIFF as u32;
 /// TUNGETIFF, which says what it is.
-pub const GET_INTERFACE: u64 = libc::TUNGETIFF as _;
+pub const GET_INTERFACE: u32 = libc::TUNGETIFF as u32;
 /// TUNSETVNETHDRSZ, which sets the size of packets' headers.
-pub const SET_HEADER: u64 = libc::TUNSETVNETHDRSZ as _;
+pub const SET_HEADER: u32 = libc::TUNSETVNETHDRSZ as u32;
 
 /// A tap's descriptor, which does not block.
 #[derive(Debug)]
@@ -240,6 +240,7 @@ mod tests {
         // From linux/if_tun.h, as strace prints them.
         assert_eq!(libc::TUNSETIFF, 0x4004_54ca);
         assert_eq!((SET_OFFLOAD, SET_QUEUE), (0x4004_54d0, 0x4004_54d9));
+        assert_eq!((GET_INTERFACE, SET_HEADER), (0x8004_54d2, 0x4004_54d8));
         assert_eq!((offload::CSUM, offload::TSO4, offload::TSO6), (1, 2, 4));
     }
 

@@ -15,49 +15,49 @@ use std::os::fd::RawFd;
 
 /// KVM's ioctl numbers, KVMIO being 0xae. (linux/kvm.h)
 mod kvm {
-    const fn none(nr: u64) -> u64 {
+    const fn none(nr: u32) -> u32 {
         0xae << 8 | nr
     }
-    const fn write(nr: u64, size: u64) -> u64 {
+    const fn write(nr: u32, size: u32) -> u32 {
         1 << 30 | size << 16 | 0xae << 8 | nr
     }
-    const fn read(nr: u64, size: u64) -> u64 {
+    const fn read(nr: u32, size: u32) -> u32 {
         2 << 30 | size << 16 | 0xae << 8 | nr
     }
-    pub const RUN: u64 = none(0x80);
-    pub const GET_REGS: u64 = read(0x81, 0x90);
-    pub const SET_REGS: u64 = write(0x82, 0x90);
-    pub const SET_SREGS: u64 = write(0x84, 0x138);
-    pub const SET_MSRS: u64 = write(0x89, 8);
-    pub const SET_FPU: u64 = write(0x8d, 0x1a0);
-    pub const SET_LAPIC: u64 = write(0x8f, 0x400);
-    pub const GET_MP_STATE: u64 = read(0x98, 4);
-    pub const SET_MP_STATE: u64 = write(0x99, 4);
-    pub const SET_VCPU_EVENTS: u64 = write(0xa0, 0x40);
-    pub const SET_XCRS: u64 = write(0xa7, 0x188);
-    pub const SET_PIT2: u64 = write(0xa0, 0x70);
+    pub const RUN: u32 = none(0x80);
+    pub const GET_REGS: u32 = read(0x81, 0x90);
+    pub const SET_REGS: u32 = write(0x82, 0x90);
+    pub const SET_SREGS: u32 = write(0x84, 0x138);
+    pub const SET_MSRS: u32 = write(0x89, 8);
+    pub const SET_FPU: u32 = write(0x8d, 0x1a0);
+    pub const SET_LAPIC: u32 = write(0x8f, 0x400);
+    pub const GET_MP_STATE: u32 = read(0x98, 4);
+    pub const SET_MP_STATE: u32 = write(0x99, 4);
+    pub const SET_VCPU_EVENTS: u32 = write(0xa0, 0x40);
+    pub const SET_XCRS: u32 = write(0xa7, 0x188);
+    pub const SET_PIT2: u32 = write(0xa0, 0x70);
     /// KVM_SET_IRQCHIP is _IOR in the header.
-    pub const CHECK_EXTENSION: u64 = none(0x03);
+    pub const CHECK_EXTENSION: u32 = none(0x03);
     /// What is read of a machine that is hibernated; KVM_GET_MSRS, _MSR_INDEX_LIST and _IRQCHIP are
     /// _IOWR.
-    pub const GET_MSR_INDEX_LIST: u64 = 3 << 30 | 4 << 16 | 0xae << 8 | 0x02;
-    pub const GET_IRQCHIP: u64 = 3 << 30 | 0x208 << 16 | 0xae << 8 | 0x62;
-    pub const GET_CLOCK: u64 = read(0x7c, 0x30);
-    pub const GET_PIT2: u64 = read(0x9f, 0x70);
-    pub const GET_SREGS: u64 = read(0x83, 0x138);
-    pub const GET_MSRS: u64 = 3 << 30 | 8 << 16 | 0xae << 8 | 0x88;
-    pub const GET_LAPIC: u64 = read(0x8e, 0x400);
-    pub const GET_VCPU_EVENTS: u64 = read(0x9f, 0x40);
-    pub const GET_DEBUGREGS: u64 = read(0xa1, 0x80);
-    pub const GET_TSC_KHZ: u64 = none(0xa3);
-    pub const GET_XSAVE: u64 = read(0xa4, 0x1000);
-    pub const GET_XCRS: u64 = read(0xa6, 0x188);
-    pub const KVMCLOCK_CTRL: u64 = none(0xad);
-    pub const GET_SREGS2: u64 = read(0xcc, 0x140);
-    pub const GET_XSAVE2: u64 = read(0xcf, 0x1000);
-    pub const SET_IRQCHIP: u64 = read(0x63, 0x208);
-    pub const SET_GSI_ROUTING: u64 = write(0x6a, 8);
-    pub const IOEVENTFD: u64 = write(0x79, 0x40);
+    pub const GET_MSR_INDEX_LIST: u32 = 3 << 30 | 4 << 16 | 0xae << 8 | 0x02;
+    pub const GET_IRQCHIP: u32 = 3 << 30 | 0x208 << 16 | 0xae << 8 | 0x62;
+    pub const GET_CLOCK: u32 = read(0x7c, 0x30);
+    pub const GET_PIT2: u32 = read(0x9f, 0x70);
+    pub const GET_SREGS: u32 = read(0x83, 0x138);
+    pub const GET_MSRS: u32 = 3 << 30 | 8 << 16 | 0xae << 8 | 0x88;
+    pub const GET_LAPIC: u32 = read(0x8e, 0x400);
+    pub const GET_VCPU_EVENTS: u32 = read(0x9f, 0x40);
+    pub const GET_DEBUGREGS: u32 = read(0xa1, 0x80);
+    pub const GET_TSC_KHZ: u32 = none(0xa3);
+    pub const GET_XSAVE: u32 = read(0xa4, 0x1000);
+    pub const GET_XCRS: u32 = read(0xa6, 0x188);
+    pub const KVMCLOCK_CTRL: u32 = none(0xad);
+    pub const GET_SREGS2: u32 = read(0xcc, 0x140);
+    pub const GET_XSAVE2: u32 = read(0xcf, 0x1000);
+    pub const SET_IRQCHIP: u32 = read(0x63, 0x208);
+    pub const SET_GSI_ROUTING: u32 = write(0x6a, 8);
+    pub const IOEVENTFD: u32 = write(0x79, 0x40);
 }
 
 /// No thread makes memory executable.
@@ -102,14 +102,14 @@ const VCPU: &[Allow] = &[
 ];
 
 /// On the vCPU's own descriptor.
-const VCPU_IOCTLS: &[u64] = &[
+const VCPU_IOCTLS: &[u32] = &[
     kvm::RUN,      // the guest
     kvm::GET_REGS, // where it was when KVM gave up
 ];
 
 /// On the VM's descriptor, by a vCPU where devices are on a PCI bus: their driver chooses the
 /// messages and addresses.
-const VCPU_PCI_IOCTLS: &[u64] = &[
+const VCPU_PCI_IOCTLS: &[u32] = &[
     kvm::SET_GSI_ROUTING, // MSI-X table
     kvm::IOEVENTFD,       // doorbells of a driver that is ready, and those of a BAR that moves
 ];
@@ -151,7 +151,7 @@ const EVENT: &[Allow] = &[
 ];
 
 /// On the VM's descriptor, at a reset.
-const EVENT_VM_IOCTLS: &[u64] = &[
+const EVENT_VM_IOCTLS: &[u32] = &[
     kvm::SET_IRQCHIP, // the interrupt controllers
     kvm::SET_PIT2,    // a PC's timer
     kvm::GET_IRQCHIP, // hibernation
@@ -161,13 +161,13 @@ const EVENT_VM_IOCTLS: &[u64] = &[
 ];
 
 /// On that of /dev/kvm, when the machine is hibernated.
-const EVENT_SYSTEM_IOCTLS: &[u64] = &[
+const EVENT_SYSTEM_IOCTLS: &[u32] = &[
     kvm::CHECK_EXTENSION,    // how large registers are
     kvm::GET_MSR_INDEX_LIST, // which MSRs there are
 ];
 
 /// On any vCPU's descriptor.
-const EVENT_VCPU_IOCTLS: &[u64] = &[
+const EVENT_VCPU_IOCTLS: &[u32] = &[
     kvm::RUN,             // completes an access before a reset
     kvm::GET_MP_STATE,    // status: CPUs online
     kvm::SET_REGS,        // reset
@@ -232,7 +232,7 @@ impl Filters {
 
     /// What a thread with this role may call.
     fn list(&self, role: Role) -> Vec<Allow> {
-        let on = |requests: &'static [u64], (first, last): (RawFd, RawFd)| {
+        let on = |requests: &'static [u32], (first, last): (RawFd, RawFd)| {
             requests.iter().map(move |&request| Ioctl { request, first, last })
         };
         let vm = (self.vm, self.vm);
