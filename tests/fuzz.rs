@@ -108,6 +108,7 @@ tests! {
     records: 3000,
     remote: 300,
     states: 1000,
+    told: 3000,
     vsock: 1000,
 }
 

@@ -57,7 +57,7 @@ pub fn is_user(name: &str) -> bool {
 }
 
 /// Those of the first list in a text.
-fn keys_in(text: &str) -> Vec<String> {
+pub fn keys_in(text: &str) -> Vec<String> {
     let mut lines = text.lines().skip_while(|line| !line.contains(BEGIN));
     lines.next();
     let listed: Vec<&str> = lines.take_while(|line| !line.contains(END)).take(MAX_KEYS).collect();

@@ -89,17 +89,16 @@ impl MachineCore {
     ///
     /// # Errors
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
-    pub fn assemble(kvm: Kvm, plan: VmPlan) -> Result<Self> {
-        let config = &plan.config;
-        let transport = config.chipset.transport;
-        config.check(devices::slots(transport))?;
-        let payload = Payload::take(&config.boot)?;
-        let ram = ram::create(config.memory)?;
+    pub fn assemble(kvm: Kvm, mut plan: VmPlan) -> Result<Self> {
+        let transport = plan.config.chipset.transport;
+        plan.config.check(devices::slots(transport))?;
+        let payload = Payload::take(&plan.config.boot)?;
+        let ram = ram::create(plan.config.memory)?;
         let (start, run) = match plan.resume {
             None => (Start::Entry(payload.load(&plan, &ram)?), RunState::Running),
             Some(fd) => {
                 fault::vmm_point();
-                let resuming = Resuming::read(fds::take_file(fd)?, &plan)?;
+                let resuming = Resuming::read(fds::take_file(fd)?, &mut plan)?;
                 resuming.map(&ram)?;
                 fault::vmm_point();
                 (Start::Saved(resuming), RunState::Paused)

@@ -47,11 +47,14 @@ const HEADER: usize = 8 + NUMBERS * 8 + 2 * DIGEST;
 /// What must be as it was for the guest not to notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    cpus: u8,
-    memory: u64,
-    transport: TransportKind,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// What its devices hang on.
+    pub transport: TransportKind,
     /// Name, slot and what it is.
-    devices: Vec<(String, u8, String)>,
+    pub devices: Vec<(String, u8, String)>,
 }
 
 impl Shape {
@@ -73,6 +76,44 @@ impl Shape {
             transport: config.chipset.transport,
             devices: devices.collect(),
         }
+    }
+
+    /// Whether there is a device of this name.
+    pub fn has(&self, id: &str) -> bool {
+        self.devices.iter().any(|(name, ..)| name == id)
+    }
+
+    /// What of this machine is another in `now`, in words; `None` if nothing is.
+    pub fn unlike(&self, now: &Self) -> Option<String> {
+        let differs = |what: &str, then: String, now: String| {
+            Some(format!("it was hibernated with {then}{what}, and has {now} now"))
+        };
+        if self.cpus != now.cpus {
+            return differs(" CPUs", self.cpus.to_string(), now.cpus.to_string());
+        }
+        if self.memory != now.memory {
+            let mib = |bytes: u64| (bytes >> 20).to_string();
+            return differs(" MiB of memory", mib(self.memory), mib(now.memory));
+        }
+        if self.transport != now.transport {
+            let name = |transport: TransportKind| match transport {
+                TransportKind::Mmio => "virtio-mmio".to_owned(),
+                TransportKind::Pci => "virtio-pci".to_owned(),
+            };
+            return differs("", name(self.transport), name(now.transport));
+        }
+        let missing = |of: &Self, there: &Self| {
+            of.devices.iter().find(|device| !there.devices.contains(device)).cloned()
+        };
+        if let Some((name, slot, what)) = missing(self, now) {
+            return Some(format!(
+                "it was hibernated with device {name} ({what}) in slot {slot}, and has none there now"
+            ));
+        }
+        let (name, slot, what) = missing(now, self)?;
+        Some(format!(
+            "it was hibernated without device {name} ({what}) in slot {slot}, which it has now"
+        ))
     }
 }
 

@@ -2,12 +2,27 @@
 
 use crate::error::{OrFail, Result};
 use crate::mem::GuestRam;
-use crate::plan::VmPlan;
+use crate::plan::{DeviceConfig, DeviceKind, VmConfig, VmPlan};
+use crate::sys::fds;
 use crate::vmm::cpuid::Model;
 use crate::vmm::memory_file::{self, Saved, Shape};
 use crate::vmm::state::processors;
 use kvm_bindings::CpuId;
 use std::fs::File;
+
+/// Leaves out the socket device of a machine that was hibernated by a Spore which gave machines
+/// none: the guest knows nothing of it. Nobody listens for programs of the host's then.
+fn leave_out(config: &mut VmConfig, then: &Shape) -> Result<()> {
+    let added = |device: &DeviceConfig| match &device.kind {
+        DeviceKind::Vsock(vsock) if !then.has(&device.id.to_string()) => Some(vsock.listener),
+        _ => None,
+    };
+    for listener in config.devices.iter().filter_map(added) {
+        drop(fds::take(listener)?);
+    }
+    config.devices.retain(|device| added(device).is_none());
+    Ok(())
+}
 
 /// A hibernated machine that is to go on.
 pub struct Resuming {
@@ -16,18 +31,17 @@ pub struct Resuming {
 }
 
 impl Resuming {
-    /// Read a memory file, for the machine of this plan.
+    /// Read a memory file, for the machine of this plan, which loses what it had not at the time.
     ///
     /// # Errors
     /// It is none, or of another machine.
-    pub fn read(file: File, plan: &VmPlan) -> Result<Self> {
+    pub fn read(file: File, plan: &mut VmPlan) -> Result<Self> {
         let saved = memory_file::read(&file)?;
-        if saved.shape != Shape::of(&plan.config) {
-            return Err(memory_file::refused(
-                "it was hibernated with other CPUs, memory or volumes than it has now",
-            ));
+        leave_out(&mut plan.config, &saved.shape)?;
+        match saved.shape.unlike(&Shape::of(&plan.config)) {
+            None => Ok(Self { file, saved }),
+            Some(why) => Err(memory_file::refused(why)),
         }
-        Ok(Self { file, saved })
     }
 
     /// Lay the saved RAM over RAM that is fresh.

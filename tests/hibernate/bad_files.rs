@@ -134,6 +134,37 @@ fn the_file_of_another_spore_cpu_or_machine_is_refused() {
             saved.parts[n].1.push(0)
         });
     }
+    refuses("it was hibernated with 2 CPUs, and has 1 now", &|saved| saved.shape.cpus = 2);
+    refuses("it was hibernated with device /dev/vdz (x) in slot 9", &|saved| {
+        saved.shape.devices.push(("/dev/vdz".into(), 9, "x".into()));
+    });
+    refuses("it was hibernated without device entropy (entropy) in slot 1", &|saved| {
+        saved.shape.devices.retain(|(name, ..)| name != "entropy");
+    });
+    store.ok(&["start", &id]);
+    counts_on(&store, &id, count);
+}
+
+/// Spore gave machines no socket device once. Their guests go on as they were, also when they are
+/// hibernated again.
+#[test]
+fn a_machine_of_an_earlier_spore_goes_on_without_a_socket_device() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let (id, count, path) = hibernated(&store);
+    let file = open(&path);
+    let mut saved = memory_file::read(&file).unwrap();
+    assert!(saved.shape.has("vsock"));
+    saved.shape.devices.retain(|(name, ..)| name != "vsock");
+    saved.parts.retain(|(name, _)| name != "vsock");
+    write(&file, 1, &saved);
+    store.ok(&["start", &id]);
+    let count = counts_on(&store, &id, count);
+    store.ok(&["stop", "--hibernate", &id]);
+    let again = memory_file::read(&open(&memory(&store))).unwrap();
+    assert!(!again.shape.has("vsock") && again.parts.iter().all(|(name, _)| name != "vsock"));
     store.ok(&["start", &id]);
     counts_on(&store, &id, count);
 }

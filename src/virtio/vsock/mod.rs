@@ -9,7 +9,7 @@
 mod client;
 mod connection;
 mod handler;
-mod notify;
+pub mod notify;
 mod packet;
 mod shared;
 

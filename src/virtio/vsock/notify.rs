@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most bytes of a message.
 const MAX_MESSAGE: usize = 4096;
-/// Most variables that are remembered, and most bytes of one.
-const MAX_VARIABLES: usize = 32;
+/// Most variables that are remembered.
+pub const MAX_VARIABLES: usize = 32;
+/// Most bytes of one.
 const MAX_VARIABLE: usize = 256;
 
 /// A message on its way.
