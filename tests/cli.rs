@@ -3,81 +3,27 @@
 
 mod common;
 
-use common::{guard, has_kvm};
+use common::{Store, has_kvm};
 use serde_json::Value;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// A store of its own, whose instances end with it.
-struct Store(tempfile::TempDir);
-
-impl Store {
-    fn new() -> Self {
-        let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        guard::store(home.path());
-        Self(home)
-    }
-
-    fn home(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
-        command.args(args).env("SPORE_HOME", self.home()).stdin(Stdio::null());
-        command
-    }
-
-    fn spore(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Its standard output; it must succeed.
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.spore(args);
-        assert!(output.status.success(), "{args:?}: {}", err(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// One line on stderr and this exit code.
-    fn refused(&self, args: &[&str], code: i32, says: &str) {
-        let output = self.spore(args);
-        let line = err(&output);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
-        assert!(line.contains(says), "{args:?}: {line}");
-        assert_eq!(line.trim_end().lines().count(), 1, "{args:?}: {line}");
-    }
-
-    fn launch(&self, args: &[&str]) -> String {
-        let ids = self.ok(&[&["run", "demo", "-q"], args].concat());
-        ids.lines().next().unwrap().to_owned()
-    }
-
-    fn show(&self, id: &str) -> Value {
-        let json: Value = serde_json::from_str(&self.ok(&["show", id, "-o", "json"])).unwrap();
-        json["Reservations"][0]["Instances"][0].clone()
-    }
-
-    fn state(&self, id: &str) -> String {
-        self.show(id)["State"]["Name"].as_str().unwrap().to_owned()
-    }
-
-    fn volumes(&self) -> usize {
-        std::fs::read_dir(self.home().join("volumes")).unwrap().count()
-    }
+/// One line on stderr and this exit code.
+fn refused(store: &Store, args: &[&str], code: i32, says: &str) {
+    let output = store.spore(args);
+    let line = err(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
+    assert!(line.contains(says), "{args:?}: {line}");
+    assert_eq!(line.trim_end().lines().count(), 1, "{args:?}: {line}");
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        let output =
-            self.spore(&["ls", "-q", "--filter", "instance-state-name=pending,running,stopping"]);
-        let ids = String::from_utf8(output.stdout).unwrap_or_default();
-        let mut args = vec!["terminate"];
-        args.extend(ids.lines());
-        if args.len() > 1 {
-            self.spore(&args);
-        }
-    }
+/// Launch from image `demo` with these arguments; the first instance's id.
+fn launch(store: &Store, args: &[&str]) -> String {
+    let ids = store.ok(&[&["run", "demo", "-q"], args].concat());
+    ids.lines().next().unwrap().to_owned()
+}
+
+fn volumes(store: &Store) -> usize {
+    std::fs::read_dir(store.home().join("volumes")).unwrap().count()
 }
 
 fn err(output: &Output) -> String {
@@ -168,7 +114,7 @@ fn other_programs_words_are_understood() {
         assert_eq!(store.ok(&[other]), store.ok(&["ls"]));
     }
     for verb in ["rm", "inspect"] {
-        store.refused(&[verb, "nosuch"], 1, "InvalidInstanceID.NotFound");
+        refused(&store, &[verb, "nosuch"], 1, "InvalidInstanceID.NotFound");
     }
     // The same words do the same everywhere, and are told of.
     for kind in ["image", "volume", "snapshot", "kernel", "ramdisk"] {
@@ -178,10 +124,10 @@ fn other_programs_words_are_understood() {
         }
     }
     // A word of another program is led to ours, and no guess destroys anything.
-    store.refused(&["create", "demo"], 2, "what does that is 'spore run'");
-    store.refused(&["rmi", "demo"], 2, "what does that is 'spore image deregister'");
-    store.refused(&["version"], 2, "there is no command 'version'; see 'spore --help'");
-    store.refused(&["start", "-x"], 2, "unexpected argument '-x' found; see");
+    refused(&store, &["create", "demo"], 2, "what does that is 'spore run'");
+    refused(&store, &["rmi", "demo"], 2, "what does that is 'spore image deregister'");
+    refused(&store, &["version"], 2, "there is no command 'version'; see 'spore --help'");
+    refused(&store, &["start", "-x"], 2, "unexpected argument '-x' found; see");
 }
 
 #[test]
@@ -209,14 +155,14 @@ fn a_wrong_command_line_is_exit_code_2() {
         (&["image", "rm"], "see 'spore image deregister --help'"),
         (&["tag", "i-0", "i-1"], "KEY=VALUE; see 'spore tag --help'"),
     ] {
-        store.refused(args, 2, says);
+        refused(&store, args, 2, says);
     }
     // What a file is decides whether it needs a name; so it has to be there.
     let disk = store.home().join("disk");
     std::fs::write(&disk, vec![1; 1 << 20]).unwrap();
-    store.refused(&["image", "import", disk.to_str().unwrap()], 2, "--name");
-    store.refused(&["image", "import", "x"], 1, "check the file's name");
-    assert_eq!(store.volumes(), 0);
+    refused(&store, &["image", "import", disk.to_str().unwrap()], 2, "--name");
+    refused(&store, &["image", "import", "x"], 1, "check the file's name");
+    assert_eq!(volumes(&store), 0);
 }
 
 #[test]
@@ -234,14 +180,14 @@ fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
         (&["run", "demo", "--tag", "a=1", "--tag", "a=2"], "twice"),
         (&["ls", "--filter", "colour=red"], "InvalidParameterValue"),
     ] {
-        store.refused(args, 1, says);
+        refused(&store, args, 1, says);
     }
     // One of them that is not there, and none is shown.
     for shown in
         [&["image", "show", "demo", "nosuch"][..], &["kernel", "show", "aki-pv-grub-hd0", "x"]]
     {
         assert!(store.spore(shown).stdout.is_empty());
-        store.refused(shown, 1, "NotFound");
+        refused(&store, shown, 1, "NotFound");
     }
     if !has_kvm() {
         return;
@@ -252,10 +198,10 @@ fn what_cannot_be_is_exit_code_1_with_ec2s_code() {
         (&["run", "demo", "-t", "x9.huge"], "InvalidParameterValue"),
         (&["run", "demo", "--kernel", "nosuch"], "InvalidAKIID.NotFound"),
     ] {
-        store.refused(args, 1, says);
+        refused(&store, args, 1, says);
     }
-    store.refused(&["run", "demo", "-m", "1M"], 2, "--memory");
-    assert_eq!(store.volumes(), 0, "nothing is left behind");
+    refused(&store, &["run", "demo", "-m", "1M"], 2, "--memory");
+    assert_eq!(volumes(&store), 0, "nothing is left behind");
     assert_eq!(store.ok(&["ls", "-q"]), "");
 }
 
@@ -271,7 +217,7 @@ fn four_clones_of_the_demo_say_the_same_of_their_root_and_not_of_themselves() {
     assert_eq!(digests.len(), 1, "{text}");
     let identities: std::collections::BTreeSet<_> = lines("spore demo: i-").into_iter().collect();
     assert_eq!(identities.len(), 4, "{text}");
-    assert_eq!(store.volumes(), 0, "an instance-store root leaves no trace");
+    assert_eq!(volumes(&store), 0, "an instance-store root leaves no trace");
     let json: Value = serde_json::from_str(&store.ok(&["ls", "-a", "-o", "json"])).unwrap();
     let instances = json["Reservations"][0]["Instances"].as_array().unwrap();
     assert_eq!(instances.len(), 4);
@@ -288,7 +234,7 @@ fn an_ebs_instance_stops_starts_and_keeps_its_volume() {
         return;
     }
     let store = Store::new();
-    let id = store.launch(&[
+    let id = launch(&store, &[
         "--root-device-type",
         "ebs",
         "--name",
@@ -296,25 +242,25 @@ fn an_ebs_instance_stops_starts_and_keeps_its_volume() {
         "--append",
         "demo.mode=poweroff-on-button",
     ]);
-    let volume = store.show("web")["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
-    let pid = store.show(&id)["Spore"]["Pid"].clone();
+    let volume = store.describe("web")["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
+    let pid = store.describe(&id)["Spore"]["Pid"].clone();
     store.ok(&["reboot", "--force", &id]);
-    assert_eq!(store.show(&id)["Spore"]["Pid"], pid, "a reset stays in its process");
+    assert_eq!(store.describe(&id)["Spore"]["Pid"], pid, "a reset stays in its process");
     // A guest hears its power button once it has set it up.
     store.ok(&["stop", &id[..10]]);
-    assert_eq!(store.state(&id), "stopped");
-    assert_eq!(store.show(&id)["StateReason"]["Code"], "Client.UserInitiatedShutdown");
+    assert_eq!(store.state(&id).0, "stopped");
+    assert_eq!(store.describe(&id)["StateReason"]["Code"], "Client.UserInitiatedShutdown");
     store.ok(&["stop", &id]);
     store.ok(&["start", &id]);
-    assert_eq!(store.state(&id), "running");
-    assert_eq!(store.show(&id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"], volume);
-    store.refused(&["wait", "--for", "stopped", "--timeout", "10ms", &id], 124, "it goes on");
+    assert_eq!(store.state(&id).0, "running");
+    assert_eq!(store.describe(&id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"], volume);
+    refused(&store, &["wait", "--for", "stopped", "--timeout", "10ms", &id], 124, "it goes on");
     store.ok(&["terminate", &id]);
-    assert_eq!(store.state(&id), "terminated");
-    assert_eq!(store.volumes(), 0);
+    assert_eq!(store.state(&id).0, "terminated");
+    assert_eq!(volumes(&store), 0);
     store.ok(&["terminate", &id]);
-    store.refused(&["start", &id], 1, "IncorrectInstanceState");
-    store.refused(&["show", "web"], 1, "InvalidInstanceID.NotFound");
+    refused(&store, &["start", &id], 1, "IncorrectInstanceState");
+    refused(&store, &["show", "web"], 1, "InvalidInstanceID.NotFound");
 }
 
 #[test]
@@ -323,15 +269,15 @@ fn a_killed_vmm_is_noticed_and_its_instance_starts_again() {
         return;
     }
     let store = Store::new();
-    let id = store.launch(&["--root-device-type", "ebs", "--append", "demo.mode=hang"]);
-    let pid = store.show(&id)["Spore"]["Pid"].to_string();
+    let id = launch(&store, &["--root-device-type", "ebs", "--append", "demo.mode=hang"]);
+    let pid = store.describe(&id)["Spore"]["Pid"].to_string();
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
     store.ok(&["wait", "--for", "stopped", &id]);
-    assert_eq!(store.show(&id)["StateReason"]["Code"], "Server.InternalError");
+    assert_eq!(store.describe(&id)["StateReason"]["Code"], "Server.InternalError");
     store.ok(&["start", &id]);
-    store.refused(&["stop", "--timeout", "abc", &id], 2, "");
+    refused(&store, &["stop", "--timeout", "abc", &id], 2, "");
     store.ok(&["stop", "--force", &id]);
-    assert_eq!(store.state(&id), "stopped");
+    assert_eq!(store.state(&id).0, "stopped");
 }
 
 #[test]
@@ -340,11 +286,11 @@ fn an_instance_store_root_cannot_be_stopped() {
         return;
     }
     let store = Store::new();
-    let id = store.launch(&["--append", "demo.mode=hang"]);
-    assert_eq!(store.volumes(), 0, "the overlay lives in its descriptor only");
-    store.refused(&["stop", &id], 1, "UnsupportedOperation");
-    store.refused(&["stop", "--force", &id], 1, "UnsupportedOperation");
-    assert_eq!(store.state(&id), "running");
+    let id = launch(&store, &["--append", "demo.mode=hang"]);
+    assert_eq!(volumes(&store), 0, "the overlay lives in its descriptor only");
+    refused(&store, &["stop", &id], 1, "UnsupportedOperation");
+    refused(&store, &["stop", "--force", &id], 1, "UnsupportedOperation");
+    assert_eq!(store.state(&id).0, "running");
 }
 
 #[test]
@@ -353,7 +299,7 @@ fn a_guest_that_panics_fails_the_wait() {
         return;
     }
     let store = Store::new();
-    store.refused(&["run", "demo", "--wait", "--append", "demo.mode=panic"], 1, "panic");
+    refused(&store, &["run", "demo", "--wait", "--append", "demo.mode=panic"], 1, "panic");
 }
 
 #[test]
@@ -363,7 +309,7 @@ fn standard_input_reaches_the_guest() {
         return;
     }
     let store = Store::new();
-    let id = store.launch(&["--append", "demo.mode=echo"]);
+    let id = launch(&store, &["--append", "demo.mode=echo"]);
     // A driver that starts clears the chip's FIFO.
     while !store.ok(&["logs", &id]).contains("echo: ready") {
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -391,7 +337,7 @@ fn a_hundred_commands_at_once_do_no_harm() {
         return;
     }
     let store = Store::new();
-    let id = store.launch(&["--root-device-type", "ebs", "--append", "demo.mode=hang"]);
+    let id = launch(&store, &["--root-device-type", "ebs", "--append", "demo.mode=hang"]);
     let commands: Vec<Vec<&str>> = (0..100)
         .map(|n| match n % 5 {
             0 => vec!["ls", "-o", "json"],
@@ -405,17 +351,17 @@ fn a_hundred_commands_at_once_do_no_harm() {
         .iter()
         .map(|args| {
             let mut command = store.command(args);
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
         })
         .collect();
     for (child, args) in children.into_iter().zip(&commands) {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", err(&output));
     }
-    assert!(["running", "stopped"].contains(&store.state(&id).as_str()));
-    assert_eq!(store.volumes(), 1, "every clone's volume is gone, the first instance's is not");
+    assert!(["running", "stopped"].contains(&store.state(&id).0.as_str()));
+    assert_eq!(volumes(&store), 1, "every clone's volume is gone, the first instance's is not");
     store.ok(&["terminate", &id]);
-    assert_eq!(store.volumes(), 0);
+    assert_eq!(volumes(&store), 0);
 }
 
 #[test]
@@ -426,5 +372,5 @@ fn a_doctor_leaves_nothing() {
     let store = Store::new();
     assert!(store.ok(&["doctor"]).contains("ran to its end"));
     assert_eq!(store.ok(&["ls", "-q"]), "");
-    assert_eq!(store.volumes(), 0);
+    assert_eq!(volumes(&store), 0);
 }

@@ -151,8 +151,7 @@ fn a_copy_that_died_goes_on_when_it_is_run_again() {
     let source = import(&home, "big", 12, &[]);
     let copy = ["image", "copy", "big", "--to", "west", "--name", "big"];
     let left = (1..100).find_map(|point| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
-        command.args(copy).env("SPORE_HOME", home.home());
+        let mut command = home.command(&copy);
         let killed = command.env("SPORE_FAULT", point.to_string()).output().unwrap();
         assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
         let all: Value = serde_json::from_str(&west.ok(&["image", "ls", "-o", "json"])).unwrap();
@@ -172,7 +171,7 @@ fn a_copy_that_died_goes_on_when_it_is_run_again() {
     let partial = west.home().join("snapshots").join(&snapshot).join("data");
     // No file may be so large: the same, in words. dash counts blocks of 512 bytes.
     let mut limited = Command::new("dash");
-    limited.args(["-c", "ulimit -f 16384; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_spore")]);
+    limited.args(["-c", "ulimit -f 16384; exec \"$0\" \"$@\""]).arg(home.program());
     let full = limited.args(copy).env("SPORE_HOME", home.home()).output().unwrap();
     let error = String::from_utf8_lossy(&full.stderr).into_owned();
     assert_eq!((full.status.code(), error.lines().count()), (Some(125), 1), "{error}");

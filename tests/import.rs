@@ -1,6 +1,9 @@
 //! `spore image import`: disks of every kind that qemu-img makes arrive byte for byte, bad ones
 //! leave nothing.
 
+mod common;
+
+use common::Store;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,43 +24,22 @@ fn sample(dir: &Path) -> PathBuf {
     path
 }
 
-struct Store {
-    dir: tempfile::TempDir,
+fn import(store: &Store, path: &Path, name: &str) -> Output {
+    store.spore(&["image", "import", path.to_str().unwrap(), "--name", name])
 }
 
-impl Store {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
+/// The data files of all snapshots.
+fn disks(store: &Store) -> Vec<PathBuf> {
+    let Ok(list) = fs::read_dir(store.home().join("snapshots")) else { return Vec::new() };
+    list.map(|entry| entry.unwrap().path().join("data")).collect()
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn spore(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
-        command.args(args).env("SPORE_HOME", self.path("store"));
-        command
-    }
-
-    fn import(&self, path: &Path, name: &str) -> Output {
-        let path = path.to_str().unwrap();
-        self.spore(&["image", "import", path, "--name", name]).output().unwrap()
-    }
-
-    /// The data files of all snapshots.
-    fn disks(&self) -> Vec<PathBuf> {
-        let Ok(list) = fs::read_dir(self.path("store/snapshots")) else { return Vec::new() };
-        list.map(|entry| entry.unwrap().path().join("data")).collect()
-    }
-
-    /// Nothing of an import is there.
-    fn assert_empty(&self) {
-        for part in ["snapshots", "images", "tmp"] {
-            let list = fs::read_dir(self.path("store").join(part));
-            let names: Vec<_> = list.into_iter().flatten().map(|e| e.unwrap().path()).collect();
-            assert!(names.is_empty(), "{names:?}");
-        }
+/// Nothing of an import is there.
+fn assert_empty(store: &Store) {
+    for part in ["snapshots", "images", "tmp"] {
+        let list = fs::read_dir(store.home().join(part));
+        let names: Vec<_> = list.into_iter().flatten().map(|e| e.unwrap().path()).collect();
+        assert!(names.is_empty(), "{names:?}");
     }
 }
 
@@ -96,9 +78,9 @@ fn every_format_arrives_byte_for_byte() {
         }
         args.extend([from, to]);
         qemu_img(&args);
-        let output = store.import(&disk, "any-name");
+        let output = import(&store, &disk, "any-name");
         assert!(output.status.success(), "{format} {options}: {}", stderr(&output));
-        let disks = store.disks();
+        let disks = disks(&store);
         assert_eq!(disks.len(), 1, "{format} {options}");
         assert!(fs::read(&disks[0]).unwrap() == expected, "{format} {options}");
     }
@@ -119,7 +101,7 @@ fn a_converter_that_was_taken_over_gets_nowhere() {
         fs::write(&disk, script.replace("$OTHER", other.to_str().unwrap())).unwrap();
         let disk = disk.to_str().unwrap();
         let import = ["image", "import", disk, "--format", "vmdk", "--name", "taken"];
-        let mut command = store.spore(&import);
+        let mut command = store.command(&import);
         command.env("PATH", dir.path());
         stderr(&command.output().unwrap())
     };
@@ -139,7 +121,7 @@ fn a_converter_that_was_taken_over_gets_nowhere() {
     assert!(said.trim_end().ends_with("can: ask"), "{said}");
     let said = says("(echo forked >&2; exit 1)");
     assert!(said.trim_end().ends_with("fork: Operation not permitted"), "{said}");
-    assert!(store.disks().is_empty());
+    assert!(disks(&store).is_empty());
 }
 
 /// A qemu-img that is installed elsewhere than in /usr converts as one there does; and if the
@@ -154,7 +136,7 @@ fn a_converter_elsewhere_converts_and_a_full_disk_is_not_the_images_fault() {
     let import = |name: &str| {
         let disk = disk.to_str().unwrap();
         let mut command =
-            store.spore(&["image", "import", disk, "--format", "vmdk", "--name", name]);
+            store.command(&["image", "import", disk, "--format", "vmdk", "--name", name]);
         command.env("PATH", &bin).output().unwrap()
     };
     // What its vmdk driver says of what is none shows that it ran.
@@ -171,7 +153,7 @@ fn a_converter_elsewhere_converts_and_a_full_disk_is_not_the_images_fault() {
     let output = import("full");
     let said = stderr(&output);
     assert!(said.contains("InsufficientVolumeCapacity") && said.contains("SPORE_HOME"), "{said}");
-    assert!(store.disks().is_empty());
+    assert!(disks(&store).is_empty());
 }
 
 #[test]
@@ -182,29 +164,29 @@ fn compressed_qcow2_comes_in_by_standard_input() {
     qemu_img(&["convert", "-c", "-O", "qcow2", raw.to_str().unwrap(), disk.to_str().unwrap()]);
     let packed = zstd::encode_all(&fs::read(&disk).unwrap()[..], 3).unwrap();
     let store = Store::new();
-    let mut command = store.spore(&["image", "import", "-", "--name", "from-stdin"]);
+    let mut command = store.command(&["image", "import", "-", "--name", "from-stdin"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(&packed).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("ami-"));
-    assert!(fs::read(&store.disks()[0]).unwrap() == fs::read(&raw).unwrap());
+    assert!(fs::read(&disks(&store)[0]).unwrap() == fs::read(&raw).unwrap());
 }
 
 /// QEMU reads zeros where the file has ended, and its check finds nothing.
 #[test]
 fn a_qcow2_that_ends_within_its_last_cluster_is_told() {
     let store = Store::new();
-    let (raw, whole) = (sample(store.dir.path()), store.path("whole.qcow2"));
+    let (raw, whole) = (sample(store.home()), store.home().join("whole.qcow2"));
     qemu_img(&["convert", "-O", "qcow2", raw.to_str().unwrap(), whole.to_str().unwrap()]);
-    let said = stderr(&store.import(&whole, "whole"));
+    let said = stderr(&import(&store, &whole, "whole"));
     assert!(!said.contains("cut short"), "{said}");
-    let (bytes, cut) = (fs::read(&whole).unwrap(), store.path("cut.qcow2"));
+    let (bytes, cut) = (fs::read(&whole).unwrap(), store.home().join("cut.qcow2"));
     for lacks in [1, 4096] {
         fs::write(&cut, &bytes[..bytes.len() - lacks]).unwrap();
         qemu_img(&["check", "-q", cut.to_str().unwrap()]);
-        let output = store.import(&cut, &format!("cut-{lacks}"));
+        let output = import(&store, &cut, &format!("cut-{lacks}"));
         let told =
             format!("warning: the last {lacks} bytes of its last cluster are beyond its end");
         assert!(output.status.success() && stderr(&output).contains(&told), "{}", stderr(&output));
@@ -221,11 +203,11 @@ fn a_backing_file_is_never_followed() {
         qemu_img(&["create", "-f", backing_format, base_text, "1M"]);
         qemu_img(&["create", "-f", format, "-b", base_text, "-F", backing_format, disk_text]);
         let store = Store::new();
-        let output = store.import(&disk, "leaky");
+        let output = import(&store, &disk, "leaky");
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         assert!(stderr(&output).contains("backing file"), "{}", stderr(&output));
         assert_eq!(stderr(&output).trim().lines().count(), 1);
-        store.assert_empty();
+        assert_empty(&store);
     }
 }
 
@@ -260,17 +242,17 @@ fn hostile_qcow2_headers_end_in_one_line() {
         let disk = source.path().join("disk");
         fs::write(&disk, &image).unwrap();
         let store = Store::new();
-        let output = store.import(&disk, "hostile");
+        let output = import(&store, &disk, "hostile");
         assert_eq!(output.status.code(), Some(1), "{what}: {}", stderr(&output));
         assert_eq!(stderr(&output).trim().lines().count(), 1, "{what}: {}", stderr(&output));
-        store.assert_empty();
+        assert_empty(&store);
     }
 }
 
 #[test]
 fn an_interrupted_import_leaves_nothing() {
     let store = Store::new();
-    let mut command = store.spore(&["image", "import", "-", "--name", "half"]);
+    let mut command = store.command(&["image", "import", "-", "--name", "half"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -282,7 +264,7 @@ fn an_interrupted_import_leaves_nothing() {
     drop(stdin);
     assert!(!output.status.success());
     assert!(stderr(&output).contains("cancelled"), "{}", stderr(&output));
-    store.assert_empty();
+    assert_empty(&store);
 }
 
 #[test]
@@ -290,28 +272,28 @@ fn a_name_is_taken_once() {
     let source = tempfile::tempdir().unwrap();
     let raw = sample(source.path());
     let store = Store::new();
-    assert!(store.import(&raw, "web-1").status.success());
-    let output = store.import(&raw, "web-1");
+    assert!(import(&store, &raw, "web-1").status.success());
+    let output = import(&store, &raw, "web-1");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("InvalidAMIName.Duplicate"), "{}", stderr(&output));
-    assert_eq!(store.disks().len(), 1);
+    assert_eq!(disks(&store).len(), 1);
 }
 
 #[test]
 fn what_is_no_disk_is_refused_with_what_to_do() {
     let store = Store::new();
-    let damaged = store.path("damaged.qcow2");
+    let damaged = store.home().join("damaged.qcow2");
     fs::write(&damaged, [b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 2000]].concat()).unwrap();
     for (path, says) in [
         (damaged.as_path(), "qemu-img check"),
         (Path::new("/dev/zero"), "a character device"),
         (Path::new("/"), "a directory"),
     ] {
-        let output = store.import(path, "web");
+        let output = import(&store, path, "web");
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(line.contains(says) && !line.contains("layer"), "{line}");
         assert_eq!(line.lines().count(), 1, "{line}");
     }
-    store.assert_empty();
+    assert_empty(&store);
 }

@@ -1,8 +1,8 @@
 //! The store under many hands, and under the knife.
 
-#[path = "common/skip.rs"]
-mod skip;
+mod common;
 
+use common::{Spore, skip};
 use sporevm::error::Code;
 use sporevm::id::SnapshotId;
 use sporevm::image::manifest::Manifest;
@@ -250,8 +250,7 @@ fn what_a_newer_spore_wrote_is_shown_and_left_alone() {
         let newer = text.replacen(old, new, 1);
         fs::write(&path, &newer).unwrap();
         let spore = |args: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_spore"));
-            let output = command.args(args).env("SPORE_HOME", lab.store.home()).output().unwrap();
+            let output = Spore::new(lab.store.home().to_owned()).spore(args);
             (output.status.success(), String::from_utf8(output.stderr).unwrap())
         };
         let (_, said) = spore(&["image", "ls"]);
