@@ -234,14 +234,10 @@ fn an_ebs_instance_stops_starts_and_keeps_its_volume() {
         return;
     }
     let store = Store::new();
-    let id = launch(&store, &[
-        "--root-device-type",
-        "ebs",
-        "--name",
-        "web",
-        "--append",
-        "demo.mode=poweroff-on-button",
-    ]);
+    let id = launch(
+        &store,
+        &["--root-device-type", "ebs", "--name", "web", "--append", "demo.mode=poweroff-on-button"],
+    );
     let volume = store.describe("web")["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
     let pid = store.describe(&id)["Spore"]["Pid"].clone();
     store.ok(&["reboot", "--force", &id]);
@@ -351,7 +347,12 @@ fn a_hundred_commands_at_once_do_no_harm() {
         .iter()
         .map(|args| {
             let mut command = store.command(args);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
         })
         .collect();
     for (child, args) in children.into_iter().zip(&commands) {

@@ -533,7 +533,7 @@ pub mod tests {
         refused("src/cli/mod.rs", "fn f() { pidfd_open(pid, flags) }", "outside of src/store");
         refused("src/volume/mod.rs", "fn f() { fchmod(fd, 0) }", "outside of src/store");
         accepted("src/volume/mod.rs", "fn f() { HostFile::open(host) }");
-        accepted("src/cli/run.rs", "fn f() { File::open(path) }");
+        accepted("src/cli/input.rs", "fn f() { File::open(path) }");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub fn drive(data: &[u8]) {
             let _ = processors::saved_cpuid(part);
         }
     }
-    let Ok(resuming) = Resuming::read(file, plan()) else { return };
+    let Ok(resuming) = Resuming::read(file, &mut plan().clone()) else { return };
     resuming.map(&ram).unwrap();
     // Each chunk is the file's, which has this byte all over, or zeros.
     for at in (0..MEMORY).step_by(CHUNK as usize) {
