@@ -1,7 +1,7 @@
 //! Text that somebody tells: what a guest's service manager says of itself, what a guest writes on
 //! its console, a public key, the host's resolv.conf.
 
-use sporevm::instance::{host_keys, plain::Plain};
+use sporevm::instance::{cloud_init, plain::Plain};
 use sporevm::key::material;
 use sporevm::net::dns;
 use sporevm::virtio::vsock::notify::{MAX_VARIABLES, Message, Notified};
@@ -13,7 +13,7 @@ pub fn drive(data: &[u8]) {
     match kind % 5 {
         0 => notify(rest),
         1 => {
-            for key in host_keys::keys_in(&text) {
+            for key in cloud_init::keys_in(&text) {
                 let known = key.bytes().all(|c| c.is_ascii_graphic() || c == b' ');
                 assert!(known && key.split(' ').count() == 2, "{key:?}");
             }

@@ -210,8 +210,10 @@ pub fn check() -> Result<(), Refusal> {
 }
 
 fn device() -> Result<File, Refusal> {
-    let file = File::options().read(true).write(true).open(DEVICE);
-    file.map_err(|error| Refusal::NoDevice(error.raw_os_error().unwrap_or(0)))
+    use rustix::fs::{Mode, OFlags, open};
+    // By openat(2), which a network's worker may call: musl's open(3) is open(2).
+    let file = open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    file.map(File::from).map_err(|error| Refusal::NoDevice(error.raw_os_error()))
 }
 
 /// A request about the interface of this name, which fits.
