@@ -1,5 +1,6 @@
 """The step `network` of scripts/bench: what a network costs, and how soon its services answer."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -93,7 +94,9 @@ def restart(results, spore, network, turns):
         plain.append(time.perf_counter() - start)
         killed = processes(network)
         for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+            # The first of a namespace takes the others with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         while processes(network):
             time.sleep(0.005)
         start = time.perf_counter()
