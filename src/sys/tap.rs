@@ -210,9 +210,9 @@ pub fn check() -> Result<(), Refusal> {
 }
 
 fn device() -> Result<File, Refusal> {
-    use rustix::fs::{Mode, OFlags, open};
-    // By openat(2), which a network's worker may call: musl's open(3) is open(2).
-    let file = open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    // A network's worker may call openat(2) only: musl's open(3), and rustix's, is open(2).
+    let file = openat(CWD, DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     file.map(File::from).map_err(|error| Refusal::NoDevice(error.raw_os_error()))
 }
 
