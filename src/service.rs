@@ -27,6 +27,7 @@ pub mod register;
 pub mod shape;
 pub mod snapshots;
 pub mod statistics;
+pub mod status;
 pub mod tags;
 pub mod transfer;
 pub mod usage;

@@ -175,7 +175,7 @@ fn images_snapshots_and_volumes_look_as_they_did() {
             "image show nothing",
             "image import /nowhere/disk.img --name x",
             "image import STORE/disk.img --name web",
-            "image deregister ami-f",
+            "image deregister ami-none",
             "run nothing",
             "run web -n 0",
             "run web -t t9.giant",

@@ -5,6 +5,8 @@
 
 #[path = "linux/booting.rs"]
 mod booting;
+#[path = "linux/cloud.rs"]
+mod cloud;
 #[path = "linux/hibernation.rs"]
 mod hibernation;
 #[path = "linux/imaging.rs"]
@@ -124,4 +126,40 @@ fn more_hvm_hibernated() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_hibernated() {
     hibernation::fio_verifies_across_cycles(&stock(), "debian", 0xe_f000, 3);
+}
+
+/// Debian 13 as clouds run it, by its own boot record, kernel and initial ramdisk: on a network,
+/// and without one.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_cloud_hvm() {
+    let lab = stock();
+    lab.have("debian-13-cloud", &[]);
+    cloud::cloud_init_finds_ec2(&lab, "debian-13-cloud");
+    cloud::is_reached_without_a_network(&lab, "debian-13-cloud");
+}
+
+/// Debian 12 as clouds run it, entered directly: the kernel is the one that is in it, too.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_cloud_direct() {
+    let lab = stock();
+    lab.have("debian-cloud", &[]);
+    let [kernel, initrd] = ["vmlinuz", "initrd.img"].map(|name| linux::images().join(name));
+    let boot = ["--kernel", kernel.to_str().unwrap(), "--initrd", initrd.to_str().unwrap()];
+    let lab = Lab::new(
+        "vmlinuz",
+        Some("initrd.img"),
+        &[&boot[..], &["--cmdline", "console=ttyS0 quiet root=LABEL=root ro"]].concat(),
+    );
+    cloud::cloud_init_finds_ec2(&lab, "debian-cloud");
+}
+
+/// Clones of Debian 13's.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_cloud_clones() {
+    let lab = stock();
+    lab.have("debian-13-cloud", &[]);
+    cloud::clones_are_machines_of_their_own(&lab, "debian-13-cloud", 4);
 }

@@ -5,7 +5,7 @@ use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
     account, console, df, doctor, exec, foreground, image, instance, job, kernel, key, modify,
-    network, prune, region, run, snapshot, ssh, stats, tag, volume, wait,
+    network, prune, region, run, snapshot, ssh, stats, status, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
 use clap::{Parser, Subcommand};
@@ -221,6 +221,8 @@ command line is wrong; 125 failure."
     /// It ends as soon as one of them can't get there any more. Without --timeout it waits for
     /// ever. Nothing is done to the instances, whether or not the time is up.
     Wait(wait::Wait),
+    /// Check instances: whether their VMMs answer and their guests can be reached
+    Status(status::Status),
     /// Show what running instances use: CPU, memory, disks, network
     ///
     /// CPU is in percent of one of the host's, between two looks. MEMORY is what the instance has
@@ -317,6 +319,7 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Reboot(args) => instance::reboot(&ui.service()?, ui, args),
         Command::Terminate(args) => instance::terminate(&ui.service()?, ui, args),
         Command::Wait(args) => wait::wait(&ui.service()?, ui, args),
+        Command::Status(args) => status::status(&ui.service()?, ui, args),
         Command::Stats(args) => stats::stats(&ui.service()?, ui, args),
         Command::Top(which) => stats::top(&ui.service()?, ui, which),
         Command::Modify(args) => modify::modify(&ui.service()?, ui, args),

@@ -143,7 +143,7 @@ pub fn ls(service: &Service, ui: &Ui, args: &Ls) -> Result<ExitCode> {
     let request = DescribeInstances { instance_ids: args.targets.clone(), filters };
     let mut records = service.describe_instances(&request)?;
     records.retain(|record| all || record.instance.state != State::Terminated);
-    emit(&ui.output, &instance_table::list(&records, &service.image_names(&records)))?;
+    emit(&ui.output, &instance_table::list(service, ui, &records))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,17 +2,22 @@
 
 use super::limit::{self, Limits};
 use super::output::{Cell, Column, Table, human_bytes, name};
+use super::ui::Ui;
 use crate::control::{DiskStatus, NetStatus, Status};
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use crate::record::network::NetworkInterface;
 use crate::record::share::Share;
-use crate::service::instances::{Names, StateChange, reservations};
+use crate::service::Service;
+use crate::service::instances::{StateChange, reservations};
 use crate::service::power::Change;
 use serde_json::json;
 use std::time::Duration;
 
-/// One line an instance. `images` are the names of their images.
-pub fn list(records: &[InstanceRecord], images: &Names) -> Table {
+/// One line an instance. Only a table tells how far guests are.
+pub fn list(service: &Service, ui: &Ui, records: &[InstanceRecord]) -> Table {
+    let images = service.image_names(records);
+    let tells = ui.output.is_table();
+    let ready = |record: &InstanceRecord| if tells { service.ready(record) } else { "-" };
     let row = |record: &InstanceRecord| {
         let instance = &record.instance;
         let id = instance.image_id.to_string();
@@ -22,6 +27,7 @@ pub fn list(records: &[InstanceRecord], images: &Names) -> Table {
             instance.name().into(),
             instance.ami_launch_index.to_string().into(),
             instance.state.name().into(),
+            ready(record).into(),
             Cell::Named { name: image.unwrap_or_else(|| id.clone()), id },
             instance.instance_type.as_str().into(),
             Cell::Time(instance.launch_time.clone()),
@@ -35,6 +41,7 @@ pub fn list(records: &[InstanceRecord], images: &Names) -> Table {
             Column::text("Name", "NAME"),
             Column::new("AmiLaunchIndex", "INDEX"),
             Column::new("State", "STATE"),
+            Column::new("Ready", "READY"),
             Column::text("ImageId", "IMAGE"),
             Column::new("InstanceType", "TYPE"),
             Column::new("LaunchTime", "LAUNCHED"),
@@ -48,9 +55,9 @@ pub fn list(records: &[InstanceRecord], images: &Names) -> Table {
 }
 
 /// The same of instances that were launched together, as RunInstances answers.
-pub fn launched(records: &[InstanceRecord], images: &Names) -> Table {
+pub fn launched(service: &Service, ui: &Ui, records: &[InstanceRecord]) -> Table {
     let reservation = reservations(records).into_iter().next();
-    Table { json: json!(reservation), ..list(records, images) }
+    Table { json: json!(reservation), ..list(service, ui, records) }
 }
 
 /// Everything about a few instances and what their VMMs say of themselves, a line each field.

@@ -46,6 +46,7 @@ mod signals;
 mod snapshot;
 mod ssh;
 mod stats;
+mod status;
 mod table;
 mod tag;
 mod ui;

@@ -27,7 +27,8 @@ Examples:
   spore modify web --network tap:tap0
   spore modify web --delete-on-termination /dev/vdb=true")]
 pub struct Modify {
-    /// The instance, which must be stopped: an id, a unique prefix or a name
+    /// The instance: an id, a unique prefix or a name. It must be stopped, unless only its name or
+    /// its metadata options are changed
     #[arg(value_name = "INSTANCE", add = complete::instance())]
     target: String,
     /// Instance type, a preset of vCPUs and memory
@@ -39,7 +40,7 @@ pub struct Modify {
     /// Memory over the type's: 512M, 2G (a plain number counts MiB)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
-    /// Name: its tag Name, which may be changed while it runs, too
+    /// Name: its tag Name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
     /// Kernel: a registered one (id or name) or a file, which is registered; none boots from disk
@@ -106,6 +107,6 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
         delete_on_termination: args.delete_on_termination.clone(),
     })?;
     let records = [record];
-    emit(&ui.output, &instance_table::list(&records, &service.image_names(&records)))?;
+    emit(&ui.output, &instance_table::list(service, ui, &records))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -333,7 +333,7 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
         let waited = wait_for(service, ids, until, args.timeout)?;
         records = refreshed(records, &waited);
         if ui.context.cancelled() {
-            emit(&ui.output, &instance_table::launched(&records, &service.image_names(&records)))?;
+            emit(&ui.output, &instance_table::launched(service, ui, &records))?;
             eprintln!("spore: interrupted{}", going_on(&records));
             return Ok(ui.cancelled());
         }
@@ -343,7 +343,7 @@ pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
         errors.extend(shortfalls(&waited, until, args.timeout));
         errors.extend(records.iter().filter_map(failed));
     }
-    emit(&ui.output, &instance_table::launched(&records, &service.image_names(&records)))?;
+    emit(&ui.output, &instance_table::launched(service, ui, &records))?;
     finish(ui, errors)
 }
 

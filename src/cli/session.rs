@@ -16,6 +16,7 @@ use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Most bytes of what OpenSSH tells of a session that are looked at.
@@ -64,7 +65,7 @@ pub enum Outcome {
 pub struct Session {
     /// OpenSSH's.
     pub command: Command,
-    log: File,
+    log: Arc<File>,
     /// The same way in, for what ends it.
     ask: Vec<(&'static str, String)>,
     instance: String,
@@ -77,7 +78,8 @@ pub struct Session {
 pub struct Running {
     /// OpenSSH.
     pub child: Child,
-    log: File,
+    /// OpenSSH opens it by its number, whenever it gets to it.
+    log: Arc<File>,
 }
 
 impl Session {
@@ -87,7 +89,7 @@ impl Session {
     /// A word is no text; the host has no memory file.
     pub fn new(found: &SshAccess, ask: Vec<(&'static str, String)>, task: &Task) -> Result<Self> {
         let token = token()?;
-        let log = fds::memfd("ssh")?;
+        let log = Arc::new(fds::memfd("ssh")?);
         // The last value of a keyword does not count, but the first.
         let mut told = vec![("LogLevel", "DEBUG1".to_owned())];
         told.extend(ask.iter().cloned());
@@ -109,8 +111,7 @@ impl Session {
     /// OpenSSH can't be run.
     pub fn start(&mut self) -> Result<Running> {
         let child = self.command.spawn().map_err(|cause| no_openssh("ssh", &cause))?;
-        let log = self.log.try_clone().or_fail(|| "hear from ssh")?;
-        Ok(Running { child, log })
+        Ok(Running { child, log: self.log.clone() })
     }
 
     /// Runs it until a line of its output is one that `of` takes; else to its end, which it gives.
@@ -294,8 +295,8 @@ impl Running {
     pub fn outcome(&mut self, status: ExitStatus) -> Result<Outcome> {
         let doing = || "hear from ssh";
         let mut text = Vec::new();
-        self.log.rewind().or_fail(doing)?;
-        (&self.log).take(MAX_LOG).read_to_end(&mut text).or_fail(doing)?;
+        (&*self.log).rewind().or_fail(doing)?;
+        (&*self.log).take(MAX_LOG).read_to_end(&mut text).or_fail(doing)?;
         Ok(outcome(&String::from_utf8_lossy(&text), status))
     }
 }

@@ -24,6 +24,15 @@ pub enum Request {
         #[serde(default)]
         publish: Vec<Published>,
     },
+    /// It has other names and metadata now. One that is not served has not.
+    Update {
+        /// The interface.
+        interface: NetworkInterfaceId,
+        /// Its names.
+        names: Vec<String>,
+        /// Its instance's metadata.
+        metadata: serde_json::Value,
+    },
     /// It is gone.
     Remove {
         /// The interface.

@@ -1,4 +1,5 @@
-//! Changing a stopped instance (EC2 ModifyInstanceAttribute).
+//! Changing a stopped instance (EC2 ModifyInstanceAttribute), and how the guest of one that may run
+//! gets at its metadata (ModifyInstanceMetadataOptions).
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::{check_size, fitting, uuid};
@@ -9,11 +10,11 @@ use crate::id::{KernelId, RamdiskId};
 use crate::kernel;
 use crate::plan::PvGrub;
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Instance, InstanceRecord};
+use crate::record::instance::{Instance, InstanceRecord, State};
 use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::Network;
 use crate::record::tag::{Tag, set_tags};
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, check_owner};
 use std::path::PathBuf;
 
 /// What is to be changed; what is `None` or empty stays.
@@ -114,6 +115,29 @@ pub fn modify(
         })?;
     }
     dir::save(&mut locked)?;
+    Ok(locked.record.clone())
+}
+
+/// Change how the guest of an instance gets at its metadata. One that runs is answered so at once;
+/// by another UUID it knows at its next start.
+///
+/// # Errors
+/// `InvalidParameterValue` for tags that can't be metadata; it is terminated.
+pub fn metadata_options(
+    dir: &InstanceDir,
+    request: MetadataOptionsRequest,
+) -> Result<InstanceRecord> {
+    let mut locked = lifecycle::current(dir)?;
+    check_owner(locked.store(), &locked.record)?;
+    let state = locked.record.instance.state;
+    if matches!(state, State::ShuttingDown | State::Terminated) {
+        let why = format!("{} is {}", dir.id(), state.name());
+        return Err(Error::refused(Code::IncorrectInstanceState, why));
+    }
+    let changes = Changes { metadata_options: request, ..Changes::default() };
+    metadata(&mut locked.record.instance, &changes)?;
+    dir::save(&mut locked)?;
+    vpc::update(dir, &locked.record)?;
     Ok(locked.record.clone())
 }
 

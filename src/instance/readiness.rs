@@ -57,6 +57,20 @@ pub enum Stage {
     Systemd,
 }
 
+impl Stage {
+    /// It in a word, as what is waited for has it; `-` if there is none.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "-",
+            Self::Boot => "boot",
+            Self::Network => "network",
+            Self::Login => "login",
+            Self::Ssh => "ssh",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -130,6 +144,21 @@ pub fn stage(dir: &InstanceDir, record: &InstanceRecord) -> Stage {
         () if prompt() => Stage::Login,
         () if vpc::is_on(instance) && on_network(dir, instance).unwrap_or(false) => Stage::Network,
         () if !said.is_empty() || answers(dir) => Stage::Boot,
+        () => Stage::Running,
+    }
+}
+
+/// How far a running guest is by what it has said so far.
+pub fn stage_by_word(dir: &InstanceDir, record: &InstanceRecord) -> Stage {
+    let said = notified(dir);
+    let prompt = || {
+        let mut watch = ConsoleWatch::new(record.instance.spore.console_start, PROMPT);
+        watch.seen(dir).unwrap_or(false)
+    };
+    match () {
+        () if is_ready(&said) => Stage::Systemd,
+        () if prompt() => Stage::Login,
+        () if !said.is_empty() => Stage::Boot,
         () => Stage::Running,
     }
 }

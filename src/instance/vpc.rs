@@ -232,6 +232,27 @@ fn port(
     })
 }
 
+/// Has the networks that a running instance is on know its names and its metadata as its record has
+/// them now: its tags and its metadata options have changed.
+///
+/// # Errors
+/// Its user data can't be read; a network's process does not answer.
+pub fn update(dir: &InstanceDir, record: &InstanceRecord) -> Result<()> {
+    let store = dir.store();
+    for interface in record.instance.network_interfaces.iter().filter(|each| each.vpc_id.is_some())
+    {
+        let network = of(store, interface)?;
+        let user_data = metadata::user_data(dir)?;
+        let Port { interface, names, metadata, .. } =
+            port(record, interface, &network, user_data.as_deref())?;
+        let metadata = metadata.unwrap_or_default();
+        let request = Request::Update { interface, names, metadata };
+        // Where there is no process, the next one gets what is so then.
+        process::ask_running(store, &network, &request, &[])?;
+    }
+    Ok(())
+}
+
 /// Its first interface on a network of the store's, and the address that it has there.
 fn reachable(instance: &Instance) -> Option<(&NetworkInterface, Ipv4Addr)> {
     let mut interfaces = instance.network_interfaces.iter();

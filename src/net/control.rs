@@ -1,7 +1,7 @@
 //! The control socket's requests. (Protocol: [`crate::control::network`])
 
 use super::forward;
-use super::port::{make_tap, serve as serve_port, stop};
+use super::port::{make_tap, serve as serve_port, stop, update};
 use super::shared::Shared;
 use crate::control::network::{MAX_PACKET, Request, Response};
 use crate::error::{Code, Error, OrFail, Result};
@@ -93,6 +93,10 @@ async fn do_it(shared: &Rc<Shared>, request: Request, came: Vec<OwnedFd>) -> Res
             let sockets = publish.into_iter().zip(came).collect();
             serve_port(shared, *port, sockets).await?;
             ok(taps)
+        }
+        Request::Update { interface, names, metadata } => {
+            update(shared, &interface, names, metadata)?;
+            ok(Vec::new())
         }
         Request::Remove { interface } => {
             if stop(shared, &interface).await.is_some() {

@@ -2,7 +2,7 @@
 //! services that it is given.
 
 use super::netlink::Netlink;
-use super::shared::{Served, Shared};
+use super::shared::{Served, ServedMetadata, Shared};
 use super::{dhcp, dns, forward, limit::Limit};
 use crate::control::network::Published;
 use crate::error::{Error, OrFail, Result};
@@ -136,8 +136,8 @@ fn begin(shared: &Rc<Shared>, port: &Port, tokens: &Arc<Tokens>) -> Result<Serve
     });
     let socket = bound(network.resolver(), 53)?;
     tasks.spawn_local(answer_questions(shared.clone(), socket));
-    serve_metadata(&name, port, tokens, &mut tasks).or_fail(doing)?;
-    Ok(Served { port: port.clone(), tasks, tokens: tokens.clone() })
+    let metadata = serve_metadata(&name, port, tokens, &mut tasks).or_fail(doing)?;
+    Ok(Served { port: port.clone(), tasks, tokens: tokens.clone(), metadata })
 }
 
 /// The instance metadata service of one interface. Its answers travel as far as the instance's hop
@@ -147,29 +147,62 @@ fn serve_metadata(
     port: &Port,
     tokens: &Arc<Tokens>,
     tasks: &mut JoinSet<()>,
-) -> io::Result<()> {
-    let Some(metadata) = &port.metadata else { return Ok(()) };
+) -> io::Result<Option<ServedMetadata>> {
+    let Some(metadata) = &port.metadata else { return Ok(None) };
     let metadata = Metadata::deserialize(metadata).map_err(io::Error::other)?;
     let hops = u8::from(metadata.options.http_put_response_hop_limit);
-    let (sender, receiver) = watch::channel(Arc::new(metadata));
+    let (newest, receiver) = watch::channel(Arc::new(metadata));
+    let mut sockets = Vec::new();
     let four = Some(IpAddr::V4(METADATA4));
     let six = port.address6.map(|_| IpAddr::V6(METADATA6));
     for address in [four, six].into_iter().flatten() {
         let to = SocketAddr::new(address, 80);
         let socket = socket(name, Type::STREAM, Protocol::TCP, to)?;
-        match address {
-            IpAddr::V4(_) => socket.set_ttl_v4(hops.into())?,
-            IpAddr::V6(_) => socket.set_unicast_hops_v6(hops.into())?,
-        }
+        limit_hops(&socket, hops)?;
         socket.listen(BACKLOG)?;
+        sockets.push(socket.try_clone()?);
         let listener = TcpListener::from_std(socket.into())?;
         let (receiver, tokens) = (receiver.clone(), tokens.clone());
         tasks.spawn_local(http::serve(listener, receiver, tokens));
     }
-    // It is served until this is dropped.
-    tasks.spawn_local(async move {
-        sender.closed().await;
-    });
+    Ok(Some(ServedMetadata { newest, sockets }))
+}
+
+/// Has the answers of a listening socket travel so far. (ip(7), IP_TTL; ipv6(7), IPV6_UNICAST_HOPS)
+fn limit_hops(socket: &Socket, hops: u8) -> io::Result<()> {
+    match socket.domain()? {
+        Domain::IPV6 => socket.set_unicast_hops_v6(hops.into()),
+        _ => socket.set_ttl_v4(hops.into()),
+    }
+}
+
+/// Gives an interface other names and metadata. What is open stays open; who asks next is answered
+/// from the new ones.
+///
+/// # Errors
+/// It is no metadata.
+pub fn update(
+    shared: &Rc<Shared>,
+    interface: &NetworkInterfaceId,
+    names: Vec<String>,
+    metadata: serde_json::Value,
+) -> Result<()> {
+    let doing = || format!("change the metadata of {interface}");
+    if let Some(served) = shared.served.borrow_mut().get_mut(interface) {
+        let newest = Metadata::deserialize(&metadata).or_fail(doing)?;
+        let hops = u8::from(newest.options.http_put_response_hop_limit);
+        if let Some(service) = &served.metadata {
+            service
+                .sockets
+                .iter()
+                .try_for_each(|socket| limit_hops(socket, hops))
+                .or_fail(doing)?;
+            service.newest.send_replace(Arc::new(newest));
+        }
+        served.port.names = names;
+        served.port.metadata = Some(metadata);
+    }
+    shared.changed();
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use super::pasta::UPLINK;
 use crate::plan::network::{GroupRules, IpPermission, IpProtocol, NetworkPlan, Port, tap_name};
 use std::fmt::Write;
 
-/// The script for a network with these groups and interfaces. (nft(8))
+/// The script for a network with these groups and interfaces. (nft(8)) Protocols are numbers: their
+/// names would be looked up in /etc/protocols, which a small system has not.
 pub fn script(plan: &NetworkPlan, groups: &[GroupRules], ports: &[&Port]) -> String {
     let mut script = String::from("add table inet spore\ndelete table inet spore\n");
     script.push_str("table inet spore {\n");
@@ -21,7 +22,7 @@ pub fn script(plan: &NetworkPlan, groups: &[GroupRules], ports: &[&Port]) -> Str
         "chain input { type filter hook input priority filter; policy drop;\n\
          ct state established,related accept\niifname \"lo\" accept\n\
          iifname \"t*\" udp dport { 53, 67 } accept\niifname \"t*\" tcp dport { 53, 80 } accept\n\
-         iifname \"t*\" meta l4proto { icmp, ipv6-icmp } accept\n}\n",
+         iifname \"t*\" meta l4proto { 1, 58 } accept\n}\n",
     );
     for port in ports {
         let tap = tap_name(&port.interface);
@@ -122,18 +123,18 @@ fn rules(script: &mut String, permissions: &[IpPermission], side: &str, verdict:
 
 fn protocol(permission: &IpPermission) -> String {
     let IpPermission { ip_protocol, from_port, to_port, .. } = permission;
-    let ports = |name: &str| match (from_port, to_port) {
+    let ports = |name: &str, number: u8| match (from_port, to_port) {
         (Some(from), Some(to)) => format!("{name} dport {from}-{to} "),
-        _ => format!("meta l4proto {name} "),
+        _ => format!("meta l4proto {number} "),
     };
     match ip_protocol {
         IpProtocol::All => String::new(),
-        IpProtocol::Tcp => ports("tcp"),
-        IpProtocol::Udp => ports("udp"),
+        IpProtocol::Tcp => ports("tcp", 6),
+        IpProtocol::Udp => ports("udp", 17),
         IpProtocol::Icmp => match (from_port, to_port) {
             (Some(kind), Some(code)) => format!("icmp type {kind} icmp code {code} "),
             (Some(kind), None) => format!("icmp type {kind} "),
-            _ => "meta l4proto { icmp, ipv6-icmp } ".to_owned(),
+            _ => "meta l4proto { 1, 58 } ".to_owned(),
         },
     }
 }

@@ -9,14 +9,16 @@ use super::rules;
 use crate::control::network::NetworkStatus;
 use crate::error::{Error, OrFail, Result};
 use crate::id::NetworkInterfaceId;
+use crate::metadata::Metadata;
 use crate::metadata::token::Tokens;
 use crate::plan::network::{GroupRules, NetworkPlan, Port, tap_name};
+use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixStream};
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Packets that may wait for the way out: at the usual 1000 its ring loses some.
@@ -31,6 +33,17 @@ pub struct Served {
     pub tasks: JoinSet<()>,
     /// Those of its instance metadata service.
     pub tokens: Arc<Tokens>,
+    /// What that answers from, and its sockets.
+    pub metadata: Option<ServedMetadata>,
+}
+
+/// The instance metadata service of an interface.
+#[derive(Debug)]
+pub struct ServedMetadata {
+    /// What it answers from; it is served until this is dropped.
+    pub newest: watch::Sender<Arc<Metadata>>,
+    /// Its listening sockets.
+    pub sockets: Vec<Socket>,
 }
 
 /// What all tasks of the worker share.

@@ -52,7 +52,8 @@ pub struct RunInstances {
     pub lifeline: Option<Arc<OwnedFd>>,
 }
 
-/// EC2 ModifyInstanceAttribute of a stopped instance. What is `None` or empty stays.
+/// EC2 ModifyInstanceAttribute of a stopped instance; its name and its metadata options are changed
+/// while it runs, too. What is `None` or empty stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModifyInstanceAttribute {
     /// The instance.
@@ -63,7 +64,7 @@ pub struct ModifyInstanceAttribute {
     pub cpus: Option<u8>,
     /// Bytes of RAM, over the type's.
     pub memory: Option<u64>,
-    /// The tag Name, which one that runs may be given, too.
+    /// The tag Name.
     pub name: Option<String>,
     /// A kernel, a file to register as one, or `none`: firmware boots the root device.
     pub kernel: Option<String>,
@@ -84,9 +85,14 @@ pub struct ModifyInstanceAttribute {
 }
 
 impl ModifyInstanceAttribute {
-    /// Whether it changes the name and nothing that a machine has.
-    fn is_name(&self) -> bool {
-        let rest = Self { instance_id: String::new(), name: None, ..self.clone() };
+    /// Whether it changes nothing that a machine has: its name, and how its guest is answered.
+    fn is_live(&self) -> bool {
+        let rest = Self {
+            instance_id: String::new(),
+            name: None,
+            metadata_options: MetadataOptionsRequest::default(),
+            ..self.clone()
+        };
         rest == Self::default()
     }
 }
@@ -134,11 +140,15 @@ impl Service {
         let store = &self.store;
         check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         let dir = instances::find(store, &request.instance_id)?;
-        if let (Some(name), true) = (&request.name, request.is_name()) {
-            let tag = Tag { key: "Name".into(), value: name.clone() };
-            self.create_tags(&[dir.id().to_string()], &[tag])?
-                .into_iter()
-                .collect::<Result<()>>()?;
+        if request.is_live() {
+            if let Some(name) = &request.name {
+                let tag = Tag { key: "Name".into(), value: name.clone() };
+                let tagged = self.create_tags(&[dir.id().to_string()], &[tag])?;
+                tagged.into_iter().collect::<Result<()>>()?;
+            }
+            if request.metadata_options != MetadataOptionsRequest::default() {
+                return modify::metadata_options(&dir, request.metadata_options);
+            }
             return instances::record(&dir);
         }
         // Held until the instance's record says it.

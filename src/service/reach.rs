@@ -135,6 +135,6 @@ fn unreached(id: &InstanceId, port: u32, tried: Tried, patience: Duration) -> Er
     };
     Error::timeout(format!(
         "port {port} of {id} was not reached within {seconds} s: {socket}; {network}; 'spore logs {id}' shows how far \
-         it is"
+         it is, 'spore console {id}' is its serial line"
     ))
 }

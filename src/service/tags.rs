@@ -3,7 +3,8 @@
 use super::Service;
 use super::kinds::{self, Resource};
 use crate::error::Result;
-use crate::instance::dir::{durability, instances};
+use crate::instance::dir::{InstanceDir, durability, instances};
+use crate::instance::vpc;
 use crate::record::tag::{Tag, check_tags, set_tags};
 use crate::store::{Collection, Durability, Record, Store, check_owner};
 
@@ -67,10 +68,15 @@ fn change(store: &Store, text: &str, change: Tags) -> Result<()> {
             Resource::Ramdisk(id) => {
                 on(&store.ramdisks(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
             }
-            Resource::Instance(id) => on(&instances(store), &id, durability, |r| {
-                change(&mut r.instance.tags)?;
-                r.instance.metadata_options.check_tags(&r.instance.tags)
-            }),
+            Resource::Instance(id) => {
+                on(&instances(store), &id, durability, |r| {
+                    change(&mut r.instance.tags)?;
+                    r.instance.metadata_options.check_tags(&r.instance.tags)
+                })?;
+                // Its guest may read them, and others find it by its name.
+                let dir = InstanceDir::new(store, &id);
+                dir.record()?.map_or(Ok(()), |record| vpc::update(&dir, &record))
+            }
         }?;
     }
     Ok(())

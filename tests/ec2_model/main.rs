@@ -154,6 +154,15 @@ fn answers_about_key_pairs_are_ec2s() {
     assert_eq!(ec2.wrong(&python), "");
 }
 
+/// What the two checks of each instance have found.
+fn checks(ec2: &mut Answers, args: &[&str]) -> Vec<[String; 2]> {
+    let answer = ec2.ask("DescribeInstanceStatus", args);
+    let found = |status: &Value| {
+        ["SystemStatus", "InstanceStatus"].map(|of| text(&status[of]["Status"]).to_owned())
+    };
+    answer["InstanceStatuses"].as_array().unwrap().iter().map(found).collect()
+}
+
 #[test]
 fn answers_about_instances_are_ec2s() {
     let Some(python) = python() else { return };
@@ -194,11 +203,16 @@ fn answers_about_instances_are_ec2s() {
     let mine = ["volume", "ls", "-q", "--filter", "status=in-use"];
     assert_eq!(ec2.store.ok(&mine).lines().count(), 4);
 
+    // Nothing has been heard of these guests so far.
+    assert_eq!(checks(&mut ec2, &["status"]), [["ok", "initializing"]; 2]);
+
     let all = ec2.ask("CreateSnapshots", &["snapshot", "create", id]);
     assert_eq!(all["Snapshots"].as_array().unwrap().len(), 2);
     ec2.ask("CreateImage", &["image", "create", id, "--name", "golden", "--no-reboot"]);
     let stopped = ec2.ask("StopInstances", &["stop", "--force", id]);
     assert_eq!(stopped["StoppingInstances"][0]["PreviousState"]["Name"], "running");
+    assert_eq!(checks(&mut ec2, &["status", id]), [["not-applicable"; 2]]);
+    assert_eq!(checks(&mut ec2, &["status"]).len(), 1);
     let described = ec2.ask("DescribeInstances", &["show", id]);
     let why = text(&described["Reservations"][0]["Instances"][0]["StateTransitionReason"]);
     assert!(why.starts_with("User initiated (") && why.ends_with(" GMT)"), "{why}");

@@ -4,6 +4,7 @@
 pub mod image;
 pub mod instance;
 pub mod snapshot;
+pub mod status;
 pub mod volume;
 
 pub use crate::metadata::tree::{AVAILABILITY_ZONE as ZONE, REGION};
