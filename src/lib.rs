@@ -30,6 +30,7 @@ pub mod vmm;
 pub mod account;
 pub mod cli;
 pub mod disk;
+pub mod http;
 pub mod image;
 pub mod import;
 pub mod inspect;
@@ -65,8 +66,8 @@ pub(crate) const HELPERS: &[&helper::Helper] = &[
 ];
 
 /// What the program does: the parts of it that it starts itself, or the command line. `extension`
-/// is what it has beyond `spore`.
-pub fn main(extension: Option<context::Extension>) -> ExitCode {
+/// and `serve` are what it has beyond `spore`.
+pub fn main(extension: Option<context::Extension>, serve: Option<http::Serve>) -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     // Before anything else looks at the arguments: how soon an instance runs depends on it.
     if arguments.next_if(|first| first == plan::SUBCOMMAND).is_some() {
@@ -79,7 +80,7 @@ pub fn main(extension: Option<context::Extension>) -> ExitCode {
     if let Some(code) = helper::main(HELPERS, &mut arguments) {
         return code;
     }
-    cli::main(extension)
+    cli::main(extension, serve)
 }
 
 #[cfg(test)]

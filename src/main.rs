@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sporevm::main(None)
+    sporevm::main(None, None)
 }

@@ -2,6 +2,7 @@
 //! structure with EC2's names (or a parameter or two) and answers in the records' shapes. What
 //! addresses an object may be its id, a unique prefix of that, or its name.
 
+pub mod access;
 pub mod account;
 pub mod console;
 pub mod create_image;
@@ -9,6 +10,7 @@ pub mod deregister;
 pub mod disks;
 pub mod filter;
 pub mod foreground;
+mod idempotent;
 pub mod image_attributes;
 pub mod images;
 pub mod instances;
@@ -70,6 +72,11 @@ impl Service {
     /// The store's directory, absolute.
     pub fn home(&self) -> &Path {
         self.store.home()
+    }
+
+    /// Says one line that the caller should know, and that fails nothing.
+    pub fn warn(&self, line: impl std::fmt::Display) {
+        self.store.context().warn(line);
     }
 
     /// The store without what killed imports have left of images and snapshots.

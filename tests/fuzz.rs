@@ -79,6 +79,7 @@ macro_rules! tests {
 
 tests! {
     answers: 3000,
+    api: 3000,
     archive: 300,
     blk: 2000,
     bundle: 3000,

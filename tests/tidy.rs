@@ -120,7 +120,8 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     // Skins: all that they do is the service's.
-    ("cli", &["service"]),
+    // It starts the other one.
+    ("cli", &["service", "http"]),
     ("http", &["service"]),
 ];
 
@@ -193,6 +194,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/cli/input.rs", "what the user names: a manifest, a public key, user data, mappings"),
     ("src/cli/session.rs", "children of its own"),
     ("src/cli/signals.rs", "/proc"),
+    ("src/http/server.rs", "a socket that the user names"),
     ("src/service/launch.rs", "/proc/meminfo"),
     ("src/service/foreground.rs", "children of its own"),
     ("src/account.rs", "/etc/passwd, /etc/group and /etc/subuid"),

@@ -5,7 +5,7 @@ use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
     account, console, df, doctor, exec, foreground, image, instance, job, kernel, key, modify,
-    network, prune, region, run, snapshot, ssh, stats, status, tag, volume, wait,
+    network, prune, region, run, serve, snapshot, ssh, stats, status, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
 use clap::{Parser, Subcommand};
@@ -81,6 +81,10 @@ pub enum Command {
         #[command(subcommand)]
         command: kernel::RamdiskCommand,
     },
+    /// Serve Amazon EC2's API over the store, for aws, boto3, packer, ansible and the like
+    Serve(serve::Serve),
+    /// Print what has AWS's tools use 'spore serve': eval "$(spore env)"
+    Env(serve::Env),
     /// Make, import, list and remove key pairs, which guests let their users in by
     Key {
         /// What to do
@@ -330,6 +334,8 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Kernel { command } => kernel::run(command, ui),
         Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
         Command::Key { command } => key::run(command, ui),
+        Command::Serve(args) => serve::serve(ui, args),
+        Command::Env(args) => serve::env(ui, args),
         Command::Snapshot { command } => snapshot::run(command, ui),
         Command::Port { instance } => network::port(ui, instance),
         Command::Network { command } => network::run(command, ui),

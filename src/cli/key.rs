@@ -4,6 +4,7 @@ use super::answer;
 use super::args::filter;
 use super::input;
 use super::output::{self, Cell, Column, Table};
+use super::serve::{self, AccessCommand};
 use super::ui::Ui;
 use crate::error::{Code, Error, Result};
 use crate::record::key::{KeyPair, KeyType};
@@ -17,6 +18,12 @@ use std::process::ExitCode;
 /// Verbs on key pairs.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
+    /// Make, list and remove access keys, which clients of 'spore serve' sign their requests with
+    Access {
+        /// What to do
+        #[command(subcommand)]
+        command: AccessCommand,
+    },
     /// Make a key pair; prints its id
     ///
     /// Guests launched with 'run --key NAME' let in who has the private half. That stays in the
@@ -84,6 +91,7 @@ impl From<KeyTypeArg> for KeyType {
 pub fn run(command: &KeyCommand, ui: &Ui) -> Result<ExitCode> {
     let service = ui.service()?;
     match command {
+        KeyCommand::Access { command } => serve::access(command, ui),
         KeyCommand::Create { name, key_type } => {
             let (pair, private) = service.create_key_pair(name, (*key_type).into())?;
             made(ui, &pair, Some(&private))?;

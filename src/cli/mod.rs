@@ -40,6 +40,7 @@ mod prune;
 mod region;
 mod run;
 mod security_group;
+mod serve;
 mod session;
 mod share_arg;
 mod signals;
@@ -56,6 +57,7 @@ mod wait;
 
 use crate::context::Extension;
 use crate::error::{Error, Kind};
+use crate::http::Serve;
 use crate::service::programs;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -67,7 +69,7 @@ use std::process::ExitCode;
 use ui::{Ui, report};
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
-pub fn main(extension: Option<Extension>) -> ExitCode {
+pub fn main(extension: Option<Extension>, serve: Option<Serve>) -> ExitCode {
     // A shell asks what goes on from a line ('spore completions'); the answer ends the process.
     clap_complete::CompleteEnv::with_factory(Cli::command)
         .bin("spore")
@@ -85,7 +87,7 @@ pub fn main(extension: Option<Extension>) -> ExitCode {
         }
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-    let ui = Ui::new(cli.output.output(), verb(&matches), extension);
+    let ui = Ui::new(cli.output.output(), verb(&matches), extension, serve);
     let format = ui.output.format;
     dispatch(&ui, &cli).unwrap_or_else(|error| match error.kind() {
         _ if programs::is_missing(&error) => ended(format, &become_remote()),

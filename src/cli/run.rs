@@ -411,6 +411,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
             tags,
             key_name: args.key.clone(),
+            client_token: None,
             key: None,
             metadata_options: metadata_options(args),
             no_cloud: args.metadata == Some(MetadataArg::Nocloud),

@@ -5,6 +5,7 @@ use super::output::{Format, Output, escaped};
 use super::parameters::as_options;
 use crate::context::{Audience, Cancel, Context, Extension, Meter};
 use crate::error::{Error, OrFail, Result, one_line};
+use crate::http::Serve;
 use crate::service::Service;
 use crate::sys::process;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -38,12 +39,19 @@ pub struct Ui {
     pub output: Output,
     /// What the command's work is done for.
     pub context: Context,
+    /// What serves EC2's API, in a program that has it.
+    pub serve: Option<Serve>,
     signals: Signals,
 }
 
 impl Ui {
     /// Of a command called `verb`, e.g. `image deregister`.
-    pub fn new(output: Output, verb: String, extension: Option<Extension>) -> Self {
+    pub fn new(
+        output: Output,
+        verb: String,
+        extension: Option<Extension>,
+        serve: Option<Serve>,
+    ) -> Self {
         let signals = Signals::default();
         let reads = READING.contains(&verb.as_str());
         let context = Context::new(process::user(), Arc::new(Terminal))
@@ -51,7 +59,7 @@ impl Ui {
             .stopped_by(Cancel::by(signals.asked.clone()))
             .with_extension(extension);
         let context = if reads { context.reading() } else { context };
-        Self { output, context, signals }
+        Self { output, context, serve, signals }
     }
 
     /// The actions on the user's store.

@@ -14,7 +14,7 @@ use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     VirtualizationType,
 };
-use crate::record::instance::{Ephemeral, ShutdownBehavior};
+use crate::record::instance::{ClientToken, Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{MAX_PORTS, Network, NetworkInterface, PublishedPort};
@@ -85,6 +85,8 @@ pub struct Request {
     pub tags: Vec<Tag>,
     /// The name of the key pair: none of them for `none`, the store's own where it is not given.
     pub key_name: Option<String>,
+    /// What tells this launch from others: the same under it is done once.
+    pub client_token: Option<ClientToken>,
     /// That key pair, once it is found.
     pub key: Option<LaunchKey>,
     /// How the guests get at their metadata.
@@ -205,6 +207,9 @@ pub struct LaunchPlan {
     /// Directories of the host's that the guest sees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// What its launch is told from others by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<ClientToken>,
     /// What it may take of the host.
     #[serde(skip_serializing_if = "CgroupLimits::is_none")]
     pub cgroup_limits: CgroupLimits,
@@ -312,6 +317,7 @@ pub fn resolve(
             tags: request.tags.clone(),
             metadata: metadata.clone(),
             shares: request.shares.clone(),
+            client_token: request.client_token.clone(),
             cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
             platform_details: image.platform_details.clone(),

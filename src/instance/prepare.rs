@@ -159,6 +159,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 configured: plan.root_device_type == RootDeviceType::Ebs,
             },
             key_name: plan.metadata.key.as_ref().map(|key| key.name.clone()),
+            client_token: plan.client_token.clone(),
             metadata_options: plan.metadata.options,
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),

@@ -33,6 +33,7 @@ pub fn record(
             cpu_options: CpuOptions { core_count: 1, threads_per_core: 1 },
             hibernation_options: Default::default(),
             key_name: None,
+            client_token: None,
             metadata_options: Default::default(),
             instance_initiated_shutdown_behavior: shutdown,
             tags: vec![],

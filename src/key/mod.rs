@@ -3,6 +3,7 @@
 //! The private half of a pair that is made here stays in the store, for its owner alone; of one
 //! that is imported only the public half is known.
 
+pub mod access;
 pub mod material;
 
 pub use material::MAX_TEXT;

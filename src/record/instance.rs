@@ -74,6 +74,9 @@ pub struct Instance {
     /// The key pair that it was launched with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_name: Option<String>,
+    /// What told its launch from others, where the request said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<ClientToken>,
     /// How its guest gets at its metadata.
     #[serde(default)]
     pub metadata_options: MetadataOptions,
@@ -176,6 +179,17 @@ pub struct Spore {
     /// Milliseconds since the epoch of its termination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated_at: Option<u64>,
+}
+
+/// A request's ClientToken: the same request under it does nothing again. (EC2 Developer Guide,
+/// "Ensuring idempotency in Amazon EC2 API requests")
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ClientToken {
+    /// As the client gave it: 1 to 64 ASCII characters.
+    pub token: String,
+    /// SHA-256 of the request without it, in hexadecimal.
+    pub request: String,
 }
 
 /// EC2 HibernationOptions. Every instance can be hibernated whose root is a volume, as on EC2.

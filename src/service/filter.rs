@@ -23,6 +23,40 @@ impl Filter {
             .any(|value| self.values.iter().any(|wanted| pattern::matches(wanted, value)))
     }
 
+    /// True if one of its patterns matches a value.
+    pub fn accepts(&self, value: &str) -> bool {
+        self.matches([value])
+    }
+
+    /// True if it matches what an object of EC2's has under the name that the filter's is spelled
+    /// of: `vpc-id` is `VpcId`, `tag:KEY` and `tag-key` look into `Tags`.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`: the object has nothing of that name.
+    pub fn passes(&self, object: &Value) -> Result<bool> {
+        if let Some(key) = self.name.strip_prefix("tag:") {
+            return Ok(self.matches(tag_values(object, "Tags", key).iter().map(String::as_str)));
+        }
+        if self.name == "tag-key" {
+            return Ok(self.matches(values_at(object, "Tags.Key").iter().map(String::as_str)));
+        }
+        let letter = |word: &str| {
+            let mut rest = word.chars();
+            rest.next().map_or_else(String::new, |c| c.to_uppercase().chain(rest).collect())
+        };
+        let part = |part: &str| part.split('-').map(letter).collect::<String>();
+        let path: Vec<String> = self.name.split('.').map(part).collect();
+        let known: Vec<&str> =
+            object.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        match path.first() {
+            Some(first) if known.contains(&first.as_str()) => {
+                let values = values_at(object, &path.join("."));
+                Ok(self.matches(values.iter().map(String::as_str)))
+            }
+            _ => Err(self.unknown(&known)),
+        }
+    }
+
     /// The error for a name that the action has no filter for.
     fn unknown(&self, known: &[&str]) -> Error {
         Error::refused(

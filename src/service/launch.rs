@@ -1,7 +1,7 @@
 //! RunInstances, and ModifyInstanceAttribute, which takes the same things.
 
 use super::disks::{self, NewVolume};
-use super::{Service, instances};
+use super::{Service, idempotent, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::image::{attribute, catalog, product};
@@ -121,6 +121,19 @@ impl Service {
         let store = &self.store;
         check_tags(&request.request.tags)?;
         check_user_data(request.user_data.as_deref().unwrap_or_default())?;
+        // Held until the record says it: of two such requests at once one launches.
+        let _turn = match &request.request.client_token {
+            Some(token) => {
+                let turn = idempotent::turn(store, token)?;
+                let records = idempotent::launched(store, token)?;
+                if let Some(first) = records.first() {
+                    let image = store.images().get(&first.instance.image_id)?;
+                    return Ok(Launched { image, unvouched: false, records, failures: Vec::new() });
+                }
+                Some(turn)
+            }
+            None => None,
+        };
         let image = catalog::resolve(store, &request.image_id)?;
         bundle::intact::check(store, &image)?;
         let mut boot = BootFiles::default();

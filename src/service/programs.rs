@@ -1,4 +1,4 @@
 //! The programs that a front end may have to become or to start.
 
 pub use crate::helper::launcher;
-pub use crate::transfer::remote::helper::{is_missing, remote};
+pub use crate::transfer::remote::helper::{is_missing, missing, remote};

@@ -10,6 +10,7 @@ pub mod programs;
 pub mod skip;
 pub mod small;
 pub mod spore;
+pub mod venv;
 pub mod volumes;
 
 pub use skip::has_kvm;

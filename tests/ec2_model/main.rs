@@ -4,31 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use common::skip::skip;
+use common::venv::python;
 use common::{Store, has_kvm};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// Python with botocore, in a virtual environment under target/.
-fn python() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("botocore-venv");
-    let python = venv.join("bin/python3");
-    let works = || Command::new(&python).args(["-c", "import botocore.loaders"]).output();
-    let lock = std::fs::File::create(venv.with_extension("lock")).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    if !works().is_ok_and(|output| output.status.success()) {
-        let _ = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).output();
-        let install = ["-m", "pip", "install", "-q", "botocore"];
-        let installed = Command::new(&python).args(install).output();
-        if !installed.is_ok_and(|output| output.status.success()) {
-            skip("botocore is missing: python3 -m venv and pip have to work");
-            return None;
-        }
-    }
-    Some(python)
-}
 
 /// Answers of a store, and what of EC2's each is to be.
 struct Answers {

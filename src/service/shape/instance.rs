@@ -85,7 +85,7 @@ pub struct Instance<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_name: Option<&'a str>,
     metadata_options: MetadataOptions,
-    client_token: &'static str,
+    client_token: &'a str,
     ebs_optimized: bool,
     ena_support: bool,
     product_codes: &'a [ProductCode],
@@ -208,7 +208,7 @@ impl<'a> Instance<'a> {
             hibernation_options: instance.hibernation_options,
             key_name: instance.key_name.as_deref(),
             metadata_options: instance.metadata_options,
-            client_token: "",
+            client_token: instance.client_token.as_ref().map_or("", |given| &given.token),
             ebs_optimized: false,
             ena_support: false,
             product_codes: &instance.product_codes,

@@ -46,11 +46,13 @@ pub fn is_missing(error: &Error) -> bool {
 /// # Errors
 /// This program does not have it ([`is_missing`]).
 pub(crate) fn helper(context: &Context) -> Result<&'static Helper> {
-    let missing = || {
-        let why = format!("{REMOTE} talks to buckets and registries, and this program does not");
-        Error::failure(why).remedy(format!("run {REMOTE}")).because(Missing)
-    };
-    context.extension().ok_or_else(missing)
+    context.extension().ok_or_else(|| missing("talks to buckets and registries"))
+}
+
+/// The error for what the other program does, in its own words ([`is_missing`]).
+pub fn missing(does: &str) -> Error {
+    let why = format!("{REMOTE} {does}, and this program does not");
+    Error::failure(why).remedy(format!("run {REMOTE}")).because(Missing)
 }
 
 /// The program that has the rest.

@@ -1,0 +1,282 @@
+//! What an action is given, and what actions have in common.
+
+use crate::error::{Code, Error, Result};
+use crate::record::network::NetworkName;
+use crate::record::tag::Tag;
+use crate::service::Service;
+use crate::service::filter::Filter;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// One request, whose signature is right.
+pub struct Call<'a> {
+    /// The actions, on the caller's behalf.
+    pub service: &'a Arc<Service>,
+    /// What goes on after its answer.
+    pub work: &'a Background,
+    /// The network of an instance for which none is named; none has one without.
+    pub network: Option<&'a NetworkName>,
+    /// Its parameters, in the shape of the service's model.
+    pub request: Value,
+    /// The region that it was signed for.
+    pub region: &'a str,
+    /// The caller's uid in decimal, which is its account.
+    pub account: String,
+    /// The access key's id.
+    pub access_key_id: &'a str,
+}
+
+/// What goes on after an answer was given.
+#[derive(Clone, Default)]
+pub struct Background(Arc<()>);
+
+impl Background {
+    /// Whether all has ended.
+    pub fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+/// What does an action: the answer in the shape of the service's model.
+pub type Action = fn(&Call<'_>) -> Result<Value>;
+
+/// EC2 Filter.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct FilterRequest {
+    name: String,
+    #[serde(default)]
+    values: Vec<String>,
+}
+
+/// EC2 TagSpecification.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TagSpecification {
+    resource_type: String,
+    #[serde(default)]
+    tags: Vec<TagRequest>,
+}
+
+/// EC2 Tag, of which a value may be absent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TagRequest {
+    key: String,
+    #[serde(default)]
+    value: String,
+}
+
+/// Fewest and most objects of a page.
+const PAGE: std::ops::RangeInclusive<u64> = 5..=1000;
+
+impl Call<'_> {
+    /// Goes on with something on a thread of its own. The service's end waits for it.
+    pub fn background(&self, work: impl FnOnce(&Service) + Send + 'static) {
+        let (service, token) = (self.service.clone(), self.work.clone());
+        let thread = std::thread::Builder::new().name("background".into());
+        let spawned = thread.spawn(move || {
+            work(&service);
+            drop(token);
+        });
+        if let Err(cause) = spawned {
+            self.service.warn(format_args!("there is no thread to go on with it: {cause}"));
+        }
+    }
+
+    /// The region of that name as the service has it: none for the one at hand.
+    ///
+    /// # Errors
+    /// None so far; the service knows which there are.
+    pub fn other_region(&self, name: &str) -> Result<Option<String>> {
+        Ok((name != self.region).then(|| name.to_owned()))
+    }
+
+    /// The request as a structure with what the action does.
+    ///
+    /// # Errors
+    /// `UnsupportedOperation`: it asks for something that EC2 has and Spore has not.
+    /// `MissingParameter`, `InvalidParameterValue`.
+    pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
+        let mut ignored = Vec::new();
+        let read = serde_ignored::deserialize(&self.request, |path| ignored.push(path.to_string()));
+        let read = read.map_err(|error: serde_json::Error| {
+            let why = error.to_string();
+            let code = match why.starts_with("missing field") {
+                true => Code::MissingParameter,
+                false => Code::InvalidParameterValue,
+            };
+            Error::refused(code, why)
+        })?;
+        // What pages, filters and tags say is read apart; what is not wanted need not be there.
+        let own =
+            ["Filters", "MaxResults", "NextToken", "DryRun", "TagSpecifications", "ClientToken"];
+        let wanted = |path: &&String| {
+            let value = path.split('.').try_fold(&self.request, |value, part| match value {
+                Value::Array(list) => list.get(part.parse::<usize>().ok()?),
+                value => value.get(part),
+            });
+            !own.contains(&path.as_str()) && value.is_none_or(asks)
+        };
+        match ignored.iter().find(wanted) {
+            None => Ok(read),
+            Some(path) => {
+                let why = format!("the parameter {path} asks for what Spore does not have");
+                Err(Error::refused(Code::UnsupportedOperation, why))
+            }
+        }
+    }
+
+    fn part<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T> {
+        let Some(value) = self.request.get(name) else { return Ok(T::default()) };
+        T::deserialize(value).map_err(|error| {
+            Error::refused(Code::InvalidParameterValue, format!("{name}: {error}"))
+        })
+    }
+
+    /// Its `Filters`.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`: one has no name.
+    pub fn filters(&self) -> Result<Vec<Filter>> {
+        let filters: Vec<FilterRequest> = self.part("Filters")?;
+        Ok(filters.into_iter().map(|f| Filter { name: f.name, values: f.values }).collect())
+    }
+
+    /// The tags of its `TagSpecifications` that are for a resource of that type.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`: there are some of a type that is not in `types`, which the action
+    /// makes.
+    pub fn tags(&self, resource_type: &str, types: &[&str]) -> Result<Vec<Tag>> {
+        let specifications: Vec<TagSpecification> = self.part("TagSpecifications")?;
+        let unknown = specifications.iter().find(|s| !types.contains(&s.resource_type.as_str()));
+        if let Some(unknown) = unknown {
+            let why = format!(
+                "'{}' is not a type of resource that this action makes; it makes {}",
+                unknown.resource_type.escape_debug(),
+                types.join(", ")
+            );
+            return Err(Error::refused(Code::InvalidParameterValue, why));
+        }
+        let own = specifications.into_iter().filter(|s| s.resource_type == resource_type);
+        Ok(own
+            .flat_map(|specification| specification.tags)
+            .map(|tag| Tag { key: tag.key, value: tag.value })
+            .collect())
+    }
+
+    /// An answer with a list, of which one page is told if the request says how large that is.
+    /// `key` has what orders and tells the objects.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for a page's size, `InvalidNextToken`,
+    /// `InvalidParameterCombination`: those that are named have no pages.
+    pub fn listed(
+        &self,
+        member: &str,
+        ids: &[String],
+        list: Vec<Value>,
+        key: &str,
+    ) -> Result<Value> {
+        let most: Option<u64> = self.part("MaxResults")?;
+        let token: Option<String> = self.part("NextToken")?;
+        if most.is_none() && token.is_none() {
+            return Ok(json!({ member: list }));
+        }
+        let (page, next) = page(list, ids, most, token, |value| {
+            value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+        })?;
+        let mut answer = json!({ member: page });
+        if let Some(next) = next {
+            answer["NextToken"] = next.into();
+        }
+        Ok(answer)
+    }
+
+    /// As [`Call::listed`] of instances, whose pages are of instances and not of reservations.
+    ///
+    /// # Errors
+    /// As [`Call::listed`]'s.
+    pub fn paged<T>(
+        &self,
+        ids: &[String],
+        list: Vec<T>,
+        key: impl Fn(&T) -> String,
+    ) -> Result<(Vec<T>, Option<String>)> {
+        let most: Option<u64> = self.part("MaxResults")?;
+        let token: Option<String> = self.part("NextToken")?;
+        match (most, &token) {
+            (None, None) => Ok((list, None)),
+            _ => page(list, ids, most, token, key),
+        }
+    }
+}
+
+fn page<T>(
+    mut list: Vec<T>,
+    ids: &[String],
+    most: Option<u64>,
+    token: Option<String>,
+    key: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, Option<String>)> {
+    let refuse = |code, why: String| Err(Error::refused(code, why));
+    if let Some(most) = most.filter(|most| !PAGE.contains(most)) {
+        let why = format!("MaxResults is {most}; it is {} to {}", PAGE.start(), PAGE.end());
+        return refuse(Code::InvalidParameterValue, why);
+    }
+    if !ids.is_empty() && most.is_some() {
+        let why = "MaxResults can't be given with ids".to_owned();
+        return refuse(Code::InvalidParameterCombination, why);
+    }
+    list.sort_by_cached_key(&key);
+    if let Some(token) = token {
+        let after =
+            URL_SAFE_NO_PAD.decode(&token).ok().and_then(|text| String::from_utf8(text).ok());
+        let Some(after) = after.as_deref().and_then(|text| text.strip_prefix("after:")) else {
+            return refuse(
+                Code::InvalidNextToken,
+                "NextToken is of no answer from here".to_owned(),
+            );
+        };
+        list.retain(|object| key(object).as_str() > after);
+    }
+    let most = most.unwrap_or(*PAGE.end()) as usize;
+    let more = list.len() > most;
+    list.truncate(most);
+    let last = list.last().filter(|_| more).map(&key);
+    Ok((list, last.map(|key| URL_SAFE_NO_PAD.encode(format!("after:{key}")))))
+}
+
+/// Whether a value asks for anything: an option that is off does not.
+fn asks(value: &Value) -> bool {
+    match value {
+        Value::Bool(on) => *on,
+        Value::Object(members) => members.values().any(asks),
+        Value::Array(list) => list.iter().any(asks),
+        _ => true,
+    }
+}
+
+/// What base64 text stands for, with or without line ends.
+///
+/// # Errors
+/// It is none.
+pub fn decoded(name: &str, text: &str) -> Result<Vec<u8>> {
+    let text: String = text.split_ascii_whitespace().collect();
+    STANDARD.decode(text).map_err(|_| {
+        Error::refused(Code::InvalidParameterValue, format!("{name} is not in base64"))
+    })
+}
+
+/// A value's JSON.
+///
+/// # Errors
+/// It has none.
+pub fn json_of(value: impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|error| Error::failure(format!("cannot answer: {error}")))
+}

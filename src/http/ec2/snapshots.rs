@@ -1,0 +1,131 @@
+//! Snapshots.
+
+use super::super::call::{Action, Call, json_of};
+use crate::error::Result;
+use crate::service::snapshots::{
+    CopySnapshot, CreateSnapshot, DescribeSnapshots, DescribedSnapshot, SnapshotInfo,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The actions of this file.
+pub const ROWS: &[(&str, Action)] = &[
+    ("CopySnapshot", copy_snapshot),
+    ("CreateSnapshot", create_snapshot),
+    ("CreateSnapshots", create_snapshots),
+    ("DeleteSnapshot", delete_snapshot),
+    ("DescribeSnapshots", describe_snapshots),
+];
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Described {
+    snapshot_ids: Vec<String>,
+    owner_ids: Vec<String>,
+    restorable_by_user_ids: Vec<String>,
+}
+
+fn describe_snapshots(call: &Call<'_>) -> Result<Value> {
+    let asked: Described = call.input()?;
+    let snapshot_ids = asked.snapshot_ids.clone();
+    let request = DescribeSnapshots { snapshot_ids, filters: call.filters()? };
+    let mut found = call.service.describe_snapshots(&request)?;
+    let is = |owner: &str, who: &String| {
+        who == owner || who == "all" || who == "self" && owner == call.account
+    };
+    found.retain(|described| {
+        let owner = described.snapshot.owner_id.as_str();
+        let any = |list: &[String]| list.is_empty() || list.iter().any(|who| is(owner, who));
+        any(&asked.owner_ids) && any(&asked.restorable_by_user_ids)
+    });
+    let found = found.iter().map(json_of).collect::<Result<_>>()?;
+    call.listed("Snapshots", &asked.snapshot_ids, found, "SnapshotId")
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Created {
+    volume_id: String,
+    #[serde(default)]
+    description: String,
+}
+
+fn create_snapshot(call: &Call<'_>) -> Result<Value> {
+    let asked: Created = call.input()?;
+    let tags = call.tags("snapshot", &["snapshot"])?;
+    let request =
+        CreateSnapshot { volume_id: asked.volume_id, description: asked.description, tags };
+    let snapshot = call.service.create_snapshot(&request)?;
+    let mut answer = json_of(DescribedSnapshot { snapshot })?;
+    // EC2 says so of a snapshot that is asked for, and not of one that was just made.
+    answer.as_object_mut().map(|answer| answer.shift_remove("StorageTier"));
+    Ok(answer)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct OfInstance {
+    instance_specification: InstanceSpecification,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InstanceSpecification {
+    instance_id: String,
+}
+
+fn create_snapshots(call: &Call<'_>) -> Result<Value> {
+    let asked: OfInstance = call.input()?;
+    let request = CreateSnapshot {
+        volume_id: asked.instance_specification.instance_id,
+        description: asked.description,
+        tags: call.tags("snapshot", &["snapshot"])?,
+    };
+    let made = call.service.create_snapshots(&request)?;
+    let made =
+        made.iter().map(|made| json_of(SnapshotInfo::of(made))).collect::<Result<Vec<_>>>()?;
+    Ok(json!({ "Snapshots": made }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Copied {
+    source_snapshot_id: String,
+    source_region: String,
+    // Where the client signed a request for another region that it need not make.
+    #[serde(default, rename = "PresignedUrl")]
+    _presigned_url: Option<String>,
+    #[serde(default)]
+    destination_region: Option<String>,
+    #[serde(default)]
+    description: String,
+}
+
+fn copy_snapshot(call: &Call<'_>) -> Result<Value> {
+    let asked: Copied = call.input()?;
+    let destination = asked.destination_region.as_deref();
+    let request = CopySnapshot {
+        source_snapshot_id: asked.source_snapshot_id,
+        source_region: call.other_region(&asked.source_region)?,
+        destination_region: destination.map(|name| call.other_region(name)).transpose()?.flatten(),
+        description: asked.description,
+        tags: call.tags("snapshot", &["snapshot"])?,
+    };
+    let copy = call.service.copy_snapshot(&request)?;
+    Ok(json!({ "SnapshotId": copy.snapshot_id, "Tags": copy.tags }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Deleted {
+    snapshot_id: String,
+}
+
+fn delete_snapshot(call: &Call<'_>) -> Result<Value> {
+    let asked: Deleted = call.input()?;
+    let results = call.service.delete_snapshots(&[asked.snapshot_id], None, false)?;
+    results.into_iter().collect::<Result<()>>()?;
+    Ok(json!({}))
+}

@@ -1,0 +1,243 @@
+//! From a request to its answer.
+
+use super::call::{Action, Background, Call};
+use super::model::Model;
+use super::signature::{self, Credential};
+use super::xml::{self, Dialect};
+use super::{ec2, query, sts};
+use crate::context::Context;
+use crate::error::{Code, Error, Result};
+use crate::record::network::NetworkName;
+use crate::service::Service;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One service of AWS's.
+struct Api {
+    /// Its name in a signature's scope.
+    name: &'static str,
+    dialect: Dialect,
+    model: Model,
+    actions: HashMap<&'static str, Action>,
+}
+
+/// All that requests are answered by.
+pub struct Front {
+    apis: Vec<Api>,
+    home: PathBuf,
+    context: Context,
+    network: Option<NetworkName>,
+    work: Background,
+}
+
+/// What a request came to, for the log.
+pub struct Answered {
+    /// The answer.
+    pub response: Response<Bytes>,
+    /// The action, if the request names one that there is.
+    pub action: Option<String>,
+    /// The code of its error.
+    pub code: Option<Code>,
+}
+
+impl Front {
+    /// Of the store at `home`, on behalf of whom `context` names. An instance for which no network
+    /// is named gets `network`.
+    pub fn new(home: PathBuf, context: Context, network: Option<NetworkName>) -> Self {
+        let api = |name, dialect, model: &str, rows: Vec<&[(&'static str, Action)]>| Api {
+            name,
+            dialect,
+            model: Model::parse(model),
+            actions: rows.into_iter().flatten().copied().collect(),
+        };
+        let apis = vec![
+            api("ec2", Dialect::Ec2, include_str!("model/ec2.json"), ec2::rows()),
+            api("sts", Dialect::Query, include_str!("model/sts.json"), vec![sts::ROWS]),
+        ];
+        Self { apis, home, context, network, work: Background::default() }
+    }
+
+    /// The answer to a request, whose body is whole.
+    pub async fn answer(self: &Arc<Self>, parts: Parts, body: Bytes) -> Answered {
+        let request_id = request_id();
+        let credential = signature::credential(&parts);
+        let scope = credential.as_ref().ok().map(|credential| credential.service.clone());
+        let dialect = self.api(scope.as_deref()).map_or(Dialect::Ec2, |api| api.dialect);
+        let mut action = None;
+        let done = match credential {
+            Ok(credential) => {
+                self.authorized(parts, body, credential, &request_id, &mut action).await
+            }
+            Err(error) => Err(error),
+        };
+        let (status, code, body) = match done {
+            Ok(body) => (StatusCode::OK, None, body),
+            Err(error) => {
+                let code = error.ec2_code();
+                let status = StatusCode::from_u16(code.http_status());
+                let body = xml::fault(dialect, &error, &request_id).unwrap_or_default();
+                (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Some(code), body)
+            }
+        };
+        Answered { response: response(status, &request_id, body), action, code }
+    }
+
+    /// Whether nothing goes on that was asked for.
+    pub fn is_idle(&self) -> bool {
+        self.work.is_idle()
+    }
+
+    fn api(&self, name: Option<&str>) -> Option<&Api> {
+        self.apis.iter().find(|api| Some(api.name) == name)
+    }
+
+    /// The answer to a request that says who signed it.
+    async fn authorized(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: Bytes,
+        credential: Credential,
+        request_id: &str,
+        action: &mut Option<String>,
+    ) -> Result<Vec<u8>> {
+        let front = self.clone();
+        let id = credential.access_key_id.clone();
+        let key = blocking(move || front.open("")?.find_access_key(&id)).await?;
+        let Some(key) = key else {
+            let why = "AWS was not able to validate the provided access credentials: no access key \
+                       of this account has that id; 'spore key access ls' lists them";
+            return Err(Error::refused(Code::AuthFailure, why));
+        };
+        signature::verify(&parts, &body, &credential, &key.secret_access_key)?;
+        let parameters = parameters(&parts, &body)?;
+        let find = |name: &str| parameters.iter().find(|(key, _)| key == name);
+        let Some((_, asked)) = find("Action") else {
+            let why = "the request has no parameter Action";
+            return Err(Error::refused(Code::MissingAction, why));
+        };
+        let Some(api) = self.api(Some(&credential.service)) else {
+            let why = format!("the service '{}' is not there", credential.service.escape_debug());
+            return Err(Error::refused(Code::InvalidAction, why));
+        };
+        check_version(api, find("Version").map(|(_, version)| version.as_str()))?;
+        let Some((name, _)) = api.actions.get_key_value(asked.as_str()) else {
+            let shown: String = asked.escape_debug().take(64).collect();
+            let why = format!("The action {shown} is not there in Spore's {}", api.name);
+            return Err(Error::refused(Code::InvalidAction, why));
+        };
+        *action = Some((*name).to_owned());
+        let (front, name, request_id) = (self.clone(), *name, request_id.to_owned());
+        blocking(move || front.act(name, &credential, &parameters, &request_id)).await
+    }
+
+    /// Does an action; its answer.
+    fn act(
+        &self,
+        name: &str,
+        credential: &Credential,
+        parameters: &[(String, String)],
+        request_id: &str,
+    ) -> Result<Vec<u8>> {
+        let there = self.api(Some(&credential.service));
+        let row =
+            there.and_then(|api| Some((api, *api.actions.get(name)?, api.model.action(name)?)));
+        let Some((api, action, operation)) = row else {
+            return Err(Error::failure(format!("the action {name} has no row and model")));
+        };
+        let mut request = query::request(&api.model, operation.input.as_deref(), parameters)?;
+        let dry_run = request.as_object_mut().and_then(|request| request.shift_remove("DryRun"));
+        if dry_run == Some(Value::Bool(true)) {
+            let why = "Request would have succeeded, but DryRun flag is set.";
+            return Err(Error::refused(Code::DryRunOperation, why));
+        }
+        let service = self.open(name)?;
+        let call = Call {
+            service: &service,
+            work: &self.work,
+            network: self.network.as_ref(),
+            request,
+            region: &credential.region,
+            account: self.context.caller().to_string(),
+            access_key_id: &credential.access_key_id,
+        };
+        let answer = action(&call)?;
+        xml::answer(&api.model, api.dialect, (name, operation), &answer, request_id)
+    }
+
+    /// The actions, by an action's name.
+    fn open(&self, verb: &str) -> Result<Arc<Service>> {
+        let context = self.context.clone().by_verb(verb.to_owned());
+        Service::open_within(&self.home, &context).map(Arc::new)
+    }
+}
+
+/// Does what waits for files on another thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Error::failure("the action ended by a fault of Spore's")))
+}
+
+/// Clients of an older version find what they know; one from the future may want something else.
+fn check_version(api: &Api, version: Option<&str>) -> Result<()> {
+    let Some(version) = version else { return Ok(()) };
+    let is_date = version.len() == 10 && version.bytes().all(|c| c.is_ascii_digit() || c == b'-');
+    if is_date && version <= api.model.version.as_str() {
+        return Ok(());
+    }
+    let shown: String = version.escape_debug().take(40).collect();
+    let why =
+        format!("the version {shown} of {} is not there; there is {}", api.name, api.model.version);
+    Err(Error::refused(Code::NoSuchVersion, why))
+}
+
+/// The parameters of a request: in its body, or in its query.
+fn parameters(parts: &Parts, body: &[u8]) -> Result<Vec<(String, String)>> {
+    let query = parts.uri.query().unwrap_or("").as_bytes();
+    let pairs = match parts.method {
+        Method::GET => form_urlencoded::parse(query).chain(form_urlencoded::parse(b"")),
+        // Those of the signature may be in the query.
+        Method::POST => form_urlencoded::parse(body).chain(form_urlencoded::parse(query)),
+        _ => {
+            let why = "a request is a GET or a POST";
+            return Err(Error::refused(Code::MalformedQueryString, why));
+        }
+    };
+    // One more than may be is refused by name.
+    let pairs = pairs.take(query::MAX_PARAMETERS + PROTOCOL_PARAMETERS);
+    Ok(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+}
+
+/// Parameters that a request may have beside its action's, and one more.
+const PROTOCOL_PARAMETERS: usize = 32;
+
+/// A uuid. (RFC 9562, version 4)
+fn request_id() -> String {
+    let mut bytes = [0u8; 16];
+    // One that is not random is still one.
+    let _ = getrandom(&mut bytes[..], GetRandomFlags::empty());
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = crate::id::hex(&bytes);
+    let part = |range| hex.get(range).unwrap_or_default();
+    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+}
+
+fn response(status: StatusCode, request_id: &str, body: Vec<u8>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml;charset=UTF-8"));
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert("x-amzn-requestid", value);
+    }
+    response
+}

@@ -1,0 +1,20 @@
+//! Amazon EC2's own API over a store: a front end of [`crate::service`], as the command line is
+//! one.
+//!
+//! [`server`] has the sockets, [`front`] makes an answer of a request: who signed it
+//! ([`signature`]), what it asks for ([`query`], by the service's [`model`]), the action (a row of
+//! [`ec2`] or [`sts`]), and the answer's [`xml`]. It holds nothing that the store does not: it can
+//! be killed and started again at any moment.
+
+mod call;
+mod ec2;
+mod front;
+pub mod model;
+pub mod query;
+pub mod server;
+pub mod signature;
+mod sts;
+mod xml;
+
+/// What serves ([`server::serve`]), in a program that has it.
+pub type Serve = fn(server::Settings) -> crate::error::Result<()>;

@@ -1,0 +1,59 @@
+//! ClientToken: a launch that is asked for again is done once. (EC2 Developer Guide, "Ensuring
+//! idempotency in Amazon EC2 API requests")
+//!
+//! What was launched is found in the instances' own records, so nothing has to be kept beside them:
+//! a token is good for as long as one of its instances is told.
+
+use super::instances;
+use crate::error::{Code, Error, OrFail, Result};
+use crate::record::instance::{ClientToken, InstanceRecord};
+use crate::store::Store;
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+
+/// Most characters of a token. (EC2 API Reference, RunInstances)
+const MAX_TOKEN: usize = 64;
+/// Where the locks are in the account's directory, which tokens share by their digests.
+const DIRECTORY: &str = "client-tokens";
+const LOCKS: u8 = 32;
+
+/// The turn of a request among all with its token: nobody else has it until this is dropped.
+///
+/// # Errors
+/// `InvalidParameterValue`: the token is none; no space.
+pub fn turn(store: &Store, given: &ClientToken) -> Result<File> {
+    let fits = (1..=MAX_TOKEN).contains(&given.token.len());
+    if !fits || !given.token.bytes().all(|c| c.is_ascii_graphic()) {
+        let why = format!("a ClientToken has 1 to {MAX_TOKEN} ASCII characters, and no spaces");
+        return Err(Error::refused(Code::InvalidParameterValue, why));
+    }
+    let number = Sha256::digest(&given.token)[0] % LOCKS;
+    let doing = || "wait for the turn of a ClientToken";
+    let dir = store.account()?.make_dir(DIRECTORY).or_fail(doing)?;
+    let file = dir.open_or_create(&number.to_string()).or_fail(doing)?;
+    flock(&file, FlockOperation::LockExclusive).or_fail(doing)?;
+    Ok(file)
+}
+
+/// What a request with that token has launched before; nothing, if it is the first.
+///
+/// # Errors
+/// `IdempotentParameterMismatch`: that was another request. The store can't be read.
+pub fn launched(store: &Store, given: &ClientToken) -> Result<Vec<InstanceRecord>> {
+    let mut records = instances::all(store)?;
+    let token = |record: &InstanceRecord| {
+        record.instance.client_token.as_ref().is_some_and(|other| other.token == given.token)
+    };
+    records.retain(|record| record.owner_id == store.owner_id() && token(record));
+    match records.first() {
+        Some(first) if first.instance.client_token.as_ref() != Some(given) => {
+            let why = format!(
+                "the ClientToken '{}' was given with other parameters, for {}; give another token",
+                given.token, first.instance.instance_id
+            );
+            Err(Error::refused(Code::IdempotentParameterMismatch, why))
+        }
+        _ => Ok(records),
+    }
+}

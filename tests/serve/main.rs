@@ -1,0 +1,198 @@
+//! `spore serve`: AWS's own clients, unmodified, against a store; and what is no client at all.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod hostile;
+
+use common::{Store, has_kvm, venv};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+/// A service that runs.
+pub struct Served {
+    process: Child,
+    /// What it says.
+    stderr: BufReader<ChildStderr>,
+    /// Where it is: a URL.
+    pub endpoint: String,
+}
+
+impl Served {
+    /// Of a store, at an address of its own.
+    pub fn new(store: &Store, args: &[&str]) -> Self {
+        Self::at(store, "127.0.0.1:0", args)
+    }
+
+    /// At that address.
+    pub fn at(store: &Store, listen: &str, args: &[&str]) -> Self {
+        let mut command = store.command(&[&["serve", "--listen", listen][..], args].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let Some((_, endpoint)) = line.trim().rsplit_once(" at ") else {
+            panic!("it does not serve: {line}");
+        };
+        Self { process, stderr, endpoint: endpoint.to_owned() }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.process)
+    }
+
+    /// Ends it as a service manager does; its exit code, and what it has said.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        (self.process.wait().unwrap().code(), said)
+    }
+
+    /// A client of it: the variables that `spore env` prints are set.
+    pub fn client(&self, store: &Store, program: &Path) -> Command {
+        let mut client = Command::new(program);
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        client.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home);
+        // None that the machine has.
+        client.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_CONFIG_FILE", "/dev/null");
+        for line in store.ok(&["env", "--endpoint", &self.endpoint]).lines() {
+            let set = line.strip_prefix("export ").and_then(|set| set.split_once('='));
+            let (name, value) = set.unwrap_or_else(|| panic!("no variable: {line}"));
+            client.env(name, value.trim_matches('\''));
+        }
+        client
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs a script of this directory against a service; it must succeed.
+fn script(served: &Served, store: &Store, name: &str) {
+    let Some(python) = venv::python() else { return };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(name);
+    let output = served.client(store, &python).arg(path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}{err}");
+}
+
+/// `aws ARGS`: whether it succeeded, and what it printed.
+fn aws(served: &Served, store: &Store, python: &Path, args: &str) -> (bool, String) {
+    let program = python.with_file_name("aws");
+    let output = served.client(store, &program).args(args.split(' ')).output().unwrap();
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Whether an instance may have a network here.
+fn has_networks(store: &Store) -> bool {
+    let probe = store.spore(&["run", "demo", "-q", "-m", "128M", "--network", "default"]);
+    if !probe.status.success() {
+        common::skip::skip_anywhere(String::from_utf8_lossy(&probe.stderr).trim());
+    }
+    probe.status.success()
+}
+
+/// Each action that there is, by boto3; each answer has the elements that EC2's service model says.
+#[test]
+fn boto3_does_every_action() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let network = if has_networks(&store) { "default" } else { "none" };
+    let served = Served::new(&store, &["--network", network]);
+    script(&served, &store, "scenario.py");
+    let (code, said) = served.end();
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// What the command line's documents do with images.
+#[test]
+fn awss_command_line_works_as_it_is() {
+    let Some(python) = venv::python().filter(|_| has_kvm()) else { return };
+    let store = Store::new();
+    let served = Served::new(&store, &["--network", "none"]);
+    let disk = store.home().join("disk.img");
+    std::fs::File::create(&disk).unwrap().set_len(4 << 20).unwrap();
+    let disk = disk.to_string_lossy().into_owned();
+    let import = ["snapshot", "import", &disk, "--format", "raw", "-q"];
+    let snapshot = store.ok(&import).trim().to_owned();
+    let ok = |args: &str| {
+        let (ok, said) = aws(&served, &store, &python, args);
+        assert!(ok, "aws {args}: {said}");
+        said.trim().to_owned()
+    };
+    let mapping = format!("DeviceName=/dev/vda,Ebs={{SnapshotId={snapshot}}}");
+    let image = ok(&format!(
+        "ec2 register-image --name web --root-device-name /dev/vda --block-device-mappings {mapping} --query ImageId --output text"
+    ));
+    assert!(image.starts_with("ami-"), "{image}");
+    ok(&format!(
+        "ec2 modify-image-attribute --image-id {image} --launch-permission Add=[{{Group=all}}]"
+    ));
+    let public = ok(&format!("ec2 describe-images --image-ids {image} --query Images[0].Public"));
+    assert_eq!(public, "true");
+    let granted = ok(&format!(
+        "ec2 describe-image-attribute --image-id {image} --attribute launchPermission --output text"
+    ));
+    assert!(granted.contains("all"), "{granted}");
+    ok(&format!("ec2 reset-image-attribute --image-id {image} --attribute launchPermission"));
+    assert_eq!(ok("ec2 describe-images --owners aws-marketplace --query Images"), "[]");
+    let names = "ec2 describe-images --owners self --filters Name=name,Values=w* --query Images[].Name --output text";
+    assert_eq!(ok(names), "web");
+    // What the command line does is seen here, and the other way round.
+    store.ok(&["image", "copy", "web", "--name", "web-2"]);
+    assert_eq!(ok(names).split_whitespace().collect::<Vec<_>>(), ["web", "web-2"]);
+    ok(&format!("ec2 deregister-image --image-id {image}"));
+    assert!(!store.ok(&["image", "ls", "-q"]).contains(&image));
+    let ids = ok(
+        "ec2 run-instances --image-id demo --count 2 --query Instances[].InstanceId --output text",
+    );
+    ok(&format!("ec2 wait instance-terminated --instance-ids {}", ids.replace('\t', " ")));
+    let (_, refused) =
+        aws(&served, &store, &python, "ec2 terminate-instances --instance-ids i-00000000000000000");
+    assert!(refused.contains("InvalidInstanceID.NotFound"), "{refused}");
+}
+
+/// What is launched under a token is launched once, whoever asks again and whatever died meanwhile.
+#[test]
+fn a_token_launches_once() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let served = Served::new(&store, &["--network", "none"]);
+    script(&served, &store, "tokens.py");
+    // As a client whose connection broke: the service is killed, and another asked.
+    rustix::process::kill_process(served.pid(), rustix::process::Signal::KILL).unwrap();
+    drop(served);
+    let served = Served::new(&store, &["--network", "none"]);
+    script(&served, &store, "tokens.py");
+    let all: serde_json::Value =
+        serde_json::from_str(&store.ok(&["ls", "-a", "-o", "json"])).unwrap();
+    let reservations = all["Reservations"].as_array().unwrap();
+    assert_eq!(reservations.len(), 1, "{all}");
+    assert_eq!(reservations[0]["Instances"].as_array().unwrap().len(), 2, "{all}");
+}
+
+/// The names on the wire are those of the service model.
+#[test]
+fn the_models_are_what_the_script_makes_of_botocores() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/service-model");
+    if venv::python().is_none() {
+        return;
+    }
+    let output = Command::new(script).arg("--check").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
