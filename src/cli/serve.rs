@@ -75,7 +75,10 @@ pub enum AccessCommand {
     #[command(after_long_help = "Examples:\n  spore key access create -o json")]
     Create,
     /// List access keys
-    #[command(visible_alias = "list")]
+    #[command(
+        visible_alias = "list",
+        after_long_help = "Examples:\n  spore key access ls\n  spore key access ls -q"
+    )]
     Ls,
     /// Remove access keys: what is signed with them is refused from now on
     #[command(
