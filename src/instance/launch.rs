@@ -1,5 +1,6 @@
 //! From what was asked for to N exact plans, without touching anything.
 
+use super::ids::Ids;
 use super::mapping;
 use super::mapping::VolumePlan;
 use super::network;
@@ -222,32 +223,6 @@ pub struct LaunchPlan {
     /// The image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hourly_rate: Option<String>,
-}
-
-/// Where the ids of a launch come from: the system's random generator, or a test's list.
-pub trait Ids {
-    /// A reservation id.
-    ///
-    /// # Errors
-    /// The random generator is not readable.
-    fn reservation(&mut self) -> Result<ReservationId>;
-    /// An instance id.
-    ///
-    /// # Errors
-    /// As [`Ids::reservation`].
-    fn instance(&mut self) -> Result<InstanceId>;
-}
-
-/// Random ids.
-pub struct RandomIds;
-
-impl Ids for RandomIds {
-    fn reservation(&mut self) -> Result<ReservationId> {
-        ReservationId::generate()
-    }
-    fn instance(&mut self) -> Result<InstanceId> {
-        InstanceId::generate()
-    }
 }
 
 /// Decide everything about a launch. The result has `max_count` plans, or fewer, but at least

@@ -33,6 +33,7 @@ pub mod firmware;
 pub mod hibernate;
 pub mod hibernation;
 pub mod host;
+pub mod ids;
 pub mod launch;
 pub mod lifecycle;
 pub mod mapping;
