@@ -255,11 +255,9 @@ pub fn resolve(
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
-        let command_line = match kernel {
-            Some(_) if !menu => {
-                cmdline::assemble(base, &request.append, &instance_id, launch_index)?
-            }
-            _ => String::new(),
+        let command_line = match kernel.is_some() && !menu {
+            true => cmdline::assemble(base, &request.append, &instance_id, launch_index)?,
+            false => String::new(),
         };
         let network_interfaces = interfaces(request, &instance_id)?;
         Ok(LaunchPlan {
