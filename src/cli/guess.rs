@@ -55,7 +55,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("shell", "ssh"),
     ("snapshots", "snapshot ls"),
     ("start-instances", "start"),
-    ("status", "ls"),
     ("stop-instances", "stop"),
     ("suspend", "stop --hibernate"),
     ("system", "df"),
