@@ -2,7 +2,7 @@
 //! the network's: DHCP, DNS, the control socket.
 
 use sporevm::control::network::Request;
-use sporevm::net::{dhcp, dns, rules};
+use sporevm::net::{dhcp, dhcp6, dns, rules};
 use sporevm::plan::network::{GroupRules, NetworkPlan, Port};
 
 fn port() -> Port {
@@ -11,7 +11,7 @@ fn port() -> Port {
         instance: "i-0123456789abcdef0".parse().unwrap(),
         mac: "02:00:00:00:00:01".parse().unwrap(),
         address: "10.0.0.5".parse().unwrap(),
-        address6: None,
+        address6: Some("fd00:1::a00:5".parse().unwrap()),
         queues: 1,
         names: vec!["ip-10-0-0-5".into(), "web".into()],
         groups: vec!["sg-0123456789abcdef0".parse().unwrap()],
@@ -23,7 +23,7 @@ fn port() -> Port {
 pub fn drive(data: &[u8]) {
     let (kind, rest) = super::number(data);
     let (port, network) = (port(), "10.0.0.0/16".parse().unwrap());
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             let rest = &rest[..rest.len().min(dhcp::LONGEST)];
             if let Some((answer, to)) = dhcp::answer(network, &port, rest) {
@@ -35,8 +35,14 @@ pub fn drive(data: &[u8]) {
         }
         1 => {
             let names = dns::Names::of(std::iter::once(&port));
-            if let dns::Reply::Local(answer) = names.reply(network, rest) {
+            if let dns::Reply::Local(answer) = names.reply(network, rest, kind >= 128) {
                 assert!(answer.len() <= 65_535 && answer[..2] == rest[..2]);
+            }
+        }
+        2 => {
+            let rest = &rest[..rest.len().min(dhcp6::LONGEST)];
+            if let Some(answer) = dhcp6::answer(&port, rest) {
+                assert!(answer.len() < 2 * dhcp6::LONGEST && answer[1..4] == rest[1..4]);
             }
         }
         _ => {
@@ -61,5 +67,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut question = vec![1, 0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     question.extend(b"\x03web\x08internal\0\0\x01\0\x01");
     let add = serde_json::to_vec(&Request::Add { port: Box::new(port()), publish: Vec::new() }).unwrap();
-    vec![request, question, [&[2], &add[..]].concat()]
+    let mut solicitation = vec![2, 1, 7, 8, 9, 0, 1, 0, 4, 0, 3, 0, 1, 0, 3, 0, 40];
+    solicitation.extend(b"ia01\0\0\0\0\0\0\0\0\0\x05\0\x18\xfd\0\0\x01");
+    solicitation.extend([0; 20]);
+    vec![request, question, solicitation, [&[3], &add[..]].concat()]
 }

@@ -85,7 +85,8 @@ pub fn run(command: &NetworkCommand, ui: &Ui) -> Result<ExitCode> {
                 isolated: *isolated,
                 tags: tags.clone(),
             };
-            answer::made(ui, "VpcId", service.create_network(&new)?.vpc_id.as_str())?;
+            let made = service.create_network(&new)?;
+            answer::whole(ui, "VpcId", made.vpc.vpc_id.as_str(), json!({ "Vpc": made }))?;
             Ok(ExitCode::SUCCESS)
         }
         NetworkCommand::Ls { filters } => {
@@ -103,13 +104,18 @@ pub fn run(command: &NetworkCommand, ui: &Ui) -> Result<ExitCode> {
 }
 
 fn list(ui: &Ui, networks: &[DescribedNetwork]) -> Result<()> {
-    let row = |DescribedNetwork { vpc, instances, running }: &DescribedNetwork| {
+    let row = |DescribedNetwork { vpc, instances, running, way_out }: &DescribedNetwork| {
+        let out = match (vpc.spore.isolated, *running && !way_out) {
+            (true, _) => "no",
+            (false, true) => "down",
+            (false, false) => "yes",
+        };
         vec![
             Cell::Text(vpc.spore.name.to_string()),
             Cell::Text(vpc.cidr_block.to_string()),
             Cell::Text(instances.to_string()),
             Cell::Text(if *running { "up" } else { "-" }.to_owned()),
-            Cell::Text(if vpc.spore.isolated { "no" } else { "yes" }.to_owned()),
+            Cell::Text(out.to_owned()),
             Cell::Text(vpc.vpc_id.to_string()),
             Cell::Time(vpc.spore.creation_date.clone()),
         ]

@@ -202,6 +202,9 @@ pub struct Run {
     /// tells)
     #[arg(short = 'p', long = "publish", value_name = "PORTS", requires = "networks")]
     pub ports: Vec<PublishedPort>,
+    /// The same for each port that the instances' security groups open to 0.0.0.0/0
+    #[arg(short = 'P', long, requires = "networks")]
+    pub publish_all: bool,
     /// Pairs of queues of each network interface, 1 to 8, for a guest with as many vCPUs; more than
     /// one takes a tap that has several (ip tuntap … multi_queue) [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
@@ -404,6 +407,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             networks: networks(&args.networks)?,
             groups: args.groups.clone(),
             ports: args.ports.clone(),
+            publish_all: args.publish_all,
             queues: args.queues.unwrap_or(1),
             net_limits: limits.net,
             transport: args.transport.map(Into::into),

@@ -6,11 +6,12 @@ use super::table::{Cell, Column, Table};
 use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::plan::network::IpProtocol;
-use crate::record::vpc::{IpPermission, SecurityGroup};
-use crate::service::networks::{Rule, Whom};
+use crate::record::vpc::IpPermission;
+use crate::service::networks::{Rule, SecurityGroup, Whom};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::process::ExitCode;
+use std::slice;
 
 /// Verbs on security groups.
 #[derive(Debug, Subcommand)]
@@ -72,10 +73,11 @@ pub struct RuleArgs {
     /// What it is about
     #[arg(long, value_enum, default_value_t = ProtocolArg::All)]
     protocol: ProtocolArg,
-    /// A port, or a first and a last one: 80, 8000-8099 (of icmp: a type) [default: all]
+    /// A port, or a first and a last one: 80, 8000-8099 (of icmp and icmpv6: a type) [default: all]
     #[arg(long, value_name = "PORT[-PORT]", value_parser = ports)]
     port: Option<(u16, u16)>,
-    /// From, or with --out to, these addresses: 0.0.0.0/0 is all of IPv4, ::/0 of IPv6
+    /// From, or with --out to, these addresses: 10.0.0.0/16, fd00:1::/64; 0.0.0.0/0 is all of
+    /// IPv4, ::/0 of IPv6
     #[arg(long, value_name = "CIDR")]
     cidr: Option<String>,
     /// From, or with --out to, the members of this group
@@ -89,6 +91,7 @@ enum ProtocolArg {
     Tcp,
     Udp,
     Icmp,
+    Icmpv6,
 }
 
 /// `PORT` or `PORT-PORT`.
@@ -108,12 +111,15 @@ impl RuleArgs {
             ProtocolArg::Tcp => IpProtocol::Tcp,
             ProtocolArg::Udp => IpProtocol::Udp,
             ProtocolArg::Icmp => IpProtocol::Icmp,
+            ProtocolArg::Icmpv6 => IpProtocol::Icmpv6,
         };
         if self.port.is_some() && protocol == IpProtocol::All {
-            return Err(Error::usage("--port is one of a --protocol; give tcp, udp or icmp"));
+            return Err(Error::usage(
+                "--port is one of a --protocol; give tcp, udp, icmp or icmpv6",
+            ));
         }
         let whom = match (&self.cidr, &self.from) {
-            (Some(all), _) if all == "::/0" => Whom::Ipv6,
+            (Some(six), _) if six.contains(':') => Whom::Cidr6(six.parse()?),
             (Some(cidr), _) => Whom::Cidr(cidr.parse()?),
             (None, group) => Whom::Group(group.clone().unwrap_or_default()),
         };
@@ -131,12 +137,22 @@ pub fn run(command: &GroupCommand, ui: &Ui) -> Result<ExitCode> {
     match command {
         GroupCommand::Create { network, group, description } => {
             let made = service.create_security_group(network, group, description)?;
-            answer::made(ui, "GroupId", made.group_id.as_str())?;
+            answer::made(ui, "GroupId", made.as_str())?;
         }
-        GroupCommand::Allow(args) => service.authorize_security_group(&args.rule()?)?,
-        GroupCommand::Revoke(args) => service.revoke_security_group(&args.rule()?)?,
         GroupCommand::Ls { network } => list(ui, &service.describe_security_groups(network)?)?,
-        GroupCommand::Delete { network, group } => service.delete_security_group(network, group)?,
+        // EC2 answers all three alike, people hear nothing.
+        GroupCommand::Allow(args) => {
+            let done = service.authorize_security_group(&args.rule()?);
+            return answer::deleted(ui, slice::from_ref(&args.group), [done]);
+        }
+        GroupCommand::Revoke(args) => {
+            let done = service.revoke_security_group(&args.rule()?);
+            return answer::deleted(ui, slice::from_ref(&args.group), [done]);
+        }
+        GroupCommand::Delete { network, group } => {
+            let done = service.delete_security_group(network, group);
+            return answer::deleted(ui, slice::from_ref(group), [done]);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -192,6 +208,7 @@ fn about(permission: &IpPermission) -> (String, String) {
         IpProtocol::Tcp => "tcp",
         IpProtocol::Udp => "udp",
         IpProtocol::Icmp => "icmp",
+        IpProtocol::Icmpv6 => "icmpv6",
     };
     let ports = match (permission.from_port, permission.to_port) {
         (Some(from), Some(to)) if from != to => format!("{from}-{to}"),
@@ -203,7 +220,7 @@ fn about(permission: &IpPermission) -> (String, String) {
 
 fn ends(permission: &IpPermission, groups: &[SecurityGroup]) -> Vec<String> {
     let ranges = permission.ip_ranges.iter().map(|range| range.cidr_ip.to_string());
-    let six = permission.ipv6_ranges.iter().map(|_| "::/0".to_owned());
+    let six = permission.ipv6_ranges.iter().map(|range| range.cidr_ipv6.to_string());
     let members = permission.user_id_group_pairs.iter().map(|pair| {
         let named = groups.iter().find(|group| group.group_id == pair.group_id);
         named.map_or_else(|| pair.group_id.to_string(), |group| group.group_name.clone())

@@ -69,6 +69,8 @@ pub struct Request {
     pub networks: Vec<Network>,
     /// Ports of the host's that are passed on to the first interface on a network of the store's.
     pub ports: Vec<PublishedPort>,
+    /// Each port that the security groups open to all is passed on, too.
+    pub publish_all: bool,
     /// The security groups of each interface on one of the store's networks, by id or name; the
     /// default one for none.
     pub groups: Vec<String>,
@@ -348,7 +350,7 @@ fn check_networks(request: &Request) -> Result<()> {
     }
     network::check(networks)?;
     let on_network = networks.iter().any(|network| matches!(network, Network::Named(_)));
-    if !request.ports.is_empty() && !on_network {
+    if (request.publish_all || !request.ports.is_empty()) && !on_network {
         return refuse("-p passes a port on by a network; give --network default".into());
     }
     if request.ports.len() > MAX_PORTS {

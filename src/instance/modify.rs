@@ -85,7 +85,7 @@ pub fn modify(
         let id = &instance.instance_id;
         let mut interfaces = network::interfaces(networks, *queues, id)?;
         let placed = interfaces.iter_mut().map(|interface| (id.clone(), interface));
-        vpc::place(store, placed.collect(), &[])?;
+        vpc::place(store, placed.collect(), &[], false)?;
         instance.network_interfaces = interfaces;
     }
     metadata(instance, changes)?;

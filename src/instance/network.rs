@@ -10,7 +10,7 @@ use crate::plan::network::MTU;
 use crate::plan::{DeviceId, DeviceKind, NetPlan};
 use crate::record::instance::InstanceRecord;
 use crate::record::network::{MAX_INTERFACES, Network, NetworkInterface, TapName};
-use crate::sys::tap::{self, DEVICE, Refusal, Tap};
+use crate::sys::tap::{self, Refusal, Tap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -127,14 +127,7 @@ fn explain(name: &str, queues: u8, refusal: &Refusal) -> Error {
     let make = format!("'ip tuntap add dev {name} mode tap {multi}user USER' (as root) makes one");
     let refused = |code, why: String| Error::refused(code, why);
     match *refusal {
-        Refusal::NoDevice(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::failure(format!(
-            "there are no taps here, for {DEVICE} is missing: load the module ('modprobe tun'), or give the container \
-             --device {DEVICE}"
-        )),
-        Refusal::NoDevice(libc::EACCES | libc::EPERM) => Error::failure(format!(
-            "this user may not open {DEVICE}: 'chmod 0666 {DEVICE}' (as root) lets everybody, as udev does"
-        )),
-        Refusal::NoDevice(errno) => Error::io(format!("open {DEVICE}"), cause(errno)),
+        Refusal::NoDevice(errno) => tap::no_device(errno),
         Refusal::Missing => {
             refused(Code::InvalidParameterValue, format!("there is no tap {name}: {make}"))
         }

@@ -10,9 +10,12 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{InstanceId, VpcId};
 use crate::metadata::tree::{self, Given, Subnet};
 use crate::network::{self as networks, addresses, process};
-use crate::plan::network::Port;
+use crate::plan::network::{IpProtocol, Port};
 use crate::record::instance::{Instance, InstanceRecord};
-use crate::record::network::{Network, NetworkInterface, NetworkName, PortProtocol, PublishedPort};
+use crate::record::network::{
+    GroupIdentifier, InstanceIpv6Address, MAX_PORTS, Network, NetworkInterface, NetworkName,
+    PortProtocol, PublishedPort,
+};
 use crate::record::vpc::Vpc;
 use crate::store::Store;
 use crate::sys::passing;
@@ -31,14 +34,16 @@ const CLOSING: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(10);
 
 /// Gives interfaces on the store's networks their addresses there, and the security groups that
-/// these name.
+/// these name; with `publish_all` also a port of the host's for each that the groups open to all.
 ///
 /// # Errors
-/// A network or a group is not there, or has too few addresses. Nothing is given then.
+/// A network or a group is not there, or has too few addresses; no port is open to all, or too many
+/// are. Nothing is given then.
 pub fn place(
     store: &Store,
     mut interfaces: Vec<(InstanceId, &mut NetworkInterface)>,
     groups: &[String],
+    publish_all: bool,
 ) -> Result<()> {
     let name = |interface: &NetworkInterface| match &interface.spore.network {
         Network::Named(name) => Some(name.clone()),
@@ -49,6 +54,7 @@ pub fn place(
     for wanted in names {
         let network = networks::find(store, wanted.as_str())?;
         let groups = networks::groups(&network, groups)?;
+        let open = if publish_all { open_ports(&network, &groups)? } else { Vec::new() };
         let on = interfaces
             .iter_mut()
             .filter(|(_, interface)| name(interface).as_ref() == Some(&wanted));
@@ -58,12 +64,60 @@ pub fn place(
         let (network, given) = addresses::assign(store, &network.vpc_id, &ids)?;
         for ((_, interface), address) in on.iter_mut().zip(given) {
             interface.private_ip_address = Some(address);
+            interface.ipv6_addresses =
+                vec![InstanceIpv6Address { ipv6_address: network.ipv6_of(address) }];
+            interface.spore.ports.extend(&open);
             interface.subnet_id = Some(network.spore.subnet_id.clone());
             interface.vpc_id = Some(network.vpc_id.clone());
             interface.groups.clone_from(&groups);
         }
     }
     Ok(())
+}
+
+/// A port of the host's, whichever is free, for each port that these groups of a network open to
+/// all of IPv4.
+fn open_ports(network: &Vpc, groups: &[GroupIdentifier]) -> Result<Vec<PublishedPort>> {
+    let name = &network.spore.name;
+    let of = network.spore.security_groups.iter();
+    let of = of.filter(|group| groups.iter().any(|named| named.group_id == group.group_id));
+    let open = of
+        .flat_map(|group| &group.ip_permissions)
+        .filter(|permission| permission.ip_ranges.iter().any(|range| range.cidr_ip.prefix() == 0));
+    let ports = open.filter_map(|permission| {
+        let protocol = match permission.ip_protocol {
+            IpProtocol::Tcp => PortProtocol::Tcp,
+            IpProtocol::Udp => PortProtocol::Udp,
+            _ => return None,
+        };
+        Some((protocol, permission.from_port?.max(1)..=permission.to_port?))
+    });
+    let port = |protocol: PortProtocol, guest_port: u16| PublishedPort {
+        host_ip: Ipv4Addr::LOCALHOST.into(),
+        host_port: 0,
+        guest_port,
+        protocol,
+    };
+    let mut found: Vec<PublishedPort> = Vec::new();
+    for port in ports.flat_map(|(protocol, range)| range.map(move |n| port(protocol, n))) {
+        if !found.contains(&port) {
+            found.push(port);
+        }
+        if found.len() > MAX_PORTS {
+            let why = format!(
+                "the security groups open more than {MAX_PORTS} ports to all; publish single ones with -p"
+            );
+            return Err(Error::refused(Code::InvalidParameterCombination, why));
+        }
+    }
+    if found.is_empty() {
+        let why = format!(
+            "the security groups open no port to all; open one by 'spore network group allow {name} GROUP --protocol tcp \
+             --port 80 --cidr 0.0.0.0/0', or publish one with -p"
+        );
+        return Err(Error::refused(Code::InvalidParameterCombination, why));
+    }
+    Ok(found)
 }
 
 /// Takes back the addresses of interfaces of instances that did not come to be.
@@ -114,10 +168,11 @@ pub fn attach(
     let sockets = ports.iter_mut().map(|port| bind(port, deadline)).collect::<Result<Vec<_>>>()?;
     revive(store, &network)?;
     let interface = &record.instance.network_interfaces[index];
-    let port = port(record, interface, &network, user_data)?;
+    let port = port(store, record, interface, user_data)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let taps = add(store, &network, &port, &sockets, &|| None)?;
+        // It may be killed again at any time.
+        let taps = add(store, &network, &port, &sockets, &|| living_tap(store, &network))?;
         if !taps.is_empty() {
             return Ok(taps);
         }
@@ -196,9 +251,9 @@ fn taken(port: &PublishedPort, cause: &io::Error) -> Error {
 
 /// What the process of a network is told of an instance's interface.
 fn port(
+    store: &Store,
     record: &InstanceRecord,
     interface: &NetworkInterface,
-    network: &Vpc,
     user_data: Option<&[u8]>,
 ) -> Result<Port> {
     let (id, instance) = (&interface.network_interface_id, &record.instance);
@@ -211,13 +266,11 @@ fn port(
         let numbered = format!("{name}-{}", instance.ami_launch_index);
         names.extend([numbered.as_str(), name].into_iter().filter_map(label).map(String::from));
     }
-    let subnet = Subnet {
-        device_index: interface.attachment.device_index,
-        ipv4_cidr: network.cidr_block.to_string(),
-        ipv6_cidr: None,
-        dhcp6: false,
-    };
-    let given = Given { user_data, subnets: &[subnet] };
+    // The metadata is the instance's, whichever interface asks.
+    let on_networks = instance.network_interfaces.iter().filter(|i| i.vpc_id.is_some());
+    let subnets =
+        on_networks.map(|interface| subnet(store, interface)).collect::<Result<Vec<_>>>()?;
+    let given = Given { user_data, subnets: &subnets };
     let metadata = serde_json::to_value(tree::of(record, given));
     Ok(Port {
         interface: id.clone(),
@@ -244,13 +297,25 @@ pub fn update(dir: &InstanceDir, record: &InstanceRecord) -> Result<()> {
         let network = of(store, interface)?;
         let user_data = metadata::user_data(dir)?;
         let Port { interface, names, metadata, .. } =
-            port(record, interface, &network, user_data.as_deref())?;
+            port(store, record, interface, user_data.as_deref())?;
         let metadata = metadata.unwrap_or_default();
         let request = Request::Update { interface, names, metadata };
         // Where there is no process, the next one gets what is so then.
         process::ask_running(store, &network, &request, &[])?;
     }
     Ok(())
+}
+
+/// What an instance is told of the network of one of its interfaces.
+fn subnet(store: &Store, interface: &NetworkInterface) -> Result<Subnet> {
+    let network = of(store, interface)?;
+    let six = !interface.ipv6_addresses.is_empty();
+    Ok(Subnet {
+        device_index: interface.attachment.device_index,
+        ipv4_cidr: network.cidr_block.to_string(),
+        ipv6_cidr: six.then(|| network.ipv6_cidr_block().to_string()),
+        dhcp6: six,
+    })
 }
 
 /// Its first interface on a network of the store's, and the address that it has there.
@@ -303,27 +368,49 @@ pub fn revive_all(store: &Store) -> Result<()> {
 /// Gives a network that was killed back what it had: its process, in its namespace if that lives on
 /// by a tap that a VMM has, and the interfaces of the instances that run.
 fn revive(store: &Store, network: &Vpc) -> Result<()> {
-    if network.spore.addresses.is_empty() || missing(store, network)?.is_empty() {
-        return Ok(());
+    if missing(store, network)?.is_empty() {
+        return process::clear(store, network);
     }
     let _one = process::reviving(store, network)?;
     let missing = missing(store, network)?;
-    let taps =
-        || missing.iter().flat_map(|(dir, record)| on(record, network).map(move |i| (dir, i)));
-    let tap = || taps().find_map(|(dir, interface)| tap_of(dir, interface).ok());
+    let tap = || living_tap(store, network);
     for (dir, record) in &missing {
         let user_data = metadata::user_data(dir)?;
         for interface in on(record, network) {
-            let port = port(record, interface, network, user_data.as_deref())?;
+            let port = port(store, record, interface, user_data.as_deref())?;
             // What a killed process had is closed one after the other.
             let deadline = Instant::now() + PATIENCE;
             let ports = interface.spore.ports.iter().map(|port| bind(&mut port.clone(), deadline));
             let warned = |error: Error| store.context().warn(error.message());
             let sockets: Vec<_> = ports.filter_map(|bound| bound.map_err(warned).ok()).collect();
-            add(store, network, &port, &sockets, &tap)?;
+            if !add(store, network, &port, &sockets, &tap)?.is_empty() {
+                // The namespace went before there was anybody to keep it.
+                let id = dir.id();
+                store.context().warn(format!(
+                    "{id} lost its network while it was launched; stop it, and start it again"
+                ));
+            }
         }
     }
     Ok(())
+}
+
+/// A tap of a network's, from an instance that runs on it.
+fn living_tap(store: &Store, network: &Vpc) -> Option<OwnedFd> {
+    let ids: BTreeSet<&InstanceId> =
+        network.spore.addresses.values().map(|lease| &lease.instance_id).collect();
+    ids.into_iter().find_map(|id| {
+        let (dir, record) = living(store, id)?;
+        on(&record, network).find_map(|interface| tap_of(&dir, interface).ok())
+    })
+}
+
+/// An instance that runs.
+fn living(store: &Store, id: &InstanceId) -> Option<(InstanceDir, InstanceRecord)> {
+    let dir = InstanceDir::new(store, id);
+    let lives = dir.vmm_alive().unwrap_or(false);
+    let record = if lives { dir.record().ok()?? } else { return None };
+    Some((dir, record))
 }
 
 /// The instances that run on a network and have an interface that its process does not know.
@@ -336,12 +423,7 @@ fn missing(store: &Store, network: &Vpc) -> Result<Vec<(InstanceDir, InstanceRec
     let leases = network.spore.addresses.values();
     let unknown = leases.filter(|lease| !known.contains(&lease.network_interface_id));
     let ids: BTreeSet<&InstanceId> = unknown.map(|lease| &lease.instance_id).collect();
-    let living = ids.into_iter().filter_map(|id| {
-        let dir = InstanceDir::new(store, id);
-        let record = dir.vmm_alive().unwrap_or(false).then(|| dir.record().ok().flatten());
-        record.flatten().map(|record| (dir, record))
-    });
-    Ok(living.collect())
+    Ok(ids.into_iter().filter_map(|id| living(store, id)).collect())
 }
 
 /// An instance's interfaces on a network.

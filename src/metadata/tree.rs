@@ -146,6 +146,9 @@ fn describe(tree: &mut Tree, record: &InstanceRecord) {
     tree.add("hostname", &name);
     tree.add("local-hostname", &name);
     tree.maybe("local-ipv4", address(instance));
+    let mut six =
+        instance.network_interfaces.iter().flat_map(|interface| &interface.ipv6_addresses);
+    tree.maybe("ipv6", six.next().map(|address| address.ipv6_address));
     if let Some(first) = instance.network_interfaces.first() {
         tree.add("mac", first.mac_address);
         tree.lines("security-groups", first.groups.iter().map(|group| &group.group_name));

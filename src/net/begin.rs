@@ -59,7 +59,7 @@ pub fn begin(ready: File) -> Result<Option<Beginning>> {
             Some(network)
         }
     };
-    namespace::new_processes().map_err(|cause| explain("process", cause))?;
+    namespace::new_processes().map_err(|cause| explain("pid", cause))?;
     match fork()? {
         Fork::Parent(child) => {
             child.let_go();
@@ -69,19 +69,9 @@ pub fn begin(ready: File) -> Result<Option<Beginning>> {
     }
 }
 
-/// Why there is no such namespace, and what helps.
+/// Why there is no namespace of this kind, and what helps.
 pub fn explain(kind: &str, cause: io::Error) -> Error {
-    let remedy = match cause.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "let programs make user namespaces: 'sysctl kernel.apparmor_restrict_unprivileged_userns=0' and \
-             'sysctl kernel.unprivileged_userns_clone=1' (as root) where there are such, in a container \
-             --security-opt seccomp=unconfined --security-opt apparmor=unconfined; or run with --network none"
-        }
-        Some(libc::ENOSPC | libc::EUSERS) => {
-            "allow more of them: 'sysctl user.max_user_namespaces=10000' and 'sysctl user.max_net_namespaces=10000' (as \
-             root); or run with --network none"
-        }
-        _ => "run with --network none",
-    };
-    Error::io(format!("make a {kind} namespace for a network"), cause).remedy(remedy)
+    // Not as of a file: ENOSPC is another limit here than a disk's.
+    let error = Error::failure(format!("cannot make a {kind} namespace for a network: {cause}"));
+    error.remedy(namespace::remedy(kind, &cause)).remedy("or run with --network none")
 }

@@ -26,6 +26,8 @@ pub enum Ask {
     },
     /// The host's resolvers.
     Resolvers,
+    /// pasta has made another interface than it was asked for: it is to try again.
+    OtherWayOut,
 }
 
 /// What it gets.

@@ -4,7 +4,7 @@ use crate::error::{OrFail, Result};
 use crate::sys::confine::MEMORY_AND_END;
 use crate::sys::namespace::keep_capabilities;
 use crate::sys::seccomp::{Allow, Allow::Call, Filter, harden_process};
-use crate::sys::tap;
+use crate::sys::tap::{self, Refusal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use std::os::fd::RawFd;
@@ -63,6 +63,9 @@ const FIONBIO: u32 = 0x5421;
 /// # Errors
 /// The kernel refuses.
 pub fn confine() -> Result<()> {
+    if let Err(Refusal::NoDevice(errno)) = tap::check() {
+        return Err(tap::no_device(errno));
+    }
     let files = getrlimit(Resource::Nofile);
     let doing = || "confine a network's process";
     let all = Rlimit { current: files.maximum, maximum: files.maximum };
@@ -71,7 +74,10 @@ pub fn confine() -> Result<()> {
     setrlimit(Resource::As, memory).or_fail(doing)?;
     harden_process();
     close_files()?;
-    keep_capabilities(CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE)?;
+    // The last for what routers say to hosts. All three are good in its own namespace only.
+    let needed =
+        CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_RAW;
+    keep_capabilities(needed)?;
     Filter::compile(&[CALLS, MEMORY_AND_END].concat())?.apply()
 }
 

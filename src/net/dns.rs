@@ -2,7 +2,7 @@
 //! (RFC 1035)
 
 use crate::plan::network::{Cidr, Port};
-use simple_dns::rdata::{A, AAAA, PTR, RData};
+use simple_dns::rdata::{A, AAAA, OPT, PTR, RData};
 use simple_dns::{
     CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE,
 };
@@ -15,8 +15,13 @@ pub const DOMAIN: &str = "internal";
 pub const LONGEST: usize = 4096;
 /// How long an answer may be kept, in seconds: instances come and go.
 const TTL: u32 = 5;
-/// Most addresses of an answer, so that it fits an unfragmented packet of old. (RFC 1035, 2.3.4)
-const MOST: usize = 24;
+/// Most addresses of an answer.
+const MOST: usize = 2000;
+/// The longest answer over UDP to who does not say otherwise (RFC 1035, 4.2.1), over UDP at all,
+/// so that it is not fragmented (RFC 9715, 3.1), and over TCP. Bytes.
+const SHORT: usize = 512;
+const UNFRAGMENTED: usize = 1232;
+const LONG: usize = 65_535;
 
 /// Which names have which addresses.
 #[derive(Debug, Default)]
@@ -52,19 +57,17 @@ impl Names {
         names
     }
 
-    /// What becomes of the question in a packet from an instance on `network`.
-    pub fn reply(&self, network: Cidr, bytes: &[u8]) -> Reply {
+    /// What becomes of the question in a message from an instance on `network`, which came over TCP
+    /// if `stream`. An answer that is too long for UDP is cut: the instance asks over TCP then.
+    pub fn reply(&self, network: Cidr, bytes: &[u8], stream: bool) -> Reply {
         let Ok(query) = Packet::parse(bytes) else { return Reply::Ignore };
         let [question] = &query.questions[..] else { return Reply::Ignore };
         if query.has_flags(PacketFlag::RESPONSE) || query.opcode() != OPCODE::StandardQuery {
             return Reply::Ignore;
         }
         let name = question.qname.to_string().to_ascii_lowercase();
-        let mut reply = Packet::new_reply(query.id());
-        reply.set_flags(PacketFlag::RECURSION_AVAILABLE | PacketFlag::AUTHORITATIVE_ANSWER);
-        if query.has_flags(PacketFlag::RECURSION_DESIRED) {
-            reply.set_flags(PacketFlag::RECURSION_DESIRED);
-        }
+        let mut reply = reply_to(&query);
+        reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
         let internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
         let found = match reversed(&name).filter(|address| network.contains(*address)) {
             _ if !internet => return Reply::Forward,
@@ -83,7 +86,20 @@ impl Names {
             }
         }
         reply.questions.push(question.clone());
-        reply.build_bytes_vec_compressed().map_or(Reply::Ignore, Reply::Local)
+        let room = match query.opt() {
+            _ if stream => LONG,
+            Some(opt) => usize::from(opt.udp_packet_size).clamp(SHORT, UNFRAGMENTED),
+            None => SHORT,
+        };
+        let whole = reply.build_bytes_vec_compressed();
+        match whole {
+            Ok(whole) if whole.len() <= room => Reply::Local(whole),
+            _ => {
+                reply.answers.clear();
+                reply.set_flags(PacketFlag::TRUNCATION);
+                built(&reply)
+            }
+        }
     }
 
     /// The addresses of a name; `None` if there is no such name.
@@ -106,6 +122,34 @@ impl Names {
     }
 }
 
+/// What a reply to a query begins with.
+fn reply_to<'a>(query: &Packet<'a>) -> Packet<'a> {
+    let mut reply = Packet::new_reply(query.id());
+    reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
+    if query.has_flags(PacketFlag::RECURSION_DESIRED) {
+        reply.set_flags(PacketFlag::RECURSION_DESIRED);
+    }
+    if query.opt().is_some() {
+        // RFC 6891, 6.1.1: who says so is told, too.
+        let size = UNFRAGMENTED as u16;
+        *reply.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: size, version: 0 });
+    }
+    reply
+}
+
+fn built(reply: &Packet<'_>) -> Reply {
+    reply.build_bytes_vec_compressed().map_or(Reply::Ignore, Reply::Local)
+}
+
+/// The answer to a question that nobody is asked for this network. (RFC 1035, 4.1.1)
+pub fn refusal(bytes: &[u8]) -> Reply {
+    let Ok(query) = Packet::parse(bytes) else { return Reply::Ignore };
+    let mut reply = reply_to(&query);
+    *reply.rcode_mut() = RCODE::Refused;
+    reply.questions = query.questions;
+    built(&reply)
+}
+
 /// The label of a name of the network's: one without a domain, or in [`DOMAIN`].
 fn own(name: &str) -> Option<&str> {
     let label = name.strip_suffix(DOMAIN).and_then(|rest| rest.strip_suffix('.')).unwrap_or(name);
@@ -121,7 +165,7 @@ fn reversed(name: &str) -> Option<Ipv4Addr> {
     Some(bytes.into())
 }
 
-/// The resolvers that a host's resolv.conf(5) names, three at most.
+/// The resolvers that a host's resolv.conf(5) names, three at most; its own if it names none.
 pub fn resolvers(text: &str) -> Vec<IpAddr> {
     let address = |line: &str| {
         let mut words = line.split_ascii_whitespace();
@@ -129,7 +173,11 @@ pub fn resolvers(text: &str) -> Vec<IpAddr> {
         // Of a link-local one the scope is behind a percent sign, and it can't be used without.
         address?.parse().ok()
     };
-    text.lines().filter_map(address).take(3).collect()
+    let named: Vec<IpAddr> = text.lines().filter_map(address).take(3).collect();
+    match named.is_empty() {
+        true => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        false => named,
+    }
 }
 
 #[cfg(test)]
@@ -164,7 +212,7 @@ mod tests {
 
     /// The answer's code and what it has.
     fn ask(name: &str, kind: TYPE) -> Option<(RCODE, Vec<String>)> {
-        match names().reply("10.0.0.0/16".parse().unwrap(), &query(name, kind)) {
+        match names().reply("10.0.0.0/16".parse().unwrap(), &query(name, kind), false) {
             Reply::Local(bytes) => {
                 let reply = Packet::parse(&bytes).unwrap();
                 assert_eq!((reply.id(), reply.questions.len()), (77, 1));
@@ -207,12 +255,55 @@ mod tests {
         let mut reply = good.clone();
         reply[2] |= 0x80;
         for bad in [&reply[..], &good[..good.len() - 1], &[], &[0xff; 512]] {
-            assert_eq!(names().reply(network, bad), Reply::Ignore);
+            assert_eq!(names().reply(network, bad, false), Reply::Ignore);
         }
         // A name that is a pointer to itself.
         let mut looped = good[..12].to_vec();
         looped.extend([0xc0, 12, 0, 1, 0, 1]);
-        assert_eq!(names().reply(network, &looped), Reply::Ignore);
+        assert_eq!(names().reply(network, &looped, false), Reply::Ignore);
+    }
+
+    #[test]
+    fn what_is_too_long_for_udp_is_cut_and_whole_over_tcp() {
+        let port = |n: u16| Port {
+            interface: format!("eni-{n:017x}").parse().unwrap(),
+            instance: format!("i-{n:017x}").parse().unwrap(),
+            mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256).parse().unwrap(),
+            address: Ipv4Addr::from_bits(0x0a00_0000 + u32::from(n)),
+            address6: Some(Ipv6Addr::from_bits(u128::from(n))),
+            queues: 1,
+            names: vec!["web".into()],
+            groups: Vec::new(),
+            metadata: None,
+        };
+        let ports: Vec<Port> = (4..104).map(port).collect();
+        let names = Names::of(ports.iter());
+        let network = "10.0.0.0/16".parse().unwrap();
+        let ask = |bytes: &[u8], stream| match names.reply(network, bytes, stream) {
+            Reply::Local(bytes) => {
+                let reply = Packet::parse(&bytes).unwrap();
+                (reply.has_flags(PacketFlag::TRUNCATION), reply.answers.len(), bytes.len())
+            }
+            other => panic!("{other:?}"),
+        };
+        for kind in [TYPE::A, TYPE::AAAA] {
+            let question = query("web", kind);
+            let (cut, count, length) = ask(&question, false);
+            assert!(cut && count == 0 && length <= 512);
+            let (cut, count, _) = ask(&question, true);
+            assert!(!cut && count == 100);
+        }
+        // One that takes longer packets, of which there are none beyond what is not fragmented.
+        let mut query = Packet::new_query(1);
+        let name = Name::new("web.internal").unwrap();
+        query.questions.push(Question::new(name, TYPE::AAAA.into(), CLASS::IN.into(), false));
+        let opt = OPT { opt_codes: Vec::new(), udp_packet_size: 65_000, version: 0 };
+        *query.opt_mut() = Some(opt);
+        let (cut, _, length) = ask(&query.build_bytes_vec().unwrap(), false);
+        assert!(cut && length <= 1232);
+        assert!(matches!(refusal(&self::query("debian.org", TYPE::A)), Reply::Local(bytes)
+            if Packet::parse(&bytes).unwrap().rcode() == RCODE::Refused));
+        assert_eq!(refusal(&[0; 5]), Reply::Ignore);
     }
 
     #[test]
@@ -222,5 +313,9 @@ mod tests {
         let expected: Vec<IpAddr> =
             ["127.0.0.53", "::1", "9.9.9.9"].map(|a| a.parse().unwrap()).into();
         assert_eq!(resolvers(text), expected);
+        assert_eq!(
+            resolvers("search lan\n"),
+            [IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap()]
+        );
     }
 }

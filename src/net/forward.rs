@@ -1,13 +1,8 @@
-//! What is passed on: questions to the host's resolvers, and what comes to published ports.
+//! What comes to ports of the host's and is passed on to instances.
 
-use super::channel::{Answer, Ask};
-use super::shared::Shared;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp,
-};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,10 +11,6 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Sockets on the host's network: so many questions are asked there at a time.
-pub const ASKERS: usize = 16;
-/// How long a resolver is waited for. (resolv.conf(5), timeout)
-const ANSWER: Duration = Duration::from_secs(3);
 /// How long an instance may take to accept a connection.
 pub const CONNECT: Duration = Duration::from_secs(5);
 /// Connections of a published port at a time, and flows.
@@ -28,78 +19,6 @@ const MOST: usize = 256;
 const IDLE: Duration = Duration::from_secs(60);
 /// The longest packet of UDP.
 const LONGEST: usize = 65_535;
-
-/// Sockets that ask from the host's network, which the caller is still on.
-///
-/// # Errors
-/// Too many open files.
-pub fn askers() -> io::Result<Vec<OwnedFd>> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let open = |family| socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP));
-    let asker = |_| match open(AddressFamily::INET6) {
-        Ok(socket) => sockopt::set_ipv6_v6only(&socket, false).map(|()| socket),
-        // A host without IPv6.
-        Err(_) => open(AddressFamily::INET),
-    };
-    (0..ASKERS).map(asker).collect::<Result<_, _>>().map_err(Into::into)
-}
-
-/// The answer of the host's resolvers to a question.
-pub async fn question(shared: &Shared, mut question: Vec<u8>) -> Option<Vec<u8>> {
-    let permit = shared.free_askers.acquire().await.ok()?;
-    let asker = shared.askers.borrow_mut().pop()?;
-    let resolvers = match shared.ask(&Ask::Resolvers).await {
-        Ok(Answer::Resolvers(resolvers)) => resolvers,
-        _ => Vec::new(),
-    };
-    let id: [u8; 2] = question.get(..2)?.try_into().ok()?;
-    let mut found = None;
-    for resolver in resolvers {
-        if let Ok(Ok(answer)) = timeout(ANSWER, ask(&asker, resolver, &mut question)).await {
-            found = Some(answer);
-            break;
-        }
-    }
-    shared.askers.borrow_mut().push(asker);
-    drop(permit);
-    let mut answer = found?;
-    answer.get_mut(..2)?.copy_from_slice(&id);
-    Some(answer)
-}
-
-async fn ask(asker: &UdpSocket, resolver: IpAddr, question: &mut [u8]) -> io::Result<Vec<u8>> {
-    let six = asker.local_addr()?.is_ipv6();
-    let to = match resolver {
-        IpAddr::V4(four) if six => IpAddr::V6(four.to_ipv6_mapped()),
-        IpAddr::V6(_) if !six => return Err(ErrorKind::Unsupported.into()),
-        other => other,
-    };
-    let to = SocketAddr::new(to, 53);
-    // Whoever answers without having been asked has to guess it. (RFC 5452, 4.3)
-    let mut id = [0; 2];
-    rustix::rand::getrandom(&mut id[..], rustix::rand::GetRandomFlags::empty())?;
-    if let Some(place) = question.get_mut(..2) {
-        place.copy_from_slice(&id);
-    }
-    asker.send_to(question, to).await?;
-    let mut buffer = vec![0; LONGEST];
-    loop {
-        let (length, from) = asker.recv_from(&mut buffer).await?;
-        if from.port() == to.port() && from.ip() == to.ip() && buffer[..2.min(length)] == id {
-            buffer.truncate(length);
-            return Ok(buffer);
-        }
-    }
-}
-
-/// The host's resolvers, as its resolv.conf(5) names them; its own if it names none.
-pub fn or_own(resolvers: Vec<IpAddr>) -> Vec<IpAddr> {
-    if resolvers.is_empty() {
-        vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-    } else {
-        resolvers
-    }
-}
 
 /// A connection to a port of an instance, which may take so long to accept it.
 ///

@@ -11,20 +11,26 @@
 //! addresses it has. The network ends with its last tap; a tap that a VMM has keeps the namespace
 //! when this process is killed, and the next one goes on in it.
 
+mod advertise;
+mod askers;
 mod begin;
 mod channel;
 mod confine;
 mod control;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod dns;
 mod forward;
 mod limit;
 mod log;
 mod netlink;
 mod pasta;
+mod pool;
 mod port;
+mod questions;
 pub mod rules;
 mod shared;
+mod sockets;
 mod supervisor;
 mod worker;
 

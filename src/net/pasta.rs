@@ -73,6 +73,18 @@ impl Pasta {
         }
     }
 
+    /// Ends it, for it has not made what it was asked for, as some do on a host without a default
+    /// route. It is started again.
+    pub fn again(&mut self, log: &Log) {
+        if let Some(child) = &mut self.child {
+            log.line(
+                "there is no way out: pasta has given it another address than asked for; has the \
+                 host a default route?",
+            );
+            let _ = child.kill();
+        }
+    }
+
     fn later(&mut self) {
         self.next = Some(Instant::now() + self.patience);
         self.patience = (self.patience * 2).min(LONGEST);

@@ -3,20 +3,20 @@
 
 use super::netlink::Netlink;
 use super::shared::{Served, ServedMetadata, Shared};
-use super::{dhcp, dns, forward, limit::Limit};
+use super::sockets::{RESOLVER6, received, socket};
+use super::{advertise, dhcp, dhcp6, forward, limit::Limit, questions};
 use crate::control::network::Published;
 use crate::error::{Error, OrFail, Result};
 use crate::id::NetworkInterfaceId;
 use crate::metadata::token::Tokens;
 use crate::metadata::{Metadata, http};
 use crate::plan::network::{Cidr, MTU, Port, tap_name};
-use crate::sys::tap::{Refusal, Tap};
+use crate::sys::tap::{self, Refusal, Tap};
 use serde::Deserialize;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,8 +37,6 @@ const BACKLOG: i32 = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is tried meanwhile.
 const TICK: Duration = Duration::from_millis(10);
-/// Questions of an interface that are asked elsewhere at a time.
-const QUESTIONS: usize = 32;
 
 /// Makes the interface's tap. None: it is there already, and a VMM has it.
 ///
@@ -51,11 +49,7 @@ pub fn make_tap(port: &Port) -> Result<Vec<OwnedFd>> {
     match opened.collect::<Result<Vec<_>, _>>() {
         Ok(taps) => Ok(taps.into_iter().map(OwnedFd::from).collect()),
         Err(Refusal::Busy) => Ok(Vec::new()),
-        Err(Refusal::NoDevice(errno)) => Err(Error::io(
-            format!("open {}", crate::sys::tap::DEVICE),
-            io::Error::from_raw_os_error(errno),
-        )
-        .remedy("'chmod 0666 /dev/net/tun' (as root) lets everybody, as udev does; a container takes --device /dev/net/tun")),
+        Err(Refusal::NoDevice(errno)) => Err(tap::no_device(errno)),
         Err(refusal) => Err(Error::failure(format!("cannot make a tap: {refusal:?}"))),
     }
 }
@@ -71,6 +65,8 @@ pub async fn serve(
     publish: Vec<(Published, OwnedFd)>,
 ) -> Result<()> {
     let interface = port.interface.clone();
+    let address6 = port.address6.filter(|_| shared.six);
+    let port = Port { address6, ..port };
     // An instance's tokens outlive a change of its metadata.
     let tokens = match stop(shared, &interface).await {
         Some(tokens) => tokens,
@@ -117,7 +113,8 @@ fn in_use(error: &Error) -> bool {
 fn begin(shared: &Rc<Shared>, port: &Port, tokens: &Arc<Tokens>) -> Result<Served> {
     let name = tap_name(&port.interface);
     let doing = || format!("configure the tap of {}", port.interface);
-    configure(&shared.netlink, shared.plan.cidr, &name, port).or_fail(doing)?;
+    let index = configure(&shared.netlink, shared.plan.cidr, &name, port).or_fail(doing)?;
+    let six = port.address6.is_some().then_some(index);
     let mut tasks = JoinSet::new();
     let bound = |address: Ipv4Addr, number: u16| udp(&name, address, number).or_fail(doing);
     let socket = bound(Ipv4Addr::UNSPECIFIED, 67)?;
@@ -134,10 +131,60 @@ fn begin(shared: &Rc<Shared>, port: &Port, tokens: &Arc<Tokens>) -> Result<Serve
             }
         }
     });
-    let socket = bound(network.resolver(), 53)?;
-    tasks.spawn_local(answer_questions(shared.clone(), socket));
+    resolver(shared, &name, network.resolver().into(), &mut tasks).or_fail(doing)?;
+    if let Some(index) = six {
+        serve_six(shared, &name, index, port, &mut tasks).or_fail(doing)?;
+    }
     let metadata = serve_metadata(&name, port, tokens, &mut tasks).or_fail(doing)?;
     Ok(Served { port: port.clone(), tasks, tokens: tokens.clone(), metadata })
+}
+
+/// The network's DNS at one of its addresses.
+fn resolver(
+    shared: &Rc<Shared>,
+    name: &str,
+    address: IpAddr,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<()> {
+    let to = SocketAddr::new(address, 53);
+    let datagrams = socket(name, Type::DGRAM, Protocol::UDP, to)?;
+    tasks.spawn_local(questions::udp(shared.clone(), UdpSocket::from_std(datagrams.into())?));
+    let streams = socket(name, Type::STREAM, Protocol::TCP, to)?;
+    streams.listen(BACKLOG)?;
+    tasks.spawn_local(questions::tcp(shared.clone(), TcpListener::from_std(streams.into())?));
+    Ok(())
+}
+
+/// What IPv6 has beside: who the router is, DHCPv6, and the resolver.
+fn serve_six(
+    shared: &Rc<Shared>,
+    name: &str,
+    index: u32,
+    port: &Port,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<()> {
+    tasks.spawn_local(advertise::serve(advertise::open(name, index)?));
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, dhcp6::SERVER));
+    let socket = socket(name, Type::DGRAM, Protocol::UDP, any)?;
+    socket.join_multicast_v6(&dhcp6::SERVERS, index)?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    let own = port.clone();
+    tasks.spawn_local(async move {
+        let mut limit = Limit::new(20, 50);
+        let mut buffer = [0; dhcp6::LONGEST];
+        loop {
+            let Some((length, from)) = received(&socket, &mut buffer).await else { continue };
+            let link_local = matches!(from.ip(), IpAddr::V6(from) if from.is_unicast_link_local());
+            if limit.allows()
+                && link_local
+                && from.port() == dhcp6::CLIENT
+                && let Some(answer) = dhcp6::answer(&own, &buffer[..length])
+            {
+                let _ = socket.send_to(&answer, from).await;
+            }
+        }
+    });
+    resolver(shared, name, RESOLVER6.into(), tasks)
 }
 
 /// The instance metadata service of one interface. Its answers travel as far as the instance's hop
@@ -206,18 +253,8 @@ pub fn update(
     Ok(())
 }
 
-/// What comes next; `None` if that failed. An interface that is down is waited for.
-async fn received(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-    match socket.recv_from(buffer).await {
-        Ok(received) => Some(received),
-        Err(_) => {
-            sleep(Duration::from_millis(200)).await;
-            None
-        }
-    }
-}
-
-fn configure(netlink: &Netlink, network: Cidr, name: &str, port: &Port) -> io::Result<()> {
+/// The interface's number.
+fn configure(netlink: &Netlink, network: Cidr, name: &str, port: &Port) -> io::Result<u32> {
     let index = netlink.index(name)?;
     netlink.set_up(index, Some(MTU.into()))?;
     // Where it can't, it answers later.
@@ -227,28 +264,15 @@ fn configure(netlink: &Netlink, network: Cidr, name: &str, port: &Port) -> io::R
         netlink.add_address(index, address.into(), 32)?;
     }
     netlink.add_route(index, port.address.into())?;
-    // A host may be without IPv6.
     if let Some(address) = port.address6 {
         let six =
             |address: Ipv6Addr, prefix| netlink.add_address(index, IpAddr::V6(address), prefix);
         six(ROUTER6, 64)?;
         six(METADATA6, 128)?;
+        six(RESOLVER6, 128)?;
         netlink.add_route(index, address.into())?;
     }
-    Ok(())
-}
-
-/// A socket that hears this interface only.
-pub fn socket(name: &str, kind: Type, protocol: Protocol, to: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
-    socket.bind_device(Some(name.as_bytes()))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    if to.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&to.into())?;
-    Ok(socket)
+    Ok(index)
 }
 
 fn udp(name: &str, address: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
@@ -256,35 +280,4 @@ fn udp(name: &str, address: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
     let socket = socket(name, Type::DGRAM, Protocol::UDP, to)?;
     socket.set_broadcast(true)?;
     UdpSocket::from_std(socket.into())
-}
-
-/// DNS for one interface.
-async fn answer_questions(shared: Rc<Shared>, socket: UdpSocket) {
-    let socket = Rc::new(socket);
-    let mut limit = Limit::new(500, 1000);
-    let mut buffer = vec![0; dns::LONGEST];
-    let mut asked = JoinSet::new();
-    loop {
-        let Some((length, from)) = received(&socket, &mut buffer).await else { continue };
-        while asked.try_join_next().is_some() {}
-        if !limit.allows() {
-            continue;
-        }
-        let question = &buffer[..length];
-        let names = &shared.names;
-        let reply = || names.borrow().reply(shared.plan.cidr, question);
-        match catch_unwind(AssertUnwindSafe(reply)) {
-            Ok(dns::Reply::Local(answer)) => drop(socket.send_to(&answer, from).await),
-            Ok(dns::Reply::Forward) if !shared.plan.isolated && asked.len() < QUESTIONS => {
-                let (shared, socket, question) =
-                    (shared.clone(), socket.clone(), question.to_vec());
-                asked.spawn_local(async move {
-                    if let Some(answer) = forward::question(&shared, question).await {
-                        let _ = socket.send_to(&answer, from).await;
-                    }
-                });
-            }
-            _ => {}
-        }
-    }
 }

@@ -21,7 +21,7 @@ pub fn script(plan: &NetworkPlan, groups: &[GroupRules], ports: &[&Port]) -> Str
     script.push_str(
         "chain input { type filter hook input priority filter; policy drop;\n\
          ct state established,related accept\niifname \"lo\" accept\n\
-         iifname \"t*\" udp dport { 53, 67 } accept\niifname \"t*\" tcp dport { 53, 80 } accept\n\
+         iifname \"t*\" udp dport { 53, 67, 547 } accept\niifname \"t*\" tcp dport { 53, 80 } accept\n\
          iifname \"t*\" meta l4proto { 1, 58 } accept\n}\n",
     );
     for port in ports {
@@ -110,7 +110,10 @@ fn rules(script: &mut String, permissions: &[IpPermission], side: &str, verdict:
             0 => "meta nfproto ipv4".to_owned(),
             _ => format!("ip {side} {}", range.cidr_ip),
         });
-        let six = permission.ipv6_ranges.iter().map(|_| "meta nfproto ipv6".to_owned());
+        let six = permission.ipv6_ranges.iter().map(|range| match range.cidr_ipv6.prefix() {
+            0 => "meta nfproto ipv6".to_owned(),
+            _ => format!("ip6 {side} {}", range.cidr_ipv6),
+        });
         let groups = permission.user_id_group_pairs.iter().flat_map(|pair| {
             let set = set_name(pair.group_id.as_str());
             [format!("ip {side} @{set}_4"), format!("ip6 {side} @{set}_6")]
@@ -127,14 +130,18 @@ fn protocol(permission: &IpPermission) -> String {
         (Some(from), Some(to)) => format!("{name} dport {from}-{to} "),
         _ => format!("meta l4proto {number} "),
     };
+    let icmp = |name: &str, number: u8| match (from_port, to_port) {
+        (Some(kind), Some(code)) if kind != code => {
+            format!("{name} type {kind} {name} code {code} ")
+        }
+        (Some(kind), _) => format!("{name} type {kind} "),
+        _ => format!("meta l4proto {number} "),
+    };
     match ip_protocol {
         IpProtocol::All => String::new(),
         IpProtocol::Tcp => ports("tcp", 6),
         IpProtocol::Udp => ports("udp", 17),
-        IpProtocol::Icmp => match (from_port, to_port) {
-            (Some(kind), Some(code)) => format!("icmp type {kind} icmp code {code} "),
-            (Some(kind), None) => format!("icmp type {kind} "),
-            _ => "meta l4proto { 1, 58 } ".to_owned(),
-        },
+        IpProtocol::Icmp => icmp("icmp", 1),
+        IpProtocol::Icmpv6 => icmp("icmpv6", 58),
     }
 }

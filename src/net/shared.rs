@@ -1,5 +1,6 @@
 //! What all tasks of the worker share.
 
+use super::askers::Askers;
 use super::channel::{self, Answer, Ask, MAX_ASK};
 use super::dns::Names;
 use super::log::Log;
@@ -16,13 +17,17 @@ use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UdpSocket, UnixStream};
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::net::UnixStream;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
 /// Packets that may wait for the way out: at the usual 1000 its ring loses some.
 const UPLINK_QUEUE: u32 = 10_000;
+
+/// How long pasta takes at most from an interface to its address.
+const BEING_MADE: Duration = Duration::from_secs(2);
 
 /// An interface that is served.
 #[derive(Debug)]
@@ -61,10 +66,10 @@ pub struct Shared {
     pub names: RefCell<Names>,
     /// The rules of its security groups.
     pub groups: RefCell<Vec<GroupRules>>,
-    /// Sockets on the host's network.
-    pub askers: RefCell<Vec<UdpSocket>>,
-    /// How many of them are free.
-    pub free_askers: Semaphore,
+    /// Who asks the host's resolvers.
+    pub askers: Askers,
+    /// The host has IPv6.
+    pub six: bool,
     /// Requests that are being answered.
     pub busy: Cell<usize>,
     /// The way to the supervisor.
@@ -75,6 +80,8 @@ pub struct Shared {
     pub changed: Notify,
     /// The way out is there.
     pub way_out: Cell<bool>,
+    /// Since when there is one with another address than it is to have.
+    pub wrong_since: Cell<Option<Instant>>,
 }
 
 impl Shared {
@@ -127,13 +134,22 @@ impl Shared {
         if self.served.borrow().len() < before {
             self.changed();
         }
-        if !names.contains(UPLINK) {
-            self.way_out.set(false);
-        } else if !self.way_out.get() {
-            self.way_out.set(self.take_uplink().unwrap_or(false));
-        }
+        let up = names.contains(UPLINK);
+        self.way_out.set(up && (self.way_out.get() || self.take_uplink().unwrap_or(false)));
+        let wrong = up && !self.way_out.get();
+        self.wrong_since.set(wrong.then(|| self.wrong_since.get().unwrap_or_else(Instant::now)));
         let taps = names.iter().any(|name| name.starts_with('t'));
         !taps && self.busy.get() == 0
+    }
+
+    /// Whether the way out has had a wrong address for longer than it is being made. It has as long
+    /// again from now.
+    pub fn uplink_is_wrong(&self) -> bool {
+        let wrong = self.wrong_since.get().is_some_and(|since| since.elapsed() > BEING_MADE);
+        if wrong {
+            self.wrong_since.set(None);
+        }
+        wrong
     }
 
     /// Whether the way out is as it has to be: without a route of its own the host's pasta may have

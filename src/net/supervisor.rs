@@ -5,7 +5,7 @@ use super::begin::{Beginning, say};
 use super::channel::{self, Answer, Ask, MAX_ASK};
 use super::log::Log;
 use super::pasta::Pasta;
-use super::{dns, forward, worker};
+use super::{dns, worker};
 use crate::control::network::Response;
 use crate::error::{Error, OrFail, Result};
 use crate::sys::process::{Ended, Fork, fork, in_fork};
@@ -101,6 +101,12 @@ fn serve(worker: &OwnedFd, log: &Log) -> Result<()> {
                 Some(Err(error)) => Answer::Failed(error.message().to_owned()),
                 None => Answer::Failed("there is no network namespace".into()),
             },
+            Ask::OtherWayOut => {
+                if let Some(pasta) = &mut pasta {
+                    pasta.again(log);
+                }
+                Answer::Done
+            }
             Ask::Resolvers => Answer::Resolvers(resolvers()),
         };
         let answer = serde_json::to_vec(&answer).or_fail(doing)?;
@@ -140,5 +146,5 @@ fn resolvers() -> Vec<std::net::IpAddr> {
     if let Ok(file) = File::open("/etc/resolv.conf") {
         let _ = file.take(MAX_RESOLVERS).read_to_string(&mut text);
     }
-    forward::or_own(dns::resolvers(&text))
+    dns::resolvers(&text)
 }

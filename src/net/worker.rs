@@ -5,7 +5,7 @@ use super::channel::{self, Ask, MAX_ASK};
 use super::log::Log;
 use super::netlink::{self, Netlink};
 use super::shared::Shared;
-use super::{confine, control, forward};
+use super::{askers, confine, control};
 use crate::control::network::Response;
 use crate::error::{OrFail, Result};
 use crate::sys::{fds, namespace};
@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::{UdpSocket, UnixStream};
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::net::UnixStream;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
@@ -41,7 +41,11 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 /// The same of IPv6, which a host may be without.
 const SETTINGS6: &[(&str, &str)] = &[
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
     ("ipv6/conf/all/forwarding", "1"),
+    // A router's address stays, whatever its tap's is: guests keep it.
+    ("ipv6/conf/default/addr_gen_mode", "1"),
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/default/accept_redirects", "0"),
@@ -67,12 +71,12 @@ pub fn run(beginning: Beginning, supervisor: OwnedFd) -> i32 {
 
 fn begin(beginning: Beginning, supervisor: OwnedFd, log: Log) -> Result<()> {
     let Beginning { plan, control, lock, ready, network } = beginning;
-    let askers = forward::askers().or_fail(|| "open sockets on the host's network")?;
+    let sockets = askers::Sockets::open().or_fail(|| "open sockets on the host's network")?;
     match network {
         Some(network) => namespace::enter_network(network.as_fd())
             .or_fail(|| "go on in a network's namespace")?,
         None => {
-            namespace::new_network().map_err(|cause| explain("network", cause))?;
+            namespace::new_network().map_err(|cause| explain("net", cause))?;
             settle()?;
         }
     }
@@ -89,14 +93,13 @@ fn begin(beginning: Beginning, supervisor: OwnedFd, log: Log) -> Result<()> {
     loopback.or_fail(|| "set the loopback interface up")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.or_fail(|| "start a network's worker")?;
+    let groups = RefCell::new(plan.groups.clone());
+    let six = std::path::Path::new("/proc/sys/net/ipv6").exists();
     confine::confine()?;
-    let (groups, free_askers) = (RefCell::new(plan.groups.clone()), Semaphore::new(askers.len()));
     let work = async {
         let supervisor = StdStream::from(supervisor);
         supervisor.set_nonblocking(true).or_fail(doing)?;
         let supervisor = UnixStream::from_std(supervisor).or_fail(doing)?;
-        let asker = |fd: OwnedFd| UdpSocket::from_std(fd.into());
-        let askers = askers.into_iter().map(asker).collect::<std::io::Result<Vec<_>>>();
         let shared = Rc::new(Shared {
             plan,
             netlink,
@@ -104,13 +107,14 @@ fn begin(beginning: Beginning, supervisor: OwnedFd, log: Log) -> Result<()> {
             served: RefCell::default(),
             names: RefCell::default(),
             groups,
-            askers: RefCell::new(askers.or_fail(doing)?),
-            free_askers,
+            askers: sockets.askers().or_fail(doing)?,
+            six,
             busy: Cell::new(0),
             supervisor: Mutex::new(supervisor),
             stale: Notify::new(),
             changed: Notify::new(),
             way_out: Cell::new(false),
+            wrong_since: Cell::new(None),
         });
         serve(shared, control, ready, changes).await
     };
@@ -150,6 +154,9 @@ async fn serve(shared: Rc<Shared>, control: OwnedFd, ready: File, changes: Owned
             if shared.look() {
                 return Ok(());
             }
+        }
+        if shared.uplink_is_wrong() {
+            shared.ask(&Ask::OtherWayOut).await?;
         }
         let patience = if shared.way_out.get() || shared.plan.isolated { EMPTY * 15 } else { LOOK };
         tokio::select! {

@@ -7,7 +7,7 @@ use crate::control::network::Request;
 use crate::error::{Code, Error, Result};
 use crate::id::SecurityGroupId;
 use crate::plan::network::{
-    AnyIpv6, Cidr, IpPermission, IpProtocol, IpRange, Ipv6Range, UserIdGroupPair,
+    Cidr, Cidr6, IpPermission, IpProtocol, IpRange, Ipv6Range, UserIdGroupPair,
 };
 use crate::record::instance::InstanceRecord;
 use crate::record::vpc::{SecurityGroup, Vpc};
@@ -42,8 +42,8 @@ pub struct Rule {
 pub enum Whom {
     /// These addresses.
     Cidr(Cidr),
-    /// All of IPv6.
-    Ipv6,
+    /// These of IPv6.
+    Cidr6(Cidr6),
     /// The members of a group, by its name or id.
     Group(String),
 }
@@ -184,7 +184,7 @@ fn permission(network: &Vpc, rule: &Rule) -> Result<IpPermission> {
     };
     match &rule.whom {
         Whom::Cidr(cidr) => permission.ip_ranges.push(IpRange { cidr_ip: *cidr }),
-        Whom::Ipv6 => permission.ipv6_ranges.push(Ipv6Range { cidr_ipv6: AnyIpv6::Any }),
+        Whom::Cidr6(cidr) => permission.ipv6_ranges.push(Ipv6Range { cidr_ipv6: *cidr }),
         Whom::Group(text) => {
             let group_id = group(network, text)?.group_id.clone();
             permission.user_id_group_pairs.push(UserIdGroupPair { group_id });

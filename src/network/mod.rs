@@ -11,7 +11,7 @@ pub use collection::networks;
 
 use crate::error::{Code, Error, Result};
 use crate::id::{SecurityGroupId, SubnetId, VpcId, hex};
-use crate::plan::network::{AnyIpv6, IpProtocol, IpRange, Ipv6Range, UserIdGroupPair};
+use crate::plan::network::{Cidr6, IpProtocol, IpRange, Ipv6Range, UserIdGroupPair};
 use crate::record::network::{GroupIdentifier, NetworkName};
 use crate::record::tag::Tag;
 use crate::record::vpc::{Cidr, IpPermission, SecurityGroup, Vpc, VpcSide};
@@ -166,7 +166,7 @@ fn default_group() -> Result<SecurityGroup> {
 fn anywhere(all: IpPermission) -> IpPermission {
     IpPermission {
         ip_ranges: vec![IpRange { cidr_ip: Cidr::of(Ipv4Addr::UNSPECIFIED, 0) }],
-        ipv6_ranges: vec![Ipv6Range { cidr_ipv6: AnyIpv6::Any }],
+        ipv6_ranges: vec![Ipv6Range { cidr_ipv6: Cidr6::ANY }],
         ..all
     }
 }

@@ -121,11 +121,7 @@ fn talk(
     fds: &[BorrowedFd<'_>],
 ) -> Result<(Response, Vec<OwnedFd>)> {
     let doing = || format!("ask the process of network '{}'", network.spore.name);
-    let dir = directory(store, network)?;
-    let socket = seqpacket().or_fail(doing)?;
-    let address = SocketAddrUnix::new(dir.through(CONTROL)).or_fail(doing)?;
-    let connected = rustix::io::retry_on_intr(|| connect(&socket, &address));
-    connected.map_err(io::Error::from).or_fail(doing)?;
+    let socket = reach(&directory(store, network)?).or_fail(doing)?;
     for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
         sockopt::set_socket_timeout(&socket, direction, Some(PATIENCE)).or_fail(doing)?;
     }
@@ -144,6 +140,35 @@ fn talk(
         }
         response => Ok((response, fds)),
     }
+}
+
+/// A connection to the process of the network whose directory this is.
+fn reach(dir: &Owned) -> io::Result<OwnedFd> {
+    let socket = seqpacket()?;
+    let address = SocketAddrUnix::new(dir.through(CONTROL))?;
+    rustix::io::retry_on_intr(|| connect(&socket, &address))?;
+    Ok(socket)
+}
+
+/// Removes the socket that a process has left.
+///
+/// # Errors
+/// The network is gone.
+pub fn clear(store: &Store, network: &Vpc) -> Result<()> {
+    let left = |dir: &Owned| {
+        reach(dir).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            && !dir.is_held(LOCK).unwrap_or(true)
+    };
+    if !left(&directory(store, network)?) {
+        return Ok(());
+    }
+    // Who starts one holds this.
+    let locked = networks(store).lock(&network.vpc_id)?;
+    let dir = locked.owned();
+    if left(dir) {
+        dir.remove_if_there(CONTROL).or_fail(|| "remove a socket that is left")?;
+    }
+    Ok(())
 }
 
 fn seqpacket() -> io::Result<OwnedFd> {

@@ -6,6 +6,7 @@
 //! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
 //! already open in the VMM's process under that number.
 
+mod cidr6;
 mod config;
 mod device;
 mod disk;

@@ -1,6 +1,7 @@
 //! What a network's process is told: its addresses, its interfaces, and which packets pass.
 
 use super::MacAddress;
+pub use super::cidr6::Cidr6;
 use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, NetworkInterfaceId, SecurityGroupId, VpcId};
 use serde::{Deserialize, Serialize};
@@ -219,7 +220,7 @@ pub struct IpPermission {
     /// From or to these addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ip_ranges: Vec<IpRange>,
-    /// From or to any address of IPv6.
+    /// From or to these addresses of IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ipv6_ranges: Vec<Ipv6Range>,
     /// From or to members of these groups.
@@ -240,15 +241,7 @@ pub struct IpRange {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Ipv6Range {
     /// The addresses.
-    pub cidr_ipv6: AnyIpv6,
-}
-
-/// All addresses of IPv6, `::/0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AnyIpv6 {
-    /// The one that there is.
-    #[serde(rename = "::/0")]
-    Any,
+    pub cidr_ipv6: Cidr6,
 }
 
 /// EC2 UserIdGroupPair.
@@ -271,9 +264,12 @@ pub enum IpProtocol {
     /// UDP.
     #[serde(rename = "udp")]
     Udp,
-    /// ICMP.
+    /// ICMP, of IPv4.
     #[serde(rename = "icmp")]
     Icmp,
+    /// ICMP of IPv6.
+    #[serde(rename = "icmpv6")]
+    Icmpv6,
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use super::tag::Tag;
 use super::{Durability, Record};
 use crate::error::Code;
 use crate::id::{InstanceId, NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
-pub use crate::plan::network::{Cidr, IpPermission};
+pub use crate::plan::network::{Cidr, Cidr6, IpPermission};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// EC2 Vpc.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,28 @@ pub struct SecurityGroup {
     /// What they may send.
     #[serde(default)]
     pub ip_permissions_egress: Vec<IpPermission>,
+}
+
+impl Vpc {
+    /// Its addresses of IPv6: a range of 64 bits that nobody else is likely to have, and that
+    /// follows from its id. (RFC 4193, 3.2)
+    pub fn ipv6_cidr_block(&self) -> Cidr6 {
+        let digest = Sha256::digest(format!("{} ipv6", self.vpc_id));
+        let mut octets = [0; 16];
+        octets[0] = 0xfd;
+        octets[1..6].copy_from_slice(&digest[..5]);
+        // EC2's own services are at fd00:ec2::.
+        if octets[1] == 0 {
+            octets[1] = 1;
+        }
+        Cidr6::of(octets.into(), 64)
+    }
+
+    /// The address of IPv6 of the interface that has this one: an interface keeps both.
+    pub fn ipv6_of(&self, address: Ipv4Addr) -> Ipv6Addr {
+        let network = self.ipv6_cidr_block().network().to_bits();
+        Ipv6Addr::from_bits(network | u128::from(address.to_bits()))
+    }
 }
 
 impl SecurityGroup {

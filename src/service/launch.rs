@@ -253,7 +253,7 @@ fn launch(
         let id = &plan.instance_id;
         plan.network_interfaces.iter_mut().map(|interface| (id.clone(), interface))
     });
-    instance::vpc::place(store, placed.collect(), &launch.groups)?;
+    instance::vpc::place(store, placed.collect(), &launch.groups, launch.publish_all)?;
     let user_data = request.user_data.as_deref();
     let launched = lifecycle::launch(
         store,

@@ -4,7 +4,10 @@
 
 use super::Service;
 use super::filter::{Filter, Filters, select};
+pub use super::shape::network::{DescribedNetwork, SecurityGroup};
+use crate::control::network::{Request, Response};
 use crate::error::Result;
+use crate::id::SecurityGroupId;
 use crate::instance::vpc;
 use crate::network;
 pub use crate::network::NewNetwork;
@@ -12,8 +15,7 @@ pub use crate::network::groups::{Rule, Whom};
 use crate::network::{groups, process};
 use crate::record::network::PublishedPort;
 use crate::record::tag::check_tags;
-use crate::record::vpc::{SecurityGroup, Vpc};
-use serde::Serialize;
+use crate::record::vpc::Vpc;
 
 const FILTERS: Filters = Filters {
     tags: "Tags",
@@ -25,28 +27,14 @@ const FILTERS: Filters = Filters {
     ],
 };
 
-/// A network, and what the record does not say of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct DescribedNetwork {
-    /// The record.
-    #[serde(flatten)]
-    pub vpc: Vpc,
-    /// How many instances are on it.
-    #[serde(skip)]
-    pub instances: usize,
-    /// Its process runs: an instance that runs is on it.
-    #[serde(skip)]
-    pub running: bool,
-}
-
 impl Service {
     /// EC2 CreateVpc.
     ///
     /// # Errors
     /// As [`network::create`]'s; a tag is malformed.
-    pub fn create_network(&self, new: &NewNetwork) -> Result<Vpc> {
+    pub fn create_network(&self, new: &NewNetwork) -> Result<DescribedNetwork> {
         check_tags(&new.tags)?;
-        network::create(&self.store, new)
+        Ok(self.described(network::create(&self.store, new)?))
     }
 
     /// EC2 DescribeVpcs: the networks named, or all, of which all filters hold.
@@ -63,12 +51,23 @@ impl Service {
             [] => network::own(store)?,
             names => names.iter().map(|name| network::find(store, name)).collect::<Result<_>>()?,
         };
-        let described = |vpc: Vpc| DescribedNetwork {
-            instances: network::addresses::users(store, &vpc).len(),
-            running: process::is_running(store, &vpc).unwrap_or(false),
-            vpc,
+        let described = found.into_iter().map(|vpc| self.described(vpc)).collect();
+        select(described, filters, FILTERS)
+    }
+
+    /// What is to be said of a network.
+    fn described(&self, vpc: Vpc) -> DescribedNetwork {
+        let status = process::ask_running(&self.store, &vpc, &Request::Status {}, &[]);
+        let status = match status.ok().flatten() {
+            Some((Response::Status(status), _)) => Some(status),
+            _ => None,
         };
-        select(found.into_iter().map(described).collect(), filters, FILTERS)
+        DescribedNetwork {
+            instances: network::addresses::users(&self.store, &vpc).len(),
+            running: status.is_some(),
+            way_out: status.is_some_and(|status| status.way_out),
+            vpc,
+        }
     }
 
     /// The host's ports that are passed on to an instance.
@@ -97,8 +96,8 @@ impl Service {
         network: &str,
         name: &str,
         description: &str,
-    ) -> Result<SecurityGroup> {
-        groups::create(&self.store, network, name, description)
+    ) -> Result<SecurityGroupId> {
+        groups::create(&self.store, network, name, description).map(|group| group.group_id)
     }
 
     /// EC2 DescribeSecurityGroups.
@@ -106,7 +105,9 @@ impl Service {
     /// # Errors
     /// The network is not there.
     pub fn describe_security_groups(&self, network: &str) -> Result<Vec<SecurityGroup>> {
-        Ok(network::find(&self.store, network)?.spore.security_groups)
+        let network = network::find(&self.store, network)?;
+        let groups = network.spore.security_groups.iter();
+        Ok(groups.map(|group| SecurityGroup::of(&network, group)).collect())
     }
 
     /// EC2 AuthorizeSecurityGroupIngress or, with `egress`, AuthorizeSecurityGroupEgress.

@@ -50,6 +50,40 @@ fn new(flags: UnshareFlags) -> io::Result<()> {
     unsafe { unshare_unsafe(flags) }.map_err(Into::into)
 }
 
+/// Which program's leave, or which of the host's settings, is lacking where there is no namespace
+/// of this kind: `user`, `pid` or `net`. As what to do about it.
+pub fn remedy(kind: &str, cause: &io::Error) -> String {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/{name}")).ok();
+    remedy_by(kind, cause.raw_os_error(), &read)
+}
+
+fn remedy_by(kind: &str, errno: Option<i32>, read: &dyn Fn(&str) -> Option<String>) -> String {
+    let is = |name: &str, value: &str| read(name).is_some_and(|text| text.trim() == value);
+    match errno {
+        // user_namespaces(7), ERRORS.
+        Some(libc::ENOSPC | libc::EUSERS) => {
+            format!("allow more of them: 'sysctl user.max_{kind}_namespaces=10000' (as root)")
+        }
+        Some(libc::EPERM | libc::EACCES) if is("kernel/unprivileged_userns_clone", "0") => {
+            "let users have them: 'sysctl kernel.unprivileged_userns_clone=1' (as root)".into()
+        }
+        Some(libc::EPERM | libc::EACCES)
+            if is("kernel/apparmor_restrict_unprivileged_userns", "1") =>
+        {
+            "AppArmor leaves them to programs with a profile: install Spore's package, or its \
+             share/spore/spore.apparmor as /etc/apparmor.d/spore, and 'apparmor_parser -r \
+             /etc/apparmor.d/spore' (as root)"
+                .into()
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "a container forbids them: start it with --security-opt seccomp=unconfined --security-opt \
+             apparmor=unconfined"
+                .into()
+        }
+        _ => "a kernel without them has no networks".into(),
+    }
+}
+
 /// The network namespace that this process is in.
 ///
 /// # Errors
@@ -119,4 +153,29 @@ pub fn number_in_proc() -> Result<u32> {
     let link = std::fs::read_link("/proc/self").or_fail(|| "read /proc/self")?;
     let number = link.to_str().and_then(|number| number.parse().ok());
     number.ok_or_else(|| Error::failure("/proc/self leads to no process"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_remedy_that_fits_is_told() {
+        let clone = ("kernel/unprivileged_userns_clone", "0\n");
+        let apparmor = ("kernel/apparmor_restrict_unprivileged_userns", "1\n");
+        for (errno, setting, told) in [
+            (libc::ENOSPC, None, "user.max_net_namespaces"),
+            (libc::EUSERS, Some(apparmor), "user.max_net_namespaces"),
+            (libc::EPERM, Some(clone), "unprivileged_userns_clone=1"),
+            (libc::EACCES, Some(apparmor), "/etc/apparmor.d/spore"),
+            (libc::EPERM, None, "seccomp=unconfined"),
+            (libc::EINVAL, Some(clone), "a kernel without"),
+        ] {
+            let read = |name: &str| {
+                setting.filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+            };
+            let remedy = remedy_by("net", Some(errno), &read);
+            assert!(remedy.contains(told) && !remedy.contains('\n'), "{errno}: {remedy}");
+        }
+    }
 }

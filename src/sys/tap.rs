@@ -1,6 +1,7 @@
 //! Taps: network interfaces of the host whose other end is a descriptor.
 //! (Documentation/networking/tuntap.rst)
 
+use crate::error::Error;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::fs::File;
@@ -59,6 +60,20 @@ pub enum Refusal {
     OtherKind,
     /// Something else: errno.
     Failed(i32),
+}
+
+/// Why [`DEVICE`] can't be opened, and what helps.
+pub fn no_device(errno: i32) -> Error {
+    match errno {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::failure(format!(
+            "there are no taps here, for {DEVICE} is missing: load the module ('modprobe tun'), or give the container \
+             --device {DEVICE}"
+        )),
+        libc::EACCES | libc::EPERM => Error::failure(format!(
+            "this user may not open {DEVICE}: 'chmod 0666 {DEVICE}' (as root) lets everybody, as udev does"
+        )),
+        errno => Error::io(format!("open {DEVICE}"), io::Error::from_raw_os_error(errno)),
+    }
 }
 
 impl Tap {

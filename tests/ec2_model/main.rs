@@ -209,3 +209,46 @@ fn answers_about_instances_are_ec2s() {
     ec2.ask("DescribeInstances", &["show", id]);
     assert_eq!(ec2.wrong(&python), "");
 }
+
+#[test]
+fn answers_about_networks_are_ec2s() {
+    let Some(python) = python() else { return };
+    let mut ec2 = Answers::new();
+    let create = ["network", "create", "lab", "--cidr", "10.7.0.0/16", "--tag", "a=b"];
+    let made = ec2.ask("CreateVpc", &create);
+    assert_eq!(made["Vpc"]["CidrBlock"], "10.7.0.0/16");
+    let six = &made["Vpc"]["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"];
+    assert!(text(six).ends_with("::/64"), "{made}");
+    let listed = ec2.ask("DescribeVpcs", &["network", "ls", "--filter", "cidr=10.7.0.0/16"]);
+    assert_eq!(listed["Vpcs"][0], made["Vpc"]);
+    assert_eq!(
+        (&listed["Vpcs"][0]["State"], listed["Vpcs"].as_array().unwrap().len()),
+        (&json!("available"), 1)
+    );
+    ec2.ask("DescribeVpcs", &["network", "show", "lab", "default"]);
+    let group = ["network", "group", "create", "lab", "web", "--description", "servers"];
+    let group = ec2.ask("CreateSecurityGroup", &group);
+    let allow =
+        |rest: &[&'static str]| [&["network", "group", "allow", "lab", "web"][..], rest].concat();
+    for (operation, rule) in [
+        ("Ingress", &["--protocol", "tcp", "--port", "80-81", "--cidr", "0.0.0.0/0"][..]),
+        ("Ingress", &["--protocol", "icmpv6", "--cidr", "fd00::/8"]),
+        ("Ingress", &["--from", "default"]),
+        ("Egress", &["--out", "--protocol", "udp", "--port", "53", "--cidr", "10.0.0.0/8"]),
+    ] {
+        let operation = format!("AuthorizeSecurityGroup{operation}");
+        assert_eq!(ec2.ask(&operation, &allow(rule))["Return"], true);
+    }
+    let groups = ec2.ask("DescribeSecurityGroups", &["network", "group", "ls", "lab"]);
+    let web = &groups["SecurityGroups"][1];
+    assert_eq!((&web["GroupId"], &web["VpcId"]), (&group["GroupId"], &made["Vpc"]["VpcId"]));
+    assert_eq!(web["IpPermissions"][0]["FromPort"], 80);
+    let revoke = ["network", "group", "revoke", "lab", "web", "--from", "default"];
+    ec2.ask("RevokeSecurityGroupIngress", &revoke);
+    for delete in [&["network", "group", "delete", "lab", "web"][..], &["network", "delete", "lab"]]
+    {
+        let text = ec2.store.ok(&[delete, &["-o", "json"]].concat());
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "Return": true }));
+    }
+    assert_eq!(ec2.wrong(&python), "");
+}

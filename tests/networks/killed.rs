@@ -2,7 +2,7 @@
 //! they had.
 
 use super::common::Store;
-use super::{gone, has_networks, processes};
+use super::{gone, has_networks, processes, until};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use sporevm::control::network::{NetworkStatus, Request, Response};
@@ -13,37 +13,47 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// A network of a store, as the control plane has it.
-struct Network {
+pub struct Network {
     store: sporevm::store::Store,
     vpc: Vpc,
 }
 
 impl Network {
-    fn new(store: &Store, name: &str) -> Self {
+    pub fn new(store: &Store, name: &str) -> Self {
         let store = sporevm::store::Store::open_at(store.home()).unwrap();
         let vpc = sporevm::network::find(&store, name).unwrap();
         Self { store, vpc }
     }
 
-    fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         self.vpc.vpc_id.as_str()
     }
 
+    /// Its processes.
+    pub fn processes(&self) -> Vec<u32> {
+        processes(self.id())
+    }
+
+    /// Where they tell what there is to tell.
+    pub fn log(&self) -> std::path::PathBuf {
+        self.store.home().join("networks").join(self.id()).join("net.log")
+    }
+
     /// How its process is; nothing if there is none.
-    fn status(&self) -> Option<NetworkStatus> {
+    pub fn status(&self) -> Option<NetworkStatus> {
         match ask_running(&self.store, &self.vpc, &Request::Status {}, &[]).unwrap()? {
             (Response::Status(status), _) => Some(status),
             other => panic!("{other:?}"),
         }
     }
 
-    fn interfaces(&self) -> BTreeSet<String> {
+    pub fn interfaces(&self) -> BTreeSet<String> {
         let status = self.status().unwrap_or_default();
         status.interfaces.iter().map(ToString::to_string).collect()
     }
 }
 
-fn kill(pids: &[u32]) {
+pub fn kill(pids: &[u32]) {
     for pid in pids {
         let pid = Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
         let _ = kill_process(pid, Signal::KILL);
@@ -144,4 +154,28 @@ fn a_look_keeps_nobody_from_starting_a_network() {
         launched.join().unwrap()
     });
     assert_eq!(launched.len(), 1);
+}
+
+/// A VMM that is killed takes its tap and its ports with it, and nothing else of the network.
+#[test]
+fn a_killed_vmm_takes_its_own_interface() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    store.ok(&["network", "create", "lab"]);
+    let lab = Network::new(&store, "lab");
+    let more = ["--network", "lab", "-n", "2", "-p", "0:22", "--append", "demo.mode=echo"];
+    let up = store.launch(&more);
+    let before = processes(lab.id());
+    let ports: Vec<String> = up.iter().map(|id| store.ok(&["port", id, "-q"])).collect();
+    kill(&[u32::try_from(store.pid(&up[0]).unwrap()).unwrap()]);
+    until(|| lab.interfaces().len() == 1 && TcpStream::connect(ports[0].trim()).is_err());
+    drop(TcpStream::connect(ports[1].trim()).unwrap());
+    assert_eq!(processes(lab.id()), before);
+    // And it has all again when it is started.
+    store.wait(&up[0], "stopped");
+    store.ok(&["start", &up[0]]);
+    assert_eq!(lab.interfaces().len(), 2);
+    drop(TcpStream::connect(ports[0].trim()).unwrap());
 }

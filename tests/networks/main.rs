@@ -3,7 +3,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod floods;
+mod guest;
 mod killed;
+mod many;
+mod sandbox;
+mod six;
+mod way_out;
 
 use common::{Store, has_kvm};
 use serde_json::Value;
@@ -23,7 +29,11 @@ fn has_networks(store: &Store) -> bool {
     }
     let probe = store.spore(&["run", "demo", "-q", "-m", "128M", "--network", "default"]);
     if !probe.status.success() {
-        common::skip::skip_anywhere(String::from_utf8_lossy(&probe.stderr).trim());
+        let err = String::from_utf8_lossy(&probe.stderr);
+        // What a host lacks; all else is a fault of ours.
+        let lacks = ["namespace", "/dev/net/tun", "nftables", "/proc/sys"];
+        assert!(lacks.iter().any(|lacking| err.contains(lacking)), "{err}");
+        common::skip::skip_anywhere(err.trim());
     }
     probe.status.success()
 }
@@ -173,12 +183,64 @@ fn users_without_privileges_have_networks() {
     }
 }
 
+/// Waits until something is so.
+fn until(mut is: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is() {
+        assert!(std::time::Instant::now() < deadline, "it does not come to be");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 /// Waits until nothing is left of a network's process.
 fn gone(id: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !processes(id).is_empty() {
         assert!(std::time::Instant::now() < deadline, "{:?}", processes(id));
         std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// Each port that the security groups open to all has one of the host's.
+#[test]
+fn what_is_open_to_all_is_published() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    let run = ["run", "demo", "-q", "-m", "64M", "--network", "default", "-P"];
+    refused(&store.spore(&run), 1, "the security groups open no port to all");
+    let allow = ["network", "group", "allow", "default", "default", "--cidr", "0.0.0.0/0"];
+    store.ok(&[&allow[..], &["--protocol", "tcp", "--port", "80-81"]].concat());
+    store.ok(&[&allow[..], &["--protocol", "udp", "--port", "53"]].concat());
+    let id = store.ok(&[&run[..], &["-p", "0:22", "--append", "demo.mode=echo"]].concat());
+    let told = store.ok(&["port", id.trim()]);
+    for port in ["80/tcp", "81/tcp", "53/udp", "22/tcp"] {
+        assert!(told.contains(port), "{told}");
+    }
+    store.ok(&[&allow[..], &["--protocol", "tcp", "--port", "1000-2000"]].concat());
+    refused(&store.spore(&run), 1, "more than 64 ports");
+}
+
+/// An instance on two networks: whichever of them it asks by, it is told of both.
+#[test]
+fn an_instance_on_two_networks_is_told_of_both() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    for (name, cidr) in [("one", "10.4.0.0/16"), ("two", "10.5.0.0/20")] {
+        store.ok(&["network", "create", name, "--cidr", cidr]);
+    }
+    let Some(guest) = guest::Guest::launch(&store, "one", &["--network", "two"]) else { return };
+    let interfaces = store.describe(&guest.id)["NetworkInterfaces"].clone();
+    for (n, cidr) in [(0, "10.4.0.0/16"), (1, "10.5.0.0/20")] {
+        let mac = interfaces[n]["MacAddress"].as_str().unwrap();
+        let of =
+            |leaf: &str| guest.metadata(&format!("meta-data/network/interfaces/macs/{mac}/{leaf}"));
+        assert_eq!(of("subnet-ipv4-cidr-block"), cidr);
+        assert_eq!(of("device-number"), n.to_string());
+        assert_eq!(of("ipv6s"), interfaces[n]["Ipv6Addresses"][0]["Ipv6Address"]);
     }
 }
 

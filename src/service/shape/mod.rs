@@ -3,6 +3,7 @@
 
 pub mod image;
 pub mod instance;
+pub mod network;
 pub mod snapshot;
 pub mod status;
 pub mod volume;
