@@ -40,7 +40,7 @@ fn killer(lab: &Network, over: &AtomicBool) -> usize {
     let (mut random, mut kills) = (0x2545_f491_u32, 0);
     while !over.load(Ordering::Relaxed) {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        std::thread::sleep(Duration::from_millis(u64::from(random >> 24)));
+        std::thread::sleep(Duration::from_millis(u64::from(random >> 22)));
         let all = lab.processes();
         let victims = match random >> 20 & 3 {
             0 => pasta(lab).into_iter().collect(),
@@ -70,7 +70,7 @@ fn nothing_is_left_of_a_network_that_is_killed_again_and_again() {
         let (mut up, mut tries) = (0, 0);
         while up < instances() {
             // A launch that meets a kill may fail; what it says is one line.
-            let n = (instances() - up).min(10).to_string();
+            let n = format!("1:{}", (instances() - up).min(10));
             let output =
                 store.spore(&[&run[..], &["-n", &n, "--append", "demo.mode=echo"]].concat());
             up = store.ok(&["ls", "-q"]).lines().count();
