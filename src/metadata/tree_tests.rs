@@ -106,6 +106,7 @@ fn the_tree_has_what_cloud_init_and_others_read() {
         "instance-id i-00000000000000001",
         "instance-life-cycle on-demand",
         "instance-type t3.micro",
+        "ipv6 fd00::5",
         "local-hostname ip-10-0-0-5.internal",
         "local-ipv4 10.0.0.5",
         "mac 02:00:00:00:00:a0",
