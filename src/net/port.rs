@@ -13,7 +13,7 @@ use crate::metadata::{Metadata, http};
 use crate::plan::network::{Cidr, MTU, Port, tap_name};
 use crate::sys::tap::{self, Refusal, Tap};
 use serde::Deserialize;
-use socket2::{Protocol, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
