@@ -108,6 +108,7 @@ tests! {
     qcow2: 300,
     records: 3000,
     remote: 300,
+    share: 500,
     states: 1000,
     told: 3000,
     vsock: 1000,

@@ -178,6 +178,12 @@ fn shares() {
 
 #[test]
 #[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_share() {
+    shares::a_command_finds_what_is_shared(&cloud_lab(), "debian-13-cloud");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
 fn by_several_queues() {
     network::a_guest_has_several_queues(&lab());
 }

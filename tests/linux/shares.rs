@@ -66,6 +66,25 @@ pub fn directories_are_shared(lab: &Lab) {
     lab.ok(&["terminate", id]);
 }
 
+/// A guest with systemd 254 or later mounts what is shared before anybody gets in; a command's
+/// directory is read only unless it says otherwise.
+pub fn a_command_finds_what_is_shared(lab: &Lab, image: &str) {
+    let place = tempfile::tempdir().unwrap();
+    let (mine, fixed) = (place.path().join("mine"), place.path().join("fixed"));
+    for dir in [&mine, &fixed] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("file"), "content").unwrap();
+    }
+    let rw = format!("{}:/mnt/my data:rw", mine.display());
+    let ro = format!("{}:/src", fixed.display());
+    let script =
+        "cat '/mnt/my data/file' /src/file; echo made > '/mnt/my data/made'; ! touch /src/x";
+    let run = ["run", "--rm", image, "-v", &rw, "-v", &ro, "--", "sh", "-c", script];
+    assert_eq!(lab.ok(&run), "contentcontent");
+    assert_eq!(fs::read_to_string(mine.join("made")).unwrap(), "made\n");
+    assert!(!fixed.join("x").exists());
+}
+
 fn mount(shell: &mut Shell, tag: &str, at: &str) {
     shell.sh(&format!("mkdir -p {at} && mount -t virtiofs {tag} {at}"));
 }

@@ -1,0 +1,68 @@
+//! Shared directories as the command line has them; tests/linux/shares.rs has guests that use them.
+
+mod common;
+
+use common::Store;
+use std::fs;
+
+/// Refused before anything is made, in one line.
+fn refused(store: &Store, more: &[&str], code: i32, why: &str) {
+    let output = store.spore(&[&["run", "demo", "-q"], more].concat());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{more:?}: {told}");
+    assert!(told.contains(why), "{told}");
+    assert_eq!(store.ok(&["ls", "-aq"]), "", "{more:?}");
+}
+
+#[test]
+fn what_can_not_be_shared_is_told_before_anything_is_made() {
+    let store = Store::new();
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    fs::create_dir(path("dir")).unwrap();
+    fs::write(path("file"), "").unwrap();
+    let (dir, file, none) = (path("dir"), path("file"), path("none"));
+    refused(&store, &["-v", &format!("{none}:/src")], 1, "make it, or share another");
+    refused(&store, &["-v", &format!("{file}:/src")], 1, "is no directory");
+    refused(&store, &["-v", &format!("{dir}:/")], 2, "below its root");
+    refused(&store, &["-v", &format!("{dir}:/a/../b")], 2, "without '..'");
+    refused(&store, &["-v", &dir], 2, "HOST:GUEST");
+    let twice = format!("{dir}:/src");
+    refused(&store, &["-v", &twice, "-v", &twice], 1, "two directories are shared at /src");
+    let nine: Vec<String> = (0..9).map(|n| format!("{dir}:/src{n}")).collect();
+    let nine: Vec<&str> = nine.iter().flat_map(|share| ["-v", share]).collect();
+    refused(&store, &nine, 1, "8 shared directories at most");
+    // By the store a guest would have other instances' disks.
+    let home = store.home().display().to_string();
+    refused(&store, &["-v", &format!("{home}:/src")], 1, "could change the store");
+    refused(&store, &["-v", "/:/src"], 1, "could change the store");
+}
+
+#[test]
+fn a_share_is_in_the_record_and_ends_with_its_instance() {
+    let store = Store::new();
+    if !common::skip::has_kvm() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().display().to_string();
+    let ids = store.launch(&["-n", "2", "-v", &format!("{dir}:/src:ro"), "-v", "/:/host:ro"]);
+    for id in &ids {
+        store.wait(id, "stopped");
+        let shares = store.describe(id)["Spore"]["Shares"].clone();
+        let fixed = serde_json::json!({"HostPath": dir, "GuestPath": "/src", "ReadOnly": true});
+        assert_eq!((&shares[0], &shares[1]["HostPath"]), (&fixed, &"/".into()));
+        assert!(store.ok(&["show", id]).contains(&format!("{dir}:/src:ro, share0")));
+    }
+    let processes = || {
+        let all = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+        let words = all.map(|entry| fs::read(entry.path().join("cmdline")).unwrap_or_default());
+        let texts = words.map(|words| String::from_utf8_lossy(&words).into_owned());
+        texts.filter(|text| text.contains("__share") && text.contains(&ids[0])).count()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while processes() > 0 {
+        assert!(std::time::Instant::now() < deadline, "a server outlives its VMM");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
