@@ -71,6 +71,10 @@ impl Server {
                 self.forget_all(fields);
                 return None;
             }
+            op::RELEASE | op::RELEASEDIR => {
+                self.release(fields);
+                return None;
+            }
             op::DESTROY => {
                 self.begin_anew();
                 return None;
@@ -123,17 +127,11 @@ impl Server {
                 let size = size.min(request.room);
                 self.readdir(handle, Wish { node, offset, size, plus: opcode == op::READDIRPLUS })
             }
-            op::RELEASE | op::RELEASEDIR => {
-                self.handles.close(f.u64()?);
-                Ok(Reply::default())
-            }
             op::STATFS => self.statfs(),
             op::FSYNC | op::FSYNCDIR => {
                 let (handle, flags) = (f.u64()?, f.u32()?);
                 self.fsync(handle, flags & 1 != 0)
             }
-            // What was written is with the host already.
-            op::FLUSH => self.handles.get(f.u64()?).map(|_| Reply::default()),
             op::FALLOCATE => self.fallocate(f),
             op::LSEEK => {
                 let (handle, offset, whence) = (f.u64()?, f.u64()?, f.u32()?);
@@ -179,7 +177,8 @@ impl Server {
                 let other = f.u64()?;
                 self.link(other, node, f.name()?)
             }
-            // Among them extended attributes: none is passed on, in either direction.
+            // Among them extended attributes: none is passed on, in either direction. And FLUSH,
+            // of which the guest is rid by that: what it wrote is with the host already.
             _ => Err(Errno::NOSYS),
         }
     }
@@ -246,6 +245,12 @@ impl Server {
     fn forget(&mut self, node: u64, mut f: Fields<'_>) {
         if let Ok(times) = f.u64() {
             self.tree.nodes.forget(node, times);
+        }
+    }
+
+    fn release(&mut self, mut f: Fields<'_>) {
+        if let Ok(handle) = f.u64() {
+            self.handles.close(handle);
         }
     }
 

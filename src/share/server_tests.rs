@@ -43,6 +43,12 @@ impl Guest {
         }
     }
 
+    /// What there is no answer to.
+    fn tell(&mut self, opcode: u32, node: u64, body: &[u8]) {
+        let request = Request { number: 0, node, opcode, room: 0, body };
+        assert_eq!(self.server.serve(&request), None);
+    }
+
     fn named(&mut self, opcode: u32, node: u64, head: &[u8], name: &str) -> Result<Vec<u8>, Errno> {
         self.ask(opcode, node, &[head, name.as_bytes(), b"\0"].concat())
     }
@@ -186,7 +192,7 @@ fn files_are_made_moved_linked_and_removed() {
     assert!(guest.attr(node).is_ok(), "by its other name");
     guest.named(op::UNLINK, ROOT, b"", "c").unwrap();
     assert!(guest.attr(node).is_ok(), "it is open");
-    guest.ask(op::RELEASE, node, &handle.to_le_bytes()).unwrap();
+    guest.tell(op::RELEASE, node, &handle.to_le_bytes());
     assert!(guest.attr(node).is_err());
     assert_eq!(guest.named(op::RMDIR, ROOT, b"", "c"), Err(Errno::NOENT));
     guest.named(op::SYMLINK, dir, b"", "link\0target").unwrap();
@@ -250,7 +256,7 @@ fn a_directory_is_read_in_parts() {
         }
         names.sort();
         assert_eq!(names, expected);
-        guest.ask(op::RELEASEDIR, ROOT, &handle.to_le_bytes()).unwrap();
+        guest.tell(op::RELEASEDIR, ROOT, &handle.to_le_bytes());
     }
 }
 

@@ -99,7 +99,7 @@ impl Handler {
         if !chain.read(IN_HEADER, &mut body) {
             return Outcome::Stop("a request is outside guest memory".into());
         }
-        let quiet = matches!(header.opcode, op::FORGET | op::BATCH_FORGET | op::DESTROY);
+        let quiet = is_quiet(header.opcode);
         let number = if quiet { NO_ANSWER } else { self.numbered + 1 };
         let room = chain.writable_len().saturating_sub(OUT_HEADER);
         let Header { opcode, node, .. } = header;
@@ -185,6 +185,12 @@ impl Handler {
             false => written(chain, *header, Err(Errno::IO)),
         }
     }
+}
+
+/// Whether the server does it without an answer: the guest need not wait for that.
+fn is_quiet(opcode: u32) -> bool {
+    let closes = matches!(opcode, op::RELEASE | op::RELEASEDIR | op::DESTROY);
+    closes || matches!(opcode, op::FORGET | op::BATCH_FORGET)
 }
 
 /// Writes FUSE's header in front of so many bytes, or of none for an error; all bytes written.
