@@ -59,9 +59,10 @@ const WRITING: &[Allow] = &[
 pub fn confine(root: &OwnedFd, read_only: bool) -> Result<()> {
     let doing = || "confine the server of a shared directory";
     umask(Mode::empty());
-    harden_process();
-    // Root may have another root without.
+    // Root may have another root without. It comes before what makes the process undumpable, whose
+    // /proc/self/uid_map is root's. (proc(5))
     let _ = namespace::new_users();
+    harden_process();
     fchdir(root).or_fail(doing)?;
     let rooted = chroot(".");
     let beneath = close_files(root, read_only)?;
