@@ -3,7 +3,15 @@
 mod common;
 
 use common::Store;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sporevm::share::wire::{self, Answer, Request};
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Refused before anything is made, in one line.
 fn refused(store: &Store, more: &[&str], code: i32, why: &str) {
@@ -65,4 +73,42 @@ fn a_share_is_in_the_record_and_ends_with_its_instance() {
         assert!(std::time::Instant::now() < deadline, "a server outlives its VMM");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// A user without privileges has a namespace in which what is the user's is root's, and the guest
+/// sees that.
+#[test]
+fn what_is_an_unprivileged_users_is_the_guests_roots() {
+    const USER: u32 = 65533;
+    if !common::skip::is_root() {
+        return;
+    }
+    let (store, place) = (Store::new(), tempfile::tempdir().unwrap());
+    for (name, owner) in [("mine", USER), ("theirs", 0)] {
+        fs::write(place.path().join(name), "").unwrap();
+        chown(place.path().join(name), Some(owner), Some(owner)).unwrap();
+    }
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Both go to the server under the numbers that they have.
+    let kind = SocketType::SEQPACKET;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::empty(), None).unwrap();
+    rustix::io::fcntl_setfd(&ours, FdFlags::CLOEXEC).unwrap();
+    let directory = open(place.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let words = [theirs.as_raw_fd(), directory.as_raw_fd()].map(|fd| format!("{fd}:"));
+    let mut server = Command::new(store.program());
+    let mut server = server.args(["__share", "1"]).args(words).uid(USER).gid(USER).spawn().unwrap();
+    drop(theirs);
+    let hello = Answer::parse(wire::receive(&ours, wire::MAX_PAYLOAD).unwrap().0).unwrap();
+    assert_eq!(String::from_utf8(hello.payload).unwrap(), "");
+    let owner = |name: &[u8]| {
+        let request = Request { number: 1, node: 1, opcode: 1, room: 128, body: name };
+        request.send(&ours).unwrap();
+        let entry = Answer::parse(wire::receive(&ours, wire::MAX_PAYLOAD).unwrap().0).unwrap();
+        let word = |at: usize| u32::from_le_bytes(entry.payload[at..at + 4].try_into().unwrap());
+        // uid and gid in struct fuse_entry_out.
+        (word(108), word(112))
+    };
+    assert_eq!((owner(b"mine\0"), owner(b"theirs\0")), ((0, 0), (65534, 65534)));
+    drop(ours);
+    assert!(server.wait().unwrap().success());
 }
