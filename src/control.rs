@@ -9,7 +9,7 @@
 pub mod network;
 
 use crate::error::{OrFail, Result};
-use crate::plan::{DeviceId, DiskFormat, Engine};
+use crate::plan::{DeviceId, DiskFormat, DiskPlan, Engine};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -53,6 +53,22 @@ pub enum Request {
         disk: DiskTop,
         /// The file's format.
         format: DiskFormat,
+    },
+    /// Give the guest another disk. The descriptors of its files come with the line, top first, and
+    /// last the one that holds the volume; the plan's numbers of them mean nothing. The engine is
+    /// sync.
+    Attach {
+        /// What it is called.
+        disk: DeviceId,
+        /// What it is.
+        plan: DiskPlan,
+    },
+    /// Ask the guest to let go of a disk.
+    Detach {
+        /// Which.
+        disk: DeviceId,
+        /// Take it away at once; the guest is told afterwards.
+        force: bool,
     },
     /// Write the machine, which stands still from then on, to the memory file whose descriptor
     /// comes with the line, and end. A machine that can't be written runs on. Meanwhile it tells
@@ -196,6 +212,9 @@ pub struct Status {
     pub hibernating: bool,
     /// Each disk's engine and counters.
     pub disks: BTreeMap<DeviceId, DiskStatus>,
+    /// The slot of each device.
+    #[serde(default)]
+    pub slots: BTreeMap<DeviceId, u8>,
     /// Each network interface's link and counters.
     #[serde(default)]
     pub interfaces: BTreeMap<DeviceId, NetStatus>,
@@ -205,11 +224,41 @@ pub struct Status {
     pub notified: BTreeMap<String, String>,
 }
 
+/// How far a disk has come or gone, in EC2's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskState {
+    /// The guest has it, or finds it as it begins.
+    #[default]
+    Attached,
+    /// It has come while the guest runs, and no driver has taken it yet.
+    Attaching,
+    /// The guest is asked to let go of it.
+    Detaching,
+    /// The guest has heard that, and still uses it.
+    Busy,
+}
+
+impl DiskState {
+    /// EC2's VolumeAttachmentState.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Attaching => "attaching",
+            Self::Detaching => "detaching",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// Counters of one block device since the VMM started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiskStatus {
     /// The engine in use.
     pub engine: Engine,
+    /// How far it has come or gone.
+    #[serde(default)]
+    pub state: DiskState,
     /// Bytes read by the guest.
     pub read_bytes: u64,
     /// Bytes written by the guest.
@@ -255,6 +304,7 @@ mod tests {
             Request::Layers {},
             Request::Freeze { disks: vec![disk.clone()] },
             Request::Rebase { disk, format: DiskFormat::Raw },
+            Request::Detach { disk: "/dev/vdb".parse().unwrap(), force: true },
             Request::Wait {},
         ]
     }

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod account;
+pub mod autostart;
 pub mod console;
 pub mod create_image;
 pub mod deregister;
@@ -26,6 +27,7 @@ pub mod prune;
 pub mod reach;
 pub mod regions;
 pub mod register;
+pub mod restart;
 pub mod shape;
 pub mod snapshots;
 pub mod statistics;

@@ -16,6 +16,8 @@ mod limits;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
+#[path = "linux/volumes.rs"]
+mod volumes;
 
 use linux::Lab;
 
@@ -50,6 +52,13 @@ fn limited_by_a_control_group() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_life_over_mmio() {
     scenarios::long_life(&stock_over_mmio());
+}
+
+/// ACPI hot-plug, which the lab kernel has no driver for.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test"]
+fn volumes_come_and_go() {
+    volumes::volumes_come_and_go(&stock(), "debian");
 }
 
 /// SeaBIOS, a master boot record, GRUB and its menu.

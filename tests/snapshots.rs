@@ -117,7 +117,8 @@ fn volumes_come_and_go_while_their_instance_is_stopped() {
         return;
     }
     let store = Store::new();
-    let id = store.launch_mode("poweroff-on-button");
+    let mode = ["--append", "demo.mode=poweroff-on-button", "--transport", "mmio"];
+    let id = store.launch(&mode).remove(0);
     let vol = one(&store.ok(&["volume", "create", "--size", "1M"]));
     let attach =
         |device: &str| ["volume", "attach", &vol, &id, "--device", device].map(str::to_owned);
@@ -126,10 +127,10 @@ fn volumes_come_and_go_while_their_instance_is_stopped() {
         let args = attach(device);
         refused(&store, &args.iter().map(String::as_str).collect::<Vec<_>>(), code);
     };
-    refused_attach("/dev/vdb", "IncorrectInstanceState");
+    refused_attach("/dev/vdb", "UnsupportedOperation");
     let root = store.describe(&id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
     let root = root.as_str().unwrap();
-    refused(&store, &["volume", "detach", root], "IncorrectInstanceState");
+    refused(&store, &["volume", "detach", root], "UnsupportedOperation");
     refused(&store, &["volume", "delete", root], "VolumeInUse");
     // Under its guest, which is told.
     store.ok(&["volume", "resize", root, "--size", "2M"]);
@@ -160,6 +161,100 @@ fn volumes_come_and_go_while_their_instance_is_stopped() {
     assert_eq!(left["Volumes"][0]["VolumeId"], vol.as_str());
     refused(&store, &["volume", "detach", &vol], "IncorrectState");
     store.ok(&["volume", "delete", &vol]);
+}
+
+/// An instance that waits for its power button, on a PCI bus.
+fn on_pci(store: &Store) -> String {
+    let mode = ["--append", "demo.mode=poweroff-on-button", "--transport", "pci"];
+    store.launch(&mode).remove(0)
+}
+
+/// The demo guest knows nothing of hot-plug: it takes nothing, and lets go of nothing.
+#[test]
+fn volumes_come_to_a_running_instance_and_go_by_force_where_its_guest_does_not_help() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = on_pci(&store);
+    store.wait_for_text(&id, "button: waiting");
+    let volume = || one(&store.ok(&["volume", "create", "--size", "1M"]));
+    let (first, second) = (volume(), volume());
+    let waits = |args: &[&str], told: &str| {
+        let output = store.spore(&[&["volume"], args, &["--timeout", "0"]].concat());
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(124), "{args:?}: {err}");
+        assert!(err.contains(told) && err.trim().lines().count() == 1, "{args:?}: {err}");
+    };
+    let state = |volume: &str| {
+        let shown = store.ok(&["volume", "show", volume, "-o", "json"]);
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let attachment = &shown["Volumes"][0]["Attachments"][0]["State"];
+        attachment.as_str().unwrap_or("detached").to_owned()
+    };
+    let root = store.describe(&id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
+    refused(&store, &["volume", "detach", root.as_str().unwrap()], "UnsupportedOperation");
+    waits(&["attach", &first, &id, "--device", "/dev/vdb"], "attaching");
+    waits(&["attach", &second, &id, "--device", "/dev/vdc"], "ACPI hot-plug");
+    assert_eq!([state(&first), state(&second)], ["attaching", "attaching"]);
+    refused(&store, &["volume", "attach", &first, &id, "--device", "/dev/vdd"], "VolumeInUse");
+    refused(&store, &["volume", "delete", &first], "VolumeInUse");
+    let both = store.ok(&["snapshot", "create", &id, "-o", "json"]);
+    let both: Value = serde_json::from_str(&both).unwrap();
+    assert_eq!(both["Snapshots"].as_array().unwrap().len(), 3, "at one instant with the root");
+    waits(&["detach", &first], "--force");
+    assert_eq!(state(&first), "detaching");
+    store.ok(&["volume", "detach", "--force", &first]);
+    assert_eq!(state(&first), "detached");
+    assert_eq!(store.describe(&id)["BlockDeviceMappings"].as_array().unwrap().len(), 2);
+    store.ok(&["volume", "delete", &first]);
+    // The machine that goes on has the second where it was, though the first's slot is empty.
+    store.ok(&["stop", "--hibernate", &id]);
+    store.ok(&["start", &id]);
+    assert_eq!(state(&second), "attached");
+    // One that the guest holds on to is gone with the machine.
+    waits(&["detach", &second], "detaching");
+    store.ok(&["stop", "--force", &id]);
+    assert_eq!(state(&second), "detached");
+    store.ok(&["start", &id]);
+    assert_eq!(store.describe(&id)["BlockDeviceMappings"].as_array().unwrap().len(), 1);
+    store.ok(&["terminate", &id]);
+    store.ok(&["volume", "delete", &second]);
+}
+
+/// As many as there are slots for, and over again.
+#[test]
+fn a_slot_that_is_given_back_is_used_again() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = on_pci(&store);
+    let volumes: Vec<String> =
+        (0..9).map(|_| one(&store.ok(&["volume", "create", "--size", "1M"]))).collect();
+    let attach = |volume: &str, n: usize| {
+        let device = format!("/dev/vd{}", char::from(b'b' + n as u8));
+        let args = ["volume", "attach", volume, &id, "--device", &device, "--timeout", "0"];
+        let output = store.spore(&args);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (n, volume) in volumes[..8].iter().enumerate() {
+        assert_eq!(attach(volume, n).0, Some(124));
+    }
+    let (code, err) = attach(&volumes[8], 8);
+    assert!(code == Some(125) && err.contains("slots"), "{code:?} {err}");
+    refused(&store, &["volume", "detach", &volumes[8]], "IncorrectState");
+    for _ in 0..20 {
+        store.ok(&["volume", "detach", "--force", &volumes[3]]);
+        assert_eq!(attach(&volumes[3], 3).0, Some(124));
+    }
+    // A reset lets go of what the guest was asked for.
+    let output = store.spore(&["volume", "detach", &volumes[5], "--timeout", "0"]);
+    assert_eq!(output.status.code(), Some(124));
+    store.ok(&["reboot", "--force", &id]);
+    store.ok(&["volume", "detach", &volumes[6], "--force"]);
+    assert_eq!(store.describe(&id)["BlockDeviceMappings"].as_array().unwrap().len(), 7);
+    store.ok(&["terminate", &id]);
 }
 
 #[test]

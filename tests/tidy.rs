@@ -197,6 +197,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/http/server.rs", "a socket that the user names"),
     ("src/service/launch.rs", "/proc/meminfo"),
     ("src/service/foreground.rs", "children of its own"),
+    ("src/service/autostart.rs", "a unit among those of the user's, in XDG_CONFIG_HOME"),
     ("src/account.rs", "/etc/passwd, /etc/group and /etc/subuid"),
     ("src/inspect/boot_method.rs", "a disk that the user names"),
     ("src/transfer/bundle/storage.rs", "a part of a bundle in a directory that the user names"),

@@ -12,8 +12,8 @@ use crate::mem::layout::{
 use crate::plan::{TransportKind, VmConfig};
 use acpi_tables::aml::{
     And, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Notify, ONE, OpRegion,
-    OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
+    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, MethodCall, Notify, ONE,
+    OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -26,6 +26,8 @@ use std::ops::Range;
 
 /// The bit in [`GED_EVENTS`] that says that the VM generation ID is another.
 const GENERATION: u8 = 2;
+/// The bit that says that the registers of PCI hot-plug have something.
+const HOT_PLUG: u8 = 4;
 /// Bytes of the RSDP, rounded up: the tables follow, each on an 8-byte boundary.
 const RSDP_ROOM: usize = 40;
 
@@ -146,10 +148,13 @@ fn dsdt(config: &VmConfig) -> impl Aml {
         TransportKind::Mmio => {
             devices.extend(slots.filter(|slot| *slot < VIRTIO_SLOTS).map(virtio))
         }
-        TransportKind::Pci => devices.extend([pci::host_bridge(), pci::motherboard()]),
+        TransportKind::Pci => {
+            devices.extend([pci::host_bridge(config.hot_slots()), pci::motherboard()]);
+        }
     }
     devices.extend([com1(), power_button(), panic_device()]);
-    devices.extend([generation_id(generation::address(config)), event_device()]);
+    let hot_plug = config.chipset.transport == TransportKind::Pci;
+    devices.extend([generation_id(generation::address(config)), event_device(hot_plug)]);
     let devices = devices.iter().map(|device| device as &dyn Aml).collect();
     let Encoded(mut aml) = encode(&Scope::new("\\_SB_".into(), devices));
     let s5 = Package::new(vec![&S5_SLEEP_TYPE, &ZERO, &ZERO, &ZERO]);
@@ -226,8 +231,8 @@ fn generation_id(address: u64) -> Encoded {
 }
 
 /// The generic event device (5.6.9): its interrupt says that [`GED_EVENTS`] has something; reading
-/// clears it.
-fn event_device() -> Encoded {
+/// clears it. `hot_plug`: there is a PCI bus.
+fn event_device(hot_plug: bool) -> Encoded {
     const CHANGED: u8 = 0x80; // the generation ID is another
     const PRESSED: u8 = 0x80; // the power button was pressed (4.8.2.2.1.2)
     let pending = Path::new("PEND");
@@ -242,7 +247,13 @@ fn event_device() -> Encoded {
     let notify_other = Notify::new(&counter, &CHANGED);
     let is_other = Equal::new(&Local(2), &GENERATION);
     let if_other = If::new(&is_other, vec![&notify_other]);
-    let statements: Vec<&dyn Aml> = vec![&read, &power, &if_power, &other, &if_other];
+    let bus = And::new(&Local(3), &Local(0), &HOT_PLUG);
+    let tell = MethodCall::new(Path::new("\\_SB_.PCI0.TELL"), Vec::new());
+    let if_bus = If::new(&bus, vec![&tell]);
+    let mut statements: Vec<&dyn Aml> = vec![&read, &power, &if_power, &other, &if_other];
+    if hot_plug {
+        statements.push(&if_bus);
+    }
     let interrupt = edge(GED_GSI);
     encode(&Device::new(
         "GED_".into(),
@@ -282,6 +293,7 @@ mod tests {
     use crate::boot::source::{u32_at, u64_at};
     use crate::boot::tests::machine;
     use crate::mem::layout::ACPI_END;
+    use crate::plan::{DeviceKind, DiskPlan};
 
     /// The table at a physical address, its checksum verified.
     fn table(bytes: &[u8], address: u64) -> &[u8] {
@@ -298,6 +310,37 @@ mod tests {
             .map(|entry| table(bytes, u64_at(entry, 0).unwrap()))
             .find(|table| table.starts_with(signature))
             .unwrap()
+    }
+
+    /// The guest finds a slot for each disk but the first and eight more, and its way to let go.
+    #[test]
+    fn slots_for_devices_that_come_are_told() {
+        let count = |config: &VmConfig, what: &[u8]| {
+            build(config).windows(what.len()).filter(|w| *w == what).count()
+        };
+        let of_disks = |count| {
+            let mut config = machine(1, TransportKind::Pci, count);
+            let disk = DiskPlan {
+                volume_id: "vol-0123456789abcdef0".parse().unwrap(),
+                read_only: false,
+                layers: Vec::new(),
+                hold: None,
+                engine: Default::default(),
+                queues: 1,
+                limits: Default::default(),
+            };
+            config.devices.iter_mut().for_each(|d| d.kind = DeviceKind::Disk(disk.clone()));
+            config
+        };
+        for disks in [1, 3] {
+            let config = of_disks(disks);
+            assert_eq!(config.hot_slots().count_ones() as usize, disks - 1 + 8);
+            assert_eq!(count(&config, b"_EJ0"), disks - 1 + 8);
+            assert_eq!(count(&config, b"_EVT"), 1);
+        }
+        let full = of_disks(31);
+        assert_eq!(full.hot_slots(), ((1u32 << 31) - 1) & !1, "no slot beyond the last");
+        assert_eq!(count(&machine(1, TransportKind::Mmio, 3), b"_EJ0"), 0);
     }
 
     #[test]

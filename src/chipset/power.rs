@@ -36,6 +36,8 @@ pub const ACPI_POWER_LEN: u16 = GED_EVENTS + 1 - ACPI_SLEEP_CONTROL;
 const POWER_BUTTON: u8 = 1;
 /// Events bit of the VM generation ID.
 const GENERATION: u8 = 2;
+/// Events bit of PCI hot-plug.
+const HOT_PLUG: u8 = 4;
 /// SLP_EN in the sleep control register. (ACPI 6.5, 4.8.3.7)
 const SLP_EN: u8 = 1 << 5;
 
@@ -55,14 +57,21 @@ impl AcpiPower {
 
     /// Press the power button.
     pub fn press_button(&self) {
-        self.events.fetch_or(POWER_BUTTON, Ordering::SeqCst);
-        // It fails only when the counter is full: the interrupt is pending already.
-        let _ = self.irq.write(1);
+        self.tell(POWER_BUTTON);
     }
 
     /// Tell the guest that the VM generation ID is another.
     pub fn tell_generation(&self) {
-        self.events.fetch_or(GENERATION, Ordering::SeqCst);
+        self.tell(GENERATION);
+    }
+
+    /// Tell the guest that the registers of PCI hot-plug have something.
+    pub fn tell_hot_plug(&self) {
+        self.tell(HOT_PLUG);
+    }
+
+    fn tell(&self, event: u8) {
+        self.events.fetch_or(event, Ordering::SeqCst);
         // It fails only when the counter is full: the interrupt is pending already.
         let _ = self.irq.write(1);
     }

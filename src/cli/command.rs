@@ -4,10 +4,11 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, console, df, doctor, exec, foreground, image, instance, job, kernel, key, modify,
-    network, prune, region, run, serve, snapshot, ssh, stats, status, tag, volume, wait,
+    account, autostart, console, df, doctor, exec, foreground, image, instance, job, kernel, key,
+    modify, network, prune, region, run, serve, snapshot, ssh, stats, status, tag, volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
+use crate::service::restart::HOLD;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -262,6 +263,18 @@ command line is wrong; 125 failure."
     ///
     /// What is not given stays. An instance with an instance-store root can't be changed.
     Modify(modify::Modify),
+    /// Start instances with the host
+    Autostart {
+        /// What to do
+        #[command(subcommand)]
+        command: autostart::AutostartCommand,
+    },
+    /// Stay with an instance that is to be started again
+    #[command(name = HOLD, hide = true)]
+    Hold {
+        /// Which.
+        instance: String,
+    },
     /// Remove what nothing refers to any more: terminated instances, snapshots of deregistered
     /// images, kernels and ramdisks that nothing names
     ///
@@ -327,6 +340,11 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Stats(args) => stats::stats(&ui.service()?, ui, args),
         Command::Top(which) => stats::top(&ui.service()?, ui, which),
         Command::Modify(args) => modify::modify(&ui.service()?, ui, args),
+        Command::Autostart { command } => autostart::run(command, ui),
+        Command::Hold { instance } => {
+            ui.service()?.hold_instance(instance)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Prune(args) => prune::prune(&ui.service()?, ui, args),
         Command::Df => df::df(&ui.service()?, ui),
         Command::Doctor => doctor::doctor(ui),

@@ -28,7 +28,7 @@ const SILENT: [&str; 14] = [
 ];
 
 /// Examples of the commands by name, for those that don't bring theirs.
-const EXAMPLES: [(&str, &str); 50] = [
+const EXAMPLES: [(&str, &str); 54] = [
     ("network ls", "  spore network ls\n  spore network ls --filter is-default=true"),
     ("network show", "  spore network show lab -o json"),
     ("network delete", "  spore network delete lab"),
@@ -101,11 +101,21 @@ const EXAMPLES: [(&str, &str); 50] = [
     ("volume show", "  spore volume show data -o json"),
     (
         "volume attach",
-        "  spore stop web\n  spore volume attach data web --device /dev/vdb\n  spore start web",
+        "  spore volume attach data web --device /dev/vdb\n  spore volume attach data web --device /dev/vdb --timeout 0   don't wait",
     ),
-    ("volume detach", "  spore stop web\n  spore volume detach data"),
+    (
+        "volume detach",
+        "  spore volume detach data\n  spore volume detach --force data     though the guest uses it",
+    ),
     ("volume resize", "  spore volume resize data --size 40G"),
     ("volume delete", "  spore volume delete data"),
+    (
+        "autostart enable",
+        "  spore run debian --name web --restart always\n  spore autostart enable",
+    ),
+    ("autostart disable", "  spore autostart disable"),
+    ("autostart status", "  spore autostart status"),
+    ("autostart start", "  spore autostart start"),
     ("region ls", "  spore region ls"),
     ("region show", "  spore region show usb"),
     ("region rm", "  spore region rm usb"),

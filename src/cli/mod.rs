@@ -4,6 +4,7 @@ mod account;
 mod answer;
 mod args;
 mod attribute;
+mod autostart;
 mod boot_entries;
 mod bundle;
 mod command;

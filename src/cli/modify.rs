@@ -9,6 +9,7 @@ use super::run::user_data;
 use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::record::metadata::MetadataOptionsRequest;
+use crate::record::restart::RestartPolicy;
 use crate::service::Service;
 use crate::service::launch::ModifyInstanceAttribute;
 use clap::Args;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "cpus", "memory", "name", "kernel", "firmware", "initrd", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
+    .args(["instance_type", "cpus", "memory", "name", "restart", "kernel", "firmware", "initrd", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
 #[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
@@ -43,6 +44,9 @@ pub struct Modify {
     /// Name: its tag Name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
+    /// When it is started again ('spore run --restart'), which may be changed while it runs, too
+    #[arg(long, value_name = "no|on-failure|always", value_parser = |text: &str| text.parse::<RestartPolicy>())]
+    restart: Option<RestartPolicy>,
     /// Kernel: a registered one (id or name) or a file, which is registered; none boots from disk
     #[arg(long, value_name = "AKI|NAME|FILE|none")]
     kernel: Option<String>,
@@ -91,6 +95,7 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
         cpus: args.cpus,
         memory: args.memory,
         name: args.name.clone(),
+        restart: args.restart,
         kernel: args.kernel.clone(),
         ramdisk: args.initrd.clone(),
         firmware: args.firmware.clone(),

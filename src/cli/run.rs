@@ -19,6 +19,7 @@ use crate::record::instance::InstanceRecord;
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::PublishedPort;
+use crate::record::restart::RestartPolicy;
 use crate::record::share::Share;
 use crate::record::tag::Tag;
 use crate::service::Service;
@@ -155,6 +156,18 @@ pub struct Run {
     /// Terminate instead of stopping when the guest powers off
     #[arg(long)]
     pub rm: bool,
+    /// Start each again when its machine has ended: on-failure, when its guest has panicked or its
+    /// VMM has failed or was killed; always, also when its guest has powered off. After 0.5 s, and
+    /// twice as long each time, up to a minute. Not after 'spore stop'. See 'spore autostart'
+    #[arg(
+        long,
+        value_name = "no|on-failure|always",
+        default_value = "no",
+        hide_default_value = true,
+        value_parser = |text: &str| text.parse::<RestartPolicy>(),
+        conflicts_with_all = ["rm", "foreground"]
+    )]
+    pub restart: RestartPolicy,
     /// Wait for each guest's login prompt, or its end, and print its console's last lines; ^C ends
     /// the wait, not the instances. =boot, =network, =ssh, =systemd, =cloud-init and =port:N wait
     /// for that ('spore wait'). With --foreground: tell then whoever started this that it is ready
@@ -401,6 +414,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             boot_entry: args.boot_entry.clone(),
             root_device_type: args.root_device_type(),
             terminate_on_shutdown: args.rm,
+            restart: args.restart,
             block_device_mappings: mappings(args.block_device_mappings.as_deref())?,
             engine: args.engine.into(),
             disk_limits: limits.disk,

@@ -10,11 +10,13 @@ use crate::error::Result;
 use crate::record::Record;
 use crate::record::tag::Tag;
 use crate::service::volumes::{
-    AttachVolume, CreateVolume, DescribeVolumes, DescribedVolume, VOLUME_TYPES, VolumeAttachment,
+    AttachVolume, CreateVolume, DescribeVolumes, DescribedVolume, DetachVolume, VOLUME_TYPES,
+    VolumeAttachment,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Verbs on volumes.
 #[derive(Debug, Subcommand)]
@@ -42,21 +44,38 @@ pub enum VolumeCommand {
         #[arg(required = true, value_name = "VOLUME", add = complete::volume())]
         volumes: Vec<String>,
     },
-    /// Attach a volume to a stopped instance; it stays when the instance is terminated
+    /// Attach a volume to an instance; it stays when the instance is terminated
+    ///
+    /// A running instance's guest is told, and the command waits until it has taken the volume.
+    /// That takes a PCI bus, which instances have unless their image lacks the drivers ('spore
+    /// show'), and a kernel with ACPI hot-plug, as distributions' have.
     Attach {
         /// The volume: an id, a unique prefix of one, or a name
         #[arg(add = complete::volume())]
         volume: String,
-        /// The instance, which must be stopped
+        /// The instance
         #[arg(add = complete::instance())]
         instance: String,
         /// What the volume is called in the instance's block device mapping, e.g. /dev/vdb. The
         /// guest numbers its disks in the order of the mapping
         #[arg(long, value_name = "NAME")]
         device: String,
+        /// Seconds in which a running instance's guest takes it
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        timeout: u64,
     },
-    /// Take a volume off its instance, which must be stopped
+    /// Take volumes off their instances
+    ///
+    /// A running instance's guest is asked to let go, and the command waits until it has. Unmount
+    /// the volume there first.
     Detach {
+        /// Take it away from a running instance though its guest does not let go; what the guest
+        /// has not written is lost
+        #[arg(long)]
+        force: bool,
+        /// Seconds in which a running instance's guest lets go
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        timeout: u64,
         /// Ids, unique prefixes of ids, or names
         #[arg(required = true, value_name = "VOLUME", add = complete::volume())]
         volumes: Vec<String>,
@@ -126,14 +145,21 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
                 service.describe_volumes(&DescribeVolumes { volume_ids, ..Default::default() })
             })
         }
-        VolumeCommand::Attach { volume, instance, device } => {
+        VolumeCommand::Attach { volume, instance, device, timeout } => {
             let (volume_id, instance_id) = (volume.clone(), instance.clone());
             let request = AttachVolume { volume_id, instance_id, device: device.clone() };
-            told(ui, &service.attach_volume(&request)?)?;
+            let attachment = service.attach_volume(&request)?;
+            let timeout = Duration::from_secs(*timeout);
+            told(ui, &service.await_attachment(&attachment, "attached", timeout)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        VolumeCommand::Detach { volumes } => {
-            Ok(answer::each(ui, volumes, |text| told(ui, &service.detach_volume(text)?)))
+        VolumeCommand::Detach { force, timeout, volumes } => {
+            let timeout = Duration::from_secs(*timeout);
+            Ok(answer::each(ui, volumes, |text| {
+                let request = DetachVolume { volume_id: text.to_owned(), force: *force };
+                let attachment = service.detach_volume(&request)?;
+                told(ui, &service.await_attachment(&attachment, "detached", timeout)?)
+            }))
         }
         VolumeCommand::Resize { volume, size } => {
             let resized = service.modify_volume(volume, *size)?;
@@ -172,7 +198,7 @@ fn told(ui: &Ui, attachment: &VolumeAttachment) -> Result<()> {
 
 fn list(ui: &Ui, volumes: &[DescribedVolume]) -> Result<()> {
     let row = |described: &DescribedVolume| {
-        let DescribedVolume { volume, instance_id, used_bytes } = described;
+        let DescribedVolume { volume, instance_id, used_bytes, .. } = described;
         vec![
             volume.volume_id.to_string().into(),
             volume.name().into(),

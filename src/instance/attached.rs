@@ -16,8 +16,16 @@ pub fn attached_to(store: &Store, volume: &Volume) -> Option<InstanceId> {
     let record = dir::instances(store).get(id).ok()?;
     let instance = &record.instance;
     // One that never came up may not map its volumes yet.
-    let maps = instance.state == State::Pending || mapping(instance, &volume.volume_id).is_some();
+    let maps = match mapping(instance, &volume.volume_id) {
+        Some(mapping) => !mapping.ebs.detaching || holds(instance),
+        None => instance.state == State::Pending,
+    };
     (instance.state != State::Terminated && maps).then(|| id.clone())
+}
+
+/// Whether a guest may hold on to a volume that it was asked to let go of.
+fn holds(instance: &Instance) -> bool {
+    instance.state.is_active() || instance.spore.hibernated.is_some()
 }
 
 /// The instance's mapping of a volume.

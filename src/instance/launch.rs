@@ -19,6 +19,7 @@ use crate::record::instance::{ClientToken, Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{MAX_PORTS, Network, NetworkInterface, PublishedPort};
+use crate::record::restart::RestartPolicy;
 use crate::record::share::Share;
 use crate::record::tag::Tag;
 use serde::Serialize;
@@ -59,6 +60,8 @@ pub struct Request {
     pub root_device_type: Option<RootDeviceType>,
     /// The guest's power-off terminates the instance.
     pub terminate_on_shutdown: bool,
+    /// When they are started again.
+    pub restart: RestartPolicy,
     /// Over the image's block device mapping.
     pub block_device_mappings: Vec<BlockDeviceMapping>,
     /// How the host does disk I/O.
@@ -189,6 +192,8 @@ pub struct LaunchPlan {
     pub root_device_type: RootDeviceType,
     /// What the guest's own power-off does.
     pub shutdown_behavior: ShutdownBehavior,
+    /// When it is started again.
+    pub restart: RestartPolicy,
     /// How the host does disk I/O.
     pub engine: Engine,
     /// What the guest may have of each of its disks.
@@ -247,8 +252,7 @@ pub fn resolve(
     let transport = request.transport.or(image.transport).unwrap_or_else(fits);
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
-    let root_device_type = request.root_device_type.unwrap_or(image.root_device_type);
-    check_root_size(root_device_type, volumes.first().map_or(0, |root| root.size))?;
+    let root_device_type = root_device(request, image, volumes.first())?;
     let given = request.command_line.as_ref().or(image.command_line.as_ref());
     let base = given.map_or("", String::as_str);
     let menu = check_menu(request, kernel.as_ref())?;
@@ -285,6 +289,7 @@ pub fn resolve(
             ephemeral: ephemeral.clone(),
             root_device_type,
             shutdown_behavior: shutdown_behavior(request),
+            restart: request.restart,
             engine: request.engine,
             disk_limits: request.disk_limits,
             net_limits: request.net_limits,
@@ -315,6 +320,18 @@ fn appended(menu: bool, base: &str, request: &Request) -> String {
         true => [base, &request.append].join(" ").trim().into(),
         false => String::new(),
     }
+}
+
+/// The type of the root device, which can be what the request wants of it.
+fn root_device(
+    request: &Request,
+    image: &Image,
+    root: Option<&VolumePlan>,
+) -> Result<RootDeviceType> {
+    let kind = request.root_device_type.unwrap_or(image.root_device_type);
+    check_root_size(kind, root.map_or(0, |root| root.size))?;
+    request.restart.check(request.terminate_on_shutdown, kind)?;
+    Ok(kind)
 }
 
 fn shutdown_behavior(request: &Request) -> ShutdownBehavior {

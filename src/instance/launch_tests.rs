@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::{Code, Kind};
+use crate::id::ReservationId;
 use crate::record::image::{BlockDeviceMapping, EbsBlockDevice};
 
 struct Counted(u32);
@@ -102,6 +103,7 @@ fn a_plan_in_full() {
         ],
         "root_device_type": "ebs",
         "shutdown_behavior": "stop",
+        "restart": "no",
         "engine": "auto",
         "transport": "pci",
         "tags": []

@@ -49,6 +49,7 @@ pub mod reap;
 mod rebase;
 pub mod refresh;
 pub mod resources;
+pub mod restart;
 pub mod shares;
 pub mod snapshots;
 pub mod spawn;

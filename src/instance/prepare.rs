@@ -22,6 +22,7 @@ use crate::store::beneath::Owned;
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
 use rustix::fs::Mode;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -110,6 +111,7 @@ fn mappings(plan: &LaunchPlan) -> Result<Vec<Mapping>> {
                 volume_id: VolumeId::generate()?,
                 delete_on_termination: volume.delete_on_termination,
                 read_only: volume.read_only,
+                detaching: false,
                 attach_time: Some(store::now()),
             },
         })
@@ -181,6 +183,9 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 disk_limits: plan.disk_limits,
                 net_limits: plan.net_limits,
                 engines: Vec::new(),
+                slots: BTreeMap::new(),
+                restart: plan.restart,
+                restarts: 0,
                 ephemeral: plan.ephemeral.clone(),
                 shares: plan.shares.clone(),
                 pid: None,
@@ -224,6 +229,9 @@ pub fn open(
     let lifeline = lifeline.map(OwnedFd::try_clone).transpose();
     let lifeline = lifeline.or_fail(|| "duplicate a lifeline")?;
     let mut fds = Fds::default();
+    if memory.is_none() {
+        begin_anew(&mut record.instance);
+    }
     dir.remove_sockets()?;
     let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
@@ -265,7 +273,7 @@ pub fn open(
             memory: instance.spore.memory,
             boot,
             chipset: Chipset { transport: instance.spore.transport },
-            devices: in_slots(devices),
+            devices: in_slots(devices, &instance.spore.slots),
         },
         cpuid: host::cpuid().to_vec(),
         console: fds.add(console),
@@ -283,6 +291,12 @@ pub fn open(
     let group = (!limits.is_none()).then(|| cgroup::make(dir.id(), &limits)).transpose()?;
     record.instance.spore.control_group.clone_from(&group);
     Ok(Prepared { plan, fds, servers, group, ready: ready.into() })
+}
+
+/// A new machine has its devices in order, and nothing to let go of.
+fn begin_anew(instance: &mut Instance) {
+    instance.spore.slots.clear();
+    instance.block_device_mappings.retain(|mapping| !mapping.ebs.detaching);
 }
 
 /// The disks that are new at every boot, or as they were if the instance goes on: empty ones, and
@@ -306,9 +320,15 @@ fn disks_of_a_run(
     Ok(disks)
 }
 
-/// Devices in slots of their order.
-fn in_slots(devices: Vec<(DeviceId, DeviceKind)>) -> Vec<DeviceConfig> {
-    let device = |(slot, (id, kind))| DeviceConfig { id, slot, kind };
+/// Devices in slots of their order; those of a machine that goes on, in the slots that it `had`.
+fn in_slots(
+    devices: Vec<(DeviceId, DeviceKind)>,
+    had: &BTreeMap<DeviceId, u8>,
+) -> Vec<DeviceConfig> {
+    let device = |(slot, (id, kind))| {
+        let slot = had.get(&id).copied().unwrap_or(slot);
+        DeviceConfig { id, slot, kind }
+    };
     (0..=u8::MAX).zip(devices).map(device).collect()
 }
 
@@ -346,7 +366,13 @@ fn boot(
     })
 }
 
-fn open_disk(fds: &mut Fds, mapping: &Mapping, instance: &Instance, opened: Opened) -> DiskPlan {
+/// A volume as a disk of the instance.
+pub(super) fn open_disk(
+    fds: &mut Fds,
+    mapping: &Mapping,
+    instance: &Instance,
+    opened: Opened,
+) -> DiskPlan {
     let volume = &mapping.ebs;
     let layers = opened
         .layers

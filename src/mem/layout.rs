@@ -102,8 +102,14 @@ pub const ACPI_SLEEP_STATUS: u16 = 0x601;
 pub const ACPI_RESET: u16 = 0x602;
 /// FADT RESET_VALUE.
 pub const ACPI_RESET_VALUE: u8 = 1;
-/// GED events pending, one byte, cleared by reading: bit 0 is the power button.
+/// GED events pending, one byte, cleared by reading: bit 0 is the power button,
+/// bit 1 the VM generation ID, bit 2 PCI hot-plug.
 pub const GED_EVENTS: u16 = 0x604;
+/// PCI hot-plug, where there is a PCI bus: three registers of four bytes.
+/// (`chipset/pci/hotplug.rs`)
+pub const PCI_HOTPLUG_PORT: u16 = 0x608;
+/// Ports of it.
+pub const PCI_HOTPLUG_LEN: u16 = 12;
 /// The Generic Event Device's interrupt.
 pub const GED_GSI: u32 = 9;
 /// The SLP_TYP value of S5 in the \_S5 package.
@@ -135,5 +141,6 @@ const _: () = {
     assert!(LAPIC < KVM_IDENTITY_MAP && KVM_IDENTITY_MAP + PAGE == KVM_TSS);
     assert!(KVM_TSS + 3 * PAGE <= FIRMWARE);
     assert!(FIRMWARE_SHADOW < HIGH_RAM && FIRMWARE_END <= RAM_ABOVE_4G);
+    assert!(GED_EVENTS < PCI_HOTPLUG_PORT && PCI_HOTPLUG_PORT + PCI_HOTPLUG_LEN <= PCI_CONFIG_PORT);
     assert!(PVPANIC_PORT < FW_CFG_PORT && FW_CFG_PORT + FW_CFG_LEN <= ACPI_SLEEP_CONTROL);
 };

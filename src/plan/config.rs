@@ -1,6 +1,6 @@
 //! What a virtual machine is.
 
-use super::device::{DeviceConfig, DeviceKind};
+use super::device::{DeviceConfig, DeviceId, DeviceKind};
 use super::disk::DiskPlan;
 use super::fd::PlanFd;
 use super::menu::MenuPlan;
@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 /// What a guest calls its first virtio disk, which has its root: the root's device name unless an
 /// image says another.
 pub const ROOT_DEVICE: &str = "/dev/vda";
+
+/// Slots in which disks may come while the guest runs. Each costs a kernel a line and some work as
+/// it boots.
+const FREE_SLOTS: usize = 8;
 
 /// A virtual machine: what the guest finds, whichever host it runs on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,6 +65,17 @@ impl VmConfig {
             DeviceKind::Share(share) => Some(share),
             _ => None,
         })
+    }
+
+    /// The PCI slots that take devices, and give them up, while the guest runs: bit n is slot n.
+    /// They are those of the disks but the first, and the next [`FREE_SLOTS`] that are empty.
+    pub fn hot_slots(&self) -> u32 {
+        let bit = |slot: u8| 1u32.checked_shl(slot.into()).unwrap_or(0);
+        let taken = self.devices.iter().fold(0, |taken, device| taken | bit(device.slot));
+        let disks = self.disks().skip(1).fold(0, |disks, (device, _)| disks | bit(device.slot));
+        // The bus has room for one device less than there are bits.
+        let free = (0..u32::BITS as u8 - 1).filter(|slot| taken & bit(*slot) == 0);
+        free.take(FREE_SLOTS).fold(disks, |slots, slot| slots | bit(slot))
     }
 
     /// Check that each device has a name and a slot of its own, below `slots`, the chipset's number
@@ -134,6 +149,14 @@ pub enum BootPlan {
 }
 
 impl BootPlan {
+    /// The disk whose boot menu is read again before each reset.
+    pub fn menu_disk(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Direct { menu, .. } => menu.as_ref().map(|menu| &menu.disk),
+            Self::Firmware { .. } => None,
+        }
+    }
+
     /// The descriptors that it names.
     pub fn fds(&self) -> impl Iterator<Item = PlanFd> {
         let fds = match self {

@@ -6,7 +6,7 @@ use crate::id::VolumeId;
 use serde::{Deserialize, Serialize};
 
 /// One block device.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskPlan {
     /// The volume's id, which the guest reads as the disk's serial, without the dash.
@@ -55,7 +55,7 @@ pub struct Rate {
 }
 
 /// One file of a disk's chain. Only the first layer of a writable disk is open for writing.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerPlan {
     /// The open file.

@@ -5,6 +5,7 @@ use super::image::{Architecture, LINUX, ProductCode, RootDeviceType, Virtualizat
 use super::limits::CgroupLimits;
 use super::metadata::MetadataOptions;
 use super::network::NetworkInterface;
+use super::restart::RestartPolicy;
 use super::share::Share;
 use super::tag::{Tag, name_tag};
 use super::volume::LayerName;
@@ -13,6 +14,7 @@ use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeI
 use crate::plan::{DeviceId, DiskLimits, Engine, NetLimits, SavedEnvironment, TransportKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// An instance and what EC2 says of its reservation.
@@ -147,6 +149,10 @@ pub struct Spore {
     /// The engine in use by each of [`Instance::disks`] while running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<Engine>,
+    /// The slots of its machine's devices, if volumes have come or gone while it ran: the order of
+    /// the devices does not tell them then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slots: BTreeMap<DeviceId, u8>,
     /// Disks that are empty at every boot, after the volumes in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ephemeral: Vec<Ephemeral>,
@@ -162,6 +168,12 @@ pub struct Spore {
     /// The VMM's process id while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// When it is started again.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_no")]
+    pub restart: RestartPolicy,
+    /// How often it was.
+    #[serde(default)]
+    pub restarts: u32,
     /// How many times it has been up: 0 until the first launch succeeds.
     pub starts: u32,
     /// Where in the console log its current (or last) run begins, in bytes.
@@ -309,6 +321,9 @@ pub struct MappedVolume {
     /// The guest may only read it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// The guest is asked to let go of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detaching: bool,
     /// RFC 3339, UTC: since when it is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach_time: Option<String>,

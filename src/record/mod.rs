@@ -12,6 +12,7 @@ pub mod limits;
 pub mod metadata;
 pub mod name;
 pub mod network;
+pub mod restart;
 pub mod share;
 pub mod snapshot;
 pub mod tag;

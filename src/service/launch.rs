@@ -19,6 +19,7 @@ use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
 use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::Network;
+use crate::record::restart::RestartPolicy;
 use crate::record::tag::{Tag, check_tags};
 use crate::store::Store;
 use crate::sys::kvm;
@@ -67,6 +68,8 @@ pub struct ModifyInstanceAttribute {
     pub memory: Option<u64>,
     /// The tag Name.
     pub name: Option<String>,
+    /// When it is started again, which of one that runs may be changed, too.
+    pub restart: Option<RestartPolicy>,
     /// A kernel, a file to register as one, or `none`: firmware boots the root device.
     pub kernel: Option<String>,
     /// A ramdisk, a file to register as one, or `none`.
@@ -86,11 +89,13 @@ pub struct ModifyInstanceAttribute {
 }
 
 impl ModifyInstanceAttribute {
-    /// Whether it changes nothing that a machine has: its name, and how its guest is answered.
+    /// Whether it changes nothing that a machine has: its name, when it is started
+    /// again, and how its guest is answered.
     fn is_live(&self) -> bool {
         let rest = Self {
             instance_id: String::new(),
             name: None,
+            restart: None,
             metadata_options: MetadataOptionsRequest::default(),
             ..self.clone()
         };
@@ -140,6 +145,7 @@ impl Service {
         let mut boot = BootFiles::default();
         let launched = launch(store, request, image, &mut boot)?;
         boot.keep();
+        launched.records.iter().for_each(|record| self.have_held(record));
         Ok(launched)
     }
 
@@ -160,10 +166,14 @@ impl Service {
                 let tagged = self.create_tags(&[dir.id().to_string()], &[tag])?;
                 tagged.into_iter().collect::<Result<()>>()?;
             }
+            let mut record = instances::record(&dir)?;
             if request.metadata_options != MetadataOptionsRequest::default() {
-                return modify::metadata_options(&dir, request.metadata_options);
+                record = modify::metadata_options(&dir, request.metadata_options)?;
             }
-            return instances::record(&dir);
+            if let Some(policy) = request.restart {
+                record = self.modify_restart_policy(dir.id().as_str(), policy)?;
+            }
+            return Ok(record);
         }
         // Held until the instance's record says it.
         let mut boot = BootFiles::default();
@@ -197,7 +207,11 @@ impl Service {
             no_cloud: request.no_cloud,
             delete_on_termination: request.delete_on_termination.clone(),
         };
-        modify::modify(store, &dir, &changes, memory()?)
+        let record = modify::modify(store, &dir, &changes, memory()?)?;
+        match request.restart {
+            Some(policy) => self.modify_restart_policy(dir.id().as_str(), policy),
+            None => Ok(record),
+        }
     }
 }
 

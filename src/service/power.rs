@@ -81,7 +81,11 @@ impl Service {
         let dirs = resolve(&self.store, &request.instance_ids)?;
         check_memory(&self.store, &dirs, request.no_overcommit)?;
         let (wait, entry) = (!request.no_wait, request.boot_entry.as_deref());
-        Ok(parallel(&dirs, |dir| lifecycle::start(dir, wait, entry, request.cold)))
+        Ok(parallel(&dirs, |dir| {
+            let change = lifecycle::start(dir, wait, entry, request.cold)?;
+            self.have_held(&change.record);
+            Ok(change)
+        }))
     }
 
     /// EC2 RebootInstances.

@@ -4,13 +4,14 @@ use super::filter::{Filter, Filters, found, select};
 pub use super::shape::volume::{DescribedVolume, VolumeAttachment, VolumeModification};
 use super::{Service, instances};
 use crate::error::{Code, Error, Result};
-use crate::instance::{attach, attached};
+use crate::instance::attach;
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::Volume;
 use crate::snapshot;
 use crate::store::{Durability, Store, now};
 use crate::volume::{NewVolume, create_empty, create_from_snapshot};
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 /// EC2's volume types.
 pub const VOLUME_TYPES: [&str; 7] = ["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"];
@@ -42,11 +43,23 @@ pub struct DescribeVolumes {
 pub struct AttachVolume {
     /// The volume.
     pub volume_id: String,
-    /// The instance, which must be stopped.
+    /// The instance, which must be stopped, or running with a PCI bus.
     pub instance_id: String,
     /// What it is called in the instance's block device mapping, e.g. `/dev/vdb`.
     pub device: String,
 }
+
+/// EC2 DetachVolume.
+#[derive(Clone, Debug)]
+pub struct DetachVolume {
+    /// The volume.
+    pub volume_id: String,
+    /// The guest of an instance that runs is not asked, and told afterwards.
+    pub force: bool,
+}
+
+/// How often it is looked whether a guest has taken a volume, or let go of it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// EC2's filters of DescribeVolumes, and where its answer has their values.
 const FILTERS: Filters = Filters {
@@ -127,17 +140,55 @@ impl Service {
         let instance = instances::find(&self.store, &request.instance_id)?;
         let device = &request.device;
         let attachment = attach::attach(&self.store, &volume.volume_id, &instance, device)?;
-        Ok(VolumeAttachment::of(&volume, &attachment, "attached"))
+        let volume = self.store.volumes().get(&volume.volume_id)?;
+        let state = attach::state(&self.store, &volume).map_or("detached", |(_, state)| state);
+        Ok(VolumeAttachment::of(&volume, &attachment, state))
     }
 
     /// EC2 DetachVolume.
     ///
     /// # Errors
     /// The volume is unknown; as [`attach::detach`]'s.
-    pub fn detach_volume(&self, volume_id: &str) -> Result<VolumeAttachment> {
-        let volume = self.store.volumes().resolve(volume_id)?;
-        let attachment = attach::detach(&self.store, &volume.volume_id)?;
-        Ok(VolumeAttachment::of(&volume, &attachment, "detached"))
+    pub fn detach_volume(&self, request: &DetachVolume) -> Result<VolumeAttachment> {
+        let volume = self.store.volumes().resolve(&request.volume_id)?;
+        let attachment = attach::detach(&self.store, &volume.volume_id, request.force)?;
+        let state = attach::state(&self.store, &volume).map_or("detached", |(_, state)| state);
+        Ok(VolumeAttachment::of(&volume, &attachment, state))
+    }
+
+    /// Wait until an attachment has the state `wanted`, `attached` or `detached`, as long as
+    /// `timeout`.
+    ///
+    /// # Errors
+    /// The volume has gone; it was interrupted; the time is up.
+    pub fn await_attachment(
+        &self,
+        attachment: &VolumeAttachment,
+        wanted: &str,
+        timeout: Duration,
+    ) -> Result<VolumeAttachment> {
+        let deadline = Instant::now() + timeout;
+        let mut attachment = attachment.clone();
+        while attachment.state != wanted {
+            let (id, instance) = (&attachment.volume_id, &attachment.instance_id);
+            if Instant::now() >= deadline {
+                let remedy = match attachment.state {
+                    "attaching" => {
+                        "its guest has not taken it: does its kernel have ACPI hot-plug of PCI?"
+                    }
+                    "busy" => "its guest uses it: unmount it there, or take it away by --force",
+                    _ => "its guest does not answer: take it away by --force",
+                };
+                let state = attachment.state;
+                return Err(Error::timeout(format!("{id} of {instance} is {state}; {remedy}")));
+            }
+            self.store.context().check()?;
+            std::thread::sleep(LOOK);
+            let volume = self.store.volumes().get(id)?;
+            attachment.state =
+                attach::state(&self.store, &volume).map_or("detached", |(_, state)| state);
+        }
+        Ok(attachment)
     }
 
     /// EC2 ModifyVolume: the new size in bytes, which a guest that runs is told.
@@ -173,9 +224,11 @@ impl Service {
 fn described(store: &Store, volume: Volume) -> DescribedVolume {
     let top = volume.layers.first().map_or("", |layer| &layer.file);
     let overlay = store.volumes().dir(&volume.volume_id).join(top);
+    let attached = attach::state(store, &volume);
     DescribedVolume {
         used_bytes: overlay.metadata().ok().map(|metadata| metadata.blocks() * 512),
-        instance_id: attached::attached_to(store, &volume),
+        attachment_state: attached.as_ref().map(|(_, state)| *state),
+        instance_id: attached.map(|(instance, _)| instance),
         volume,
     }
 }

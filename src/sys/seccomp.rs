@@ -19,6 +19,8 @@ pub enum Allow {
         /// What it has to be.
         value: u32,
     },
+    /// It fails with ENOSYS, as on a kernel that lacks it: the C library has another way.
+    Absent(i64),
     /// If this argument (from 0) has none of these bits.
     Without {
         /// The call's number.
@@ -43,7 +45,10 @@ impl Allow {
     /// The call's number.
     pub fn call(&self) -> i64 {
         match *self {
-            Self::Call(call) | Self::Is { call, .. } | Self::Without { call, .. } => call,
+            Self::Call(call)
+            | Self::Absent(call)
+            | Self::Is { call, .. }
+            | Self::Without { call, .. } => call,
             Self::Ioctl { .. } => libc::SYS_ioctl,
         }
     }
@@ -246,6 +251,10 @@ fn any(alternatives: &[Allow]) -> Result<Vec<libc::sock_filter>> {
     for alternative in alternatives {
         match *alternative {
             Allow::Call(_) => return Ok(vec![allow]),
+            Allow::Absent(_) => {
+                let errno = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+                return Ok(vec![give(errno)]);
+            }
             Allow::Is { argument: index, value, .. } => {
                 code.extend([load(argument(index)), jump(libc::BPF_JEQ, value, 0, 1), allow]);
             }

@@ -1,7 +1,8 @@
 //! The machine's virtio devices behind the transport that its plan names.
 
 use crate::chipset::bus::Bus;
-use crate::chipset::pci::{Ecam, Function, PCI_SLOTS, PciMemory, PciRoot};
+use crate::chipset::pci::hotplug::HotPlug;
+use crate::chipset::pci::{Ecam, PCI_SLOTS, PciMemory, PciRoot};
 use crate::error::{OrFail, Result};
 use crate::mem::GuestRam;
 use crate::mem::layout::{
@@ -30,6 +31,21 @@ pub struct NewDevice {
     pub notices: Notices,
 }
 
+/// What a machine needs for disks to come and go while its guest runs.
+pub struct HotSlots {
+    /// Where functions come to.
+    pub bus: PciBus,
+    /// How the guest is told, and lets go.
+    pub ports: Arc<HotPlug>,
+}
+
+impl HotSlots {
+    /// Whether this slot takes devices.
+    pub fn is_hot(&self, slot: u8) -> bool {
+        self.ports.hot() >> slot & 1 != 0
+    }
+}
+
 /// Devices that a machine has room for.
 pub fn slots(transport: plan::TransportKind) -> usize {
     match transport {
@@ -45,7 +61,34 @@ pub struct Virtio {
     /// Where they are in memory.
     pub mmio: Bus,
     /// The bus they are on, which has ports, too.
-    pub pci: Option<Arc<PciRoot>>,
+    pub pci: Option<PciBus>,
+}
+
+/// A PCI bus, and what its functions need of KVM.
+pub struct PciBus {
+    /// The bus.
+    pub root: Arc<PciRoot>,
+    router: Arc<MsiRouter>,
+}
+
+impl PciBus {
+    /// Make a device a function. Its memory has its place from the beginning, as firmware would
+    /// give it: a kernel that is booted directly has none.
+    ///
+    /// # Errors
+    /// KVM or the host refuses something.
+    pub fn make(
+        &self,
+        device: NewDevice,
+        ram: &GuestRam,
+        on_start: &ThreadStart,
+    ) -> Result<Arc<PciTransport>> {
+        let NewDevice { slot, device, services, notices } = device;
+        let base = PCI_WINDOW as u32 + u32::from(slot) * BAR_LEN;
+        let vectors = self.router.vectors(vectors(&*device))?;
+        let ends = (vectors, self.router.clone() as Arc<dyn MsiRouting>);
+        PciTransport::new(device, services, ram.clone(), base, ends, notices, on_start)
+    }
 }
 
 impl Virtio {
@@ -92,8 +135,6 @@ impl Virtio {
         Ok(Self { transports, mmio, pci: None })
     }
 
-    /// Each function's memory has its place from the beginning, as firmware would give it: a kernel
-    /// that is booted directly has none.
     fn pci(
         devices: Vec<NewDevice>,
         vm: &Arc<VmFd>,
@@ -101,22 +142,18 @@ impl Virtio {
         on_start: &ThreadStart,
     ) -> Result<Self> {
         let router = Arc::new(MsiRouter::new(vm.clone()));
-        let routing: Arc<dyn MsiRouting> = router.clone();
-        let (mut transports, mut functions) =
-            (Vec::<Arc<dyn Transport>>::new(), Vec::<(u8, Arc<dyn Function>)>::new());
-        for NewDevice { slot, device, services, notices } in devices {
-            let base = PCI_WINDOW as u32 + u32::from(slot) * BAR_LEN;
-            let vectors = router.vectors(vectors(&*device))?;
-            let ends = (vectors, routing.clone());
-            let transport =
-                PciTransport::new(device, services, ram.clone(), base, ends, notices, on_start)?;
+        let root = PciRoot::new([])?;
+        let bus = PciBus { root: root.clone(), router };
+        let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
+        for device in devices {
+            let slot = device.slot;
+            let transport = bus.make(device, ram, on_start)?;
             transports.push(transport.clone());
-            functions.push((slot, transport));
+            root.plug(slot, transport)?;
         }
-        let (root, mut mmio) = (PciRoot::new(functions)?, Bus::default());
         mmio.insert(PCI_ECAM, PCI_ECAM_LEN, Arc::new(Ecam(root.clone())))?;
         let memory = Arc::new(PciMemory(root.clone()));
         mmio.insert(PCI_WINDOW, PCI_WINDOW_END - PCI_WINDOW, memory)?;
-        Ok(Self { transports, mmio, pci: Some(root) })
+        Ok(Self { transports, mmio, pci: Some(bus) })
     }
 }

@@ -1,7 +1,7 @@
 //! The event thread: control socket, console, signals, and the machine's resets and end.
 
 use crate::block;
-use crate::control::{Request, Response, Status};
+use crate::control::{DiskStatus, Request, Response, Status};
 use crate::error::{OrFail, Result};
 use crate::plan::{DeviceId, EndReason, ResetBy};
 use crate::sys::{eventfd, fault, fds, passing};
@@ -39,7 +39,7 @@ const END_PATIENCE: Duration = Duration::from_millis(300);
 const TERMINATED_CLOSING: Duration = Duration::from_secs(3);
 
 /// Polled before the control socket's descriptors.
-const OWN_FDS: usize = 4;
+const OWN_FDS: usize = 5;
 
 /// The event thread's state.
 pub struct EventLoop {
@@ -93,6 +93,7 @@ impl Outside {
 struct Ready {
     console: bool,
     outside: bool,
+    released: bool,
     control: Vec<PollFlags>,
 }
 
@@ -143,6 +144,9 @@ impl EventLoop {
             if self.console_due && self.console_served.elapsed() >= CONSOLE_TURN {
                 self.serve_console();
             }
+            if ready.released {
+                self.machine.take_released(&self.report);
+            }
             self.serve_control(&ready.control);
             self.serve_hibernation();
             match self.machine.barrier.take_stop(self.resets.wait().is_none()) {
@@ -168,6 +172,10 @@ impl EventLoop {
         ] {
             polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
+        polled.push(match &self.machine.hot {
+            Some(hot) => PollFd::from_borrowed_fd(eventfd::as_fd(hot.ports.wake()), PollFlags::IN),
+            None => PollFd::from_borrowed_fd(self.outside.as_fd(), PollFlags::empty()),
+        });
         if self.console_due {
             // Nothing new is to be learned from it before its turn.
             polled[1] = PollFd::from_borrowed_fd(self.outside.as_fd(), PollFlags::empty());
@@ -185,6 +193,7 @@ impl EventLoop {
         Ok(Ready {
             console: is(1) && !self.console_due,
             outside: !polled[2].revents().is_empty(),
+            released: is(4),
             control,
         })
     }
@@ -207,7 +216,8 @@ impl EventLoop {
     }
 
     fn serve_control(&mut self, ready: &[PollFlags]) {
-        let (machine, started, resets) = (&self.machine, self.started, self.report.resets());
+        let (machine, report) = (&mut self.machine, &self.report);
+        let (started, resets) = (self.started, report.resets());
         let (hibernating, written) = (&mut self.hibernating, &self.written);
         let answer = &mut |request: &Request, fds: Vec<OwnedFd>| match request {
             Request::Status {} => {
@@ -222,6 +232,9 @@ impl EventLoop {
             }
             Request::Layers {} | Request::Freeze { .. } | Request::Rebase { .. } => {
                 Some(layers::answer(machine, request, fds))
+            }
+            Request::Attach { .. } | Request::Detach { .. } => {
+                Some(plug(machine, request, fds, report))
             }
             Request::Tap { interface } => Some(pass_tap(machine, interface, &fds)),
             Request::Hibernate {} => match hibernate::begin(machine, fds, written) {
@@ -261,6 +274,7 @@ impl EventLoop {
         if self.panicked && by != ResetBy::Control {
             return Err(self.judge(EndReason::GuestPanic, String::new()));
         }
+        self.machine.take_leaving(&self.report);
         let failed = |error: crate::Error| (EndReason::VmmError, format!("cannot reset: {error}"));
         let chosen = self.machine.reset().map_err(failed)?;
         if let Some(chosen) = &chosen {
@@ -316,7 +330,11 @@ impl EventLoop {
 fn status(machine: &Machine, started: Instant, resets: u32, hibernating: bool) -> Status {
     let cpus_online =
         if hibernating { machine.cpus_online_paused() } else { machine.cpus_online() };
-    let disks = machine.disks().map(|disk| (disk.id.clone(), disk.device.status()));
+    let disks = machine.disks().map(|disk| {
+        let status = disk.device.status();
+        (disk.id.clone(), DiskStatus { state: machine.disk_state(disk), ..status })
+    });
+    let slots = machine.config().devices.iter().map(|device| (device.id.clone(), device.slot));
     let interfaces = machine.interfaces().map(|(id, device)| (id.clone(), device.status()));
     Status {
         pid: std::process::id(),
@@ -325,8 +343,27 @@ fn status(machine: &Machine, started: Instant, resets: u32, hibernating: bool) -
         cpus_online,
         hibernating,
         disks: disks.collect(),
+        slots: slots.collect(),
         interfaces: interfaces.collect(),
         notified: machine.notified(),
+    }
+}
+
+/// Answer [`Request::Attach`] or [`Request::Detach`].
+fn plug(
+    machine: &mut Machine,
+    request: &Request,
+    fds: Vec<OwnedFd>,
+    report: &Arc<Report>,
+) -> Response {
+    let done = match request {
+        Request::Attach { disk, plan } => machine.attach(disk, plan, fds, report).map(drop),
+        Request::Detach { disk, force } => machine.detach(disk, *force, report),
+        _ => Ok(()),
+    };
+    match done {
+        Ok(()) => Response::Ok {},
+        Err(error) => Response::Error { message: error.message().to_owned() },
     }
 }
 
@@ -360,6 +397,8 @@ fn answer(machine: &Machine, request: &Request) -> Response {
         Request::Status {}
         | Request::Hibernate {}
         | Request::Tap { .. }
+        | Request::Attach { .. }
+        | Request::Detach { .. }
         | Request::Layers {}
         | Request::Freeze { .. }
         | Request::Rebase { .. } => {}

@@ -55,7 +55,7 @@ fn stand_still(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result
         disk.disk.close().or_fail(|| format!("make disk {} durable", disk.id))?;
     }
     fault::vmm_point();
-    let shape = Shape::of(&machine.plan().config);
+    let shape = Shape::of(machine.config());
     let writing = Writing::begin(file, shape, parts, machine.ram(), finished.clone())?;
     let work = writing.clone();
     machine.barrier.assign(Arc::new(move || work.work()));

@@ -10,18 +10,20 @@
 use crate::block::{self, Disk, FileDisk};
 use crate::boot::generation;
 use crate::chipset::bus::Bus;
-use crate::chipset::pci::{ConfigPorts, PciRoot};
+use crate::chipset::pci::ConfigPorts;
+use crate::chipset::pci::hotplug::HotPlug;
 use crate::chipset::power::{
     ACPI_POWER_BASE, ACPI_POWER_LEN, AcpiPower, I8042, PowerSink, PvPanic, ResetControl,
 };
 use crate::chipset::serial::Serial;
 use crate::error::{Error, OrFail, Result};
 use crate::mem::layout::{
-    COM1_GSI, COM1_PORT, GED_GSI, PCI_CONFIG_LEN, PCI_CONFIG_PORT, PVPANIC_PORT,
+    COM1_GSI, COM1_PORT, GED_GSI, PCI_CONFIG_LEN, PCI_CONFIG_PORT, PCI_HOTPLUG_LEN,
+    PCI_HOTPLUG_PORT, PVPANIC_PORT,
 };
 use crate::mem::{GuestRam, ram};
 use crate::plan::{
-    DeviceConfig, DeviceId, DeviceKind, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
+    DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
 };
 use crate::sys::seccomp::Filter;
 use crate::sys::tap::Tap;
@@ -37,7 +39,7 @@ use crate::virtio::transport::Transport;
 use crate::virtio::vsock::Vsock;
 use crate::vmm::component::Component;
 use crate::vmm::console::Console;
-use crate::vmm::devices::{self, NewDevice, Virtio};
+use crate::vmm::devices::{self, HotSlots, NewDevice, PciBus, Virtio};
 use crate::vmm::kvm_vm::{KvmVm, Start};
 use crate::vmm::menu::Selection;
 use crate::vmm::payload::Payload;
@@ -52,8 +54,10 @@ use crate::vmm::vcpu::{self, VcpuThread};
 use crate::vmm::vcpu_barrier::VcpuBarrier;
 use kvm_ioctls::Kvm;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// How long a hibernated machine's vCPU threads have to begin.
@@ -67,10 +71,12 @@ pub struct MachineDisk {
     pub disk: Arc<FileDisk>,
     /// What the guest sees.
     pub device: Arc<Blk>,
-    /// Its place among the plan's devices.
-    index: usize,
+    /// Its slot.
+    pub(super) slot: u8,
+    /// The guest's driver has it or had it, as far as anybody looked.
+    pub(super) taken: AtomicBool,
     /// Keeps others from using the volume.
-    hold: Option<OwnedFd>,
+    pub(super) hold: Option<OwnedFd>,
 }
 
 /// A machine without devices, whose guest can begin.
@@ -124,17 +130,22 @@ impl MachineCore {
 /// A machine.
 pub struct Machine {
     plan: Arc<VmPlan>,
-    ram: GuestRam,
+    /// What it is, if that is not what the plan says any more.
+    changed: Option<VmConfig>,
+    pub(super) ram: GuestRam,
     /// All that has a state, in the order of [`Component`]'s walks.
-    parts: Vec<Arc<dyn Component>>,
+    pub(super) parts: Vec<Arc<dyn Component>>,
     processors: Arc<Processors>,
     software: Arc<Software>,
-    disks: Vec<MachineDisk>,
+    pub(super) disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
     vsock: Option<Arc<Vsock>>,
     /// A queue of each interface's tap.
     taps: Vec<(DeviceId, OwnedFd)>,
-    transports: Vec<Arc<dyn Transport>>,
+    /// With their slots.
+    pub(super) transports: Vec<(u8, Arc<dyn Transport>)>,
+    /// How devices come and go while the guest runs, if they can.
+    pub(super) hot: Option<HotSlots>,
     /// The power button and what belongs to it.
     pub power: Arc<AcpiPower>,
     /// COM1.
@@ -143,7 +154,7 @@ pub struct Machine {
     pub console: Arc<Console>,
     /// Where vCPUs stop.
     pub barrier: Arc<VcpuBarrier>,
-    filters: Option<Filters>,
+    pub(super) filters: Option<Filters>,
 }
 
 impl Machine {
@@ -170,14 +181,16 @@ impl Machine {
         let on_start = thread_start(filters, &devices)?;
         let Virtio { transports, mmio, pci } =
             Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
-        let (mut pio, config_ports) = port_bus(&serial, &power, &barrier, pci)?;
+        let hot = pci.map(|bus| hot_slots(bus, &plan.config)).transpose()?;
+        let (mut pio, config_ports) = port_bus(&serial, &power, &barrier, hot.as_ref())?;
         let sink: Arc<dyn PowerSink> = barrier.clone();
         let i8042 = if pit.is_none() { I8042::ready(sink) } else { I8042::absent(sink) };
         pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
         let pc = pit.as_ref().map(|_| Pc::create(&plan, &ram, &mut pio, &barrier)).transpose()?;
         shared.set_buses(pio, mmio);
-        let contents = disks.iter().map(|disk| (disk.id.clone(), disk.disk.clone())).collect();
-        let software = Arc::new(Software::new(plan.clone(), ram.clone(), payload, contents));
+        let menus = disks.iter().filter(|disk| plan.config.boot.menu_disk() == Some(&disk.id));
+        let menus = menus.map(|disk| (disk.id.clone(), disk.disk.clone())).collect();
+        let software = Arc::new(Software::new(plan.clone(), ram.clone(), payload, menus));
         let generation = generation::address(&plan.config);
         let processors = Arc::new(Processors::new(kvm, model, vcpus, software.clone()));
         let mut parts: Vec<Arc<dyn Component>> = vec![
@@ -192,13 +205,12 @@ impl Machine {
         parts.extend(pit.map(|pit| Arc::new(Pit::new(vm, pit)) as Arc<dyn Component>));
         parts.extend(pc.into_iter().flat_map(Pc::into_parts));
         parts.extend(config_ports.map(|ports| ports as Arc<dyn Component>));
-        for (index, (device, transport)) in plan.config.devices.iter().zip(&transports).enumerate()
-        {
-            let disk = disks.iter().find(|disk| disk.index == index).map(|disk| disk.disk.clone());
-            parts.push(Arc::new(VirtioDevice::new(&device.id, transport.clone(), disk)));
-        }
+        parts.extend(hot.as_ref().map(|hot| hot.ports.clone() as Arc<dyn Component>));
+        let slots: Vec<u8> = plan.config.devices.iter().map(|device| device.slot).collect();
+        parts.extend(virtio_parts(&plan.config, &transports, &disks));
         let machine = Self {
             plan,
+            changed: None,
             ram,
             parts,
             processors,
@@ -207,7 +219,8 @@ impl Machine {
             interfaces,
             vsock,
             taps,
-            transports,
+            transports: slots.into_iter().zip(transports).collect(),
+            hot,
             power,
             serial,
             console,
@@ -227,7 +240,11 @@ impl Machine {
         }
         for part in &self.parts {
             fault::vmm_point();
-            part.restore(resuming.saved().part(part.name())?)?;
+            match resuming.saved().part(part.name()) {
+                Ok(state) => part.restore(state)?,
+                Err(_) if part.restore_new() => {}
+                Err(missing) => return Err(missing),
+            }
         }
         // From here on the guest may write to its volumes: its memory file is of the past.
         fault::vmm_point();
@@ -293,9 +310,14 @@ impl Machine {
         online
     }
 
-    /// What it was made by.
-    pub fn plan(&self) -> &VmPlan {
-        &self.plan
+    /// What it is.
+    pub fn config(&self) -> &VmConfig {
+        self.changed.as_ref().unwrap_or(&self.plan.config)
+    }
+
+    /// What it is, to be changed.
+    pub(super) fn config_mut(&mut self) -> &mut VmConfig {
+        self.changed.get_or_insert_with(|| self.plan.config.clone())
     }
 
     /// Its RAM.
@@ -339,7 +361,8 @@ impl Machine {
     pub fn close(&self, report: &Report, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         // All at once; their ends are waited for one by one.
-        self.transports.iter().flat_map(|transport| transport.endings()).for_each(Ending::order);
+        let transports = self.transports.iter();
+        transports.flat_map(|(_, transport)| transport.endings()).for_each(Ending::order);
         let halt = |part: &Arc<dyn Component>| {
             let halted = part.halt(deadline);
             halted.inspect_err(|error| report.notice(&error.to_string())).is_ok()
@@ -348,11 +371,29 @@ impl Machine {
     }
 }
 
+fn virtio_parts<'a>(
+    config: &'a VmConfig,
+    transports: &'a [Arc<dyn Transport>],
+    disks: &'a [MachineDisk],
+) -> impl Iterator<Item = Arc<dyn Component>> + 'a {
+    config.devices.iter().zip(transports).map(|(device, transport)| {
+        let disk = disks.iter().find(|disk| disk.slot == device.slot);
+        let disk = disk.map(|disk| disk.disk.clone());
+        Arc::new(VirtioDevice::new(&device.id, transport.clone(), disk)) as Arc<dyn Component>
+    })
+}
+
+fn hot_slots(bus: PciBus, config: &VmConfig) -> Result<HotSlots> {
+    let wake = fds::eventfd().or_fail(|| "create an eventfd")?;
+    let ports = Arc::new(HotPlug::new(bus.root.clone(), config.hot_slots(), wake));
+    Ok(HotSlots { bus, ports })
+}
+
 fn port_bus(
     serial: &Arc<Serial>,
     power: &Arc<AcpiPower>,
     barrier: &Arc<VcpuBarrier>,
-    pci: Option<Arc<PciRoot>>,
+    hot: Option<&HotSlots>,
 ) -> Result<(Bus, Option<Arc<ConfigPorts>>)> {
     let sink: Arc<dyn PowerSink> = barrier.clone();
     let mut bus = Bus::default();
@@ -360,11 +401,13 @@ fn port_bus(
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
     let reset = ResetControl(sink.clone());
     let mut config_ports = None;
-    match pci {
+    match hot {
         None => bus.insert(ResetControl::PORT.into(), 1, Arc::new(reset))?,
-        Some(root) => {
-            let ports = config_ports.insert(Arc::new(ConfigPorts::new(root, reset))).clone();
+        Some(HotSlots { bus: pci, ports: hot_plug }) => {
+            let ports = Arc::new(ConfigPorts::new(pci.root.clone(), reset));
+            let ports = config_ports.insert(ports).clone();
             bus.insert(PCI_CONFIG_PORT.into(), PCI_CONFIG_LEN.into(), ports)?;
+            bus.insert(PCI_HOTPLUG_PORT.into(), PCI_HOTPLUG_LEN.into(), hot_plug.clone())?;
         }
     }
     bus.insert(PVPANIC_PORT.into(), 1, Arc::new(PvPanic(sink)))?;
@@ -377,12 +420,21 @@ fn open_disk(plan: &DiskPlan, filter: Option<Arc<Filter>>) -> Result<Arc<FileDis
     for layer in &plan.layers {
         layers.push((fds::take_file(layer.fd)?, layer.format));
     }
+    open_layers(plan, layers, filter)
+}
+
+/// As [`open_disk`], of these files.
+pub(super) fn open_layers(
+    plan: &DiskPlan,
+    layers: Vec<(File, DiskFormat)>,
+    filter: Option<Arc<Filter>>,
+) -> Result<Arc<FileDisk>> {
     let begin = Box::new(move || filter.map_or(Ok(()), |filter| filter.apply()));
     block::open_aside(layers, plan.read_only, begin)
         .or_fail(|| format!("open disk {}", plan.volume_id))
 }
 
-fn notices(report: &Arc<Report>) -> Notices {
+pub(super) fn notices(report: &Arc<Report>) -> Notices {
     let report = report.clone();
     Notices::new(Arc::new(move |message: &str| report.notice(message)))
 }
@@ -406,15 +458,17 @@ fn open_devices(
 ) -> Result<Opened> {
     let mut opened = Opened::default();
     let commit = filters.map(|filters| filters.compile(Role::Commit)).transpose()?.map(Arc::new);
-    for (index, DeviceConfig { id, slot, kind }) in config.devices.iter().enumerate() {
+    for DeviceConfig { id, slot, kind } in &config.devices {
         let notices = notices(report);
         let (device, services): (Arc<dyn Device>, Services) = match kind {
             DeviceKind::Disk(plan) => {
                 let disk = open_disk(plan, commit.clone())?;
                 let (device, services) = start_disk(plan, disk.clone(), notices.clone())?;
                 let hold = plan.hold.map(fds::take).transpose()?;
-                let (id, device) = (id.clone(), device);
-                opened.disks.push(MachineDisk { id, disk, device: device.clone(), index, hold });
+                // The guest finds it as it begins.
+                let (id, slot, taken) = (id.clone(), *slot, AtomicBool::new(true));
+                let new = MachineDisk { id, disk, device: device.clone(), slot, taken, hold };
+                opened.disks.push(new);
                 (device, services)
             }
             DeviceKind::Entropy => {
@@ -444,7 +498,7 @@ fn open_devices(
 }
 
 /// The device in front of an open disk.
-fn start_disk(
+pub(super) fn start_disk(
     plan: &DiskPlan,
     disk: Arc<dyn Disk>,
     notices: Notices,
@@ -470,7 +524,7 @@ fn start_interface(
 }
 
 /// What the threads of these devices do first.
-fn thread_start(filters: Option<Filters>, devices: &[NewDevice]) -> Result<ThreadStart> {
+pub(super) fn thread_start(filters: Option<Filters>, devices: &[NewDevice]) -> Result<ThreadStart> {
     let Some(filters) = filters else { return Ok(Arc::new(|_| Ok(()))) };
     let mut compiled: Vec<(&DeviceType, Filter)> = Vec::new();
     for kind in devices.iter().map(|device| device.device.kind()) {

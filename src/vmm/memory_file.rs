@@ -70,11 +70,14 @@ impl Shape {
             };
             (device.id.to_string(), device.slot, what)
         });
+        // Disks that came while it ran are not where a start has them.
+        let mut devices: Vec<_> = devices.collect();
+        devices.sort_by_key(|(_, slot, _)| *slot);
         Self {
             cpus: config.cpus,
             memory: config.memory,
             transport: config.chipset.transport,
-            devices: devices.collect(),
+            devices,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod cpuid;
 pub mod devices;
 pub mod event;
 pub mod hibernate;
+mod hotplug;
 pub mod kvm_vm;
 mod layers;
 pub mod machine;

@@ -24,12 +24,14 @@ pub struct MsiRouter {
     vm: Arc<VmFd>,
     /// What interrupt [`MSI_GSI`] + n delivers.
     messages: Mutex<Vec<Option<Message>>>,
+    /// Interrupts of functions that have gone.
+    free: Mutex<Vec<u32>>,
 }
 
 impl MsiRouter {
     /// The router of a VM with KVM's interrupt controllers.
     pub fn new(vm: Arc<VmFd>) -> Self {
-        Self { vm, messages: Mutex::default() }
+        Self { vm, messages: Mutex::default(), free: Mutex::default() }
     }
 
     /// So many interrupts more, which deliver nothing yet.
@@ -38,9 +40,12 @@ impl MsiRouter {
     /// Too many open files, or KVM refuses.
     pub fn vectors(&self, count: usize) -> Result<Vec<MsixVector>> {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let vector = |_| {
-            let gsi = MSI_GSI + messages.len() as u32;
-            messages.push(None);
+            let gsi = free.pop().unwrap_or_else(|| {
+                messages.push(None);
+                MSI_GSI + messages.len() as u32 - 1
+            });
             Ok(MsixVector { irq: irqfd(&self.vm, gsi)?, gsi })
         };
         (0..count).map(vector).collect()
@@ -73,6 +78,12 @@ impl MsiRouting for MsiRouter {
             }
             error.into()
         })
+    }
+
+    fn release(&self, gsi: u32) {
+        // A message that stays harms nobody: nothing raises it.
+        let _ = self.route(gsi, None);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(gsi);
     }
 
     fn doorbell(&self, address: u64, event: &EventFd, on: bool) -> io::Result<()> {

@@ -4,7 +4,7 @@
 use crate::block;
 use crate::error::{OrFail, Result};
 use crate::plan::TransportKind;
-use crate::sys::seccomp::Allow::{self, Call, Ioctl, Is, Without};
+use crate::sys::seccomp::Allow::{self, Absent, Call, Ioctl, Is, Without};
 use crate::sys::seccomp::{self, Filter};
 use crate::sys::trim_memory;
 use crate::virtio::device::DeviceType;
@@ -58,6 +58,7 @@ mod kvm {
     pub const SET_IRQCHIP: u32 = read(0x63, 0x208);
     pub const SET_GSI_ROUTING: u32 = write(0x6a, 8);
     pub const IOEVENTFD: u32 = write(0x79, 0x40);
+    pub const IRQFD: u32 = write(0x76, 0x20);
 }
 
 /// No thread makes memory executable.
@@ -148,6 +149,37 @@ const EVENT: &[Allow] = &[
     Call(libc::SYS_recvmsg),       // control clients, which may pass descriptors
     Call(libc::SYS_sendmsg),       // a tap, passed to who asks for it
     Call(libc::SYS_sendto),        // control clients and that reader, without SIGPIPE
+];
+
+/// clone(2)'s flags for a thread, by musl and by glibc: CLONE_VM, CLONE_FS, CLONE_FILES,
+/// CLONE_SIGHAND, CLONE_THREAD, CLONE_SYSVSEM, CLONE_SETTLS, CLONE_PARENT_SETTID,
+/// CLONE_CHILD_CLEARTID, and musl's CLONE_DETACHED, which means nothing.
+const THREAD_FLAGS: [u32; 2] = [0x7d_0f00, 0x3d_0f00];
+
+/// Where disks may come while the guest runs: what makes one, and what its threads do first. They
+/// inherit this filter and add their own, so that they may do what both allow.
+const EVENT_HOT_PLUG: &[Allow] = &[
+    Is { call: libc::SYS_clone, argument: 0, value: THREAD_FLAGS[0] },
+    Is { call: libc::SYS_clone, argument: 0, value: THREAD_FLAGS[1] },
+    Absent(libc::SYS_clone3), // its flags are in memory, where a filter doesn't look
+    Call(libc::SYS_eventfd2), // interrupts and doorbells
+    Call(libc::SYS_preadv2),  // what the page cache has
+    Call(libc::SYS_gettid),   // the beginning of a thread
+    Call(libc::SYS_set_robust_list), // the same
+    Call(libc::SYS_rseq),     // the same
+    Call(libc::SYS_sched_getaffinity), // the same: where its stack is
+    Call(libc::SYS_rt_sigprocmask), // the same, and its end
+    Call(libc::SYS_sigaltstack), // the same, and its end
+    Call(libc::SYS_exit),     // its end
+    Is { call: libc::SYS_prctl, argument: 0, value: libc::PR_SET_NAME as u32 },
+    Is { call: libc::SYS_prctl, argument: 0, value: libc::PR_SET_NO_NEW_PRIVS as u32 },
+    Is { call: libc::SYS_seccomp, argument: 0, value: libc::SECCOMP_SET_MODE_FILTER },
+];
+
+/// On the VM's descriptor, for the same.
+const EVENT_HOT_PLUG_IOCTLS: &[u32] = &[
+    kvm::IRQFD,           // its interrupts
+    kvm::SET_GSI_ROUTING, // those of one that goes
 ];
 
 /// On the VM's descriptor, at a reset.
@@ -262,6 +294,10 @@ impl Filters {
                 list.push(Is { call: libc::SYS_tgkill, argument: 0, value: process });
                 list.extend(on(EVENT_SYSTEM_IOCTLS, (self.system, self.system)));
                 list.extend(on(EVENT_VM_IOCTLS, vm));
+                if self.transport == TransportKind::Pci {
+                    list.extend_from_slice(EVENT_HOT_PLUG);
+                    list.extend(on(EVENT_HOT_PLUG_IOCTLS, vm));
+                }
                 list.extend(on(EVENT_VCPU_IOCTLS, self.vcpus));
             }
         }
@@ -353,8 +389,19 @@ mod tests {
         ] {
             let list = filters().list(role);
             Filter::compile(&list).unwrap();
-            let calls: BTreeSet<i64> = list.iter().map(Allow::call).collect();
+            let mut calls: BTreeSet<i64> = list.iter().map(Allow::call).collect();
             assert!(calls.len() <= most, "{role:?} may make {} calls", calls.len());
+            if role == Role::Event {
+                // Threads, for disks that come: no process, whatever it shares.
+                let clones = list.iter().filter(|allow| allow.call() == libc::SYS_clone);
+                let threads = clones.map(|allow| match allow {
+                    Is { argument: 0, value, .. } => value & libc::CLONE_THREAD as u32 != 0,
+                    _ => false,
+                });
+                assert!(threads.eq([true, true]));
+                assert!(list.contains(&Absent(libc::SYS_clone3)));
+                calls.retain(|call| ![libc::SYS_clone, libc::SYS_clone3].contains(call));
+            }
             // What no thread may, whatever it is there for.
             for call in [
                 libc::SYS_open,

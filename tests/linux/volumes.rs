@@ -38,3 +38,52 @@ pub fn a_volume_grows_under_its_guest(lab: &Lab) {
     assert_eq!(shell.sh("sha256sum < /root/large"), digest);
     lab.ok(&["terminate", id]);
 }
+
+/// Volumes come to a guest that runs, and go: it finds each when told, writes to it, and lets go
+/// when asked once it is unmounted; what it wrote is there. A mounted one is busy, and goes by
+/// force.
+pub fn volumes_come_and_go(lab: &Lab, image: &str) {
+    let ids = lab.launch_of(image, 1, &["-c", "1", "-m", "512M"]);
+    lab.wait(&ids, "login");
+    let id = &ids[0];
+    let mut shell = lab.shell(id);
+    let volume = || lab.ok(&["volume", "create", "--size", "64M"]).trim().to_owned();
+    let (first, second) = (volume(), volume());
+    let attach = |volume: &str, device: &str| {
+        lab.ok(&["volume", "attach", volume, id, "--device", device, "--timeout", "120"])
+    };
+    let serial = |volume: &str| volume.replace('-', "");
+    let find = |volume: &str| {
+        format!(
+            "for d in /sys/block/vd*; do grep -q {} $d/serial && basename $d; done; :",
+            serial(volume)
+        )
+    };
+    attach(&first, "/dev/vdb");
+    let disk = shell.sh(&find(&first));
+    shell.sh(&format!(
+        "mkfs.ext4 -q /dev/{disk} && mount /dev/{disk} /mnt && echo kept > /mnt/f && sync"
+    ));
+    attach(&second, "/dev/vdc");
+    let other = shell.sh(&find(&second));
+    assert_ne!(disk, other);
+    shell.sh(&format!("dd if=/dev/urandom of=/dev/{other} bs=1M count=8 oflag=direct 2>/dev/null"));
+    // Over a hibernation both are where they were.
+    drop(shell);
+    lab.ok(&["stop", "--hibernate", id]);
+    lab.ok(&["start", id]);
+    let mut shell = lab.console(id);
+    assert_eq!(shell.sh("cat /mnt/f"), "kept");
+    shell.sh("umount /mnt");
+    lab.ok(&["volume", "detach", &first, "--timeout", "120"]);
+    shell.sh(&format!("test ! -e /sys/block/{disk}"));
+    // The slot and the name are free again, and what was written is there.
+    attach(&first, "/dev/vdb");
+    let disk = shell.sh(&find(&first));
+    shell.sh(&format!("mount /dev/{disk} /mnt"));
+    assert_eq!(shell.sh("cat /mnt/f"), "kept");
+    lab.ok(&["volume", "detach", "--force", &second, "--timeout", "120"]);
+    shell.sh(&format!("while test -e /sys/block/{other}; do sleep 0.2; done"));
+    lab.ok(&["terminate", id]);
+    lab.ok(&["volume", "delete", &first, &second]);
+}

@@ -159,6 +159,10 @@ impl Draw<'_> {
     pub fn attach_volume(&mut self) -> Option<Step> {
         let (id, to) = (self.a_volume(), self.an_instance());
         let device = self.rng.pick(&["/dev/vdb", "/dev/vdc", "/dev/vda", "/dev/VD"]);
+        // What comes to a running guest is in tests/snapshots.rs.
+        if self.is_running(&to) {
+            return None;
+        }
         let attached = self.volume(&id).is_ok_and(|volume| volume.attachment.is_some());
         let foreseen: Foreseen = self.volume(&id).and_then(|_| {
             let instance = self.instance(&to)?;
@@ -187,6 +191,9 @@ impl Draw<'_> {
         let (volume, attached) = (id.clone(), attachment.clone());
         // Without its root an instance is not good for much.
         if attachment.as_ref().is_some_and(|a| a.device == "/dev/vda") && self.rng.percent(80) {
+            return None;
+        }
+        if attachment.as_ref().is_some_and(|a| self.is_running(&a.instance)) {
             return None;
         }
         let foreseen: Foreseen = self.volume(&id).and_then(|_| {

@@ -3,14 +3,15 @@
 //! whose memory lies where the guest puts it.
 
 pub mod config;
+pub mod hotplug;
 
 use crate::chipset::bus::BusDevice;
 use crate::chipset::power::ResetControl;
 use crate::error::{Error, Result};
 use crate::mem::layout::{PCI_CONFIG_PORT, PCI_WINDOW, PCI_WINDOW_END};
 use config::{CONFIG_LEN, ConfigSpace, Identity};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Device numbers on a bus.
 const DEVICES: usize = 32;
@@ -84,11 +85,17 @@ impl HostBridge {
     }
 }
 
-/// Bus 0. Built before the vCPUs run and immutable afterwards.
+/// Device n is function n - 1 of these, if there is one; device 0 is the bridge.
+type Slots = Vec<Option<Arc<dyn Function>>>;
+
+/// Bus 0.
 pub struct PciRoot {
     bridge: HostBridge,
-    /// Device n is function n - 1 of these, if there is one; device 0 is the bridge.
-    functions: Vec<Option<Arc<dyn Function>>>,
+    /// A vCPU holds the lock for the length of an access, so that no access holds on to a function
+    /// that was taken off the bus.
+    functions: RwLock<Slots>,
+    /// Bit n: what is in slot n is not there for the guest any more.
+    hidden: AtomicU32,
 }
 
 impl PciRoot {
@@ -97,23 +104,56 @@ impl PciRoot {
     /// # Errors
     /// A slot is not below [`PCI_SLOTS`], or two functions have the same.
     pub fn new(functions: impl IntoIterator<Item = (u8, Arc<dyn Function>)>) -> Result<Arc<Self>> {
-        let mut slots: Vec<Option<Arc<dyn Function>>> = Vec::new();
-        for (slot, function) in functions {
-            let at = usize::from(slot);
-            if at >= PCI_SLOTS || slots.get(at).is_some_and(Option::is_some) {
-                return Err(Error::failure(format!(
-                    "slot {slot} of the PCI bus is taken or beyond the last of {PCI_SLOTS}"
-                )));
-            }
-            slots.resize(slots.len().max(at + 1), None);
-            slots[at] = Some(function);
+        let (bridge, hidden) = (HostBridge::new(), AtomicU32::new(0));
+        let root = Self { bridge, functions: RwLock::default(), hidden };
+        functions.into_iter().try_for_each(|(slot, function)| root.plug(slot, function))?;
+        Ok(Arc::new(root))
+    }
+
+    /// Put a function into a slot.
+    ///
+    /// # Errors
+    /// The slot is not below [`PCI_SLOTS`], or not empty.
+    pub fn plug(&self, slot: u8, function: Arc<dyn Function>) -> Result<()> {
+        let (at, mut slots) = (usize::from(slot), self.change());
+        if at >= PCI_SLOTS || slots.get(at).is_some_and(Option::is_some) {
+            return Err(Error::failure(format!(
+                "slot {slot} of the PCI bus is taken or beyond the last of {PCI_SLOTS}"
+            )));
         }
-        Ok(Arc::new(Self { bridge: HostBridge::new(), functions: slots }))
+        let len = slots.len().max(at + 1);
+        slots.resize(len, None);
+        slots[at] = Some(function);
+        self.hidden.fetch_and(!(1 << slot), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Take a function out of its slot. No access to it is under way any more.
+    pub fn unplug(&self, slot: u8) -> Option<Arc<dyn Function>> {
+        self.change().get_mut(usize::from(slot))?.take()
+    }
+
+    /// Let the guest find nothing in these slots any more: bit n is slot n.
+    pub fn hide(&self, slots: u32) {
+        self.hidden.fetch_or(slots, Ordering::SeqCst);
+    }
+
+    /// Every slot is right between any two statements, whoever panicked.
+    fn slots(&self) -> RwLockReadGuard<'_, Slots> {
+        self.functions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Slots> {
+        self.functions.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The function of a device that is not the bridge.
-    fn function(&self, device: usize) -> Option<&dyn Function> {
-        self.functions.get(device.checked_sub(1)?)?.as_deref()
+    fn function<'a>(&self, slots: &'a Slots, device: usize) -> Option<&'a dyn Function> {
+        let slot = device.checked_sub(1)?;
+        if self.hidden.load(Ordering::SeqCst) >> slot & 1 != 0 {
+            return None;
+        }
+        slots.get(slot)?.as_deref()
     }
 
     /// An access to configuration space that is none: it crosses a double word, or nothing is
@@ -129,7 +169,8 @@ impl PciRoot {
         if devfn & 7 != 0 || !Self::valid(offset, data.len()) {
             return;
         }
-        let function = self.function(device);
+        let slots = self.slots();
+        let function = self.function(&slots, device);
         if (device == 0 || function.is_some()) && offset >= CONFIG_LEN {
             // No extended capabilities.
             return data.fill(0);
@@ -146,18 +187,23 @@ impl PciRoot {
         if devfn & 7 != 0 || offset >= CONFIG_LEN || !Self::valid(offset, data.len()) {
             return;
         }
-        if let Some(function) = self.function(usize::from(devfn >> 3)) {
+        if let Some(function) = self.function(&self.slots(), usize::from(devfn >> 3)) {
             function.write_config(offset, data);
         }
     }
 
     /// The function whose memory holds the access. At most 31 of them, and a look at each is cheap
     /// beside an exit.
-    fn find(&self, address: u64, size: usize) -> Option<(&dyn Function, u64)> {
-        self.functions
-            .iter()
-            .flatten()
-            .find_map(|function| Some((&**function, function.window().offset(address, size)?)))
+    fn find<'a>(
+        &self,
+        slots: &'a Slots,
+        address: u64,
+        size: usize,
+    ) -> Option<(&'a dyn Function, u64)> {
+        (1..=slots.len()).find_map(|device| {
+            let function = self.function(slots, device)?;
+            Some((function, function.window().offset(address, size)?))
+        })
     }
 }
 
@@ -253,13 +299,15 @@ pub struct PciMemory(pub Arc<PciRoot>);
 impl BusDevice for PciMemory {
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some((function, offset)) = self.0.find(PCI_WINDOW + offset, data.len()) {
+        let slots = self.0.slots();
+        if let Some((function, offset)) = self.0.find(&slots, PCI_WINDOW + offset, data.len()) {
             function.read_memory(offset, data);
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        if let Some((function, offset)) = self.0.find(PCI_WINDOW + offset, data.len()) {
+        let slots = self.0.slots();
+        if let Some((function, offset)) = self.0.find(&slots, PCI_WINDOW + offset, data.len()) {
             function.write_memory(offset, data);
         }
     }

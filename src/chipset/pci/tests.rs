@@ -1,8 +1,10 @@
 //! The bus as a guest looks around on it.
 
+use super::hotplug::HotPlug;
 use super::*;
 use crate::chipset::power::{PowerRequest, PowerSink};
 use std::sync::Mutex;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// A function with a page of memory that reads as the low byte of the offset.
 struct Probe {
@@ -152,6 +154,56 @@ fn a_bus_has_31_functions_beside_its_bridge() {
     assert!(PciRoot::new(functions(PCI_SLOTS)).is_ok());
     assert!(PciRoot::new(functions(PCI_SLOTS + 1)).is_err());
     assert!(PciRoot::new([function(3), function(3)]).is_err());
+}
+
+#[test]
+fn functions_come_and_go_and_only_those_that_are_asked() {
+    let root = PciRoot::new([(0, Probe::new(0x1042) as Arc<dyn Function>)]).unwrap();
+    let wake = EventFd::new(EFD_NONBLOCK).unwrap();
+    let hot = HotPlug::new(root.clone(), 0b110, wake);
+    let ecam = Ecam(root.clone());
+    let id = |device: u64| read(&ecam, device << 15) >> 16;
+    let eject = |devices: u32| hot.write(hotplug::EJECT, &devices.to_le_bytes());
+    root.plug(1, Probe::new(0x1044)).unwrap();
+    hot.plugged(1);
+    assert_eq!(id(2), 0x1044);
+    assert_eq!([read(&hot, hotplug::CAME), read(&hot, hotplug::CAME)], [1 << 2, 0]);
+    // A guest that lets go of everything loses nothing of it.
+    eject(u32::MAX);
+    assert_eq!((id(1), id(2), hot.released()), (0x1042, 0x1044, 0));
+    hot.ask(1);
+    assert_eq!(hot.leaving(1), Some(false));
+    assert_eq!([read(&hot, hotplug::ASKED), read(&hot, hotplug::ASKED)], [1 << 2, 0]);
+    assert_eq!((hot.leaving(1), hot.leaving(0)), (Some(true), None));
+    let asked = hot.save();
+    eject(u32::MAX);
+    assert_eq!((id(1), id(2), hot.released()), (0x1042, 0xffff, 1 << 1));
+    assert_eq!(hot.wake().read().unwrap(), 1);
+    assert!(root.unplug(1).is_some() && root.unplug(1).is_none());
+    hot.unplugged(1);
+    assert_eq!((hot.leaving(1), hot.released()), (None, 0));
+    root.plug(1, Probe::new(0x1045)).unwrap();
+    assert_eq!(id(2), 0x1045);
+    hot.restore(asked);
+    assert_eq!((hot.leaving(1), hot.hot()), (Some(true), 0b110));
+    hot.reset();
+    assert_eq!(hot.leaving(1), None);
+}
+
+#[test]
+fn accesses_to_hot_plug_of_any_size_and_place_do_no_harm() {
+    let root = PciRoot::new([]).unwrap();
+    let hot = HotPlug::new(root, u32::MAX, EventFd::new(EFD_NONBLOCK).unwrap());
+    (0..32).for_each(|slot| hot.ask(slot));
+    for offset in (0..16).chain([u64::MAX]) {
+        for size in [0, 1, 2, 4, 8] {
+            let mut data = vec![0xff; size];
+            hot.write(offset, &data);
+            hot.read(offset, &mut data);
+        }
+    }
+    hot.ask(200);
+    assert_eq!(hot.leaving(200), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::call::{Action, Call, json_of};
 use crate::error::{Code, Error, Result};
-use crate::service::volumes::{AttachVolume, CreateVolume, DescribeVolumes};
+use crate::service::volumes::{AttachVolume, CreateVolume, DescribeVolumes, DetachVolume};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -116,6 +116,8 @@ struct Detached {
     instance_id: Option<String>,
     #[serde(default)]
     device: Option<String>,
+    #[serde(default)]
+    force: bool,
 }
 
 fn detach_volume(call: &Call<'_>) -> Result<Value> {
@@ -130,7 +132,8 @@ fn detach_volume(call: &Call<'_>) -> Result<Value> {
             return Err(Error::refused(Code::IncorrectState, why));
         }
     }
-    json_of(call.service.detach_volume(&asked.volume_id)?)
+    let request = DetachVolume { volume_id: asked.volume_id, force: asked.force };
+    json_of(call.service.detach_volume(&request)?)
 }
 
 #[derive(Deserialize)]

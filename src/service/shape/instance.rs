@@ -247,7 +247,7 @@ fn mappings(instance: &record::Instance) -> Vec<Mapping<'_>> {
         device_name: &mapping.device_name,
         ebs: Ebs {
             volume_id: &mapping.ebs.volume_id,
-            status: "attached",
+            status: if mapping.ebs.detaching { "detaching" } else { "attached" },
             // Records of an older Spore don't say it.
             attach_time: mapping.ebs.attach_time.as_ref().unwrap_or(&instance.launch_time),
             delete_on_termination: mapping.ebs.delete_on_termination,

@@ -13,6 +13,8 @@ pub struct DescribedVolume {
     pub volume: Volume,
     /// The instance that it is attached to (EC2's state in-use), if that is so (else available).
     pub instance_id: Option<InstanceId>,
+    /// EC2 VolumeAttachmentState, if it is attached.
+    pub attachment_state: Option<&'static str>,
     /// Bytes on the disk that its overlay takes, which is what it costs; unknown of another's.
     pub used_bytes: Option<u64>,
 }
@@ -62,7 +64,9 @@ impl<'a> Shape<'a> {
     fn of(described: &'a DescribedVolume) -> Self {
         let DescribedVolume { volume, used_bytes, .. } = described;
         let attached = volume.attachment.as_ref().filter(|_| described.instance_id.is_some());
-        let attached = attached.map(|a| VolumeAttachment::of(volume, a, "attached"));
+        let attached = attached.map(|a| {
+            VolumeAttachment::of(volume, a, described.attachment_state.unwrap_or("attached"))
+        });
         Self {
             volume_id: &volume.volume_id,
             owner_id: &volume.owner_id,
@@ -95,7 +99,7 @@ pub struct VolumeAttachment {
     pub instance_id: InstanceId,
     /// What it is or was called there.
     pub device: String,
-    /// `attached` or `detached`.
+    /// EC2 VolumeAttachmentState.
     pub state: &'static str,
     /// RFC 3339.
     pub attach_time: String,

@@ -8,7 +8,7 @@ mod throttle;
 mod work;
 
 use crate::block::{self, Disk, Engine};
-use crate::control::DiskStatus;
+use crate::control::{DiskState, DiskStatus};
 use crate::error::{Error, Result};
 use crate::id::VolumeId;
 use crate::plan::DiskLimits;
@@ -160,6 +160,7 @@ impl Blk {
     pub fn status(&self) -> DiskStatus {
         DiskStatus {
             engine: self.engine,
+            state: DiskState::default(),
             read_bytes: self.shared.read_bytes.load(Ordering::Relaxed),
             write_bytes: self.shared.write_bytes.load(Ordering::Relaxed),
             flushes: self.shared.flushes.load(Ordering::Relaxed),

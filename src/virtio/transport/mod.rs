@@ -40,6 +40,13 @@ pub trait Transport: Send + Sync {
     fn reset(&self) -> bool;
     /// The ends of its worker threads.
     fn endings(&self) -> &[Ending];
+    /// Whether the driver is ready and the device serves it, as far as that is known at once.
+    fn is_live(&self) -> bool {
+        true
+    }
+    /// Gives back what it has of the host's: its worker threads have ended, and no guest reaches it
+    /// any more.
+    fn leave(&self) {}
     /// Finish what is in flight and end the worker threads, for good. True if they have ended at
     /// `deadline`.
     fn shutdown(&self, deadline: Instant) -> bool {

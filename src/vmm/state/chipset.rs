@@ -2,6 +2,7 @@
 
 use crate::chipset::fw_cfg::FwCfg;
 use crate::chipset::pci::ConfigPorts;
+use crate::chipset::pci::hotplug::{HotPlug, HotPlugState};
 use crate::chipset::power::AcpiPower;
 use crate::chipset::rtc::Rtc;
 use crate::chipset::serial::Serial;
@@ -45,4 +46,32 @@ components! {
     Rtc, "real-time clock";
     FwCfg, "firmware configuration";
     ConfigPorts, "PCI configuration ports";
+}
+
+const HOT_PLUG: &str = "PCI hot-plug";
+
+impl Component for HotPlug {
+    fn name(&self) -> &str {
+        HOT_PLUG
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.reset();
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Vec<u8>> {
+        encode(VERSION, &self.save())
+    }
+
+    fn restore(&self, state: &[u8]) -> Result<()> {
+        self.restore(decode(HOT_PLUG, VERSION, state)?);
+        Ok(())
+    }
+
+    /// Its tables have no slots until it is reset.
+    fn restore_new(&self) -> bool {
+        self.restore(HotPlugState::default());
+        true
+    }
 }

@@ -27,7 +27,12 @@ pub struct VirtioDevice {
 impl VirtioDevice {
     /// The device that the plan calls `id`.
     pub fn new(id: &DeviceId, transport: Arc<dyn Transport>, disk: Option<Arc<FileDisk>>) -> Self {
-        Self { name: format!("device {id}"), transport, disk }
+        Self { name: Self::name_of(id), transport, disk }
+    }
+
+    /// What the part of a device is called.
+    pub fn name_of(id: &DeviceId) -> String {
+        format!("device {id}")
     }
 }
 

@@ -20,6 +20,8 @@ pub trait MsiRouting: Send + Sync {
     /// # Errors
     /// The host takes no such message.
     fn route(&self, gsi: u32, message: Option<Message>) -> io::Result<()>;
+    /// Interrupt `gsi` is its function's no longer.
+    fn release(&self, _gsi: u32) {}
     /// Have writes to guest-physical `address` signal `event` without an exit, or no longer.
     ///
     /// # Errors
@@ -171,6 +173,11 @@ impl PciInterrupt {
             used
         });
         used.into_iter().for_each(|vector| self.raise(0, |_| Some(vector)));
+    }
+
+    /// Gives its vectors back: the function is off its bus.
+    pub fn leave(&self) {
+        self.irqs.iter().for_each(|vector| self.routing.release(vector.gsi));
     }
 
     /// Nothing is masked, enabled or routed by the guest's wish any more: the machine's reset. What

@@ -289,6 +289,17 @@ impl Transport for PciTransport {
     fn endings(&self) -> &[Ending] {
         &self.endings
     }
+
+    fn is_live(&self) -> bool {
+        // Whoever holds the lock may wait for the host's storage.
+        self.registers.try_lock().is_ok_and(|registers| registers.core.live())
+    }
+
+    fn leave(&self) {
+        let mut registers = lock(&self.registers);
+        self.take_doorbells_down(&mut registers, &mut lock(&self.doorbells));
+        self.interrupt.leave();
+    }
 }
 
 impl Function for PciTransport {
