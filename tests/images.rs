@@ -374,6 +374,7 @@ fn secrets_are_named_before_an_image_is_public() {
         ("root/.aws/credentials", "k"),
         ("root/.bash_history", ""),
         ("srv/app/.env", "k"),
+        ("etc/shadow", "root::19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n"),
     ] {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -412,6 +413,8 @@ fn secrets_are_named_before_an_image_is_public() {
             assert_eq!(err.matches(secret).count(), 1, "{name}: {secret}: {err}");
         }
         assert!(!err.contains("history") && !err.contains(".pub"), "{err}");
+        assert!(err.contains("an account that takes no password"), "{err}");
+        assert!(err.contains("root") && !err.contains("daemon"), "{err}");
     }
     // What can't be looked into is not made public, unless somebody says so.
     import(&store, "opaque");

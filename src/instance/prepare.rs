@@ -229,9 +229,7 @@ pub fn open(
     let lifeline = lifeline.map(OwnedFd::try_clone).transpose();
     let lifeline = lifeline.or_fail(|| "duplicate a lifeline")?;
     let mut fds = Fds::default();
-    if memory.is_none() {
-        begin_anew(&mut record.instance);
-    }
+    begin(&mut record.instance, memory.is_some());
     dir.remove_sockets()?;
     let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
@@ -293,10 +291,12 @@ pub fn open(
     Ok(Prepared { plan, fds, servers, group, ready: ready.into() })
 }
 
-/// A new machine has its devices in order, and nothing to let go of.
-fn begin_anew(instance: &mut Instance) {
-    instance.spore.slots.clear();
-    instance.block_device_mappings.retain(|mapping| !mapping.ebs.detaching);
+/// A machine that does not go on has its devices in order, and nothing to let go of.
+fn begin(instance: &mut Instance, goes_on: bool) {
+    if !goes_on {
+        instance.spore.slots.clear();
+        instance.block_device_mappings.retain(|mapping| !mapping.ebs.detaching);
+    }
 }
 
 /// The disks that are new at every boot, or as they were if the instance goes on: empty ones, and

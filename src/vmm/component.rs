@@ -47,7 +47,8 @@ pub trait Component: Send + Sync {
     /// The host can't tell, or it can't be saved now.
     fn save(&self) -> Result<Vec<u8>>;
 
-    /// Begins in a machine that was saved by a Spore which had no such part. False if that can't be.
+    /// Begins in a machine that was saved by a Spore which had no such part. False if that can't
+    /// be.
     fn restore_new(&self) -> bool {
         false
     }

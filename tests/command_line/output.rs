@@ -4,6 +4,8 @@ use super::common::{Store, has_kvm};
 use super::{err, lines, on_terminal};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_table_fits_the_terminal_and_a_pipe_has_all_of_it() {
@@ -75,6 +77,31 @@ fn a_guest_does_not_steer_the_terminal() {
     assert_eq!(store.spore(&["logs", id]).stdout, said, "a pipe gets every byte");
     assert_eq!(store.ok(&["logs", "-n", "1", id]), "three\r\n");
     assert_eq!(store.ok(&["logs", "--tail", "0", id]), "");
+}
+
+/// Whoever comes late sees where the guest is, and how to leave.
+#[test]
+fn a_console_shows_the_last_lines_to_who_attaches() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch_mode("poweroff-on-button");
+    store.wait_for_text(&id, "button: waiting");
+    let shell = format!("exec {} console {id}", env!("CARGO_BIN_EXE_spore"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &shell, "/dev/null"]).env("SPORE_HOME", store.home());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("attached to") {
+        assert_ne!(shown.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+    }
+    assert!(said.contains("button: waiting") && said.contains("^] detaches"), "{said}");
+    store.ok(&["stop", &id]);
+    shown.read_to_string(&mut said).unwrap();
+    assert!(said.contains("has ended"), "{said}");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -44,13 +44,16 @@ fn a_store_that_cannot_be_written_is_listed() {
     let home = store.home().display().to_string();
     let spore = env!("CARGO_BIN_EXE_spore");
     let shell = format!(
-        "mount --bind {home} {home} && mount -o remount,ro,bind {home} && {spore} ls -q && {spore} show -q {id}"
+        "mount --bind {home} {home} && mount -o remount,ro,bind {home} && {spore} ls -q && {spore} show -q {id} && {spore} image ls -q && {spore} volume ls"
     );
     let mut command = Command::new("unshare");
     let output = command.args(["-m", "sh", "-c", &shell]).env("SPORE_HOME", &home).output();
     let output = output.unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(told.lines().collect::<Vec<_>>(), [&id, &id], "{}", err(&output));
+    let listed: Vec<&str> = told.lines().collect();
+    assert_eq!(listed[..2], [&id, &id], "{}", err(&output));
+    assert!(listed[2..].iter().any(|line| line.starts_with("ami-")), "{told}{}", err(&output));
+    assert!(output.status.success() && listed.len() > 4, "{told}{}", err(&output));
 }
 
 #[test]
