@@ -385,7 +385,7 @@ mod tests {
             (Role::Worker(&net::TYPE), 30),
             (Role::Worker(&vsock::TYPE), 30),
             (Role::Worker(&fs::TYPE), 30),
-            (Role::Event, 35),
+            (Role::Event, 48),
         ] {
             let list = filters().list(role);
             Filter::compile(&list).unwrap();
