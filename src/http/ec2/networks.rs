@@ -286,7 +286,7 @@ fn create_security_group(call: &Call<'_>) -> Result<Value> {
     };
     let made =
         call.service.create_security_group(&network, &asked.group_name, &asked.description)?;
-    Ok(json!({ "GroupId": made.group_id, "Tags": [] }))
+    Ok(json!({ "GroupId": made, "Tags": [] }))
 }
 
 #[derive(Deserialize)]
@@ -445,11 +445,7 @@ impl Permission {
             found.push(Whom::Cidr(range.cidr_ip.parse()?));
         }
         for range in &self.ipv6_ranges {
-            if range.cidr_ipv6 != "::/0" {
-                let why = "of IPv6 a rule knows ::/0 only";
-                return Err(Error::refused(Code::UnsupportedOperation, why));
-            }
-            found.push(Whom::Ipv6);
+            found.push(Whom::Cidr6(range.cidr_ipv6.parse()?));
         }
         for pair in &self.user_id_group_pairs {
             let group = pair.group_id.as_ref().or(pair.group_name.as_ref());
