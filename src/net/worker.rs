@@ -22,8 +22,9 @@ use tokio::time::sleep;
 
 /// How long a network without a tap waits for one.
 const EMPTY: Duration = Duration::from_secs(2);
-/// How long the rules rest when they have been made: nft takes a processor for tens of milliseconds,
-/// and interfaces come many at a time. What no rule knows yet has its services, and passes nowhere.
+/// How long the rules rest when they have been made: nft takes a processor for tens of
+/// milliseconds, and interfaces come many at a time. What no rule knows yet has its services, and
+/// passes nowhere.
 const REST: Duration = Duration::from_millis(50);
 /// How often the way out is looked for while it is not there.
 const LOOK: Duration = Duration::from_millis(500);
