@@ -2,11 +2,10 @@
 
 use super::super::call::{Action, Call, json_of};
 use crate::error::{Error, Result};
-use crate::record::instance::{InstanceRecord, State};
+use crate::record::instance::InstanceRecord;
 use crate::service::console::Part;
 use crate::service::instances::{DescribeInstances, StateChange, chooses_state, reservations};
 use crate::service::power::{Changes, RebootInstances, StartInstances, StopInstances};
-use crate::service::shape::ZONE;
 use crate::service::time::now;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -55,36 +54,14 @@ fn describe_instances(call: &Call<'_>) -> Result<Value> {
     Ok(answer)
 }
 
-/// Both checks of EC2's: of the host's side (the VMM answers) and of the guest's (its vCPUs run).
 fn describe_instance_status(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
-    let mut records = found(call, &asked.instance_ids)?;
-    let all = asked.include_all_instances || chooses_state(&call.filters()?);
-    records.retain(|record| all || record.instance.state == State::Running);
-    let status = |record: &InstanceRecord| {
-        let instance = &record.instance;
-        let word = match instance.state {
-            State::Running if call.service.instance_status(record).is_some() => "ok",
-            State::Running => "impaired",
-            State::Pending => "initializing",
-            _ => "not-applicable",
-        };
-        let details = match word {
-            "ok" => json!([{ "Name": "reachability", "Status": "passed" }]),
-            "impaired" => json!([{ "Name": "reachability", "Status": "failed" }]),
-            "initializing" => json!([{ "Name": "reachability", "Status": "initializing" }]),
-            _ => json!([]),
-        };
-        json!({
-            "InstanceId": instance.instance_id,
-            "AvailabilityZone": ZONE,
-            "InstanceState": instance.state,
-            "InstanceStatus": { "Status": word, "Details": details },
-            "SystemStatus": { "Status": word, "Details": details },
-            "Events": [],
-        })
-    };
-    let statuses = records.iter().map(status).collect();
+    let filters = call.filters()?;
+    let all = asked.include_all_instances || chooses_state(&filters);
+    let instance_ids = asked.instance_ids.clone();
+    let request = DescribeInstances { instance_ids, filters };
+    let statuses = call.service.describe_instance_status(&request, all)?;
+    let statuses = statuses.iter().map(json_of).collect::<Result<_>>()?;
     call.listed("InstanceStatuses", &asked.instance_ids, statuses, "InstanceId")
 }
 

@@ -28,13 +28,16 @@ pub const ROWS: &[(&str, Action)] = &[
     ("RevokeSecurityGroupIngress", revoke_ingress),
 ];
 
-fn networks(call: &Call<'_>) -> Result<Vec<Vpc>> {
+fn described(call: &Call<'_>) -> Result<Vec<DescribedNetwork>> {
     // The default one is there before anybody asks for it.
     if let Some(name) = call.network {
         call.service.describe_networks(&[name.to_string()], &[])?;
     }
-    let found = call.service.describe_networks(&[], &[])?;
-    Ok(found.into_iter().map(|network: DescribedNetwork| network.vpc).collect())
+    call.service.describe_networks(&[], &[])
+}
+
+fn networks(call: &Call<'_>) -> Result<Vec<Vpc>> {
+    Ok(described(call)?.into_iter().map(|network| network.vpc).collect())
 }
 
 /// The network whose subnet that is.
@@ -113,21 +116,13 @@ fn chosen(
 
 fn describe_vpcs(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
-    let told = |vpc: Vpc| {
-        json!({
-            "VpcId": vpc.vpc_id,
-            "OwnerId": vpc.owner_id,
-            "CidrBlock": vpc.cidr_block,
-            "CidrBlockAssociationSet": [],
-            "Ipv6CidrBlockAssociationSet": [],
-            "DhcpOptionsId": "default",
-            "InstanceTenancy": "default",
-            "IsDefault": vpc.is_default,
-            "State": "available",
-            "Tags": named(&vpc),
-        })
+    let told = |network: &DescribedNetwork| {
+        let mut told = json_of(network)?;
+        told["DhcpOptionsId"] = "default".into();
+        told["Tags"] = named(&network.vpc);
+        Ok(told)
     };
-    let list = networks(call)?.into_iter().map(told).collect();
+    let list = described(call)?.iter().map(told).collect::<Result<_>>()?;
     chosen(call, "Vpcs", &asked.vpc_ids, "VpcId", list, Code::InvalidVpcIDNotFound)
 }
 
@@ -156,8 +151,12 @@ fn describe_subnets(call: &Call<'_>) -> Result<Value> {
             "AvailableIpAddressCount": all.saturating_sub(5).saturating_sub(taken).min(i32::MAX as u64),
             "DefaultForAz": vpc.is_default,
             "MapPublicIpOnLaunch": false,
-            "AssignIpv6AddressOnCreation": false,
-            "Ipv6CidrBlockAssociationSet": [],
+            "AssignIpv6AddressOnCreation": true,
+            "Ipv6CidrBlockAssociationSet": [{
+                "AssociationId": format!("subnet-cidr-assoc-{}", vpc.spore.subnet_id),
+                "Ipv6CidrBlock": vpc.ipv6_cidr_block(),
+                "Ipv6CidrBlockState": { "State": "associated" },
+            }],
             "State": "available",
             "Tags": named(&vpc),
         })
@@ -238,14 +237,9 @@ fn describe_network_interfaces(call: &Call<'_>) -> Result<Value> {
 fn describe_security_groups(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
     let mut list = Vec::new();
-    for vpc in networks(call)? {
-        for group in &vpc.spore.security_groups {
-            let mut told = json_of(group)?;
-            told["VpcId"] = json!(vpc.vpc_id);
-            told["OwnerId"] = json!(vpc.owner_id);
-            told["Tags"] = json!([]);
-            list.push(told);
-        }
+    for network in described(call)? {
+        let groups = call.service.describe_security_groups(network.vpc.vpc_id.as_str())?;
+        list.extend(groups.iter().map(json_of).collect::<Result<Vec<_>>>()?);
     }
     if let Some(unknown) =
         asked.group_names.iter().find(|n| !list.iter().any(|g| g["GroupName"] == n.as_str()))
