@@ -67,17 +67,21 @@ fn discover(n: u32) -> Vec<u8> {
     ipv4(17, [0; 4], [255; 4], &udp)
 }
 
+/// Two guests of a network called lab, where there can be one.
+fn neighbours(store: &Store) -> Option<(Guest, Guest)> {
+    if !has_networks(store) {
+        return None;
+    }
+    store.ok(&["network", "create", "lab"]);
+    Some((Guest::launch(store, "lab", &[])?, Guest::launch(store, "lab", &[])?))
+}
+
 /// SYNs, ARP, DHCP, garbage of all lengths: meanwhile the neighbour's metadata is there, and the
 /// guest's own afterwards. No process ends.
 #[test]
 fn floods_are_the_floods_guests_own_business() {
     let store = Store::new();
-    if !has_networks(&store) {
-        return;
-    }
-    store.ok(&["network", "create", "lab"]);
-    let Some(bad) = Guest::launch(&store, "lab", &[]) else { return };
-    let Some(good) = Guest::launch(&store, "lab", &[]) else { return };
+    let Some((bad, good)) = neighbours(&store) else { return };
     let lab = super::killed::Network::new(&store, "lab");
     // The supervisor and the worker; nft may be being started.
     let before: Vec<u32> = lab.processes().into_iter().take(2).collect();
@@ -123,12 +127,7 @@ fn floods_are_the_floods_guests_own_business() {
 #[test]
 fn an_instance_has_so_many_connections() {
     let store = Store::new();
-    if !has_networks(&store) {
-        return;
-    }
-    store.ok(&["network", "create", "lab"]);
-    let Some(bad) = Guest::launch(&store, "lab", &[]) else { return };
-    let Some(good) = Guest::launch(&store, "lab", &[]) else { return };
+    let Some((bad, good)) = neighbours(&store) else { return };
     let flood = bad.host.beside(|| {
         let to: SocketAddr = "169.254.169.254:80".parse().unwrap();
         let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(20));

@@ -11,6 +11,7 @@ mod sandbox;
 mod six;
 mod way_out;
 
+use common::skip::has_networks;
 use common::{Store, has_kvm};
 use serde_json::Value;
 use std::process::Output;
@@ -20,22 +21,6 @@ fn refused(output: &Output, code: i32, why: &str) {
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{err}");
     assert!(err.contains(why) && err.trim_end().lines().count() == 1, "{err}");
-}
-
-/// Whether this host lets this user have networks; says so if not.
-fn has_networks(store: &Store) -> bool {
-    if !has_kvm() {
-        return false;
-    }
-    let probe = store.spore(&["run", "demo", "-q", "-m", "128M", "--network", "default"]);
-    if !probe.status.success() {
-        let err = String::from_utf8_lossy(&probe.stderr);
-        // What a host lacks; all else is a fault of ours.
-        let lacks = ["namespace", "/dev/net/tun", "nftables", "/proc/sys"];
-        assert!(lacks.iter().any(|lacking| err.contains(lacking)), "{err}");
-        common::skip::skip_anywhere(err.trim());
-    }
-    probe.status.success()
 }
 
 fn network(store: &Store, name: &str) -> Value {

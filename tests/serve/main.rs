@@ -5,6 +5,7 @@ mod common;
 
 mod hostile;
 
+use common::skip::has_networks;
 use common::{Store, has_kvm, venv};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -91,15 +92,6 @@ fn aws(served: &Served, store: &Store, python: &Path, args: &str) -> (bool, Stri
     let output = served.client(store, &program).args(args.split(' ')).output().unwrap();
     let said = if output.status.success() { output.stdout } else { output.stderr };
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
-
-/// Whether an instance may have a network here.
-fn has_networks(store: &Store) -> bool {
-    let probe = store.spore(&["run", "demo", "-q", "-m", "128M", "--network", "default"]);
-    if !probe.status.success() {
-        common::skip::skip_anywhere(String::from_utf8_lossy(&probe.stderr).trim());
-    }
-    probe.status.success()
 }
 
 /// Each action that there is, by boto3; each answer has the elements that EC2's service model says.
