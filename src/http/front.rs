@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::record::network::NetworkName;
 use crate::service::Service;
+use crate::service::access::AccessKey;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
@@ -35,6 +36,12 @@ pub struct Front {
     context: Context,
     network: Option<NetworkName>,
     work: Background,
+}
+
+/// Who a request says to be from.
+pub struct Caller {
+    credential: Credential,
+    key: AccessKey,
 }
 
 /// What a request came to, for the log.
@@ -64,17 +71,36 @@ impl Front {
         Self { apis, home, context, network, work: Background::default() }
     }
 
-    /// The answer to a request, whose body is whole.
-    pub async fn answer(self: &Arc<Self>, parts: Parts, body: Bytes) -> Answered {
+    /// Who a request says to be from: an access key of the account's. Its body need not be there
+    /// yet, and none is worth reading that has no such key.
+    ///
+    /// # Errors
+    /// `AuthFailure`, `RequestExpired`.
+    pub async fn caller(self: &Arc<Self>, parts: &Parts) -> Result<Caller> {
+        let credential = signature::credential(parts)?;
+        let (front, id) = (self.clone(), credential.access_key_id.clone());
+        let key = blocking(move || front.open("")?.find_access_key(&id)).await?;
+        let key = key.ok_or_else(|| {
+            let why = "AWS was not able to validate the provided access credentials: no access key \
+                       of this account has that id; 'spore key access ls' lists them";
+            Error::refused(Code::AuthFailure, why)
+        })?;
+        Ok(Caller { credential, key })
+    }
+
+    /// The answer to a request of `caller`'s, whose body is whole.
+    pub async fn answer(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: Bytes,
+        caller: Result<Caller>,
+    ) -> Answered {
         let request_id = request_id();
-        let credential = signature::credential(&parts);
-        let scope = credential.as_ref().ok().map(|credential| credential.service.clone());
+        let scope = caller.as_ref().ok().map(|caller| caller.credential.service.clone());
         let dialect = self.api(scope.as_deref()).map_or(Dialect::Ec2, |api| api.dialect);
         let mut action = None;
-        let done = match credential {
-            Ok(credential) => {
-                self.authorized(parts, body, credential, &request_id, &mut action).await
-            }
+        let done = match caller {
+            Ok(caller) => self.authorized(parts, body, caller, &request_id, &mut action).await,
             Err(error) => Err(error),
         };
         let (status, code, body) = match done {
@@ -98,23 +124,15 @@ impl Front {
         self.apis.iter().find(|api| Some(api.name) == name)
     }
 
-    /// The answer to a request that says who signed it.
+    /// The answer to a request, if it is signed by whom it says.
     async fn authorized(
         self: &Arc<Self>,
         parts: Parts,
         body: Bytes,
-        credential: Credential,
+        Caller { credential, key }: Caller,
         request_id: &str,
         action: &mut Option<String>,
     ) -> Result<Vec<u8>> {
-        let front = self.clone();
-        let id = credential.access_key_id.clone();
-        let key = blocking(move || front.open("")?.find_access_key(&id)).await?;
-        let Some(key) = key else {
-            let why = "AWS was not able to validate the provided access credentials: no access key \
-                       of this account has that id; 'spore key access ls' lists them";
-            return Err(Error::refused(Code::AuthFailure, why));
-        };
         signature::verify(&parts, &body, &credential, &key.secret_access_key)?;
         let parameters = parameters(&parts, &body)?;
         let find = |name: &str| parameters.iter().find(|(key, _)| key == name);

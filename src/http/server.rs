@@ -31,6 +31,8 @@ const MAX_CONNECTIONS: usize = 512;
 const MAX_ACTIONS: usize = 32;
 /// Most bytes of a request's body: a block of a snapshot and what is said of it.
 const MAX_BODY: usize = 1 << 20;
+/// The same of who is not known: such a request is read only to be refused.
+const MAX_UNKNOWN: usize = 64 << 10;
 /// Most bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
 /// How long a client may take to begin and end a request's head, and be idle between two.
@@ -251,7 +253,9 @@ impl Host {
     {
         let begun = Instant::now();
         let (parts, body) = request.into_parts();
-        let read = timeout(BODY, Limited::new(body, MAX_BODY).collect()).await;
+        let caller = self.front.caller(&parts).await;
+        let most = if caller.is_ok() { MAX_BODY } else { MAX_UNKNOWN };
+        let read = timeout(BODY, Limited::new(body, most).collect()).await;
         let body = match read {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -260,7 +264,7 @@ impl Host {
             Ok(Err(_)) => return refused(StatusCode::BAD_REQUEST),
             Err(_) => return refused(StatusCode::REQUEST_TIMEOUT),
         };
-        let answered = self.front.answer(parts, body).await;
+        let answered = self.front.answer(parts, body, caller).await;
         (self.log)(&format!(
             "{} {} {} ms",
             answered.action.as_deref().unwrap_or("-"),
