@@ -36,6 +36,12 @@ pub const TABLE: &[(&str, &[&str])] = &[
     ("key import", &["import{n} {file}", "{salt} {salt}"]),
     ("key ls", &[""]),
     ("key rm", &["{key:private-key}", "{key:lock}"]),
+    ("key access create", &[""]),
+    ("key access ls", &[""]),
+    ("key access rm", &["AKIAAAAAAAAAAAAAAAAA"]),
+    ("env", &[""]),
+    // Serving ends by a signal only; what its actions open, the other verbs open too.
+    ("serve", &["--install-unit"]),
     ("snapshot create", &["{vol:lock}", "{vol:in-use}"]),
     ("snapshot copy", &["{snap:data}"]),
     ("snapshot import", &["{file}", "{salt}"]),
@@ -84,6 +90,12 @@ pub const TABLE: &[(&str, &[&str])] = &[
     ("product accept", &["code-{n}"]),
     ("product cancel", &["code-1"]),
     ("product ls", &[""]),
+    ("status", &["", "{i}"]),
+    // It writes the caller's own unit, which is no part of a store.
+    ("autostart enable", &[]),
+    ("autostart status", &[""]),
+    ("autostart start", &[""]),
+    ("autostart disable", &[""]),
     ("stats", &["", "{i}"]),
     // It ends by ^C only; what it opens, `stats` opens too.
     ("top", &[]),
