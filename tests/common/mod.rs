@@ -6,6 +6,7 @@ pub mod hostile;
 pub mod images;
 pub mod installed;
 pub mod namespace;
+pub mod networks;
 pub mod programs;
 pub mod skip;
 pub mod small;

@@ -11,7 +11,7 @@ mod sandbox;
 mod six;
 mod way_out;
 
-use common::skip::has_networks;
+use common::networks::has_networks;
 use common::{Store, has_kvm};
 use serde_json::Value;
 use std::process::Output;

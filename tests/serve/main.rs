@@ -5,7 +5,7 @@ mod common;
 
 mod hostile;
 
-use common::skip::has_networks;
+use common::networks::has_networks;
 use common::{Store, has_kvm, venv};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
