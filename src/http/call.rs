@@ -89,11 +89,8 @@ impl Call<'_> {
     }
 
     /// The region of that name as the service has it: none for the one at hand.
-    ///
-    /// # Errors
-    /// None so far; the service knows which there are.
-    pub fn other_region(&self, name: &str) -> Result<Option<String>> {
-        Ok((name != self.region).then(|| name.to_owned()))
+    pub fn other_region(&self, name: &str) -> Option<String> {
+        (name != self.region).then(|| name.to_owned())
     }
 
     /// The request as a structure with what the action does.
@@ -183,37 +180,34 @@ impl Call<'_> {
         list: Vec<Value>,
         key: &str,
     ) -> Result<Value> {
-        let most: Option<u64> = self.part("MaxResults")?;
-        let token: Option<String> = self.part("NextToken")?;
-        if most.is_none() && token.is_none() {
-            return Ok(json!({ member: list }));
-        }
-        let (page, next) = page(list, ids, most, token, |value| {
-            value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
-        })?;
-        let mut answer = json!({ member: page });
-        if let Some(next) = next {
-            answer["NextToken"] = next.into();
-        }
-        Ok(answer)
+        let key = |value: &Value| value[key].as_str().unwrap_or_default().to_owned();
+        self.paged(member, ids, list, key, |page| Ok(page.into()))
     }
 
-    /// As [`Call::listed`] of instances, whose pages are of instances and not of reservations.
+    /// As [`Call::listed`], of what becomes the list by `told` once its page is known: a page of
+    /// instances is told by reservation.
     ///
     /// # Errors
     /// As [`Call::listed`]'s.
     pub fn paged<T>(
         &self,
+        member: &str,
         ids: &[String],
         list: Vec<T>,
         key: impl Fn(&T) -> String,
-    ) -> Result<(Vec<T>, Option<String>)> {
+        told: impl FnOnce(Vec<T>) -> Result<Value>,
+    ) -> Result<Value> {
         let most: Option<u64> = self.part("MaxResults")?;
         let token: Option<String> = self.part("NextToken")?;
-        match (most, &token) {
-            (None, None) => Ok((list, None)),
-            _ => page(list, ids, most, token, key),
+        if most.is_none() && token.is_none() {
+            return Ok(json!({ member: told(list)? }));
         }
+        let (page, next) = page(list, ids, most, token, key)?;
+        let mut answer = json!({ member: told(page)? });
+        if let Some(next) = next {
+            answer["NextToken"] = next.into();
+        }
+        Ok(answer)
     }
 }
 

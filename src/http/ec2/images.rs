@@ -209,7 +209,7 @@ fn copy_image(call: &Call<'_>) -> Result<Value> {
     let asked: Copied = call.input()?;
     let request = CopyImage {
         source_image_id: asked.source_image_id,
-        source_region: call.other_region(&asked.source_region)?,
+        source_region: call.other_region(&asked.source_region),
         destination_region: None,
         name: asked.name,
         description: asked.description,

@@ -46,12 +46,8 @@ fn describe_instances(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
     let records = found(call, &asked.instance_ids)?;
     let key = |record: &InstanceRecord| record.instance.instance_id.to_string();
-    let (records, next) = call.paged(&asked.instance_ids, records, key)?;
-    let mut answer = json!({ "Reservations": json_of(reservations(&records))? });
-    if let Some(next) = next {
-        answer["NextToken"] = next.into();
-    }
-    Ok(answer)
+    let told = |page: Vec<InstanceRecord>| json_of(reservations(&page));
+    call.paged("Reservations", &asked.instance_ids, records, key, told)
 }
 
 fn describe_instance_status(call: &Call<'_>) -> Result<Value> {

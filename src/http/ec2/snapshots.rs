@@ -108,8 +108,8 @@ fn copy_snapshot(call: &Call<'_>) -> Result<Value> {
     let destination = asked.destination_region.as_deref();
     let request = CopySnapshot {
         source_snapshot_id: asked.source_snapshot_id,
-        source_region: call.other_region(&asked.source_region)?,
-        destination_region: destination.map(|name| call.other_region(name)).transpose()?.flatten(),
+        source_region: call.other_region(&asked.source_region),
+        destination_region: destination.and_then(|name| call.other_region(name)),
         description: asked.description,
         tags: call.tags("snapshot", &["snapshot"])?,
     };
