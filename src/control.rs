@@ -351,8 +351,11 @@ mod tests {
     fn what_an_older_vmm_does_not_understand_is_explained() {
         // As version 1 says it.
         let refusal = "not a request: unknown field `version`, there are no fields";
-        let told = Request::Layers {}.explain(refusal.to_owned());
-        assert!(told.contains("older spore") && told.contains("'layers' of version 2"), "{told}");
+        let reported = Request::Layers {}.explain(refusal.to_owned());
+        assert!(
+            reported.contains("older spore") && reported.contains("'layers' of version 2"),
+            "{reported}"
+        );
         assert_eq!(Request::Terminate {}.explain(refusal.to_owned()), refusal);
     }
 

@@ -463,10 +463,13 @@ mod tests {
             Error::failure("").remedy(quoted),
         ];
         for error in errors {
-            let told = error.to_string();
-            assert!(told.contains("a?[2J?  ?b?") && !told.contains(|c| shown(c) != c), "{told:?}");
+            let reported = error.to_string();
+            assert!(
+                reported.contains("a?[2J?  ?b?") && !reported.contains(|c| shown(c) != c),
+                "{reported:?}"
+            );
         }
-        let told = Error::failure("x").remedy("y").context("é\u{1b}");
-        assert_eq!(told.advice(), Some("y"));
+        let reported = Error::failure("x").remedy("y").context("é\u{1b}");
+        assert_eq!(reported.advice(), Some("y"));
     }
 }

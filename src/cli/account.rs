@@ -120,13 +120,13 @@ pub fn events(service: &Service, ui: &Ui, args: &EventsArgs) -> Result<ExitCode>
 }
 
 /// Tells what has been added to the journals since, again and again.
-fn follow(service: &Service, ui: &Ui, args: &EventsArgs, told: &[Entry]) -> Result<ExitCode> {
+fn follow(service: &Service, ui: &Ui, args: &EventsArgs, reported: &[Entry]) -> Result<ExitCode> {
     // An account's own stay in their order, whatever others add between them.
     let mut seen: HashMap<String, usize> = HashMap::new();
     let count = |seen: &mut HashMap<String, usize>, entry: &Entry| {
         *seen.entry(entry.account_id.clone()).or_default() += 1;
     };
-    told.iter().for_each(|entry| count(&mut seen, entry));
+    reported.iter().for_each(|entry| count(&mut seen, entry));
     loop {
         std::thread::sleep(LOOK_AGAIN);
         let mut now: HashMap<String, usize> = HashMap::new();

@@ -10,11 +10,11 @@ use std::process::ExitCode;
 /// Do `act` to each target. One that fails is told and does not keep the others from their turn;
 /// the exit code is the first failure's.
 pub fn each(ui: &Ui, targets: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
-    told(ui, targets.iter().map(|target| act(target)))
+    reported(ui, targets.iter().map(|target| act(target)))
 }
 
 /// Tell of each failure; the exit code is the first one's.
-pub fn told(ui: &Ui, results: impl IntoIterator<Item = Result<()>>) -> ExitCode {
+pub fn reported(ui: &Ui, results: impl IntoIterator<Item = Result<()>>) -> ExitCode {
     let mut code = None;
     for error in results.into_iter().filter_map(Result::err) {
         ui.report(&error);
@@ -91,7 +91,7 @@ pub fn deleted(
         Ok(()) => whole(ui, "Return", target, json!({ "Return": true })),
         Err(error) => Err(error),
     });
-    Ok(told(ui, results))
+    Ok(reported(ui, results))
 }
 
 /// Print the records that `targets` name in full: `{"Images": […]}`; as a table, a line for each

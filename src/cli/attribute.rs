@@ -150,12 +150,12 @@ pub fn share(service: &Service, ui: &Ui, args: &ShareArgs) -> Result<ExitCode> {
 /// `--yes` makes such an image public.
 fn confirm(exposure: &Exposure, yes: bool) -> Result<()> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    let told = match (yes, terminal) {
+    let reported = match (yes, terminal) {
         (true, _) => exposure.unknown.as_slice(),
         (false, true) => &exposure.unknown[..exposure.unknown.len().min(1)],
         (false, false) => &[],
     };
-    for why in told {
+    for why in reported {
         say(format_args!("warning: {why}"));
     }
     for secret in &exposure.secrets {
@@ -212,7 +212,7 @@ pub fn deregister(service: &Service, ui: &Ui, args: &DeregisterArgs) -> Result<E
             false => answer::whole(ui, "ImageId", &done.spore.image_id, &done),
         }
     });
-    Ok(answer::told(ui, results))
+    Ok(answer::reported(ui, results))
 }
 
 /// What stays of an image and how to have that gone, too; `None` if nothing does.

@@ -89,11 +89,11 @@ pub fn exec(service: &Service, ui: &Ui, args: &Exec) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     let failed = |target: &str, why: String| {
-        let told = format!("{target}: {why}");
+        let reported = format!("{target}: {why}");
         // What was waited for has not come: __dial has said what.
         match begun.elapsed() >= args.patience.timeout {
-            true => Error::timeout(told),
-            false => Error::failure(told),
+            true => Error::timeout(reported),
+            false => Error::failure(reported),
         }
     };
     if let [target] = &args.targets[..] {

@@ -86,11 +86,12 @@ pub fn misuse(wrong: &clap::Error, root: &Command, arguments: &[OsString]) -> Er
         };
     }
     let rendered = wrong.to_string();
-    let told = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
-    let told = told.take_while(|line| !["Usage:", "For more"].iter().any(|w| line.starts_with(w)));
+    let reported = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+    let reported =
+        reported.take_while(|line| !["Usage:", "For more"].iter().any(|w| line.starts_with(w)));
     // That a word may be meant for something else than an option is hardly ever so.
-    let told = told.filter(|line| !(line.starts_with("tip: to pass ")));
-    let line = told.fold(String::new(), |line, next| match line.as_str() {
+    let reported = reported.filter(|line| !(line.starts_with("tip: to pass ")));
+    let line = reported.fold(String::new(), |line, next| match line.as_str() {
         "" => next.to_owned(),
         _ if line.ends_with(':') => format!("{line} {next}"),
         _ => format!("{line}; {}", next.trim_start_matches("tip: ")),
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
 
-    fn told(line: &str) -> String {
+    fn reported(line: &str) -> String {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let wrong = Cli::try_parse_from(&words).unwrap_err();
         misuse(&wrong, &Cli::command(), &words).to_string()
@@ -174,12 +175,12 @@ mod tests {
             ("spore image lst", "did you mean 'spore image ls'?"),
             ("spore volume atach", "did you mean 'spore volume attach'?"),
         ] {
-            assert!(told(line).ends_with(says), "{line}: {}", told(line));
+            assert!(reported(line).ends_with(says), "{line}: {}", reported(line));
         }
         for line in ["spore creat", "spore version", "spore frobnicate", "spore image rmi x"] {
-            let told = told(line);
-            let destroys = DESTROY.iter().any(|verb| told.contains(&format!(" {verb}'")));
-            assert!(!destroys && !told.contains("region"), "{line}: {told}");
+            let reported = reported(line);
+            let destroys = DESTROY.iter().any(|verb| reported.contains(&format!(" {verb}'")));
+            assert!(!destroys && !reported.contains("region"), "{line}: {reported}");
         }
     }
 
@@ -194,13 +195,13 @@ mod tests {
             }
         }
         assert!(FOREIGN.is_sorted());
-        let told = told("spore create debian");
-        assert_eq!(told, "there is no command 'create'; what does that is 'spore run'");
+        let reported = reported("spore create debian");
+        assert_eq!(reported, "there is no command 'create'; what does that is 'spore run'");
     }
 
     #[test]
     fn an_unknown_option_is_not_to_be_passed_as_a_value() {
-        let told = told("spore start web -m 1G");
-        assert_eq!(told, "unexpected argument '-m' found");
+        let reported = reported("spore start web -m 1G");
+        assert_eq!(reported, "unexpected argument '-m' found");
     }
 }

@@ -295,23 +295,23 @@ pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
                 name: args.name.clone(),
                 boot: args.boot.boot(),
             };
-            told(ui, ui.cancellable(|| service.import_image(&request))?)
+            reported(ui, ui.cancellable(|| service.import_image(&request))?)
         }
         ImageCommand::Register(args) if args.dry_run => {
             detect::propose(service, ui, args.root().as_ref())
         }
         ImageCommand::Register(RegisterArgs { manifest: Some(path), .. }) => {
             let manifest = read_manifest(path)?;
-            told(ui, ui.cancellable(|| service.register_manifest(&manifest))?)
+            reported(ui, ui.cancellable(|| service.register_manifest(&manifest))?)
         }
-        ImageCommand::Register(args) => told(ui, ui.cancellable(|| register(service, args))?),
+        ImageCommand::Register(args) => reported(ui, ui.cancellable(|| register(service, args))?),
         ImageCommand::Create(args) => create::create(service, ui, args),
         ImageCommand::Export { image, file } => {
             let done = ui.cancellable(|| service.export_image(image, file.path()))?;
             Ok(done.map_or(ui.cancelled(), |()| ExitCode::SUCCESS))
         }
         ImageCommand::Bundle(args) => bundle::bundle(service, ui, args),
-        ImageCommand::Copy(args) => told(ui, copy::image(service, ui, args)?),
+        ImageCommand::Copy(args) => reported(ui, copy::image(service, ui, args)?),
         ImageCommand::Ls(args) => image_ls::ls(service, ui, args),
         ImageCommand::Show { images } => {
             let id = |described: &DescribedImage| described.image.image_id.to_string();
@@ -329,7 +329,7 @@ pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
 }
 
 /// Print a new image's id.
-fn told(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
+fn reported(ui: &Ui, image: Option<Image>) -> Result<ExitCode> {
     match image {
         None => Ok(ui.cancelled()),
         Some(image) => {

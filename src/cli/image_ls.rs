@@ -104,7 +104,7 @@ fn table(images: &[DescribedImage]) -> Table {
             root_size.map_or(Cell::None, Cell::Bytes),
             Cell::Time(image.creation_date.clone()),
             output::name(image.root_device_type).into(),
-            boots(image),
+            boot_method_cell(image),
         ]
     };
     Table {
@@ -124,7 +124,7 @@ fn table(images: &[DescribedImage]) -> Table {
 }
 
 /// What boots it: its kernel, or the firmware if it has none.
-fn boots(image: &Image) -> Cell {
+fn boot_method_cell(image: &Image) -> Cell {
     match &image.kernel_id {
         Some(id) => id.to_string().into(),
         None => Cell::Named { id: String::new(), name: "firmware".to_owned() },

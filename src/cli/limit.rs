@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn limits_are_read_and_written() {
         let rate = |per_second, burst| Some(Rate { per_second, burst });
-        for (given, iops, bandwidth, told) in [
+        for (given, iops, bandwidth, reported) in [
             ("disk.iops=1000", rate(1000, 1000), None, "disk.iops=1000:1000"),
             (
                 "disk.bandwidth=1M:2G",
@@ -99,8 +99,8 @@ mod tests {
             let limits = parse(given).unwrap();
             assert_eq!(limits.disk, DiskLimits { iops, bandwidth });
             assert!(limits.net.are_none());
-            assert_eq!(text(&limits), told);
-            assert_eq!(parse(told).unwrap(), limits);
+            assert_eq!(text(&limits), reported);
+            assert_eq!(parse(reported).unwrap(), limits);
         }
     }
 
@@ -132,8 +132,8 @@ mod tests {
             ("net.iops=1", "there is no limit 'net.iops'"),
             ("net.pps=1K", "whole number from 1"),
         ] {
-            let told = parse(given).unwrap_err();
-            assert!(told.contains(why) && !told.contains('\n'), "{given}: {told}");
+            let reported = parse(given).unwrap_err();
+            assert!(reported.contains(why) && !reported.contains('\n'), "{given}: {reported}");
         }
     }
 }

@@ -81,7 +81,7 @@ pub fn main(extension: Option<Extension>, serve: Option<Serve>) -> ExitCode {
     let command = if asked { command() } else { Cli::command() };
     let matches = match command.try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(told) if is_help(&told) => told.exit(),
+        Err(reported) if is_help(&reported) => reported.exit(),
         Err(wrong) => {
             let error = guess::misuse(&wrong, &Cli::command(), &arguments);
             return ended(format_asked(&arguments), &error.remedy(see_help(&arguments)));
@@ -122,9 +122,12 @@ fn format_asked(arguments: &[OsString]) -> Format {
 }
 
 /// Whether this is what was asked for, or all that can be answered to a command without a word.
-fn is_help(told: &clap::Error) -> bool {
+fn is_help(reported: &clap::Error) -> bool {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
-    matches!(told.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
+    matches!(
+        reported.kind(),
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand
+    )
 }
 
 /// Where the help is of the command that was meant.

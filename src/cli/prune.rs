@@ -68,7 +68,7 @@ pub fn prune(service: &Service, ui: &Ui, args: &PruneArgs) -> Result<ExitCode> {
     if !args.yes && !confirmed(count, &freed)? {
         return Err(Error::refused(Code::OperationNotPermitted, "all of it stays"));
     }
-    let code = answer::told(ui, service.prune(&unused));
+    let code = answer::reported(ui, service.prune(&unused));
     if code == ExitCode::SUCCESS {
         say(format_args!("{count} are gone, which gives back {freed}"));
     }

@@ -211,7 +211,7 @@ pub fn access(command: &AccessCommand, ui: &Ui) -> Result<ExitCode> {
     match command {
         AccessCommand::Create => {
             let key = service.create_access_key()?;
-            let mut json = told(&key);
+            let mut json = reported(&key);
             json["SecretAccessKey"] = key.secret_access_key.as_str().into();
             answer::whole(ui, "AccessKeyId", &key.access_key_id, json!({ "AccessKey": json }))?;
             Ok(ExitCode::SUCCESS)
@@ -228,7 +228,7 @@ pub fn access(command: &AccessCommand, ui: &Ui) -> Result<ExitCode> {
                 ],
                 rows: keys.iter().map(row).collect(),
                 ids: keys.iter().map(|key| key.access_key_id.clone()).collect(),
-                json: json!({ "AccessKeyMetadata": keys.iter().map(told).collect::<Vec<_>>() }),
+                json: json!({ "AccessKeyMetadata": keys.iter().map(reported).collect::<Vec<_>>() }),
             };
             output::emit(&ui.output, &table)?;
             Ok(ExitCode::SUCCESS)
@@ -240,6 +240,6 @@ pub fn access(command: &AccessCommand, ui: &Ui) -> Result<ExitCode> {
 }
 
 /// IAM AccessKeyMetadata.
-fn told(key: &AccessKey) -> serde_json::Value {
+fn reported(key: &AccessKey) -> serde_json::Value {
     json!({ "AccessKeyId": key.access_key_id, "Status": "Active", "CreateDate": key.create_date })
 }

@@ -91,9 +91,9 @@ impl Session {
         let token = token()?;
         let log = Arc::new(fds::memfd("ssh")?);
         // The last value of a keyword does not count, but the first.
-        let mut told = vec![("LogLevel", "DEBUG1".to_owned())];
-        told.extend(ask.iter().cloned());
-        let mut command = openssh("ssh", &told);
+        let mut reported = vec![("LogLevel", "DEBUG1".to_owned())];
+        reported.extend(ask.iter().cloned());
+        let mut command = openssh("ssh", &reported);
         // What it tells of itself is apart from what the command prints.
         command.arg("-E").arg(format!("/proc/{}/fd/{}", std::process::id(), log.as_raw_fd()));
         command.args(task.tty.then_some("-tt")).args((!task.tty).then_some("-T"));

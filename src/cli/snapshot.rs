@@ -133,7 +133,7 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
                 description: description.clone(),
                 tags: tags.clone(),
             };
-            told(ui, ui.cancellable(|| service.import_snapshot(&request))?)
+            reported(ui, ui.cancellable(|| service.import_snapshot(&request))?)
         }
         SnapshotCommand::Create { volume, wanted } => create(&service, ui, volume, wanted),
         SnapshotCommand::Copy { snapshot, regions, wanted } => {
@@ -183,7 +183,7 @@ fn create(service: &Service, ui: &Ui, volume: &str, wanted: &WantedArgs) -> Resu
         tags: wanted.tags.clone(),
     };
     if !volume.starts_with(InstanceId::PREFIX) {
-        return told(ui, ui.cancellable(|| service.create_snapshot(&request))?);
+        return reported(ui, ui.cancellable(|| service.create_snapshot(&request))?);
     }
     let made = ui.cancellable(|| service.create_snapshots(&request))?;
     let Some(made) = made else { return Ok(ui.cancelled()) };
@@ -193,7 +193,7 @@ fn create(service: &Service, ui: &Ui, volume: &str, wanted: &WantedArgs) -> Resu
 }
 
 /// Print a new snapshot's id, or it.
-fn told(ui: &Ui, snapshot: Option<Snapshot>) -> Result<ExitCode> {
+fn reported(ui: &Ui, snapshot: Option<Snapshot>) -> Result<ExitCode> {
     let Some(snapshot) = snapshot else { return Ok(ui.cancelled()) };
     let id = snapshot.snapshot_id.clone();
     answer::whole(ui, "SnapshotId", id.as_str(), DescribedSnapshot { snapshot })?;

@@ -1,6 +1,6 @@
 //! `ssh`, `cp`, `ssh-config`, and `__dial`, by which OpenSSH gets its connections.
 
-use super::answer::told;
+use super::answer::reported;
 use super::login::{presumed, way_in};
 use super::openssh::{Access, Patience, no_openssh, openssh, settings};
 use super::output::write_stdout;
@@ -171,7 +171,7 @@ pub fn ssh_config(service: &Service, ui: &Ui, args: &SshConfig) -> Result<ExitCo
         }
         Ok(())
     });
-    let code = told(ui, blocks);
+    let code = reported(ui, blocks);
     write_stdout(text.as_bytes())?;
     Ok(code)
 }

@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn times_are_told_from_now() {
         let now = Duration::from_secs(1_000_000);
-        for (before, told) in [
+        for (before, reported) in [
             (0, "0 s ago"),
             (119, "119 s ago"),
             (120, "2 min ago"),
@@ -358,7 +358,7 @@ mod tests {
             (7200, "2 h ago"),
             (172_800, "2 days ago"),
         ] {
-            assert_eq!(ago(now, now - Duration::from_secs(before)), told);
+            assert_eq!(ago(now, now - Duration::from_secs(before)), reported);
         }
         assert_eq!(ago(now, now + Duration::from_secs(300)), "in 5 min");
     }

@@ -75,7 +75,7 @@ pub fn add(service: &Service, ui: &Ui, args: &TagArgs) -> Result<ExitCode> {
         return Err(Error::usage("give at least one id or name and one KEY=VALUE"));
     }
     objects.extend(chosen.into_iter().flatten());
-    Ok(answer::told(ui, service.create_tags(&objects, &tags)?))
+    Ok(answer::reported(ui, service.create_tags(&objects, &tags)?))
 }
 
 /// `untag`.

@@ -150,7 +150,7 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
             let request = AttachVolume { volume_id, instance_id, device: device.clone() };
             let attachment = service.attach_volume(&request)?;
             let timeout = Duration::from_secs(*timeout);
-            told(ui, &service.await_attachment(&attachment, "attached", timeout)?)?;
+            reported(ui, &service.await_attachment(&attachment, "attached", timeout)?)?;
             Ok(ExitCode::SUCCESS)
         }
         VolumeCommand::Detach { force, timeout, volumes } => {
@@ -158,7 +158,7 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
             Ok(answer::each(ui, volumes, |text| {
                 let request = DetachVolume { volume_id: text.to_owned(), force: *force };
                 let attachment = service.detach_volume(&request)?;
-                told(ui, &service.await_attachment(&attachment, "detached", timeout)?)
+                reported(ui, &service.await_attachment(&attachment, "detached", timeout)?)
             }))
         }
         VolumeCommand::Resize { volume, size } => {
@@ -174,7 +174,7 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
 }
 
 /// EC2's answer to AttachVolume and DetachVolume.
-fn told(ui: &Ui, attachment: &VolumeAttachment) -> Result<()> {
+fn reported(ui: &Ui, attachment: &VolumeAttachment) -> Result<()> {
     let (volume, instance) = (attachment.volume_id.to_string(), attachment.instance_id.to_string());
     let state = attachment.state.to_owned();
     let table = Table {

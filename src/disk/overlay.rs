@@ -105,8 +105,8 @@ pub fn name_base(file: &File, base: &Backing<'_>) -> io::Result<()> {
 }
 
 fn ask(file: &File, work: &Work) -> io::Result<Answer> {
-    let note = OsString::from(serde_json::to_string(work)?);
-    let child = as_io(helper::start(&HELPER, &[(file.as_fd(), &note)]))?;
+    let json = OsString::from(serde_json::to_string(work)?);
+    let child = as_io(helper::start(&HELPER, &[(file.as_fd(), &json)]))?;
     as_io(child.ask(MAX_ANSWER, DEADLINE))
 }
 

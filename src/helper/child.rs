@@ -40,11 +40,11 @@ pub fn start(helper: &Helper, files: &[(BorrowedFd<'_>, &OsStr)]) -> Result<Chil
     let mut words: Vec<OsString> =
         vec!["spore".into(), helper.word.into(), std::process::id().to_string().into()];
     let mut all = vec![(null.as_fd(), 0), (theirs.as_fd(), 1), (null.as_fd(), 2)];
-    for ((file, note), number) in files.iter().zip(FIRST..) {
+    for ((file, argument), number) in files.iter().zip(FIRST..) {
         let mut word = OsString::from(number.to_string());
-        if !note.is_empty() {
+        if !argument.is_empty() {
             word.push(":");
-            word.push(note);
+            word.push(argument);
         }
         words.push(word);
         all.push((*file, number));

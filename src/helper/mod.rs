@@ -66,7 +66,7 @@ pub struct Given {
     /// The file.
     pub file: File,
     /// What was said of it.
-    pub note: OsString,
+    pub argument: OsString,
 }
 
 impl Given {
@@ -75,7 +75,7 @@ impl Given {
     /// # Errors
     /// It is none.
     pub fn text(&self) -> Result<&str> {
-        self.note.to_str().ok_or_else(not_ours)
+        self.argument.to_str().ok_or_else(not_ours)
     }
 }
 
@@ -107,7 +107,7 @@ fn confined(helper: &Helper, words: &[OsString]) -> Result<Vec<Given>> {
     }
     let numbers = files.iter().map(|word| descriptor(word)).collect::<Result<Vec<_>>>()?;
     fds::close_all_but(&numbers.iter().map(|(fd, _)| *fd).collect::<Vec<_>>());
-    let take = |(fd, note): (i32, OsString)| Ok(Given { file: fds::take_file(fd)?, note });
+    let take = |(fd, argument): (i32, OsString)| Ok(Given { file: fds::take_file(fd)?, argument });
     let files = numbers.into_iter().map(take).collect::<Result<Vec<_>>>()?;
     // rustix asks the kernel for it once, by a call that is not allowed later.
     rustix::param::page_size();
@@ -122,12 +122,12 @@ fn confined(helper: &Helper, words: &[OsString]) -> Result<Vec<Given>> {
 /// `FD` or `FD:NOTE`.
 fn descriptor(word: &OsStr) -> Result<(i32, OsString)> {
     let bytes = word.as_bytes();
-    let (fd, note) = match bytes.iter().position(|byte| *byte == b':') {
+    let (fd, argument) = match bytes.iter().position(|byte| *byte == b':') {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),
         None => (bytes, &b""[..]),
     };
     let fd = std::str::from_utf8(fd).ok().and_then(|fd| fd.parse().ok()).ok_or_else(not_ours)?;
-    Ok((fd, OsString::from_vec(note.to_vec())))
+    Ok((fd, OsString::from_vec(argument.to_vec())))
 }
 
 /// What somebody else's bytes say, as a part of a line for a terminal: at most `longest`

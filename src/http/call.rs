@@ -195,15 +195,15 @@ impl Call<'_> {
         ids: &[String],
         list: Vec<T>,
         key: impl Fn(&T) -> String,
-        told: impl FnOnce(Vec<T>) -> Result<Value>,
+        described: impl FnOnce(Vec<T>) -> Result<Value>,
     ) -> Result<Value> {
         let most: Option<u64> = self.part("MaxResults")?;
         let token: Option<String> = self.part("NextToken")?;
         if most.is_none() && token.is_none() {
-            return Ok(json!({ member: told(list)? }));
+            return Ok(json!({ member: described(list)? }));
         }
         let (page, next) = page(list, ids, most, token, key)?;
-        let mut answer = json!({ member: told(page)? });
+        let mut answer = json!({ member: described(page)? });
         if let Some(next) = next {
             answer["NextToken"] = next.into();
         }

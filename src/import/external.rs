@@ -162,7 +162,7 @@ fn become_it(source: &Given, dir: &Given, what: &str) -> Result<()> {
             "this format needs qemu-img, which is not installed; install the package qemu-utils",
         ));
     };
-    let path = Path::new(&source.note);
+    let path = Path::new(&source.argument);
     let mut words: Vec<OsString> = vec!["qemu-img".into(), verb.into()];
     if verb == "info" {
         words.extend(["--output=json", "-f", format].map(OsString::from));
@@ -170,7 +170,7 @@ fn become_it(source: &Given, dir: &Given, what: &str) -> Result<()> {
     } else {
         let driver = format!("driver={format},file.driver=file,file.locking=off,file.filename=");
         words.extend(["--image-opts", "-S", "4k", "-O", "raw"].map(OsString::from));
-        words.extend([option_value(&driver, path), Path::new(&dir.note).join(DATA).into()]);
+        words.extend([option_value(&driver, path), Path::new(&dir.argument).join(DATA).into()]);
     }
     let last = FinalProgram::open(&program).or_fail(|| format!("start {}", program.display()))?;
     confine((&source.file, &dir.file), (&program, &last))?;

@@ -127,12 +127,12 @@ impl<W: Write> Sender<W> {
                 ([FALLBACK, why.len() as u64, number(*file), format as u64], why.as_bytes())
             }
             Frame::Failed(error) => {
-                let told = Told {
+                let reported = Told {
                     kind: error.kind(),
                     code: error.code().map(|code| code.as_str().to_owned()),
                     message: error.message().chars().take(1000).collect(),
                 };
-                text = serde_json::to_vec(&told).or_fail(|| "write JSON")?;
+                text = serde_json::to_vec(&reported).or_fail(|| "write JSON")?;
                 ([FAILED, text.len() as u64, 0, 0], &text[..])
             }
             Frame::TooLarge => ([TOO_LARGE, 0, 0, 0], bytes),
@@ -232,8 +232,8 @@ impl<R: Read> Receiver<R> {
                 Frame::Fallback(which(b), *format.ok_or_else(nonsense)?, text)
             }
             FAILED => {
-                let told = serde_json::from_slice(&self.text(a)?).map_err(|_| nonsense())?;
-                let Told { kind, code, message } = told;
+                let reported = serde_json::from_slice(&self.text(a)?).map_err(|_| nonsense())?;
+                let Told { kind, code, message } = reported;
                 let clean = |text: &str| crate::helper::one_line(text, 1000);
                 Frame::Failed(Error::reported(kind, code.as_deref(), clean(&message)))
             }

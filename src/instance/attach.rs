@@ -137,13 +137,13 @@ fn plug(dir: &InstanceDir, instance: &mut Locked<InstanceRecord>, mapping: &Mapp
     client::ask_with(dir, &Request::Attach { disk, plan }, &passed)?;
     // Of use only where its memory outlives it, which a start checks.
     match client::status(dir) {
-        Ok(status) => note(instance, &status),
+        Ok(status) => keep_status(instance, &status),
         Err(_) => Ok(()),
     }
 }
 
 /// Keep in the record of a running instance where its devices are.
-fn note(instance: &mut Locked<InstanceRecord>, status: &Status) -> Result<()> {
+fn keep_status(instance: &mut Locked<InstanceRecord>, status: &Status) -> Result<()> {
     let it = &mut instance.record.instance;
     it.spore.slots.clone_from(&status.slots);
     let engine = |disk| Some(status.disks.get(&it.device_of(disk).ok()?)?.engine);
@@ -165,7 +165,7 @@ fn settle(dir: &InstanceDir, instance: &mut Locked<InstanceRecord>) -> Result<()
         if !status.disks.contains_key(&device) {
             let id = &mapping.ebs.volume_id;
             instance.record.instance.block_device_mappings.retain(|m| m.ebs.volume_id != *id);
-            note(instance, &status)?;
+            keep_status(instance, &status)?;
             forget(dir.store(), id)?;
         }
     }

@@ -219,11 +219,11 @@ fn places(store: &Store, all: u64, disks: u64, objects: &[Usage]) -> Vec<Usage> 
         let saved = dir.file(hibernation::MEMORY).symlink_metadata();
         memory += saved.map_or(0, |metadata| metadata.blocks() * 512);
     }
-    let boots = objects.iter().filter(|usage| matches!(usage.kind, "kernel" | "ramdisk"));
-    let boots: u64 = boots.map(|usage| usage.own).sum();
+    let kernels = objects.iter().filter(|usage| matches!(usage.kind, "kernel" | "ramdisk"));
+    let kernels: u64 = kernels.map(|usage| usage.own).sum();
     let (cache, journal) = (Trees::at(&store.cache()), Trees::at(&store.account_dir()));
     let logs = logs.saturating_sub(memory);
-    let other = all.saturating_sub(disks + boots + cache + journal + logs + memory);
+    let other = all.saturating_sub(disks + kernels + cache + journal + logs + memory);
     vec![
         place("cache", cache),
         place("logs", logs),

@@ -247,7 +247,7 @@ pub fn resolve(
     check_image(image)?;
     let (preset, cpus, memory) = size(request, image)?;
     let count = count(request, memory, host)?;
-    let Boots { kernel, ramdisk } = boots(request, image)?;
+    let BootRecords { kernel, ramdisk } = boot_records(request, image)?;
     let fits = || fitting(TransportKind::default(), &drivers(kernel.as_ref(), ramdisk.as_ref()));
     let transport = request.transport.or(image.transport).unwrap_or_else(fits);
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
@@ -390,13 +390,13 @@ fn check_networks(request: &Request) -> Result<()> {
 }
 
 /// What boots directly.
-struct Boots {
+struct BootRecords {
     kernel: Option<KernelId>,
     ramdisk: Option<RamdiskId>,
 }
 
 /// A kernel, or else firmware boots the root device.
-fn boots(request: &Request, image: &Image) -> Result<Boots> {
+fn boot_records(request: &Request, image: &Image) -> Result<BootRecords> {
     let wrong = |message: String| Err(Error::refused(Code::InvalidParameterCombination, message));
     if request.firmware.is_some() && request.kernel.is_some() {
         return wrong(
@@ -427,7 +427,7 @@ fn boots(request: &Request, image: &Image) -> Result<Boots> {
                 "image '{name}' boots from its disk: a ramdisk or a kernel command line needs `KernelId`"
             ));
         }
-        return Ok(Boots { kernel: None, ramdisk: None });
+        return Ok(BootRecords { kernel: None, ramdisk: None });
     }
     // A ramdisk belongs to its kernel: with another kernel the image's is not used.
     let ramdisk = match (&request.ramdisk, &request.kernel) {
@@ -435,7 +435,7 @@ fn boots(request: &Request, image: &Image) -> Result<Boots> {
         (None, Some(_)) => None,
         (None, None) => image.ramdisk_id.clone(),
     };
-    Ok(Boots { kernel: kernel.cloned(), ramdisk })
+    Ok(BootRecords { kernel: kernel.cloned(), ramdisk })
 }
 
 /// Whether a boot menu says what boots.

@@ -71,7 +71,7 @@ pub fn modify(
     if let Some(name) = &changes.name {
         set_tags(&mut instance.tags, &[Tag { key: "Name".into(), value: name.clone() }])?;
     }
-    boots(instance, changes)?;
+    modify_boot(instance, changes)?;
     if let Some(ramdisk) = &changes.ramdisk {
         instance.ramdisk_id.clone_from(ramdisk);
     }
@@ -185,7 +185,7 @@ fn resize(instance: &mut Instance, changes: &Changes, host_memory: u64) -> Resul
 
 /// A kernel's command line stays in the record while firmware boots, for the next kernel. An
 /// instance that firmware has booted from its first day gets one as at a launch.
-fn boots(instance: &mut Instance, changes: &Changes) -> Result<()> {
+fn modify_boot(instance: &mut Instance, changes: &Changes) -> Result<()> {
     if let Some(kernel) = &changes.kernel {
         instance.kernel_id.clone_from(kernel);
         instance.spore.firmware = None;

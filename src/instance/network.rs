@@ -167,11 +167,14 @@ mod tests {
             (Refusal::OtherKind, ["not a tap with one queue", "ip tuntap"]),
             (Refusal::Failed(libc::ENOMEM), ["open tap tap7", "Cannot allocate memory"]),
         ] {
-            let told = explain("tap7", 1, &refusal).to_string();
-            assert!(words.iter().all(|word| told.contains(word)), "{told}");
-            assert!(!told.contains('\n'), "{told}");
+            let reported = explain("tap7", 1, &refusal).to_string();
+            assert!(words.iter().all(|word| reported.contains(word)), "{reported}");
+            assert!(!reported.contains('\n'), "{reported}");
         }
-        let told = explain("tap7", 4, &Refusal::OtherKind).to_string();
-        assert!(told.contains("several queues") && told.contains("multi_queue user"), "{told}");
+        let reported = explain("tap7", 4, &Refusal::OtherKind).to_string();
+        assert!(
+            reported.contains("several queues") && reported.contains("multi_queue user"),
+            "{reported}"
+        );
     }
 }

@@ -503,8 +503,8 @@ pub fn deregister<R: BootFile>(store: &Store, id: &R::Id, force: bool) -> Result
     check_owner(store, &store.collection::<R>().get(id)?)?;
     refuse_booted::<R>(store, id)?;
     let _lock = store.lock()?;
-    let boots = |image: &Image| R::of_image(image) == Some(id);
-    refuse_in_use(store, R::IN_USE, id.as_ref(), boots)?;
+    let uses = |image: &Image| R::of_image(image) == Some(id);
+    refuse_in_use(store, R::IN_USE, id.as_ref(), uses)?;
     if !force {
         refuse_needed::<R>(store, id)?;
     }
@@ -515,8 +515,8 @@ pub fn deregister<R: BootFile>(store: &Store, id: &R::Id, force: bool) -> Result
 /// An instance that has not been terminated boots it: a stopped one needs it to start again.
 fn refuse_booted<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
     let records = store.collection::<InstanceRecord>().list()?.records;
-    let boots = |i: &&Instance| i.state != State::Terminated && R::of_instance(i) == Some(id);
-    match records.iter().map(|record| &record.instance).find(boots) {
+    let uses = |i: &&Instance| i.state != State::Terminated && R::of_instance(i) == Some(id);
+    match records.iter().map(|record| &record.instance).find(uses) {
         None => Ok(()),
         Some(user) => Err(Error::refused(
             R::IN_USE,
@@ -530,9 +530,9 @@ fn refuse_booted<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
 /// and can't be seen.
 fn refuse_needed<R: BootFile>(store: &Store, id: &R::Id) -> Result<()> {
     let images = store.images().list()?.records;
-    let boots =
+    let uses =
         |image: &&Image| image.owner_id == store.owner_id() && R::of_image(image) == Some(id);
-    let snapshots = images.iter().filter(boots).flat_map(Image::snapshots);
+    let snapshots = images.iter().filter(uses).flat_map(Image::snapshots);
     match snapshots.flat_map(|id| users::accounts(store, id)).next() {
         None => Ok(()),
         Some(uid) => Err(Error::refused(

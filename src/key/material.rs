@@ -183,8 +183,8 @@ mod tests {
         ] {
             let error = parse(bad).unwrap_err();
             assert_eq!(error.code(), Some(Code::InvalidKeyFormat), "{bad:?}");
-            let told = error.to_string();
-            assert!(!told.contains("secret") && !told.contains('\n'), "{told}");
+            let reported = error.to_string();
+            assert!(!reported.contains("secret") && !reported.contains('\n'), "{reported}");
         }
     }
 }

@@ -208,14 +208,14 @@ mod tests {
         let (offer, to) = answer(&request(&[&[53, 1, 1]])).unwrap();
         assert_eq!((offer[0], &offer[4..8], &offer[16..20]), (2, &b"xyz!"[..], &[10, 0, 0, 5][..]));
         assert_eq!(to, "255.255.255.255:68".parse().unwrap());
-        let told = options(&offer);
-        assert_eq!(told[&option::KIND], [kind::OFFER]);
-        assert_eq!(told[&option::MTU], 9001u16.to_be_bytes());
-        assert_eq!(told[&option::LEASE], [0xff; 4]);
-        assert_eq!(told[&option::MASK], [255, 255, 0, 0]);
-        assert_eq!(told[&option::ROUTER], [10, 0, 0, 1]);
-        assert_eq!(told[&option::DNS], [10, 0, 0, 2]);
-        assert_eq!(told[&option::HOST_NAME], b"ip-10-0-0-5");
+        let reported = options(&offer);
+        assert_eq!(reported[&option::KIND], [kind::OFFER]);
+        assert_eq!(reported[&option::MTU], 9001u16.to_be_bytes());
+        assert_eq!(reported[&option::LEASE], [0xff; 4]);
+        assert_eq!(reported[&option::MASK], [255, 255, 0, 0]);
+        assert_eq!(reported[&option::ROUTER], [10, 0, 0, 1]);
+        assert_eq!(reported[&option::DNS], [10, 0, 0, 2]);
+        assert_eq!(reported[&option::HOST_NAME], b"ip-10-0-0-5");
         let own = [&[53, 1, 3][..], &[50, 4, 10, 0, 0, 5], &[54, 4, 10, 0, 0, 1]];
         assert_eq!(options(&answer(&request(&own)).unwrap().0)[&option::KIND], [kind::ACK]);
         // A renewal, which is answered to its address.

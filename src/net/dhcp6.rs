@@ -229,7 +229,7 @@ mod tests {
         bytes
     }
 
-    fn told(answer: &[u8]) -> BTreeMap<u16, Vec<u8>> {
+    fn reported(answer: &[u8]) -> BTreeMap<u16, Vec<u8>> {
         assert_eq!(answer[1..4], [7, 8, 9]);
         let all = options(&answer[4..]).map(Option::unwrap);
         let all: BTreeMap<u16, Vec<u8>> = all.map(|(code, v)| (code, v.to_vec())).collect();
@@ -257,7 +257,7 @@ mod tests {
         let wants = association(&[]);
         let offer = ask(&message(kind::SOLICIT, &[(option::ASSOCIATION, &wants)])).unwrap();
         assert_eq!(offer[0], kind::ADVERTISE);
-        let offer = told(&offer);
+        let offer = reported(&offer);
         assert_eq!(given(&offer[&option::ASSOCIATION]), [(OWN.to_owned(), u32::MAX)]);
         assert_eq!(offer[&option::RESOLVERS], RESOLVER6.octets());
         assert_eq!(offer[&option::DOMAINS], b"\x08internal\0");
@@ -265,15 +265,18 @@ mod tests {
         for kind in [kind::REQUEST, kind::RENEW] {
             let reply = ask(&message(kind, &[server, (option::ASSOCIATION, &wants)])).unwrap();
             assert_eq!(reply[0], kind::REPLY);
-            assert_eq!(given(&told(&reply)[&option::ASSOCIATION]), [(OWN.to_owned(), u32::MAX)]);
+            assert_eq!(
+                given(&reported(&reply)[&option::ASSOCIATION]),
+                [(OWN.to_owned(), u32::MAX)]
+            );
         }
         let rapid = [(option::RAPID, &[][..]), (option::ASSOCIATION, &wants)];
         let reply = ask(&message(kind::SOLICIT, &rapid)).unwrap();
-        assert!(reply[0] == kind::REPLY && told(&reply).contains_key(&option::RAPID));
+        assert!(reply[0] == kind::REPLY && reported(&reply).contains_key(&option::RAPID));
         // A second association has none.
         let two = [(option::ASSOCIATION, &wants[..]), (option::ASSOCIATION, &wants)];
         let reply = ask(&message(kind::SOLICIT, &two)).unwrap();
-        assert!(given(&told(&reply)[&option::ASSOCIATION]).is_empty());
+        assert!(given(&reported(&reply)[&option::ASSOCIATION]).is_empty());
     }
 
     #[test]
@@ -282,10 +285,10 @@ mod tests {
             answer(&port(), &message(kind, &[(option::ASSOCIATION, &association(held))])).unwrap()
         };
         let reply = ask(kind::REBIND, &["fd00:2::9"]);
-        let given = given(&told(&reply)[&option::ASSOCIATION]);
+        let given = given(&reported(&reply)[&option::ASSOCIATION]);
         assert_eq!(given, [("fd00:2::9".to_owned(), 0), (OWN.to_owned(), u32::MAX)]);
-        assert_eq!(told(&ask(kind::CONFIRM, &[OWN]))[&option::STATUS], [0, 0]);
-        assert_eq!(told(&ask(kind::CONFIRM, &["fd00:2::9"]))[&option::STATUS], [0, 4]);
+        assert_eq!(reported(&ask(kind::CONFIRM, &[OWN]))[&option::STATUS], [0, 0]);
+        assert_eq!(reported(&ask(kind::CONFIRM, &["fd00:2::9"]))[&option::STATUS], [0, 4]);
     }
 
     #[test]

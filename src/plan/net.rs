@@ -158,8 +158,8 @@ mod tests {
             "00:00:00:00:00:00",
             "é2:00:00:00:00:1",
         ] {
-            let told = bad.parse::<MacAddress>().unwrap_err().to_string();
-            assert!(told.contains("not the address") && !told.contains('\n'), "{told}");
+            let reported = bad.parse::<MacAddress>().unwrap_err().to_string();
+            assert!(reported.contains("not the address") && !reported.contains('\n'), "{reported}");
         }
     }
 }

@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     /// What becomes of a job whose child says `what` for ever.
-    fn told(what: &[(Tag, &[u8])]) -> Error {
+    fn reported(what: &[(Tag, &[u8])]) -> Error {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .unwrap();
@@ -297,7 +297,7 @@ mod tests {
             &[(Tag::Answer, b"x")],
         ];
         for what in nonsense {
-            assert!(told(what).message().contains("nonsense"), "{:?}", what[0].0);
+            assert!(reported(what).message().contains("nonsense"), "{:?}", what[0].0);
         }
     }
 

@@ -53,7 +53,7 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
     let volume = Volume::open(Rc::clone(disk));
     let mut found = Disk {
         partition_table: scheme(volume.scheme).into(),
-        file_systems: volume.systems.iter().map(told).collect(),
+        file_systems: volume.systems.iter().map(described).collect(),
         boot_code: code.map(str::to_owned),
         bios_boot_partition: of_type(&[BIOS_BOOT]),
         efi_system_partition: of_type(&EFI_SYSTEM),
@@ -81,7 +81,7 @@ pub fn detect(disk: &Rc<dyn Bytes>) -> Disk {
     found
 }
 
-fn told(system: &super::volume::FileSystem) -> String {
+fn described(system: &super::volume::FileSystem) -> String {
     short(&format!("{}: {}", system.name(), system.described()))
 }
 

@@ -25,7 +25,7 @@ const PARTITIONS: u32 = 255;
 /// Why no more of an entry is executed.
 enum End {
     /// What was loaded boots.
-    Boots,
+    AtBoot,
     /// A file that it needs is not there, which is seen when it is to be read.
     Missing,
     /// A command failed, and why.
@@ -153,16 +153,16 @@ impl<'a> Commands<'a> {
                 let found = self.run.another(&root.name(), path, self.depth)?;
                 let Entry { index, title, .. } = std::mem::take(&mut self.entry);
                 self.entry = Entry { index, title, save: None, ..found };
-                Err(End::Boots)
+                Err(End::AtBoot)
             }
             "halt" | "reboot" => {
                 self.entry.kernel = None;
                 self.entry.other = Some("it boots nothing".into());
-                Err(End::Boots)
+                Err(End::AtBoot)
             }
             "boot" => match (&self.entry.kernel, &self.entry.other) {
                 (None, None) => Err("no kernel is loaded".into()),
-                _ => Err(End::Boots),
+                _ => Err(End::AtBoot),
             },
             "savedefault" => self.savedefault(rest),
             "lock" if self.read.password => Err("it takes the menu's password".into()),

@@ -358,8 +358,8 @@ fn what_cant_be_read_is_named_with_what_would_boot_it() {
             let why = of(&disk, &boot(PvGrub::Any)).err().unwrap();
             assert!(why.contains(what) && why.contains("--kernel FILE"), "{what}: {why}");
             let disk: Rc<dyn Bytes> = Rc::new(disk);
-            let told = super::detect::detect(&disk).file_systems.join("\n");
-            assert!(told.contains(what), "{told}");
+            let reported = super::detect::detect(&disk).file_systems.join("\n");
+            assert!(reported.contains(what), "{reported}");
         }
     }
 }

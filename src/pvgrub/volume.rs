@@ -116,11 +116,11 @@ impl FileSystem {
     pub fn described(&self) -> String {
         match (&self.ext4, self.signature) {
             (Ok(ext4), _) => {
-                let note = match ext4.unreplayed() {
+                let warning = match ext4.unreplayed() {
                     Some(why) => format!(", not unmounted, and read as it is because {why}"),
                     None => String::new(),
                 };
-                format!("ext2, ext3 or ext4, UUID {}{note}", ext4.uuid())
+                format!("ext2, ext3 or ext4, UUID {}{warning}", ext4.uuid())
             }
             (Err(why), Some(Signature::Ext)) => why.clone(),
             (Err(_), Some(other)) => other.to_string(),

@@ -123,8 +123,8 @@ enum Stage {
 
 /// What a [`Stage`] becomes by what happens: asked at first, and ended if that is told once more or
 /// takes too long.
-fn next(stage: Stage, told: Option<Asked>, now: Instant, patience: Duration) -> Stage {
-    match (stage, told) {
+fn next(stage: Stage, reported: Option<Asked>, now: Instant, patience: Duration) -> Stage {
+    match (stage, reported) {
         (Stage::Working, Some(by)) => Stage::Asked { by, at: now },
         (Stage::Asked { by, at }, Some(Asked::Signal(_))) if now - at >= SAME => Stage::Cut { by },
         (Stage::Asked { by, at }, _) if now - at >= patience => Stage::Cut { by },
@@ -184,9 +184,10 @@ impl<'a> Held<'a> {
             let now = Instant::now();
             let signal = signals.take().map(Asked::Signal);
             let late = self.terms.timeout.is_some_and(|timeout| now - self.begun >= timeout);
-            let told = signal.or((late && self.stage == Stage::Working).then_some(Asked::Timeout));
+            let reported =
+                signal.or((late && self.stage == Stage::Working).then_some(Asked::Timeout));
             let before = self.stage;
-            self.stage = next(before, told, now, self.terms.stop_timeout);
+            self.stage = next(before, reported, now, self.terms.stop_timeout);
             match self.stage {
                 stage if stage == before => {}
                 Stage::Working => {}
@@ -375,7 +376,7 @@ mod tests {
         let (term, int) = (Asked::Signal(15), Asked::Signal(2));
         let asked = next(Stage::Working, Some(term), begin, patience);
         assert_eq!(asked, Stage::Asked { by: term, at: begin });
-        for (told, at, expected) in [
+        for (reported, at, expected) in [
             (None, 999, asked),
             (Some(term), 999, asked),
             (Some(int), 1000, Stage::Cut { by: term }),
@@ -383,7 +384,11 @@ mod tests {
             (None, 24_999, asked),
             (None, 25_000, Stage::Cut { by: term }),
         ] {
-            assert_eq!(next(asked, told, after(at), patience), expected, "{told:?} at {at}");
+            assert_eq!(
+                next(asked, reported, after(at), patience),
+                expected,
+                "{reported:?} at {at}"
+            );
         }
         assert_eq!(next(Stage::Working, None, after(99_999), patience), Stage::Working);
         let cut = Stage::Cut { by: int };

@@ -260,9 +260,10 @@ mod tests {
         // The second clone has been started again since, and the third was up before the first.
         let mut all = [later.clone(), clone(2, "01"), clone(0, "02"), clone(1, "09")];
         in_order(&mut all);
-        let told = all.each_ref().map(|r| (r.reservation_id.clone(), r.instance.ami_launch_index));
+        let reported =
+            all.each_ref().map(|r| (r.reservation_id.clone(), r.instance.ami_launch_index));
         let of = |n| (first.clone(), n);
-        assert_eq!(told, [of(0), of(1), of(2), (later.reservation_id, 0)]);
+        assert_eq!(reported, [of(0), of(1), of(2), (later.reservation_id, 0)]);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn read(
             break;
         }
         if wish.plus {
-            out.extend_from_slice(&told(tree, owner, directory, wish.node, &entry));
+            out.extend_from_slice(&described(tree, owner, directory, wish.node, &entry));
         }
         push(&mut out, &entry);
     }
@@ -61,7 +61,7 @@ pub fn read(
 
 /// What the guest is told of an entry beside its name: nothing (node 0) of the directory itself,
 /// that above it, and what is gone meanwhile.
-fn told(
+fn described(
     tree: &mut Tree,
     owner: Owner,
     directory: BorrowedFd<'_>,
@@ -69,13 +69,13 @@ fn told(
     entry: &RawDirEntry<'_>,
 ) -> Vec<u8> {
     let name = entry.file_name();
-    let mut told = || {
+    let mut described = || {
         let real = !matches!(name.to_bytes(), b"." | b"..");
         let found = tree::entry(real.then_some(directory.as_fd())?, name).ok()?;
         let number = tree.nodes.found(node, name.to_bytes(), Identity::of(&found)).ok()?;
         Some(entry_out(number, &found, owner))
     };
-    told().unwrap_or_else(|| vec![0; ENTRY])
+    described().unwrap_or_else(|| vec![0; ENTRY])
 }
 
 fn push(out: &mut Vec<u8>, entry: &RawDirEntry<'_>) {

@@ -55,9 +55,9 @@ fn run(files: Vec<Given>) -> Result<()> {
     let confined = confine::confine(&root, read_only);
     let why = confined.as_ref().err().map_or("", Error::message);
     let hello = Answer { number: HELLO, payload: why.as_bytes().to_vec(), ..Answer::default() };
-    let told = hello.send(&socket, None);
+    let reported = hello.send(&socket, None);
     confined?;
-    match told.and_then(|()| serve(socket.as_fd(), &mut Server::new(root, read_only))) {
+    match reported.and_then(|()| serve(socket.as_fd(), &mut Server::new(root, read_only))) {
         Ok(()) => Ok(()),
         Err(cause) => Err(Error::io("serve a shared directory", cause)),
     }

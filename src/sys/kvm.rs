@@ -252,9 +252,9 @@ pub fn run(vcpu: &mut VcpuFd) -> io::Result<Exit<'_>> {
             let bytes = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
             // KVM_INTERNAL_ERROR_EMULATION with
             // KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES.
-            let told = failure.suberror == 1 && failure.ndata >= 3 && failure.flags & 1 != 0;
+            let reported = failure.suberror == 1 && failure.ndata >= 3 && failure.flags & 1 != 0;
             let len =
-                if told { usize::from(bytes.insn_size).min(bytes.insn_bytes.len()) } else { 0 };
+                if reported { usize::from(bytes.insn_size).min(bytes.insn_bytes.len()) } else { 0 };
             let instruction = bytes.insn_bytes[..len].to_vec();
             Exit::InternalError { suberror: failure.suberror, instruction }
         }

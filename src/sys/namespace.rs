@@ -163,7 +163,7 @@ mod tests {
     fn the_one_remedy_that_fits_is_told() {
         let clone = ("kernel/unprivileged_userns_clone", "0\n");
         let apparmor = ("kernel/apparmor_restrict_unprivileged_userns", "1\n");
-        for (errno, setting, told) in [
+        for (errno, setting, reported) in [
             (libc::ENOSPC, None, "user.max_net_namespaces"),
             (libc::EUSERS, Some(apparmor), "user.max_net_namespaces"),
             (libc::EPERM, Some(clone), "unprivileged_userns_clone=1"),
@@ -175,7 +175,7 @@ mod tests {
                 setting.filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
             };
             let remedy = remedy_by("net", Some(errno), &read);
-            assert!(remedy.contains(told) && !remedy.contains('\n'), "{errno}: {remedy}");
+            assert!(remedy.contains(reported) && !remedy.contains('\n'), "{errno}: {remedy}");
         }
     }
 }

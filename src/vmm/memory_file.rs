@@ -436,8 +436,8 @@ mod tests {
         }
         let file = tempfile::tempfile().unwrap();
         let finished = Arc::new(fds::eventfd().unwrap());
-        let (ours, told) = (file.try_clone().unwrap(), finished.clone());
-        let writing = Writing::begin(ours, shape(size), parts(), &memory, told).unwrap();
+        let (ours, reported) = (file.try_clone().unwrap(), finished.clone());
+        let writing = Writing::begin(ours, shape(size), parts(), &memory, reported).unwrap();
         assert!(writing.help(), "who has other things to do writes a chunk now and then");
         std::thread::scope(|scope| {
             for _ in 0..3 {

@@ -83,7 +83,7 @@ fn create_image(call: &Call<'_>) -> Result<Value> {
         snapshot_tags: call.tags("snapshot", &["image", "snapshot"])?,
         changes: asked.block_device_mappings,
     };
-    let (begun, told) = mpsc::channel();
+    let (begun, reported) = mpsc::channel();
     let instance = asked.instance_id;
     call.background(move |service| {
         let id = begun.clone();
@@ -95,7 +95,7 @@ fn create_image(call: &Call<'_>) -> Result<Value> {
         let _ = created.map_err(|error| begun.send(Err(error)));
     });
     let ended = |_| Error::failure("the image was not made; 'spore image ls' may say why");
-    Ok(json!({ "ImageId": told.recv().map_err(ended)?? }))
+    Ok(json!({ "ImageId": reported.recv().map_err(ended)?? }))
 }
 
 #[derive(Deserialize)]

@@ -46,8 +46,8 @@ fn describe_instances(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
     let records = found(call, &asked.instance_ids)?;
     let key = |record: &InstanceRecord| record.instance.instance_id.to_string();
-    let told = |page: Vec<InstanceRecord>| json_of(reservations(&page));
-    call.paged("Reservations", &asked.instance_ids, records, key, told)
+    let described = |page: Vec<InstanceRecord>| json_of(reservations(&page));
+    call.paged("Reservations", &asked.instance_ids, records, key, described)
 }
 
 fn describe_instance_status(call: &Call<'_>) -> Result<Value> {
@@ -113,8 +113,8 @@ struct Power {
 /// The first of those of the instances.
 fn changed(member: &str, changes: Changes) -> Result<Value> {
     let changes = changes.into_iter().collect::<Result<Vec<_>>>()?;
-    let told = changes.iter().map(|c| json_of(StateChange::of(&c.record, c.previous)));
-    Ok(json!({ member: told.collect::<Result<Vec<_>>>()? }))
+    let described = changes.iter().map(|c| json_of(StateChange::of(&c.record, c.previous)));
+    Ok(json!({ member: described.collect::<Result<Vec<_>>>()? }))
 }
 
 fn start_instances(call: &Call<'_>) -> Result<Value> {

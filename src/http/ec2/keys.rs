@@ -87,7 +87,7 @@ struct Described {
 fn describe_key_pairs(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
     let named = [asked.key_names, asked.key_pair_ids].concat();
-    let told = |pair: &KeyPair| {
+    let described = |pair: &KeyPair| {
         let mut value = json_of(pair)?;
         if let (false, Some(value)) = (asked.include_public_key, value.as_object_mut()) {
             value.shift_remove("PublicKey");
@@ -95,7 +95,7 @@ fn describe_key_pairs(call: &Call<'_>) -> Result<Value> {
         Ok(value)
     };
     let found = call.service.describe_key_pairs(&named, &call.filters()?)?;
-    Ok(json!({ "KeyPairs": found.iter().map(told).collect::<Result<Vec<_>>>()? }))
+    Ok(json!({ "KeyPairs": found.iter().map(described).collect::<Result<Vec<_>>>()? }))
 }
 
 #[derive(Deserialize)]

@@ -116,13 +116,13 @@ fn chosen(
 
 fn describe_vpcs(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
-    let told = |network: &DescribedNetwork| {
-        let mut told = json_of(network)?;
-        told["DhcpOptionsId"] = "default".into();
-        told["Tags"] = named(&network.vpc);
-        Ok(told)
+    let row = |network: &DescribedNetwork| {
+        let mut row = json_of(network)?;
+        row["DhcpOptionsId"] = "default".into();
+        row["Tags"] = named(&network.vpc);
+        Ok(row)
     };
-    let list = described(call)?.iter().map(told).collect::<Result<_>>()?;
+    let list = described(call)?.iter().map(row).collect::<Result<_>>()?;
     chosen(call, "Vpcs", &asked.vpc_ids, "VpcId", list, Code::InvalidVpcIDNotFound)
 }
 
@@ -137,7 +137,7 @@ fn named(vpc: &Vpc) -> Value {
 
 fn describe_subnets(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
-    let told = |vpc: Vpc| {
+    let described = |vpc: Vpc| {
         let all = 1u64 << (32 - u32::from(vpc.cidr_block.prefix().min(32)));
         let taken = vpc.spore.addresses.len() as u64;
         json!({
@@ -161,7 +161,7 @@ fn describe_subnets(call: &Call<'_>) -> Result<Value> {
             "Tags": named(&vpc),
         })
     };
-    let list = networks(call)?.into_iter().map(told).collect();
+    let list = networks(call)?.into_iter().map(described).collect();
     chosen(call, "Subnets", &asked.subnet_ids, "SubnetId", list, Code::InvalidSubnetIDNotFound)
 }
 

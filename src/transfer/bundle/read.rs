@@ -46,7 +46,7 @@ pub(crate) fn register(store: &Store, request: &RegisterBundle) -> Result<Image>
     room::check(store.home(), manifest.bundled_size / 100 * 99)?;
     let made = unbundle(store, &storage, &manifest, &name)?;
     let id = made.1.snapshot_id.clone();
-    let boot = boots(&manifest, request, &made.0.path().join(DATA))?;
+    let boot = boot_of(&manifest, request, &made.0.path().join(DATA))?;
     let registration = registration(&manifest, request, (name, id), boot, storage.location(&file));
     let seal = intact::Seal::new(&storage, &file, &text, &manifest.parts)?;
     arrival::publish(store, made, registration, |image, dir| {
@@ -122,7 +122,7 @@ fn refuse_missing(manifest: &Manifest, request: &RegisterBundle) -> Result<()> {
 }
 
 /// A kernel that was given comes with the ramdisk that was given, and PV-GRUB with none.
-fn boots(manifest: &Manifest, request: &RegisterBundle, root: &Path) -> Result<Boot> {
+fn boot_of(manifest: &Manifest, request: &RegisterBundle, root: &Path) -> Result<Boot> {
     if let Some(kernel) = &request.kernel {
         return Ok((Some(kernel.clone()), request.ramdisk.clone()));
     }

@@ -89,7 +89,7 @@ impl Storage {
                 Error::refused(Code::AuthFailure, format!("{}: {why}", self.text))
             }
             Fault::Failed(why) => {
-                let why = Fault::told(&why);
+                let why = Fault::reported(&why);
                 Error::refused(Code::Unavailable, format!("{} does not answer: {why}", self.text))
             }
         }

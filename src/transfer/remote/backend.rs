@@ -21,7 +21,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// What a server says, as a part of a line: its answer may have many, and be long.
-    pub(crate) fn told(why: &str) -> String {
+    pub(crate) fn reported(why: &str) -> String {
         let words: Vec<&str> = why.split_whitespace().collect();
         words.join(" ").chars().take(300).collect()
     }

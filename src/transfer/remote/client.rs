@@ -67,7 +67,7 @@ impl Remote {
             Fault::Denied(why) => (Code::AuthFailure, why),
             Fault::Failed(why) => (Code::Unavailable, why),
         };
-        Error::refused(code, format!("{place} can't {doing}: {}", Fault::told(&why)))
+        Error::refused(code, format!("{place} can't {doing}: {}", Fault::reported(&why)))
     }
 
     pub(super) fn objects(&self) -> Option<&dyn Objects> {

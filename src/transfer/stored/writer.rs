@@ -95,11 +95,11 @@ impl Writer for DiskWriter<'_> {
         let disk = Disk::open(vec![(file, DiskFormat::Raw)]);
         let disk = disk.or_fail(|| "read the copy")?;
         let progress = self.context.progress(Some(self.content.size_bytes));
-        let mut told = |at| {
+        let mut reported = |at| {
             progress.at(at);
             progress.check()
         };
-        digest::disk(&disk, &mut told).map(Some)
+        digest::disk(&disk, &mut reported).map(Some)
     }
 
     fn restart(&mut self) -> Result<bool> {

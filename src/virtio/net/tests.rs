@@ -248,8 +248,8 @@ fn chains_that_are_none_of_a_network_stop_the_device() {
         bench.drivers[queue].offer(0);
         bench.guest.notify(queue as u16);
         assert!(bench.guest.configured(), "{pieces:?}");
-        let told = bench.guest.reported.lock().unwrap().join("\n");
-        assert!(told.contains(&format!(
+        let reported = bench.guest.reported.lock().unwrap().join("\n");
+        assert!(reported.contains(&format!(
             "interface eth0 stopped until the guest resets it: queue {queue}:"
         )));
     }

@@ -71,7 +71,7 @@ pub struct Connection {
     pending: VecDeque<u8>,
     /// Bytes taken, modulo 2^32, and how many of them the guest knows of.
     forwarded: u32,
-    told: u32,
+    announced: u32,
 }
 
 impl Connection {
@@ -89,13 +89,13 @@ impl Connection {
             asked: false,
             pending: VecDeque::new(),
             forwarded: 0,
-            told: 0,
+            announced: 0,
         }
     }
 
     /// A packet to the guest.
     pub fn header(&mut self, op: u16, flags: u32, len: u32) -> Header {
-        self.told = self.forwarded;
+        self.announced = self.forwarded;
         Header {
             src_cid: HOST_CID,
             dst_cid: GUEST_CID,
@@ -248,7 +248,7 @@ impl Connection {
     /// So many bytes have left the room.
     fn took(&mut self, count: u32) -> Option<Header> {
         self.forwarded = self.forwarded.wrapping_add(count);
-        let tell = self.forwarded.wrapping_sub(self.told) >= TELL;
+        let tell = self.forwarded.wrapping_sub(self.announced) >= TELL;
         tell.then(|| self.header(op::CREDIT_UPDATE, 0, 0))
     }
 

@@ -299,8 +299,8 @@ impl Muxer {
             op::REQUEST if ours && header.kind == STREAM && !known => self.answer(ports, header),
             op::RESPONSE if known && !established => self.with(ports, |connection| {
                 connection.established = true;
-                let told = connection.say(&format!("OK {}\n", ports.host));
-                if told { Ok(None) } else { Err(Broken) }
+                let reported = connection.say(&format!("OK {}\n", ports.host));
+                if reported { Ok(None) } else { Err(Broken) }
             }),
             op::RW if known && established => {
                 self.with(ports, |connection| connection.send(chain, HEADER as u32, header.len));

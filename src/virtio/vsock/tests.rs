@@ -350,7 +350,7 @@ fn packets_that_are_none_stop_the_device() {
         driver.offer(0);
         driven.guest.notify(SEND);
         assert!(within(|| !driven.guest.reported.lock().unwrap().is_empty()));
-        let told = driven.guest.reported.lock().unwrap()[0].clone();
-        assert!(told.contains("shorter than its header says"), "{told}");
+        let reported = driven.guest.reported.lock().unwrap()[0].clone();
+        assert!(reported.contains("shorter than its header says"), "{reported}");
     }
 }
