@@ -296,6 +296,12 @@ fn the_mapping_decides_which_disks_an_instance_has() {
         assert!(disk.contains(" read, ") && disk.contains(", uring,") | disk.contains(", sync,"));
     }
     assert_eq!(disks.len(), 3, "{table}");
+    // What they take is the instance's, the instance store's file as well.
+    let used = json(&store.ok(&["df", "-o", "json"]));
+    let mut used = used["DiskUsage"].as_array().unwrap().iter();
+    let used = used.find(|object| object["ResourceId"] == instance.as_str()).unwrap().clone();
+    let gib = (2 + 1 + shown["Spore"]["Ephemeral"][0]["Size"].as_u64().unwrap()) << 30;
+    assert_eq!(used["SizeBytes"], gib, "{used}");
     store.ok(&["terminate", &instance]);
     let volumes = json(&store.ok(&["volume", "ls", "-o", "json"]));
     assert_eq!(volumes["Volumes"].as_array().unwrap().len(), 1);

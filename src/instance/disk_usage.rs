@@ -3,6 +3,7 @@
 //! A file counts with the blocks that are allocated for it, once, however many names it has. What
 //! belongs to an object alone is what deleting it would give back.
 
+use super::ephemeral::GIB;
 use super::{dir, hibernation};
 use crate::error::Result;
 use crate::record::image::{Image, ImageState};
@@ -138,9 +139,16 @@ pub fn usages(store: &Store) -> Result<Usages> {
     }
     for record in dir::instances(store).list()?.or_warn() {
         let instance = &record.instance;
+        let id = instance.instance_id.as_str();
         let mapped = instance.block_device_mappings.iter();
-        let of: Vec<String> = mapped.map(|m| m.ebs.volume_id.to_string()).collect();
-        objects.push(files.usage("instance", instance.instance_id.as_str(), instance.name(), &of));
+        let mut of: Vec<String> = mapped.map(|m| m.ebs.volume_id.to_string()).collect();
+        // Its instance-store disks lie beside its record.
+        let ephemeral = &record.instance.spore.ephemeral;
+        let size = ephemeral.iter().map(|disk| disk.size.saturating_mul(GIB)).sum();
+        let dir = dir::instances(store).dir(&instance.instance_id);
+        files.add(id, size, &dir, ephemeral.iter().map(|disk| disk.virtual_name.as_str()));
+        of.push(id.to_owned());
+        objects.push(files.usage("instance", id, instance.name(), &of));
     }
     let mut trees = Trees::default();
     let all = Dir::place(store.home()).map_or(0, |home| trees.bytes(&home, DEPTH));
@@ -212,12 +220,18 @@ fn add_boot_files(store: &Store, objects: &mut Vec<Usage>) {
 /// What is no object: of `all` bytes `disks` are those of disks.
 fn places(store: &Store, all: u64, disks: u64, objects: &[Usage]) -> Vec<Usage> {
     let place = |kind, own| Usage { kind, id: String::new(), name: None, size: 0, shared: 0, own };
-    let (mut logs, mut memory) = (0, 0);
+    let (mut logs, mut memory) = (0u64, 0);
     for id in dir::instances(store).own_ids().unwrap_or_default() {
         let dir = dir::InstanceDir::new(store, &id);
-        logs += Trees::at(&dir::instances(store).dir(&id));
-        let saved = dir.file(hibernation::MEMORY).symlink_metadata();
-        memory += saved.map_or(0, |metadata| metadata.blocks() * 512);
+        let bytes = |name: &str| {
+            dir.file(name).symlink_metadata().map_or(0, |metadata| metadata.blocks() * 512)
+        };
+        memory += bytes(hibernation::MEMORY);
+        let record = dir.record().ok().flatten();
+        let ephemeral = record.map_or(0, |record| {
+            record.instance.spore.ephemeral.iter().map(|disk| bytes(&disk.virtual_name)).sum()
+        });
+        logs += Trees::at(&dir::instances(store).dir(&id)).saturating_sub(ephemeral);
     }
     let kernels = objects.iter().filter(|usage| matches!(usage.kind, "kernel" | "ramdisk"));
     let kernels: u64 = kernels.map(|usage| usage.own).sum();

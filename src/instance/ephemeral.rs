@@ -14,7 +14,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 /// Bytes of a GiB.
-const GIB: u64 = 1 << 30;
+pub(super) const GIB: u64 = 1 << 30;
 
 /// What the guest sees as the disk's serial number; no volume has it. It is the same at each start,
 /// so that a guest that goes on finds what it knows.
