@@ -87,16 +87,21 @@ pub fn is_ssh(stream: OwnedFd, patience: Duration) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether the other end says something before it closes, and before so much time has passed.
-/// Nothing is read of it.
+/// Which of these streams have something to read, or are at their end, within so long.
 ///
 /// # Errors
 /// The host's kernel refuses to wait.
-pub fn speaks(stream: &OwnedFd, patience: Duration) -> io::Result<bool> {
-    let mut fds = [PollFd::new(stream, PollFlags::IN)];
+pub fn readable(streams: &[OwnedFd], patience: Duration) -> io::Result<Vec<bool>> {
+    let mut fds: Vec<_> = streams.iter().map(|each| PollFd::new(each, PollFlags::IN)).collect();
     crate::sys::fds::wait(&mut fds, Some(patience))?;
+    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+/// Whether the other end of a stream that is readable has said something before it closed. Nothing
+/// is read of it.
+pub fn speaks(stream: &OwnedFd) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    Ok(matches!(recv(stream, &mut [0], flags), Ok((1.., _))))
+    matches!(recv(stream, &mut [0], flags), Ok((1.., _)))
 }
 
 /// What was read of a line.

@@ -2,9 +2,9 @@
 
 use super::client;
 use super::console::{CLOUD_INIT, ConsoleWatch, PROMPT};
-use super::dial::{Call, call};
+use super::dial::{Call, call, is_ssh};
 use super::dir::InstanceDir;
-use super::reach::{Reached, SSH, has_ssh, reach};
+use super::reach::{Calls, Reached, SSH, has_ssh, reach};
 use super::vpc;
 use crate::error::Result;
 use crate::record::instance::{Instance, InstanceRecord};
@@ -18,6 +18,8 @@ const NOBODYS: u16 = 1;
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a guest has for its answer to one of them.
 const ANSWER: Duration = Duration::from_millis(500);
+/// How long a connection is kept at whose other end nobody speaks.
+const SLOWEST: Duration = Duration::from_secs(120);
 /// What systemd says when it has started everything. (sd_notify(3))
 const READY: (&str, &str) = ("READY", "1");
 
@@ -91,6 +93,8 @@ pub struct Probe {
     prompt: ConsoleWatch,
     cloud_init: ConsoleWatch,
     next: Option<Instant>,
+    /// Connections to sshd's port at which nobody has spoken yet, and since when they are open.
+    calls: Option<(Calls, Instant)>,
 }
 
 impl Probe {
@@ -98,7 +102,8 @@ impl Probe {
     pub fn new(record: &InstanceRecord, goal: Goal) -> Self {
         let start = record.instance.spore.console_start;
         let watch = |pieces| ConsoleWatch::new(start, pieces);
-        Self { goal, prompt: watch(PROMPT), cloud_init: watch(CLOUD_INIT), next: None }
+        let (prompt, cloud_init) = (watch(PROMPT), watch(CLOUD_INIT));
+        Self { goal, prompt, cloud_init, next: None, calls: None }
     }
 
     /// Whether it is so. The guest itself is asked now and then only.
@@ -121,13 +126,29 @@ impl Probe {
         Ok(match self.goal {
             Goal::Boot => answers(dir),
             Goal::Network => on_network(dir, instance)?,
-            Goal::Ssh => has_ssh(dir, instance, ANSWER).unwrap_or(false),
+            Goal::Ssh => self.ssh(dir, instance),
             Goal::Systemd => is_ready(&notified(dir)),
             Goal::Port(port) => {
                 matches!(reach(dir, instance, port, ANSWER), Ok(Reached::Connected(_)))
             }
             Goal::Login | Goal::CloudInit => false,
         })
+    }
+
+    /// Whether an SSH server answers. One that takes longer than a look to begin is not called anew
+    /// by the next, for that would only begin another.
+    fn ssh(&mut self, dir: &InstanceDir, instance: &Instance) -> bool {
+        let kept = self.calls.take();
+        let kept = kept.filter(|(calls, since)| !calls.is_over() && since.elapsed() < SLOWEST);
+        let begin = || Calls::of_ssh(dir, instance, ANSWER).map(|calls| (calls, Instant::now()));
+        let Some((mut calls, since)) = kept.or_else(|| begin().ok()) else { return false };
+        match calls.speaker(ANSWER) {
+            Some(stream) => is_ssh(stream, ANSWER).unwrap_or(false),
+            None => {
+                self.calls = Some((calls, since));
+                false
+            }
+        }
     }
 }
 

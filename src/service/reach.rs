@@ -15,8 +15,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a guest is given to answer a call before it is called again.
+/// How long a guest is given to answer the first call before it is called again; each later one is
+/// given twice as long as that before it, for the guest may be slow.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The longest that one call is waited for.
+const LONGEST_ANSWER: Duration = Duration::from_secs(120);
 /// Between calls of a port where nobody listens yet.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -57,13 +60,19 @@ impl Service {
     pub fn dial(&self, instance_id: &str, port: u32, patience: Duration) -> Result<OwnedFd> {
         let dir = find(&self.store, instance_id)?;
         let deadline = Instant::now() + patience;
+        let mut answer = ANSWER;
         loop {
             let instance = running(&dir)?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let tried = match reach(&dir, &instance, port, left.min(ANSWER))? {
+            let begun = Instant::now();
+            let tried = match reach(&dir, &instance, port, left.min(answer))? {
                 Reached::Connected(stream) => return Ok(stream),
                 Reached::Not(tried) => tried,
             };
+            // Who refuses at once is not slow.
+            if begun.elapsed() >= answer {
+                answer = (answer * 2).min(LONGEST_ANSWER);
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.store.context().cancelled() {
                 return Err(unreached(dir.id(), port, tried, patience));
