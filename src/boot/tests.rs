@@ -36,6 +36,7 @@ pub fn plan(memory: u64) -> VmPlan {
         uuid: "ec2d1e7a-0000-4000-8000-0123456789ab".into(),
         oem_strings: Vec::new(),
         console: PlanFd(5),
+        times: None,
         control: None,
         report: PlanFd(6),
         ready: None,

@@ -4,16 +4,17 @@ use super::answer;
 use super::args::Targets;
 use super::complete;
 use super::output::write_stdout;
+use super::parse::parse_duration;
 use super::ui::{Ui, say};
 use crate::error::{Code, Error, Result, one_line};
 use crate::plan::{ResetBy, VmReport};
 use crate::service::Service;
-use crate::service::console::{Detached, Part, Shown, rfc3339};
+use crate::service::console::{Detached, Part, Shown, parse_time, rfc3339};
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -22,6 +23,7 @@ Examples:
   spore logs web-0
   spore logs -n 20 web            the last lines of all that are called web
   spore logs -f web-0             go on until it ends
+  spore logs -t --since 10m web   what they said lately, and when
   spore logs --raw web-0 | less -R
   spore logs --vmm web-0          what the VMM had to tell")]
 pub struct Logs {
@@ -34,6 +36,13 @@ pub struct Logs {
     /// The last so many lines only
     #[arg(short = 'n', long, value_name = "LINES")]
     pub tail: Option<usize>,
+    /// Only lines since then: a time (2030-01-31T12:00Z, UTC) or so long ago (90, 10m, 2h)
+    #[arg(long, value_name = "TIME|DURATION", value_parser = since, conflicts_with = "vmm")]
+    pub since: Option<u64>,
+    /// Begin each line with the time when its first byte was said (UTC); '-' where that is not
+    /// known
+    #[arg(short, long, conflicts_with = "vmm")]
+    pub timestamps: bool,
     /// Every byte as the guest wrote it: on a terminal what steers it (but for colours) is left out
     /// without this
     #[arg(long)]
@@ -52,6 +61,19 @@ pub struct Console {
     /// The instance: an id, a unique prefix or a name
     #[arg(value_name = "INSTANCE", add = complete::instance())]
     pub target: String,
+}
+
+/// A time, or one so long ago, in milliseconds since the epoch.
+fn since(text: &str) -> Result<u64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = match parse_duration(text) {
+        Ok(ago) => now.saturating_sub(ago),
+        Err(_) => parse_time(text).ok_or_else(|| {
+            let why = "it is a time such as 2030-01-31T12:00Z (UTC), or a duration such as 10m";
+            Error::usage(why)
+        })?,
+    };
+    Ok(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `logs`.
@@ -85,7 +107,8 @@ fn log(service: &Service, id: &str, args: &Logs) -> Result<()> {
         drop(stdout);
         return write_stdout(lines.as_bytes());
     }
-    let from = Part { follow: args.follow, tail: args.tail };
+    let (since, timestamps) = (args.since, args.timestamps);
+    let from = Part { follow: args.follow, tail: args.tail, since, timestamps };
     match plain {
         true => {
             let copied = service.get_console_output(id, from, &mut shown);

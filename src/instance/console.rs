@@ -3,6 +3,7 @@
 use super::client::ask;
 use super::dir::{CONSOLE, InstanceDir};
 use super::plain::Plain;
+use super::times::{Stamped, Times};
 use crate::control::Request;
 use crate::error::{Error, OrFail, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -112,6 +113,10 @@ pub struct Part {
     pub follow: bool,
     /// Only so many lines of what there is; all without.
     pub tail: Option<usize>,
+    /// Only lines since this time, in milliseconds since the epoch.
+    pub since: Option<u64>,
+    /// Each line has its time before it.
+    pub timestamps: bool,
 }
 
 /// Copy a part of the log of that name to `out`.
@@ -121,9 +126,16 @@ pub struct Part {
 pub fn copy_log(dir: &InstanceDir, name: &str, part: Part, out: &mut dyn Write) -> Result<()> {
     let Some(mut file) = dir.open_file(name)? else { return Ok(()) };
     let path = &dir.file(name);
-    if let Some(lines) = part.tail {
-        seek_to_tail(&mut file, lines).or_fail(|| format!("read {}", path.display()))?;
-    }
+    let times = if part.is_timed() { Times::of(dir)? } else { Times::default() };
+    let from = seek_to(&mut file, part, &times).or_fail(|| format!("read {}", path.display()))?;
+    let mut stamped;
+    let out: &mut dyn Write = match part.timestamps {
+        true => {
+            stamped = Stamped::new(out, times, from);
+            &mut stamped
+        }
+        false => out,
+    };
     let follow = part.follow;
     // Watched before the first reading: what is written between a reading and the wait ends the
     // wait.
@@ -138,6 +150,47 @@ pub fn copy_log(dir: &InstanceDir, name: &str, part: Part, out: &mut dyn Write) 
             // What a VMM wrote before it ended is read once more.
             Some(watched) if !watched.wait()? => growth = None,
             Some(_) => {}
+        }
+    }
+}
+
+impl Part {
+    /// Whether it takes the times of what was said.
+    fn is_timed(self) -> bool {
+        self.timestamps || self.since.is_some()
+    }
+}
+
+/// Seeks to where a part begins, which is given.
+fn seek_to(file: &mut (impl Read + Seek), part: Part, times: &Times) -> io::Result<u64> {
+    let tail = match part.tail {
+        Some(lines) => {
+            seek_to_tail(file, lines)?;
+            file.stream_position()?
+        }
+        None => 0,
+    };
+    let since = match part.since {
+        Some(since) => line_from(file, times.since(since))?,
+        None => 0,
+    };
+    file.seek(SeekFrom::Start(tail.max(since)))
+}
+
+/// Where the first line begins that begins at this byte or later; else the end.
+fn line_from(file: &mut (impl Read + Seek), byte: u64) -> io::Result<u64> {
+    let Some(before) = byte.checked_sub(1) else { return Ok(0) };
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut at = file.seek(SeekFrom::Start(before.min(end)))?;
+    let mut chunk = [0; 16 << 10];
+    loop {
+        let count = file.read(&mut chunk)?;
+        if let Some(n) = memchr::memchr(b'\n', &chunk[..count]) {
+            return Ok(at + n as u64 + 1);
+        }
+        at += count as u64;
+        if count == 0 {
+            return Ok(at);
         }
     }
 }
@@ -338,6 +391,12 @@ mod tests {
         let long = format!("{}\nlast\n", "x".repeat(100_000));
         assert_eq!(tail(&long, 1), "last\n");
         assert_eq!(tail(&long, 2), long);
+    }
+
+    #[test]
+    fn a_part_begins_with_a_line() {
+        let from = |byte| line_from(&mut io::Cursor::new(b"one\ntwo\nthree".to_vec()), byte);
+        assert_eq!([0, 1, 4, 5, 8, 9, 99].map(|byte| from(byte).unwrap()), [0, 4, 4, 8, 8, 13, 13]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 /// What the guest said.
 pub const CONSOLE: &str = "console.log";
+/// When it said that.
+pub const CONSOLE_TIMES: &str = "console.times";
 /// What the guest is given.
 pub const USER_DATA: &str = "user-data";
 /// The guest's SSH host keys, as OpenSSH reads them.
@@ -226,6 +228,15 @@ impl InstanceDir {
             // A file system that can't reserve.
             _ => Ok(file),
         }
+    }
+
+    /// A file for the times of what the guest says, which goes on where it ends.
+    ///
+    /// # Errors
+    /// No permission.
+    pub fn open_times(&self) -> Result<File> {
+        let path = self.file(CONSOLE_TIMES);
+        self.owned()?.append(CONSOLE_TIMES).or_fail(|| format!("open {}", path.display()))
     }
 
     /// An empty report file.

@@ -11,6 +11,7 @@
 //! | `vsock.sock` | where programs of the host reach those of the guest ([`dial`]) |
 //! | `known_hosts` | the guest's SSH host keys ([`host_keys`]), or those that it showed first |
 //! | `console.log` | all the guest said on its serial line |
+//! | `console.times` | when it said that |
 //! | `vmm.log`, `report.jsonl` | what the VMM has to say |
 //! | `memory` | RAM and devices of a hibernated instance |
 //! | `ephemeralN` | a disk that goes with its VM |
@@ -53,5 +54,6 @@ pub mod restart;
 pub mod shares;
 pub mod snapshots;
 pub mod spawn;
+mod times;
 pub mod types;
 pub mod vpc;

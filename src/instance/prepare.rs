@@ -226,8 +226,7 @@ pub fn open(
     beginning: Beginning<'_>,
 ) -> Result<Prepared> {
     let Beginning { wait, entry, memory, lifeline } = beginning;
-    let lifeline = lifeline.map(OwnedFd::try_clone).transpose();
-    let lifeline = lifeline.or_fail(|| "duplicate a lifeline")?;
+    let lifeline = lifeline.map(OwnedFd::try_clone).transpose().or_fail(|| "keep a lifeline")?;
     let mut fds = Fds::default();
     begin(&mut record.instance, memory.is_some());
     dir.remove_sockets()?;
@@ -275,6 +274,7 @@ pub fn open(
         },
         cpuid: host::cpuid().to_vec(),
         console: fds.add(console),
+        times: Some(fds.add(dir.open_times()?)),
         control: Some(fds.add(listen(dir, dir.control_path()?)?)),
         report: fds.add(dir.open_report()?),
         ready: wait.then(|| fds.add(ready_end)),

@@ -16,6 +16,7 @@ mod menu;
 mod net;
 pub mod network;
 mod share;
+pub mod times;
 mod vsock;
 
 pub use config::{BootPlan, Chipset, ROOT_DEVICE, TransportKind, VmConfig};
@@ -64,6 +65,8 @@ pub struct VmPlan {
     pub cpuid: Vec<CpuidLeaf>,
     /// The serial line's output is appended here.
     pub console: PlanFd,
+    /// When it says that: [`times::Entry`]s.
+    pub times: Option<PlanFd>,
     /// The listening Unix stream socket of [`crate::control`]; none for a benchmark.
     pub control: Option<PlanFd>,
     /// [`VmReport`]s are appended here, one JSON object a line; each is one `write`.

@@ -10,6 +10,7 @@ pub use crate::instance::plain::{Plain, Shown};
 use crate::plan::VmReport;
 use crate::record::instance::InstanceRecord;
 pub use crate::store::rfc3339;
+pub use crate::store::time::parse as parse_time;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 

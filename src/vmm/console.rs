@@ -2,17 +2,22 @@
 
 use crate::chipset::serial::SerialHost;
 use crate::error::{OrFail, Result};
+use crate::plan::times::{self, Entry};
 use crate::sys::fds;
 use crate::virtio::bucket::Bucket;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use vmm_sys_util::eventfd::EventFd;
 
 /// The log never grows beyond this; then its older half goes.
 const MAX_LOG: u64 = 64 << 20;
+/// As the log: this much of its times is kept.
+const MAX_TIMES: u64 = 2 << 20;
+/// What is said so soon after something was said at the same time.
+const SAME_TIME: Duration = Duration::from_millis(10);
 /// Output that waits for the event thread; a guest that is faster writes its log itself.
 const MAX_PENDING: usize = 64 << 10;
 /// Bytes a second that the log takes, and at once after a while without. The fastest serial line
@@ -29,10 +34,20 @@ struct Output {
     pending: Vec<u8>,
     log: File,
     log_len: u64,
+    times: Option<Times>,
     /// Bytes of [`BANNER`] that the output ends with.
     matched: usize,
     panicked: bool,
     bucket: Bucket,
+}
+
+/// The file that says when what is in the log was said. That it can't be written is no reason to
+/// stop a machine, nor to lose what it says.
+struct Times {
+    file: File,
+    len: u64,
+    /// Since the epoch.
+    last: Option<Duration>,
 }
 
 /// The serial line's host end.
@@ -43,17 +58,18 @@ pub struct Console {
 }
 
 impl Console {
-    /// Output goes to `log`, after what is in it.
+    /// Output goes to `log`, after what is in it, and its times to `times`.
     ///
     /// # Errors
     /// The file cannot be looked at, or no descriptors are left.
-    pub fn new(log: File) -> Result<Self> {
+    pub fn new(log: File, times: Option<File>) -> Result<Self> {
         let log_len = log.metadata().or_fail(|| "read the console log's size")?.len();
         let pending = Vec::with_capacity(256);
         let output = Output {
             pending,
             log,
             log_len,
+            times: times.map(Times::new).transpose()?,
             matched: 0,
             panicked: false,
             bucket: Bucket::new(RATE.0, RATE.1),
@@ -123,12 +139,20 @@ impl Output {
         }
         self.look_for_panic(&bytes);
         self.bucket.charge(bytes.len() as u64);
+        if let Some(times) = &mut self.times {
+            times.note(self.log_len);
+        }
         // A log that has no room left is no reason to stop a machine.
         if self.log.write_all(&bytes).is_ok() {
             self.log_len += bytes.len() as u64;
         }
         if self.log_len > MAX_LOG {
+            let before = self.log_len;
             self.log_len = self.drop_older_half();
+            if let Some(times) = &mut self.times {
+                let collapsed = before - self.log_len == MAX_LOG / 2;
+                times.write(Entry::Cut(if collapsed { MAX_LOG / 2 } else { before }));
+            }
         }
         bytes
     }
@@ -162,6 +186,43 @@ impl Output {
     }
 }
 
+impl Times {
+    fn new(file: File) -> Result<Self> {
+        let doing = || "read the times of the console log";
+        let len = file.metadata().or_fail(doing)?.len();
+        let whole = len / times::LEN as u64 * times::LEN as u64;
+        if whole < len {
+            file.set_len(whole).or_fail(doing)?;
+        }
+        Ok(Self { file, len: whole, last: None })
+    }
+
+    /// What comes after this byte of the log is said now.
+    fn note(&mut self, from: u64) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let soon = |last: Duration| now.checked_sub(last).is_some_and(|since| since < SAME_TIME);
+        if !self.last.is_some_and(soon) {
+            self.last = Some(now);
+            let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            self.write(Entry::Said { from, at });
+        }
+    }
+
+    fn write(&mut self, entry: Entry) {
+        if self.file.write_all(&entry.to_bytes()).is_ok() {
+            self.len += times::LEN as u64;
+        }
+        if self.len > MAX_TIMES {
+            let cut = fallocate(&self.file, FallocateFlags::COLLAPSE_RANGE, 0, MAX_TIMES / 2);
+            self.len = match cut {
+                Ok(()) => self.len - MAX_TIMES / 2,
+                Err(_) if self.file.set_len(0).is_ok() => 0,
+                Err(_) => self.len,
+            };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +230,7 @@ mod tests {
 
     fn console() -> (Console, File) {
         let file = fds::memfd("console").unwrap();
-        (Console::new(file.try_clone().unwrap()).unwrap(), file)
+        (Console::new(file.try_clone().unwrap(), None).unwrap(), file)
     }
 
     fn send(console: &Console, text: &[u8]) {

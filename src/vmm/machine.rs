@@ -173,7 +173,8 @@ impl Machine {
         let (plan, barrier) = (Arc::new(plan), shared.barrier.clone());
         // With as few host CPUs as guest CPUs, whatever this thread does would delay the guest.
         barrier.wait_joined(vcpus.len());
-        let console = Arc::new(Console::new(fds::take_file(plan.console)?)?);
+        let times = plan.times.map(fds::take_file).transpose()?;
+        let console = Arc::new(Console::new(fds::take_file(plan.console)?, times)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
         let Opened { disks, interfaces, taps, vsock, devices } =

@@ -158,14 +158,15 @@ fn read_plan() -> Result<VmPlan> {
 
 /// Every descriptor that the plan names.
 fn plan_fds(plan: &VmPlan) -> Vec<i32> {
-    let single = [Some(plan.console), plan.control, Some(plan.report), plan.ready, plan.lock];
+    let single = [Some(plan.console), plan.times, plan.control, Some(plan.report)];
+    let single = single.into_iter().chain([plan.ready, plan.lock]);
     let config = &plan.config;
     let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
     let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
     let sockets = config.sockets().map(|vsock| vsock.listener);
     let sockets = sockets.chain(config.shares().map(|share| share.server));
-    let single = single.into_iter().chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
+    let single = single.chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
     let devices = layers.chain(holds).chain(taps).chain(sockets);
     single.chain(config.boot.fds()).chain(devices).map(i32::from).collect()
 }

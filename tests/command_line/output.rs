@@ -79,6 +79,41 @@ fn a_guest_does_not_steer_the_terminal() {
     assert_eq!(store.ok(&["logs", "--tail", "0", id]), "");
 }
 
+/// Each line has its time, and what is older than asked for is left out.
+#[test]
+fn a_log_says_when_what_was_said() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = store.ok(&["run", "demo", "-q", "--wait"]);
+    let id = id.trim();
+    let whole = store.ok(&["logs", id]);
+    let year = |line: &str| line.get(..4).is_some_and(|year| year.parse::<u32>().is_ok());
+    let stamped = store.ok(&["logs", "-t", id]);
+    let bare = |line: &str| {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(year(time) && time.len() == 24 && time.ends_with('Z'), "{line:?}");
+        format!("{rest}\n")
+    };
+    assert_eq!(
+        stamped.split('\n').filter(|line| !line.is_empty()).map(bare).collect::<String>(),
+        whole
+    );
+    assert_eq!(store.ok(&["logs", "--since", "1h", id]), whole);
+    assert_eq!(
+        store.ok(&["logs", "--since", "2019-01-31", "-n", "1", "-t", id]).lines().count(),
+        1
+    );
+    assert_eq!(store.ok(&["logs", "--since", "2099-01-31T12:00Z", id]), "");
+    assert_eq!(store.spore(&["logs", "--since", "soon", id]).status.code(), Some(2));
+    // Of what an older program has written no time is known.
+    fs::remove_file(store.home().join("instances").join(id).join("console.times")).unwrap();
+    assert!(
+        store.ok(&["logs", "-t", "--since", "1m", id]).lines().all(|line| line.starts_with("- "))
+    );
+}
+
 /// Whoever comes late sees where the guest is, and how to leave.
 #[test]
 fn a_console_shows_the_last_lines_to_who_attaches() {

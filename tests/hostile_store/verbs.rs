@@ -73,7 +73,10 @@ pub const TABLE: &[(&str, &[&str])] = &[
     ("run", &["{run} -t spore.tiny", "demo --wait --timeout 60"]),
     ("ls", &["", "-o json", "{i}"]),
     ("show", &["{i}", "{i:control.sock}"]),
-    ("logs", &["{i:console.log}", "{i:vmm.log} --vmm", "{plain} -f"]),
+    (
+        "logs",
+        &["{i:console.log}", "{i:console.times} -t --since 1h", "{i:vmm.log} --vmm", "{plain} -f"],
+    ),
     ("console", &["{i:control.sock}"]),
     ("ssh", &["{i:control.sock} --timeout 1s -- true"]),
     ("exec", &["{i:console.log} --timeout 1s -- true", "{i} --timeout 1s -- true"]),
