@@ -105,6 +105,24 @@ fn fingerprints_of_what_is_imported_are_ec2s() {
 }
 
 #[test]
+fn pairs_have_tags_as_all_else_has() {
+    let store = Store::new();
+    store.ok(&["key", "create", "ci", "--tag", "Env=test"]);
+    store.ok(&["key", "create", "other"]);
+    let named = |filter: &str| store.ok(&["key", "ls", "-q", "--filter", filter]);
+    let id = key(&store, "ci")["KeyPairId"].as_str().unwrap().to_owned();
+    assert_eq!(named("tag:Env=test"), format!("{id}\n"));
+    store.ok(&["tag", "ci", "Owner=alice"]);
+    store.ok(&["tag", &id, "Env=prod"]);
+    assert_eq!(key(&store, "ci")["Tags"].as_array().unwrap().len(), 2);
+    assert_eq!(named("tag:Env=test"), "");
+    store.ok(&["untag", &id, "Env", "Owner"]);
+    assert_eq!(named("tag-key=Owner,Env"), "");
+    refused(&store, &["key", "create", "bad", "--tag", "aws:x=1"], 1);
+    assert_eq!(keys(&store).len(), 2);
+}
+
+#[test]
 fn a_name_is_one_pairs_and_free_again_once_it_is_removed() {
     let store = Store::new();
     store.ok(&["key", "create", "ci"]);

@@ -1,13 +1,14 @@
 //! `spore key …`.
 
 use super::answer;
-use super::args::filter;
+use super::args::{filter, tag};
 use super::input;
 use super::output::{self, Cell, Column, Table};
 use super::serve::{self, AccessCommand};
 use super::ui::Ui;
 use crate::error::{Code, Error, Result};
 use crate::record::key::{KeyPair, KeyType};
+use crate::record::tag::Tag;
 use crate::service::filter::Filter;
 use crate::service::keys::MAX_TEXT;
 use clap::{Subcommand, ValueEnum};
@@ -35,6 +36,9 @@ pub enum KeyCommand {
         /// Its type
         #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = KeyTypeArg::Ed25519)]
         key_type: KeyTypeArg,
+        /// A tag (may be repeated)
+        #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+        tags: Vec<Tag>,
     },
     /// Import the public half of a key pair of yours; prints its id
     ///
@@ -48,11 +52,15 @@ pub enum KeyCommand {
         name: String,
         /// The public key, a line of OpenSSH's format of type ed25519 or rsa; - for standard input
         file: PathBuf,
+        /// A tag (may be repeated)
+        #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+        tags: Vec<Tag>,
     },
     /// List key pairs
     #[command(visible_alias = "list")]
     Ls {
-        /// Only those that match: key-pair-id, key-name, key-type, fingerprint (may be repeated)
+        /// Only those that match: key-pair-id, key-name, key-type, fingerprint, tag:KEY, tag-key
+        /// (may be repeated)
         #[arg(short, long = "filter", value_name = "NAME=VALUE[,VALUE]", value_parser = filter)]
         filters: Vec<Filter>,
     },
@@ -92,13 +100,13 @@ pub fn run(command: &KeyCommand, ui: &Ui) -> Result<ExitCode> {
     let service = ui.service()?;
     match command {
         KeyCommand::Access { command } => serve::access(command, ui),
-        KeyCommand::Create { name, key_type } => {
-            let (pair, private) = service.create_key_pair(name, (*key_type).into())?;
+        KeyCommand::Create { name, key_type, tags } => {
+            let (pair, private) = service.create_key_pair(name, (*key_type).into(), tags)?;
             made(ui, &pair, Some(&private))?;
             Ok(ExitCode::SUCCESS)
         }
-        KeyCommand::Import { name, file } => {
-            let pair = service.import_key_pair(name, &public_key(file)?)?;
+        KeyCommand::Import { name, file, tags } => {
+            let pair = service.import_key_pair(name, &public_key(file)?, tags)?;
             made(ui, &pair, None)?;
             Ok(ExitCode::SUCCESS)
         }

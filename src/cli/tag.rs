@@ -19,8 +19,8 @@ Examples:
   spore tag ami-0123 i-0456 Env=test Owner=alice
   spore tag --filter instance-state-name=running Env=test")]
 pub struct TagArgs {
-    /// Images, instances, volumes, snapshots, kernels and ramdisks by id, unique prefix or name,
-    /// and the tags: what has a '=' is a tag
+    /// Images, instances, volumes, snapshots, kernels, ramdisks and key pairs by id, unique prefix
+    /// or name, and the tags: what has a '=' is a tag
     #[arg(required = true, value_name = "OBJECT|KEY=VALUE")]
     words: Vec<String>,
     /// Instances.

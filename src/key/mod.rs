@@ -13,6 +13,7 @@ use crate::id::KeyPairId;
 use crate::record::Record;
 use crate::record::instance::Instance;
 use crate::record::key::{KeyPair, KeyPairOrigin, KeyType};
+use crate::record::tag::{Tag, check_tags};
 use crate::store::{Collection, Durability, Store, StoreLock, now};
 use material::Public;
 use std::io::Write;
@@ -52,22 +53,29 @@ impl PrivateKeyFile {
 /// Makes a pair; it and its private half.
 ///
 /// # Errors
-/// `InvalidKeyPair.Duplicate`, `InvalidParameterValue` for a name that is none; no space.
-pub fn create(store: &Store, name: &str, key_type: KeyType) -> Result<(KeyPair, String)> {
+/// `InvalidKeyPair.Duplicate`, `InvalidParameterValue` for a name or a tag that is none; no space.
+pub fn create(
+    store: &Store,
+    name: &str,
+    key_type: KeyType,
+    tags: &[Tag],
+) -> Result<(KeyPair, String)> {
     check_name(name)?;
+    check_tags(tags)?;
     let lock = store.lock()?;
-    make(store, &lock, name, key_type)
+    make(store, &lock, (name, tags), key_type)
 }
 
 /// Takes the public half of a pair that was made elsewhere: a line of OpenSSH's format.
 ///
 /// # Errors
 /// As [`create`]'s; `InvalidKey.Format`: it is none.
-pub fn import(store: &Store, name: &str, text: &str) -> Result<KeyPair> {
+pub fn import(store: &Store, name: &str, text: &str, tags: &[Tag]) -> Result<KeyPair> {
     check_name(name)?;
+    check_tags(tags)?;
     let public = material::parse(text)?;
     let lock = store.lock()?;
-    keep(store, &lock, name, public, None)
+    keep(store, &lock, (name, tags), public, None)
 }
 
 /// The caller's own pair of that name or id.
@@ -128,7 +136,7 @@ pub fn for_launch(store: &Store, name: Option<&str>) -> Result<Option<KeyPair>> 
             );
             Ok(None)
         }
-        None => Ok(Some(make(store, &lock, DEFAULT, KeyType::default())?.0)),
+        None => Ok(Some(make(store, &lock, (DEFAULT, &[]), KeyType::default())?.0)),
     }
 }
 
@@ -153,11 +161,11 @@ pub fn for_instance(store: &Store, instance: &Instance) -> Result<Option<Private
 fn make(
     store: &Store,
     lock: &StoreLock,
-    name: &str,
+    words: (&str, &[Tag]),
     key_type: KeyType,
 ) -> Result<(KeyPair, String)> {
     let (public, private) = material::generate(key_type)?;
-    let pair = keep(store, lock, name, public, Some(&private))?;
+    let pair = keep(store, lock, words, public, Some(&private))?;
     Ok((pair, private))
 }
 
@@ -165,7 +173,7 @@ fn make(
 fn keep(
     store: &Store,
     _lock: &StoreLock,
-    name: &str,
+    (name, tags): (&str, &[Tag]),
     public: Public,
     private: Option<&str>,
 ) -> Result<KeyPair> {
@@ -192,7 +200,7 @@ fn keep(
             // EC2 tells guests the name in the place of a comment, too.
             public_key: format!("{} {name}", public.openssh),
             create_time: now(),
-            tags: Vec::new(),
+            tags: tags.to_vec(),
             spore: KeyPairOrigin { owner_id: store.owner_id(), imported: private.is_none() },
         })
     })

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::key;
 pub use crate::key::MAX_TEXT;
 use crate::record::key::{KeyPair, KeyType};
+use crate::record::tag::Tag;
 
 const FILTERS: Filters = Filters {
     tags: "Tags",
@@ -22,16 +23,21 @@ impl Service {
     ///
     /// # Errors
     /// As [`key::create`]'s.
-    pub fn create_key_pair(&self, name: &str, key_type: KeyType) -> Result<(KeyPair, String)> {
-        key::create(&self.store, name, key_type)
+    pub fn create_key_pair(
+        &self,
+        name: &str,
+        key_type: KeyType,
+        tags: &[Tag],
+    ) -> Result<(KeyPair, String)> {
+        key::create(&self.store, name, key_type, tags)
     }
 
     /// EC2 ImportKeyPair, of a line of OpenSSH's format.
     ///
     /// # Errors
     /// As [`key::import`]'s.
-    pub fn import_key_pair(&self, name: &str, public: &str) -> Result<KeyPair> {
-        key::import(&self.store, name, public)
+    pub fn import_key_pair(&self, name: &str, public: &str, tags: &[Tag]) -> Result<KeyPair> {
+        key::import(&self.store, name, public, tags)
     }
 
     /// EC2 DescribeKeyPairs: the caller's own, those named or all, of which all filters hold.

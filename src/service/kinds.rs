@@ -1,9 +1,10 @@
 //! Objects of any kind, as those address them who may mean any.
 
 use crate::error::{Code, Error, Kind, Result};
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId, VolumeId};
+use crate::id::{ImageId, InstanceId, KernelId, KeyPairId, RamdiskId, SnapshotId, VolumeId};
 use crate::image::catalog;
 use crate::instance::dir::instances;
+use crate::key;
 use crate::record::Record;
 use crate::store::{Collection, Store};
 
@@ -22,6 +23,8 @@ pub enum Resource {
     Ramdisk(RamdiskId),
     /// An instance.
     Instance(InstanceId),
+    /// A key pair.
+    KeyPair(KeyPairId),
 }
 
 impl Resource {
@@ -34,12 +37,14 @@ impl Resource {
             Self::Kernel(id) => id.as_str(),
             Self::Ramdisk(id) => id.as_str(),
             Self::Instance(id) => id.as_str(),
+            Self::KeyPair(id) => id.as_str(),
         }
     }
 }
 
 /// What `text` addresses: the prefix of an id says what it is; a name is one of whatever kind has
-/// it. Several instances may share a name, and a pattern may match several objects of one kind.
+/// it, a key pair only if nothing else has it. Several instances may share a name, and a pattern
+/// may match several objects of one kind.
 ///
 /// # Errors
 /// Nothing has that id or that name, or objects of several kinds do.
@@ -57,6 +62,8 @@ pub fn addressed(store: &Store, text: &str) -> Result<Vec<Resource>> {
         return of(&store.ramdisks(), text, Resource::Ramdisk);
     } else if is(InstanceId::PREFIX) {
         return of(&instances(store), text, Resource::Instance);
+    } else if is(KeyPairId::PREFIX) {
+        return Ok(vec![key_pair(store, text)?]);
     }
     let mut found: Vec<Vec<Resource>> = Vec::new();
     for kind in [
@@ -75,10 +82,13 @@ pub fn addressed(store: &Store, text: &str) -> Result<Vec<Resource>> {
     }
     match found.len() {
         1 => Ok(found.swap_remove(0)),
-        0 => Err(Error::refused(
-            Code::InvalidID,
-            format!("nothing has the id or the name '{}'", text.escape_debug()),
-        )),
+        0 => match key_pair(store, text) {
+            Err(error) if is_absent(&error) => Err(Error::refused(
+                Code::InvalidID,
+                format!("nothing has the id or the name '{}'", text.escape_debug()),
+            )),
+            found => Ok(vec![found?]),
+        },
         _ => {
             let ids: Vec<&str> = found.iter().flatten().take(5).map(Resource::id).collect();
             Err(Error::refused(
@@ -97,6 +107,10 @@ pub fn addressed(store: &Store, text: &str) -> Result<Vec<Resource>> {
 fn is_absent(error: &Error) -> bool {
     error.kind() == Kind::Refused
         && error.code().is_some_and(|code| code.as_str().ends_with(".NotFound"))
+}
+
+fn key_pair(store: &Store, text: &str) -> Result<Resource> {
+    Ok(Resource::KeyPair(key::resolve(store, text)?.key_pair_id))
 }
 
 fn images(store: &Store, text: &str) -> Result<Vec<Resource>> {

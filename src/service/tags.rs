@@ -68,6 +68,9 @@ fn change(store: &Store, text: &str, change: Tags) -> Result<()> {
             Resource::Ramdisk(id) => {
                 on(&store.ramdisks(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
             }
+            Resource::KeyPair(id) => {
+                on(&store.key_pairs(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
             Resource::Instance(id) => {
                 on(&instances(store), &id, durability, |r| {
                     change(&mut r.instance.tags)?;

@@ -35,24 +35,15 @@ fn create_key_pair(call: &Call<'_>) -> Result<Value> {
         let why = "a private key is given as pem here; puttygen makes ppk of that";
         return Err(Error::refused(Code::UnsupportedOperation, why));
     }
-    no_tags(call)?;
-    let (pair, private) = call.service.create_key_pair(&asked.key_name, asked.key_type)?;
+    let tags = call.tags("key-pair", &["key-pair"])?;
+    let (pair, private) = call.service.create_key_pair(&asked.key_name, asked.key_type, &tags)?;
     Ok(json!({
+        "Tags": pair.tags,
         "KeyName": pair.key_name,
         "KeyFingerprint": pair.key_fingerprint,
         "KeyPairId": pair.key_pair_id,
         "KeyMaterial": private,
     }))
-}
-
-/// # Errors
-/// There are tags, which key pairs do not have.
-fn no_tags(call: &Call<'_>) -> Result<()> {
-    if call.tags("key-pair", &["key-pair"])?.is_empty() {
-        return Ok(());
-    }
-    let why = "key pairs have no tags here";
-    Err(Error::refused(Code::UnsupportedOperation, why))
 }
 
 #[derive(Deserialize)]
@@ -64,12 +55,13 @@ struct Imported {
 
 fn import_key_pair(call: &Call<'_>) -> Result<Value> {
     let asked: Imported = call.input()?;
-    no_tags(call)?;
+    let tags = call.tags("key-pair", &["key-pair"])?;
     let bytes = decoded("PublicKeyMaterial", &asked.public_key_material)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::refused(Code::InvalidKeyFormat, "the public key is no text"))?;
-    let pair = call.service.import_key_pair(&asked.key_name, &text)?;
+    let pair = call.service.import_key_pair(&asked.key_name, &text, &tags)?;
     Ok(json!({
+        "Tags": pair.tags,
         "KeyName": pair.key_name,
         "KeyFingerprint": pair.key_fingerprint,
         "KeyPairId": pair.key_pair_id,

@@ -122,6 +122,9 @@ fn all(call: &Call<'_>) -> Result<Vec<Value>> {
         ("volume", "VolumeId", volumes),
         ("snapshot", "SnapshotId", snapshots),
     ];
+    for pair in service.describe_key_pairs(&[], &[])? {
+        add("key-pair", &json!(pair.key_pair_id), &json_of(pair.tags)?);
+    }
     for (kind, key, objects) in kinds {
         for object in list(&objects).iter().filter(|o| o["OwnerId"] == call.account.as_str()) {
             add(kind, &object[key], &object["Tags"]);
