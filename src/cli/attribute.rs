@@ -5,7 +5,7 @@ use super::complete;
 use super::output::{self, Format, Table};
 use super::ui::{Ui, say};
 use crate::error::{Code, Error, OrFail, Result};
-use crate::record::image::{Image, LaunchPermission};
+use crate::record::image::{Image, ImdsSupport, LaunchPermission};
 use crate::service::Service;
 use crate::service::deregister::{DeregisterImageResult, DeregisterImages, Left};
 use crate::service::image_attributes::{
@@ -33,6 +33,10 @@ pub struct ModifyArgs {
     /// What you charge for an hour of an instance, e.g. 0.05
     #[arg(long, value_name = "NUMBER")]
     hourly_rate: Option<String>,
+    /// v2.0: its guest gets itself tokens for its metadata (IMDSv2), and instances refuse requests
+    /// without one unless 'run --metadata-options' says otherwise; it can't be taken back
+    #[arg(long, value_name = "v2.0", value_parser = imds_support)]
+    imds_support: Option<ImdsSupport>,
     /// Who may launch it, in EC2's spelling: Add=[{UserId=1001},{Group=all}],Remove=[…]; see 'spore
     /// image share'
     #[arg(long, value_name = "CHANGE")]
@@ -94,6 +98,13 @@ pub struct DeregisterArgs {
     region: Option<String>,
 }
 
+fn imds_support(text: &str) -> Result<ImdsSupport> {
+    match text {
+        "v2.0" => Ok(ImdsSupport::V2),
+        _ => Err(Error::usage("it is v2.0")),
+    }
+}
+
 /// `image modify`.
 ///
 /// # Errors
@@ -104,6 +115,7 @@ pub fn modify(service: &Service, args: &ModifyArgs) -> Result<ExitCode> {
         description: args.description.clone(),
         product_codes: args.product_codes.clone(),
         hourly_rate: args.hourly_rate.clone(),
+        imds_support: args.imds_support,
         launch_permission: args.launch_permission.clone(),
     };
     service.modify_image_attribute(&request, |exposure| confirm(exposure, args.yes))?;

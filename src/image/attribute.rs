@@ -4,7 +4,7 @@ use super::catalog::check_own;
 use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::image::manifest::check_description;
-use crate::record::image::{Image, ProductCode};
+use crate::record::image::{Image, ImdsSupport, ProductCode};
 use crate::store::beneath::Owned;
 use crate::store::{Durability, Store, rfc3339, time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +25,8 @@ pub struct Modification {
     pub product_codes: Vec<String>,
     /// A decimal number.
     pub hourly_rate: Option<String>,
+    /// What its guest reads metadata by. EC2 has no way to take that back.
+    pub imds_support: Option<ImdsSupport>,
 }
 
 /// Change an image of one's own.
@@ -56,6 +58,7 @@ pub fn modify(store: &Store, id: &ImageId, change: &Modification) -> Result<Imag
         if let Some(rate) = &change.hourly_rate {
             image.hourly_rate = Some(rate.clone());
         }
+        image.imds_support = change.imds_support.or(image.imds_support);
         Ok(image.clone())
     })
 }

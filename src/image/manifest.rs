@@ -4,8 +4,8 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::{PvGrub, ROOT_DEVICE, TransportKind};
 use crate::record::image::{
-    Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX,
-    RootDeviceType, VirtualizationType,
+    Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, ImdsSupport,
+    LINUX, RootDeviceType, VirtualizationType,
 };
 use crate::record::snapshot::SnapshotState;
 use crate::record::tag::{Tag, check_tags};
@@ -59,6 +59,9 @@ pub struct Manifest {
     /// The firmware interface that the image needs.
     #[serde(default)]
     pub boot_mode: Option<BootMode>,
+    /// `v2.0`: instances refuse IMDSv1 unless their launch says otherwise.
+    #[serde(default)]
+    pub imds_support: Option<ImdsSupport>,
     /// How its guest finds its devices; what suits its ramdisk if absent.
     #[serde(default)]
     pub transport: Option<TransportKind>,
@@ -121,6 +124,7 @@ impl Manifest {
                 no_device: None,
             }],
             boot_mode: None,
+            imds_support: None,
             transport: None,
             platform: None,
             source_instance_id: None,
@@ -228,6 +232,7 @@ pub(crate) fn resolve_with(
         platform: manifest.platform,
         platform_details: platform_details.to_owned(),
         boot_mode: manifest.boot_mode,
+        imds_support: manifest.imds_support,
         transport: manifest.transport,
         source_instance_id: manifest.source_instance_id,
         source_image_id: manifest.source_image_id,

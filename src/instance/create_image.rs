@@ -296,6 +296,7 @@ fn image(
             .as_ref()
             .map_or_else(|| LINUX.to_owned(), |image| image.platform_details.clone()),
         boot_mode: source.as_ref().and_then(|image| image.boot_mode),
+        imds_support: source.as_ref().and_then(|image| image.imds_support),
         transport: source.as_ref().and_then(|image| image.transport),
         source_instance_id: Some(instance.instance_id.clone()),
         source_image_id: Some(instance.image_id.clone()),

@@ -257,7 +257,7 @@ pub fn resolve(
     let base = given.map_or("", String::as_str);
     let menu = check_menu(request, kernel.as_ref())?;
     check_networks(request)?;
-    let metadata = metadata(request)?;
+    let metadata = metadata(request, image)?;
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
@@ -308,8 +308,9 @@ pub fn resolve(
 }
 
 /// How the guests get at their metadata, and whom they let in.
-fn metadata(request: &Request) -> Result<LaunchMetadata> {
-    let options = request.metadata_options.over(MetadataOptions::default());
+fn metadata(request: &Request, image: &Image) -> Result<LaunchMetadata> {
+    let options = MetadataOptions::of_image(image.imds_support);
+    let options = request.metadata_options.over(options);
     options.check_tags(&request.tags)?;
     Ok(LaunchMetadata { options, no_cloud: request.no_cloud, key: request.key.clone() })
 }

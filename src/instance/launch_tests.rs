@@ -1,7 +1,8 @@
 use super::*;
 use crate::error::{Code, Kind};
 use crate::id::ReservationId;
-use crate::record::image::{BlockDeviceMapping, EbsBlockDevice};
+use crate::record::image::{BlockDeviceMapping, EbsBlockDevice, ImdsSupport};
+use crate::record::metadata::HttpTokens;
 
 struct Counted(u32);
 
@@ -58,6 +59,7 @@ fn image() -> Image {
         platform: None,
         platform_details: "Linux/UNIX".into(),
         boot_mode: None,
+        imds_support: None,
         transport: None,
         source_instance_id: None,
         source_image_id: None,
@@ -111,6 +113,18 @@ fn a_plan_in_full() {
     assert_eq!(serde_json::to_value(&plans).unwrap(), golden);
     let dashes: Vec<usize> = plans[0].uuid.match_indices('-').map(|(at, _)| at).collect();
     assert_eq!((plans[0].uuid.len(), dashes), (36, vec![8, 13, 18, 23]));
+}
+
+#[test]
+fn what_an_image_supports_is_what_its_instances_ask_for() {
+    let image = Image { imds_support: Some(ImdsSupport::V2), ..image() };
+    let tokens = |options: Option<&str>| {
+        let mut request = request(1, 1);
+        request.metadata_options = options.map_or_else(Default::default, |o| o.parse().unwrap());
+        go(&request, &image).unwrap().remove(0).metadata.options.http_tokens
+    };
+    assert_eq!(tokens(None), HttpTokens::Required);
+    assert_eq!(tokens(Some("http-tokens=optional")), HttpTokens::Optional);
 }
 
 #[test]

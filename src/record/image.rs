@@ -70,6 +70,9 @@ pub struct Image {
     /// The firmware interface that it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_mode: Option<BootMode>,
+    /// What its guest is known to read metadata by; instances begin with the options that suit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imds_support: Option<ImdsSupport>,
     /// How its guest finds its devices, where that matters to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportKind>,
@@ -166,6 +169,15 @@ pub enum BootMode {
     Uefi,
     /// UEFI where there is one.
     UefiPreferred,
+}
+
+/// EC2 ImdsSupportValues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImdsSupport {
+    /// Its guest gets itself a token (IMDSv2): instances refuse requests without one, and answers
+    /// travel two hops, unless their launch says otherwise.
+    #[serde(rename = "v2.0")]
+    V2,
 }
 
 /// EC2 image states.
@@ -337,6 +349,7 @@ impl Record for Image {
             "ProductCodes": self.product_codes,
             "HourlyRate": self.hourly_rate,
             "DeprecationTime": self.deprecation_time,
+            "ImdsSupport": self.imds_support,
             "Snapshots": self.snapshots().collect::<Vec<_>>(),
             "Tags": self.tags,
         })

@@ -1,5 +1,6 @@
 //! How an instance's guest gets at its metadata, in the shapes of EC2's API.
 
+use super::image::ImdsSupport;
 use super::tag::Tag;
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,20 @@ pub struct MetadataOptions {
 }
 
 impl MetadataOptions {
+    /// What instances of an image have where their launch says nothing. (EC2 User Guide, "Order of
+    /// precedence for instance metadata configuration")
+    pub fn of_image(support: Option<ImdsSupport>) -> Self {
+        let options = Self::default();
+        match support {
+            None => options,
+            Some(ImdsSupport::V2) => Self {
+                http_tokens: HttpTokens::Required,
+                http_put_response_hop_limit: HopLimit(2),
+                ..options
+            },
+        }
+    }
+
     /// Checks that tags can be read as metadata, if they are to be: a key is a name in a path then.
     /// (EC2 User Guide, "View tags for your EC2 instances using instance metadata")
     ///
@@ -250,6 +265,18 @@ mod tests {
         assert_eq!(options.http_tokens, HttpTokens::Required);
         assert_eq!(options.instance_metadata_tags, TagsState::Enabled);
         assert_eq!(options.http_endpoint, Endpoint::Disabled);
+    }
+
+    #[test]
+    fn an_image_whose_guest_knows_tokens_has_them_required() {
+        let options = MetadataOptions::of_image(Some(ImdsSupport::V2));
+        assert_eq!(options.http_tokens, HttpTokens::Required);
+        assert_eq!(u8::from(options.http_put_response_hop_limit), 2);
+        let request: MetadataOptionsRequest = "http-tokens=optional".parse().unwrap();
+        let options = request.over(options);
+        assert_eq!(options.http_tokens, HttpTokens::Optional);
+        assert_eq!(u8::from(options.http_put_response_hop_limit), 2);
+        assert_eq!(MetadataOptions::of_image(None), MetadataOptions::default());
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use crate::inspect::boot_entries::Listed;
 use crate::inspect::secrets;
 pub use crate::inspect::secrets::Secret;
 use crate::instance::dir::instances;
-use crate::record::image::{Image, ImageState};
+use crate::record::image::{Image, ImageState, ImdsSupport};
 use crate::record::instance::State;
 use crate::store::Store;
 use serde::Serialize;
@@ -30,6 +30,8 @@ pub struct ModifyImageAttribute {
     pub product_codes: Vec<String>,
     /// What its owner charges for an hour of an instance: a decimal number.
     pub hourly_rate: Option<String>,
+    /// What its guest reads metadata by. EC2 has no way to take that back.
+    pub imds_support: Option<ImdsSupport>,
     /// Who may launch it.
     pub launch_permission: Option<Change>,
 }
@@ -119,6 +121,7 @@ impl Service {
             description: request.description.clone(),
             product_codes: request.product_codes.clone(),
             hourly_rate: request.hourly_rate.clone(),
+            imds_support: request.imds_support,
         };
         attribute::modify(store, &image.image_id, &change)?;
         if let Some(change) = &request.launch_permission {

@@ -2,7 +2,7 @@
 
 use super::super::call::{Action, Call, json_of};
 use crate::error::{Code, Error, Result};
-use crate::record::image::{Architecture, RootDeviceType};
+use crate::record::image::{Architecture, ImdsSupport, RootDeviceType};
 use crate::service::create_image::{CreateImage, DeviceChange};
 use crate::service::deregister::DeregisterImages;
 use crate::service::image_attributes::{Change, Exposure, ModifyImageAttribute};
@@ -119,6 +119,8 @@ struct Registered {
     architecture: Option<Architecture>,
     #[serde(default)]
     virtualization_type: Option<String>,
+    #[serde(default)]
+    imds_support: Option<String>,
     // What a guest has here is virtio's, whatever it says of Amazon's devices.
     #[serde(default, rename = "EnaSupport")]
     _ena_support: Option<bool>,
@@ -183,6 +185,7 @@ fn register_image(call: &Call<'_>) -> Result<Value> {
         ("RamdiskId", asked.ramdisk_id.map(Value::from)),
         ("Architecture", architecture),
         ("VirtualizationType", asked.virtualization_type.map(Value::from)),
+        ("ImdsSupport", asked.imds_support.map(Value::from)),
         ("RootDeviceType", Some(json_of(RootDeviceType::Ebs)?)),
     ] {
         if let Some(value) = value {
@@ -268,6 +271,13 @@ fn describe_image_attribute(call: &Call<'_>) -> Result<Value> {
                 None => json!({}),
             },
         ),
+        "imdsSupport" => (
+            "ImdsSupport",
+            match image.imds_support {
+                Some(support) => json!({ "Value": json_of(support)? }),
+                None => json!({}),
+            },
+        ),
         "blockDeviceMapping" => ("BlockDeviceMappings", {
             let request =
                 DescribeImages { image_ids: vec![asked.image_id], ..DescribeImages::default() };
@@ -304,6 +314,8 @@ struct Modified {
     value: Option<String>,
     #[serde(default)]
     description: Option<AttributeValue>,
+    #[serde(default)]
+    imds_support: Option<AttributeValue>,
     #[serde(default)]
     launch_permission: Permissions,
     #[serde(default)]
@@ -346,6 +358,7 @@ fn modify_image_attribute(call: &Call<'_>) -> Result<Value> {
     let value = asked.value.take();
     match asked.attribute.as_deref() {
         Some("description") => asked.description = value.map(|value| AttributeValue { value }),
+        Some("imdsSupport") => asked.imds_support = value.map(|value| AttributeValue { value }),
         Some("launchPermission" | "productCodes") | None => {}
         Some(other) => return Err(no_attribute(other)),
     }
@@ -369,11 +382,20 @@ fn modify_image_attribute(call: &Call<'_>) -> Result<Value> {
         true => None,
         false => Some(sides.join(",").parse()?),
     };
+    let imds_support = match asked.imds_support.as_ref().map(|support| support.value.as_str()) {
+        None => None,
+        Some("v2.0") => Some(ImdsSupport::V2),
+        Some(other) => {
+            let why = format!("ImdsSupport is '{}'; it can be v2.0", other.escape_debug());
+            return Err(Error::refused(Code::InvalidParameterValue, why));
+        }
+    };
     let request = ModifyImageAttribute {
         image_id: asked.image_id,
         description: asked.description.map(|description| description.value),
         product_codes: asked.product_codes,
         hourly_rate: None,
+        imds_support,
         launch_permission,
     };
     call.service.modify_image_attribute(&request, |exposure| exposed(call, exposure))?;

@@ -4,8 +4,8 @@ use super::{HYPERVISOR, USAGE_OPERATION, is_empty};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
 use crate::plan::TransportKind;
 use crate::record::image::{
-    Architecture, BootMode, Image, ImageState, LaunchPermission, ProductCode, RootDeviceType,
-    StateReason, VirtualizationType,
+    Architecture, BootMode, Image, ImageState, ImdsSupport, LaunchPermission, ProductCode,
+    RootDeviceType, StateReason, VirtualizationType,
 };
 use crate::record::tag::Tag;
 use serde::{Serialize, Serializer};
@@ -57,6 +57,8 @@ struct Shape<'a> {
     usage_operation: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     boot_mode: Option<BootMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imds_support: Option<ImdsSupport>,
     ena_support: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel_id: Option<&'a KernelId>,
@@ -153,6 +155,7 @@ impl<'a> Shape<'a> {
             platform_details: &image.platform_details,
             usage_operation: USAGE_OPERATION,
             boot_mode: image.boot_mode,
+            imds_support: image.imds_support,
             // Its guest has virtio's network device, and not Amazon's.
             ena_support: false,
             kernel_id: image.kernel_id.as_ref(),
