@@ -5,15 +5,18 @@ use super::lines::Labelled;
 use super::login::way_in;
 use super::openssh::{Access, Patience};
 use super::session::{Outcome, Session, Task, Terms};
-use super::signals::{Caught, by_signal};
+use super::signals::{Caught, by_signal, relay};
 use super::ui::Ui;
 use crate::error::{Error, OrFail, Result};
 use crate::service::Service;
+use crate::service::foreground::Signals;
 use crate::service::reach::SshAccess;
+use crate::sys::fds;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -31,7 +34,7 @@ root's place, by sudo. With --user it is that user's.
 
 Exit codes: the command's; of several instances' the largest. 125: Spore, or
 OpenSSH, failed; 124: no sshd within --timeout; 128 and its number for a
-signal, which the command gets, too.")]
+signal, which the command gets, too, in each of several instances.")]
 pub struct Exec {
     /// Pass standard input on
     #[arg(short, long)]
@@ -115,7 +118,7 @@ pub fn exec(service: &Service, ui: &Ui, args: &Exec) -> Result<ExitCode> {
     several(service, ui, args, &task, &failed)
 }
 
-/// The command in several instances at once.
+/// The command in several instances at once. Each gets the signals that we get.
 fn several(
     service: &Service,
     ui: &Ui,
@@ -125,42 +128,86 @@ fn several(
 ) -> Result<ExitCode> {
     let found: Vec<SshAccess> =
         args.targets.iter().map(|target| service.ssh_access(target)).collect::<Result<_>>()?;
-    let (mut sessions, mut ended) = (Vec::new(), Vec::new());
-    for (found, target) in found.iter().zip(&args.targets) {
-        let way = match way_in(service, found, &args.access, args.patience.timeout, None)? {
-            Ok(way) => way,
-            Err(outcome) => {
-                ended.push((target, outcome));
-                continue;
+    let signals = Caught::install()?;
+    let doing = || "run a command in several instances";
+    let (over, living) = io::pipe().or_fail(doing)?;
+    let ended = std::thread::scope(|scope| -> Result<Vec<_>> {
+        let mut sessions = Vec::with_capacity(found.len());
+        for (found, target) in found.iter().zip(&args.targets) {
+            let (sender, relayed) = relay()?;
+            let living = living.try_clone().or_fail(doing)?;
+            let session = move || {
+                let outcome =
+                    one_of_several(service, args, task, (target.as_str(), found), &relayed);
+                drop(living);
+                outcome
+            };
+            let thread = Builder::new().name("session".into()).spawn_scoped(scope, session);
+            sessions.push((target, sender, thread.or_fail(doing)?));
+        }
+        drop(living);
+        loop {
+            let mut polled = [
+                PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN),
+                PollFd::new(&over, PollFlags::IN),
+            ];
+            fds::wait(&mut polled, None).or_fail(doing)?;
+            if !polled[1].revents().is_empty() {
+                break;
             }
-        };
-        let mut session = Session::new(found, way.ssh, &Task { sudo: way.sudo, ..task.clone() })?;
-        session.command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = session.start()?;
-        let shown = [
-            running.child.stdout.take().map(|out| show(target, out, io::stdout())),
-            running.child.stderr.take().map(|out| show(target, out, io::stderr())),
-        ];
-        let shown: Vec<JoinHandle<()>> = shown.into_iter().flatten().collect::<Result<_>>()?;
-        sessions.push((target, running, shown));
-    }
-    for (target, mut running, shown) in sessions {
-        let status = running.child.wait().or_fail(|| "wait for ssh")?;
-        shown.into_iter().for_each(|thread| drop(thread.join()));
-        ended.push((target, running.outcome(status)?));
-    }
-    let (mut worst, mut errors) = (0, Vec::new());
+            if let Some(number) = signals.take() {
+                sessions.iter().for_each(|(_, sender, _)| sender.tell(number));
+            }
+        }
+        let ended = sessions.into_iter().map(|(target, _, thread)| {
+            let broken = |_| Err(Error::failure(format!("{target}: its session broke down")));
+            (target, thread.join().unwrap_or_else(broken))
+        });
+        Ok(ended.collect::<Vec<_>>())
+    })?;
+    let (mut worst, mut signalled, mut errors) = (0, None, Vec::new());
     for (target, outcome) in ended {
         match outcome {
-            Outcome::Exited(code) => worst = worst.max(code),
-            Outcome::Signalled(_) | Outcome::TimedOut => worst = u8::MAX,
-            Outcome::NotBegun(why) | Outcome::Broken(why) => errors.push(failed(target, why)),
+            Ok(Outcome::Exited(code)) => worst = worst.max(code),
+            Ok(Outcome::Signalled(number)) => signalled = Some(number),
+            Ok(Outcome::TimedOut) => worst = u8::MAX,
+            Ok(Outcome::NotBegun(why) | Outcome::Broken(why)) => errors.push(failed(target, why)),
+            Err(error) => errors.push(error),
         }
     }
-    match errors.is_empty() {
-        true => Ok(ExitCode::from(worst)),
-        false => finish(ui, errors),
+    match (errors.is_empty(), signalled) {
+        (false, _) => finish(ui, errors),
+        (true, Some(number)) => Ok(by_signal(number)),
+        (true, None) => Ok(ExitCode::from(worst)),
     }
+}
+
+/// The command in one of them, whose lines are shown with its name.
+fn one_of_several(
+    service: &Service,
+    args: &Exec,
+    task: &Task,
+    (target, found): (&str, &SshAccess),
+    signals: &dyn Signals,
+) -> Result<Outcome> {
+    let mut way = match way_in(service, found, &args.access, args.patience.timeout, Some(signals))?
+    {
+        Ok(way) => way,
+        Err(outcome) => return Ok(outcome),
+    };
+    // Of several nobody could tell who asks for a password.
+    way.ssh.push(("BatchMode", "yes".into()));
+    let mut session = Session::new(found, way.ssh, &Task { sudo: way.sudo, ..task.clone() })?;
+    session.apart = true;
+    let doing = || "show a command's output";
+    let (out, theirs) = io::pipe().or_fail(doing)?;
+    session.command.stdout(theirs);
+    let (err, theirs) = io::pipe().or_fail(doing)?;
+    session.command.stderr(theirs);
+    let shown = [show(target, out, io::stdout())?, show(target, err, io::stderr())?];
+    let outcome = session.attend(signals, &Terms::default());
+    shown.into_iter().for_each(|thread| drop(thread.join()));
+    outcome
 }
 
 /// Prints lines with their instance before them.

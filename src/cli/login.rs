@@ -2,9 +2,9 @@
 
 use super::openssh::{Access, settings};
 use super::session::{Outcome, Session, Task};
-use super::signals::Caught;
 use crate::error::Result;
 use crate::service::Service;
+use crate::service::foreground::Signals;
 use crate::service::reach::{Login, SshAccess, is_user};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub fn way_in(
     found: &SshAccess,
     access: &Access,
     patience: Duration,
-    signals: Option<&Caught>,
+    signals: Option<&dyn Signals>,
 ) -> Result<Result<WayIn, Outcome>> {
     let by = |user: &str| settings(service, found, access, user, patience);
     let user = match (&access.user, &found.login) {

@@ -1,7 +1,7 @@
 //! A command's session in a guest, by OpenSSH: what passes between the two, and how it ends.
 
 use super::openssh::{no_openssh, openssh};
-use super::signals::{Caught, SAME};
+use super::signals::SAME;
 use crate::error::{Error, OrFail, Result};
 use crate::service::foreground::Signals;
 use crate::service::reach::SshAccess;
@@ -72,6 +72,8 @@ pub struct Session {
     token: String,
     tty: bool,
     sudo: bool,
+    /// OpenSSH is not in our process group: what a terminal sends to that is for us to pass on.
+    pub apart: bool,
 }
 
 /// One that has begun.
@@ -102,7 +104,16 @@ impl Session {
         }
         let instance = found.instance_id.to_string();
         command.arg(&instance).arg("--").arg(script(task, &token)?);
-        Ok(Self { command, log, ask, instance, token, tty: task.tty, sudo: task.sudo })
+        Ok(Self {
+            command,
+            log,
+            ask,
+            instance,
+            token,
+            tty: task.tty,
+            sudo: task.sudo,
+            apart: false,
+        })
     }
 
     /// Begins it.
@@ -121,7 +132,7 @@ impl Session {
     /// OpenSSH can't be run.
     pub fn first_line<T>(
         mut self,
-        signals: Option<&Caught>,
+        signals: Option<&dyn Signals>,
         of: impl Fn(&str) -> Option<T>,
     ) -> Result<Result<T, Outcome>> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -143,7 +154,7 @@ impl Session {
                 signals.map(|signals| PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)),
             );
             fds::wait(&mut polled, None).or_fail(|| "wait for ssh")?;
-            if let Some(number) = signals.and_then(Signals::take) {
+            if let Some(number) = signals.and_then(|signals| signals.take()) {
                 return left(&mut running, Err(Outcome::Signalled(number)));
             }
             let mut chunk = [0; 1024];
@@ -168,9 +179,9 @@ impl Session {
     ///
     /// # Errors
     /// OpenSSH can't be run.
-    pub fn attend(mut self, signals: &Caught, terms: &Terms) -> Result<Outcome> {
+    pub fn attend(mut self, signals: &dyn Signals, terms: &Terms) -> Result<Outcome> {
         // A terminal's ^C is for us to pass on; who reads the terminal has to stay with it.
-        if !self.tty && !io::stdin().is_terminal() {
+        if self.apart || (!self.tty && !io::stdin().is_terminal()) {
             self.command.process_group(0);
         }
         let mut running = self.start()?;

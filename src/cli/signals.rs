@@ -3,7 +3,7 @@
 use crate::error::{OrFail, Result};
 use crate::service::foreground::Signals;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -69,5 +69,56 @@ impl Signals for Caught {
     fn take(&self) -> Option<i32> {
         let count = (&self.pipe).read(&mut [0; 64]).unwrap_or(0);
         (count > 0).then(|| i32::try_from(self.number.load(Ordering::Relaxed)).unwrap_or(SIGTERM))
+    }
+}
+
+/// Who passes signals on to one of several that wait each for themselves.
+pub struct Relay(UnixStream);
+
+/// The signals that are passed on to one of them.
+pub struct Relayed(UnixStream);
+
+/// A pair of them.
+///
+/// # Errors
+/// There are no more descriptors.
+pub fn relay() -> Result<(Relay, Relayed)> {
+    let doing = || "pass signals on";
+    let (sender, relayed) = UnixStream::pair().or_fail(doing)?;
+    sender.set_nonblocking(true).or_fail(doing)?;
+    relayed.set_nonblocking(true).or_fail(doing)?;
+    Ok((Relay(sender), Relayed(relayed)))
+}
+
+impl Relay {
+    /// Passes one on. Who has so many before it has no need of it.
+    pub fn tell(&self, number: i32) {
+        let _ = (&self.0).write_all(&[u8::try_from(number).unwrap_or(0)]);
+    }
+}
+
+impl Signals for Relayed {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn take(&self) -> Option<i32> {
+        let mut numbers = [0; 64];
+        let count = (&self.0).read(&mut numbers).unwrap_or(0);
+        numbers[..count].last().map(|number| i32::from(*number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_signals_that_are_passed_on_the_last_counts() {
+        let (sender, relayed) = relay().unwrap();
+        assert_eq!(relayed.take(), None);
+        [SIGINT, SIGTERM].into_iter().for_each(|number| sender.tell(number));
+        assert_eq!(relayed.take(), Some(SIGTERM));
+        assert_eq!(relayed.take(), None);
     }
 }
