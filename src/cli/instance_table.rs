@@ -11,13 +11,19 @@ use crate::service::Service;
 use crate::service::instances::{StateChange, reservations};
 use crate::service::power::Change;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One line an instance. Only a table tells how far guests are.
 pub fn list(service: &Service, ui: &Ui, records: &[InstanceRecord]) -> Table {
     let images = service.image_names(records);
     let tells = ui.output.is_table();
-    let ready = |record: &InstanceRecord| if tells { service.ready(record) } else { "-" };
+    let degraded = if tells { service.degraded(records) } else { BTreeSet::new() };
+    let ready = |record: &InstanceRecord| match tells {
+        true if degraded.contains(&record.instance.instance_id) => "degraded",
+        true => service.ready(record),
+        false => "-",
+    };
     let row = |record: &InstanceRecord| {
         let instance = &record.instance;
         let id = instance.image_id.to_string();

@@ -3,6 +3,7 @@
 
 use super::dial::Call;
 use super::dir::InstanceDir;
+use super::pool::parallel;
 use super::{client, metadata};
 use crate::control::Request as VmmRequest;
 use crate::control::network::{MAX_PACKET, Published, Request, Response};
@@ -166,7 +167,10 @@ pub fn attach(
     let ports = &mut record.instance.network_interfaces[index].spore.ports;
     let deadline = Instant::now() + CLOSING;
     let sockets = ports.iter_mut().map(|port| bind(port, deadline)).collect::<Result<Vec<_>>>()?;
-    revive(store, &network)?;
+    // Who launches many would look after all of them each time.
+    if !process::is_running(store, &network)? {
+        revive(store, &network)?;
+    }
     let interface = &record.instance.network_interfaces[index];
     let port = port(store, record, interface, user_data)?;
     let deadline = Instant::now() + PATIENCE;
@@ -365,6 +369,13 @@ pub fn revive_all(store: &Store) -> Result<()> {
     Ok(())
 }
 
+/// The running instances that have an interface which nobody serves: what could not be revived.
+pub fn unserved(store: &Store) -> BTreeSet<InstanceId> {
+    let networks = networks::own(store).unwrap_or_default();
+    let missing = networks.iter().filter_map(|network| missing(store, network).ok());
+    missing.flatten().map(|(dir, _)| dir.id().clone()).collect()
+}
+
 /// Gives a network that was killed back what it had: its process, in its namespace if that lives on
 /// by a tap that a VMM has, and the interfaces of the instances that run.
 fn revive(store: &Store, network: &Vpc) -> Result<()> {
@@ -373,23 +384,33 @@ fn revive(store: &Store, network: &Vpc) -> Result<()> {
     }
     let _one = process::reviving(store, network)?;
     let missing = missing(store, network)?;
-    let tap = || living_tap(store, network);
-    for (dir, record) in &missing {
-        let user_data = metadata::user_data(dir)?;
-        for interface in on(record, network) {
-            let port = port(store, record, interface, user_data.as_deref())?;
-            // What a killed process had is closed one after the other.
-            let deadline = Instant::now() + PATIENCE;
-            let ports = interface.spore.ports.iter().map(|port| bind(&mut port.clone(), deadline));
-            let warned = |error: Error| store.context().warn(error.message());
-            let sockets: Vec<_> = ports.filter_map(|bound| bound.map_err(warned).ok()).collect();
-            if !add(store, network, &port, &sockets, &tap)?.is_empty() {
-                // The namespace went before there was anybody to keep it.
-                let id = dir.id();
-                store.context().warn(format!(
-                    "{id} lost its network while it was launched; stop it, and start it again"
-                ));
-            }
+    // The first has the process started. It serves the others one after the other, and need not
+    // wait for us between two of them.
+    let Some((first, others)) = missing.split_first() else { return Ok(()) };
+    serve_again(store, network, first)?;
+    parallel(others, |each| serve_again(store, network, each)).into_iter().collect()
+}
+
+/// Has a network's process serve the interfaces of an instance that runs.
+fn serve_again(
+    store: &Store,
+    network: &Vpc,
+    (dir, record): &(InstanceDir, InstanceRecord),
+) -> Result<()> {
+    let user_data = metadata::user_data(dir)?;
+    for interface in on(record, network) {
+        let port = port(store, record, interface, user_data.as_deref())?;
+        // What a killed process had is closed one after the other.
+        let deadline = Instant::now() + PATIENCE;
+        let ports = interface.spore.ports.iter().map(|port| bind(&mut port.clone(), deadline));
+        let warned = |error: Error| store.context().warn(error.message());
+        let sockets: Vec<_> = ports.filter_map(|bound| bound.map_err(warned).ok()).collect();
+        if !add(store, network, &port, &sockets, &|| living_tap(store, network))?.is_empty() {
+            // The namespace went before there was anybody to keep it.
+            let id = dir.id();
+            store.context().warn(format!(
+                "{id} lost its network while it was launched; stop it, and start it again"
+            ));
         }
     }
     Ok(())

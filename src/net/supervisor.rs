@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
 /// The longest resolv.conf that is read, in bytes.
@@ -125,10 +126,9 @@ fn rules(network: BorrowedFd<'_>, script: &str) -> Result<()> {
             return 101;
         }
         let mut nft = Command::new("nft");
-        match nft.args(["-f", "-"]).stdin(Stdio::from(input)).stdout(Stdio::null()).status() {
-            Ok(status) => status.code().unwrap_or(102),
-            Err(_) => 127,
-        }
+        // It takes this process's place, and is back only if it could not.
+        let _ = nft.args(["-f", "-"]).stdin(Stdio::from(input)).stdout(Stdio::null()).exec();
+        127
     })?;
     match ended {
         Ended::Exit(0) => Ok(()),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How long a network without a tap waits for one.
 const EMPTY: Duration = Duration::from_secs(2);
@@ -26,6 +26,12 @@ const EMPTY: Duration = Duration::from_secs(2);
 /// milliseconds, and interfaces come many at a time. What no rule knows yet has its services, and
 /// passes nowhere.
 const REST: Duration = Duration::from_millis(50);
+/// Rules are made when no interface has come or gone for so long, as those of a launch do many at a
+/// time; and after so long at the latest.
+const QUIET: Duration = Duration::from_millis(10);
+const LATEST: Duration = Duration::from_millis(200);
+/// Between two looks at all interfaces, of which each is told by many messages.
+const BREATH: Duration = Duration::from_millis(20);
 /// How often the way out is looked for while it is not there.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -168,6 +174,7 @@ async fn serve(shared: Rc<Shared>, control: OwnedFd, ready: File, changes: Owned
             () = shared.changed.notified() => {}
             () = sleep(patience) => {}
         }
+        sleep(BREATH).await;
     }
 }
 
@@ -175,6 +182,8 @@ async fn serve(shared: Rc<Shared>, control: OwnedFd, ready: File, changes: Owned
 async fn keep_rules(shared: Rc<Shared>) {
     loop {
         shared.stale.notified().await;
+        let quiet = async { while timeout(QUIET, shared.stale.notified()).await.is_ok() {} };
+        let _ = timeout(LATEST, quiet).await;
         if let Err(error) = shared.apply_rules().await {
             shared.log.line(&error);
             sleep(LOOK).await;

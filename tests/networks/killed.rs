@@ -111,6 +111,36 @@ fn a_killed_network_comes_back_whole() {
     gone(lab.id());
 }
 
+/// What can't be started again is told of, and so are the instances that go without.
+#[test]
+fn a_network_that_stays_away_is_told_of() {
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    store.ok(&["network", "create", "lab"]);
+    let lab = Network::new(&store, "lab");
+    store.launch(&["--network", "lab", "--append", "demo.mode=echo"]);
+    assert!(!store.ok(&["ls"]).contains("degraded"));
+    kill(&lab.processes());
+    gone(lab.id());
+    // Nothing can listen where there is a directory.
+    let socket = lab.log().with_file_name("control");
+    let _ = std::fs::remove_file(&socket);
+    std::fs::create_dir(&socket).unwrap();
+    let output = store.spore(&["ls"]);
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("degraded"), "{out}{err}");
+    assert!(err.contains("network 'lab'"), "{err}");
+    std::fs::remove_dir(&socket).unwrap();
+    let output = store.spore(&["ls"]);
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!out.contains("degraded") && err.is_empty(), "{out}{err}");
+    assert_eq!(lab.interfaces().len(), 1);
+}
+
 /// A command that gives a network back what it had may be killed, too, or the network's process
 /// once more meanwhile: the next one does the rest.
 #[test]
