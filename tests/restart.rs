@@ -134,6 +134,9 @@ fn instances_start_with_the_host_that_are_to() {
         text.contains(&format!("Environment=SPORE_HOME={}\n", store.home().display())),
         "{text}"
     );
+    // The path means the same to whoever reads the unit.
+    let program = env!("CARGO_BIN_EXE_spore");
+    assert!(text.contains(&format!("ExecStart={program} autostart start\n")), "{text}");
     assert_eq!(std::fs::read_link(&wanted).unwrap(), unit);
     let [failure, always] = ["on-failure", "always"].map(|policy| launch(&store, policy, "hang"));
     for id in [&failure, &always] {

@@ -10,7 +10,7 @@ mod child;
 mod program;
 
 pub use child::{Child, start, within};
-pub use program::{REMOTE, beside, launcher};
+pub use program::{REMOTE, beside, lasting, launcher};
 
 use crate::error::{Error, Result, shown};
 use crate::sys::seccomp::{Allow, Filter};

@@ -1,13 +1,19 @@
 //! Which program further processes of ours are started from.
 
 use crate::error::{OrFail, Result};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// Where `spore` in PREFIX/bin has the programs that it starts, from there.
 const LIBEXEC: &str = "../libexec/spore";
 /// The way back.
 const BIN: &str = "../../bin";
+
+/// This program, for itself only.
+const OWN: &str = "/proc/self/exe";
+/// What the kernel adds to the name of a program that is not there any more. (proc(5))
+const DELETED: &[u8] = b" (deleted)";
 
 /// The program that has what `spore` has and more.
 pub const REMOTE: &str = "spore-remote";
@@ -34,7 +40,22 @@ pub fn launcher() -> Result<PathBuf> {
         return Ok(dir.with_file_name("spore"));
     }
     // An upgrade may have put another in its place.
-    Ok(PathBuf::from("/proc/self/exe"))
+    Ok(PathBuf::from(OWN))
+}
+
+/// The same by a path that means it to whoever reads it later, as a unit's reader does.
+///
+/// # Errors
+/// This program can't be found.
+pub fn lasting() -> Result<PathBuf> {
+    let program = launcher()?;
+    if program != Path::new(OWN) {
+        return Ok(program);
+    }
+    // Where an upgrade has replaced it, what is meant is what lies in its place.
+    let own = own()?.into_os_string().into_vec();
+    let path = own.strip_suffix(DELETED).unwrap_or(&own).to_vec();
+    Ok(PathBuf::from(OsString::from_vec(path)))
 }
 
 /// A program that is installed with this one: beside it, or in PREFIX/libexec/spore.

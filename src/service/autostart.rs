@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::error::{Code, Error, OrFail, Result};
-use crate::helper::launcher;
+use crate::helper::lasting;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -72,7 +72,7 @@ impl Service {
             );
             return Err(Error::refused(Code::IncorrectState, why));
         }
-        let text = unit_text(&launcher()?, home)?;
+        let text = unit_text(&lasting()?, home)?;
         let wants = units()?.join(WANTS);
         fs::create_dir_all(&wants).or_fail(|| format!("make {}", wants.display()))?;
         fs::write(&found.unit, text).or_fail(|| format!("write {}", found.unit.display()))?;
