@@ -10,7 +10,7 @@ use crate::instance::{firmware, lifecycle, network};
 use crate::kernel::{self, Registered, find};
 use crate::network::probe;
 use crate::record::kernel::{Kernel, Ramdisk};
-use crate::sys::fds;
+use crate::sys::{fds, namespace};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,17 @@ pub fn firmware() -> Result<(PathBuf, Option<String>)> {
 /// The host has none, or not for this user; the line says what helps.
 pub fn taps() -> Result<()> {
     network::check_host()
+}
+
+/// Sees whether this user may make user namespaces: a child makes one.
+///
+/// # Errors
+/// It may not; the line says what helps.
+pub fn user_namespaces() -> Result<()> {
+    namespace::probe().map_err(|cause| {
+        let error = Error::failure(format!("cannot be made: {cause}"));
+        error.remedy(namespace::remedy("user", &cause))
+    })
 }
 
 /// The programs that networks take and that are not there, each with what is lacking without.

@@ -50,6 +50,39 @@ fn new(flags: UnshareFlags) -> io::Result<()> {
     unsafe { unshare_unsafe(flags) }.map_err(Into::into)
 }
 
+/// Sees whether this user may have namespaces of users and of networks: a child makes them.
+///
+/// # Errors
+/// It may not; no more processes.
+pub fn probe() -> io::Result<()> {
+    // SAFETY: the child makes system calls only, and no lock is wanted for that.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: no descriptor table is unshared; what ends the child runs nothing of ours.
+        unsafe {
+            let made = libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) == 0;
+            libc::_exit(if made { 0 } else { *libc::__errno_location() });
+        }
+    }
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut status = 0;
+    // SAFETY: the status is ours to write; the child is ours to wait for.
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    match libc::WEXITSTATUS(status) {
+        0 if libc::WIFEXITED(status) => Ok(()),
+        // A filter of system calls has ended it.
+        _ if !libc::WIFEXITED(status) => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
 /// Which program's leave, or which of the host's settings, is lacking where there is no namespace
 /// of this kind: `user`, `pid` or `net`. As what to do about it.
 pub fn remedy(kind: &str, cause: &io::Error) -> String {
@@ -158,6 +191,14 @@ pub fn number_in_proc() -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_for_namespaces_leaves_this_process_in_its_own() {
+        let before = std::fs::read_link("/proc/self/ns/user").unwrap();
+        // Whether it may is the host's to say.
+        let _ = probe();
+        assert_eq!(std::fs::read_link("/proc/self/ns/user").unwrap(), before);
+    }
 
     #[test]
     fn the_one_remedy_that_fits_is_told() {
