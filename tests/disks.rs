@@ -112,12 +112,36 @@ fn what_follows_a_gzip_stream_is_as_for_gzip() {
     let dir = made(
         "gzip -k disk.raw; cp disk.raw.gz garbage.gz; echo sysupgrade metadata >> garbage.gz
          cp disk.raw.gz zeros.gz; head -c 100000 /dev/zero >> zeros.gz
-         printf 'P*M\\x18\\x04\\0\\0\\0abcd' > skippable.zst; zstd -q -c disk.raw >> skippable.zst",
+         printf 'P*M\\x18\\x04\\0\\0\\0abcd' > skippable.zst; zstd -q -c disk.raw >> skippable.zst
+         bzip2 -k disk.raw; mv disk.raw.bz2 garbage.bz2; echo signature >> garbage.bz2
+         head -c 1048576 disk.raw > a; tail -c +1048577 disk.raw > b; lz4 -q a; lz4 -q b
+         printf 'P*M\\x18\\x04\\0\\0\\0abcd' > skipped; cat skipped a.lz4 skipped b.lz4 > skippable.lz4",
     );
-    for (file, warns) in [("garbage.gz", true), ("zeros.gz", false), ("skippable.zst", false)] {
+    for (file, warns) in [
+        ("garbage.gz", "as gzip does"),
+        ("zeros.gz", ""),
+        ("skippable.zst", ""),
+        ("garbage.bz2", "as bzip2 does"),
+        ("skippable.lz4", ""),
+    ] {
         arrives_both_ways(dir.path(), file, &sample());
         let error = error_of(&import(&Store::new(), &dir.path().join(file), "again"));
-        assert_eq!(error.contains("gzip"), warns, "{file}: {error}");
+        assert_eq!(error.contains("are ignored"), !warns.is_empty(), "{file}: {error}");
+        assert!(error.contains(warns), "{file}: {error}");
+    }
+}
+
+/// Each block of LZ4's stands alone, and only a mark says that there are no more.
+#[test]
+fn an_lz4_file_that_ends_between_two_blocks_is_cut_short() {
+    let dir = made("lz4 -q -B4 --no-frame-crc disk.raw whole.lz4");
+    let whole = fs::read(dir.path().join("whole.lz4")).unwrap();
+    // Magic, flags and a checksum of them; then a block's length.
+    let first = u32::from_le_bytes(whole[7..11].try_into().unwrap()) & 0x7fff_ffff;
+    for end in [11 + first as usize, whole.len() - 4] {
+        let path = dir.path().join("cut.lz4");
+        fs::write(&path, &whole[..end]).unwrap();
+        refused_both_ways(&path, &["cut short"]);
     }
 }
 
@@ -267,6 +291,12 @@ fn a_fixed_vhd_loses_nothing_whoever_made_it() {
     }
     let path = dir.path().join("disk.vhd");
     let whole = fixed_vhd(&sample(), b"vbox", 2);
+    // Of before 2004: a footer of 511 bytes.
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    sh(dir.path(), "gzip -kf disk.vhd");
+    for file in ["disk.vhd", "disk.vhd.gz"] {
+        arrives_both_ways(dir.path(), file, &sample());
+    }
     fs::write(&path, &whole[MIB..]).unwrap();
     refused_both_ways(&path, &["cut short"]);
     fs::write(&path, fixed_vhd(&sample(), b"win ", 4)).unwrap();

@@ -193,6 +193,37 @@ fn a_qcow2_that_ends_within_its_last_cluster_is_told() {
     }
 }
 
+/// QEMU reads the entries that lack as zeros: clusters that were never written.
+#[test]
+fn a_qcow2_that_ends_within_a_table_is_cut_short() {
+    let store = Store::new();
+    let (raw, whole) = (sample(store.home()), store.home().join("whole.qcow2"));
+    let options = ["convert", "-O", "qcow2", "-c", "-o", "cluster_size=4k"];
+    let files = [raw.to_str().unwrap(), whole.to_str().unwrap()];
+    qemu_img(&[&options[..], &files].concat());
+    let mut bytes = fs::read(&whole).unwrap();
+    let word = |bytes: &[u8], at: u64| {
+        u64::from_be_bytes(bytes[at as usize..at as usize + 8].try_into().unwrap())
+    };
+    // The first L2 table, moved behind all else, as it lies in an image that was written otherwise.
+    let l1 = word(&bytes, 40);
+    let table = word(&bytes, l1) & 0x00ff_ffff_ffff_fe00;
+    let end = bytes.len().next_multiple_of(4096);
+    bytes.resize(end, 0);
+    bytes.extend_from_within(table as usize..table as usize + 4096);
+    bytes[l1 as usize..l1 as usize + 8].copy_from_slice(&(end as u64 | 1 << 63).to_be_bytes());
+    fs::write(&whole, &bytes).unwrap();
+    let output = import(&store, &whole, "whole");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(fs::read(&disks(&store)[0]).unwrap() == fs::read(&raw).unwrap());
+    let cut = store.home().join("cut.qcow2");
+    for lacks in [1, 2048, 4088] {
+        fs::write(&cut, &bytes[..bytes.len() - lacks]).unwrap();
+        let said = stderr(&import(&store, &cut, &format!("cut-{lacks}")));
+        assert!(said.contains("an L2 table at") && said.contains("cut short"), "{said}");
+    }
+}
+
 #[test]
 fn a_backing_file_is_never_followed() {
     let source = tempfile::tempdir().unwrap();

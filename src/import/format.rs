@@ -88,12 +88,24 @@ pub fn compression(head: &[u8]) -> Option<Compression> {
         // Properties, a dictionary of a power of two, and a size that is unknown or below 256 TiB.
         [0x5d, 0, 0, .., _] if is_lzma(head) => Compression::Lzma,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
-        // A skippable frame comes first in what pzstd makes.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => behind_skippable(head),
         [0x04, 0x22, 0x4d, 0x18, ..] => Compression::Lz4,
         [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..] => Compression::Bzip2,
         _ => return None,
     })
+}
+
+/// Skippable frames, which zstd and LZ4 share, come first in what pzstd makes. The first that is none
+/// tells; zstd is taken for what is farther than this beginning.
+fn behind_skippable(mut head: &[u8]) -> Compression {
+    while let [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, rest @ ..] = head {
+        let len = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+        head = rest.get(len..).unwrap_or_default();
+    }
+    match head {
+        [0x04, 0x22, 0x4d, 0x18, ..] => Compression::Lz4,
+        _ => Compression::Zstd,
+    }
 }
 
 fn is_lzma(head: &[u8]) -> bool {
@@ -157,7 +169,10 @@ pub fn detect(head: &[u8], tail: Option<&[u8; 512]>) -> Result<SourceFormat> {
         return Ok(SourceFormat::Vhdx);
     }
     // VHD: the footer is the last sector; a dynamic disk has a copy of it in front.
-    if head.starts_with(vhd::COOKIE) || tail.is_some_and(|tail| tail.starts_with(vhd::COOKIE)) {
+    // Old ones lack its last byte.
+    let is_footer =
+        |tail: &[u8; 512]| tail.starts_with(vhd::COOKIE) || tail[1..].starts_with(vhd::COOKIE);
+    if head.starts_with(vhd::COOKIE) || tail.is_some_and(is_footer) {
         return Ok(SourceFormat::Vpc);
     }
     if tail.is_some_and(|tail| tail.starts_with(b"koly")) {
@@ -208,6 +223,9 @@ mod tests {
             (&lzma[..12], None),
             (b"\x28\xb5\x2f\xfd", Some(Compression::Zstd)),
             (b"\x50\x2a\x4d\x18", Some(Compression::Zstd)),
+            (b"\x50\x2a\x4d\x18\x01\0\0\0a\x28\xb5\x2f\xfd", Some(Compression::Zstd)),
+            (b"\x50\x2a\x4d\x18\x01\0\0\0a\x04\x22\x4d\x18", Some(Compression::Lz4)),
+            (b"\x50\x2a\x4d\x18\xff\xff\xff\xffa", Some(Compression::Zstd)),
             (b"\x04\x22\x4d\x18", Some(Compression::Lz4)),
             (b"BZh91AY&SY", Some(Compression::Bzip2)),
             (b"", None),

@@ -12,6 +12,7 @@ mod denied;
 pub mod external;
 pub mod format;
 mod inside;
+mod members;
 mod others;
 pub(crate) mod receive;
 pub(crate) mod room;

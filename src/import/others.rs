@@ -46,6 +46,10 @@ const KNOWN: &[(usize, &[u8], &str, &str)] = &[
     (0, b"\x89LZO\0", "compressed with lzop", "decompress it first: lzop -dc"),
     (0, b"\x02\x21\x4c\x18", "compressed with lz4's old format", "decompress it first: lz4 -dc"),
     (0, b"%PDF-", "a PDF document", DOWNLOAD),
+    (0, b"\x89PNG\r\n\x1a\n", "a picture (PNG)", DOWNLOAD),
+    (0, b"\xff\xd8\xff", "a picture (JPEG)", DOWNLOAD),
+    (0, b"GIF8", "a picture (GIF)", DOWNLOAD),
+    (0, b"SQLite format 3\0", "a database (SQLite)", DOWNLOAD),
     (0, b"-----BEGIN PGP", "a signature or an encrypted message", DOWNLOAD),
     (
         0,
@@ -68,6 +72,10 @@ pub(super) fn refuse(head: &[u8]) -> Result<()> {
             "make it anew with sectors of 512",
         ));
     }
+    // Boot code may begin like this, too, and is signed.
+    if is(0, b"MZ") && !is(SECTOR - 2, b"\x55\xaa") {
+        return Err(unsupported("a program of Windows or EFI", DOWNLOAD));
+    }
     match text(head) {
         Some(what) => Err(unsupported(what, DOWNLOAD)),
         None => Ok(()),
@@ -78,6 +86,11 @@ const SECTOR: usize = 512;
 
 /// Which text this is. A disk is none: it has zeros, or code.
 fn text(head: &[u8]) -> Option<&'static str> {
+    if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+        let letters = head.len() - 2 >> 1;
+        let zeros = head.iter().filter(|byte| **byte == 0).count();
+        return (letters > 0 && zeros == letters).then_some("a text file (UTF-16)");
+    }
     let fine = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x20..=0x7e | 0x80..=0xff);
     if head.is_empty() || !head.iter().all(fine) {
         return None;
@@ -117,6 +130,9 @@ mod tests {
             (b"{\"message\": \"Not Found\"}", "JSON"),
             (b"#!/bin/sh\necho no\n", "text"),
             (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", "picture"),
+            (b"MZ\x90\0\x03\0\0\0", "program"),
+            (b"\xff\xfe<\0h\0t\0m\0l\0", "UTF-16"),
             (&kernel, "`KernelId`"),
             (&vdi, "vdi"),
         ] {

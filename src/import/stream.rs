@@ -1,11 +1,12 @@
 //! Bytes that arrive in order: files, standard input, and what is decompressed from them.
 
 use super::format::Compression;
+pub use super::members::Warnings;
+use super::members::{Lz4, Members};
 use crate::context::Cancel;
 use crate::error::{Code, Error};
-use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -49,17 +50,15 @@ pub fn unreadable(cause: io::Error) -> Error {
         return Error::io("read it", cause);
     }
     let cause = cause.to_string();
-    // "memory usage limit was reached" (xz), "Frame requires too much memory for decoding" (zstd)
-    let remedy = if cause.contains("memory") {
+    // "memory usage limit was reached" (xz), "Frame requires too much memory for decoding" (zstd);
+    // "compression method not supported: 12" (zip)
+    let remedy = if cause.contains("memory") || cause.contains("not supported") {
         "decompress it first, and import the result"
     } else {
         "it is damaged or cut short: fetch it again"
     };
     Error::refused(Code::InvalidParameterValue, format!("cannot decompress it: {cause}; {remedy}"))
 }
-
-/// What is to be said to the user, and is no error.
-pub type Warnings = Rc<RefCell<Vec<String>>>;
 
 /// A stream of bytes whose beginning can be looked at.
 pub struct Stream<'a> {
@@ -92,7 +91,9 @@ impl<'a> Stream<'a> {
         let xz = |input, decoder| Box::new(liblzma::bufread::XzDecoder::new_stream(input, decoder));
         let input = BufReader::with_capacity(1 << 16, self);
         let rest: Box<dyn Read + 'a> = match compression {
-            Compression::Gzip => Box::new(Gzip::new(input, Rc::clone(warnings))),
+            Compression::Gzip => {
+                Box::new(Members::<flate2::bufread::GzDecoder<_>>::new(input, Rc::clone(warnings))?)
+            }
             Compression::Xz => {
                 let flags = liblzma::stream::CONCATENATED;
                 xz(input, liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?)
@@ -103,8 +104,10 @@ impl<'a> Stream<'a> {
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
                 Box::new(decoder)
             }
-            Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
-            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+            Compression::Lz4 => Box::new(Members::<Lz4<_>>::new(input, Rc::clone(warnings))?),
+            Compression::Bzip2 => {
+                Box::new(Members::<bzip2::bufread::BzDecoder<_>>::new(input, Rc::clone(warnings))?)
+            }
         };
         Ok(Self { seen: Vec::new(), at: 0, rest })
     }
@@ -137,87 +140,5 @@ impl Read for Stream<'_> {
         bytes[..count].copy_from_slice(&seen[..count]);
         self.at += count;
         Ok(count)
-    }
-}
-
-/// Input of which two bytes may have been looked at.
-struct Looked<R> {
-    head: Vec<u8>,
-    input: R,
-}
-
-impl<R: BufRead> Read for Looked<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(bytes)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl<R: BufRead> BufRead for Looked<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.head.is_empty() { self.input.fill_buf() } else { Ok(&self.head) }
-    }
-
-    fn consume(&mut self, count: usize) {
-        if self.head.is_empty() {
-            self.input.consume(count);
-        } else {
-            self.head.drain(..count);
-        }
-    }
-}
-
-/// The members of a gzip file. What follows them is treated as gzip(1) does: zeros, as on a tape,
-/// are nothing; other bytes are left with a warning.
-struct Gzip<R> {
-    member: Option<flate2::bufread::GzDecoder<Looked<R>>>,
-    warnings: Warnings,
-}
-
-impl<R: BufRead> Gzip<R> {
-    fn new(input: R, warnings: Warnings) -> Self {
-        let input = Looked { head: Vec::new(), input };
-        Self { member: Some(flate2::bufread::GzDecoder::new(input)), warnings }
-    }
-
-    /// The next member's decoder.
-    fn follow(
-        &self,
-        mut input: Looked<R>,
-    ) -> io::Result<Option<flate2::bufread::GzDecoder<Looked<R>>>> {
-        let mut head = Vec::new();
-        input.by_ref().take(2).read_to_end(&mut head)?;
-        if head == [0x1f, 0x8b] {
-            return Ok(Some(flate2::bufread::GzDecoder::new(Looked { head, input: input.input })));
-        }
-        let mut garbage = head.iter().any(|byte| *byte != 0);
-        while !garbage {
-            let bytes = input.fill_buf()?;
-            if bytes.is_empty() {
-                return Ok(None);
-            }
-            garbage = bytes.iter().any(|byte| *byte != 0);
-            let count = bytes.len();
-            input.consume(count);
-        }
-        let what = "bytes after the end of its gzip data are ignored, as gzip does";
-        self.warnings.borrow_mut().push(what.to_owned());
-        Ok(None)
-    }
-}
-
-impl<R: BufRead> Read for Gzip<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        while let Some(member) = &mut self.member {
-            let count = member.read(bytes)?;
-            if count > 0 || bytes.is_empty() {
-                return Ok(count);
-            }
-            if let Some(member) = self.member.take() {
-                self.member = self.follow(member.into_inner())?;
-            }
-        }
-        Ok(0)
     }
 }

@@ -24,6 +24,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("src/block/qcow2/compressed.rs", "__import, and a VMM's confined threads"),
     ("src/block/foreign/vmdk.rs", "__import"),
     ("src/import/stream.rs", "__import"),
+    ("src/import/members.rs", "__import"),
     ("src/inspect/modules/inside.rs", "__modules"),
     ("src/transfer/bundle/unpack.rs", "__unbundle"),
     ("src/import/inside/exported.rs", "__import"),

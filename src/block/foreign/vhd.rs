@@ -42,7 +42,8 @@ impl Footer {
 
     fn read(file: &dyn Bytes, at: u64) -> io::Result<Option<Self>> {
         let mut bytes = [0; FOOTER];
-        file.read_exact_at(&mut bytes, at)?;
+        let len = (file.size() - at).min(FOOTER as u64) as usize;
+        file.read_exact_at(&mut bytes[..len], at)?;
         Ok(Self::parse(&bytes))
     }
 }
@@ -51,6 +52,12 @@ impl Footer {
 fn checksum(bytes: &[u8], own: usize) -> u32 {
     let others = bytes.iter().enumerate().filter(|(at, _)| !(own..own + 4).contains(at));
     !others.fold(0u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)))
+}
+
+/// Bytes of the footer of a VHD of this size. "Versions previous to Microsoft Virtual PC 2004 create
+/// disk images that have a 511-byte disk footer": its last byte is one of those that are zero.
+pub fn footer_len(size: u64) -> u64 {
+    FOOTER as u64 - u64::from(size % SECTOR == SECTOR - 1)
 }
 
 /// How many bytes the disk has whose fixed VHD ends with this sector, behind `before` bytes; `None`
@@ -94,7 +101,7 @@ impl Vhd {
     /// `InvalidData`: it is damaged or none. `PermissionDenied`: it has a parent. `Unsupported`:
     /// another kind. I/O errors.
     pub fn open(file: Rc<dyn Bytes>) -> io::Result<Self> {
-        let end = file.size().checked_sub(FOOTER as u64).ok_or_else(cut_short)?;
+        let end = file.size().checked_sub(footer_len(file.size())).ok_or_else(cut_short)?;
         // A dynamic one has a copy of its footer in front.
         let footer = match Footer::read(&*file, end)? {
             Some(footer) => footer,

@@ -42,11 +42,25 @@ impl Claims {
 }
 
 impl Qcow2File {
-    /// Walk all tables: every pointer inside the file, every cluster referenced once.
+    /// Walk all tables: every pointer inside the file, every cluster referenced once, and every
+    /// table whole.
     ///
     /// # Errors
     /// `InvalidData` naming the first thing wrong.
     pub(crate) fn verify(&self) -> io::Result<()> {
+        let file_len = self.file_len.load(Ordering::Relaxed);
+        let whole = |what: &str, offset: u64, len: u64| match offset.checked_add(len) {
+            Some(end) if end <= file_len => Ok(()),
+            // What lacks would read as zeros, as if nothing had ever been written there.
+            _ => Err(corrupt(format!("{what} at {offset:#x} is cut short by the file's end"))),
+        };
+        whole("the L1 table", self.header.l1_offset, self.l1.len() as u64 * 8)?;
+        for l1 in &self.l1 {
+            match l1.load(Ordering::Relaxed) & OFFSET_MASK {
+                0 => {}
+                table => whole("an L2 table", table, self.header.cluster_size())?,
+            }
+        }
         self.claims().map(drop)
     }
 

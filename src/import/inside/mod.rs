@@ -281,18 +281,20 @@ impl Look {
         check_size(at)?;
         let before = at - last.len() as u64;
         if self.format != Some(SourceFormat::Raw)
-            && at.is_multiple_of(512)
-            && let Some(footer) = last.last_chunk::<512>()
+            && let footer_len = vhd::footer_len(at) as usize
+            && let Some(found) = last.len().checked_sub(footer_len).map(|from| &last[from..])
         {
-            let size = vhd::fixed_size(footer, at - 512);
+            let (mut footer, disk) = ([0; 512], at - footer_len as u64);
+            footer[..footer_len].copy_from_slice(found);
+            let size = vhd::fixed_size(&footer, disk);
             match size.map_err(|cause| explain(cause, SourceFormat::Vpc))? {
-                Some(size) if size != at - 512 => {
+                Some(size) if size != disk => {
                     return Err(refused(
                         "it is a fixed VHD whose disk ends before its footer; decompress it into a file, and import that",
                     ));
                 }
                 Some(size) => {
-                    last.truncate(last.len() - 512);
+                    last.truncate(last.len() - footer_len);
                     at = size;
                 }
                 None => {}
