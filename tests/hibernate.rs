@@ -174,6 +174,33 @@ fn a_volume_that_has_moved_on_is_not_resumed_over() {
 }
 
 #[test]
+fn nothing_takes_the_volumes_away_under_its_memory() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = endure(&store);
+    let count = counts_on(&store, &id, 0);
+    let volume = store.describe(&id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"].clone();
+    let volume = volume.as_str().unwrap().to_owned();
+    let other = store.ok(&["volume", "create", "--size", "1"]).trim().to_owned();
+    store.ok(&["stop", "--hibernate", &id]);
+    for args in [
+        &["image", "create", &id, "--name", "image"][..],
+        &["snapshot", "create", &volume],
+        &["volume", "resize", &volume, "--size", "2"],
+        &["volume", "attach", &other, &id, "--device", "/dev/vdb"],
+    ] {
+        let output = store.spore(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("IncorrectInstanceState") && said.contains("--cold"), "{said}");
+    }
+    store.ok(&["start", &id]);
+    counts_on(&store, &id, count);
+}
+
+#[test]
 fn a_vmm_killed_as_it_is_hibernated_leaves_it_cold() {
     if !has_kvm() {
         return;

@@ -7,7 +7,7 @@ use super::attached::{attached_to, mapping};
 use super::dir::{self, InstanceDir};
 use super::fds::Fds;
 use super::resources::{self, LINGER, while_in_use};
-use super::{client, lifecycle, prepare, snapshots};
+use super::{client, hibernation, lifecycle, prepare, snapshots};
 use crate::control::{DiskState, Request, Status};
 use crate::error::{Code, Error, Result};
 use crate::id::{InstanceId, VolumeId};
@@ -84,7 +84,9 @@ pub fn attach(
 fn runs(instance: &Locked<InstanceRecord>, cannot: &str) -> Result<bool> {
     let it = &instance.record.instance;
     match it.state {
-        State::Stopped => Ok(false),
+        State::Stopped => {
+            hibernation::check_none(&instance.record, "another set of them").map(|()| false)
+        }
         State::Running if it.spore.transport == TransportKind::Pci => Ok(true),
         State::Running => Err(Error::refused(
             Code::UnsupportedOperation,
@@ -298,6 +300,9 @@ pub fn resize(store: &Store, id: &VolumeId, size: u64) -> Result<Volume> {
     // Nobody starts, stops, attaches or detaches meanwhile.
     let instance = user.as_ref().map(lifecycle::current).transpose()?;
     let state = instance.as_ref().map(|locked| locked.record.instance.state);
+    if let Some(instance) = &instance {
+        hibernation::check_none(&instance.record, "a larger one")?;
+    }
     let mut locked = store.volumes().lock(id)?;
     let size = volume::grown(&locked.record, size)?;
     if let (Some(dir), Some(instance), Some(State::Running)) = (&user, &instance, state)

@@ -7,9 +7,9 @@
 //! whoever looks next finds the image pending and unlocked: it has failed.
 
 use super::dir::InstanceDir;
-use super::lifecycle;
 use super::refresh::refresh;
 use super::snapshots::{self, Begun};
+use super::{hibernation, lifecycle};
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{MAX_GIB, MAX_MAPPINGS};
@@ -105,6 +105,7 @@ pub fn create(
 ) -> Result<Created> {
     let record = refresh(dir)?.ok_or_else(|| lifecycle::not_found(dir.id().as_str()))?;
     check_state(&record.instance)?;
+    hibernation::check_none(&record, "a snapshot")?;
     catalog::check_name(store, &request.name)?;
     // Held until the image is there.
     let boot = kernel::own(

@@ -49,6 +49,25 @@ pub fn check_supported(record: &InstanceRecord) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what would take the volumes away under an instance's memory, as EC2 does: it could never
+/// go on.
+///
+/// # Errors
+/// `IncorrectInstanceState`: it is hibernated.
+pub fn check_none(record: &InstanceRecord, what: &str) -> Result<()> {
+    if record.instance.spore.hibernated.is_none() {
+        return Ok(());
+    }
+    let id = &record.instance.instance_id;
+    Err(Error::refused(
+        Code::IncorrectInstanceState,
+        format!(
+            "{id} is hibernated, and its memory needs its volumes as they are: {what} would lose it; start {id} first, or \
+             drop its memory by 'spore start --cold {id}'"
+        ),
+    ))
+}
+
 /// What tells that the instance's volumes have changed since.
 fn marks(dir: &InstanceDir, record: &InstanceRecord) -> Result<Vec<VolumeMark>> {
     let mark = |mapping: &Mapping| {

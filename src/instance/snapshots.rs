@@ -8,7 +8,7 @@
 use super::attached::attached_to;
 use super::dir::InstanceDir;
 use super::resources::{LINGER, while_in_use};
-use super::{client, lifecycle};
+use super::{client, hibernation, lifecycle};
 use crate::control::{DiskLayers, DiskTop, Request, Response};
 use crate::disk::{self, overlay};
 use crate::error::{Code, Error, OrFail, Result};
@@ -110,6 +110,7 @@ pub fn freeze(
     let before: Vec<Volume> = volumes.iter().map(|locked| locked.record.clone()).collect();
     let (frozen, pause_us) = match instance.record.instance.state {
         State::Stopped => {
+            hibernation::check_none(&instance.record, "a snapshot")?;
             let frozen = volumes.iter_mut().map(freeze_at_rest).collect::<Result<Vec<_>>>()?;
             (frozen.into_iter().map(|frozen| (frozen, None)).collect(), None)
         }
