@@ -7,6 +7,7 @@ use super::state::{Current, Work};
 use super::swap::Swap;
 use super::{Disk, DiskFormat, Engine, Queue, ThreadInit};
 use crate::error::{OrFail, Result};
+use crate::sys::process::not_started;
 use crate::sys::uring::Ring;
 use std::fs::File;
 use std::io;
@@ -57,7 +58,8 @@ pub fn open_aside(
     };
     let thread = std::thread::Builder::new().name("block-commit".into());
     let doing = || "start the thread that flushes the disk";
-    thread.stack_size(COMMIT_STACK).spawn(main).or_fail(doing)?;
+    let started = thread.stack_size(COMMIT_STACK).spawn(main);
+    started.map_err(|cause| not_started(doing(), cause))?;
     let current = opened.recv().or_fail(doing)??;
     Ok(Arc::new(FileDisk { current }))
 }

@@ -10,6 +10,7 @@ use crate::mem::layout::{
     VIRTIO_STRIDE,
 };
 use crate::plan;
+use crate::sys::process::not_started;
 use crate::virtio::Notices;
 use crate::virtio::device::{Device, Services, ThreadStart};
 use crate::virtio::transport::Transport;
@@ -124,7 +125,7 @@ impl Virtio {
             let irq = irqfd(vm, *gsi)?;
             let transport =
                 MmioTransport::new(device, services, ram.clone(), irq, notices, on_start);
-            let transport = transport.or_fail(doing)?;
+            let transport = transport.map_err(|cause| not_started(doing(), cause))?;
             for event in transport.ioeventfds(base).or_fail(doing)? {
                 let address = IoEventAddress::Mmio(event.address);
                 vm.register_ioevent(&event.fd, &address, event.datamatch).or_fail(doing)?;

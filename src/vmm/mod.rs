@@ -124,7 +124,7 @@ fn begin(plan: VmPlan, report: &Arc<Report>) -> Result<VcpuThread> {
         Err(error) => reporter.fail(&error),
     };
     let thread = std::thread::Builder::new().name("events".into()).stack_size(STACK);
-    thread.spawn(serve).or_fail(|| "start the event thread")?;
+    thread.spawn(serve).map_err(|cause| process::not_started("start the event thread", cause))?;
     Ok(first)
 }
 

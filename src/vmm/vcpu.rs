@@ -1,10 +1,11 @@
 //! A thread for each vCPU: run the guest, answer its exits.
 
 use crate::chipset::bus::Bus;
-use crate::error::{OrFail, Result};
+use crate::error::Result;
 use crate::plan::{EndReason, ResetBy};
 use crate::sys::fds;
 use crate::sys::kvm::{self, Exit, Kickable};
+use crate::sys::process::not_started;
 use crate::vmm::run_state::Stop;
 use crate::vmm::sandbox::{Filters, Role};
 use crate::vmm::vcpu_barrier::VcpuBarrier;
@@ -98,7 +99,8 @@ impl VcpuThread {
             }
             self.run()
         });
-        thread.or_fail(|| format!("start the thread of vCPU {index}")).map(drop)
+        let doing = || format!("start the thread of vCPU {index}");
+        thread.map(drop).map_err(|cause| not_started(doing(), cause))
     }
 
     /// Run the guest on the calling thread, for the rest of the process's life.

@@ -16,8 +16,9 @@ use super::state::{PciState, TransportState};
 use super::virtio_core::{NeedsReset, Registers, VirtioCore};
 use crate::chipset::pci::config::{ConfigSpace, Identity};
 use crate::chipset::pci::{Function, Window};
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Error, Result};
 use crate::mem::GuestRam;
+use crate::sys::process::not_started;
 use crate::virtio::Notices;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
@@ -173,7 +174,7 @@ impl PciTransport {
         let needs_reset = NeedsReset::new(&*device, notices);
         let interrupt = Arc::new(PciInterrupt::new(needs_reset, queues, irqs, routing.clone()));
         let core = VirtioCore::new(device, services, ram, interrupt.clone(), on_start);
-        let core = core.or_fail(|| "create the queues of a PCI device")?;
+        let core = core.map_err(|cause| not_started("create the queues of a PCI device", cause))?;
         let endings = core.endings();
         Ok(Arc::new(Self {
             interrupt,
