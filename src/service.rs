@@ -9,6 +9,7 @@ pub mod console;
 pub mod create_image;
 pub mod deregister;
 pub mod disks;
+pub mod ebs;
 pub mod filter;
 pub mod foreground;
 mod idempotent;

@@ -1,5 +1,6 @@
 //! The record of a snapshot, in the shape of EC2's API.
 
+use super::instance::ClientToken;
 use super::tag::{Tag, name_tag};
 use super::volume::Layer;
 use super::{Durability, Record};
@@ -11,6 +12,10 @@ use serde_json::{Value, json};
 
 /// The content's file name in a snapshot's directory.
 pub const DATA: &str = "data";
+/// The content so far of one that is written block by block.
+pub const BLOCKS: &str = "blocks";
+/// The SHA-256 of each block that was written; zeros of all others.
+pub const WRITTEN: &str = "written";
 
 /// EC2 Snapshot: immutable content of one volume, in `data` beside the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +55,26 @@ pub struct Snapshot {
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// How it is written, or was, if that is block by block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_write: Option<DirectWrite>,
+}
+
+/// What StartSnapshot says of a snapshot whose blocks a client writes. (EBS direct APIs)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct DirectWrite {
+    /// The request's ClientToken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<ClientToken>,
+    /// Whose blocks those are that are not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_snapshot_id: Option<SnapshotId>,
+    /// How many minutes after its last block an unfinished one is in error.
+    pub timeout: u64,
+    /// Nothing is written any more: whoever holds its lock completes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub completing: bool,
 }
 
 impl Snapshot {
@@ -74,6 +99,7 @@ impl Snapshot {
             volume_id: None,
             description: String::new(),
             tags: Vec::new(),
+            direct_write: None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Snapshots: content that never changes.
 
+pub mod blocks;
 pub mod copy;
 pub mod digest;
+pub mod direct;
 pub mod retained;
 
 use crate::disk::Disk;
@@ -9,15 +11,16 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::SnapshotId;
 use crate::image::references;
 use crate::plan::DiskFormat;
-use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
+use crate::record::snapshot::{DATA, Snapshot, SnapshotState, WRITTEN};
 use crate::record::tag::{Tag, check_tags};
 use crate::record::volume::{Layer, LayerName};
 use crate::store::beneath::names::accounts as accounts_in_words;
-use crate::store::beneath::{self, Owned};
-use crate::store::{Collection, Durability, Locked, Store, check_owner, now};
+use crate::store::beneath::{self, Dir, Owned};
+use crate::store::{Collection, Durability, Locked, Store, check_owner, now, time};
 use crate::sys::fault;
 use crate::volume::{self, MAX_LAYERS};
 use std::fs::File;
+use std::time::Duration;
 
 impl Store {
     /// Snapshots; their content is [`DATA`] beside the record.
@@ -193,14 +196,32 @@ impl Pending {
     }
 }
 
-/// A snapshot as it truly is: one whose maker died before it was whole is in error.
-pub fn settled(store: &Store, snapshot: Snapshot) -> Snapshot {
+/// A snapshot as it truly is: one whose maker died before it was whole is in error, and so is one
+/// whose blocks nobody writes any more.
+pub fn settled(store: &Store, mut snapshot: Snapshot) -> Snapshot {
+    if snapshot.state == SnapshotState::Pending
+        && let Some(write) = &snapshot.direct_write
+        && !write.completing
+    {
+        if written(store, &snapshot).is_some_and(|ago| ago > Duration::from_secs(write.timeout * 60)) {
+            let why = format!("no block of it was written for {} minutes", write.timeout);
+            (snapshot.state, snapshot.state_message) = (SnapshotState::Error, Some(why));
+        }
+        return snapshot;
+    }
     let pending = |snapshot: &Snapshot| snapshot.state == SnapshotState::Pending;
     store.snapshots().settled(snapshot, pending, |snapshot| {
         snapshot.state = SnapshotState::Error;
         let why = "the command that made it was killed; delete it and make it again";
         snapshot.state_message = Some(why.to_owned());
     })
+}
+
+/// How long ago a block was last written, of one's own snapshot.
+fn written(store: &Store, snapshot: &Snapshot) -> Option<Duration> {
+    let dir = Owned::open(&store.snapshots().dir(&snapshot.snapshot_id)).ok()?;
+    let at = Duration::from_secs(u64::try_from(dir.stat(WRITTEN).ok()?.st_mtime).ok()?);
+    Some(time::since_epoch().saturating_sub(at))
 }
 
 /// The snapshot that `text` addresses, as it truly is.
@@ -231,29 +252,39 @@ pub fn copy(store: &Store, snapshot: &Snapshot, wanted: Wanted) -> Result<Snapsh
     if snapshot.state != SnapshotState::Completed {
         return Err(Error::refused(Code::IncorrectState, format!("{id} is not completed")));
     }
-    let from = beneath::owned(&store.snapshots().dir(id))?;
     let mut copy = snapshot.clone();
     copy.snapshot_id = wanted.snapshot_id;
     copy.owner_id = store.owner_id();
     copy.start_time = now();
     copy.description = wanted.description;
     copy.tags = wanted.tags;
+    copy.direct_write = None;
     store.snapshots().create(Durability::Durable, |dir| {
-        let files = std::iter::once(DATA).chain(snapshot.layers.iter().map(|l| &*l.file));
-        let dir = beneath::owned(dir)?;
-        for name in files {
-            fault::point("copy of a layer");
-            if from.link(name, &dir, name).is_err() {
-                let copy = || {
-                    let mut to = dir.create(name, 0o400)?;
-                    std::io::copy(&mut from.file(name)?, &mut to)?;
-                    to.sync_all()
-                };
-                copy().or_fail(|| format!("copy {name} of {id}"))?;
-            }
-        }
+        share(store, snapshot, &beneath::owned(dir)?)?;
         Ok(copy)
     })
+}
+
+/// Put a snapshot's files into the directory `to` by the same names: hard links where there can be
+/// some.
+fn share(store: &Store, snapshot: &Snapshot, to: &Owned) -> Result<()> {
+    let id = &snapshot.snapshot_id;
+    let dir = || Dir::open(&store.snapshots().dir(id)).or_fail(|| format!("open {id}"));
+    let from = dir()?;
+    // Another's content is not linked: it would be here what it is not there.
+    let own = dir()?.owned().ok();
+    for name in std::iter::once(DATA).chain(snapshot.layers.iter().map(|l| &*l.file)) {
+        fault::point("copy of a layer");
+        if own.as_ref().is_none_or(|own| own.link(name, to, name).is_err()) {
+            let copy = || {
+                let mut to = to.create(name, 0o400)?;
+                std::io::copy(&mut from.file(name)?, &mut to)?;
+                to.sync_all()
+            };
+            copy().or_fail(|| format!("copy {name} of {id}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Delete a snapshot. Volumes made from it keep its content; with `force` those of other accounts
