@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// One request, whose signature is right.
@@ -28,6 +29,10 @@ pub struct Call<'a> {
     pub account: String,
     /// The access key's id.
     pub access_key_id: &'a str,
+    /// The request's body, where it is none of parameters.
+    pub body: &'a [u8],
+    /// The answer's body, where it is none of parameters.
+    pub content: Cell<Vec<u8>>,
 }
 
 /// What goes on after an answer was given.

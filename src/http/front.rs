@@ -4,27 +4,37 @@ use super::call::{Action, Background, Call};
 use super::model::Model;
 use super::signature::{self, Credential};
 use super::xml::{self, Dialect};
-use super::{ec2, query, sts};
+use super::{ebs, ec2, query, rest, sts};
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::record::network::NetworkName;
 use crate::service::Service;
 use crate::service::access::AccessKey;
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::Value;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// How a service is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// By parameters, and in XML.
+    Query(Dialect),
+    /// By methods and paths, and in JSON.
+    Rest,
+}
 
 /// One service of AWS's.
 struct Api {
     /// Its name in a signature's scope.
     name: &'static str,
-    dialect: Dialect,
+    protocol: Protocol,
     model: Model,
     actions: HashMap<&'static str, Action>,
 }
@@ -44,6 +54,22 @@ pub struct Caller {
     key: AccessKey,
 }
 
+/// What a request asks for.
+enum Asked {
+    /// By its parameters.
+    Query(Vec<(String, String)>),
+    /// By its path.
+    Rest(rest::Found, Parts, Bytes),
+}
+
+/// An action's answer.
+struct Reply {
+    status: StatusCode,
+    content_type: &'static str,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
 /// What a request came to, for the log.
 pub struct Answered {
     /// The answer.
@@ -58,15 +84,21 @@ impl Front {
     /// Of the store at `home`, on behalf of whom `context` names. An instance for which no network
     /// is named gets `network`.
     pub fn new(home: PathBuf, context: Context, network: Option<NetworkName>) -> Self {
-        let api = |name, dialect, model: &str, rows: Vec<&[(&'static str, Action)]>| Api {
+        let api = |name, protocol, model: &str, rows: Vec<&[(&'static str, Action)]>| Api {
             name,
-            dialect,
+            protocol,
             model: Model::parse(model),
             actions: rows.into_iter().flatten().copied().collect(),
         };
         let apis = vec![
-            api("ec2", Dialect::Ec2, include_str!("model/ec2.json"), ec2::rows()),
-            api("sts", Dialect::Query, include_str!("model/sts.json"), vec![sts::ROWS]),
+            api("ec2", Protocol::Query(Dialect::Ec2), include_str!("model/ec2.json"), ec2::rows()),
+            api(
+                "sts",
+                Protocol::Query(Dialect::Query),
+                include_str!("model/sts.json"),
+                vec![sts::ROWS],
+            ),
+            api("ebs", Protocol::Rest, include_str!("model/ebs.json"), vec![ebs::ROWS]),
         ];
         Self { apis, home, context, network, work: Background::default() }
     }
@@ -96,23 +128,18 @@ impl Front {
         caller: Result<Caller>,
     ) -> Answered {
         let request_id = request_id();
-        let scope = caller.as_ref().ok().map(|caller| caller.credential.service.clone());
-        let dialect = self.api(scope.as_deref()).map_or(Dialect::Ec2, |api| api.dialect);
+        let service = signature::service(&parts);
+        let protocol = self.api(service.as_deref()).map(|api| api.protocol);
         let mut action = None;
         let done = match caller {
             Ok(caller) => self.authorized(parts, body, caller, &request_id, &mut action).await,
             Err(error) => Err(error),
         };
-        let (status, code, body) = match done {
-            Ok(body) => (StatusCode::OK, None, body),
-            Err(error) => {
-                let code = error.ec2_code();
-                let status = StatusCode::from_u16(code.http_status());
-                let body = xml::fault(dialect, &error, &request_id).unwrap_or_default();
-                (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Some(code), body)
-            }
+        let (code, reply) = match done {
+            Ok(reply) => (None, reply),
+            Err(error) => (Some(error.ec2_code()), fault(protocol, &error, &request_id)),
         };
-        Answered { response: response(status, &request_id, body), action, code }
+        Answered { response: response(reply, &request_id), action, code }
     }
 
     /// Whether nothing goes on that was asked for.
@@ -132,27 +159,48 @@ impl Front {
         Caller { credential, key }: Caller,
         request_id: &str,
         action: &mut Option<String>,
-    ) -> Result<Vec<u8>> {
-        signature::verify(&parts, &body, &credential, &key.secret_access_key)?;
-        let parameters = parameters(&parts, &body)?;
-        let find = |name: &str| parameters.iter().find(|(key, _)| key == name);
-        let Some((_, asked)) = find("Action") else {
-            let why = "the request has no parameter Action";
-            return Err(Error::refused(Code::MissingAction, why));
+    ) -> Result<Reply> {
+        let api = self.api(Some(&credential.service));
+        let found = match api {
+            Some(api) if api.protocol == Protocol::Rest => Some(rest::find(&api.model, &parts)),
+            _ => None,
         };
-        let Some(api) = self.api(Some(&credential.service)) else {
+        let unsigned = found.as_ref().and_then(Option::as_ref).is_some_and(|f| f.unsigned);
+        signature::verify(&parts, (&body, unsigned), &credential, &key.secret_access_key)?;
+        let (name, asked) = match found {
+            Some(Some(found)) => (found.name.clone(), Asked::Rest(found, parts, body)),
+            Some(None) => {
+                let why = "the service has nothing of that method and path";
+                return Err(Error::refused(Code::InvalidAction, why));
+            }
+            None => {
+                let parameters = parameters(&parts, &body)?;
+                let find = |name: &str| {
+                    let found = parameters.iter().find(|(key, _)| key == name);
+                    found.map(|(_, value)| value.clone())
+                };
+                let Some(name) = find("Action") else {
+                    let why = "the request has no parameter Action";
+                    return Err(Error::refused(Code::MissingAction, why));
+                };
+                if let Some(api) = api {
+                    check_version(api, find("Version").as_deref())?;
+                }
+                (name, Asked::Query(parameters))
+            }
+        };
+        let Some(api) = api else {
             let why = format!("the service '{}' is not there", credential.service.escape_debug());
             return Err(Error::refused(Code::InvalidAction, why));
         };
-        check_version(api, find("Version").map(|(_, version)| version.as_str()))?;
-        let Some((name, _)) = api.actions.get_key_value(asked.as_str()) else {
-            let shown: String = asked.escape_debug().take(64).collect();
+        let Some((name, _)) = api.actions.get_key_value(name.as_str()) else {
+            let shown: String = name.escape_debug().take(64).collect();
             let why = format!("The action {shown} is not there in Spore's {}", api.name);
             return Err(Error::refused(Code::InvalidAction, why));
         };
         *action = Some((*name).to_owned());
         let (front, name, request_id) = (self.clone(), *name, request_id.to_owned());
-        blocking(move || front.act(name, &credential, &parameters, &request_id)).await
+        blocking(move || front.act(name, &credential, &asked, &request_id)).await
     }
 
     /// Does an action; its answer.
@@ -160,16 +208,23 @@ impl Front {
         &self,
         name: &str,
         credential: &Credential,
-        parameters: &[(String, String)],
+        asked: &Asked,
         request_id: &str,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<Reply> {
         let there = self.api(Some(&credential.service));
         let row =
             there.and_then(|api| Some((api, *api.actions.get(name)?, api.model.action(name)?)));
         let Some((api, action, operation)) = row else {
             return Err(Error::failure(format!("the action {name} has no row and model")));
         };
-        let mut request = query::request(&api.model, operation.input.as_deref(), parameters)?;
+        let mut request = match asked {
+            Asked::Query(parameters) => {
+                query::request(&api.model, operation.input.as_deref(), parameters)?
+            }
+            Asked::Rest(found, parts, body) => {
+                rest::request(&api.model, operation, found, (parts, body))?
+            }
+        };
         let dry_run = request.as_object_mut().and_then(|request| request.shift_remove("DryRun"));
         if dry_run == Some(Value::Bool(true)) {
             let why = "Request would have succeeded, but DryRun flag is set.";
@@ -184,9 +239,24 @@ impl Front {
             region: &credential.region,
             account: self.context.caller().to_string(),
             access_key_id: &credential.access_key_id,
+            body: match asked {
+                Asked::Query(_) => &[],
+                Asked::Rest(_, _, body) => body,
+            },
+            content: Cell::default(),
         };
         let answer = action(&call)?;
-        xml::answer(&api.model, api.dialect, (name, operation), &answer, request_id)
+        let (headers, body) = match api.protocol {
+            Protocol::Query(dialect) => {
+                let action = (name, operation);
+                (Vec::new(), xml::answer(&api.model, dialect, action, &answer, request_id)?)
+            }
+            Protocol::Rest => {
+                rest::answer(&api.model, operation, (&answer, call.content.take()))?
+            }
+        };
+        let status = StatusCode::from_u16(operation.status.unwrap_or(200)).unwrap_or_default();
+        Ok(Reply { status, content_type: content_type(Some(api.protocol)), headers, body })
     }
 
     /// The actions, by an action's name.
@@ -249,13 +319,40 @@ fn request_id() -> String {
     [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
 }
 
-fn response(status: StatusCode, request_id: &str, body: Vec<u8>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body));
-    *response.status_mut() = status;
+fn content_type(protocol: Option<Protocol>) -> &'static str {
+    match protocol {
+        Some(Protocol::Rest) => "application/json",
+        _ => "text/xml;charset=UTF-8",
+    }
+}
+
+/// What an error is answered with.
+fn fault(protocol: Option<Protocol>, error: &Error, request_id: &str) -> Reply {
+    let (status, headers, body) = match protocol.unwrap_or(Protocol::Query(Dialect::Ec2)) {
+        Protocol::Query(dialect) => {
+            let body = xml::fault(dialect, error, request_id).unwrap_or_default();
+            (error.ec2_code().http_status(), Vec::new(), body)
+        }
+        Protocol::Rest => {
+            let (kind, status, body) = rest::fault(error);
+            (status, vec![("x-amzn-ErrorType".to_owned(), kind.to_owned())], body)
+        }
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Reply { status, content_type: content_type(protocol), headers, body }
+}
+
+fn response(reply: Reply, request_id: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(reply.body));
+    *response.status_mut() = reply.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml;charset=UTF-8"));
-    if let Ok(value) = HeaderValue::from_str(request_id) {
-        headers.insert("x-amzn-requestid", value);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    let own = [("x-amzn-requestid".to_owned(), request_id.to_owned())];
+    for (name, value) in reply.headers.into_iter().chain(own) {
+        let header = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value));
+        if let (Ok(name), Ok(value)) = header {
+            headers.insert(name, value);
+        }
     }
     response
 }

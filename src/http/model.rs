@@ -28,6 +28,15 @@ pub struct Operation {
     pub output: Option<String>,
     /// The element that stands around the answer.
     pub wrapper: Option<String>,
+    /// The HTTP method, of a service that speaks REST.
+    pub method: Option<String>,
+    /// Its path, whose parts in braces have the names of members.
+    pub uri: Option<String>,
+    /// The status of its answer.
+    pub status: Option<u16>,
+    /// The body need not be signed.
+    #[serde(default)]
+    pub unsigned: bool,
 }
 
 /// A structure or a list.
@@ -50,7 +59,7 @@ pub enum Shape {
 }
 
 /// A member of a structure: its name in the API's reference, as a parameter and as an element, and
-/// its shape.
+/// its shape. With REST the middle two say where it is, e.g. `header:x-amz-Checksum`.
 #[derive(Debug, Deserialize)]
 pub struct Member(pub String, pub String, pub String, pub String);
 
@@ -79,6 +88,11 @@ impl Model {
     /// What an action takes and answers.
     pub fn action(&self, name: &str) -> Option<&Operation> {
         self.actions.get(name)
+    }
+
+    /// All actions.
+    pub fn actions(&self) -> impl Iterator<Item = (&str, &Operation)> {
+        self.actions.iter().map(|(name, operation)| (name.as_str(), operation))
     }
 
     /// What the shape of that name is.

@@ -93,6 +93,18 @@ pub fn credential(parts: &Parts) -> Result<Credential> {
     Ok(Credential { access_key_id, region, service, date_time, day, headers, signature })
 }
 
+/// The service that a request says to be for, whoever signed it.
+pub fn service(parts: &Parts) -> Option<String> {
+    let scope = match parts.headers.get(AUTHORIZATION) {
+        Some(value) => {
+            let (_, rest) = value.to_str().ok()?.split_once("Credential=")?;
+            rest.split(',').next()?.to_owned()
+        }
+        None => parameter(parts.uri.query()?, "X-Amz-Credential")?,
+    };
+    scope.split('/').nth(3).map(str::to_owned)
+}
+
 /// # Errors
 /// `AuthFailure`: it is no time; `RequestExpired`: it is another than now.
 fn check_time(date_time: &str, expires: Option<u64>) -> Result<()> {
@@ -119,11 +131,32 @@ fn check_time(date_time: &str, expires: Option<u64>) -> Result<()> {
     Err(Error::refused(Code::RequestExpired, why).remedy("set the client's clock"))
 }
 
-/// Looks whether who has `secret` signed the request, in whichever headers it says.
+/// What stands for the digest of a body that is not signed.
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+/// Looks whether who has `secret` signed the request, in whichever headers it says; `unsigned`:
+/// perhaps without its body.
 ///
 /// # Errors
 /// `SignatureDoesNotMatch`.
-pub fn verify(parts: &Parts, body: &[u8], credential: &Credential, secret: &str) -> Result<()> {
+pub fn verify(
+    parts: &Parts,
+    (body, unsigned): (&[u8], bool),
+    credential: &Credential,
+    secret: &str,
+) -> Result<()> {
+    let same = is_signed(parts, &hex(&Sha256::digest(body)), credential, secret)
+        || unsigned && is_signed(parts, UNSIGNED, credential, secret);
+    match same {
+        true => Ok(()),
+        false => {
+            let why = "the signature is another than the request and the secret access key make";
+            Err(Error::refused(Code::SignatureDoesNotMatch, why))
+        }
+    }
+}
+
+fn is_signed(parts: &Parts, body: &str, credential: &Credential, secret: &str) -> bool {
     let Credential { region, service, date_time, day, headers, signature, .. } = credential;
     let canonical = [
         parts.method.as_str(),
@@ -131,7 +164,7 @@ pub fn verify(parts: &Parts, body: &[u8], credential: &Credential, secret: &str)
         &canonical_query(parts.uri.query().unwrap_or("")),
         &canonical_headers(parts, headers),
         &headers.join(";"),
-        &hex(&Sha256::digest(body)),
+        body,
     ]
     .join("\n");
     let scope = format!("{day}/{region}/{service}/aws4_request");
@@ -142,16 +175,9 @@ pub fn verify(parts: &Parts, body: &[u8], credential: &Credential, secret: &str)
         key = mac(&key, part.as_bytes()).finalize().into_bytes().to_vec();
     }
     // Compared in a time that says nothing of where they differ.
-    let same = bytes(signature).is_some_and(|given| {
+    bytes(signature).is_some_and(|given| {
         mac(&key, signed.as_bytes()).verify_slice(&given).is_ok() && date_time.starts_with(&**day)
-    });
-    match same {
-        true => Ok(()),
-        false => {
-            let why = "the signature is another than the request and the secret access key make";
-            Err(Error::refused(Code::SignatureDoesNotMatch, why))
-        }
-    }
+    })
 }
 
 fn mac(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
@@ -239,16 +265,16 @@ mod tests {
             signature: "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7".into(),
         };
         let good = "Version=2010-05-08&Action=ListUsers";
-        verify(&request(good), b"", &credential, secret).unwrap();
+        verify(&request(good), (b"", false), &credential, secret).unwrap();
         let other = |change: &dyn Fn(&mut Credential)| {
             let mut other = credential.clone();
             change(&mut other);
-            verify(&request(good), b"", &other, secret)
+            verify(&request(good), (b"", true), &other, secret)
         };
         for wrong in [
-            verify(&request("Action=ListUsers"), b"", &credential, secret),
-            verify(&request(good), b"x", &credential, secret),
-            verify(&request(good), b"", &credential, "secret"),
+            verify(&request("Action=ListUsers"), (b"", true), &credential, secret),
+            verify(&request(good), (b"x", true), &credential, secret),
+            verify(&request(good), (b"", false), &credential, "secret"),
             other(&|c| c.signature.clear()),
             other(&|c| c.signature.push('0')),
             other(&|c| c.signature.replace_range(0..1, "6")),

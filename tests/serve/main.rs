@@ -76,14 +76,15 @@ impl Drop for Served {
     }
 }
 
-/// Runs a script of this directory against a service; it must succeed.
-fn script(served: &Served, store: &Store, name: &str) {
-    let Some(python) = venv::python() else { return };
+/// Runs a script of this directory against a service; it must succeed. What it prints.
+fn script(served: &Served, store: &Store, name: &str, args: &[&str]) -> Option<String> {
+    let python = venv::python()?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(name);
-    let output = served.client(store, &python).arg(path).output().unwrap();
+    let output = served.client(store, &python).arg(path).args(args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {said}{err}");
+    Some(said.trim().to_owned())
 }
 
 /// `aws ARGS`: whether it succeeded, and what it printed.
@@ -103,7 +104,7 @@ fn boto3_does_every_action() {
     let store = Store::new();
     let network = if has_networks(&store) { "default" } else { "none" };
     let served = Served::new(&store, &["--network", network]);
-    script(&served, &store, "scenario.py");
+    script(&served, &store, "scenario.py", &[]);
     let (code, said) = served.end();
     assert!(!said.contains("panicked"), "{said}");
     assert_eq!(code, Some(0), "{said}");
@@ -165,17 +166,32 @@ fn a_token_launches_once() {
     }
     let store = Store::new();
     let served = Served::new(&store, &["--network", "none"]);
-    script(&served, &store, "tokens.py");
+    script(&served, &store, "tokens.py", &[]);
     // As a client whose connection broke: the service is killed, and another asked.
     rustix::process::kill_process(served.pid(), rustix::process::Signal::KILL).unwrap();
     drop(served);
     let served = Served::new(&store, &["--network", "none"]);
-    script(&served, &store, "tokens.py");
+    script(&served, &store, "tokens.py", &[]);
     let all: serde_json::Value =
         serde_json::from_str(&store.ok(&["ls", "-a", "-o", "json"])).unwrap();
     let reservations = all["Reservations"].as_array().unwrap();
     assert_eq!(reservations.len(), 1, "{all}");
     assert_eq!(reservations[0]["Instances"].as_array().unwrap().len(), 2, "{all}");
+}
+
+/// A snapshot that is written block by block is there whatever becomes of the service meanwhile.
+#[test]
+fn snapshots_are_written_and_read_block_by_block() {
+    let store = Store::new();
+    let served = Served::new(&store, &["--network", "none"]);
+    let Some(unfinished) = script(&served, &store, "blocks.py", &[]) else { return };
+    rustix::process::kill_process(served.pid(), rustix::process::Signal::KILL).unwrap();
+    drop(served);
+    let served = Served::new(&store, &["--network", "none"]);
+    script(&served, &store, "blocks.py", &[&unfinished]);
+    store.ok(&["snapshot", "verify", &unfinished]);
+    let (code, said) = served.end();
+    assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }
 
 /// The names on the wire are those of the service model.
