@@ -251,9 +251,7 @@ impl Front {
                 let action = (name, operation);
                 (Vec::new(), xml::answer(&api.model, dialect, action, &answer, request_id)?)
             }
-            Protocol::Rest => {
-                rest::answer(&api.model, operation, (&answer, call.content.take()))?
-            }
+            Protocol::Rest => rest::answer(&api.model, operation, (&answer, call.content.take()))?,
         };
         let status = StatusCode::from_u16(operation.status.unwrap_or(200)).unwrap_or_default();
         Ok(Reply { status, content_type: content_type(Some(api.protocol)), headers, body })

@@ -24,7 +24,8 @@ pub fn find(model: &Model, parts: &Parts) -> Option<Found> {
     let asked: Vec<&str> = parts.uri.path().split('/').collect();
     model.actions().find_map(|(name, operation)| {
         let pattern: Vec<&str> = operation.uri.as_deref()?.split('/').collect();
-        if operation.method.as_deref() != Some(parts.method.as_str()) || pattern.len() != asked.len()
+        if operation.method.as_deref() != Some(parts.method.as_str())
+            || pattern.len() != asked.len()
         {
             return None;
         }
@@ -61,8 +62,9 @@ pub fn request(
     let is_payload = |member: &Member| member.1.starts_with("payload:");
     let json = match members.iter().any(is_payload) || body.is_empty() {
         true => Value::Null,
-        false => serde_json::from_slice(body)
-            .map_err(|_| invalid("the body is no JSON".to_owned()))?,
+        false => {
+            serde_json::from_slice(body).map_err(|_| invalid("the body is no JSON".to_owned()))?
+        }
     };
     let query = parts.uri.query().unwrap_or("").as_bytes();
     let mut request = Map::new();
@@ -214,13 +216,15 @@ mod tests {
             "ChecksumAlgorithm": "SHA256",
         });
         assert_eq!(asked.unwrap(), expected);
-        let list = parts("GET", "/snapshots/snap%2D1/blocks?pageToken=a%2Bb%3D&maxResults=100", &[]);
+        let list =
+            parts("GET", "/snapshots/snap%2D1/blocks?pageToken=a%2Bb%3D&maxResults=100", &[]);
         let (name, asked) = ask(&list, "").unwrap();
         assert_eq!(name, "ListSnapshotBlocks");
         let expected = json!({ "SnapshotId": "snap-1", "NextToken": "a+b=", "MaxResults": 100 });
         assert_eq!(asked.unwrap(), expected);
         let start = parts("POST", "/snapshots", &[]);
-        let (_, asked) = ask(&start, r#"{"VolumeSize":1,"Tags":[],"Description":null,"x":1}"#).unwrap();
+        let (_, asked) =
+            ask(&start, r#"{"VolumeSize":1,"Tags":[],"Description":null,"x":1}"#).unwrap();
         assert_eq!(asked.unwrap(), json!({ "VolumeSize": 1, "Tags": [] }));
     }
 

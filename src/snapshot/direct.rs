@@ -1,8 +1,8 @@
 //! Snapshots that a client writes block by block. (EBS direct APIs)
 //!
-//! Until it is completed such a snapshot's content is in `blocks`, a sparse file, and the SHA-256 of
-//! each block that was written in `written`, which says which those are. Nobody has to be alive for
-//! it to stay so. `data` is the content of its parent until then, if it has one.
+//! Until it is completed such a snapshot's content is in `blocks`, a sparse file, and the SHA-256
+//! of each block that was written in `written`, which says which those are. Nobody has to be alive
+//! for it to stay so. `data` is the content of its parent until then, if it has one.
 
 use super::blocks::BLOCK;
 use super::{Wanted, check, digest, open_layers, protect, settled, share};
@@ -56,8 +56,7 @@ pub fn start(
         }
     }
     let content = (parent.map_or(DiskFormat::Raw, |parent| parent.format), String::new());
-    let mut snapshot =
-        Snapshot::flat(wanted.snapshot_id, (store.owner_id(), now()), size, content);
+    let mut snapshot = Snapshot::flat(wanted.snapshot_id, (store.owner_id(), now()), size, content);
     snapshot.state = SnapshotState::Pending;
     snapshot.layers = parent.map(|parent| parent.layers.clone()).unwrap_or_default();
     snapshot.description = wanted.description;
@@ -105,7 +104,8 @@ pub fn put(store: &Store, record: &Snapshot, index: u64, bytes: &[u8]) -> Result
     unfinished(store, record)?;
     let id = &record.snapshot_id;
     if index >= record.size_bytes / BLOCK || bytes.len() as u64 != BLOCK {
-        let why = format!("{id} has blocks 0 to {} of {BLOCK} bytes", record.size_bytes / BLOCK - 1);
+        let why =
+            format!("{id} has blocks 0 to {} of {BLOCK} bytes", record.size_bytes / BLOCK - 1);
         return Err(Error::refused(Code::InvalidParameterValue, why));
     }
     let doing = || format!("write block {index} of {id}");
@@ -293,7 +293,9 @@ impl Completing {
             if <BlockDigest>::from(Sha256::digest(&bytes)) == *digest {
                 return Ok(());
             }
-            Err(Error::failure(format!("block {index} of {id} is not what was written; write it again")))
+            Err(Error::failure(format!(
+                "block {index} of {id} is not what was written; write it again"
+            )))
         })?;
         match &parent {
             None => Ok(()),
@@ -308,7 +310,9 @@ fn bring(from: &Disk, to: &File, range: std::ops::Range<u64>) -> Result<()> {
     let mut at = range.start * BLOCK;
     let mut bytes = vec![0; BLOCK as usize];
     while at < end {
-        let Some(extent) = from.extent_at(at).or_fail(|| "read the parent's tables")? else { break };
+        let Some(extent) = from.extent_at(at).or_fail(|| "read the parent's tables")? else {
+            break;
+        };
         let len = extent.len.min(end - at).min(BLOCK);
         if extent.content == Content::Data {
             let some = &mut bytes[..len as usize];
@@ -374,7 +378,10 @@ mod tests {
         assert_eq!(first_bytes(&store, &second), [0, 5, 4, 0, 0, 0, 0, 3]);
         crate::snapshot::verify(&store, &second).unwrap();
         assert!(seal(&store, &second, (2, None)).unwrap().is_none(), "it is completed already");
-        assert_eq!(put(&store, &second, 0, &block(1)).unwrap_err().code(), Some(Code::IncorrectState));
+        assert_eq!(
+            put(&store, &second, 0, &block(1)).unwrap_err().code(),
+            Some(Code::IncorrectState)
+        );
     }
 
     #[test]

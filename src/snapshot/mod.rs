@@ -203,7 +203,9 @@ pub fn settled(store: &Store, mut snapshot: Snapshot) -> Snapshot {
         && let Some(write) = &snapshot.direct_write
         && !write.completing
     {
-        if written(store, &snapshot).is_some_and(|ago| ago > Duration::from_secs(write.timeout * 60)) {
+        if written(store, &snapshot)
+            .is_some_and(|ago| ago > Duration::from_secs(write.timeout * 60))
+        {
             let why = format!("no block of it was written for {} minutes", write.timeout);
             (snapshot.state, snapshot.state_message) = (SnapshotState::Error, Some(why));
         }
