@@ -4,22 +4,29 @@ use super::skip::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The environment's Python with botocore, boto3 and AWS's command line (`aws` beside it). `None`,
-/// and a word why, where they can't be had.
+/// A Python with botocore, boto3 and AWS's command line (`aws` beside it). `None`, and a word why,
+/// where they can't be had.
 pub fn python() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws-venv");
-    let python = venv.join("bin/python3");
-    let works = || Command::new(&python).args(["-c", "import boto3, awscli"]).output();
+    with("aws-venv", &["botocore", "boto3", "awscli"])
+}
+
+/// The Python of an environment of that name, with these packages.
+pub fn with(name: &str, packages: &[&str]) -> Option<PathBuf> {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let (python, whole) = (venv.join("bin/python3"), venv.join("whole"));
     let lock = std::fs::File::create(venv.with_extension("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    if !works().is_ok_and(|output| output.status.success()) {
+    let works = || Command::new(&python).args(["-m", "pip", "--version"]).output();
+    if !whole.exists() || !works().is_ok_and(|output| output.status.success()) {
         let _ = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).output();
-        let install = ["-m", "pip", "install", "-q", "botocore", "boto3", "awscli"];
-        let installed = Command::new(&python).args(install).output();
+        let mut install = Command::new(&python);
+        let installed = install.args(["-m", "pip", "install", "-q"]).args(packages).output();
         if !installed.is_ok_and(|output| output.status.success()) {
-            skip("boto3 and awscli are missing: python3 -m venv and pip have to work");
+            let what = packages.join(" and ");
+            skip(&format!("{what} are missing: python3 -m venv and pip have to work"));
             return None;
         }
+        std::fs::write(&whole, "").unwrap();
     }
     Some(python)
 }

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
 mod hostile;
 
 use common::networks::has_networks;
@@ -79,12 +80,23 @@ impl Drop for Served {
 /// Runs a script of this directory against a service; it must succeed. What it prints.
 fn script(served: &Served, store: &Store, name: &str, args: &[&str]) -> Option<String> {
     let python = venv::python()?;
+    Some(script_by(served, store, &python, name, args))
+}
+
+/// As [`script`], by that interpreter.
+pub fn script_by(
+    served: &Served,
+    store: &Store,
+    program: &Path,
+    name: &str,
+    args: &[&str],
+) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(name);
-    let output = served.client(store, &python).arg(path).args(args).output().unwrap();
+    let output = served.client(store, program).arg(path).args(args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {said}{err}");
-    Some(said.trim().to_owned())
+    said.trim().to_owned()
 }
 
 /// `aws ARGS`: whether it succeeded, and what it printed.
