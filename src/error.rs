@@ -90,6 +90,12 @@ codes! {
     InvalidKeyPairIDMalformed = "InvalidKeyPairID.Malformed", 400;
     InvalidKeyPairNotFound = "InvalidKeyPair.NotFound", 400;
     InvalidManifest = "InvalidManifest", 400;
+    InvalidLaunchTemplateIdMalformed = "InvalidLaunchTemplateId.Malformed", 400;
+    InvalidLaunchTemplateIdNotFound = "InvalidLaunchTemplateId.NotFound", 400;
+    InvalidLaunchTemplateIdVersionNotFound = "InvalidLaunchTemplateId.VersionNotFound", 400;
+    InvalidLaunchTemplateNameAlreadyExistsException = "InvalidLaunchTemplateName.AlreadyExistsException", 400;
+    InvalidLaunchTemplateNameMalformedException = "InvalidLaunchTemplateName.MalformedException", 400;
+    InvalidLaunchTemplateNameNotFoundException = "InvalidLaunchTemplateName.NotFoundException", 400;
     InvalidNetworkInterfaceIDMalformed = "InvalidNetworkInterfaceID.Malformed", 400;
     InvalidNetworkInterfaceIDNotFound = "InvalidNetworkInterfaceID.NotFound", 400;
     InvalidNetworkInterfaceInUse = "InvalidNetworkInterface.InUse", 400;

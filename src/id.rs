@@ -182,6 +182,9 @@ id!(
     /// A key pair, `key-…`.
     KeyPairId, "key", Code::InvalidKeyPairIDMalformed);
 id!(
+    /// A launch template, `lt-…`.
+    LaunchTemplateId, "lt", Code::InvalidLaunchTemplateIdMalformed);
+id!(
     /// All that one `run` launched, `r-…`.
     ReservationId, "r", Code::InvalidReservationIDMalformed);
 

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod account;
+pub mod asked;
 pub mod autostart;
 pub mod console;
 pub mod create_image;
@@ -20,6 +21,9 @@ pub mod kernels;
 pub mod keys;
 mod kinds;
 pub mod launch;
+pub mod launch_data;
+pub mod launch_request;
+pub mod launch_templates;
 pub mod networks;
 pub mod power;
 pub mod probe;
@@ -34,6 +38,7 @@ pub mod snapshots;
 pub mod statistics;
 pub mod status;
 pub mod tags;
+mod template_data;
 pub mod transfer;
 pub mod usage;
 pub mod volumes;

@@ -5,7 +5,8 @@ use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
     account, autostart, console, df, doctor, exec, foreground, image, instance, job, kernel, key,
-    modify, network, prune, region, run, serve, snapshot, ssh, stats, status, tag, volume, wait,
+    modify, network, prune, region, run, serve, snapshot, ssh, stats, status, tag, template,
+    volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
 use crate::service::restart::HOLD;
@@ -91,6 +92,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: key::KeyCommand,
+    },
+    /// Make, list, show and delete launch templates, which say how 'run' launches
+    Template {
+        /// What to do
+        #[command(subcommand)]
+        command: template::TemplateCommand,
     },
     /// Create, copy, import, list, verify and delete snapshots
     Snapshot {
@@ -352,6 +359,7 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Kernel { command } => kernel::run(command, ui),
         Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
         Command::Key { command } => key::run(command, ui),
+        Command::Template { command } => template::run(command, ui),
         Command::Serve(args) => serve::serve(ui, args),
         Command::Env(args) => serve::env(ui, args),
         Command::Snapshot { command } => snapshot::run(command, ui),

@@ -51,6 +51,7 @@ mod stats;
 mod status;
 mod table;
 mod tag;
+mod template;
 mod ui;
 mod volume;
 mod volume_arg;

@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::share_arg::ShareArg;
 use super::ui::{Ui, say};
 use super::wait::{failed, parse_goal, shortfalls, wait_for};
-use super::{input, instance_table};
+use super::{input, instance_table, template};
 use crate::error::{Code, Error, Result};
 use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
@@ -76,8 +76,12 @@ panicked; 124 the time was up; 125 Spore failed, or nobody could get in.")]
 #[command(group = clap::ArgGroup::new("until").args(["wait", "foreground", "command"]).multiple(true))]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name
-    #[arg(add = complete::image())]
-    pub image: String,
+    #[arg(required_unless_present = "template", add = complete::image())]
+    pub image: Option<String>,
+    /// A launch template ('spore template ls'), which says what is not said here; VERSION is a
+    /// number or $Latest [default: the template's default version]
+    #[arg(long, value_name = "NAME[:VERSION]")]
+    pub template: Option<String>,
     /// How many: N, or MIN:MAX for at least MIN and at most MAX
     #[arg(
         short = 'n',
@@ -395,9 +399,15 @@ pub fn request(args: &Run) -> Result<RunInstances> {
         }
         tags.push(Tag { key: "Name".into(), value: name.clone() });
     }
+    if args.template.is_some() && args.networks.iter().any(|n| matches!(n, NetworkArg::None)) {
+        let why = "--network none takes nothing away that a launch template says; leave out one";
+        return Err(Error::usage(why));
+    }
     let limits = args.limit.unwrap_or_default();
     Ok(RunInstances {
-        image_id: args.image.clone(),
+        image_id: args.image.clone().unwrap_or_default(),
+        launch_template: args.template.as_deref().map(|text| template::named(text).0),
+        terminate_on_shutdown: args.rm.then_some(true),
         kernel_id: args.kernel.clone(),
         ramdisk_id: args.initrd.clone(),
         request: Request {
@@ -439,7 +449,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
         volumes: args.volumes.clone(),
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         wait_running: !args.no_wait,
-        lifeline: None,
+        ..RunInstances::default()
     })
 }
 

@@ -4,9 +4,11 @@ use crate::error::{Code, Error, Result};
 use crate::record::network::NetworkName;
 use crate::record::tag::Tag;
 use crate::service::Service;
+use crate::service::asked;
+pub use crate::service::asked::decoded;
 use crate::service::filter::Filter;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -104,33 +106,10 @@ impl Call<'_> {
     /// `UnsupportedOperation`: it asks for something that EC2 has and Spore has not.
     /// `MissingParameter`, `InvalidParameterValue`.
     pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
-        let mut ignored = Vec::new();
-        let read = serde_ignored::deserialize(&self.request, |path| ignored.push(path.to_string()));
-        let read = read.map_err(|error: serde_json::Error| {
-            let why = error.to_string();
-            let code = match why.starts_with("missing field") {
-                true => Code::MissingParameter,
-                false => Code::InvalidParameterValue,
-            };
-            Error::refused(code, why)
-        })?;
         // What pages, filters and tags say is read apart; what is not wanted need not be there.
         let own =
             ["Filters", "MaxResults", "NextToken", "DryRun", "TagSpecifications", "ClientToken"];
-        let wanted = |path: &&String| {
-            let value = path.split('.').try_fold(&self.request, |value, part| match value {
-                Value::Array(list) => list.get(part.parse::<usize>().ok()?),
-                value => value.get(part),
-            });
-            !own.contains(&path.as_str()) && value.is_none_or(asks)
-        };
-        match ignored.iter().find(wanted) {
-            None => Ok(read),
-            Some(path) => {
-                let why = format!("the parameter {path} asks for what Spore does not have");
-                Err(Error::refused(Code::UnsupportedOperation, why))
-            }
-        }
+        asked::read(&self.request, &own)
     }
 
     fn part<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T> {
@@ -249,27 +228,6 @@ fn page<T>(
     list.truncate(most);
     let last = list.last().filter(|_| more).map(&key);
     Ok((list, last.map(|key| URL_SAFE_NO_PAD.encode(format!("after:{key}")))))
-}
-
-/// Whether a value asks for anything: an option that is off does not.
-fn asks(value: &Value) -> bool {
-    match value {
-        Value::Bool(on) => *on,
-        Value::Object(members) => members.values().any(asks),
-        Value::Array(list) => list.iter().any(asks),
-        _ => true,
-    }
-}
-
-/// What base64 text stands for, with or without line ends.
-///
-/// # Errors
-/// It is none.
-pub fn decoded(name: &str, text: &str) -> Result<Vec<u8>> {
-    let text: String = text.split_ascii_whitespace().collect();
-    STANDARD.decode(text).map_err(|_| {
-        Error::refused(Code::InvalidParameterValue, format!("{name} is not in base64"))
-    })
 }
 
 /// A value's JSON.

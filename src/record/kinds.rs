@@ -5,12 +5,13 @@ use super::image::Image;
 use super::instance;
 use super::kernel::{Kernel, Ramdisk};
 use super::key::KeyPair;
+use super::launch_template::LaunchTemplate;
 use super::snapshot::Snapshot;
 use super::volume::Volume;
 use super::vpc::Vpc;
 
 /// The directory of each kind in a store.
-pub const DIRECTORIES: [&str; 8] = [
+pub const DIRECTORIES: [&str; 9] = [
     Image::DIRECTORY,
     Snapshot::DIRECTORY,
     Volume::DIRECTORY,
@@ -19,4 +20,5 @@ pub const DIRECTORIES: [&str; 8] = [
     KeyPair::DIRECTORY,
     instance::InstanceRecord::DIRECTORY,
     Vpc::DIRECTORY,
+    LaunchTemplate::DIRECTORY,
 ];

@@ -8,6 +8,7 @@ pub mod instance;
 pub mod kernel;
 pub mod key;
 pub mod kinds;
+pub mod launch_template;
 pub mod limits;
 pub mod metadata;
 pub mod name;

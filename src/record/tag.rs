@@ -18,6 +18,11 @@ pub fn name_tag(tags: &[Tag]) -> Option<&str> {
     tags.iter().find(|tag| tag.key == "Name").map(|tag| tag.value.as_str())
 }
 
+/// Whether only Spore itself gives and takes tags of that key.
+pub fn is_reserved(key: &str) -> bool {
+    key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"))
+}
+
 /// Most tags of an object (EC2, "Tag restrictions").
 const MAX_TAGS: usize = 50;
 /// Most characters of a key in a message.
@@ -43,7 +48,7 @@ pub fn check_tags(tags: &[Tag]) -> Result<()> {
         if [&tag.key, &tag.value].iter().any(|text| text.chars().any(char::is_control)) {
             return refuse(format!("the tag '{key}' has a control character; leave it out"));
         }
-        if tag.key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:")) {
+        if is_reserved(&tag.key) {
             return refuse(format!("the tag '{key}' is reserved: no key may begin with aws:"));
         }
         if tags[..index].iter().any(|other| other.key == tag.key) {
@@ -66,7 +71,9 @@ pub fn set_tags(tags: &mut Vec<Tag>, new: &[Tag]) -> Result<()> {
             None => all.push(tag.clone()),
         }
     }
-    check_tags(&all)?;
+    // Spore's own don't count.
+    let own: Vec<Tag> = all.iter().filter(|tag| !is_reserved(&tag.key)).cloned().collect();
+    check_tags(&own)?;
     *tags = all;
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Objects of any kind, as those address them who may mean any.
 
+use super::launch_templates::templates;
 use crate::error::{Code, Error, Kind, Result};
-use crate::id::{ImageId, InstanceId, KernelId, KeyPairId, RamdiskId, SnapshotId, VolumeId};
+use crate::id::{
+    ImageId, InstanceId, KernelId, KeyPairId, LaunchTemplateId, RamdiskId, SnapshotId, VolumeId,
+};
 use crate::image::catalog;
 use crate::instance::dir::instances;
 use crate::key;
@@ -25,6 +28,8 @@ pub enum Resource {
     Instance(InstanceId),
     /// A key pair.
     KeyPair(KeyPairId),
+    /// A launch template, by its id only.
+    LaunchTemplate(LaunchTemplateId),
 }
 
 impl Resource {
@@ -38,6 +43,7 @@ impl Resource {
             Self::Ramdisk(id) => id.as_str(),
             Self::Instance(id) => id.as_str(),
             Self::KeyPair(id) => id.as_str(),
+            Self::LaunchTemplate(id) => id.as_str(),
         }
     }
 }
@@ -64,6 +70,8 @@ pub fn addressed(store: &Store, text: &str) -> Result<Vec<Resource>> {
         return of(&instances(store), text, Resource::Instance);
     } else if is(KeyPairId::PREFIX) {
         return Ok(vec![key_pair(store, text)?]);
+    } else if is(LaunchTemplateId::PREFIX) {
+        return of(&templates(store), text, Resource::LaunchTemplate);
     }
     let mut found: Vec<Vec<Resource>> = Vec::new();
     for kind in [

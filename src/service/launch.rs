@@ -1,6 +1,7 @@
 //! RunInstances, and ModifyInstanceAttribute, which takes the same things.
 
-use super::disks::{self, NewVolume};
+use super::disks;
+pub use super::launch_request::{MAX_USER_DATA, Request, RunInstances, check_user_data};
 use super::{Service, idempotent, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
@@ -8,7 +9,6 @@ use crate::image::{attribute, catalog, product};
 use crate::instance::dir;
 use crate::instance::host;
 use crate::instance::ids::RandomIds;
-pub use crate::instance::launch::Request;
 use crate::instance::launch::{Host, LaunchKey, LaunchPlan};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
@@ -25,34 +25,7 @@ use crate::store::Store;
 use crate::sys::kvm;
 use crate::transfer::bundle;
 use crate::{instance, kernel, key};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-pub use crate::instance::metadata::MAX_USER_DATA;
-
-/// EC2 RunInstances.
-#[derive(Clone, Debug, Default)]
-pub struct RunInstances {
-    /// The image.
-    pub image_id: String,
-    /// A kernel, or a file to register as one.
-    pub kernel_id: Option<String>,
-    /// A ramdisk, or a file to register as one.
-    pub ramdisk_id: Option<String>,
-    /// Everything else. The kernel and the ramdisk in it are those above, once they are found.
-    pub request: Request,
-    /// Bytes of the root volume; what the image says without.
-    pub root_size: Option<u64>,
-    /// Volumes beside those of the image and of the request's mapping.
-    pub volumes: Vec<NewVolume>,
-    /// Kept with the instance.
-    pub user_data: Option<Vec<u8>>,
-    /// Return only when the VMMs run, or say why they don't.
-    pub wait_running: bool,
-    /// The reading end of a pipe at whose end-of-file they end.
-    pub lifeline: Option<Arc<OwnedFd>>,
-}
 
 /// EC2 ModifyInstanceAttribute of a stopped instance; its name and its metadata options are changed
 /// while it runs, too. What is `None` or empty stays.
@@ -125,7 +98,9 @@ impl Service {
     /// left then.
     pub fn run_instances(&self, request: &RunInstances) -> Result<Launched> {
         let store = &self.store;
+        let request = &self.whole(request)?;
         check_tags(&request.request.tags)?;
+        check_tags(&request.volume_tags)?;
         check_user_data(request.user_data.as_deref().unwrap_or_default())?;
         // Held until the record says it: of two such requests at once one launches.
         let _turn = match &request.request.client_token {
@@ -146,7 +121,49 @@ impl Service {
         let launched = launch(store, request, image, &mut boot)?;
         boot.keep();
         launched.records.iter().for_each(|record| self.have_held(record));
+        self.tag_volumes(&launched.records, &request.volume_tags)?;
         Ok(launched)
+    }
+
+    /// The request with what it leaves open: its template's, then what is usual.
+    fn whole(&self, request: &RunInstances) -> Result<RunInstances> {
+        let mut whole = match &request.launch_template {
+            None => request.clone(),
+            Some(specification) => {
+                let (template, version) = self.launch_template_version(specification)?;
+                let data = &version.launch_template_data;
+                let usual = request.default_network.as_ref();
+                let mut whole = request.over(self.launch_request(data, usual)?);
+                let tags = [
+                    ("aws:ec2launchtemplate:id", template.launch_template_id.to_string()),
+                    ("aws:ec2launchtemplate:version", version.version_number.to_string()),
+                ];
+                let tags = tags.map(|(key, value)| Tag { key: key.into(), value });
+                whole.system_tags.extend(tags);
+                whole
+            }
+        };
+        if whole.image_id.is_empty() {
+            let why = "neither the request nor a launch template names an image";
+            return Err(Error::refused(Code::MissingParameter, why));
+        }
+        let asked = &mut whole.request;
+        asked.terminate_on_shutdown =
+            whole.terminate_on_shutdown.unwrap_or(asked.terminate_on_shutdown);
+        if asked.networks.is_empty() {
+            asked.networks.extend(whole.default_network.clone().map(Network::Named));
+        }
+        Ok(whole)
+    }
+
+    fn tag_volumes(&self, records: &[InstanceRecord], tags: &[Tag]) -> Result<()> {
+        let mappings = records.iter().flat_map(|record| &record.instance.block_device_mappings);
+        let volumes: Vec<String> =
+            mappings.map(|mapping| mapping.ebs.volume_id.to_string()).collect();
+        match tags.is_empty() {
+            true => Ok(()),
+            false => self.create_tags(&volumes, tags)?.into_iter().collect(),
+        }
     }
 
     /// EC2 ModifyInstanceAttribute.
@@ -215,16 +232,6 @@ impl Service {
     }
 }
 
-/// # Errors
-/// `InvalidUserData.Malformed`: it is longer than EC2 takes.
-pub fn check_user_data(data: &[u8]) -> Result<()> {
-    if data.len() as u64 <= MAX_USER_DATA {
-        return Ok(());
-    }
-    let why = format!("user data may have {MAX_USER_DATA} bytes at most");
-    Err(Error::refused(Code::InvalidUserDataMalformed, why))
-}
-
 /// As [`Service::run_instances`]. What it boots is in `boot`.
 fn launch(
     store: &Store,
@@ -233,6 +240,7 @@ fn launch(
     boot: &mut BootFiles,
 ) -> Result<Launched> {
     let mut launch = request.request.clone();
+    launch.tags.extend(request.system_tags.iter().cloned());
     let given = &request.request.block_device_mappings;
     let more = disks::mappings(store, &image, given, request.root_size, &request.volumes)?;
     launch.block_device_mappings.extend(more);

@@ -2,10 +2,11 @@
 
 use super::Service;
 use super::kinds::{self, Resource};
-use crate::error::Result;
+use super::launch_templates::templates;
+use crate::error::{Code, Error, Result};
 use crate::instance::dir::{InstanceDir, durability, instances};
 use crate::instance::vpc;
-use crate::record::tag::{Tag, check_tags, set_tags};
+use crate::record::tag::{Tag, check_tags, is_reserved, set_tags};
 use crate::store::{Collection, Durability, Record, Store, check_owner};
 
 /// A tag to remove (EC2 DeleteTags).
@@ -33,6 +34,11 @@ impl Service {
     /// # Errors
     /// The object is unknown or another's.
     pub fn delete_tags(&self, resource: &str, tags: &[TagToDelete]) -> Result<()> {
+        if let Some(tag) = tags.iter().find(|tag| is_reserved(&tag.key)) {
+            let shown: String = tag.key.escape_debug().take(40).collect();
+            let why = format!("the tag '{shown}' is reserved: no key may begin with aws:");
+            return Err(Error::refused(Code::InvalidParameterValue, why));
+        }
         let gone = |tag: &Tag| {
             let is = |gone: &TagToDelete| {
                 tag.key == gone.key && gone.value.as_ref().is_none_or(|value| tag.value == *value)
@@ -70,6 +76,9 @@ fn change(store: &Store, text: &str, change: Tags) -> Result<()> {
             }
             Resource::KeyPair(id) => {
                 on(&store.key_pairs(), &id, |_| Durability::Durable, |r| change(&mut r.tags))
+            }
+            Resource::LaunchTemplate(id) => {
+                on(&templates(store), &id, |_| Durability::Durable, |r| change(&mut r.tags))
             }
             Resource::Instance(id) => {
                 on(&instances(store), &id, durability, |r| {

@@ -159,6 +159,23 @@ fn awss_command_line_works_as_it_is() {
     // What the command line does is seen here, and the other way round.
     store.ok(&["image", "copy", "web", "--name", "web-2"]);
     assert_eq!(ok(names).split_whitespace().collect::<Vec<_>>(), ["web", "web-2"]);
+    let made = ["template", "create", "small", "--image", "demo", "-t", "spore.tiny"];
+    let template = store.ok(&made).trim().to_owned();
+    assert_eq!(
+        ok(
+            "ec2 describe-launch-templates --query LaunchTemplates[].LaunchTemplateId --output text"
+        ),
+        template
+    );
+    store.ok(&["template", "version", "small", "--source", "1", "-t", "t2.nano", "--default"]);
+    let launched = ok(
+        "ec2 run-instances --count 1 --launch-template LaunchTemplateName=small --query Instances[].InstanceType --output text",
+    );
+    assert_eq!(launched, "t2.nano");
+    let run = store.ok(&["run", "--template", "small:1", "--tag", "a=b", "-o", "json"]);
+    assert!(run.contains("spore.tiny") && run.contains("aws:ec2launchtemplate:version"), "{run}");
+    store.ok(&["terminate", "--all"]);
+    store.ok(&["template", "delete", "small:1", "small"]);
     ok(&format!("ec2 deregister-image --image-id {image}"));
     assert!(!store.ok(&["image", "ls", "-q"]).contains(&image));
     let ids = ok(

@@ -212,6 +212,53 @@ assert len(pair) == 2, pair
 ec2.delete_volume(VolumeId=volume)
 ec2.get_waiter("volume_deleted").wait(VolumeIds=[volume])
 
+# Launch templates.
+said = {"ImageId": web, "InstanceType": "spore.tiny", "KeyName": "made", "UserData": base64.b64encode(b"of a template").decode(),
+        "InstanceInitiatedShutdownBehavior": "stop", "MetadataOptions": {"HttpTokens": "required"}, "EbsOptimized": False,
+        "TagSpecifications": [{"ResourceType": kind, "Tags": [{"Key": "From", "Value": "template"}]} for kind in ("instance", "volume")]}
+template = ec2.create_launch_template(LaunchTemplateName="web/1", LaunchTemplateData=said, ClientToken="once", VersionDescription="first",
+                                      TagSpecifications=[{"ResourceType": "launch-template", "Tags": [{"Key": "a", "Value": "b"}]}])["LaunchTemplate"]
+again = lambda name: ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=said, ClientToken="once", VersionDescription="first",
+                                                TagSpecifications=[{"ResourceType": "launch-template", "Tags": [{"Key": "a", "Value": "b"}]}])
+lt = template["LaunchTemplateId"]
+assert again("web/1")["LaunchTemplate"]["LaunchTemplateId"] == lt
+refused("IdempotentParameterMismatch", again, name="other")
+refused("InvalidLaunchTemplateName.AlreadyExistsException", ec2.create_launch_template, LaunchTemplateName="web/1", LaunchTemplateData=said)
+refused("InvalidLaunchTemplateName.MalformedException", ec2.create_launch_template, LaunchTemplateName="a b", LaunchTemplateData=said)
+refused("UnsupportedOperation", ec2.create_launch_template, LaunchTemplateName="spot", LaunchTemplateData={"InstanceMarketOptions": {"MarketType": "spot"}})
+second = ec2.create_launch_template_version(LaunchTemplateId=lt, SourceVersion="1", LaunchTemplateData={"InstanceType": "t2.nano"})["LaunchTemplateVersion"]
+assert (second["VersionNumber"], second["LaunchTemplateData"]["ImageId"], second["DefaultVersion"]) == (2, web, False), second
+versions = ec2.describe_launch_template_versions(LaunchTemplateId=lt, Versions=["$Latest", "$Default"])["LaunchTemplateVersions"]
+assert [v["VersionNumber"] for v in versions] == [2, 1] and versions[1]["LaunchTemplateData"]["EbsOptimized"] is False, versions
+assert ec2.describe_launch_template_versions(Versions=["$Latest"])["LaunchTemplateVersions"][0]["VersionNumber"] == 2
+assert ec2.describe_launch_templates(LaunchTemplateNames=["web/1"])["LaunchTemplates"][0]["Tags"] == [{"Key": "a", "Value": "b"}]
+refused("InvalidLaunchTemplateName.NotFoundException", ec2.describe_launch_templates, LaunchTemplateNames=["none"])
+refused("InvalidLaunchTemplateId.NotFound", ec2.describe_launch_templates, LaunchTemplateIds=["lt-00000000000000000"])
+by = lambda **of: ec2.run_instances(MinCount=1, MaxCount=1, **of)["Instances"][0]
+one = by(LaunchTemplate={"LaunchTemplateName": "web/1"}, TagSpecifications=tagged[:1])
+tags_of = lambda found: {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+assert tags_of(one) == {"Name": "web", "From": "template", "aws:ec2launchtemplate:id": lt, "aws:ec2launchtemplate:version": "1"}, one
+assert (one["InstanceType"], one["KeyName"], one["MetadataOptions"]["HttpTokens"]) == ("spore.tiny", "made", "required"), one
+root = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [one["InstanceId"]]}])["Volumes"][0]
+assert tags_of(root) == {"From": "template"}, root
+two = by(LaunchTemplate={"LaunchTemplateId": lt, "Version": "$Latest"}, InstanceType="t2.micro")
+assert two["InstanceType"] == "t2.micro" and tags_of(two)["aws:ec2launchtemplate:version"] == "2", two
+refused("InvalidLaunchTemplateId.VersionNotFound", ec2.run_instances, MinCount=1, MaxCount=1, LaunchTemplate={"LaunchTemplateId": lt, "Version": "3"})
+refused("MissingParameter", ec2.run_instances, MinCount=1, MaxCount=1)
+ec2.create_tags(Resources=[one["InstanceId"], lt], Tags=[{"Key": "New", "Value": "1"}])
+refused("InvalidParameterValue", ec2.delete_tags, Resources=[one["InstanceId"]], Tags=[{"Key": "aws:ec2launchtemplate:id"}])
+like = ec2.get_launch_template_data(InstanceId=one["InstanceId"])["LaunchTemplateData"]
+assert base64.b64decode(like["UserData"]) == b"of a template" and like["ImageId"] == web, like
+ec2.create_launch_template(LaunchTemplateName="like", LaunchTemplateData=like)
+assert ec2.modify_launch_template(LaunchTemplateId=lt, DefaultVersion="2")["LaunchTemplate"]["DefaultVersionNumber"] == 2
+gone = ec2.delete_launch_template_versions(LaunchTemplateId=lt, Versions=["1", "2", "7"])
+assert [v["VersionNumber"] for v in gone["SuccessfullyDeletedLaunchTemplateVersions"]] == [1], gone
+assert [v["ResponseError"]["Code"] for v in gone["UnsuccessfullyDeletedLaunchTemplateVersions"]] == ["unexpectedError", "launchTemplateVersionDoesNotExist"], gone
+ec2.terminate_instances(InstanceIds=[one["InstanceId"], two["InstanceId"]])
+ec2.delete_launch_template(LaunchTemplateName="like")
+ec2.delete_launch_template(LaunchTemplateId=lt)
+assert ec2.describe_launch_templates()["LaunchTemplates"] == []
+
 # Tags.
 ec2.create_tags(Resources=[ids[0], snapshot, web], Tags=[{"Key": "Env", "Value": "<test>&\"'"}, {"Key": "Empty", "Value": ""}])
 found = ec2.describe_tags(Filters=[{"Name": "key", "Values": ["Env"]}])["Tags"]

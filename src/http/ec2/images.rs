@@ -157,7 +157,7 @@ fn register_image(call: &Call<'_>) -> Result<Value> {
     let mappings = asked.block_device_mappings.iter().map(|mapping| {
         let mut value = json!({ "DeviceName": mapping.device_name });
         if let Some(ebs) = &mapping.ebs {
-            value["Ebs"] = super::launch::ebs(ebs)?;
+            value["Ebs"] = crate::service::launch_data::ebs(ebs)?;
         }
         for (key, text) in
             [("VirtualName", &mapping.virtual_name), ("NoDevice", &mapping.no_device)]

@@ -2,10 +2,10 @@
 
 use super::super::call::{Action, Call, decoded, json_of};
 use super::images::AttributeValue;
-use super::launch::MetadataOptions;
 use crate::error::{Code, Error, Result};
 use crate::service::instances::{DescribeInstances, reservations};
 use crate::service::launch::ModifyInstanceAttribute;
+use crate::service::launch_data::MetadataOptions;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;

@@ -6,6 +6,7 @@ mod instance_attributes;
 mod instances;
 mod keys;
 mod launch;
+mod launch_templates;
 mod networks;
 mod places;
 mod snapshots;
@@ -22,6 +23,7 @@ pub fn rows() -> Vec<&'static [(&'static str, Action)]> {
         instances::ROWS,
         keys::ROWS,
         launch::ROWS,
+        launch_templates::ROWS,
         networks::ROWS,
         places::ROWS,
         snapshots::ROWS,

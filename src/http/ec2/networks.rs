@@ -40,29 +40,6 @@ fn networks(call: &Call<'_>) -> Result<Vec<Vpc>> {
     Ok(described(call)?.into_iter().map(|network| network.vpc).collect())
 }
 
-/// The network whose subnet that is.
-///
-/// # Errors
-/// `InvalidSubnetID.NotFound`.
-pub fn of_subnet(call: &Call<'_>, subnet: &str) -> Result<NetworkName> {
-    let found = networks(call)?.into_iter().find(|vpc| vpc.spore.subnet_id.as_str() == subnet);
-    found.map(|vpc| vpc.spore.name).ok_or_else(|| {
-        let why = format!("The subnet ID '{}' does not exist", subnet.escape_debug());
-        Error::refused(Code::InvalidSubnetIDNotFound, why)
-    })
-}
-
-/// The network that a group is of, by the group's id; the usual one for a name.
-///
-/// # Errors
-/// `InvalidGroup.NotFound`.
-pub fn of_group(call: &Call<'_>, group: &str) -> Result<Option<NetworkName>> {
-    if !group.starts_with("sg-") {
-        return Ok(call.network.cloned());
-    }
-    Ok(Some(group_of(&networks(call)?, group)?.0.spore.name.clone()))
-}
-
 /// A group, and its network.
 fn group_of<'a>(networks: &'a [Vpc], group: &str) -> Result<(&'a Vpc, &'a SecurityGroup)> {
     let mut groups = networks

@@ -109,6 +109,7 @@ fn all(call: &Call<'_>) -> Result<Vec<Value>> {
     let images = json_of(service.describe_images(&mine)?)?;
     let volumes = json_of(service.describe_volumes(&DescribeVolumes::default())?)?;
     let snapshots = json_of(service.describe_snapshots(&DescribeSnapshots::default())?)?;
+    let templates = json_of(service.describe_launch_templates(&[], &[], &[])?)?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     for reservation in list(&reservations) {
         if reservation["OwnerId"] == call.account.as_str() {
@@ -129,6 +130,10 @@ fn all(call: &Call<'_>) -> Result<Vec<Value>> {
         for object in list(&objects).iter().filter(|o| o["OwnerId"] == call.account.as_str()) {
             add(kind, &object[key], &object["Tags"]);
         }
+    }
+    // They are the caller's own.
+    for template in list(&templates) {
+        add("launch-template", &template["LaunchTemplateId"], &template["Tags"]);
     }
     Ok(found)
 }
