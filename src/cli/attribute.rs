@@ -135,6 +135,20 @@ pub fn deprecate(service: &Service, ui: &Ui, args: &DeprecateArgs) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
+/// `image unprotect`.
+///
+/// # Errors
+/// As [`Service::unprotect_image`]'s.
+pub fn unprotect(service: &Service, ui: &Ui, images: &[String]) -> Result<ExitCode> {
+    Ok(answer::each(ui, images, |image| {
+        let word = service.unprotect_image(image)?;
+        if word != "disabled" {
+            say(format_args!("note: the protection of {image} is {word}"));
+        }
+        Ok(())
+    }))
+}
+
 /// `image share`.
 ///
 /// # Errors

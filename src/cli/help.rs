@@ -10,7 +10,7 @@ Exit codes: 0 done; 1 refused (unknown object, wrong state); 2 the command
 line is wrong; 125 Spore or its host failed. See 'spore --help'.";
 
 /// The commands that print no records, and so have no use for -o and -q.
-const SILENT: [&str; 14] = [
+const SILENT: [&str; 18] = [
     "logs",
     "console",
     "wait",
@@ -21,6 +21,10 @@ const SILENT: [&str; 14] = [
     "store admit",
     "image export",
     "image modify",
+    "image disable",
+    "image enable",
+    "image protect",
+    "image unprotect",
     "snapshot verify",
     "product accept",
     "product cancel",
@@ -28,7 +32,7 @@ const SILENT: [&str; 14] = [
 ];
 
 /// Examples of the commands by name, for those that don't bring theirs.
-const EXAMPLES: [(&str, &str); 54] = [
+const EXAMPLES: [(&str, &str); 58] = [
     ("network ls", "  spore network ls\n  spore network ls --filter is-default=true"),
     ("network show", "  spore network show lab -o json"),
     ("network delete", "  spore network delete lab"),
@@ -77,6 +81,13 @@ const EXAMPLES: [(&str, &str); 54] = [
     ("ramdisk deregister", "  spore ramdisk deregister ari-0123"),
     ("key ls", "  spore key ls\n  spore key ls --filter key-type=rsa -q"),
     ("key rm", "  spore key rm ci"),
+    ("template default", "  spore template default web 2"),
+    (
+        "template ls",
+        "  spore template ls\n  spore template ls --filter launch-template-name='web*'",
+    ),
+    ("template show", "  spore template show web\n  spore template show 'web:$Latest' -o json"),
+    ("template delete", "  spore template delete web:1\n  spore template delete web"),
     (
         "snapshot create",
         "  spore snapshot create vol-0123 --description 'before the upgrade'\n  spore snapshot create i-0123 --tag Name=nightly",

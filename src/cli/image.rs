@@ -148,6 +148,41 @@ pub enum ImageCommand {
     Modify(ModifyArgs),
     /// Say from when on others should not use an image any more; they don't find it then
     Deprecate(DeprecateArgs),
+    /// Put images aside: nobody launches them, and others don't see them any more
+    ///
+    /// They are shared with nobody then, also when 'image enable' brings them back.
+    #[command(
+        after_long_help = "Examples:\n  spore image disable web\n  spore image ls --include-disabled"
+    )]
+    Disable {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "IMAGE", add = complete::image())]
+        images: Vec<String>,
+    },
+    /// Bring disabled images back
+    #[command(after_long_help = "Examples:\n  spore image enable web")]
+    Enable {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "IMAGE", add = complete::image())]
+        images: Vec<String>,
+    },
+    /// Keep images from being deregistered
+    #[command(after_long_help = "Examples:\n  spore image protect web --with-cooldown")]
+    Protect {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "IMAGE", add = complete::image())]
+        images: Vec<String>,
+        /// For a day yet once 'image unprotect' takes it away
+        #[arg(long)]
+        with_cooldown: bool,
+    },
+    /// Let protected images be deregistered again
+    #[command(after_long_help = "Examples:\n  spore image unprotect web")]
+    Unprotect {
+        /// Ids, unique prefixes of ids, or names
+        #[arg(required = true, value_name = "IMAGE", add = complete::image())]
+        images: Vec<String>,
+    },
     /// Say who may launch an image; without a change, print who may
     ///
     /// The kernel enforces it where several users share a store ('spore store share'). Before an
@@ -321,6 +356,16 @@ pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
         }
         ImageCommand::Modify(args) => attribute::modify(service, args),
         ImageCommand::Deprecate(args) => attribute::deprecate(service, ui, args),
+        ImageCommand::Disable { images } => {
+            Ok(answer::each(ui, images, |image| service.set_image_enabled(image, false).map(drop)))
+        }
+        ImageCommand::Enable { images } => {
+            Ok(answer::each(ui, images, |image| service.set_image_enabled(image, true).map(drop)))
+        }
+        ImageCommand::Protect { images, with_cooldown } => Ok(answer::each(ui, images, |image| {
+            service.protect_image(image, *with_cooldown).map(drop)
+        })),
+        ImageCommand::Unprotect { images } => attribute::unprotect(service, ui, images),
         ImageCommand::Share(args) => attribute::share(service, ui, args),
         ImageCommand::BootEntries { image } => boot_entries::run(service, ui, image),
         ImageCommand::References { images } => attribute::references(service, ui, images),

@@ -64,6 +64,9 @@ pub struct LsArgs {
     /// Others' deprecated ones too
     #[arg(long)]
     include_deprecated: bool,
+    /// Also those of yours that are disabled
+    #[arg(long)]
+    include_disabled: bool,
 }
 
 impl LsArgs {
@@ -90,6 +93,7 @@ pub fn ls(service: &Service, ui: &Ui, args: &LsArgs) -> Result<ExitCode> {
         filters: args.filters.all(),
         catalog: args.catalog(),
         include_deprecated: args.include_deprecated,
+        include_disabled: args.include_disabled,
     })?;
     output::emit(&ui.output, &table(&images))?;
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use crate::kernel;
 use crate::record::image::{Image, ImageState, StateReason};
 use crate::record::name;
 use crate::record::tag::check_tags;
-use crate::store::{Durability, Locked, Store, check_owner, pattern};
+use crate::store::{Durability, Locked, Store, check_owner, now, pattern};
 
 /// Check that an image of this name could be registered now: before a long import, not after.
 ///
@@ -141,6 +141,19 @@ pub fn check_registered(image: &Image) -> Result<()> {
     ))
 }
 
+/// # Errors
+/// `OperationNotPermitted`: it is protected.
+fn check_unprotected(image: &Image) -> Result<()> {
+    let protection = image.deregistration_protection.as_ref();
+    let Some(word) = protection.and_then(|protection| protection.word(&now())) else {
+        return Ok(());
+    };
+    let (id, name) = (&image.image_id, &image.name);
+    let why = format!("image {id} ('{name}') is protected from being deregistered: {word}");
+    let refused = Error::refused(Code::OperationNotPermitted, why);
+    Err(refused.remedy("'spore image unprotect' takes that away"))
+}
+
 /// Deregister an image: nothing new can be launched from it. Its snapshots, its kernel and its
 /// instances stay, and so does its record, so that its instances can be told what they came from. A
 /// built-in one comes back when it is next asked for.
@@ -157,6 +170,7 @@ pub fn deregister(store: &Store, id: &ImageId) -> Result<Image> {
     }
     store.images().update(id, Durability::Durable, |image| {
         check_own(store, image)?;
+        check_unprotected(image)?;
         image.state = ImageState::Deregistered;
         Ok(image.clone())
     })

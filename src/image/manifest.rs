@@ -239,6 +239,7 @@ pub(crate) fn resolve_with(
         source_image_region: manifest.source_image_region,
         image_location: manifest.image_location,
         deprecation_time: None,
+        deregistration_protection: None,
         state_reason: None,
         tags: manifest.tags,
     })

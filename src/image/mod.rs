@@ -1,6 +1,7 @@
 //! Images: how they are registered, found, named, changed and shared.
 
 pub mod attribute;
+pub mod availability;
 pub mod builtin;
 pub mod catalog;
 pub mod manifest;

@@ -304,6 +304,7 @@ fn image(
         source_image_region: None,
         image_location: None,
         deprecation_time: None,
+        deregistration_protection: None,
         state_reason: None,
         tags: request.tags.clone(),
     })

@@ -66,6 +66,7 @@ fn image() -> Image {
         source_image_region: None,
         image_location: None,
         deprecation_time: None,
+        deregistration_protection: None,
         state_reason: None,
         tags: vec![],
     }

@@ -94,9 +94,35 @@ pub struct Image {
     /// Why its state is what it is, if that needs saying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<StateReason>,
+    /// What keeps it from being deregistered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deregistration_protection: Option<DeregistrationProtection>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
+}
+
+/// What keeps an image from being deregistered. (EC2 EnableImageDeregistrationProtection)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct DeregistrationProtection {
+    /// It goes on for a day after it is taken away.
+    pub with_cooldown: bool,
+    /// RFC 3339, UTC: when it ends, once it is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+impl DeregistrationProtection {
+    /// EC2's word for it at `now` (RFC 3339); `None` if it has ended.
+    pub fn word(&self, now: &str) -> Option<String> {
+        match (&self.until, self.with_cooldown) {
+            (Some(until), _) if until.as_str() <= now => None,
+            (Some(until), _) => Some(format!("disabled, in its cooldown until {until}")),
+            (None, true) => Some("enabled-with-cooldown".to_owned()),
+            (None, false) => Some("enabled-without-cooldown".to_owned()),
+        }
+    }
 }
 
 impl Image {
@@ -192,6 +218,8 @@ pub enum ImageState {
     Failed,
     /// It launches nothing new.
     Deregistered,
+    /// Its owner has put it aside: it launches nothing, nobody else sees it.
+    Disabled,
 }
 
 /// Guest architectures.
@@ -329,7 +357,7 @@ impl Record for Image {
     /// EC2: the name of one that failed can be given again.
     fn holds_name(&self, made: bool) -> bool {
         match self.state {
-            ImageState::Available => true,
+            ImageState::Available | ImageState::Disabled => true,
             ImageState::Pending => made,
             ImageState::Failed | ImageState::Deregistered => false,
         }
@@ -350,6 +378,7 @@ impl Record for Image {
             "HourlyRate": self.hourly_rate,
             "DeprecationTime": self.deprecation_time,
             "ImdsSupport": self.imds_support,
+            "DeregistrationProtection": self.deregistration_protection,
             "Snapshots": self.snapshots().collect::<Vec<_>>(),
             "Tags": self.tags,
         })

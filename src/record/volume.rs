@@ -118,6 +118,9 @@ pub struct Volume {
     /// The instance it is attached to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
+    /// Its last change of size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modification: Option<Modification>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -126,6 +129,20 @@ pub struct Volume {
 /// What a volume is if nobody says otherwise: EC2's default.
 pub fn default_volume_type() -> String {
     "gp3".to_owned()
+}
+
+/// EC2 VolumeModification, which is done as soon as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Modification {
+    /// GiB, rounded up, before.
+    pub original_size: u64,
+    /// GiB, rounded up, after.
+    pub target_size: u64,
+    /// RFC 3339, UTC.
+    pub start_time: String,
+    /// RFC 3339, UTC.
+    pub end_time: String,
 }
 
 /// EC2 VolumeAttachment.

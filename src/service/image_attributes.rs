@@ -6,6 +6,7 @@ use super::shape::REGION;
 use crate::error::{Code, Error, Result};
 use crate::id::ImageId;
 use crate::image::attribute::{self, Modification};
+use crate::image::availability;
 use crate::image::catalog;
 use crate::image::permission;
 pub use crate::image::permission::{Change, Who};
@@ -16,7 +17,7 @@ pub use crate::inspect::secrets::Secret;
 use crate::instance::dir::instances;
 use crate::record::image::{Image, ImageState, ImdsSupport};
 use crate::record::instance::State;
-use crate::store::Store;
+use crate::store::{Store, now};
 use serde::Serialize;
 
 /// EC2 ModifyImageAttribute. What is `None` or empty stays.
@@ -164,6 +165,39 @@ impl Service {
         attribute::deprecate(store, &catalog::resolve_own(store, image_id)?.image_id, at)
     }
 
+    /// EC2 DisableImage, and EnableImage.
+    ///
+    /// # Errors
+    /// As [`availability::disable`]'s and [`availability::enable`]'s.
+    pub fn set_image_enabled(&self, image_id: &str, enabled: bool) -> Result<Image> {
+        let store = self.swept();
+        let id = catalog::resolve_own(store, image_id)?.image_id;
+        match enabled {
+            true => availability::enable(store, &id),
+            false => availability::disable(store, &id),
+        }
+    }
+
+    /// EC2 EnableImageDeregistrationProtection: EC2's word for how it is protected.
+    ///
+    /// # Errors
+    /// As [`availability::protect`]'s.
+    pub fn protect_image(&self, image_id: &str, with_cooldown: bool) -> Result<String> {
+        let store = self.swept();
+        let id = catalog::resolve_own(store, image_id)?.image_id;
+        Ok(protection(&availability::protect(store, &id, with_cooldown)?))
+    }
+
+    /// EC2 DisableImageDeregistrationProtection: EC2's word for how it is protected now.
+    ///
+    /// # Errors
+    /// As [`availability::unprotect`]'s.
+    pub fn unprotect_image(&self, image_id: &str) -> Result<String> {
+        let store = self.swept();
+        let id = catalog::resolve_own(store, image_id)?.image_id;
+        Ok(protection(&availability::unprotect(store, &id)?))
+    }
+
     /// EC2 DescribeImageReferences, of a deregistered image too: that is when its owner wants to
     /// know.
     ///
@@ -184,6 +218,12 @@ impl Service {
         let (menu, boot_entries) = boot_entries::list(store, &image)?;
         Ok(BootMenu { image_id: image.image_id, menu, boot_entries })
     }
+}
+
+/// EC2's word for how an image is protected from being deregistered.
+pub fn protection(image: &Image) -> String {
+    let protection = image.deregistration_protection.as_ref();
+    protection.and_then(|it| it.word(&now())).unwrap_or_else(|| "disabled".to_owned())
 }
 
 fn share(

@@ -25,6 +25,8 @@ pub struct DescribeImages {
     pub catalog: Option<Catalog>,
     /// Others' deprecated ones, too.
     pub include_deprecated: bool,
+    /// The caller's own disabled ones, too.
+    pub include_disabled: bool,
 }
 
 /// A heading of EC2's console.
@@ -133,6 +135,8 @@ impl<'a> Caller<'a> {
         let mine = image.owner_id == self.me;
         let by_state = request.filters.iter().any(|filter| filter.name == "state");
         let listed = by_state || image.state != ImageState::Deregistered;
+        let disabled = image.state == ImageState::Disabled;
+        let listed = listed && (!disabled || mine && (by_state || request.include_disabled));
         let current = request.include_deprecated || mine || !attribute::is_deprecated(image, now);
         let any = |list: &[String], is: &dyn Fn(&str) -> bool| {
             list.is_empty() || list.iter().any(|item| is(item))

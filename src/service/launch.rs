@@ -230,6 +230,35 @@ impl Service {
             None => Ok(record),
         }
     }
+
+    /// EC2 ResetInstanceAttribute of the kernel: what the image says of it again.
+    ///
+    /// # Errors
+    /// As [`Service::modify_instance_attribute`]'s; the image has gone.
+    pub fn reset_instance_kernel(&self, instance_id: &str) -> Result<InstanceRecord> {
+        let image = self.image_of(instance_id)?;
+        let kernel = Some(image.kernel_id.map_or_else(|| "none".to_owned(), |id| id.to_string()));
+        let instance_id = instance_id.to_owned();
+        let request = ModifyInstanceAttribute { instance_id, kernel, ..Default::default() };
+        self.modify_instance_attribute(&request)
+    }
+
+    /// EC2 ResetInstanceAttribute of the ramdisk.
+    ///
+    /// # Errors
+    /// As [`Service::reset_instance_kernel`]'s.
+    pub fn reset_instance_ramdisk(&self, instance_id: &str) -> Result<InstanceRecord> {
+        let image = self.image_of(instance_id)?;
+        let ramdisk = Some(image.ramdisk_id.map_or_else(|| "none".to_owned(), |id| id.to_string()));
+        let instance_id = instance_id.to_owned();
+        let request = ModifyInstanceAttribute { instance_id, ramdisk, ..Default::default() };
+        self.modify_instance_attribute(&request)
+    }
+
+    fn image_of(&self, instance_id: &str) -> Result<Image> {
+        let record = self.describe_instance(instance_id)?;
+        self.store.images().get(&record.instance.image_id)
+    }
 }
 
 /// As [`Service::run_instances`]. What it boots is in `boot`.

@@ -108,3 +108,31 @@ pub fn check_user_data(data: &[u8]) -> Result<()> {
     let why = format!("user data may have {MAX_USER_DATA} bytes at most");
     Err(Error::refused(Code::InvalidUserDataMalformed, why))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_comes_before_its_template() {
+        let tag = |key: &str, value: &str| Tag { key: key.into(), value: value.into() };
+        let mut template = RunInstances { image_id: "ami-1".into(), ..RunInstances::default() };
+        template.terminate_on_shutdown = Some(true);
+        template.request.instance_type = Some("t3.small".into());
+        template.request.cpus = Some(1);
+        template.request.tags = vec![tag("a", "template"), tag("b", "template")];
+        let mut request = RunInstances::default();
+        request.request.tags = vec![tag("a", "request")];
+        let whole = request.over(template.clone());
+        assert_eq!((whole.image_id.as_str(), whole.terminate_on_shutdown), ("ami-1", Some(true)));
+        assert_eq!(whole.request.cpus, Some(1));
+        assert_eq!(whole.request.tags, [tag("a", "request"), tag("b", "template")]);
+        request.image_id = "ami-2".into();
+        request.terminate_on_shutdown = Some(false);
+        request.request.instance_type = Some("t3.large".into());
+        let whole = request.over(template);
+        assert_eq!((whole.image_id.as_str(), whole.terminate_on_shutdown), ("ami-2", Some(false)));
+        // Its own type's.
+        assert_eq!(whole.request.cpus, None);
+    }
+}

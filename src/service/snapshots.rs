@@ -2,16 +2,21 @@
 //! DeleteSnapshot.
 
 use super::filter::{Filter, Filters, found, select};
+use super::shape::image::LaunchPermissions;
 pub use super::shape::snapshot::{DescribedSnapshot, SnapshotInfo};
 use super::{Service, instances};
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::import::{Options, Source, SourceFormat, arrival};
 use crate::instance::snapshots;
+use crate::record::image::{Image, ImageState};
 use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
 use crate::snapshot::{self, Wanted};
+use crate::store::check_owner;
 use crate::transfer::endpoint::{self, Endpoint};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// EC2 CreateSnapshot, and CreateSnapshots of an instance.
@@ -144,6 +149,31 @@ impl Service {
         let settled = listed.into_iter().map(|listed| snapshot::settled(store, listed));
         let found = settled.map(|snapshot| DescribedSnapshot { snapshot }).collect();
         select(found, &request.filters, FILTERS)
+    }
+
+    /// EC2 DescribeSnapshotAttribute: a snapshot of one's own, and who may make volumes of it.
+    /// Those are who may launch an image of one's own that has it.
+    ///
+    /// # Errors
+    /// It is unknown, or another's.
+    pub fn create_volume_permissions(&self, snapshot_id: &str) -> Result<(Snapshot, Vec<Value>)> {
+        let store = self.swept();
+        let snapshot = store.snapshots().resolve(snapshot_id)?;
+        check_owner(store, &snapshot)?;
+        let images = store.images().list()?.or_warn();
+        let has = |image: &&Image| {
+            image.state == ImageState::Available
+                && image.owner_id == snapshot.owner_id
+                && image.snapshots().any(|id| *id == snapshot.snapshot_id)
+        };
+        let mut found = BTreeSet::new();
+        for image in images.iter().filter(has) {
+            let told = serde_json::to_value(LaunchPermissions::of(image)).unwrap_or_default();
+            let list = told["LaunchPermissions"].as_array().cloned().unwrap_or_default();
+            found.extend(list.iter().map(Value::to_string));
+        }
+        let permissions = found.iter().filter_map(|text| serde_json::from_str(text).ok());
+        Ok((snapshot, permissions.collect()))
     }
 
     /// Compares a snapshot's content with its digest.

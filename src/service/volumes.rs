@@ -6,7 +6,7 @@ use super::{Service, instances};
 use crate::error::{Code, Error, Result};
 use crate::instance::attach;
 use crate::record::tag::{Tag, check_tags};
-use crate::record::volume::Volume;
+use crate::record::volume::{Modification, Volume};
 use crate::snapshot;
 use crate::store::{Durability, Store, now};
 use crate::volume::{NewVolume, create_empty, create_from_snapshot};
@@ -79,6 +79,20 @@ const FILTERS: Filters = Filters {
         ("status", "State"),
         ("volume-id", "VolumeId"),
         ("volume-type", "VolumeType"),
+    ],
+};
+
+/// EC2's filters of DescribeVolumesModifications.
+const MODIFIED: Filters = Filters {
+    tags: "Tags",
+    names: &[
+        ("modification-state", "ModificationState"),
+        ("original-size", "OriginalSize"),
+        ("original-volume-type", "OriginalVolumeType"),
+        ("start-time", "StartTime"),
+        ("target-size", "TargetSize"),
+        ("target-volume-type", "TargetVolumeType"),
+        ("volume-id", "VolumeId"),
     ],
 };
 
@@ -199,17 +213,34 @@ impl Service {
         let before = self.store.volumes().resolve(volume_id)?;
         let start_time = now();
         let after = attach::resize(&self.store, &before.volume_id, size)?;
-        Ok(VolumeModification {
-            volume_id: after.volume_id,
-            modification_state: "completed",
-            original_size: before.size,
-            target_size: after.size,
-            original_volume_type: before.volume_type,
-            target_volume_type: after.volume_type,
-            progress: 100,
-            start_time,
-            end_time: now(),
-        })
+        let after =
+            self.store.volumes().update(&after.volume_id, Durability::Durable, |record| {
+                record.modification = Some(Modification {
+                    original_size: before.size,
+                    target_size: after.size,
+                    start_time,
+                    end_time: now(),
+                });
+                Ok(record.clone())
+            })?;
+        VolumeModification::of(&after).ok_or_else(|| Error::failure("the volume is as it was"))
+    }
+
+    /// EC2 DescribeVolumesModifications: the last one of each volume that has had any.
+    ///
+    /// # Errors
+    /// One of those named is not there, a filter is unknown, the store can't be read.
+    pub fn describe_volumes_modifications(
+        &self,
+        volume_ids: &[String],
+        filters: &[Filter],
+    ) -> Result<Vec<VolumeModification>> {
+        let volumes = self.store.volumes();
+        let listed = match volume_ids {
+            [] => volumes.list()?.or_warn(),
+            ids => found(ids, |id| volumes.find(id))?,
+        };
+        select(listed.iter().filter_map(VolumeModification::of).collect(), filters, MODIFIED)
     }
 
     /// EC2 DeleteVolume.

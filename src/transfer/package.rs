@@ -360,6 +360,7 @@ impl Package {
         (image.name, image.description) = (manifest.name, manifest.description);
         (image.owner_id, image.creation_date) = (owner_id, now());
         image.tags = manifest.tags;
+        image.deregistration_protection = None;
         Ok(())
     }
 }

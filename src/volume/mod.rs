@@ -137,6 +137,7 @@ fn create(
         volume_type: new.volume_type.unwrap_or_else(default_volume_type),
         layers: Vec::new(),
         attachment: new.attachment,
+        modification: None,
         tags: new.tags,
     };
     let mut _until_made = None;

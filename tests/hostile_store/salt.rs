@@ -53,7 +53,7 @@ const SALTS: [Salt; 13] = [
 ];
 
 /// The places of each kind of object where a command opens something; `.` is its directory itself.
-const PLACES: [(&str, &str, &[&str]); 7] = [
+const PLACES: [(&str, &str, &[&str]); 8] = [
     (
         "i",
         "instances",
@@ -83,6 +83,7 @@ const PLACES: [(&str, &str, &[&str]); 7] = [
     ("aki", "kernels", &["record.json", "kernel", "lock", "."]),
     ("ari", "ramdisks", &["record.json", "ramdisk", "lock", "."]),
     ("key", "key-pairs", &["record.json", "private-key", "lock", "."]),
+    ("lt", "launch-templates", &["record.json", "lock", "."]),
 ];
 
 /// Every state that an instance's record may say.
@@ -202,6 +203,7 @@ impl World {
         }
         world.ok(ATTACKER, &["volume", "create", "--size", "1"]);
         world.ok(ATTACKER, &["key", "create", "bait"]);
+        world.ok(ATTACKER, &["template", "create", "bait", "--image", "demo"]);
         world.instance(instance_id(PLAIN), Salt::Missing);
         for (kind, _, places) in PLACES {
             for place in places {

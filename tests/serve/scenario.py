@@ -181,6 +181,9 @@ ec2.modify_instance_attribute(InstanceId=ids[0], InstanceType={"Value": "t2.nano
 ec2.modify_instance_attribute(InstanceId=ids[0], SourceDestCheck={"Value": True})
 refused("UnsupportedOperation", ec2.modify_instance_attribute, InstanceId=ids[0], DisableApiTermination={"Value": True})
 ec2.modify_instance_attribute(InstanceId=ids[0], UserData={"Value": b"new"})
+for name in ("kernel", "ramdisk"):
+    ec2.reset_instance_attribute(InstanceId=ids[0], Attribute=name)
+assert attribute("kernel")["KernelId"]["Value"] == demo["KernelId"]
 assert base64.b64decode(attribute("userData")["UserData"]["Value"]) == b"new"
 assert ec2.modify_instance_metadata_options(InstanceId=ids[0], HttpTokens="optional")["InstanceMetadataOptions"]["HttpTokens"] == "optional"
 ec2.describe_instance_credit_specifications(InstanceIds=ids)
@@ -206,6 +209,10 @@ ec2.get_waiter("volume_in_use").wait(VolumeIds=[volume])
 refused("IncorrectState", ec2.detach_volume, VolumeId=volume, Device="/dev/vdz")
 ec2.detach_volume(VolumeId=volume, InstanceId=ids[1])
 assert ec2.modify_volume(VolumeId=volume, Size=2)["VolumeModification"]["TargetSize"] == 2
+assert ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"][0]["OriginalSize"] == 1
+assert ec2.describe_volume_attribute(VolumeId=volume, Attribute="autoEnableIO")["AutoEnableIO"]["Value"]
+ec2.modify_volume_attribute(VolumeId=volume, AutoEnableIO={"Value": True})
+refused("UnsupportedOperation", ec2.modify_volume_attribute, VolumeId=volume, AutoEnableIO={"Value": False})
 assert ec2.describe_volume_status(VolumeIds=[volume])["VolumeStatuses"][0]["VolumeStatus"]["Status"] == "ok"
 pair = ec2.create_snapshots(InstanceSpecification={"InstanceId": ids[1]})["Snapshots"]
 assert len(pair) == 2, pair
@@ -294,6 +301,30 @@ soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
 ec2.enable_image_deprecation(ImageId=copied, DeprecateAt=soon)
 assert ec2.describe_images(ImageIds=[copied])["Images"][0]["DeprecationTime"]
 ec2.disable_image_deprecation(ImageId=copied)
+ec2.modify_image_attribute(ImageId=copied, LaunchPermission={"Add": [{"Group": "all"}]})
+of_it = ec2.describe_images(ImageIds=[copied])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+shared = lambda: ec2.describe_snapshot_attribute(SnapshotId=of_it, Attribute="createVolumePermission")["CreateVolumePermissions"]
+assert shared() == [{"Group": "all"}], shared()
+refused("UnsupportedOperation", ec2.reset_snapshot_attribute, SnapshotId=of_it, Attribute="createVolumePermission")
+refused("UnsupportedOperation", ec2.modify_snapshot_attribute, SnapshotId=of_it, Attribute="createVolumePermission",
+        OperationType="add", GroupNames=["all"])
+assert ec2.disable_image(ImageId=copied)["Return"] and ec2.disable_image(ImageId=copied)["Return"]
+assert shared() == []
+ec2.reset_snapshot_attribute(SnapshotId=of_it, Attribute="createVolumePermission")
+mine = lambda **more: {i["ImageId"]: i for i in ec2.describe_images(Owners=["self"], **more)["Images"]}
+assert copied not in mine() and mine(IncludeDisabled=True)[copied]["State"] == "disabled"
+refused("InvalidAMIID.Unavailable", ec2.run_instances, ImageId=copied, MinCount=1, MaxCount=1)
+refused("InvalidAMIID.Unavailable", ec2.modify_image_attribute, ImageId=copied, LaunchPermission={"Add": [{"Group": "all"}]})
+assert ec2.enable_image(ImageId=copied)["Return"]
+assert not mine()[copied]["Public"]
+assert ec2.enable_image_deregistration_protection(ImageId=copied, WithCooldown=True)["Return"] == "enabled-with-cooldown"
+refused("OperationNotPermitted", ec2.deregister_image, ImageId=copied)
+assert "cooldown until" in ec2.disable_image_deregistration_protection(ImageId=copied)["Return"]
+refused("OperationNotPermitted", ec2.deregister_image, ImageId=copied)
+ec2.enable_image_deregistration_protection(ImageId=copied)
+protected = ec2.describe_image_attribute(ImageId=copied, Attribute="deregistrationProtection")["DeregistrationProtection"]["Value"]
+assert protected == "enabled-without-cooldown", protected
+assert ec2.disable_image_deregistration_protection(ImageId=copied)["Return"] == "disabled"
 for one in (copied, image, web):
     ec2.deregister_image(ImageId=one)
 refused("InvalidAMIID.NotFound", ec2.describe_images, ImageIds=["ami-00000000000000000"])

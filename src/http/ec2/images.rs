@@ -5,7 +5,7 @@ use crate::error::{Code, Error, Result};
 use crate::record::image::{Architecture, ImdsSupport, RootDeviceType};
 use crate::service::create_image::{CreateImage, DeviceChange};
 use crate::service::deregister::DeregisterImages;
-use crate::service::image_attributes::{Change, Exposure, ModifyImageAttribute};
+use crate::service::image_attributes::{Change, Exposure, ModifyImageAttribute, protection};
 use crate::service::images::{DescribeImages, LaunchPermissions};
 use crate::service::register::{Boot, RegisterImage, Root, is_bundle};
 use crate::service::transfer::{CopyImage, KeyFiles};
@@ -21,8 +21,12 @@ pub const ROWS: &[(&str, Action)] = &[
     ("DeregisterImage", deregister_image),
     ("DescribeImageAttribute", describe_image_attribute),
     ("DescribeImages", describe_images),
+    ("DisableImage", disable_image),
     ("DisableImageDeprecation", disable_image_deprecation),
+    ("DisableImageDeregistrationProtection", disable_image_deregistration_protection),
+    ("EnableImage", enable_image),
     ("EnableImageDeprecation", enable_image_deprecation),
+    ("EnableImageDeregistrationProtection", enable_image_deregistration_protection),
     ("ModifyImageAttribute", modify_image_attribute),
     ("RegisterImage", register_image),
     ("ResetImageAttribute", reset_image_attribute),
@@ -39,8 +43,7 @@ struct Described {
     owners: Vec<String>,
     executable_users: Vec<String>,
     include_deprecated: bool,
-    #[serde(rename = "IncludeDisabled")]
-    _include_disabled: bool,
+    include_disabled: bool,
 }
 
 fn describe_images(call: &Call<'_>) -> Result<Value> {
@@ -52,6 +55,7 @@ fn describe_images(call: &Call<'_>) -> Result<Value> {
         filters: call.filters()?,
         catalog: None,
         include_deprecated: asked.include_deprecated,
+        include_disabled: asked.include_disabled,
     };
     let images = call.service.describe_images(&request)?;
     let images = images.iter().map(json_of).collect::<Result<_>>()?;
@@ -264,6 +268,7 @@ fn describe_image_attribute(call: &Call<'_>) -> Result<Value> {
         "kernel" => ("KernelId", value(image.kernel_id.map(|id| id.to_string()))),
         "ramdisk" => ("RamdiskId", value(image.ramdisk_id.map(|id| id.to_string()))),
         "productCodes" => ("ProductCodes", json_of(image.product_codes)?),
+        "deregistrationProtection" => ("DeregistrationProtection", value(Some(protection(&image)))),
         "bootMode" => (
             "BootMode",
             match image.boot_mode {
@@ -443,4 +448,35 @@ fn disable_image_deprecation(call: &Call<'_>) -> Result<Value> {
     let asked: Deprecated = call.input()?;
     call.service.deprecate_image(&asked.image_id, None)?;
     Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct OfImage {
+    image_id: String,
+    #[serde(default)]
+    with_cooldown: bool,
+}
+
+fn disable_image(call: &Call<'_>) -> Result<Value> {
+    let asked: OfImage = call.input()?;
+    call.service.set_image_enabled(&asked.image_id, false)?;
+    Ok(json!({ "Return": true }))
+}
+
+fn enable_image(call: &Call<'_>) -> Result<Value> {
+    let asked: OfImage = call.input()?;
+    call.service.set_image_enabled(&asked.image_id, true)?;
+    Ok(json!({ "Return": true }))
+}
+
+fn enable_image_deregistration_protection(call: &Call<'_>) -> Result<Value> {
+    let asked: OfImage = call.input()?;
+    let word = call.service.protect_image(&asked.image_id, asked.with_cooldown)?;
+    Ok(json!({ "Return": word }))
+}
+
+fn disable_image_deregistration_protection(call: &Call<'_>) -> Result<Value> {
+    let asked: OfImage = call.input()?;
+    Ok(json!({ "Return": call.service.unprotect_image(&asked.image_id)? }))
 }

@@ -17,6 +17,7 @@ pub const ROWS: &[(&str, Action)] = &[
     ("DescribeInstanceCreditSpecifications", describe_instance_credit_specifications),
     ("ModifyInstanceAttribute", modify_instance_attribute),
     ("ModifyInstanceMetadataOptions", modify_instance_metadata_options),
+    ("ResetInstanceAttribute", reset_instance_attribute),
 ];
 
 #[derive(Deserialize)]
@@ -163,6 +164,23 @@ fn modify_instance_attribute(call: &Call<'_>) -> Result<Value> {
     match request == nothing {
         true => drop(call.service.describe_instance(&request.instance_id)?),
         false => drop(call.service.modify_instance_attribute(&request)?),
+    }
+    Ok(json!({}))
+}
+
+fn reset_instance_attribute(call: &Call<'_>) -> Result<Value> {
+    let asked: Asked = call.input()?;
+    let service = call.service;
+    match asked.attribute.as_str() {
+        "kernel" => drop(service.reset_instance_kernel(&asked.instance_id)?),
+        "ramdisk" => drop(service.reset_instance_ramdisk(&asked.instance_id)?),
+        // It is always true here.
+        "sourceDestCheck" => drop(service.describe_instance(&asked.instance_id)?),
+        other => {
+            let shown = other.escape_debug();
+            let why = format!("'{shown}' can't be reset; kernel, ramdisk and sourceDestCheck can");
+            return Err(Error::refused(Code::InvalidParameterValue, why));
+        }
     }
     Ok(json!({}))
 }

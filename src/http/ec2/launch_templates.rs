@@ -28,7 +28,6 @@ struct Asked {
     version_description: Option<String>,
     source_version: Option<String>,
     launch_template_data: Option<Value>,
-    #[serde(rename = "SetDefaultVersion")]
     default_version: Option<String>,
     versions: Vec<String>,
     min_version: Option<u64>,

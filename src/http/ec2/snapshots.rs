@@ -1,7 +1,7 @@
 //! Snapshots.
 
 use super::super::call::{Action, Call, json_of};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::service::snapshots::{
     CopySnapshot, CreateSnapshot, DescribeSnapshots, DescribedSnapshot, SnapshotInfo,
 };
@@ -14,7 +14,10 @@ pub const ROWS: &[(&str, Action)] = &[
     ("CreateSnapshot", create_snapshot),
     ("CreateSnapshots", create_snapshots),
     ("DeleteSnapshot", delete_snapshot),
+    ("DescribeSnapshotAttribute", describe_snapshot_attribute),
     ("DescribeSnapshots", describe_snapshots),
+    ("ModifySnapshotAttribute", modify_snapshot_attribute),
+    ("ResetSnapshotAttribute", reset_snapshot_attribute),
 ];
 
 #[derive(Default, Deserialize)]
@@ -128,4 +131,60 @@ fn delete_snapshot(call: &Call<'_>) -> Result<Value> {
     let results = call.service.delete_snapshots(&[asked.snapshot_id], None, false)?;
     results.into_iter().collect::<Result<()>>()?;
     Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attribute {
+    snapshot_id: String,
+    #[serde(default)]
+    attribute: Option<String>,
+    #[serde(default, rename = "CreateVolumePermission")]
+    _create_volume_permission: Option<Value>,
+    #[serde(default, rename = "GroupNames")]
+    _group_names: Vec<String>,
+    #[serde(default, rename = "OperationType")]
+    _operation_type: Option<String>,
+    #[serde(default, rename = "UserIds")]
+    _user_ids: Vec<String>,
+}
+
+fn no_attribute(name: Option<&str>) -> Error {
+    let shown = name.unwrap_or_default().escape_debug();
+    let why = format!("snapshots have no attribute '{shown}' here");
+    Error::refused(Code::InvalidParameterValue, why)
+}
+
+fn describe_snapshot_attribute(call: &Call<'_>) -> Result<Value> {
+    let asked: Attribute = call.input()?;
+    let (snapshot, permissions) = call.service.create_volume_permissions(&asked.snapshot_id)?;
+    match asked.attribute.as_deref() {
+        Some("createVolumePermission") => Ok(json!({
+            "SnapshotId": snapshot.snapshot_id,
+            "CreateVolumePermissions": json_of(permissions)?,
+        })),
+        Some("productCodes") => {
+            Ok(json!({ "SnapshotId": snapshot.snapshot_id, "ProductCodes": [] }))
+        }
+        other => Err(no_attribute(other)),
+    }
+}
+
+/// Who may make volumes of a snapshot follows from the images that have it.
+fn modify_snapshot_attribute(call: &Call<'_>) -> Result<Value> {
+    let asked: Attribute = call.input()?;
+    call.service.create_volume_permissions(&asked.snapshot_id)?;
+    let why = "a snapshot is not shared alone here: whoever may launch an image of it may make \
+               volumes of it; use ModifyImageAttribute";
+    Err(Error::refused(Code::UnsupportedOperation, why))
+}
+
+fn reset_snapshot_attribute(call: &Call<'_>) -> Result<Value> {
+    let asked: Attribute = call.input()?;
+    let (_, permissions) = call.service.create_volume_permissions(&asked.snapshot_id)?;
+    match asked.attribute.as_deref() {
+        Some("createVolumePermission") if permissions.is_empty() => Ok(json!({})),
+        Some("createVolumePermission") => modify_snapshot_attribute(call),
+        other => Err(no_attribute(other)),
+    }
 }

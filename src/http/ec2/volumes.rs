@@ -11,10 +11,13 @@ pub const ROWS: &[(&str, Action)] = &[
     ("AttachVolume", attach_volume),
     ("CreateVolume", create_volume),
     ("DeleteVolume", delete_volume),
+    ("DescribeVolumeAttribute", describe_volume_attribute),
     ("DescribeVolumeStatus", describe_volume_status),
     ("DescribeVolumes", describe_volumes),
+    ("DescribeVolumesModifications", describe_volumes_modifications),
     ("DetachVolume", detach_volume),
     ("ModifyVolume", modify_volume),
+    ("ModifyVolumeAttribute", modify_volume_attribute),
 ];
 
 const GIB: u64 = 1 << 30;
@@ -153,6 +156,64 @@ fn modify_volume(call: &Call<'_>) -> Result<Value> {
     let size = gib.checked_mul(GIB).ok_or_else(|| too_large(gib))?;
     let modification = call.service.modify_volume(&asked.volume_id, size)?;
     Ok(json!({ "VolumeModification": json_of(modification)? }))
+}
+
+fn describe_volumes_modifications(call: &Call<'_>) -> Result<Value> {
+    let asked: Described = call.input()?;
+    let ids = &asked.volume_ids;
+    let found = call.service.describe_volumes_modifications(ids, &call.filters()?)?;
+    let found = found.iter().map(json_of).collect::<Result<_>>()?;
+    call.listed("VolumesModifications", ids, found, "VolumeId")
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attribute {
+    volume_id: String,
+    #[serde(default)]
+    attribute: Option<String>,
+    #[serde(default, rename = "AutoEnableIO")]
+    auto_enable_io: Option<Flag>,
+}
+
+/// EC2 AttributeBooleanValue.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Flag {
+    value: bool,
+}
+
+/// A volume's I/O is never kept back here.
+fn describe_volume_attribute(call: &Call<'_>) -> Result<Value> {
+    let asked: Attribute = call.input()?;
+    let volume_ids = vec![asked.volume_id];
+    let found = found(call, &Described { volume_ids })?;
+    let id = found.first().map(|volume| volume["VolumeId"].clone());
+    match asked.attribute.as_deref() {
+        Some("autoEnableIO") => Ok(json!({ "VolumeId": id, "AutoEnableIO": { "Value": true } })),
+        Some("productCodes") => Ok(json!({ "VolumeId": id, "ProductCodes": [] })),
+        other => {
+            let shown = other.unwrap_or_default().escape_debug();
+            let why = format!("volumes have no attribute '{shown}' here");
+            Err(Error::refused(Code::InvalidParameterValue, why))
+        }
+    }
+}
+
+fn modify_volume_attribute(call: &Call<'_>) -> Result<Value> {
+    let asked: Attribute = call.input()?;
+    found(call, &Described { volume_ids: vec![asked.volume_id] })?;
+    match asked.auto_enable_io {
+        Some(Flag { value: true }) => Ok(json!({})),
+        Some(_) => {
+            let why = "AutoEnableIO is always true here";
+            Err(Error::refused(Code::UnsupportedOperation, why))
+        }
+        None => {
+            let why = "The request must contain the parameter AutoEnableIO";
+            Err(Error::refused(Code::MissingParameter, why))
+        }
+    }
 }
 
 #[derive(Deserialize)]

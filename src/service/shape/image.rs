@@ -8,6 +8,7 @@ use crate::record::image::{
     RootDeviceType, StateReason, VirtualizationType,
 };
 use crate::record::tag::Tag;
+use crate::store::now;
 use serde::{Serialize, Serializer};
 
 /// An image, with what follows from its place. As JSON it is EC2's Image.
@@ -77,6 +78,8 @@ struct Shape<'a> {
     source_image_region: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deprecation_time: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deregistration_protection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_launched_time: Option<&'a str>,
     tags: &'a [Tag],
@@ -168,6 +171,10 @@ impl<'a> Shape<'a> {
             source_image_id: image.source_image_id.as_ref(),
             source_image_region: image.source_image_region.as_deref(),
             deprecation_time: image.deprecation_time.as_deref(),
+            deregistration_protection: image
+                .deregistration_protection
+                .as_ref()
+                .and_then(|protection| protection.word(&now())),
             last_launched_time: described.last_launched_time.as_deref(),
             tags: &image.tags,
             spore: Own {

@@ -118,7 +118,7 @@ impl VolumeAttachment {
     }
 }
 
-/// EC2 VolumeModification, which ModifyVolume answers.
+/// EC2 VolumeModification, which ModifyVolume and DescribeVolumesModifications answer.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct VolumeModification {
@@ -140,4 +140,22 @@ pub struct VolumeModification {
     pub start_time: String,
     /// RFC 3339.
     pub end_time: String,
+}
+
+impl VolumeModification {
+    /// The last one of a volume.
+    pub fn of(volume: &Volume) -> Option<Self> {
+        let last = volume.modification.clone()?;
+        Some(Self {
+            volume_id: volume.volume_id.clone(),
+            modification_state: "completed",
+            original_size: last.original_size,
+            target_size: last.target_size,
+            original_volume_type: volume.volume_type.clone(),
+            target_volume_type: volume.volume_type.clone(),
+            progress: 100,
+            start_time: last.start_time,
+            end_time: last.end_time,
+        })
+    }
 }
