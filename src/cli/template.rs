@@ -138,9 +138,14 @@ pub fn run(command: &TemplateCommand, ui: &Ui) -> Result<ExitCode> {
             answer::whole(ui, "VersionNumber", &number, answer)?;
         }
         TemplateCommand::Default { template, version } => {
-            let told = service.modify_launch_template(&named(template).0, version)?;
-            let number = told.default_version_number.to_string();
-            answer::whole(ui, "DefaultVersionNumber", &number, json!({ "LaunchTemplate": told }))?;
+            let modified = service.modify_launch_template(&named(template).0, version)?;
+            let number = modified.default_version_number.to_string();
+            answer::whole(
+                ui,
+                "DefaultVersionNumber",
+                &number,
+                json!({ "LaunchTemplate": modified }),
+            )?;
         }
         TemplateCommand::Ls { filters } => list(ui, filters)?,
         TemplateCommand::Show { template } => {

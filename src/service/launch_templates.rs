@@ -41,7 +41,7 @@ const VERSION_FILTERS: Filters = Filters {
     ],
 };
 
-/// EC2 LaunchTemplate, as it is told.
+/// EC2 LaunchTemplate, as it is described.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct DescribedTemplate {
@@ -171,7 +171,7 @@ impl Service {
             }
             let version = version(record.latest_version_number.saturating_add(1), new, data)?;
             record.latest_version_number = version.version_number;
-            let told = described_version(record, &version);
+            let made = described_version(record, &version);
             record.spore.versions.push(version);
             let bytes = serde_json::to_vec(&record.spore).map_or(usize::MAX, |text| text.len());
             if bytes > MAX_BYTES {
@@ -182,7 +182,7 @@ impl Service {
                 );
                 return Err(Error::refused(Code::InvalidParameterValue, why));
             }
-            Ok(told)
+            Ok(made)
         })
     }
 

@@ -168,8 +168,8 @@ impl Service {
         };
         let mut found = BTreeSet::new();
         for image in images.iter().filter(has) {
-            let told = serde_json::to_value(LaunchPermissions::of(image)).unwrap_or_default();
-            let list = told["LaunchPermissions"].as_array().cloned().unwrap_or_default();
+            let described = serde_json::to_value(LaunchPermissions::of(image)).unwrap_or_default();
+            let list = described["LaunchPermissions"].as_array().cloned().unwrap_or_default();
             found.extend(list.iter().map(Value::to_string));
         }
         let permissions = found.iter().filter_map(|text| serde_json::from_str(text).ok());

@@ -16,9 +16,9 @@ impl Service {
     pub fn launch_template_data(&self, instance_id: &str) -> Result<Value> {
         let record = self.describe_instance(instance_id)?;
         let instance = &record.instance;
-        let told = serde_json::to_value(reservations(std::slice::from_ref(&record)))
+        let described = serde_json::to_value(reservations(std::slice::from_ref(&record)))
             .map_err(|error| Error::failure(format!("cannot answer: {error}")))?;
-        let told = &told[0]["Instances"][0];
+        let described = &described[0]["Instances"][0];
         let mut data = Map::new();
         for (key, of) in [
             ("ImageId", "ImageId"),
@@ -27,7 +27,7 @@ impl Service {
             ("RamDiskId", "RamdiskId"),
             ("KeyName", "KeyName"),
         ] {
-            told.get(of).map(|value| data.insert(key.into(), value.clone()));
+            described.get(of).map(|value| data.insert(key.into(), value.clone()));
         }
         data.insert(
             "InstanceInitiatedShutdownBehavior".into(),
@@ -42,11 +42,11 @@ impl Service {
             let tags = json!([{ "ResourceType": "instance", "Tags": tags }]);
             data.insert("TagSpecifications".into(), tags);
         }
-        let mut options = told["MetadataOptions"].clone();
+        let mut options = described["MetadataOptions"].clone();
         options.as_object_mut().map(|options| options.shift_remove("State"));
         data.insert("MetadataOptions".into(), options);
-        data.insert("BlockDeviceMappings".into(), self.devices(told)?);
-        let interfaces = told["NetworkInterfaces"].as_array().into_iter().flatten();
+        data.insert("BlockDeviceMappings".into(), self.devices(described)?);
+        let interfaces = described["NetworkInterfaces"].as_array().into_iter().flatten();
         let interfaces: Vec<Value> = interfaces.enumerate().map(interface).collect();
         if !interfaces.is_empty() {
             data.insert("NetworkInterfaces".into(), interfaces.into());
@@ -55,7 +55,7 @@ impl Service {
     }
 
     /// Its volumes, each of the size and the snapshot that it has.
-    fn devices(&self, told: &Value) -> Result<Value> {
+    fn devices(&self, described: &Value) -> Result<Value> {
         let device = |mapping: &Value| {
             let ebs = &mapping["Ebs"];
             let id = ebs["VolumeId"].as_str().unwrap_or_default().parse()?;
@@ -69,13 +69,13 @@ impl Service {
             }
             Ok(json!({ "DeviceName": mapping["DeviceName"], "Ebs": made }))
         };
-        let mappings = told["BlockDeviceMappings"].as_array().into_iter().flatten();
+        let mappings = described["BlockDeviceMappings"].as_array().into_iter().flatten();
         Ok(mappings.map(device).collect::<Result<Vec<_>>>()?.into())
     }
 }
 
-fn interface((index, told): (usize, &Value)) -> Value {
-    let groups = told["Groups"].as_array().into_iter().flatten();
+fn interface((index, described): (usize, &Value)) -> Value {
+    let groups = described["Groups"].as_array().into_iter().flatten();
     let groups: Vec<&Value> = groups.map(|group| &group["GroupId"]).collect();
-    json!({ "DeviceIndex": index, "SubnetId": told["SubnetId"], "Groups": groups })
+    json!({ "DeviceIndex": index, "SubnetId": described["SubnetId"], "Groups": groups })
 }

@@ -34,7 +34,7 @@ struct Asked {
     max_version: Option<u64>,
     launch_template_ids: Vec<String>,
     launch_template_names: Vec<String>,
-    // What a template says is told as it is said.
+    // What a template says is reported as it is said.
     #[serde(rename = "ResolveAlias")]
     _resolve_alias: bool,
 }
@@ -88,9 +88,9 @@ fn describe_launch_templates(call: &Call<'_>) -> Result<Value> {
     let asked: Asked = call.input()?;
     let (ids, names) = (&asked.launch_template_ids, &asked.launch_template_names);
     let found = call.service.describe_launch_templates(ids, names, &call.filters()?)?;
-    let told = found.iter().map(json_of).collect::<Result<Vec<_>>>()?;
+    let described = found.iter().map(json_of).collect::<Result<Vec<_>>>()?;
     let named = [ids.as_slice(), names.as_slice()].concat();
-    call.listed("LaunchTemplates", &named, told, "LaunchTemplateId")
+    call.listed("LaunchTemplates", &named, described, "LaunchTemplateId")
 }
 
 fn describe_launch_template_versions(call: &Call<'_>) -> Result<Value> {
@@ -124,7 +124,7 @@ fn delete_launch_template_versions(call: &Call<'_>) -> Result<Value> {
         call.service.delete_launch_template_versions(&asked.template(), &asked.versions)?;
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (text, result) in asked.versions.iter().zip(results) {
-        let told = |number: u64| {
+        let entry = |number: u64| {
             json!({
                 "LaunchTemplateId": template.launch_template_id,
                 "LaunchTemplateName": template.launch_template_name,
@@ -132,7 +132,7 @@ fn delete_launch_template_versions(call: &Call<'_>) -> Result<Value> {
             })
         };
         match result {
-            Ok(number) => done.push(told(number)),
+            Ok(number) => done.push(entry(number)),
             Err(error) => {
                 let code = match error.code() {
                     Some(Code::InvalidLaunchTemplateIdVersionNotFound) => {
@@ -140,9 +140,9 @@ fn delete_launch_template_versions(call: &Call<'_>) -> Result<Value> {
                     }
                     _ => "unexpectedError",
                 };
-                let mut told = told(text.parse().unwrap_or_default());
-                told["ResponseError"] = json!({ "Code": code, "Message": error.message() });
-                failed.push(told);
+                let mut failure = entry(text.parse().unwrap_or_default());
+                failure["ResponseError"] = json!({ "Code": code, "Message": error.message() });
+                failed.push(failure);
             }
         }
     }
