@@ -242,9 +242,10 @@ assert ec2.describe_launch_templates(LaunchTemplateNames=["web/1"])["LaunchTempl
 refused("InvalidLaunchTemplateName.NotFoundException", ec2.describe_launch_templates, LaunchTemplateNames=["none"])
 refused("InvalidLaunchTemplateId.NotFound", ec2.describe_launch_templates, LaunchTemplateIds=["lt-00000000000000000"])
 by = lambda **of: ec2.run_instances(MinCount=1, MaxCount=1, **of)["Instances"][0]
-one = by(LaunchTemplate={"LaunchTemplateName": "web/1"}, TagSpecifications=tagged[:1])
+one = by(LaunchTemplate={"LaunchTemplateName": "web/1"},
+         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "one"}]}])
 tags_of = lambda found: {tag["Key"]: tag["Value"] for tag in found["Tags"]}
-assert tags_of(one) == {"Name": "web", "From": "template", "aws:ec2launchtemplate:id": lt, "aws:ec2launchtemplate:version": "1"}, one
+assert tags_of(one) == {"Name": "one", "From": "template", "aws:ec2launchtemplate:id": lt, "aws:ec2launchtemplate:version": "1"}, one
 assert (one["InstanceType"], one["KeyName"], one["MetadataOptions"]["HttpTokens"]) == ("spore.tiny", "made", "required"), one
 root = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [one["InstanceId"]]}])["Volumes"][0]
 assert tags_of(root) == {"From": "template"}, root
