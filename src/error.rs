@@ -50,6 +50,8 @@ macro_rules! codes {
 }
 
 codes! {
+    ActiveInstanceRefreshNotFound = "ActiveInstanceRefreshNotFound", 400;
+    AlreadyExists = "AlreadyExists", 400;
     AttachmentLimitExceeded = "AttachmentLimitExceeded", 400;
     AuthFailure = "AuthFailure", 401;
     DependencyViolation = "DependencyViolation", 400;
@@ -57,6 +59,7 @@ codes! {
     IdempotentParameterMismatch = "IdempotentParameterMismatch", 400;
     IncorrectInstanceState = "IncorrectInstanceState", 400;
     IncorrectState = "IncorrectState", 400;
+    InstanceRefreshInProgress = "InstanceRefreshInProgress", 400;
     InstanceLimitExceeded = "InstanceLimitExceeded", 400;
     InsufficientFreeAddressesInSubnet = "InsufficientFreeAddressesInSubnet", 400;
     InsufficientInstanceCapacity = "InsufficientInstanceCapacity", 500;
@@ -120,6 +123,7 @@ codes! {
     InvalidVpcIDMalformed = "InvalidVpcID.Malformed", 400;
     InvalidVpcIDNotFound = "InvalidVpcID.NotFound", 400;
     InvalidVpcRange = "InvalidVpc.Range", 400;
+    LimitExceeded = "LimitExceeded", 400;
     MalformedQueryString = "MalformedQueryString", 400;
     MissingAction = "MissingAction", 400;
     MissingParameter = "MissingParameter", 400;
@@ -127,12 +131,15 @@ codes! {
     OperationNotPermitted = "OperationNotPermitted", 400;
     OptInRequired = "OptInRequired", 401;
     RequestExpired = "RequestExpired", 400;
+    ResourceInUse = "ResourceInUse", 400;
+    ScalingActivityInProgress = "ScalingActivityInProgress", 400;
     SignatureDoesNotMatch = "SignatureDoesNotMatch", 403;
     TagLimitExceeded = "TagLimitExceeded", 400;
     Unavailable = "Unavailable", 503;
     UnknownParameter = "UnknownParameter", 400;
     UnsupportedHibernationConfiguration = "UnsupportedHibernationConfiguration", 400;
     UnsupportedOperation = "UnsupportedOperation", 400;
+    ValidationError = "ValidationError", 400;
     VolumeInUse = "VolumeInUse", 400;
     VpcLimitExceeded = "VpcLimitExceeded", 400;
 }

@@ -185,6 +185,12 @@ id!(
     /// A launch template, `lt-…`.
     LaunchTemplateId, "lt", Code::InvalidLaunchTemplateIdMalformed);
 id!(
+    /// An Auto Scaling group, `asg-…`.
+    AutoScalingGroupId, "asg", Code::ValidationError);
+id!(
+    /// A launch configuration, `lc-…`.
+    LaunchConfigurationId, "lc", Code::ValidationError);
+id!(
     /// All that one `run` launched, `r-…`.
     ReservationId, "r", Code::InvalidReservationIDMalformed);
 

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod account;
 pub mod asked;
+pub mod autoscaling;
 pub mod autostart;
 pub mod console;
 pub mod create_image;

@@ -81,6 +81,10 @@ struct TagRequest {
 /// Fewest and most objects of a page.
 const PAGE: std::ops::RangeInclusive<u64> = 5..=1000;
 
+/// Objects of a page of Auto Scaling's, where nothing is said, and at most.
+const RECORDS: u64 = 50;
+const MAX_RECORDS: u64 = 100;
+
 impl Call<'_> {
     /// Goes on with something on a thread of its own. The service's end waits for it.
     pub fn background(&self, work: impl FnOnce(&Service) + Send + 'static) {
@@ -107,8 +111,15 @@ impl Call<'_> {
     /// `MissingParameter`, `InvalidParameterValue`.
     pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
         // What pages, filters and tags say is read apart; what is not wanted need not be there.
-        let own =
-            ["Filters", "MaxResults", "NextToken", "DryRun", "TagSpecifications", "ClientToken"];
+        let own = [
+            "Filters",
+            "MaxRecords",
+            "MaxResults",
+            "NextToken",
+            "DryRun",
+            "TagSpecifications",
+            "ClientToken",
+        ];
         asked::read(&self.request, &own)
     }
 
@@ -166,6 +177,52 @@ impl Call<'_> {
     ) -> Result<Value> {
         let key = |value: &Value| value[key].as_str().unwrap_or_default().to_owned();
         self.paged(member, ids, list, key, |page| Ok(page.into()))
+    }
+
+    /// An answer of Auto Scaling's with a list, a page of it by MaxRecords. `key` has what orders
+    /// and tells the objects.
+    ///
+    /// # Errors
+    /// `ValidationError` for a page's size, `InvalidNextToken`.
+    pub fn records(&self, member: &str, mut list: Vec<Value>, key: &str) -> Result<Value> {
+        list.sort_by_cached_key(|value| value[key].as_str().unwrap_or_default().to_owned());
+        self.in_order(member, list)
+    }
+
+    /// As [`Call::records`], of a list that has its order.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn in_order(&self, member: &str, mut list: Vec<Value>) -> Result<Value> {
+        let most: Option<u64> = self.part("MaxRecords")?;
+        let most = most.unwrap_or(RECORDS);
+        if !(1..=MAX_RECORDS).contains(&most) {
+            let why = format!("MaxRecords is {most}; it is 1 to {MAX_RECORDS}");
+            return Err(Error::refused(Code::ValidationError, why));
+        }
+        let most = most as usize;
+        let token: Option<String> = self.part("NextToken")?;
+        // What comes and goes meanwhile shifts a page; no object is told of that nobody had.
+        let from = match token {
+            None => 0,
+            Some(token) => {
+                let text = URL_SAFE_NO_PAD.decode(&token).ok();
+                let text = text.and_then(|text| String::from_utf8(text).ok());
+                let at = text.and_then(|text| text.strip_prefix("from:")?.parse::<usize>().ok());
+                at.ok_or_else(|| {
+                    let why = "NextToken is of no answer from here";
+                    Error::refused(Code::InvalidNextToken, why)
+                })?
+            }
+        };
+        let next = from.saturating_add(most);
+        let more = list.len() > next;
+        list = list.into_iter().skip(from).take(most).collect();
+        let mut answer = json!({ member: list });
+        if more {
+            answer["NextToken"] = URL_SAFE_NO_PAD.encode(format!("from:{next}")).into();
+        }
+        Ok(answer)
     }
 
     /// As [`Call::listed`], of what becomes the list by `told` once its page is known: a page of

@@ -4,7 +4,7 @@ use super::call::{Action, Background, Call};
 use super::model::Model;
 use super::signature::{self, Credential};
 use super::xml::{self, Dialect};
-use super::{ebs, ec2, query, rest, sts};
+use super::{autoscaling, ebs, ec2, query, rest, sts};
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::record::network::NetworkName;
@@ -93,6 +93,12 @@ impl Front {
         let apis = vec![
             api("ec2", Protocol::Query(Dialect::Ec2), include_str!("model/ec2.json"), ec2::rows()),
             api(
+                "autoscaling",
+                Protocol::Query(Dialect::Query),
+                include_str!("model/autoscaling.json"),
+                autoscaling::rows(),
+            ),
+            api(
                 "sts",
                 Protocol::Query(Dialect::Query),
                 include_str!("model/sts.json"),
@@ -140,6 +146,11 @@ impl Front {
             Err(error) => (Some(error.ec2_code()), fault(protocol, &error, &request_id)),
         };
         Answered { response: response(reply, &request_id), action, code }
+    }
+
+    /// On whose behalf it answers.
+    pub fn context(&self) -> &Context {
+        &self.context
     }
 
     /// Whether nothing goes on that was asked for.

@@ -4,6 +4,7 @@ use super::front::Front;
 use crate::context::{Cancel, Context};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::record::network::NetworkName;
+use crate::service::autoscaling::reconcile;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{CONNECTION, HeaderValue};
@@ -149,7 +150,13 @@ pub fn serve(settings: Settings) -> Result<()> {
     let cancel = settings.context.cancel().clone();
     // What is begun is ended, and not cancelled.
     let context = settings.context.stopped_by(Cancel::default());
+    let home = settings.home.clone();
     let front = Arc::new(Front::new(settings.home, context, settings.network));
+    let scaling = {
+        let (home, context, cancel) = (home, front.context().clone(), cancel.clone());
+        let thread = std::thread::Builder::new().name("auto scaling".into());
+        thread.spawn(move || reconcile::run(&home, &context, &cancel)).or_fail(|| "serve")?
+    };
     let served = LocalSet::new().block_on(&runtime, async {
         let host = Host { front: front.clone(), tls, log: settings.log };
         host.accept(settings.listener, &cancel).await
@@ -159,6 +166,8 @@ pub fn serve(settings: Settings) -> Result<()> {
         std::thread::sleep(LOOK);
     }
     runtime.shutdown_timeout(DRAIN);
+    // It looks whether to end between two of its steps.
+    let _ = scaling.join();
     served
 }
 

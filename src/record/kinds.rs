@@ -1,6 +1,7 @@
 //! All kinds of objects.
 
 use super::Record;
+use super::autoscaling::{AutoScalingGroup, LaunchConfiguration};
 use super::image::Image;
 use super::instance;
 use super::kernel::{Kernel, Ramdisk};
@@ -11,7 +12,7 @@ use super::volume::Volume;
 use super::vpc::Vpc;
 
 /// The directory of each kind in a store.
-pub const DIRECTORIES: [&str; 9] = [
+pub const DIRECTORIES: [&str; 11] = [
     Image::DIRECTORY,
     Snapshot::DIRECTORY,
     Volume::DIRECTORY,
@@ -21,4 +22,6 @@ pub const DIRECTORIES: [&str; 9] = [
     instance::InstanceRecord::DIRECTORY,
     Vpc::DIRECTORY,
     LaunchTemplate::DIRECTORY,
+    LaunchConfiguration::DIRECTORY,
+    AutoScalingGroup::DIRECTORY,
 ];

@@ -3,6 +3,7 @@
 //!
 //! A store knows of a kind what [`Record`] says, and nothing else.
 
+pub mod autoscaling;
 pub mod image;
 pub mod instance;
 pub mod kernel;
@@ -14,6 +15,7 @@ pub mod metadata;
 pub mod name;
 pub mod network;
 pub mod restart;
+pub mod scaling;
 pub mod share;
 pub mod snapshot;
 pub mod tag;

@@ -58,6 +58,9 @@ pub fn check_tags(tags: &[Tag]) -> Result<()> {
     Ok(())
 }
 
+/// The tag that says whose an instance of an Auto Scaling group is.
+pub const GROUP_TAG: &str = "aws:autoscaling:groupName";
+
 /// Set each of `new` in `tags`, over one of the same key.
 ///
 /// # Errors

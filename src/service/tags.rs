@@ -4,9 +4,10 @@ use super::Service;
 use super::kinds::{self, Resource};
 use super::launch_templates::templates;
 use crate::error::{Code, Error, Result};
+use crate::id::InstanceId;
 use crate::instance::dir::{InstanceDir, durability, instances};
 use crate::instance::vpc;
-use crate::record::tag::{Tag, check_tags, is_reserved, set_tags};
+use crate::record::tag::{GROUP_TAG, Tag, check_tags, is_reserved, set_tags};
 use crate::store::{Collection, Durability, Record, Store, check_owner};
 
 /// A tag to remove (EC2 DeleteTags).
@@ -53,6 +54,19 @@ impl Service {
 }
 
 type Tags<'a> = &'a dyn Fn(&mut Vec<Tag>) -> Result<()>;
+
+/// Says on an instance that it is a group's, or nobody's any more.
+///
+/// # Errors
+/// The instance is another's, or its record can't be written.
+pub(super) fn set_group(store: &Store, id: &InstanceId, group: Option<&str>) -> Result<()> {
+    on(&instances(store), id, durability, |record| {
+        let tags = &mut record.instance.tags;
+        tags.retain(|tag| tag.key != GROUP_TAG);
+        tags.extend(group.map(|name| Tag { key: GROUP_TAG.into(), value: name.into() }));
+        Ok(())
+    })
+}
 
 /// Change the tags of the object that `text` addresses: the prefix of an id says what it is, a name
 /// is one of whatever kind has it. Instances may share one.

@@ -1,0 +1,14 @@
+//! Amazon EC2 Auto Scaling: a row for each action, in the file of what it is about.
+
+mod configurations;
+mod groups;
+mod instances;
+mod processes;
+mod tags;
+
+use super::call::Action;
+
+/// All actions.
+pub fn rows() -> Vec<&'static [(&'static str, Action)]> {
+    vec![configurations::ROWS, groups::ROWS, instances::ROWS, processes::ROWS, tags::ROWS]
+}

@@ -1,0 +1,171 @@
+//! Groups and what belongs to them in the shapes of Auto Scaling's API.
+
+use crate::record::autoscaling::{AutoScalingGroup, GroupTag, LaunchConfiguration, Member};
+use crate::record::scaling::{Activity, ActivityStatus, LaunchSource};
+use crate::service::shape::ZONE;
+use crate::store::rfc3339;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Milliseconds since the epoch as a time.
+pub fn time(ms: u64) -> String {
+    rfc3339(Duration::from_millis(ms))
+}
+
+/// The name of an object beyond its account. (AWS General Reference, "ARNs")
+pub fn arn(account: &str, kind: &str, id: &str, name: &str) -> String {
+    let region = crate::service::shape::REGION;
+    format!("arn:aws:autoscaling:{region}:{account}:{kind}:{id}:{name}")
+}
+
+fn group_arn(group: &AutoScalingGroup) -> String {
+    let name = format!("autoScalingGroupName/{}", group.auto_scaling_group_name);
+    let id = group.auto_scaling_group_id.as_str();
+    arn(&group.spore.owner_id, "autoScalingGroup", id, &name)
+}
+
+/// AutoScalingGroup. `subnet` is its network's.
+pub fn group(group: &AutoScalingGroup, subnet: Option<&str>) -> Value {
+    let members = group.instances.iter().filter(|member| member.instance_id.is_some());
+    let suspended = group.suspended_processes.iter().map(|process| {
+        json!({ "ProcessName": process, "SuspensionReason": "User suspended this process" })
+    });
+    let tags = group.tags.iter().map(|one| tag(group, one));
+    let mut told = json!({
+        "AutoScalingGroupName": group.auto_scaling_group_name,
+        "AutoScalingGroupARN": group_arn(group),
+        "MinSize": group.min_size,
+        "MaxSize": group.max_size,
+        "DesiredCapacity": group.desired_capacity,
+        "DefaultCooldown": group.default_cooldown,
+        "AvailabilityZones": [ZONE],
+        "LoadBalancerNames": [],
+        "TargetGroupARNs": [],
+        "HealthCheckType": "EC2",
+        "HealthCheckGracePeriod": group.health_check_grace_period,
+        "Instances": members.map(|one| instance(one)).collect::<Vec<_>>(),
+        "CreatedTime": group.created_time,
+        "SuspendedProcesses": suspended.collect::<Vec<_>>(),
+        "VPCZoneIdentifier": subnet.unwrap_or_default(),
+        "EnabledMetrics": [],
+        "Tags": tags.collect::<Vec<_>>(),
+        "TerminationPolicies":
+            group.termination_policies.iter().map(|one| one.as_str()).collect::<Vec<_>>(),
+        "NewInstancesProtectedFromScaleIn": group.new_instances_protected_from_scale_in,
+        "CapacityRebalance": false,
+        "TrafficSources": [],
+    });
+    source(&group.launch, &mut told);
+    if group.deleting {
+        told["Status"] = "Delete in progress".into();
+    }
+    told
+}
+
+/// The members of an answer that say what something is launched from.
+fn source(launch: &LaunchSource, told: &mut Value) {
+    match launch {
+        LaunchSource::LaunchConfiguration(name) => {
+            told["LaunchConfigurationName"] = name.as_str().into();
+        }
+        LaunchSource::LaunchTemplate { launch_template_id, launch_template_name, version } => {
+            told["LaunchTemplate"] = json!({
+                "LaunchTemplateId": launch_template_id,
+                "LaunchTemplateName": launch_template_name,
+                "Version": version,
+            });
+        }
+    }
+}
+
+fn instance(member: &Member) -> Value {
+    let mut told = json!({
+        "InstanceId": member.instance_id,
+        "InstanceType": member.instance_type,
+        "AvailabilityZone": ZONE,
+        "LifecycleState": member.lifecycle_state.as_str(),
+        "HealthStatus": if member.unhealthy { "Unhealthy" } else { "Healthy" },
+        "ProtectedFromScaleIn": member.protected_from_scale_in,
+    });
+    if let Some(launch) = &member.launch {
+        source(launch, &mut told);
+    }
+    if let Some(image) = &member.image_id {
+        told["ImageId"] = image.as_str().into();
+    }
+    told
+}
+
+/// AutoScalingInstanceDetails.
+pub fn details(group: &AutoScalingGroup, member: &Member) -> Value {
+    let mut told = instance(member);
+    told["AutoScalingGroupName"] = group.auto_scaling_group_name.as_str().into();
+    told["HealthStatus"] = if member.unhealthy { "UNHEALTHY" } else { "HEALTHY" }.into();
+    told
+}
+
+/// TagDescription.
+pub fn tag(group: &AutoScalingGroup, tag: &GroupTag) -> Value {
+    json!({
+        "ResourceId": group.auto_scaling_group_name,
+        "ResourceType": "auto-scaling-group",
+        "Key": tag.key,
+        "Value": tag.value,
+        "PropagateAtLaunch": tag.propagate_at_launch,
+    })
+}
+
+/// Activity.
+pub fn activity(group: &AutoScalingGroup, activity: &Activity) -> Value {
+    let ended = activity.status_code != ActivityStatus::InProgress;
+    let details = json!({ "Subnet ID": "", "Availability Zone": ZONE });
+    let mut told = json!({
+        "ActivityId": activity.activity_id,
+        "AutoScalingGroupName": group.auto_scaling_group_name,
+        "AutoScalingGroupARN": group_arn(group),
+        "Description": activity.description,
+        "Cause": activity.cause,
+        "StartTime": activity.start_time,
+        "StatusCode": activity.status_code.as_str(),
+        "Progress": if ended { 100 } else { 50 },
+        "Details": details.to_string(),
+    });
+    if let Some(end) = &activity.end_time {
+        told["EndTime"] = end.as_str().into();
+    }
+    if let Some(message) = &activity.status_message {
+        told["StatusMessage"] = message.as_str().into();
+    }
+    told
+}
+
+/// LaunchConfiguration.
+pub fn configuration(one: &LaunchConfiguration) -> Value {
+    let name = format!("launchConfigurationName/{}", one.launch_configuration_name);
+    let id = one.launch_configuration_id.as_str();
+    let launch = &one.launch;
+    let mut told = json!({
+        "LaunchConfigurationName": one.launch_configuration_name,
+        "LaunchConfigurationARN": arn(&one.owner_id, "launchConfiguration", id, &name),
+        "ImageId": launch.image_id,
+        "KeyName": launch.key_name.as_deref().unwrap_or_default(),
+        "SecurityGroups": launch.security_groups,
+        "ClassicLinkVPCSecurityGroups": [],
+        "UserData": launch.user_data.as_deref().unwrap_or_default(),
+        "InstanceType": launch.instance_type.as_deref().unwrap_or_default(),
+        "KernelId": launch.kernel_id.as_deref().unwrap_or_default(),
+        "RamdiskId": launch.ramdisk_id.as_deref().unwrap_or_default(),
+        "BlockDeviceMappings": launch.block_device_mappings,
+        "InstanceMonitoring": { "Enabled": false },
+        "CreatedTime": one.created_time,
+        "EbsOptimized": false,
+    });
+    if let Some(options) = &launch.metadata_options {
+        let mut options = json!(options);
+        if let Some(options) = options.as_object_mut() {
+            options.retain(|_, value| !value.is_null());
+        }
+        told["MetadataOptions"] = options;
+    }
+    told
+}
