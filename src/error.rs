@@ -124,6 +124,7 @@ codes! {
     InvalidVpcIDNotFound = "InvalidVpcID.NotFound", 400;
     InvalidVpcRange = "InvalidVpc.Range", 400;
     LimitExceeded = "LimitExceeded", 400;
+    IrreversibleInstanceRefresh = "IrreversibleInstanceRefresh", 400;
     MalformedQueryString = "MalformedQueryString", 400;
     MissingAction = "MissingAction", 400;
     MissingParameter = "MissingParameter", 400;

@@ -4,8 +4,8 @@ use super::args::Targets;
 use super::output::{self, OutputArgs};
 use super::ui::Ui;
 use super::{
-    account, autostart, console, df, doctor, exec, foreground, image, instance, job, kernel, key,
-    modify, network, prune, region, run, serve, snapshot, ssh, stats, status, tag, template,
+    account, asg, autostart, console, df, doctor, exec, foreground, image, instance, job, kernel,
+    key, modify, network, prune, region, run, serve, snapshot, ssh, stats, status, tag, template,
     volume, wait,
 };
 use crate::error::{Error, OrFail, Result};
@@ -82,6 +82,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: kernel::RamdiskCommand,
+    },
+    /// Keep a number of instances of an image alive, and replace them by those of another
+    Asg {
+        /// What to do
+        #[command(subcommand)]
+        command: asg::AsgCommand,
     },
     /// Serve Amazon EC2's API over the store, for aws, boto3, packer, ansible and the like
     Serve(serve::Serve),
@@ -360,6 +366,7 @@ pub fn dispatch(ui: &Ui, cli: &Cli) -> Result<ExitCode> {
         Command::Ramdisk { command } => kernel::run_ramdisk(command, ui),
         Command::Key { command } => key::run(command, ui),
         Command::Template { command } => template::run(command, ui),
+        Command::Asg { command } => asg::run(command, ui),
         Command::Serve(args) => serve::serve(ui, args),
         Command::Env(args) => serve::env(ui, args),
         Command::Snapshot { command } => snapshot::run(command, ui),

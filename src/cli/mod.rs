@@ -3,6 +3,7 @@
 mod account;
 mod answer;
 mod args;
+mod asg;
 mod attribute;
 mod autostart;
 mod boot_entries;

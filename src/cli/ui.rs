@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Verbs that make no store where there is none.
-const READING: [&str; 13] = [
+const READING: [&str; 15] = [
+    "asg ls",
+    "asg show",
     "ls",
     "show",
     "logs",

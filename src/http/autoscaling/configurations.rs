@@ -88,8 +88,8 @@ struct Described {
 fn describe(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
     let found = call.service.describe_launch_configurations(&asked.launch_configuration_names)?;
-    let told = found.iter().map(shape::configuration).collect();
-    call.records("LaunchConfigurations", told, "LaunchConfigurationName")
+    let answer = found.iter().map(shape::configuration).collect();
+    call.records("LaunchConfigurations", answer, "LaunchConfigurationName")
 }
 
 #[derive(Deserialize)]

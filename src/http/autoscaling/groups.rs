@@ -185,12 +185,12 @@ fn describe(call: &Call<'_>) -> Result<Value> {
         true => call.service.describe_networks(&[], &[])?,
         false => Vec::new(),
     };
-    let told = found.iter().map(|group| {
+    let answer = found.iter().map(|group| {
         let network =
             networks.iter().find(|one| Some(&one.vpc.spore.name) == group.spore.network.as_ref());
         shape::group(group, network.map(|one| one.vpc.spore.subnet_id.as_str()))
     });
-    call.records("AutoScalingGroups", told.collect(), "AutoScalingGroupName")
+    call.records("AutoScalingGroups", answer.collect(), "AutoScalingGroupName")
 }
 
 #[derive(Deserialize)]
@@ -238,13 +238,13 @@ fn activities(call: &Call<'_>) -> Result<Value> {
         Some(name) => vec![call.service.describe_auto_scaling_group(name)?],
         None => call.service.describe_auto_scaling_groups(&[])?,
     };
-    let mut told = Vec::new();
+    let mut answer = Vec::new();
     for group in &groups {
         let wanted = |id: &String| asked.activity_ids.is_empty() || asked.activity_ids.contains(id);
         let chosen = group.activities.iter().filter(|one| wanted(&one.activity_id));
-        told.extend(chosen.map(|one| shape::activity(group, one)));
+        answer.extend(chosen.map(|one| shape::activity(group, one)));
     }
-    call.in_order("Activities", told)
+    call.in_order("Activities", answer)
 }
 
 #[derive(Deserialize)]

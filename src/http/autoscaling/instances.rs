@@ -61,8 +61,8 @@ fn moved(call: &Call<'_>, act: Move) -> Result<Value> {
     let asked: Members = call.input()?;
     let group = call.service.describe_auto_scaling_group(&asked.auto_scaling_group_name)?;
     let done = act(call, &asked)?;
-    let told: Vec<Value> = done.iter().map(|one| shape::activity(&group, one)).collect();
-    Ok(json!({ "Activities": told }))
+    let answer: Vec<Value> = done.iter().map(|one| shape::activity(&group, one)).collect();
+    Ok(json!({ "Activities": answer }))
 }
 
 #[derive(Deserialize)]
@@ -143,6 +143,6 @@ struct Described {
 fn describe(call: &Call<'_>) -> Result<Value> {
     let asked: Described = call.input()?;
     let found = call.service.describe_auto_scaling_instances(&asked.instance_ids)?;
-    let told = found.iter().map(|(group, member)| shape::details(group, member)).collect();
-    call.records("AutoScalingInstances", told, "InstanceId")
+    let answer = found.iter().map(|(group, member)| shape::details(group, member)).collect();
+    call.records("AutoScalingInstances", answer, "InstanceId")
 }

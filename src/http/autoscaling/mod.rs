@@ -4,11 +4,19 @@ mod configurations;
 mod groups;
 mod instances;
 mod processes;
+mod refreshes;
 mod tags;
 
 use super::call::Action;
 
 /// All actions.
 pub fn rows() -> Vec<&'static [(&'static str, Action)]> {
-    vec![configurations::ROWS, groups::ROWS, instances::ROWS, processes::ROWS, tags::ROWS]
+    vec![
+        configurations::ROWS,
+        groups::ROWS,
+        instances::ROWS,
+        processes::ROWS,
+        refreshes::ROWS,
+        tags::ROWS,
+    ]
 }

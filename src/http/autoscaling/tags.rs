@@ -51,9 +51,9 @@ struct Nothing {}
 fn describe(call: &Call<'_>) -> Result<Value> {
     let Nothing {} = call.input()?;
     let filters = call.filters()?;
-    let mut told = Vec::new();
+    let mut answer = Vec::new();
     for group in call.service.describe_auto_scaling_groups(&[])? {
-        told.extend(group.tags.iter().map(|tag| shape::tag(&group, tag)));
+        answer.extend(group.tags.iter().map(|tag| shape::tag(&group, tag)));
     }
     for filter in &filters {
         let key = match filter.name.as_str() {
@@ -66,10 +66,10 @@ fn describe(call: &Call<'_>) -> Result<Value> {
                 return Err(Error::refused(Code::ValidationError, why));
             }
         };
-        told.retain(|tag| match &tag[key] {
+        answer.retain(|tag| match &tag[key] {
             Value::String(text) => filter.accepts(text),
             other => filter.accepts(&other.to_string()),
         });
     }
-    call.in_order("Tags", told)
+    call.in_order("Tags", answer)
 }

@@ -13,4 +13,5 @@ mod launch;
 pub mod members;
 mod plan;
 pub mod reconcile;
+pub mod refresh;
 pub mod shape;

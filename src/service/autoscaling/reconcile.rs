@@ -6,7 +6,7 @@
 
 use super::find::{change, configurations, groups, now_ms, own};
 use super::plan::{self, Seen, Sight};
-use super::{activity, launch};
+use super::{activity, launch, refresh};
 use crate::context::{Cancel, Context};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{AutoScalingGroupId, InstanceId};
@@ -121,6 +121,7 @@ pub fn round(service: &Service, id: &AutoScalingGroupId, memory: &mut Memory) ->
     let group = change(store, id, |group| {
         let now = now_ms();
         plan::advance(group, &sight, now)?;
+        refresh::advance(group, now)?;
         plan::balance(group, now)?;
         Ok(group.clone())
     })?;

@@ -1,7 +1,9 @@
 //! Groups and what belongs to them in the shapes of Auto Scaling's API.
 
 use crate::record::autoscaling::{AutoScalingGroup, GroupTag, LaunchConfiguration, Member};
-use crate::record::scaling::{Activity, ActivityStatus, LaunchSource};
+use crate::record::scaling::{
+    Activity, ActivityStatus, InstanceRefresh, LaunchSource, RefreshStatus,
+};
 use crate::service::shape::ZONE;
 use crate::store::rfc3339;
 use serde_json::{Value, json};
@@ -31,7 +33,7 @@ pub fn group(group: &AutoScalingGroup, subnet: Option<&str>) -> Value {
         json!({ "ProcessName": process, "SuspensionReason": "User suspended this process" })
     });
     let tags = group.tags.iter().map(|one| tag(group, one));
-    let mut told = json!({
+    let mut answer = json!({
         "AutoScalingGroupName": group.auto_scaling_group_name,
         "AutoScalingGroupARN": group_arn(group),
         "MinSize": group.min_size,
@@ -55,21 +57,21 @@ pub fn group(group: &AutoScalingGroup, subnet: Option<&str>) -> Value {
         "CapacityRebalance": false,
         "TrafficSources": [],
     });
-    source(&group.launch, &mut told);
+    source(&group.launch, &mut answer);
     if group.deleting {
-        told["Status"] = "Delete in progress".into();
+        answer["Status"] = "Delete in progress".into();
     }
-    told
+    answer
 }
 
 /// The members of an answer that say what something is launched from.
-fn source(launch: &LaunchSource, told: &mut Value) {
+fn source(launch: &LaunchSource, answer: &mut Value) {
     match launch {
         LaunchSource::LaunchConfiguration(name) => {
-            told["LaunchConfigurationName"] = name.as_str().into();
+            answer["LaunchConfigurationName"] = name.as_str().into();
         }
         LaunchSource::LaunchTemplate { launch_template_id, launch_template_name, version } => {
-            told["LaunchTemplate"] = json!({
+            answer["LaunchTemplate"] = json!({
                 "LaunchTemplateId": launch_template_id,
                 "LaunchTemplateName": launch_template_name,
                 "Version": version,
@@ -79,7 +81,7 @@ fn source(launch: &LaunchSource, told: &mut Value) {
 }
 
 fn instance(member: &Member) -> Value {
-    let mut told = json!({
+    let mut answer = json!({
         "InstanceId": member.instance_id,
         "InstanceType": member.instance_type,
         "AvailabilityZone": ZONE,
@@ -88,20 +90,20 @@ fn instance(member: &Member) -> Value {
         "ProtectedFromScaleIn": member.protected_from_scale_in,
     });
     if let Some(launch) = &member.launch {
-        source(launch, &mut told);
+        source(launch, &mut answer);
     }
     if let Some(image) = &member.image_id {
-        told["ImageId"] = image.as_str().into();
+        answer["ImageId"] = image.as_str().into();
     }
-    told
+    answer
 }
 
 /// AutoScalingInstanceDetails.
 pub fn details(group: &AutoScalingGroup, member: &Member) -> Value {
-    let mut told = instance(member);
-    told["AutoScalingGroupName"] = group.auto_scaling_group_name.as_str().into();
-    told["HealthStatus"] = if member.unhealthy { "UNHEALTHY" } else { "HEALTHY" }.into();
-    told
+    let mut answer = instance(member);
+    answer["AutoScalingGroupName"] = group.auto_scaling_group_name.as_str().into();
+    answer["HealthStatus"] = if member.unhealthy { "UNHEALTHY" } else { "HEALTHY" }.into();
+    answer
 }
 
 /// TagDescription.
@@ -119,7 +121,7 @@ pub fn tag(group: &AutoScalingGroup, tag: &GroupTag) -> Value {
 pub fn activity(group: &AutoScalingGroup, activity: &Activity) -> Value {
     let ended = activity.status_code != ActivityStatus::InProgress;
     let details = json!({ "Subnet ID": "", "Availability Zone": ZONE });
-    let mut told = json!({
+    let mut answer = json!({
         "ActivityId": activity.activity_id,
         "AutoScalingGroupName": group.auto_scaling_group_name,
         "AutoScalingGroupARN": group_arn(group),
@@ -131,12 +133,12 @@ pub fn activity(group: &AutoScalingGroup, activity: &Activity) -> Value {
         "Details": details.to_string(),
     });
     if let Some(end) = &activity.end_time {
-        told["EndTime"] = end.as_str().into();
+        answer["EndTime"] = end.as_str().into();
     }
     if let Some(message) = &activity.status_message {
-        told["StatusMessage"] = message.as_str().into();
+        answer["StatusMessage"] = message.as_str().into();
     }
-    told
+    answer
 }
 
 /// LaunchConfiguration.
@@ -144,7 +146,7 @@ pub fn configuration(one: &LaunchConfiguration) -> Value {
     let name = format!("launchConfigurationName/{}", one.launch_configuration_name);
     let id = one.launch_configuration_id.as_str();
     let launch = &one.launch;
-    let mut told = json!({
+    let mut answer = json!({
         "LaunchConfigurationName": one.launch_configuration_name,
         "LaunchConfigurationARN": arn(&one.owner_id, "launchConfiguration", id, &name),
         "ImageId": launch.image_id,
@@ -165,7 +167,44 @@ pub fn configuration(one: &LaunchConfiguration) -> Value {
         if let Some(options) = options.as_object_mut() {
             options.retain(|_, value| !value.is_null());
         }
-        told["MetadataOptions"] = options;
+        answer["MetadataOptions"] = options;
     }
-    told
+    answer
+}
+
+/// InstanceRefresh.
+pub fn refresh(group: &AutoScalingGroup, refresh: &InstanceRefresh) -> Value {
+    let preferences = &refresh.preferences;
+    let done = refresh.instances.saturating_sub(refresh.instances_to_update);
+    let percent = match refresh.status {
+        RefreshStatus::Successful | RefreshStatus::RollbackSuccessful => 100,
+        _ => done.saturating_mul(100).checked_div(refresh.instances).unwrap_or(0),
+    };
+    let mut answer = json!({
+        "InstanceRefreshId": refresh.instance_refresh_id,
+        "AutoScalingGroupName": group.auto_scaling_group_name,
+        "Status": refresh.status.as_str(),
+        "StartTime": time(refresh.start_time),
+        "PercentageComplete": percent,
+        "InstancesToUpdate": refresh.instances_to_update,
+        "Preferences": {
+            "MinHealthyPercentage": preferences.min_healthy_percentage,
+            "InstanceWarmup": preferences.instance_warmup,
+            "SkipMatching": preferences.skip_matching,
+            "AutoRollback": preferences.auto_rollback,
+        },
+        "Strategy": "Rolling",
+    });
+    if let Some(end) = refresh.end_time {
+        answer["EndTime"] = time(end).into();
+    }
+    if let Some(why) = &refresh.status_reason {
+        answer["StatusReason"] = why.as_str().into();
+    }
+    if let LaunchSource::LaunchTemplate { .. } = refresh.to {
+        let mut desired = json!({});
+        source(&refresh.to, &mut desired);
+        answer["DesiredConfiguration"] = desired;
+    }
+    answer
 }
