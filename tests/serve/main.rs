@@ -233,3 +233,56 @@ fn the_models_are_what_the_script_makes_of_botocores() {
     let output = Command::new(script).arg("--check").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// The demo image with another thing to do; its id.
+fn demo_in_mode(store: &Store, name: &str, mode: &str) -> String {
+    let disk = store.home().join("demo.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let images: serde_json::Value =
+        serde_json::from_str(&store.ok(&["image", "show", "demo", "-o", "json"])).unwrap();
+    let kernel = images["Images"][0]["KernelId"].as_str().unwrap().to_owned();
+    let disk = disk.to_string_lossy().into_owned();
+    let options = ["image", "register", name, "--disk", &disk, "--kernel", &kernel, "-q"];
+    let mode = format!("demo.mode={mode}");
+    store.ok(&[&options[..], &["--cmdline", &mode]].concat()).trim().to_owned()
+}
+
+/// Runs the scenario of Auto Scaling with these arguments; it must succeed.
+fn scale(served: &Served, store: &Store, python: &Path, args: &[&str]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/scaling.py");
+    let mut client = served.client(store, python);
+    let output = client.arg(path).args(args).env("SPORE_HOME", store.home()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}{err}");
+}
+
+/// A group of the demo image grows, shrinks, replaces what dies, refreshes and scales; it goes on
+/// after the service was killed, which loses and doubles nothing.
+#[test]
+fn a_group_keeps_as_many_instances_as_it_should_have() {
+    let Some(python) = venv::python().filter(|_| has_kvm()) else { return };
+    let store = Store::new();
+    let steady = demo_in_mode(&store, "steady", "poweroff-on-button");
+    let busy = demo_in_mode(&store, "busy", "hang");
+    let served = Served::new(&store, &["--network", "none"]);
+    let images = [&*steady, "demo", &*busy];
+    scale(&served, &store, &python, &images);
+    let aside = store.spore(&["asg", "ls"]);
+    assert!(!String::from_utf8_lossy(&aside.stderr).contains("nothing scales"), "{aside:?}");
+    let before = store.ok(&["ls", "-q"]);
+    store.ok(&["asg", "set", "web", "-n", "4"]);
+    rustix::process::kill_process(served.pid(), rustix::process::Signal::KILL).unwrap();
+    drop(served);
+    store.ok(&["terminate", before.lines().next().unwrap()]);
+    let aside = store.spore(&["asg", "ls"]);
+    assert!(String::from_utf8_lossy(&aside.stderr).contains("nothing scales"), "{aside:?}");
+    let served = Served::new(&store, &["--network", "none"]);
+    scale(&served, &store, &python, &[&images[..], &["again"]].concat());
+    let (code, said) = served.end();
+    assert!(code == Some(0) && !said.contains("panicked"), "{said}");
+    // Without a service the command line ends a group by itself.
+    store.ok(&["asg", "create", "cli", "--image", "steady", "-n", "2"]);
+    store.ok(&["asg", "delete", "cli", "--force"]);
+    assert_eq!(store.ok(&["asg", "ls", "-q"]), "");
+}

@@ -3,6 +3,7 @@
 mod configurations;
 mod groups;
 mod instances;
+mod policies;
 mod processes;
 mod refreshes;
 mod tags;
@@ -15,6 +16,7 @@ pub fn rows() -> Vec<&'static [(&'static str, Action)]> {
         configurations::ROWS,
         groups::ROWS,
         instances::ROWS,
+        policies::ROWS,
         processes::ROWS,
         refreshes::ROWS,
         tags::ROWS,

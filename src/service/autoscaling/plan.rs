@@ -331,8 +331,9 @@ pub mod tests {
             assert_eq!(group.spore.retry_at - now - 1, 500 << round);
         }
         // What lives is no failure.
-        balance(&mut group, group.spore.retry_at).unwrap();
-        let at = group.spore.retry_at + 2 * FORGOTTEN;
+        let now = group.spore.retry_at;
+        balance(&mut group, now).unwrap();
+        let at = now + 2 * FORGOTTEN;
         let sight = launch(&mut group, at);
         advance(&mut group, &sight, at).unwrap();
         advance(&mut group, &sight, at + 2 * FORGOTTEN).unwrap();

@@ -5,8 +5,9 @@
 //! died is found and not launched again; what is marked is terminated.
 
 use super::find::{change, configurations, groups, now_ms, own};
+use super::load::Samples;
 use super::plan::{self, Seen, Sight};
-use super::{activity, launch, refresh};
+use super::{activity, launch, policies, refresh, schedule};
 use crate::context::{Cancel, Context};
 use crate::error::{Error, OrFail, Result};
 use crate::id::{AutoScalingGroupId, InstanceId};
@@ -40,6 +41,7 @@ const DELETION: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Memory {
     asked: Option<Instant>,
+    samples: Samples,
 }
 
 /// Whether a process does what groups need.
@@ -118,9 +120,14 @@ pub fn round(service: &Service, id: &AutoScalingGroupId, memory: &mut Memory) ->
     let store = &service.store;
     let group = groups(store).get(id)?;
     let sight = look(service, &group, memory);
+    let load = memory.samples.look(service, &group, now_ms());
     let group = change(store, id, |group| {
         let now = now_ms();
         plan::advance(group, &sight, now)?;
+        schedule::advance(group, now);
+        if policies::track(group, load, now) {
+            memory.samples.clear();
+        }
         refresh::advance(group, now)?;
         plan::balance(group, now)?;
         Ok(group.clone())

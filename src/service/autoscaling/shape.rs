@@ -2,7 +2,8 @@
 
 use crate::record::autoscaling::{AutoScalingGroup, GroupTag, LaunchConfiguration, Member};
 use crate::record::scaling::{
-    Activity, ActivityStatus, InstanceRefresh, LaunchSource, RefreshStatus,
+    Activity, ActivityStatus, InstanceRefresh, LaunchSource, RefreshStatus, ScalingPolicy,
+    ScheduledAction,
 };
 use crate::service::shape::ZONE;
 use crate::store::rfc3339;
@@ -205,6 +206,59 @@ pub fn refresh(group: &AutoScalingGroup, refresh: &InstanceRefresh) -> Value {
         let mut desired = json!({});
         source(&refresh.to, &mut desired);
         answer["DesiredConfiguration"] = desired;
+    }
+    answer
+}
+
+/// ScalingPolicy.
+pub fn policy(group: &AutoScalingGroup, policy: &ScalingPolicy) -> Value {
+    let name = &policy.policy_name;
+    let names = format!("autoScalingGroupName/{}:policyName/{name}", group.auto_scaling_group_name);
+    let id = group.auto_scaling_group_id.as_str();
+    let mut answer = json!(policy.action);
+    if let Some(answer) = answer.as_object_mut() {
+        answer.retain(|_, value| !value.is_null());
+        if answer.get("PolicyType").is_some_and(|kind| kind == "TargetTrackingScaling") {
+            let metric = json!({ "PredefinedMetricType": "ASGAverageCPUUtilization" });
+            let tracking = json!({
+                "PredefinedMetricSpecification": metric,
+                "TargetValue": answer.remove("TargetValue"),
+                "DisableScaleIn": answer.remove("DisableScaleIn"),
+            });
+            answer.insert("TargetTrackingConfiguration".into(), tracking);
+        }
+    }
+    answer["AutoScalingGroupName"] = group.auto_scaling_group_name.as_str().into();
+    answer["PolicyName"] = name.as_str().into();
+    answer["PolicyARN"] = arn(&group.spore.owner_id, "scalingPolicy", id, &names).into();
+    answer["Enabled"] = policy.enabled.into();
+    answer["Alarms"] = json!([]);
+    if answer.get("StepAdjustments").is_none() {
+        answer["StepAdjustments"] = json!([]);
+    }
+    answer
+}
+
+/// ScheduledUpdateGroupAction.
+pub fn scheduled(group: &AutoScalingGroup, action: &ScheduledAction) -> Value {
+    let name = &action.scheduled_action_name;
+    let names = format!(
+        "autoScalingGroupName/{}:scheduledActionName/{name}",
+        group.auto_scaling_group_name
+    );
+    let id = group.auto_scaling_group_id.as_str();
+    let mut answer = json!(action);
+    if let Some(answer) = answer.as_object_mut() {
+        answer.retain(|_, value| !value.is_null());
+    }
+    let start = time(action.start_time);
+    answer["AutoScalingGroupName"] = group.auto_scaling_group_name.as_str().into();
+    answer["ScheduledActionARN"] =
+        arn(&group.spore.owner_id, "scheduledUpdateGroupAction", id, &names).into();
+    answer["Time"] = start.as_str().into();
+    answer["StartTime"] = start.into();
+    if let Some(end) = action.end_time {
+        answer["EndTime"] = time(end).into();
     }
     answer
 }
