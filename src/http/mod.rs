@@ -3,9 +3,8 @@
 //!
 //! [`server`] has the sockets, [`front`] makes an answer of a request: who signed it
 //! ([`signature`]), what it asks for ([`query`], by the service's [`model`]), the action (a row of
-//! [`ec2`], [`autoscaling`] or [`sts`]), and the answer's [`xml`]; [`ebs`]'s are [`rest`]
-//! instead. It holds nothing that the store does not: it can
-//! be killed and started again at any moment.
+//! [`ec2`], [`autoscaling`] or [`sts`]), and the answer's [`xml`]; [`ebs`]'s are [`rest`] instead.
+//! It holds nothing that the store does not: it can be killed and started again at any moment.
 
 mod autoscaling;
 mod call;
