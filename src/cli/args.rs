@@ -9,6 +9,7 @@ use crate::record::tag::Tag;
 use crate::service::Service;
 use crate::service::filter::Filter;
 use crate::service::instances::Selection;
+use crate::service::launch_templates::Specification;
 use crate::service::register::SourceFormat;
 use clap::{Args, ValueEnum};
 
@@ -235,6 +236,19 @@ fn split(text: &str) -> Vec<String> {
         literal = c == '\\' && !literal;
     }
     values
+}
+
+/// The template and the version that a text names.
+pub fn launch_template(text: &str) -> (Specification, Option<String>) {
+    let (template, version) = match text.rsplit_once(':') {
+        Some((template, version)) => (template.to_owned(), Some(version.to_owned())),
+        None => (text.to_owned(), None),
+    };
+    let (id, name) = match template.parse::<crate::id::LaunchTemplateId>() {
+        Ok(_) => (Some(template), None),
+        Err(_) => (None, Some(template)),
+    };
+    (Specification { id, name, version: version.clone() }, version)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `run`: launch, wait, show.
 
 use super::answer::finish;
-use super::args::{MetadataArg, NetworkArg, TransportArg, networks, tag};
+use super::args::{MetadataArg, NetworkArg, TransportArg, launch_template, networks, tag};
 use super::complete;
 use super::limit::{self, Limits};
 use super::openssh::Access;
@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::share_arg::ShareArg;
 use super::ui::{Ui, say};
 use super::wait::{failed, parse_goal, shortfalls, wait_for};
-use super::{input, instance_table, template};
+use super::{input, instance_table};
 use crate::error::{Code, Error, Result};
 use crate::plan::Engine;
 use crate::record::image::{BlockDeviceMapping, RootDeviceType};
@@ -406,7 +406,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
     let limits = args.limit.unwrap_or_default();
     Ok(RunInstances {
         image_id: args.image.clone().unwrap_or_default(),
-        launch_template: args.template.as_deref().map(|text| template::named(text).0),
+        launch_template: args.template.as_deref().map(|text| launch_template(text).0),
         terminate_on_shutdown: args.rm.then_some(true),
         kernel_id: args.kernel.clone(),
         ramdisk_id: args.initrd.clone(),

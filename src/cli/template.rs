@@ -1,15 +1,14 @@
 //! `spore template …`.
 
 use super::answer;
-use super::args::filter;
+use super::args::{filter, launch_template as named};
 use super::input;
 use super::output::{self, Cell, Column, Table};
 use super::run::user_data;
 use super::ui::Ui;
 use crate::error::{Code, Error, Result};
-use crate::id::LaunchTemplateId;
 use crate::service::filter::Filter;
-use crate::service::launch_templates::{DescribedVersion, NewVersion, Specification};
+use crate::service::launch_templates::{DescribedVersion, NewVersion};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
@@ -165,19 +164,6 @@ pub fn run(command: &TemplateCommand, ui: &Ui) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The template and the version that a text names.
-pub fn named(text: &str) -> (Specification, Option<String>) {
-    let (template, version) = match text.rsplit_once(':') {
-        Some((template, version)) => (template.to_owned(), Some(version.to_owned())),
-        None => (text.to_owned(), None),
-    };
-    let (id, name) = match template.parse::<LaunchTemplateId>() {
-        Ok(_) => (Some(template), None),
-        Err(_) => (None, Some(template)),
-    };
-    (Specification { id, name, version: version.clone() }, version)
 }
 
 fn new(data: &Data, source_version: Option<String>, ui: &Ui) -> Result<NewVersion> {

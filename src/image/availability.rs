@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// an AMI from deregistration")
 const COOLDOWN: Duration = Duration::from_secs(86_400);
 
-/// Put an image of one's own aside: nobody may launch it, and others don't see it any more. One that
-/// is disabled already stays so.
+/// Put an image of one's own aside: nobody may launch it, and others don't see it any more. One
+/// that is disabled already stays so.
 ///
 /// # Errors
 /// It does not exist, is another's, deregistered or not available.

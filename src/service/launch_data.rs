@@ -196,7 +196,10 @@ impl Service {
     }
 
     /// The network whose subnet that is.
-    fn network_of_subnet(&self, subnet: &str) -> Result<NetworkName> {
+    ///
+    /// # Errors
+    /// `InvalidSubnetID.NotFound`.
+    pub fn network_of_subnet(&self, subnet: &str) -> Result<NetworkName> {
         let mut own = network::own(&self.store)?.into_iter();
         let found = own.find(|vpc| vpc.spore.subnet_id.as_str() == subnet);
         found.map(|vpc| vpc.spore.name).ok_or_else(|| {

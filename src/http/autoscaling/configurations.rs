@@ -1,11 +1,11 @@
 //! Launch configurations.
 
 use super::super::call::{Action, Call};
-use super::super::ec2::ebs;
 use crate::error::{Code, Error, Result};
 use crate::record::image::BlockDeviceMapping;
 use crate::service::autoscaling::configurations::{InstanceMetadataOptions, LaunchData};
 use crate::service::autoscaling::shape;
+use crate::service::launch_data::ebs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

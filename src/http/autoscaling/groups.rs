@@ -1,7 +1,6 @@
 //! Groups.
 
 use super::super::call::{Action, Call};
-use super::super::ec2::of_subnet;
 use crate::error::{Code, Error, Result};
 use crate::service::autoscaling::configurations::MAX_CONFIGURATIONS;
 use crate::service::autoscaling::groups::{
@@ -109,7 +108,7 @@ impl Group {
                 let why = "a group's instances are all in one subnet here";
                 return Err(Error::refused(Code::UnsupportedOperation, why));
             }
-            Some(subnet) => Some(Some(of_subnet(call, subnet)?)),
+            Some(subnet) => Some(Some(call.service.network_of_subnet(subnet)?)),
         };
         let policies = self.termination_policies.iter().map(|name| {
             let found = TerminationPolicy::ALL.iter().find(|(known, _)| known == name);

@@ -14,8 +14,6 @@ mod tags;
 mod volumes;
 
 use super::call::Action;
-pub use launch::ebs;
-pub use networks::of_subnet;
 
 /// All actions.
 pub fn rows() -> Vec<&'static [(&'static str, Action)]> {

@@ -54,10 +54,9 @@ pub fn request(store: &Store, group: &AutoScalingGroup, member: &Member) -> Resu
             return Err(validation("launch templates are not there yet"));
         }
     };
-    let mut tags =
-        vec![Tag { key: GROUP_TAG.into(), value: group.auto_scaling_group_name.clone() }];
     let propagated = group.tags.iter().filter(|tag| tag.propagate_at_launch);
-    tags.extend(propagated.map(|tag| Tag { key: tag.key.clone(), value: tag.value.clone() }));
+    let tag = |key: &str, value: &str| Tag { key: key.to_owned(), value: value.to_owned() };
+    let tags = propagated.map(|each| tag(&each.key, &each.value)).collect();
     let options = launch.metadata_options.clone().unwrap_or_default();
     Ok(RunInstances {
         user_data: user_data(&launch)?,
