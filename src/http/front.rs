@@ -59,7 +59,7 @@ enum Asked {
     /// By its parameters.
     Query(Vec<(String, String)>),
     /// By its path.
-    Rest(rest::Found, Parts, Bytes),
+    Rest(Box<(rest::Found, Parts, Bytes)>),
 }
 
 /// An action's answer.

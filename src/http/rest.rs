@@ -114,6 +114,9 @@ fn single(kind: Kind<'_>, name: &str, text: String) -> Result<Value> {
     }
 }
 
+/// Headers by name.
+type Headers = Vec<(String, String)>;
+
 /// What an action answers: headers, and a body of JSON or, where the action has one, of its own.
 ///
 /// # Errors
@@ -122,7 +125,7 @@ pub fn answer(
     model: &Model,
     operation: &Operation,
     (value, content): (&Value, Vec<u8>),
-) -> Result<(Vec<(String, String)>, Vec<u8>)> {
+) -> Result<(Headers, Vec<u8>)> {
     let Some(Kind::Structure(members, _)) =
         operation.output.as_deref().map(|shape| model.kind(shape))
     else {

@@ -95,8 +95,8 @@ pub fn compression(head: &[u8]) -> Option<Compression> {
     })
 }
 
-/// Skippable frames, which zstd and LZ4 share, come first in what pzstd makes. The first that is none
-/// tells; zstd is taken for what is farther than this beginning.
+/// Skippable frames, which zstd and LZ4 share, come first in what pzstd makes. The first that is
+/// none tells; zstd is taken for what is farther than this beginning.
 fn behind_skippable(mut head: &[u8]) -> Compression {
     while let [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, rest @ ..] = head {
         let len = u32::from_le_bytes([*a, *b, *c, *d]) as usize;

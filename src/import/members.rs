@@ -1,8 +1,8 @@
 //! Compressed files of several members, one after the other. (gzip: RFC 1952, 2.2; bzip2; the LZ4
 //! frame format)
 //!
-//! Their decoders end with a member, and say nothing of what follows. It is treated as gzip(1) does,
-//! and bzip2(1) and lz4(1) with it: zeros, as on a tape, are nothing; other bytes are left with a
+//! Their decoders end with a member, and say nothing of what follows. It is treated as gzip(1),
+//! bzip2(1) and lz4(1) treat it: zeros, as on a tape, are nothing; other bytes are left with a
 //! warning.
 
 use std::cell::RefCell;

@@ -2,8 +2,7 @@
 //! CompleteSnapshot, ListSnapshotBlocks, ListChangedBlocks, GetSnapshotBlock. (EBS direct APIs)
 
 use super::{Service, idempotent};
-use crate::disk::Disk;
-use crate::error::{Code, Error, OrFail, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
 use crate::record::instance::ClientToken;
 use crate::record::snapshot::{DirectWrite, Snapshot, SnapshotState};
@@ -196,14 +195,14 @@ impl Service {
         blocks::read(&disk, index)
     }
 
-    fn content(&self, snapshot_id: &str) -> Result<(Snapshot, Disk)> {
+    fn content(&self, snapshot_id: &str) -> Result<(Snapshot, blocks::Disk)> {
         let snapshot = exact(self, snapshot_id)?;
         let id = &snapshot.snapshot_id;
         if snapshot.state != SnapshotState::Completed {
             return Err(Error::refused(Code::IncorrectState, format!("{id} is not completed")));
         }
-        let layers = snapshot::open_layers(&self.store, &snapshot)?;
-        Ok((snapshot, Disk::open(layers).or_fail(|| format!("read {snapshot_id}"))?))
+        let content = snapshot::open(&self.store, &snapshot)?;
+        Ok((snapshot, content))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Blocks of a snapshot's content, as the EBS direct APIs count them.
 
 use crate::block::Content;
-use crate::disk::Disk;
+/// What is read: a snapshot's content.
+pub use crate::disk::Disk;
 use crate::error::{OrFail, Result};
 use crate::snapshot::digest::is_zero;
 

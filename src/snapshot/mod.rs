@@ -244,6 +244,15 @@ pub fn open_layers(store: &Store, snapshot: &Snapshot) -> Result<Vec<(File, Disk
     volume::open_chain(&store.snapshots().dir(&snapshot.snapshot_id), &layers, false)
 }
 
+/// Opens a snapshot's content.
+///
+/// # Errors
+/// It can't be read.
+pub fn open(store: &Store, snapshot: &Snapshot) -> Result<Disk> {
+    let doing = || format!("read {}", snapshot.snapshot_id);
+    Disk::open(open_layers(store, snapshot)?).or_fail(doing)
+}
+
 /// Make another snapshot of the same content (EC2 CopySnapshot). The content is shared.
 ///
 /// # Errors
@@ -338,8 +347,7 @@ pub fn delete(store: &Store, id: &SnapshotId, force: bool) -> Result<()> {
 /// # Errors
 /// They differ, or the content can't be read.
 pub fn verify(store: &Store, snapshot: &Snapshot) -> Result<()> {
-    let layers = open_layers(store, snapshot)?;
-    let disk = Disk::open(layers).or_fail(|| format!("read {}", snapshot.snapshot_id))?;
+    let disk = open(store, snapshot)?;
     let found = digest::disk(&disk, &mut |_| store.context().check())?;
     if found == snapshot.digest {
         return Ok(());

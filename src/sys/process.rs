@@ -259,8 +259,8 @@ pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The error of a process or thread that was not started, with what helps where the user may have no
-/// more (EAGAIN).
+/// The error of a process or thread that was not started, with what helps where the user may have
+/// no more (EAGAIN).
 pub fn not_started(doing: impl fmt::Display, cause: io::Error) -> Error {
     let kind = cause.kind();
     let error = Error::io(doing, cause);

@@ -54,8 +54,9 @@ fn checksum(bytes: &[u8], own: usize) -> u32 {
     !others.fold(0u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)))
 }
 
-/// Bytes of the footer of a VHD of this size. "Versions previous to Microsoft Virtual PC 2004 create
-/// disk images that have a 511-byte disk footer": its last byte is one of those that are zero.
+/// Bytes of the footer of a VHD of this size. "Versions previous to Microsoft Virtual PC 2004
+/// create disk images that have a 511-byte disk footer": its last byte is one of those that are
+/// zero.
 pub fn footer_len(size: u64) -> u64 {
     FOOTER as u64 - u64::from(size % SECTOR == SECTOR - 1)
 }

@@ -59,12 +59,13 @@ pub fn run(home: &Path, context: &Context, cancel: &Cancel) {
         let round = || -> Result<bool> {
             let context = context.clone().by_verb("auto scaling".into());
             let service = Service::open_within(home, &context)?;
+            // Taken before there is a group, so that who makes one sees that it will be kept.
+            if lock.is_none() {
+                lock = take_turn(&service.store)?;
+            }
             let ids = groups(&service.store).own_ids()?;
             if ids.is_empty() {
                 return Ok(false);
-            }
-            if lock.is_none() {
-                lock = take_turn(&service.store)?;
             }
             memories.retain(|id, _| ids.contains(id));
             for id in ids.iter().filter(|_| lock.is_some()).take_while(|_| !cancel.requested()) {
@@ -262,6 +263,6 @@ fn delete(store: &Store, id: &AutoScalingGroupId) -> Result<()> {
     let name = locked.record.auto_scaling_group_name.clone();
     locked.remove()?;
     let made = own(store, &configurations(store))?;
-    let made = made.iter().filter(|one| one.made_for.as_deref() == Some(&name));
-    made.map(|one| configurations(store).remove(&one.launch_configuration_id)).collect()
+    let mut made = made.iter().filter(|one| one.made_for.as_deref() == Some(&name));
+    made.try_for_each(|one| configurations(store).remove(&one.launch_configuration_id))
 }

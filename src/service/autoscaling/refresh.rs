@@ -38,8 +38,8 @@ impl Service {
                 return Err(Error::refused(Code::InstanceRefreshInProgress, why));
             }
             let to = desired.unwrap_or_else(|| group.launch.clone());
-            let sources = group.instances.iter().filter_map(|member| member.launch.clone());
-            let from = sources.filter(|from| *from != to).next_back();
+            let mut sources = group.instances.iter().filter_map(|member| member.launch.clone());
+            let from = sources.rfind(|from| *from != to);
             let from = from.unwrap_or_else(|| group.launch.clone());
             group.launch.clone_from(&to);
             (group.spore.failures, group.spore.retry_at) = (0, 0);
