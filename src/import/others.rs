@@ -87,7 +87,7 @@ const SECTOR: usize = 512;
 /// Which text this is. A disk is none: it has zeros, or code.
 fn text(head: &[u8]) -> Option<&'static str> {
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-        let letters = (head.len() - 2) >> 1;
+        let letters = (head.len() - 2) / 2;
         let zeros = head.iter().filter(|byte| **byte == 0).count();
         return (letters > 0 && zeros == letters).then_some("a text file (UTF-16)");
     }
