@@ -16,7 +16,7 @@ region = boto.ec2.regioninfo.RegionInfo(name="us-east-1", endpoint=at.hostname)
 ec2 = boto.ec2.connection.EC2Connection(
     os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], is_secure=False, port=at.port, region=region,
 )
-ec2.auth_region_name = "us-east-1"
+ec2.auth_region_name, ec2.auth_service_name = "us-east-1", "ec2"
 image = [one for one in ec2.get_all_images(owners=["amazon"]) if one.name == "demo"][0]
 instance = ec2.run_instances(image.id, instance_type="t3.micro", user_data="#!/bin/sh\n").instances[0]
 ec2.create_tags([instance.id], {"Name": "two", "Empty": ""})

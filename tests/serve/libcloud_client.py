@@ -10,7 +10,7 @@ from libcloud.compute.types import NodeState, Provider
 at = urllib.parse.urlparse(os.environ["AWS_ENDPOINT_URL"])
 ec2 = get_driver(Provider.EC2)(
     os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], region="us-east-1",
-    host=at.hostname, port=at.port, secure=False,
+    host=at.hostname, port=at.port, secure=False, signature_version="4",
 )
 image = ec2.get_image([one for one in ec2.list_images(ex_owner="amazon") if one.name == "demo"][0].id)
 assert ec2.list_locations(), "there is no zone"
