@@ -90,7 +90,7 @@ fn signed_nonsense_is_refused_by_its_code() {
     let store = Store::new();
     let served = Served::new(&store, &["--network", "none"]);
     if venv::python().is_some() {
-        script(&served, &store, "nonsense.py");
+        script(&served, &store, "nonsense.py", &[]);
     }
 }
 
