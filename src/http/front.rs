@@ -59,14 +59,14 @@ enum Asked {
     /// By its parameters.
     Query(Vec<(String, String)>),
     /// By its path.
-    Rest(Box<(rest::Found, Parts, Bytes)>),
+    Rest(rest::Found, Box<Parts>, Bytes),
 }
 
 /// An action's answer.
 struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    headers: Vec<(String, String)>,
+    headers: rest::Headers,
     body: Vec<u8>,
 }
 
@@ -179,7 +179,7 @@ impl Front {
         let unsigned = found.as_ref().and_then(Option::as_ref).is_some_and(|f| f.unsigned);
         signature::verify(&parts, (&body, unsigned), &credential, &key.secret_access_key)?;
         let (name, asked) = match found {
-            Some(Some(found)) => (found.name.clone(), Asked::Rest(found, parts, body)),
+            Some(Some(found)) => (found.name.clone(), Asked::Rest(found, Box::new(parts), body)),
             Some(None) => {
                 let why = "the service has nothing of that method and path";
                 return Err(Error::refused(Code::InvalidAction, why));

@@ -8,6 +8,9 @@ use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+/// Headers of an answer: names and values.
+pub type Headers = Vec<(String, String)>;
+
 /// An action that a request names, and what its path has for it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
@@ -114,8 +117,6 @@ fn single(kind: Kind<'_>, name: &str, text: String) -> Result<Value> {
     }
 }
 
-/// Headers by name.
-type Headers = Vec<(String, String)>;
 
 /// What an action answers: headers, and a body of JSON or, where the action has one, of its own.
 ///
