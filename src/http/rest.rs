@@ -117,7 +117,6 @@ fn single(kind: Kind<'_>, name: &str, text: String) -> Result<Value> {
     }
 }
 
-
 /// What an action answers: headers, and a body of JSON or, where the action has one, of its own.
 ///
 /// # Errors
