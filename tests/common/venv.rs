@@ -23,7 +23,7 @@ pub fn with(name: &str, packages: &[&str]) -> Option<PathBuf> {
         let installed = install.args(["-m", "pip", "install", "-q"]).args(packages).output();
         if !installed.is_ok_and(|output| output.status.success()) {
             let what = packages.join(" and ");
-            skip(&format!("{what} are missing: python3 -m venv and pip have to work"));
+            skip(format!("{what} are missing: python3 -m venv and pip have to work"));
             return None;
         }
         std::fs::write(&whole, "").unwrap();

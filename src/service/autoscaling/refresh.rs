@@ -285,7 +285,9 @@ mod tests {
         }
         turn(&mut group, 21);
         assert_eq!(group.instance_refreshes[0].status, RefreshStatus::RollbackInProgress);
-        (22..30).for_each(|now| drop(turn(&mut group, now)));
+        for now in 22..30 {
+            turn(&mut group, now);
+        }
         assert_eq!(group.instance_refreshes[0].status, RefreshStatus::RollbackSuccessful);
         assert!(group.instances.iter().all(|one| one.launch == Some(source("a"))));
         assert_eq!(group.launch, source("a"));

@@ -46,7 +46,7 @@ pub fn group(group: &AutoScalingGroup, subnet: Option<&str>) -> Value {
         "TargetGroupARNs": [],
         "HealthCheckType": "EC2",
         "HealthCheckGracePeriod": group.health_check_grace_period,
-        "Instances": members.map(|one| instance(one)).collect::<Vec<_>>(),
+        "Instances": members.map(instance).collect::<Vec<_>>(),
         "CreatedTime": group.created_time,
         "SuspendedProcesses": suspended.collect::<Vec<_>>(),
         "VPCZoneIdentifier": subnet.unwrap_or_default(),
