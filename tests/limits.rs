@@ -141,8 +141,8 @@ fn a_user_who_may_have_no_more_processes_is_told_so() {
         let said = stderr(&run);
         assert!(!said.contains("panicked"), "with {processes} processes: {said}");
         let errors = said.lines().filter(|line| !line.contains("warning: ")).count();
-        let told = errors == 1 && said.contains("ulimit -u");
-        assert!(run.status.success() || told, "with {processes} processes: {said}");
+        let explained = errors == 1 && said.contains("ulimit -u");
+        assert!(run.status.success() || explained, "with {processes} processes: {said}");
         let code = run.status.code();
         assert!(matches!(code, Some(0 | 125)), "with {processes} processes: {code:?} {said}");
         let live = other.spore("100", &["ls", "-q", "--filter", "instance-state-name=running"]);

@@ -115,6 +115,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         },
         cpuid: Vec::new(),
         console: PlanFd(CONSOLE),
+        times: None,
         control: Some(PlanFd(CONTROL)),
         report: PlanFd(REPORT),
         ready: Some(PlanFd(READY)),

@@ -41,6 +41,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         },
         cpuid: vec![],
         console: PlanFd(11),
+        times: None,
         control: Some(PlanFd(12)),
         report: PlanFd(13),
         ready: None,
