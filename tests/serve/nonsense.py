@@ -26,7 +26,8 @@ def ask(body, service="ec2", alter=None, date=None):
         answer = error
     text = answer.read().decode()
     found = re.search("<Code>(.*?)</Code>", text)
-    return found and found[1], answer.status, text
+    # The EBS direct APIs answer in JSON.
+    return found[1] if found else answer.headers.get("x-amzn-ErrorType"), answer.status, text
 
 
 V = "Version=2016-11-15"
@@ -56,8 +57,8 @@ for body, code in [
         assert status in (200, 400), (body[:100], text)
     else:
         assert (found, status // 100) == (code, 4), (body[:100], found, text[:300])
-for service in ("s3", "ebs", "x" * 1000):
-    assert ask(f"Action=DescribeInstances&{V}", service)[0] == "InvalidAction", service
+for service, code in ("s3", "InvalidAction"), ("ebs", "UnknownOperationException"), ("x" * 1000, "InvalidAction"):
+    assert ask(f"Action=DescribeInstances&{V}", service)[0] == code, service
 changed = ask(f"Action=DescribeRegions&{V}", alter=lambda data: data + b"&DryRun=true")
 assert changed[0] == "SignatureDoesNotMatch", changed
 assert ask(f"Action=DescribeRegions&{V}")[1] == 200
