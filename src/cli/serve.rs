@@ -28,6 +28,7 @@ const REGION: &str = crate::service::shape::REGION;
   spore serve &
   eval \"$(spore env)\"
   aws ec2 run-instances --image-id demo --count 3
+  spore serve --open
   spore serve --install-unit > ~/.config/systemd/user/spore.service")]
 pub struct Serve {
     /// Where it listens: an address, or a socket's path as unix:PATH
@@ -48,6 +49,9 @@ pub struct Serve {
     /// Tell each answer on standard error
     #[arg(long)]
     log: bool,
+    /// Print a link that logs a browser into the console, once
+    #[arg(long)]
+    open: bool,
     /// Print a systemd user unit and the socket that starts it, and end
     #[arg(long)]
     install_unit: bool,
@@ -120,12 +124,17 @@ pub fn serve(ui: &Ui, args: &Serve) -> Result<ExitCode> {
         home.display(),
         listener.endpoint(tls.is_some())
     ));
+    let link = args.open.then(crate::http::one_time);
+    if let Some(link) = &link {
+        let endpoint = listener.endpoint(tls.is_some());
+        say(format_args!("console: {endpoint}/console/open?token={link}"));
+    }
     let context = ui.context.clone();
     let log = if args.log { |line: &str| say(line) } else { |_: &str| {} };
     ui.cancellable(|| {
         // A manager that does not listen has nothing to be told.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-        serve(Settings { listener, tls, home, context, network, log })
+        serve(Settings { listener, tls, home, context, network, link, log })
     })?;
     Ok(ExitCode::SUCCESS)
 }

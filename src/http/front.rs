@@ -10,6 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::record::network::NetworkName;
 use crate::service::Service;
 use crate::service::access::AccessKey;
+use crate::service::shape::REGION;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -158,6 +159,48 @@ impl Front {
         self.work.is_idle()
     }
 
+    /// Does an action of EC2's for who is known by an access key; `request` is in the shape of the
+    /// service's model.
+    ///
+    /// # Errors
+    /// The action's.
+    pub fn perform(&self, name: &str, request: Value, access_key_id: &str) -> Result<Value> {
+        let action = self.api(Some("ec2")).and_then(|api| api.actions.get(name));
+        let missing = || Error::failure(format!("the action {name} has no row"));
+        let service = self.open(name)?;
+        let call = Call {
+            service: &service,
+            work: &self.work,
+            network: self.network.as_ref(),
+            request,
+            region: REGION,
+            account: self.account(),
+            access_key_id,
+        };
+        action.ok_or_else(missing)?(&call)
+    }
+
+    /// The caller's account.
+    pub fn account(&self) -> String {
+        self.context.caller().to_string()
+    }
+
+    /// An access key of the caller's.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn access_key(&self, id: &str) -> Result<Option<AccessKey>> {
+        self.open("")?.find_access_key(id)
+    }
+
+    /// The caller's first access key, which is made if there is none.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub fn first_access_key(&self) -> Result<AccessKey> {
+        self.open("CreateAccessKey")?.first_access_key()
+    }
+
     fn api(&self, name: Option<&str>) -> Option<&Api> {
         self.apis.iter().find(|api| Some(api.name) == name)
     }
@@ -276,7 +319,10 @@ impl Front {
 }
 
 /// Does what waits for files on another thread.
-async fn blocking<T: Send + 'static>(
+///
+/// # Errors
+/// The work's.
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -4,10 +4,12 @@
 //! [`server`] has the sockets, [`front`] makes an answer of a request: who signed it
 //! ([`signature`]), what it asks for ([`query`], by the service's [`model`]), the action (a row of
 //! [`ec2`], [`autoscaling`] or [`sts`]), and the answer's [`xml`]; [`ebs`]'s are [`rest`] instead.
-//! It holds nothing that the store does not: it can be killed and started again at any moment.
+//! [`console`] does the same actions from a browser. It holds nothing that the store does not: it
+//! can be killed and started again at any moment.
 
 mod autoscaling;
 mod call;
+mod console;
 mod ebs;
 mod ec2;
 mod front;
@@ -18,6 +20,11 @@ pub mod server;
 pub mod signature;
 mod sts;
 mod xml;
+
+/// The token of a link that is followed once.
+pub fn one_time() -> String {
+    console::one_time()
+}
 
 /// What serves ([`server::serve`]), in a program that has it.
 pub type Serve = fn(server::Settings) -> crate::error::Result<()>;

@@ -1,6 +1,7 @@
 //! The server's sockets: what listens, who is let in, and how long they may take.
 
-use super::front::Front;
+use super::console::Console;
+use super::front::{Front, blocking};
 use crate::context::{Cancel, Context};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::record::network::NetworkName;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub context: Context,
     /// The network of an instance for which none is named.
     pub network: Option<NetworkName>,
+    /// The token of a link that opens the console, once.
+    pub link: Option<String>,
     /// Is told a line of each answer.
     pub log: fn(&str),
 }
@@ -158,7 +161,8 @@ pub fn serve(settings: Settings) -> Result<()> {
         thread.spawn(move || reconcile::run(&home, &context, &cancel)).or_fail(|| "serve")?
     };
     let served = LocalSet::new().block_on(&runtime, async {
-        let host = Host { front: front.clone(), tls, log: settings.log };
+        let console = Arc::new(Console::new(front.clone(), settings.link, tls.is_some()));
+        let host = Host { front: front.clone(), console, tls, log: settings.log };
         host.accept(settings.listener, &cancel).await
     });
     let deadline = Instant::now() + DRAIN;
@@ -174,6 +178,7 @@ pub fn serve(settings: Settings) -> Result<()> {
 #[derive(Clone)]
 struct Host {
     front: Arc<Front>,
+    console: Arc<Console>,
     tls: Option<TlsAcceptor>,
     log: fn(&str),
 }
@@ -262,8 +267,12 @@ impl Host {
     {
         let begun = Instant::now();
         let (parts, body) = request.into_parts();
-        let caller = self.front.caller(&parts).await;
-        let most = if caller.is_ok() { MAX_BODY } else { MAX_UNKNOWN };
+        // A browser has no signature: its cookie says who it is.
+        let caller = match Console::is_for(&parts) {
+            true => None,
+            false => Some(self.front.caller(&parts).await),
+        };
+        let most = if matches!(caller, Some(Ok(_))) { MAX_BODY } else { MAX_UNKNOWN };
         let read = timeout(BODY, Limited::new(body, most).collect()).await;
         let body = match read {
             Ok(Ok(body)) => body.to_bytes(),
@@ -272,6 +281,12 @@ impl Host {
             }
             Ok(Err(_)) => return refused(StatusCode::BAD_REQUEST),
             Err(_) => return refused(StatusCode::REQUEST_TIMEOUT),
+        };
+        let Some(caller) = caller else {
+            let console = self.console.clone();
+            let answer = blocking(move || Ok(console.answer(&parts, &body))).await;
+            return answer
+                .map_or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR), |a| a.map(Full::new));
         };
         let answered = self.front.answer(parts, body, caller).await;
         (self.log)(&format!(
