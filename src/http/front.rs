@@ -176,6 +176,8 @@ impl Front {
             region: REGION,
             account: self.account(),
             access_key_id,
+            body: &[],
+            content: Cell::default(),
         };
         action.ok_or_else(missing)?(&call)
     }
