@@ -4,6 +4,7 @@
 mod common;
 
 mod clients;
+mod console;
 mod hostile;
 
 use common::networks::has_networks;

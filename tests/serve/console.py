@@ -1,0 +1,164 @@
+"""A browser at the console, without its script: logs in, launches two instances by the wizard, sees what they say, makes an image
+of one, changes who may launch it, copies it, deregisters both, terminates."""
+
+import html
+import http.client
+import http.cookiejar
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import boto3
+
+base = os.environ["AWS_ENDPOINT_URL"]
+ec2 = boto3.client("ec2")
+
+
+class Browser:
+    """Pages by their address, forms by their button; cookies are kept."""
+
+    def __init__(self):
+        self.jar = http.cookiejar.CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
+        self.page = self.path = ""
+
+    def ask(self, path, data=None, headers={}):
+        """Gets a page, or posts fields; its status."""
+        body = None if data is None else urllib.parse.urlencode(data).encode()
+        request = urllib.request.Request(base + path, body, headers)
+        try:
+            answer = self.opener.open(request, timeout=60)
+        except urllib.error.HTTPError as error:
+            answer = error
+        self.page, self.path = answer.read().decode(), answer.geturl()[len(base):]
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy, policy
+        assert not re.search(r"<script(?! src=\"/console/)|\son\w+=|\sstyle=|<style", self.page), self.page
+        return answer.status
+
+    def get(self, path):
+        status = self.ask(path)
+        assert status == 200, (path, status, self.page)
+        return self.page
+
+    def send(self, to, **fields):
+        """Posts the page's form of that address as it is filled in, with these fields over it."""
+        form = re.search(rf'<form method="post" action="{re.escape(to)}".*?</form>', self.page, re.S)
+        assert form, (to, self.page)
+        hidden = re.findall(r'<input type="hidden" name="(.*?)" value="(.*?)">', form[0])
+        data = [(html.unescape(name), html.unescape(value)) for name, value in hidden if name not in fields]
+        for name, value in fields.items():
+            data += [(name, each) for each in (value if isinstance(value, list) else [value])]
+        status = self.ask(to, data)
+        assert status == 200, (to, status, self.page)
+        return self.page
+
+
+# Nothing without a session; nothing by another's name.
+stranger = Browser()
+for path in ("/console", "/console/instances", "/console/images/ami-1", "/console/launch", "/console/nonsense"):
+    stranger.get(path)
+    assert stranger.path == "/console/login", (path, stranger.path)
+assert stranger.ask("/console/login", headers={"Host": "evil.example"}) == 403
+assert stranger.ask("/console/instances/action", {"id": "i-1", "action": "terminate"}) == 200 and stranger.path == "/console/login"
+for secret in ("", "x", os.environ["AWS_SECRET_ACCESS_KEY"] + "x"):
+    tried = {"access_key_id": os.environ["AWS_ACCESS_KEY_ID"], "secret_access_key": secret}
+    assert stranger.ask("/console/login", tried) == 403, secret
+assert not list(stranger.jar)
+
+# The link lets in once.
+link = sys.argv[1].removeprefix(base)
+linked = Browser()
+assert linked.ask(link) == 200 and linked.path == "/console", linked.path
+assert Browser().ask(link) == 403
+
+browser = Browser()
+keys = {"access_key_id": os.environ["AWS_ACCESS_KEY_ID"], "secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"]}
+assert browser.ask("/console/login", keys) == 200 and browser.path == "/console", (browser.path, browser.page)
+cookie = next(iter(browser.jar))
+assert cookie.has_nonstandard_attr("HttpOnly") and cookie.get_nonstandard_attr("SameSite") == "Strict"
+for section in ("", "/instances", "/images", "/volumes", "/snapshots", "/launch", "/images?owner=public", "/images?owner=private"):
+    browser.get("/console" + section)
+for href in set(re.findall(r'href="(/console[^"]*)"', browser.page)):
+    if "static" not in href:
+        browser.get(html.unescape(href))
+# A form without its token, or with another session's, does nothing.
+for csrf in ("", "0" * 64, re.search(r'name="csrf" value="(.*?)"', linked.page)[1]):
+    assert browser.ask("/console/launch", {"csrf": csrf, "step": "launch", "image": "demo"}) == 403
+assert browser.ask("/console/instances", headers={"Origin": "https://evil.example"}) == 403
+
+# The wizard, with a hostile name.
+name = "<script>alert(1)</script>'\""
+image = sys.argv[2]
+page = browser.get("/console/launch?catalog=mine")
+assert image in page
+page = browser.send("/console/launch", image=image, count="2", name=name, type="t3.micro", key="", step="review")
+assert "aws ec2 run-instances --image-id" in html.unescape(page) and "<script>alert" not in page
+review = browser.page
+page = browser.send("/console/launch", step="launch")
+assert browser.path.startswith("/console/instances?done=launch"), browser.path
+launched = [one for many in ec2.describe_instances()["Reservations"] for one in many["Instances"] if one["ImageId"] == image]
+assert len(launched) == 2 and all(one["InstanceType"] == "t3.micro" for one in launched), launched
+assert all({"Key": "Name", "Value": name} in one["Tags"] for one in launched)
+# The form once more is the same launch.
+browser.page = review
+browser.send("/console/launch", step="launch")
+assert sum(len(many["Instances"]) for many in ec2.describe_instances(Filters=[{"Name": "image-id", "Values": [image]}])["Reservations"]) == 2
+ids = [one["InstanceId"] for one in launched]
+page = browser.get("/console/instances?q=" + ids[0])
+assert ids[0] in page and ids[1] not in page and "<script>alert" not in page
+
+# What they say.
+deadline = time.time() + 60
+while "button: waiting" not in browser.get(f"/console/instances/{ids[0]}"):
+    assert time.time() < deadline, browser.page
+    time.sleep(0.1)
+
+# Off, an image, its permissions, a copy.
+browser.send("/console/instances/action", id=ids, action="stop")
+ec2.get_waiter("instance_stopped").wait(InstanceIds=ids, WaiterConfig={"Delay": 1})
+browser.get(f"/console/instances/{ids[0]}")
+page = browser.send(f"/console/instances/{ids[0]}/image", name="by-console", description="d & d")
+made = re.search(r'href="/console/images/(ami-\w+)"', page)[1]
+ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig={"Delay": 1})
+page = browser.get(f"/console/images/{made}")
+assert "by-console" in page and "d &#38; d" in page or "d &amp; d" in page, page
+browser.send(f"/console/images/{made}/permissions", public="no", account="12345")
+assert ec2.describe_image_attribute(ImageId=made, Attribute="launchPermission")["LaunchPermissions"] == [{"UserId": "12345"}]
+browser.get(f"/console/images/{made}")
+browser.send(f"/console/images/{made}/permissions", public="yes", remove="12345")
+assert ec2.describe_image_attribute(ImageId=made, Attribute="launchPermission")["LaunchPermissions"] == [{"Group": "all"}]
+browser.get(f"/console/images/{made}")
+browser.send(f"/console/images/{made}/tag", key="k", value="<b>", how="set")
+page = browser.get(f"/console/images/{made}")
+assert "<b>" not in page and {"Key": "k", "Value": "<b>"} in ec2.describe_images(ImageIds=[made])["Images"][0]["Tags"]
+page = browser.send(f"/console/images/{made}/copy", name="copied", description="")
+copied = re.search(r'href="/console/images/(ami-\w+)"', page)[1]
+ec2.get_waiter("image_available").wait(ImageIds=[copied], WaiterConfig={"Delay": 1})
+for each in (copied, made):
+    browser.get(f"/console/images/{each}")
+    browser.send(f"/console/images/{each}/deregister", snapshots="on")
+assert not ec2.describe_images(Filters=[{"Name": "image-id", "Values": [made, copied]}])["Images"]
+
+# What is refused says why, and nothing of it runs.
+browser.get("/console/launch")
+form = re.search(r'name="csrf" value="(.*?)"', browser.page)[1]
+assert browser.ask("/console/launch", {"csrf": form, "step": "launch", "image": "<i>none</i>", "count": "1"}) == 400
+assert "<i>" not in browser.page and "InvalidAMIID" in browser.page, browser.page
+for path in ("/console/nonsense", "/console/images/..%2f..", "/console/instances/i-1/nonsense"):
+    assert browser.ask(path) in (400, 404), path
+
+browser.get("/console/instances")
+browser.send("/console/instances/action", id=ids, action="terminate")
+ec2.get_waiter("instance_terminated").wait(InstanceIds=ids, WaiterConfig={"Delay": 1})
+browser.send("/console/logout")
+assert browser.path == "/console/login"
+browser.get("/console/instances")
+assert browser.path == "/console/login"
+
+# Who guesses is shut out for a while.
+assert [stranger.ask("/console/login", tried) for _ in range(12)][-1] == 429
