@@ -168,18 +168,27 @@ impl Front {
         let action = self.api(Some("ec2")).and_then(|api| api.actions.get(name));
         let missing = || Error::failure(format!("the action {name} has no row"));
         let service = self.open(name)?;
-        let call = Call {
-            service: &service,
+        action.ok_or_else(missing)?(&self.call(&service, request, (REGION, access_key_id)))
+    }
+
+    /// A request of who signed for a region by an access key.
+    fn call<'a>(
+        &'a self,
+        service: &'a Arc<Service>,
+        request: Value,
+        (region, access_key_id): (&'a str, &'a str),
+    ) -> Call<'a> {
+        Call {
+            service,
             work: &self.work,
             network: self.network.as_ref(),
             request,
-            region: REGION,
+            region,
             account: self.account(),
             access_key_id,
             body: &[],
             content: Cell::default(),
-        };
-        action.ok_or_else(missing)?(&call)
+        }
     }
 
     /// The caller's account.
@@ -287,20 +296,11 @@ impl Front {
             return Err(Error::refused(Code::DryRunOperation, why));
         }
         let service = self.open(name)?;
-        let call = Call {
-            service: &service,
-            work: &self.work,
-            network: self.network.as_ref(),
-            request,
-            region: &credential.region,
-            account: self.context.caller().to_string(),
-            access_key_id: &credential.access_key_id,
-            body: match asked {
-                Asked::Query(_) => &[],
-                Asked::Rest(_, _, body) => body,
-            },
-            content: Cell::default(),
-        };
+        let mut call =
+            self.call(&service, request, (&credential.region, &credential.access_key_id));
+        if let Asked::Rest(_, _, body) = asked {
+            call.body = body;
+        }
         let answer = action(&call)?;
         let (headers, body) = match api.protocol {
             Protocol::Query(dialect) => {

@@ -15,45 +15,13 @@ import xml.etree.ElementTree as ET
 import boto3
 import botocore.exceptions
 
+from answers import compare, local
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = set(json.loads((HERE / "../../src/http/model/autoscaling.json").read_text())["actions"])
 seen, wrong = set(), []
-local = lambda element: element.tag.rsplit("}", 1)[-1]
 STEADY, PLAIN, BUSY = sys.argv[1:4]
 NAMESPACE = "{http://autoscaling.amazonaws.com/doc/2011-01-01/}"
-
-
-def compare(shape, element, path):
-    """What of an element the model has otherwise."""
-    if shape.type_name == "structure":
-        found = [local(below) for below in element]
-        for name in shape.required_members:
-            if name not in found:
-                wrong.append(f"{path}: {name} is required")
-        for below in element:
-            if local(below) not in shape.members:
-                wrong.append(f"{path}: there is no {local(below)}")
-            else:
-                compare(shape.members[local(below)], below, f"{path}.{local(below)}")
-    elif shape.type_name == "list":
-        for below in element:
-            if local(below) != "member":
-                wrong.append(f"{path}: an element is called {local(below)}")
-            compare(shape.member, below, f"{path}[]")
-    else:
-        text = element.text or ""
-        right = {
-            "boolean": lambda: text in ("true", "false"),
-            "integer": lambda: int(text) is not None,
-            "double": lambda: float(text) is not None,
-            "timestamp": lambda: text.endswith("Z") and text[10] == "T",
-        }.get(shape.type_name, lambda: True)
-        try:
-            fine = right()
-        except (ValueError, IndexError):
-            fine = False
-        if not fine or (getattr(shape, "enum", None) and text not in shape.enum):
-            wrong.append(f"{path}: {text!r} is no {shape.name}")
 
 
 def look(operation_model, response_dict, **_):
@@ -62,7 +30,7 @@ def look(operation_model, response_dict, **_):
     if response_dict["status_code"] < 300:
         assert root.tag == f"{NAMESPACE}{operation_model.name}Response", root.tag
         if operation_model.output_shape:
-            compare(operation_model.output_shape, root[0], operation_model.name)
+            compare(operation_model.output_shape, root[0], operation_model.name, wrong)
         assert local(root[-1]) == "ResponseMetadata", root[-1].tag
     else:
         assert root.tag == "ErrorResponse" and [local(e) for e in root[0]] == ["Type", "Code", "Message"], root.tag

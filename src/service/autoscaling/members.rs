@@ -95,13 +95,7 @@ impl Service {
             records.push(record.instance);
         }
         change_named(&self.store, name, |group| {
-            let more = u32::try_from(records.len()).unwrap_or(u32::MAX);
-            let desired = group.desired_capacity.saturating_add(more);
-            if desired > group.max_size {
-                let max = group.max_size;
-                return Err(validation(format!("the group may have {max} instances at most")));
-            }
-            group.desired_capacity = desired;
+            more(group, records.len())?;
             for instance in &records {
                 let description = format!("Attaching EC2 instance: {}", instance.instance_id);
                 let activity_id = activity::begin(group, &description, ATTACHED)?;
@@ -187,13 +181,7 @@ impl Service {
             each(group, &ids, |member| {
                 to(member, LifecycleState::Standby, LifecycleState::InService)
             })?;
-            let more = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-            let desired = group.desired_capacity.saturating_add(more);
-            if desired > group.max_size {
-                let max = group.max_size;
-                return Err(validation(format!("the group may have {max} instances at most")));
-            }
-            group.desired_capacity = desired;
+            more(group, ids.len())?;
             said(
                 group,
                 &ids,
@@ -256,6 +244,20 @@ fn to(member: &mut Member, from: LifecycleState, to: LifecycleState) -> Result<(
         return Err(validation(format!("the instance {id} is {is} and not {from}")));
     }
     (member.lifecycle_state, member.since) = (to, now_ms());
+    Ok(())
+}
+
+/// Wants so many more instances of a group.
+///
+/// # Errors
+/// `ValidationError`: it may not have as many.
+fn more(group: &mut AutoScalingGroup, by: usize) -> Result<()> {
+    let by = u32::try_from(by).unwrap_or(u32::MAX);
+    let (desired, max) = (group.desired_capacity.saturating_add(by), group.max_size);
+    if desired > max {
+        return Err(validation(format!("the group may have {max} instances at most")));
+    }
+    group.desired_capacity = desired;
     Ok(())
 }
 
