@@ -320,8 +320,10 @@ fn outcome(log: &str, status: ExitStatus) -> Outcome {
     if let (Some(code), None) = (code, status.signal()) {
         return Outcome::Exited(code);
     }
-    let words = log.lines().filter(|line| !line.starts_with("debug"));
-    let last = words.map(str::trim).rfind(|line| !line.is_empty());
+    let words = || log.lines().filter(|line| !line.starts_with("debug")).map(str::trim);
+    // `__dial` knows why there is no connection; OpenSSH, which speaks last, that there is none.
+    let dial = words().rev().find_map(|line| line.strip_prefix("spore: "));
+    let last = dial.or_else(|| words().rfind(|line| !line.is_empty()));
     let why = match (last, status.signal()) {
         (Some(line), _) => line.to_owned(),
         (None, Some(signal)) => format!("ssh was ended by signal {signal}"),
@@ -449,6 +451,9 @@ mod tests {
         };
         let denied = "debug1: x\nroot@i-1: Permission denied (publickey).\ndebug1: y\n";
         assert_eq!(failed(denied), "root@i-1: Permission denied (publickey).");
+        let unreached =
+            "spore: nobody listens there\nproxy dialer did not pass back a connection\n";
+        assert_eq!(failed(unreached), "nobody listens there");
         assert!(failed("debug1: Exit status -1\n").contains("ended before the command"));
         assert!(failed("").contains("ended before the command"));
         let broke = "Authenticated to i-1 (via proxy) using \"publickey\".\nconnection reset\n";

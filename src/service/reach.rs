@@ -144,6 +144,7 @@ fn unreached(id: &InstanceId, port: u32, tried: Tried, patience: Duration) -> Er
     };
     Error::timeout(format!(
         "port {port} of {id} was not reached within {seconds} s: {socket}; {network}; 'spore logs {id}' shows how far \
-         it is, 'spore console {id}' is its serial line"
+         it is; a guest with neither cloud-init nor systemd 252 takes no key from outside, and has only its serial line, \
+         'spore console {id}'"
     ))
 }
