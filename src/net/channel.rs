@@ -19,11 +19,6 @@ pub enum Ask {
         /// Whether pasta is to be started.
         out: bool,
     },
-    /// Give nft this script.
-    Rules {
-        /// The script.
-        script: String,
-    },
     /// The host's resolvers.
     Resolvers,
     /// pasta has made another interface than it was asked for: it is to try again.
@@ -36,8 +31,6 @@ pub enum Ask {
 pub enum Answer {
     /// It is done.
     Done,
-    /// It failed, and why.
-    Failed(String),
     /// The host's resolvers, three at most. (resolv.conf(5), MAXNS)
     Resolvers(Vec<IpAddr>),
 }

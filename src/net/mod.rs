@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! spore __net --fork--> supervisor, process 1 of its namespace, on the host's network
-//!                         |  starts nft and pasta
+//!                         |  starts pasta
 //!                         +--fork--> worker, in the network namespace, confined
 //! ```
 //!
@@ -24,11 +24,12 @@ mod forward;
 mod limit;
 mod log;
 mod netlink;
+mod nftables;
 mod pasta;
 mod pool;
 mod port;
 mod questions;
-pub mod rules;
+mod rules;
 mod shared;
 mod sockets;
 mod supervisor;

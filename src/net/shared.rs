@@ -6,9 +6,9 @@ use super::dns::Names;
 use super::log::Log;
 use super::netlink::Netlink;
 use super::pasta::{ADDRESS, UPLINK};
-use super::rules;
+use super::rules::Rules;
 use crate::control::network::NetworkStatus;
-use crate::error::{Error, OrFail, Result};
+use crate::error::{OrFail, Result};
 use crate::id::NetworkInterfaceId;
 use crate::metadata::Metadata;
 use crate::metadata::token::Tokens;
@@ -64,6 +64,8 @@ pub struct Shared {
     pub served: RefCell<BTreeMap<NetworkInterfaceId, Served>>,
     /// Their names.
     pub names: RefCell<Names>,
+    /// Which packets pass.
+    pub rules: RefCell<Rules>,
     /// The rules of its security groups.
     pub groups: RefCell<Vec<GroupRules>>,
     /// Who asks the host's resolvers.
@@ -103,17 +105,11 @@ impl Shared {
     /// Has the rules of all interfaces hold.
     ///
     /// # Errors
-    /// nft(8) refuses them, or is not there.
-    pub async fn apply_rules(&self) -> Result<()> {
-        let script = {
-            let served = self.served.borrow();
-            let ports: Vec<&Port> = served.values().map(|served| &served.port).collect();
-            rules::script(&self.plan, &self.groups.borrow(), &ports)
-        };
-        match self.ask(&Ask::Rules { script }).await? {
-            Answer::Failed(why) => Err(Error::failure(why)),
-            _ => Ok(()),
-        }
+    /// The kernel lacks a part of nf_tables.
+    pub fn apply_rules(&self) -> Result<()> {
+        let served = self.served.borrow();
+        let ports = served.values().map(|served| &served.port);
+        self.rules.borrow_mut().apply(self.plan.isolated, &self.groups.borrow(), ports)
     }
 
     /// The interfaces or their rules have changed.

@@ -8,15 +8,14 @@ use super::pasta::Pasta;
 use super::{dns, worker};
 use crate::control::network::Response;
 use crate::error::{Error, OrFail, Result};
-use crate::sys::process::{Ended, Fork, fork, in_fork};
-use crate::sys::{fds, namespace};
+use crate::sys::fds;
+use crate::sys::process::{Ended, Fork, fork};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
 
 /// The longest resolv.conf that is read, in bytes.
 const MAX_RESOLVERS: u64 = 64 << 10;
@@ -67,7 +66,6 @@ fn begin(beginning: Beginning, log: &Log) -> Result<()> {
 /// Does what the worker asks, one after the other, until it ends.
 fn serve(worker: &OwnedFd, log: &Log) -> Result<()> {
     let children = fds::signalfd(&[libc::SIGCHLD])?;
-    let mut network: Option<OwnedFd> = None;
     let mut pasta: Option<Pasta> = None;
     loop {
         let timeout = pasta.as_ref().and_then(Pasta::timeout);
@@ -91,17 +89,11 @@ fn serve(worker: &OwnedFd, log: &Log) -> Result<()> {
         }
         let answer = match serde_json::from_slice(&packet).or_fail(doing)? {
             Ask::Namespace { out } => {
-                network = came.pop();
-                if let Some(network) = network.as_ref().filter(|_| out) {
+                if let Some(network) = came.pop().filter(|_| out) {
                     pasta = Some(Pasta::start(network.as_fd(), log)?);
                 }
                 Answer::Done
             }
-            Ask::Rules { script } => match network.as_ref().map(|n| rules(n.as_fd(), &script)) {
-                Some(Ok(())) => Answer::Done,
-                Some(Err(error)) => Answer::Failed(error.message().to_owned()),
-                None => Answer::Failed("there is no network namespace".into()),
-            },
             Ask::OtherWayOut => {
                 if let Some(pasta) = &mut pasta {
                     pasta.again(log);
@@ -112,32 +104,6 @@ fn serve(worker: &OwnedFd, log: &Log) -> Result<()> {
         };
         let answer = serde_json::to_vec(&answer).or_fail(doing)?;
         channel::send_framed(worker, &answer, &[]).or_fail(doing)?;
-    }
-}
-
-/// Gives nft(8) a script in a network namespace.
-fn rules(network: BorrowedFd<'_>, script: &str) -> Result<()> {
-    let doing = || "set which packets pass";
-    let mut input = fds::memfd("rules")?;
-    input.write_all(script.as_bytes()).or_fail(doing)?;
-    std::io::Seek::rewind(&mut input).or_fail(doing)?;
-    let ended = in_fork(|| {
-        if namespace::enter_network(network).is_err() {
-            return 101;
-        }
-        let mut nft = Command::new("nft");
-        // It takes this process's place, and is back only if it could not.
-        let _ = nft.args(["-f", "-"]).stdin(Stdio::from(input)).stdout(Stdio::null()).exec();
-        127
-    })?;
-    match ended {
-        Ended::Exit(0) => Ok(()),
-        Ended::Exit(127) => Err(Error::failure(
-            "cannot set which packets pass: nft is not found; install it (package nftables)",
-        )),
-        ended => Err(Error::failure(format!(
-            "cannot set which packets pass: nft failed ({ended:?}); the network's log has its words"
-        ))),
     }
 }
 

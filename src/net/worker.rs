@@ -4,6 +4,7 @@ use super::begin::{Beginning, explain, say};
 use super::channel::{self, Ask, MAX_ASK};
 use super::log::Log;
 use super::netlink::{self, Netlink};
+use super::rules::Rules;
 use super::shared::Shared;
 use super::{askers, confine, control};
 use crate::control::network::Response;
@@ -22,14 +23,15 @@ use tokio::time::{sleep, timeout};
 
 /// How long a network without a tap waits for one.
 const EMPTY: Duration = Duration::from_secs(2);
-/// How long the rules rest when they have been made: nft takes a processor for tens of
-/// milliseconds, and interfaces come many at a time. What no rule knows yet has its services, and
-/// passes nowhere.
-const REST: Duration = Duration::from_millis(50);
 /// Rules are made when no interface has come or gone for so long, as those of a launch do many at a
-/// time; and after so long at the latest.
-const QUIET: Duration = Duration::from_millis(10);
-const LATEST: Duration = Duration::from_millis(200);
+/// time; and after so long at the latest. What no rule knows yet has its services, and passes
+/// nowhere.
+const QUIET: Duration = Duration::from_millis(1);
+const LATEST: Duration = Duration::from_millis(20);
+/// The same where guests talk already by the rules of a process that was killed: they are made anew
+/// when all have been given back.
+const QUIET_AGAIN: Duration = Duration::from_millis(10);
+const LATEST_AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks at all interfaces, of which each is told by many messages.
 const BREATH: Duration = Duration::from_millis(20);
 /// How often the way out is looked for while it is not there.
@@ -96,6 +98,7 @@ fn begin(beginning: Beginning, supervisor: OwnedFd, log: Log) -> Result<()> {
     drop(own);
     let netlink = Netlink::open().or_fail(|| "reach the kernel's interfaces")?;
     let changes = netlink::changes().or_fail(|| "reach the kernel's interfaces")?;
+    let rules = RefCell::new(Rules::open()?);
     let loopback = netlink.index("lo").and_then(|index| netlink.set_up(index, None));
     loopback.or_fail(|| "set the loopback interface up")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -113,6 +116,7 @@ fn begin(beginning: Beginning, supervisor: OwnedFd, log: Log) -> Result<()> {
             log,
             served: RefCell::default(),
             names: RefCell::default(),
+            rules,
             groups,
             askers: sockets.askers().or_fail(doing)?,
             six,
@@ -148,7 +152,7 @@ async fn serve(shared: Rc<Shared>, control: OwnedFd, ready: File, changes: Owned
     // Before anybody is told: what no rule knows passes nowhere.
     // Where guests talk already, the rules are there.
     if !shared.plan.lives {
-        shared.apply_rules().await?;
+        shared.apply_rules()?;
     }
     say(&ready, &Response::Ok {});
     drop(ready);
@@ -180,15 +184,17 @@ async fn serve(shared: Rc<Shared>, control: OwnedFd, ready: File, changes: Owned
 
 /// Makes the rules anew whenever they are stale, many changes at once.
 async fn keep_rules(shared: Rc<Shared>) {
+    let mut patience =
+        if shared.plan.lives { (QUIET_AGAIN, LATEST_AGAIN) } else { (QUIET, LATEST) };
     loop {
         shared.stale.notified().await;
-        let quiet = async { while timeout(QUIET, shared.stale.notified()).await.is_ok() {} };
-        let _ = timeout(LATEST, quiet).await;
-        if let Err(error) = shared.apply_rules().await {
+        let (rest, latest) = std::mem::replace(&mut patience, (QUIET, LATEST));
+        let quiet = async { while timeout(rest, shared.stale.notified()).await.is_ok() {} };
+        let _ = timeout(latest, quiet).await;
+        if let Err(error) = shared.apply_rules() {
             shared.log.line(&error);
             sleep(LOOK).await;
             shared.stale.notify_one();
         }
-        sleep(REST).await;
     }
 }

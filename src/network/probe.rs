@@ -28,10 +28,7 @@ pub fn networks(store: &Store) -> Result<()> {
 
 /// The programs that a network takes, which are not there, and what each is for.
 pub fn missing() -> Vec<(&'static str, &'static str)> {
-    let programs = [
-        ("nft", "no instance can be on a network of the store's (package nftables)"),
-        ("pasta", "networks have no way out (package passt)"),
-    ];
+    let programs = [("pasta", "networks have no way out (package passt)")];
     programs.into_iter().filter(|(name, _)| !process::has(name)).collect()
 }
 

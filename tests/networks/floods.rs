@@ -83,7 +83,7 @@ fn floods_are_the_floods_guests_own_business() {
     let store = Store::new();
     let Some((bad, good)) = neighbours(&store) else { return };
     let lab = super::killed::Network::new(&store, "lab");
-    // The supervisor and the worker; nft may be being started.
+    // The supervisor and the worker.
     let before: Vec<u32> = lab.processes().into_iter().take(2).collect();
     let own = bad.address.octets();
     let mut random = 1u32;

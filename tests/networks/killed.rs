@@ -202,7 +202,7 @@ fn a_killed_vmm_takes_its_own_interface() {
     kill(&[u32::try_from(store.pid(&up[0]).unwrap()).unwrap()]);
     until(|| lab.interfaces().len() == 1 && TcpStream::connect(ports[0].trim()).is_err());
     drop(TcpStream::connect(ports[1].trim()).unwrap());
-    // Besides nft, which may be being started.
+    // Besides pasta, which may be being started again.
     let after = processes(lab.id());
     assert!(before.iter().filter(|pid| after.contains(pid)).count() >= 3, "{before:?} {after:?}");
     // And it has all again when it is started.
