@@ -144,10 +144,26 @@ pub fn what(head: &[u8], tail: Option<&[u8; 512]>) -> Result<What> {
         let exported = name == Some(crate::transfer::members::PACKAGE.as_bytes());
         return Ok(if exported { What::Exported } else { What::Tar });
     }
+    if is_old_tar(head) {
+        return Ok(What::Tar);
+    }
     if [&b"PK\x03\x04"[..], b"PK\x05\x06", b"PK00"].iter().any(|magic| head.starts_with(magic)) {
         return Ok(What::Zip);
     }
     detect(head, tail).map(What::Disk)
+}
+
+/// A tar archive of before POSIX has no magic, and is known by its first header's checksum: the sum
+/// of its bytes, its own being spaces, in octal. (tar(5), "Old-Style Archive Format")
+fn is_old_tar(head: &[u8]) -> bool {
+    const SUM: std::ops::Range<usize> = 148..156;
+    let Some(header) = head.get(..512) else { return false };
+    let digits = header[SUM].iter().skip_while(|byte| **byte == b' ');
+    let digits: Vec<u8> = digits.take_while(|byte| byte.is_ascii_digit()).copied().collect();
+    let told = std::str::from_utf8(&digits).ok().and_then(|sum| u32::from_str_radix(sum, 8).ok());
+    let of = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    let sum = of(header) - of(&header[SUM]) + 8 * u32::from(b' ');
+    header[0] != 0 && told == Some(sum)
 }
 
 /// The format of a disk file that begins like this and (where the end can be seen) ends with

@@ -48,6 +48,8 @@ pub(super) trait Member: Read + Sized {
     const NAME: &'static str;
     /// Bytes that tell a member.
     const HEAD: usize;
+    /// Those of them that all members have.
+    const MAGIC: &'static [u8];
 
     /// Whether a member begins like this.
     fn begins(head: &[u8]) -> bool;
@@ -91,6 +93,10 @@ impl<M: Member> Members<M> {
             if M::begins(&head) {
                 // What was looked at before is taken: less than a head is never left of it.
                 return Ok(Some(M::new(Looked { head, input: input.input })));
+            }
+            if !head.is_empty() && head.len() < M::HEAD && M::MAGIC.starts_with(&head) {
+                // The next member was cut off within that.
+                return Err(ErrorKind::UnexpectedEof.into());
             }
             if !M::is_skipped(&head) {
                 break;
@@ -138,6 +144,7 @@ impl<R: BufRead> Member for flate2::bufread::GzDecoder<Looked<R>> {
     type Input = R;
     const NAME: &'static str = "gzip";
     const HEAD: usize = 2;
+    const MAGIC: &'static [u8] = &[0x1f, 0x8b];
 
     fn begins(head: &[u8]) -> bool {
         head == [0x1f, 0x8b]
@@ -156,6 +163,7 @@ impl<R: BufRead> Member for bzip2::bufread::BzDecoder<Looked<R>> {
     type Input = R;
     const NAME: &'static str = "bzip2";
     const HEAD: usize = 4;
+    const MAGIC: &'static [u8] = b"BZh";
 
     fn begins(head: &[u8]) -> bool {
         matches!(head, [b'B', b'Z', b'h', b'1'..=b'9'])
@@ -197,6 +205,7 @@ impl<R: BufRead> Member for Lz4<R> {
     type Input = R;
     const NAME: &'static str = "lz4";
     const HEAD: usize = 4;
+    const MAGIC: &'static [u8] = &[0x04, 0x22, 0x4d, 0x18];
 
     fn begins(head: &[u8]) -> bool {
         head == [0x04, 0x22, 0x4d, 0x18]

@@ -66,12 +66,7 @@ pub(super) fn refuse(head: &[u8]) -> Result<()> {
     if let Some((_, _, what, remedy)) = KNOWN.iter().find(|(at, magic, ..)| is(*at, magic)) {
         return Err(unsupported(what, remedy));
     }
-    if is(8 * SECTOR, b"EFI PART") && !is(SECTOR, b"EFI PART") {
-        return Err(unsupported(
-            "a disk with sectors of 4096 bytes, whose partitions an instance would not find",
-            "make it anew with sectors of 512",
-        ));
-    }
+    refuse_large_sectors(head)?;
     // Boot code may begin like this, too, and is signed.
     if is(0, b"MZ") && !is(SECTOR - 2, b"\x55\xaa") {
         return Err(unsupported("a program of Windows or EFI", DOWNLOAD));
@@ -80,6 +75,20 @@ pub(super) fn refuse(head: &[u8]) -> Result<()> {
         Some(what) => Err(unsupported(what, DOWNLOAD)),
         None => Ok(()),
     }
+}
+
+/// # Errors
+/// What begins like this has a GUID partition table where only sectors of 4096 bytes have it.
+/// (UEFI 2.10, 5.3.1)
+pub(super) fn refuse_large_sectors(head: &[u8]) -> Result<()> {
+    let is = |at: usize| head.get(at..).is_some_and(|rest| rest.starts_with(b"EFI PART"));
+    if is(8 * SECTOR) && !is(SECTOR) {
+        return Err(unsupported(
+            "a disk with sectors of 4096 bytes, whose partitions an instance would not find",
+            "make it anew with sectors of 512",
+        ));
+    }
+    Ok(())
 }
 
 const SECTOR: usize = 512;

@@ -6,7 +6,10 @@ use super::source::Window;
 use crate::error::{Error, Result};
 use crate::helper::one_line;
 use crate::import::others::{refused, unsupported};
+use percent_encoding::percent_decode_str;
+use quick_xml::XmlVersion;
 use quick_xml::events::Event;
+use std::borrow::Cow;
 use std::io::{self, Read};
 
 /// Who looks at what an archive has.
@@ -57,7 +60,7 @@ impl Found {
     fn is_disk(&mut self, name: &str, head: &[u8]) -> Result<bool> {
         let base = base(name);
         let is = match &self.ovf {
-            Some(disk) => base == disk,
+            Some(disk) => is_named(base, disk),
             None => looks_like_a_disk(base, head),
         };
         if !is {
@@ -75,7 +78,7 @@ impl Found {
         from.take(MAX_OVF).read_to_end(&mut text).map_err(unreadable)?;
         let disk = disk_of(&text)?;
         match &self.taken {
-            Some(taken) if base(taken) != disk => Err(several(&[taken, &disk])),
+            Some(taken) if !is_named(base(taken), &disk) => Err(several(&[taken, &disk])),
             _ => {
                 self.ovf = Some(disk);
                 Ok(())
@@ -101,6 +104,11 @@ fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
+/// Whether a file's name is what an OVF calls it, by a URI or by the name itself. (DSP0243, 7.1)
+fn is_named(base: &str, href: &str) -> bool {
+    base == href || percent_decode_str(href).eq(base.bytes())
+}
+
 fn several(names: &[&str]) -> Error {
     let names: Vec<String> =
         names.iter().map(|name| format!("'{}'", one_line(name, 100))).collect();
@@ -113,8 +121,9 @@ fn several(names: &[&str]) -> Error {
 /// By its name, or by a format of disks.
 fn looks_like_a_disk(base: &str, head: &[u8]) -> bool {
     let base = base.to_lowercase();
-    // Copies of macOS's attributes, and a boot loader's or a kernel's files.
-    if base.starts_with("._") || base.starts_with("init") || head.is_empty() {
+    // Copies of macOS's attributes, and initial ramdisks.
+    let others = ["._", "initrd", "initramfs"];
+    if others.iter().any(|name| base.starts_with(name)) || head.is_empty() {
         return false;
     }
     let stem = PACKED.iter().find_map(|packed| base.strip_suffix(packed)).unwrap_or(&base);
@@ -175,11 +184,13 @@ pub(super) fn tar_file(look: &mut dyn Nested, window: &Window, depth: u32) -> Re
     tar(look, entries, Some(window), depth)
 }
 
-/// One that comes in order.
+/// One that comes in order. It is read beyond its own end: what it is packed in has its checksum
+/// there, and whoever writes into a pipe is let finish.
 pub(super) fn tar_stream(look: &mut dyn Nested, stream: Stream<'_>, depth: u32) -> Result<()> {
     let mut archive = tar::Archive::new(stream);
     let entries = archive.entries().map_err(broken)?;
-    tar(look, entries, None, depth)
+    tar(look, entries, None, depth)?;
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map(|_| ()).map_err(unreadable)
 }
 
 fn tar<R: Read>(
@@ -261,7 +272,15 @@ pub(super) fn zip(look: &mut dyn Nested, window: &Window, depth: u32) -> Result<
     found.done()
 }
 
-/// The file name of the one disk that an OVF describes. (DMTF DSP0243, 7.1 and 9.1)
+/// A file that an OVF names.
+struct OvfFile {
+    id: Option<String>,
+    href: String,
+    /// It comes in several pieces.
+    is_chunked: bool,
+}
+
+/// What an OVF calls the file of the one disk that it describes. (DMTF DSP0243, 7.1 and 9.1)
 fn disk_of(text: &[u8]) -> Result<String> {
     let broken = |why: String| {
         refused(format!("its OVF can't be read: {}; fetch it again", one_line(&why, 200)))
@@ -274,10 +293,16 @@ fn disk_of(text: &[u8]) -> Result<String> {
                 let attribute = |wanted: &[u8]| {
                     let mut all = element.attributes().flatten();
                     let found = all.find(|found| found.key.local_name().as_ref() == wanted)?;
-                    Some(String::from_utf8_lossy(&found.value).into_owned())
+                    let value = found.normalized_value(XmlVersion::Implicit1_0);
+                    Some(value.map_or_else(|_| String::from_utf8_lossy(&found.value), Into::into))
+                        .map(Cow::into_owned)
                 };
                 match element.local_name().as_ref() {
-                    b"File" => files.push((attribute(b"id"), attribute(b"href"))),
+                    b"File" => files.push(OvfFile {
+                        id: attribute(b"id"),
+                        href: attribute(b"href").unwrap_or_default(),
+                        is_chunked: attribute(b"chunkSize").is_some(),
+                    }),
                     // One without a file is made empty.
                     b"Disk" => disks.extend(attribute(b"fileRef")),
                     _ => {}
@@ -287,18 +312,32 @@ fn disk_of(text: &[u8]) -> Result<String> {
             _ => {}
         }
     }
-    let href = |disk: &String| {
-        let file = files.iter().find(|(id, _)| id.as_ref() == Some(disk));
-        file.and_then(|(_, href)| href.clone()).map(|href| base(&href).to_owned())
-    };
+    let file = |disk: &String| files.iter().find(|file| file.id.as_ref() == Some(disk));
     match &disks[..] {
         [] => Err(refused("its OVF describes no disk; import a virtual machine that has one")),
-        [one] => href(one).ok_or_else(|| broken("its disk refers to no file".into())),
+        [one] => disk_file(file(one).ok_or_else(|| broken("its disk refers to no file".into()))?),
         more => {
-            let names: Vec<String> = more.iter().take(4).filter_map(href).collect();
-            Err(several(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+            let names = more.iter().take(4).filter_map(file).map(|file| base(&file.href));
+            Err(several(&names.collect::<Vec<_>>()))
         }
     }
+}
+
+/// # Errors
+/// An archive has it in pieces, or not at all.
+fn disk_file(file: &OvfFile) -> Result<String> {
+    let name = one_line(&file.href, 100);
+    if file.is_chunked {
+        return Err(refused(format!(
+            "it has the disk '{name}' in pieces; unpack it, join them in their order by cat, and import that"
+        )));
+    }
+    if file.href.contains("://") {
+        return Err(refused(format!(
+            "its disk is not in it but at '{name}'; download that, and import it"
+        )));
+    }
+    Ok(base(&file.href).to_owned())
 }
 
 #[cfg(test)]
@@ -321,6 +360,14 @@ mod tests {
         assert!(disk(&two).unwrap_err().message().contains("several disks"));
         assert!(disk("").unwrap_err().message().contains("no disk"));
         assert!(disk("<Disk ovf:fileRef='f9'/>").is_err());
+        // Its attributes are XML's, and a URI.
+        let named = |href: &str| disk_of(ovf(one).replace("'a.vmdk'", href).as_bytes());
+        assert!(is_named("a&b 1.vmdk", &named("'a&amp;b 1.vmdk'").unwrap()));
+        assert!(is_named("a b.vmdk", &named("'d/a%20b.vmdk'").unwrap()));
+        assert!(is_named("a%20b.vmdk", &named("'a%20b.vmdk'").unwrap()));
+        let pieces = named("'a.vmdk' ovf:chunkSize='9'").unwrap_err();
+        assert!(pieces.message().contains("in pieces"), "{pieces}");
+        assert!(named("'https://x/a.vmdk'").unwrap_err().message().contains("at 'https://x"));
     }
 
     #[test]
@@ -332,6 +379,7 @@ mod tests {
             ("disk-0", b"KDMV", true),
             ("._disk.raw", &[0; 512], false),
             ("initrd.img", b"\x1f\x8b\x08", false),
+            ("initech.qcow2", b"QFI\xfb\0\0\0\x03", true),
             ("README", b"text\n", false),
             ("disk.raw", b"", false),
         ] {

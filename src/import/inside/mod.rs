@@ -217,6 +217,9 @@ impl Look {
         let size = image.size();
         let other = |error: Error| io::Error::other(Passed(error));
         check_size(size).map_err(other)?;
+        if self.format.is_none() {
+            others::refuse_large_sectors(&beginning(window, image)?).map_err(other)?;
+        }
         if !room::fits(window, image, self.free)? {
             return self.out.send(&Frame::TooLarge, &[]).map_err(other);
         }
@@ -305,6 +308,23 @@ impl Look {
         self.size = Some(at.next_multiple_of(512));
         Ok(())
     }
+}
+
+/// What an image's disk begins with. What its file does not have is told when it is copied.
+fn beginning(window: &Window, image: &dyn Image) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; image.size().min(HEAD as u64) as usize];
+    let mut at = 0;
+    while at < head.len() {
+        let (place, len) = image.place_at(at as u64)?;
+        let end = head.len().min(at + len.clamp(1, HEAD as u64) as usize);
+        match place {
+            Place::Zero => {}
+            Place::At(from) => drop(window.read_exact_at(&mut head[at..end], from)),
+            Place::Packed => image.read_exact_at(&mut head[at..end], at as u64)?,
+        }
+        at = end;
+    }
+    Ok(head)
 }
 
 /// A disk that is its file.
