@@ -174,7 +174,7 @@ fn a_volume_that_has_moved_on_is_not_resumed_over() {
 }
 
 #[test]
-fn nothing_takes_the_volumes_away_under_its_memory() {
+fn nothing_takes_volumes_or_machine_away_under_its_memory() {
     if !has_kvm() {
         return;
     }
@@ -190,6 +190,11 @@ fn nothing_takes_the_volumes_away_under_its_memory() {
         &["snapshot", "create", &volume],
         &["volume", "resize", &volume, "--size", "2"],
         &["volume", "attach", &other, &id, "--device", "/dev/vdb"],
+        &["modify", &id, "--cpus", "3"],
+        &["modify", &id, "-m", "256M"],
+        &["modify", &id, "-t", "m5.large"],
+        &["modify", &id, "--kernel", "none"],
+        &["modify", &id, "--kernel", "aki-pv-grub-hd0"],
     ] {
         let output = store.spore(args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -11,7 +11,7 @@ use super::ephemeral;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::plan::{EndReason, VmReport};
 use crate::record::instance::{
-    Hibernated, InstanceRecord, Mapping, State, StateReason, VolumeMark,
+    Hibernated, Instance, InstanceRecord, Mapping, State, StateReason, VolumeMark,
 };
 use crate::store::time;
 use std::fs::File;
@@ -64,6 +64,35 @@ pub fn check_none(record: &InstanceRecord, what: &str) -> Result<()> {
         format!(
             "{id} is hibernated, and its memory needs its volumes as they are: {what} would lose it; start {id} first, or \
              drop its memory by 'spore start --cold {id}'"
+        ),
+    ))
+}
+
+/// Refuses another machine than the one that an instance's memory is of, as EC2 does: it could
+/// never go on.
+///
+/// # Errors
+/// `IncorrectInstanceState`: it is hibernated, and what a machine is made of differs.
+pub fn check_same_machine(before: &Instance, after: &Instance) -> Result<()> {
+    let size = |i: &Instance| (i.cpu_options.core_count, i.spore.memory);
+    let boot = |i: &Instance| {
+        let files = (i.kernel_id.clone(), i.ramdisk_id.clone(), i.spore.firmware.clone());
+        (files, i.spore.transport)
+    };
+    let what = match () {
+        () if after.spore.hibernated.is_none() => return Ok(()),
+        () if size(before) != size(after) => "another number of vCPUs or size of memory",
+        () if boot(before) != boot(after) => "another kernel, ramdisk or firmware",
+        () if before.network_interfaces != after.network_interfaces => "other networks",
+        () if before.spore.no_cloud != after.spore.no_cloud => "another set of volumes",
+        () => return Ok(()),
+    };
+    let id = &after.instance_id;
+    Err(Error::refused(
+        Code::IncorrectInstanceState,
+        format!(
+            "{id} is hibernated, and its memory needs its machine as it is: {what} would lose it; start {id} first, or drop \
+             its memory by 'spore start --cold {id}'"
         ),
     ))
 }

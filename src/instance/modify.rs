@@ -3,7 +3,7 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::{check_size, fitting, uuid};
-use super::{lifecycle, network, types, vpc};
+use super::{hibernation, lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -49,8 +49,8 @@ pub struct Changes {
 /// Change an instance that is stopped: all of it, or nothing if something is refused.
 ///
 /// # Errors
-/// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`,
-/// `InvalidParameterValue` for an unknown type, `InvalidInstanceAttributeValue` for an unknown
+/// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`, also for another
+/// machine than a hibernated one's memory is of; `InvalidParameterValue` for an unknown type, `InvalidInstanceAttributeValue` for an unknown
 /// device, `InvalidParameterCombination` for networks that no instance can have.
 pub fn modify(
     store: &Store,
@@ -66,6 +66,7 @@ pub fn modify(
         ));
     }
     let mut locked = lifecycle::stopped(dir, "changed")?;
+    let before = locked.record.instance.clone();
     let instance = &mut locked.record.instance;
     resize(instance, changes, host_memory)?;
     if let Some(name) = &changes.name {
@@ -89,6 +90,7 @@ pub fn modify(
         instance.network_interfaces = interfaces;
     }
     metadata(instance, changes)?;
+    hibernation::check_same_machine(&before, instance)?;
     let mut volumes = Vec::new();
     for (device, delete) in &changes.delete_on_termination {
         let found = instance.block_device_mappings.iter_mut().find(|m| m.device_name == *device);
