@@ -49,6 +49,21 @@ fn few_descriptors_are_enough() {
     assert!(said.contains("Too many open files") && said.contains("ulimit -n"), "{said}");
 }
 
+/// The stack grows up to the limit of the moment, which is raised; or nothing is begun.
+#[test]
+fn a_small_stack_is_raised_or_told() {
+    let store = Store::new();
+    for (soft, command) in [("64", "ls"), ("200", "doctor --help"), ("600", "image ls")] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let done = limited(&store, &format!("-S -s {soft}"), &words);
+        assert!(done.status.success(), "{soft} KiB: {}", stderr(&done));
+    }
+    let refused = limited(&store, "-s 200", &["ls"]);
+    let said = stderr(&refused);
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert!(said.contains("200 KiB") && said.contains("ulimit -s"), "{said}");
+}
+
 /// RLIMIT_FSIZE sends SIGXFSZ, which ends who has not said otherwise.
 #[test]
 fn a_limit_of_file_sizes_ends_no_machine_and_no_command() {

@@ -1,7 +1,9 @@
 //! Starting a process with exactly the descriptors that it is meant to have.
 
 use crate::error::{Error, OrFail, Result};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, waitpid,
+};
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::io;
@@ -79,10 +81,38 @@ pub fn spawn_with(
 /// How many descriptors this process may open, raised to the hard limit: each VM takes some while
 /// it starts.
 pub fn raise_open_files() {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Where it can't be raised, opening fails later with its own message.
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Bytes of stack without which nothing is begun: in a debug build the parser of arguments alone
+/// takes most of them.
+const LEAST_STACK: u64 = 1 << 20;
+/// Bytes that it may take usually.
+const STACK: u64 = 8 << 20;
+
+/// Raises what the stack may take to what is usual, as far as the hard limit is: it grows up to the
+/// limit of the moment. (setrlimit(2))
+///
+/// # Errors
+/// The hard limit is so low that the process would be ended somewhere on its way.
+pub fn raise_stack() -> Result<()> {
+    let limit = getrlimit(Resource::Stack);
+    let most = limit.maximum.unwrap_or(STACK).min(STACK);
+    if most < LEAST_STACK {
+        return Err(Error::failure(format!(
+            "the stack is limited to {} KiB, and {} are needed; raise the limit: ulimit -s",
+            most >> 10,
+            LEAST_STACK >> 10
+        )));
+    }
+    if limit.current.is_some_and(|current| current < most) {
+        // Where it can't be raised, it is what the user wanted.
+        let _ = setrlimit(Resource::Stack, Rlimit { current: Some(most), ..limit });
+    }
+    Ok(())
 }
 
 /// Has a write beyond this process's limit of file sizes (RLIMIT_FSIZE) fail with EFBIG, and not
