@@ -3,7 +3,7 @@
 mod aml;
 mod pci;
 
-use super::generation;
+use super::{generation, pci_map};
 use crate::mem::layout::{
     ACPI, ACPI_RESET, ACPI_RESET_VALUE, ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1_GSI, COM1_PORT,
     GED_EVENTS, GED_GSI, IOAPIC, LAPIC, PVPANIC_PORT, S5_SLEEP_TYPE, VIRTIO_BASE, VIRTIO_GSIS,
@@ -68,7 +68,7 @@ impl Tables {
         let madt = tables.append(&madt(config.cpus));
         let mut roots = vec![fadt, madt];
         if config.chipset.transport == TransportKind::Pci {
-            roots.push(tables.append(&pci::mcfg()));
+            roots.push(tables.append(&pci::mcfg(pci_map::of(config))));
         }
         tables.root(&roots);
         tables
@@ -149,7 +149,8 @@ fn dsdt(config: &VmConfig) -> impl Aml {
             devices.extend(slots.filter(|slot| *slot < VIRTIO_SLOTS).map(virtio))
         }
         TransportKind::Pci => {
-            devices.extend([pci::host_bridge(config.hot_slots()), pci::motherboard()]);
+            let map = pci_map::of(config);
+            devices.extend([pci::host_bridge(map, config.hot_slots()), pci::motherboard(map)]);
         }
     }
     devices.extend([com1(), power_button(), panic_device()]);
@@ -384,7 +385,11 @@ mod tests {
     /// A guest looks where the ID is written, whatever begins in it.
     #[test]
     fn the_generation_id_is_told_where_it_lies() {
-        let firmware = crate::plan::BootPlan::Firmware { image: crate::plan::PlanFd(4) };
+        let firmware = crate::plan::BootPlan::Firmware {
+            image: crate::plan::PlanFd(4),
+            kind: Default::default(),
+            variables: None,
+        };
         let direct = machine(1, TransportKind::Pci, 1);
         let other = VmConfig { boot: firmware, ..direct.clone() };
         let large = VmConfig { memory: 5 << 30, ..other.clone() };
@@ -396,6 +401,29 @@ mod tests {
             let at = bytes.windows(4).position(|w| w == b"ADDR").unwrap() + 4;
             let low = bytes[at..at + 16].windows(5).find(|w| w[0] == 0x0c).unwrap();
             assert_eq!(u32_at(low, 1).map(u64::from), Some(address));
+        }
+    }
+
+    /// OVMF puts functions where its chipset has room, and slots begin behind that chipset's own.
+    #[test]
+    fn uefi_firmware_finds_the_bus_that_it_knows() {
+        let boot = crate::plan::BootPlan::Firmware {
+            image: crate::plan::PlanFd(4),
+            kind: crate::plan::FirmwareKind::Uefi,
+            variables: None,
+        };
+        for (memory, window) in [(512u64 << 20, 0x8000_0000u32), (8 << 30, 0xc000_0000)] {
+            let config =
+                VmConfig { boot: boot.clone(), memory, ..machine(1, TransportKind::Pci, 1) };
+            let bytes = build(&config);
+            assert_eq!(u64_at(find(&bytes, b"MCFG"), 44), Some(0xfc00_0000));
+            // A DWord address space descriptor: minimum and maximum. (6.4.3.5.2)
+            let range = [window.to_le_bytes(), 0xfbff_ffffu32.to_le_bytes()].concat();
+            assert!(bytes.windows(8).any(|w| w == range), "{memory:#x}");
+            // Name _ADR, a double word: the second slot is device 3. (20.2.5)
+            let address = [&b"_ADR\x0c"[..], &(3u32 << 16).to_le_bytes()].concat();
+            assert!(bytes.windows(address.len()).any(|w| w == address));
+            assert_eq!(config.boot.pci_slots(), 30);
         }
     }
 

@@ -1,10 +1,10 @@
-//! What SeaBIOS is told: items of QEMU's firmware configuration device. (docs/specs/fw_cfg.rst in
+//! What firmware is told: items of QEMU's firmware configuration device. (docs/specs/fw_cfg.rst in
 //! QEMU)
 //!
-//! The tables are those of a direct boot. SeaBIOS decides where they go, by a script that says what
-//! points where (hw/acpi/bios-linker-loader.c in QEMU).
+//! The tables are those of a direct boot. The firmware decides where they go, by a script that says
+//! what points where (hw/acpi/bios-linker-loader.c in QEMU).
 
-use super::{acpi, smbios};
+use super::{acpi, pci_map, smbios};
 use crate::error::Result;
 use crate::mem::layout::{
     COM1_PORT, KVM_IDENTITY_MAP, PAGE, VIRTIO_BASE, VIRTIO_STRIDE, firmware_generation,
@@ -68,11 +68,12 @@ pub fn items(plan: &VmPlan) -> Result<Vec<Item>> {
 }
 
 fn files(plan: &VmPlan) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let tables = acpi::Tables::new(&plan.config, 0);
+    let mut tables = acpi::Tables::new(&plan.config, 0);
     let script = script(&tables);
+    clear_checksums(&mut tables);
     let structures = smbios::structures(plan)?;
     let port = u64::from(COM1_PORT).to_le_bytes().to_vec();
-    Ok(vec![
+    let mut files = vec![
         ("bootorder", boot_order(&plan.config).into_bytes()),
         ("etc/e820", e820(plan.config.memory)),
         (RSDP_FILE, tables.rsdp),
@@ -82,7 +83,30 @@ fn files(plan: &VmPlan) -> Result<Vec<(&'static str, Vec<u8>)>> {
         ("etc/smbios/smbios-tables", structures),
         // There is no screen: what BIOS services print goes to the serial line.
         ("etc/sercon-port", port),
-    ])
+    ];
+    if plan.config.boot.is_uefi() {
+        files.extend(UEFI_SETTINGS.map(|name| (name, b"no".to_vec())));
+    }
+    Ok(files)
+}
+
+/// What OVMF need not offer: an instance boots from its disks. (OvmfPkg/README in EDK2)
+const UEFI_SETTINGS: [&str; 3] = [
+    "opt/org.tianocore/IPv4PXESupport",
+    "opt/org.tianocore/IPv6PXESupport",
+    "opt/org.tianocore/EFIShellSupport",
+];
+
+/// OVMF adds up a table with its checksum as it lies there, and stores what is missing in its
+/// place: where that was not 0 before, it drops all tables. (ProcessCmdAddChecksum in
+/// OvmfPkg/AcpiPlatformDxe/QemuFwCfgAcpi.c in EDK2) SeaBIOS takes it as it is.
+fn clear_checksums(tables: &mut acpi::Tables) {
+    for table in &tables.each {
+        tables.bytes[table.start + TABLE_CHECKSUM as usize] = 0;
+    }
+    for checksum in [RSDP_CHECKSUM, RSDP_EXTENDED_CHECKSUM] {
+        tables.rsdp[checksum as usize] = 0;
+    }
 }
 
 fn file_name(name: &str) -> [u8; NAME] {
@@ -100,8 +124,10 @@ fn boot_order(config: &VmConfig) -> String {
         // Writing to a string does not fail.
         let _ = match config.chipset.transport {
             TransportKind::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0"),
-            // Device 0 is the host bridge.
-            TransportKind::Pci => writeln!(order, "/pci@i0cf8/scsi@{:x}/disk@0,0", slot + 1),
+            TransportKind::Pci => {
+                let device = slot + u64::from(pci_map::of(config).first);
+                writeln!(order, "/pci@i0cf8/scsi@{device:x}/disk@0,0")
+            }
         };
         order
     })
@@ -202,8 +228,14 @@ mod tests {
             .collect()
     }
 
-    /// What SeaBIOS does with the script (src/fw/romfile_loader.c): the files at these addresses.
-    fn load(files: &HashMap<String, Vec<u8>>, at: &[(&str, u64)]) -> HashMap<String, Vec<u8>> {
+    /// What firmware does with the script: the files at these addresses. They differ in what a byte
+    /// is summed up as that is to be the checksum: SeaBIOS (src/fw/romfile_loader.c) subtracts from
+    /// it, OVMF (ProcessCmdAddChecksum) puts the whole in its place.
+    fn load(
+        ovmf: bool,
+        files: &HashMap<String, Vec<u8>>,
+        at: &[(&str, u64)],
+    ) -> HashMap<String, Vec<u8>> {
         let address = |name: &str| at.iter().find(|(file, _)| *file == name).unwrap().1;
         let mut loaded: HashMap<String, Vec<u8>> = HashMap::new();
         for command in files["etc/table-loader"].chunks_exact(128) {
@@ -227,7 +259,8 @@ mod tests {
                     let (at, start, len) = (number(60), number(64), number(68));
                     let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b));
                     let wrong = sum(&bytes[start..start + len]);
-                    bytes[at] = bytes[at].wrapping_sub(wrong);
+                    let was = if ovmf { 0 } else { bytes[at] };
+                    bytes[at] = was.wrapping_sub(wrong);
                     assert_eq!(sum(&bytes[start..start + len]), 0);
                 }
                 other => panic!("command {other}"),
@@ -242,11 +275,13 @@ mod tests {
         let plan = VmPlan { config, ..plan(64 << 20) };
         let files = files_of(&items(&plan).unwrap());
         let base = 0x3ff_0000;
-        let loaded = load(&files, &[(RSDP_FILE, 0xf_5000), (TABLES_FILE, base)]);
         let expected = acpi::Tables::new(&plan.config, base);
-        assert_eq!(loaded[TABLES_FILE], expected.bytes);
-        assert_eq!(loaded[RSDP_FILE], expected.rsdp);
-        assert_eq!(u64_at(&loaded[RSDP_FILE], acpi::RSDP_XSDT).unwrap() & !0xffff, base);
+        for ovmf in [false, true] {
+            let loaded = load(ovmf, &files, &[(RSDP_FILE, 0xf_5000), (TABLES_FILE, base)]);
+            assert_eq!(loaded[TABLES_FILE], expected.bytes);
+            assert_eq!(loaded[RSDP_FILE], expected.rsdp);
+        }
+        assert_eq!(u64_at(&expected.rsdp, acpi::RSDP_XSDT).unwrap() & !0xffff, base);
     }
 
     /// A machine with so many disks, behind its entropy device.

@@ -12,6 +12,7 @@ pub mod fw_cfg;
 pub mod generation;
 pub mod mptable;
 pub mod params;
+pub mod pci_map;
 pub mod reset;
 pub mod smbios;
 pub mod source;

@@ -10,8 +10,8 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
 use crate::plan::{
-    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, LayerPlan, PvGrub,
-    VmConfig, VmPlan, VsockPlan,
+    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, FirmwareKind,
+    LayerPlan, PvGrub, VmConfig, VmPlan, VsockPlan,
 };
 use crate::record::image::RootDeviceType;
 use crate::record::instance::{
@@ -353,7 +353,8 @@ fn boot(
     }
     let Some(kernel) = &instance.kernel_id else {
         let image = firmware::open(instance.spore.firmware.as_deref())?;
-        return Ok(BootPlan::Firmware { image: fds.add(image) });
+        let image = fds.add(image);
+        return Ok(BootPlan::Firmware { image, kind: FirmwareKind::Bios, variables: None });
     };
     Ok(BootPlan::Direct {
         kernel: Some(fds.add(resources::open_kernel(dir.store(), kernel)?)),

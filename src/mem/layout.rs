@@ -59,6 +59,11 @@ pub const PCI_ECAM_LEN: u64 = 1 << 20;
 pub const PCI_WINDOW: u64 = 0xe000_0000;
 /// End of the room for PCI functions' memory.
 pub const PCI_WINDOW_END: u64 = IOAPIC;
+/// End of the room for PCI functions' memory on the machine that UEFI firmware knows, and its ECAM,
+/// which that firmware has no use for. (OvmfPkg/Library/PlatformInitLib in EDK2: 0xfc000000)
+pub const I440FX_WINDOW_END: u64 = 0xfc00_0000;
+/// Where that room begins at the lowest.
+const I440FX_WINDOW: u64 = 2 << 30;
 /// The first interrupt that is no pin of the I/O APIC: those of message signalled interrupts begin
 /// here.
 pub const MSI_GSI: u32 = 24;
@@ -70,7 +75,9 @@ pub const LAPIC: u64 = 0xfee0_0000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
 /// KVM's three TSS pages (KVM_SET_TSS_ADDR), reserved in e820.
 pub const KVM_TSS: u64 = 0xfeff_d000;
-/// Firmware begins here at the lowest, and ends at [`FIRMWARE_END`]. SeaBIOS reserves all of this,
+/// UEFI firmware with its variables begins here at the lowest: 8 MiB.
+pub const FLASH: u64 = 0xff80_0000;
+/// A BIOS begins here at the lowest, and ends at [`FIRMWARE_END`]. SeaBIOS reserves all of this,
 /// whatever its size.
 pub const FIRMWARE: u64 = 0xfffc_0000;
 /// Firmware ends here: the CPU starts 16 bytes before.
@@ -82,6 +89,11 @@ pub const FIRMWARE_SHADOW: u64 = 0xe_0000;
 pub const RTC_PORT: u16 = 0x70;
 /// System control port A of the PS/2: the A20 gate.
 pub const SYSTEM_CONTROL_PORT: u16 = 0x92;
+/// Power management of the PIIX4 where UEFI firmware looks for it, 64 ports: what function 1.3 says
+/// in its register PMBA. (82371AB datasheet, 7.2)
+pub const PIIX4_PM_PORT: u16 = 0xb000;
+/// Ports of it.
+pub const PIIX4_PM_LEN: u16 = 64;
 /// QEMU's firmware configuration device: selector, data, and its DMA address register 4 bytes on.
 pub const FW_CFG_PORT: u16 = 0x510;
 /// Ports of the firmware configuration device.
@@ -125,7 +137,39 @@ pub const fn firmware_generation(memory: u64) -> u64 {
     low - PAGE
 }
 
-/// Whether a firmware image may have `len` bytes.
+/// What of the PCI bus depends on what boots the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciMap {
+    /// The device number of slot 0: those below are the chipset's own.
+    pub first: u8,
+    /// Where functions' memory may lie begins here,
+    pub window: u64,
+    /// and ends here.
+    pub window_end: u64,
+    /// Configuration space in memory, [`PCI_ECAM_LEN`] bytes.
+    pub ecam: u64,
+}
+
+impl PciMap {
+    /// The machine that kernels and SeaBIOS find.
+    pub const GENERIC: Self =
+        Self { first: 1, window: PCI_WINDOW, window_end: PCI_WINDOW_END, ecam: PCI_ECAM };
+
+    /// The machine that OVMF finds: it gives each function an address between the RAM below 4 GiB
+    /// and [`I440FX_WINDOW_END`], whatever addresses they have.
+    pub const fn i440fx(memory: u64) -> Self {
+        let low = if memory < MMIO_HOLE { memory } else { MMIO_HOLE };
+        let window = if low > I440FX_WINDOW { low } else { I440FX_WINDOW };
+        Self { first: 2, window, window_end: I440FX_WINDOW_END, ecam: I440FX_WINDOW_END }
+    }
+}
+
+/// Whether UEFI firmware, or its variables, may have `len` bytes.
+pub const fn flash_fits(len: u64) -> bool {
+    len > 0 && len <= FIRMWARE_END - FLASH && len.is_multiple_of(PAGE)
+}
+
+/// Whether a BIOS image may have `len` bytes.
 pub const fn firmware_fits(len: u64) -> bool {
     len > 0 && len <= FIRMWARE_END - FIRMWARE && len.is_multiple_of(PAGE)
 }
@@ -139,7 +183,10 @@ const _: () = {
     assert!(PCI_ECAM + PCI_ECAM_LEN <= PCI_WINDOW);
     assert!(PCI_WINDOW < PCI_WINDOW_END && PCI_WINDOW_END <= IOAPIC);
     assert!(LAPIC < KVM_IDENTITY_MAP && KVM_IDENTITY_MAP + PAGE == KVM_TSS);
-    assert!(KVM_TSS + 3 * PAGE <= FIRMWARE);
+    assert!(KVM_TSS + 3 * PAGE <= FLASH && FLASH <= FIRMWARE);
+    assert!(I440FX_WINDOW_END + PCI_ECAM_LEN <= IOAPIC && I440FX_WINDOW_END <= PCI_WINDOW_END);
+    assert!(PCI_WINDOW >= MMIO_HOLE && PCI_WINDOW < I440FX_WINDOW_END);
+    assert!(PCI_CONFIG_PORT + PCI_CONFIG_LEN <= PIIX4_PM_PORT);
     assert!(FIRMWARE_SHADOW < HIGH_RAM && FIRMWARE_END <= RAM_ABOVE_4G);
     assert!(GED_EVENTS < PCI_HOTPLUG_PORT && PCI_HOTPLUG_PORT + PCI_HOTPLUG_LEN <= PCI_CONFIG_PORT);
     assert!(PVPANIC_PORT < FW_CFG_PORT && FW_CFG_PORT + FW_CFG_LEN <= ACPI_SLEEP_CONTROL);

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// image says another.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 
+/// Device numbers on a PCI bus.
+const PCI_DEVICES: u8 = 32;
+
 /// Slots in which disks may come while the guest runs. Each costs a kernel a line and some work as
 /// it boots.
 const FREE_SLOTS: usize = 8;
@@ -73,8 +76,7 @@ impl VmConfig {
         let bit = |slot: u8| 1u32.checked_shl(slot.into()).unwrap_or(0);
         let taken = self.devices.iter().fold(0, |taken, device| taken | bit(device.slot));
         let disks = self.disks().skip(1).fold(0, |disks, (device, _)| disks | bit(device.slot));
-        // The bus has room for one device less than there are bits.
-        let free = (0..u32::BITS as u8 - 1).filter(|slot| taken & bit(*slot) == 0);
+        let free = (0..self.boot.pci_slots()).filter(|slot| taken & bit(*slot) == 0);
         free.take(FREE_SLOTS).fold(disks, |slots, slot| slots | bit(slot))
     }
 
@@ -141,11 +143,28 @@ pub enum BootPlan {
         #[serde(default)]
         menu: Option<Box<MenuPlan>>,
     },
-    /// Firmware runs the boot record of the first disk that has one.
+    /// Firmware runs the boot record, or the boot loader, of the first disk that has one.
     Firmware {
-        /// SeaBIOS for a machine without PCI: at most 256 KiB, which end at 4 GiB.
+        /// What ends at 4 GiB.
         image: PlanFd,
+        /// What that is.
+        #[serde(default)]
+        kind: FirmwareKind,
+        /// UEFI's variables, open for reading and writing.
+        #[serde(default)]
+        variables: Option<PlanFd>,
     },
+}
+
+/// Kinds of firmware. Each finds the machine that it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirmwareKind {
+    /// SeaBIOS for a machine without PCI: at most 256 KiB.
+    #[default]
+    Bios,
+    /// OVMF, on the chipset that it calls i440FX; its variables lie below it in flash memory.
+    Uefi,
 }
 
 impl BootPlan {
@@ -157,13 +176,24 @@ impl BootPlan {
         }
     }
 
+    /// Whether UEFI firmware boots.
+    pub fn is_uefi(&self) -> bool {
+        matches!(self, Self::Firmware { kind: FirmwareKind::Uefi, .. })
+    }
+
+    /// PCI devices that a machine has room for beside the chipset's own: the host bridge, and where
+    /// UEFI firmware looks for it an ISA bridge.
+    pub fn pci_slots(&self) -> u8 {
+        PCI_DEVICES - if self.is_uefi() { 2 } else { 1 }
+    }
+
     /// The descriptors that it names.
     pub fn fds(&self) -> impl Iterator<Item = PlanFd> {
         let fds = match self {
             Self::Direct { kernel, initrd, menu, .. } => {
                 [*kernel, *initrd, menu.as_ref().map(|menu| menu.reader)]
             }
-            Self::Firmware { image } => [Some(*image), None, None],
+            Self::Firmware { image, variables, .. } => [Some(*image), *variables, None],
         };
         fds.into_iter().flatten()
     }
@@ -178,7 +208,8 @@ mod tests {
     }
 
     fn check(devices: Vec<DeviceConfig>) -> Result<()> {
-        let boot = BootPlan::Firmware { image: PlanFd(4) };
+        let (kind, variables) = (FirmwareKind::Bios, None);
+        let boot = BootPlan::Firmware { image: PlanFd(4), kind, variables };
         let chipset = Chipset::default();
         VmConfig { cpus: 1, memory: 16 << 20, boot, chipset, devices }.check(19)
     }

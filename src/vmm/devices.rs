@@ -1,13 +1,13 @@
 //! The machine's virtio devices behind the transport that its plan names.
 
 use crate::chipset::bus::Bus;
+use crate::chipset::pc;
 use crate::chipset::pci::hotplug::HotPlug;
-use crate::chipset::pci::{Ecam, PCI_SLOTS, PciMemory, PciRoot};
+use crate::chipset::pci::{Ecam, PciMemory, PciRoot};
 use crate::error::{OrFail, Result};
 use crate::mem::GuestRam;
 use crate::mem::layout::{
-    PCI_ECAM, PCI_ECAM_LEN, PCI_WINDOW, PCI_WINDOW_END, VIRTIO_BASE, VIRTIO_GSIS, VIRTIO_SLOTS,
-    VIRTIO_STRIDE,
+    PCI_ECAM_LEN, PCI_WINDOW, VIRTIO_BASE, VIRTIO_GSIS, VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
 use crate::plan;
 use crate::sys::process::not_started;
@@ -48,10 +48,10 @@ impl HotSlots {
 }
 
 /// Devices that a machine has room for.
-pub fn slots(transport: plan::TransportKind) -> usize {
-    match transport {
+pub fn slots(config: &plan::VmConfig) -> usize {
+    match config.chipset.transport {
         plan::TransportKind::Mmio => VIRTIO_SLOTS,
-        plan::TransportKind::Pci => PCI_SLOTS,
+        plan::TransportKind::Pci => config.boot.pci_slots().into(),
     }
 }
 
@@ -74,7 +74,7 @@ pub struct PciBus {
 
 impl PciBus {
     /// Make a device a function. Its memory has its place from the beginning, as firmware would
-    /// give it: a kernel that is booted directly has none.
+    /// give it: a kernel that is booted directly has none. That place is in every machine's window.
     ///
     /// # Errors
     /// KVM or the host refuses something.
@@ -99,15 +99,21 @@ impl Virtio {
     /// # Errors
     /// A slot is beyond [`slots`] or taken twice, or KVM or the host refuses something.
     pub fn create(
-        transport: plan::TransportKind,
+        config: &plan::VmConfig,
         devices: Vec<NewDevice>,
         vm: &Arc<VmFd>,
         ram: &GuestRam,
         on_start: &ThreadStart,
     ) -> Result<Self> {
-        match transport {
+        match config.chipset.transport {
             plan::TransportKind::Mmio => Self::mmio(devices, vm, ram, on_start),
-            plan::TransportKind::Pci => Self::pci(devices, vm, ram, on_start),
+            plan::TransportKind::Pci => {
+                let root = match config.boot.is_uefi() {
+                    true => pc::bus(config.memory),
+                    false => PciRoot::new([])?,
+                };
+                Self::pci(root, devices, vm, ram, on_start)
+            }
         }
     }
 
@@ -137,13 +143,13 @@ impl Virtio {
     }
 
     fn pci(
+        root: Arc<PciRoot>,
         devices: Vec<NewDevice>,
         vm: &Arc<VmFd>,
         ram: &GuestRam,
         on_start: &ThreadStart,
     ) -> Result<Self> {
         let router = Arc::new(MsiRouter::new(vm.clone()));
-        let root = PciRoot::new([])?;
         let bus = PciBus { root: root.clone(), router };
         let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
         for device in devices {
@@ -152,9 +158,9 @@ impl Virtio {
             transports.push(transport.clone());
             root.plug(slot, transport)?;
         }
-        mmio.insert(PCI_ECAM, PCI_ECAM_LEN, Arc::new(Ecam(root.clone())))?;
-        let memory = Arc::new(PciMemory(root.clone()));
-        mmio.insert(PCI_WINDOW, PCI_WINDOW_END - PCI_WINDOW, memory)?;
+        let map = root.map();
+        mmio.insert(map.ecam, PCI_ECAM_LEN, Arc::new(Ecam(root.clone())))?;
+        mmio.insert(map.window, map.window_end - map.window, Arc::new(PciMemory(root)))?;
         Ok(Self { transports, mmio, pci: Some(bus) })
     }
 }

@@ -59,7 +59,8 @@ impl KvmVm {
         let vm = create_vm(&kvm)?;
         kvm::set_memory(&vm, payload.memory(ram))?;
         vm.create_irq_chip().or_fail(|| "create the interrupt controllers")?;
-        let pit = matches!(payload, Payload::Firmware(_)).then(|| create_pit(&vm)).transpose()?;
+        let pit =
+            matches!(payload, Payload::Firmware { .. }).then(|| create_pit(&vm)).transpose()?;
         let vcpus = (0..cpus).map(|index| vm.create_vcpu(index.into()));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>().or_fail(|| "create a vCPU")?;
         let irqchips = payload.irqchips().iter().map(|&chip_id| {

@@ -97,7 +97,7 @@ impl MachineCore {
     /// A descriptor is missing, a payload is not loadable, or KVM or the host refuses something.
     pub fn assemble(kvm: Kvm, mut plan: VmPlan) -> Result<Self> {
         let transport = plan.config.chipset.transport;
-        plan.config.check(devices::slots(transport))?;
+        plan.config.check(devices::slots(&plan.config))?;
         let payload = Payload::take(&plan.config.boot)?;
         let ram = ram::create(plan.config.memory)?;
         let (start, run) = match plan.resume {
@@ -180,14 +180,14 @@ impl Machine {
         let Opened { disks, interfaces, taps, vsock, devices } =
             open_devices(&plan.config, filters, report)?;
         let on_start = thread_start(filters, &devices)?;
-        let Virtio { transports, mmio, pci } =
-            Virtio::create(plan.config.chipset.transport, devices, &vm, &ram, &on_start)?;
+        let Virtio { transports, mut mmio, pci } =
+            Virtio::create(&plan.config, devices, &vm, &ram, &on_start)?;
         let hot = pci.map(|bus| hot_slots(bus, &plan.config)).transpose()?;
-        let (mut pio, config_ports) = port_bus(&serial, &power, &barrier, hot.as_ref())?;
-        let sink: Arc<dyn PowerSink> = barrier.clone();
-        let i8042 = if pit.is_none() { I8042::ready(sink) } else { I8042::absent(sink) };
-        pio.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
-        let pc = pit.as_ref().map(|_| Pc::create(&plan, &ram, &mut pio, &barrier)).transpose()?;
+        let (mut pio, config_ports) =
+            port_bus(&serial, &power, &barrier, hot.as_ref(), pit.is_some())?;
+        let own = (hot.as_ref().map(|hot| hot.bus.root.clone()), payload.variables());
+        let pc = |_| Pc::create(&plan, &ram, (&mut pio, &mut mmio), own, &barrier);
+        let pc = pit.as_ref().map(pc).transpose()?;
         shared.set_buses(pio, mmio);
         let menus = disks.iter().filter(|disk| plan.config.boot.menu_disk() == Some(&disk.id));
         let menus = menus.map(|disk| (disk.id.clone(), disk.disk.clone())).collect();
@@ -395,9 +395,12 @@ fn port_bus(
     power: &Arc<AcpiPower>,
     barrier: &Arc<VcpuBarrier>,
     hot: Option<&HotSlots>,
+    firmware: bool,
 ) -> Result<(Bus, Option<Arc<ConfigPorts>>)> {
     let sink: Arc<dyn PowerSink> = barrier.clone();
     let mut bus = Bus::default();
+    let i8042 = if firmware { I8042::absent(sink.clone()) } else { I8042::ready(sink.clone()) };
+    bus.insert(I8042::PORT.into(), 1, Arc::new(i8042))?;
     bus.insert(COM1_PORT.into(), 8, serial.clone())?;
     bus.insert(ACPI_POWER_BASE.into(), ACPI_POWER_LEN.into(), power.clone())?;
     let reset = ResetControl(sink.clone());

@@ -4,12 +4,15 @@ use super::menu::{BootMenu, Selection};
 use crate::block::FileDisk;
 use crate::boot::firmware::Firmware;
 use crate::boot::{self, Entry, generation};
+use crate::chipset::flash::Flash;
 use crate::error::{Error, Result};
+use crate::mem::ram::RamRegion;
 use crate::mem::{GuestRam, ram};
 use crate::plan::{BootPlan, DeviceId, VmPlan};
 use crate::sys::{fds, kvm};
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE};
 use std::fs::File;
+use std::sync::Arc;
 
 /// A kernel, or firmware.
 pub enum Payload {
@@ -25,8 +28,13 @@ pub enum Payload {
         /// Where these came from, if it is asked again before each reset.
         menu: Option<Box<BootMenu>>,
     },
-    /// A PC's BIOS.
-    Firmware(Firmware),
+    /// A PC's BIOS, or UEFI.
+    Firmware {
+        /// Its image.
+        firmware: Firmware,
+        /// UEFI's variables, and where the guest has them.
+        variables: Option<(Arc<Flash>, RamRegion)>,
+    },
 }
 
 impl Payload {
@@ -42,8 +50,24 @@ impl Payload {
                 cmdline: cmdline.clone(),
                 menu: menu.as_deref().map(BootMenu::take).transpose()?.map(Box::new),
             },
-            BootPlan::Firmware { image } => Self::Firmware(Firmware::map(fds::take_file(*image)?)?),
+            BootPlan::Firmware { image, kind, variables } => {
+                let firmware = Firmware::map(*kind, fds::take_file(*image)?)?;
+                let variables = variables.map(fds::take_file).transpose()?.map(|file| {
+                    let flash = Flash::open(file)?;
+                    let region = flash.region(firmware.len())?;
+                    Ok::<_, Error>((Arc::new(flash), region))
+                });
+                Self::Firmware { firmware, variables: variables.transpose()? }
+            }
         })
+    }
+
+    /// UEFI's variables, and the addresses of theirs.
+    pub fn variables(&self) -> Option<(Arc<Flash>, RamRegion)> {
+        match self {
+            Self::Kernel { .. } => None,
+            Self::Firmware { variables, .. } => variables.clone(),
+        }
     }
 
     /// Ask the boot menu what is to be executed, if there is one: `disks` finds the disk that has
@@ -86,7 +110,7 @@ impl Payload {
                 let state = boot::load(kernel, initrd.as_ref(), cmdline, plan, ram)?;
                 Ok(Entry::Kernel(state))
             }
-            Self::Firmware(firmware) => {
+            Self::Firmware { firmware, .. } => {
                 firmware.shadow(ram)?;
                 generation::write(ram, generation::address(&plan.config))?;
                 Ok(Entry::Reset)
@@ -103,18 +127,25 @@ impl Payload {
         match self {
             // It is in RAM; a menu's reader keeps nothing between two resets.
             Self::Kernel { .. } => Ok(None),
-            Self::Firmware(firmware) => firmware.digest().map(Some),
+            Self::Firmware { firmware, .. } => firmware.digest().map(Some),
         }
     }
 
-    /// The machine's memory: RAM, and the firmware.
+    /// The machine's memory: RAM, and the firmware with its variables.
     pub fn memory(&self, ram: &GuestRam) -> impl Iterator<Item = kvm::Memory> {
         let rom = match self {
-            Self::Kernel { .. } => None,
-            Self::Firmware(firmware) => Some((firmware.region(), true)),
+            Self::Kernel { .. } => [None, None],
+            Self::Firmware { firmware, variables } => {
+                let variables = variables.as_ref().map(|(_, region)| *region);
+                [Some((firmware.region(), true)), variables.map(|region| (region, true))]
+            }
         };
-        ram::regions(ram).map(|region| (region, false)).chain(rom).map(|(region, read_only)| {
-            kvm::Memory { gpa: region.gpa, host: region.host, len: region.len, read_only }
+        let ram = ram::regions(ram).map(|region| (region, false));
+        ram.chain(rom.into_iter().flatten()).map(|(region, read_only)| kvm::Memory {
+            gpa: region.gpa,
+            host: region.host,
+            len: region.len,
+            read_only,
         })
     }
 
@@ -122,7 +153,7 @@ impl Payload {
     pub fn irqchips(&self) -> &'static [u32] {
         match self {
             Self::Kernel { .. } => &[KVM_IRQCHIP_IOAPIC],
-            Self::Firmware(_) => {
+            Self::Firmware { .. } => {
                 &[KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE]
             }
         }

@@ -2,8 +2,7 @@
 
 use super::aml::{Encoded, OEM, REVISION, TABLE, encode, name};
 use crate::mem::layout::{
-    PCI_CONFIG_LEN, PCI_CONFIG_PORT, PCI_ECAM, PCI_ECAM_LEN, PCI_HOTPLUG_LEN, PCI_HOTPLUG_PORT,
-    PCI_WINDOW, PCI_WINDOW_END,
+    PCI_CONFIG_LEN, PCI_CONFIG_PORT, PCI_ECAM_LEN, PCI_HOTPLUG_LEN, PCI_HOTPLUG_PORT, PciMap,
 };
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -14,29 +13,29 @@ use acpi_tables::aml::{
 use acpi_tables::mcfg::MCFG;
 
 /// Where configuration space is in memory.
-pub fn mcfg() -> impl Aml {
+pub fn mcfg(map: PciMap) -> impl Aml {
     let mut mcfg = MCFG::new(OEM, TABLE, REVISION);
-    mcfg.add_ecam(PCI_ECAM, 0, 0, 0);
+    mcfg.add_ecam(map.ecam, 0, 0, 0);
     mcfg
 }
 
 /// The host bridge: bus 0, and the memory that functions may have. There is no _PRT, since no
 /// function has INTx. Devices come to, and go from, the slots of `hot` while the guest runs.
-pub fn host_bridge(hot: u32) -> Encoded {
+pub fn host_bridge(map: PciMap, hot: u32) -> Encoded {
     let bus = AddressSpace::new_bus_number(0u16, 0);
     let ports = IO::new(PCI_CONFIG_PORT, PCI_CONFIG_PORT, 1, PCI_CONFIG_LEN as u8);
     let memory = AddressSpace::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,
-        PCI_WINDOW as u32,
-        (PCI_WINDOW_END - 1) as u32,
+        map.window as u32,
+        (map.window_end - 1) as u32,
         None,
     );
     let resources = ResourceTemplate::new(vec![&bus, &ports, &memory]);
     let slots: Vec<u8> = (0..u32::BITS as u8 - 1).filter(|slot| hot >> slot & 1 != 0).collect();
     let (registers, fields) = hot_plug_registers();
-    let devices: Vec<Encoded> = slots.iter().map(|slot| hot_slot(*slot)).collect();
-    let tell = hot_plug_method(&slots);
+    let devices: Vec<Encoded> = slots.iter().map(|slot| hot_slot(map, *slot)).collect();
+    let tell = hot_plug_method(map, &slots);
     let (hid, cid) = (EISAName::new("PNP0A08"), EISAName::new("PNP0A03"));
     let names = [
         name("_HID", &hid),
@@ -79,8 +78,8 @@ fn slot_path(slot: u8) -> String {
 }
 
 /// A slot: where it is on the bus (6.1.1), and how the guest lets go of what is in it (6.3.3).
-fn hot_slot(slot: u8) -> Encoded {
-    let device = u32::from(slot) + 1;
+fn hot_slot(map: PciMap, slot: u8) -> Encoded {
+    let device = u32::from(slot) + u32::from(map.first);
     let (address, mask) = (device << 16, 1u32 << device);
     let register = Path::new("\\_SB_.PCI0.EJCT");
     let store = Store::new(&register, &mask);
@@ -96,7 +95,7 @@ fn hot_slot(slot: u8) -> Encoded {
 
 /// The method that the event device calls: it tells whoever drives a slot that something came, or
 /// is asked to go. (5.6.6)
-fn hot_plug_method(slots: &[u8]) -> Encoded {
+fn hot_plug_method(map: PciMap, slots: &[u8]) -> Encoded {
     const DEVICE_CHECK: u8 = 1;
     const EJECT_REQUEST: u8 = 3;
     let mut statements = Vec::new();
@@ -104,7 +103,7 @@ fn hot_plug_method(slots: &[u8]) -> Encoded {
         let register = Path::new(register);
         statements.push(encode(&Store::new(&Local(0), &register)));
         for slot in slots {
-            let (mask, object) = (1u32 << (slot + 1), Path::new(&slot_path(*slot)));
+            let (mask, object) = (1u32 << (slot + map.first), Path::new(&slot_path(*slot)));
             let notify = Notify::new(&object, &event);
             let is_set = And::new(&Local(1), &Local(0), &mask);
             statements.push(encode(&If::new(&is_set, vec![&notify])));
@@ -115,8 +114,8 @@ fn hot_plug_method(slots: &[u8]) -> Encoded {
 }
 
 /// The motherboard's claim on the ECAM, without which Linux does not believe the MCFG.
-pub fn motherboard() -> Encoded {
-    let ecam = Memory32Fixed::new(true, PCI_ECAM as u32, PCI_ECAM_LEN as u32);
+pub fn motherboard(map: PciMap) -> Encoded {
+    let ecam = Memory32Fixed::new(true, map.ecam as u32, PCI_ECAM_LEN as u32);
     encode(&Device::new(
         "MBRD".into(),
         vec![

@@ -14,6 +14,7 @@ const MEMORY_SPACE: u16 = 1 << 1;
 /// Status register; bit 4: there is a list of capabilities. (6.2.3)
 const STATUS: usize = 0x06;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
+const HEADER_TYPE: usize = 0x0e;
 const BAR0: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
 /// Interrupt Line is a note of the guest's. Interrupt Pin is 0: no function of ours has INTx.
@@ -69,6 +70,25 @@ impl ConfigSpace {
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// With nothing for the guest to write.
+    pub fn read_only(mut self) -> Self {
+        self.writable = [0; CONFIG_LEN];
+        self
+    }
+
+    /// As one function of several of its device: bit 7 of the header type. (6.2.1)
+    pub fn multi_function(mut self) -> Self {
+        self.bytes[HEADER_TYPE] |= 0x80;
+        self
+    }
+
+    /// With these bytes at `at`, of which the guest may write the bits of `writable`.
+    pub fn with<const N: usize>(mut self, at: usize, bytes: [u8; N], writable: [u8; N]) -> Self {
+        self.put(at, &bytes);
+        self.writable[at..at + N].copy_from_slice(&writable);
+        self
     }
 
     /// Let BAR 0 decode `len` bytes of 32-bit memory, a power of two of at least a page, from

@@ -17,7 +17,7 @@ pub const ASKED: u64 = 4;
 /// Writing lets go of devices.
 pub const EJECT: u64 = 8;
 
-/// Slots by bits: bit n is slot n, which is device n + 1 of the bus.
+/// Slots by bits: bit n is slot n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HotPlugState {
     /// Slots that the guest knows to take devices while it runs.
@@ -151,7 +151,7 @@ impl HotPlug {
     /// The guest lets go of these devices. Of others than those that are asked to go it can't: they
     /// are nobody's to take.
     fn eject(&self, devices: u32) {
-        let slots = self.leaving.load(Ordering::SeqCst) & (devices >> 1);
+        let slots = self.leaving.load(Ordering::SeqCst) & (devices >> self.root.map().first);
         if slots == 0 {
             return;
         }
@@ -176,7 +176,7 @@ impl BusDevice for HotPlug {
         if let ([_, _, _, _], CAME | ASKED) = (&*data, offset) {
             let register = if offset == CAME { &self.came } else { &self.asked };
             let slots = register.swap(0, Ordering::SeqCst);
-            data.copy_from_slice(&(slots << 1).to_le_bytes());
+            data.copy_from_slice(&(slots << self.root.map().first).to_le_bytes());
         }
     }
 

@@ -8,15 +8,15 @@ pub mod hotplug;
 use crate::chipset::bus::BusDevice;
 use crate::chipset::power::ResetControl;
 use crate::error::{Error, Result};
-use crate::mem::layout::{PCI_CONFIG_PORT, PCI_WINDOW, PCI_WINDOW_END};
+use crate::mem::layout::{PCI_CONFIG_PORT, PciMap};
 use config::{CONFIG_LEN, ConfigSpace, Identity};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 /// Device numbers on a bus.
 const DEVICES: usize = 32;
-/// Functions that a machine has room for beside the host bridge.
-pub const PCI_SLOTS: usize = DEVICES - 1;
 
 /// A function on the bus. Accesses come from vCPU threads.
 pub trait Function: Send + Sync {
@@ -37,6 +37,8 @@ pub struct Window {
     len: u64,
     /// [`Self::NOWHERE`] while nothing is decoded.
     base: AtomicU64,
+    /// The bus that the function is on.
+    map: OnceLock<PciMap>,
 }
 
 impl Window {
@@ -44,14 +46,17 @@ impl Window {
 
     /// `len` bytes, nowhere.
     pub fn new(len: u64) -> Self {
-        Self { len, base: AtomicU64::new(Self::NOWHERE) }
+        Self { len, base: AtomicU64::new(Self::NOWHERE), map: OnceLock::new() }
     }
 
     /// Follow the configuration space. A BAR that is set to where no function's memory may lie
-    /// decodes nothing. True if that changes anything.
+    /// decodes nothing, as does a function that is on no bus. True if that changes anything.
     pub fn follow(&self, space: &ConfigSpace) -> bool {
         let inside = |(base, len): &(u64, u64)| {
-            *base >= PCI_WINDOW && base.checked_add(*len).is_some_and(|end| end <= PCI_WINDOW_END)
+            self.map.get().is_some_and(|map| {
+                let end = base.checked_add(*len);
+                *base >= map.window && end.is_some_and(|end| end <= map.window_end)
+            })
         };
         let base = space.memory().filter(inside).map_or(Self::NOWHERE, |(base, _)| base);
         self.base.swap(base, Ordering::SeqCst) != base
@@ -69,28 +74,46 @@ impl Window {
     }
 }
 
-/// A host bridge that has nothing to set: QEMU's generic one (1b36:0008), which firmware and
-/// drivers know.
-struct HostBridge(ConfigSpace);
+/// A function of the chipset's own, and where it is: device in bits 7:3, function in 2:0.
+pub struct Own {
+    devfn: u8,
+    space: Mutex<ConfigSpace>,
+    fresh: ConfigSpace,
+}
 
-impl HostBridge {
-    fn new() -> Self {
-        Self(ConfigSpace::new(&Identity {
+impl Own {
+    /// A function without memory.
+    pub fn new(devfn: u8, space: ConfigSpace) -> Self {
+        Self { devfn, fresh: space.clone(), space: Mutex::new(space) }
+    }
+
+    /// A host bridge that has nothing to set: QEMU's generic one (1b36:0008), which firmware and
+    /// drivers know.
+    fn generic_bridge() -> Self {
+        let identity = Identity {
             vendor: 0x1b36,
             device: 0x0008,
             subsystem: (0x1af4, 0x1100),
             class: 0x06_0000,
             revision: 0,
-        }))
+        };
+        Self::new(0, ConfigSpace::new(&identity).read_only())
+    }
+
+    /// Its registers, valid between any two statements.
+    fn space(&self) -> MutexGuard<'_, ConfigSpace> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Device n is function n - 1 of these, if there is one; device 0 is the bridge.
+/// Slot n is the n-th device after the chipset's own.
 type Slots = Vec<Option<Arc<dyn Function>>>;
 
 /// Bus 0.
 pub struct PciRoot {
-    bridge: HostBridge,
+    map: PciMap,
+    /// The host bridge, and what else is the chipset's.
+    own: Vec<Own>,
     /// A vCPU holds the lock for the length of an access, so that no access holds on to a function
     /// that was taken off the bus.
     functions: RwLock<Slots>,
@@ -99,28 +122,40 @@ pub struct PciRoot {
 }
 
 impl PciRoot {
-    /// A bus with these functions, each in its slot: slot n is device n + 1.
+    /// The generic bus with these functions, each in its slot: slot n is device n + 1.
     ///
     /// # Errors
-    /// A slot is not below [`PCI_SLOTS`], or two functions have the same.
+    /// There is no such slot, or two functions have the same.
     pub fn new(functions: impl IntoIterator<Item = (u8, Arc<dyn Function>)>) -> Result<Arc<Self>> {
-        let (bridge, hidden) = (HostBridge::new(), AtomicU32::new(0));
-        let root = Self { bridge, functions: RwLock::default(), hidden };
+        let root = Self::with(PciMap::GENERIC, vec![Own::generic_bridge()]);
         functions.into_iter().try_for_each(|(slot, function)| root.plug(slot, function))?;
-        Ok(Arc::new(root))
+        Ok(root)
+    }
+
+    /// A bus with nothing but these functions of the chipset's own.
+    pub fn with(map: PciMap, own: Vec<Own>) -> Arc<Self> {
+        let (functions, hidden) = (RwLock::default(), AtomicU32::new(0));
+        Arc::new(Self { map, own, functions, hidden })
+    }
+
+    /// Where things are on it.
+    pub fn map(&self) -> PciMap {
+        self.map
     }
 
     /// Put a function into a slot.
     ///
     /// # Errors
-    /// The slot is not below [`PCI_SLOTS`], or not empty.
+    /// There is no such slot, or it is not empty.
     pub fn plug(&self, slot: u8, function: Arc<dyn Function>) -> Result<()> {
         let (at, mut slots) = (usize::from(slot), self.change());
-        if at >= PCI_SLOTS || slots.get(at).is_some_and(Option::is_some) {
+        let most = DEVICES - usize::from(self.map.first);
+        if at >= most || slots.get(at).is_some_and(Option::is_some) {
             return Err(Error::failure(format!(
-                "slot {slot} of the PCI bus is taken or beyond the last of {PCI_SLOTS}"
+                "slot {slot} of the PCI bus is taken or beyond the last of {most}"
             )));
         }
+        let _ = function.window().map.set(self.map);
         let len = slots.len().max(at + 1);
         slots.resize(len, None);
         slots[at] = Some(function);
@@ -147,13 +182,38 @@ impl PciRoot {
         self.functions.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The function of a device that is not the bridge.
+    /// The function of a device that is not the chipset's.
     fn function<'a>(&self, slots: &'a Slots, device: usize) -> Option<&'a dyn Function> {
-        let slot = device.checked_sub(1)?;
+        let slot = device.checked_sub(self.map.first.into())?;
         if self.hidden.load(Ordering::SeqCst) >> slot & 1 != 0 {
             return None;
         }
         slots.get(slot)?.as_deref()
+    }
+
+    fn own(&self, devfn: u8) -> Option<&Own> {
+        self.own.iter().find(|own| own.devfn == devfn)
+    }
+
+    /// The machine's reset, for the chipset's own functions.
+    pub fn reset(&self) {
+        self.own.iter().for_each(|own| *own.space() = own.fresh.clone());
+    }
+
+    /// What a hibernated machine keeps of the chipset's own functions.
+    pub fn save(&self) -> Vec<Vec<u8>> {
+        self.own.iter().map(|own| own.space().save()).collect()
+    }
+
+    /// Takes over a saved state.
+    ///
+    /// # Errors
+    /// It is another chipset's.
+    pub fn restore(&self, saved: &[Vec<u8>]) -> Result<()> {
+        if saved.len() != self.own.len() {
+            return Err(Error::failure("the saved PCI functions are another chipset's"));
+        }
+        self.own.iter().zip(saved).try_for_each(|(own, saved)| own.space().restore(saved))
     }
 
     /// An access to configuration space that is none: it crosses a double word, or nothing is
@@ -165,26 +225,32 @@ impl PciRoot {
     /// Read function `devfn` (device in bits 7:3, function in 2:0). Where nothing is, all ones.
     fn read_config(&self, devfn: u8, offset: usize, data: &mut [u8]) {
         data.fill(0xff);
-        let device = usize::from(devfn >> 3);
-        if devfn & 7 != 0 || !Self::valid(offset, data.len()) {
+        if !Self::valid(offset, data.len()) {
             return;
         }
+        let own = self.own(devfn);
         let slots = self.slots();
-        let function = self.function(&slots, device);
-        if (device == 0 || function.is_some()) && offset >= CONFIG_LEN {
+        let function = self.function(&slots, usize::from(devfn >> 3)).filter(|_| devfn & 7 == 0);
+        if (own.is_some() || function.is_some()) && offset >= CONFIG_LEN {
             // No extended capabilities.
             return data.fill(0);
         }
-        match function {
-            _ if device == 0 => self.bridge.0.read(offset, data),
-            Some(function) => function.read_config(offset, data),
-            None => {}
+        match (own, function) {
+            (Some(own), _) => own.space().read(offset, data),
+            (None, Some(function)) => function.read_config(offset, data),
+            (None, None) => {}
         }
     }
 
-    /// Write function `devfn`. The bridge has nothing to write.
+    /// Write function `devfn`.
     fn write_config(&self, devfn: u8, offset: usize, data: &[u8]) {
-        if devfn & 7 != 0 || offset >= CONFIG_LEN || !Self::valid(offset, data.len()) {
+        if offset >= CONFIG_LEN || !Self::valid(offset, data.len()) {
+            return;
+        }
+        if let Some(own) = self.own(devfn) {
+            return own.space().write(offset, data);
+        }
+        if devfn & 7 != 0 {
             return;
         }
         if let Some(function) = self.function(&self.slots(), usize::from(devfn >> 3)) {
@@ -200,8 +266,8 @@ impl PciRoot {
         address: u64,
         size: usize,
     ) -> Option<(&'a dyn Function, u64)> {
-        (1..=slots.len()).find_map(|device| {
-            let function = self.function(slots, device)?;
+        (0..slots.len()).find_map(|slot| {
+            let function = self.function(slots, slot + usize::from(self.map.first))?;
             Some((function, function.window().offset(address, size)?))
         })
     }
@@ -280,7 +346,7 @@ impl BusDevice for ConfigPorts {
     }
 }
 
-/// Configuration space in memory, at [`crate::mem::layout::PCI_ECAM`].
+/// Configuration space in memory, at [`PciMap::ecam`].
 pub struct Ecam(pub Arc<PciRoot>);
 
 impl BusDevice for Ecam {
@@ -293,21 +359,25 @@ impl BusDevice for Ecam {
     }
 }
 
-/// The functions' memory, from [`PCI_WINDOW`] to [`PCI_WINDOW_END`].
+/// The functions' memory, from [`PciMap::window`] to its end.
 pub struct PciMemory(pub Arc<PciRoot>);
 
 impl BusDevice for PciMemory {
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         let slots = self.0.slots();
-        if let Some((function, offset)) = self.0.find(&slots, PCI_WINDOW + offset, data.len()) {
+        if let Some((function, offset)) =
+            self.0.find(&slots, self.0.map.window + offset, data.len())
+        {
             function.read_memory(offset, data);
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
         let slots = self.0.slots();
-        if let Some((function, offset)) = self.0.find(&slots, PCI_WINDOW + offset, data.len()) {
+        if let Some((function, offset)) =
+            self.0.find(&slots, self.0.map.window + offset, data.len())
+        {
             function.write_memory(offset, data);
         }
     }

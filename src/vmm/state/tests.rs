@@ -4,6 +4,7 @@ use super::vcpu::{VcpuState, Ways};
 use super::{Clock, Generation, Irqchips, Pit, Processors, Software};
 use crate::boot::firmware::Firmware;
 use crate::chipset::bus::BusDevice;
+use crate::chipset::flash::Flash;
 use crate::chipset::fw_cfg::FwCfg;
 use crate::chipset::pci::{ConfigPorts, PciRoot};
 use crate::chipset::power::{AcpiPower, PowerRequest, PowerSink, ResetControl};
@@ -11,6 +12,7 @@ use crate::chipset::rtc::Rtc;
 use crate::chipset::serial::{Serial, SerialHost};
 use crate::mem::layout::{MIN_MEMORY, VM_GENERATION};
 use crate::mem::ram;
+use crate::plan::FirmwareKind;
 use crate::sys::fds;
 use crate::vmm::component::{Component, decode, encode};
 use crate::vmm::cpuid::{Model, Supported};
@@ -51,7 +53,10 @@ fn devices() -> Vec<(Arc<dyn BusDevice>, Arc<dyn Component>)> {
     let ram = ram::create(MIN_MEMORY).unwrap();
     let items = vec![(0, b"QEMU".to_vec()), (5, vec![1, 2, 3, 4, 5])];
     let root = PciRoot::new(Vec::new()).unwrap();
+    let variables = tempfile::tempfile().unwrap();
+    variables.write_all_at(&[0x5a; 4096], 0).unwrap();
     vec![
+        both(Flash::open(variables).unwrap()),
         both(Serial::new(irq(), Arc::new(Nobody))),
         both(AcpiPower::new(Arc::new(Nobody), irq())),
         both(Rtc::new(4)),
@@ -228,7 +233,10 @@ fn a_vcpu_is_what_another_was() {
 /// What a machine executes first: firmware, or nothing that has to be found again.
 fn software(firmware: Option<File>) -> Arc<Software> {
     let payload = match firmware {
-        Some(image) => Payload::Firmware(Firmware::map(image).unwrap()),
+        Some(image) => {
+            let firmware = Firmware::map(FirmwareKind::Bios, image).unwrap();
+            Payload::Firmware { firmware, variables: None }
+        }
         None => Payload::Kernel { kernel: None, initrd: None, cmdline: String::new(), menu: None },
     };
     let plan = Arc::new(crate::boot::tests::plan(MIN_MEMORY));
