@@ -189,6 +189,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/instance/spawn.rs", "/dev/null, and a child of its own"),
     ("src/instance/cgroup.rs", "/proc and cgroup v2's file system"),
     ("src/instance/firmware.rs", "firmware, which the host or the user has"),
+    ("src/instance/uefi.rs", "firmware, which the host or the user has"),
     ("src/cli/create.rs", "/dev/null"),
     ("src/cli/doctor.rs", "/proc, /sys and /etc"),
     ("src/cli/input.rs", "what the user names: a manifest, a public key, user data, mappings"),

@@ -3,6 +3,7 @@
 use super::complete;
 use crate::error::{Error, Result};
 use crate::plan::TransportKind;
+use crate::record::image::BootMode;
 use crate::record::metadata::{Endpoint, MetadataOptionsRequest};
 use crate::record::network::Network;
 use crate::record::tag::Tag;
@@ -110,6 +111,27 @@ impl From<TransportArg> for TransportKind {
         match transport {
             TransportArg::Mmio => Self::Mmio,
             TransportArg::Pci => Self::Pci,
+        }
+    }
+}
+
+/// [`BootMode`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BootModeArg {
+    /// By UEFI firmware: OVMF, as the distribution has it
+    Uefi,
+    /// By a BIOS: SeaBIOS
+    LegacyBios,
+    /// By UEFI where the host has it, else by a BIOS
+    UefiPreferred,
+}
+
+impl From<BootModeArg> for BootMode {
+    fn from(mode: BootModeArg) -> Self {
+        match mode {
+            BootModeArg::Uefi => Self::Uefi,
+            BootModeArg::LegacyBios => Self::LegacyBios,
+            BootModeArg::UefiPreferred => Self::UefiPreferred,
         }
     }
 }

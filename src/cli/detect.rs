@@ -3,6 +3,7 @@
 use super::output::{self, Table};
 use super::ui::Ui;
 use crate::error::{Error, Result};
+use crate::record::image::BootMode;
 use crate::service::Service;
 use crate::service::register::{Proposal, Root};
 use serde_json::json;
@@ -21,6 +22,9 @@ pub fn propose(service: &Service, ui: &Ui, root: Option<&Root>) -> Result<ExitCo
 fn table(proposal: &Proposal) -> Table {
     let (method, options) = match (proposal.virtualization_type, proposal.kernel_id) {
         (Some(kind), Some(kernel)) => (format!("{kind}, {kernel}"), format!("--kernel {kernel}")),
+        (Some(kind), None) if proposal.boot_mode == Some(BootMode::Uefi) => {
+            (format!("{kind}, by UEFI firmware"), "--boot-mode uefi".to_owned())
+        }
         (Some(kind), None) => (format!("{kind}, by firmware"), "no --kernel".to_owned()),
         (None, _) => ("nothing boots from it".into(), "--kernel FILE --initrd FILE".to_owned()),
     };

@@ -1,7 +1,7 @@
 //! `spore image …`.
 
 use super::answer;
-use super::args::{FormatArg, TransportArg, tag};
+use super::args::{BootModeArg, FormatArg, TransportArg, tag};
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
 use super::bundle::{BundleArgs, KeyArgs};
 use super::complete;
@@ -223,6 +223,9 @@ pub struct BootArgs {
     /// How its guest finds its devices: mmio or pci [default: what its ramdisk has drivers for]
     #[arg(long, value_enum)]
     transport: Option<TransportArg>,
+    /// How firmware boots it [default: what the disk has; a BIOS where it has both]
+    #[arg(long, value_enum, conflicts_with = "kernel")]
+    boot_mode: Option<BootModeArg>,
     /// ebs: the root is a volume that survives stop and start. instance-store: it is gone when the
     /// instance ends
     #[arg(long, value_name = "ebs|instance-store", default_value = "ebs", value_parser = root_device_type)]
@@ -299,6 +302,7 @@ impl BootArgs {
             kernel_id: self.kernel.clone(),
             ramdisk_id: self.initrd.clone(),
             command_line: self.cmdline.clone(),
+            boot_mode: self.boot_mode.map(Into::into),
             transport: self.transport.map(Into::into),
             root_device_type: Some(self.root_device_type),
             description: self.description.clone(),

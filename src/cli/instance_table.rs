@@ -4,6 +4,7 @@ use super::limit::{self, Limits};
 use super::output::{Cell, Column, Table, human_bytes, name};
 use super::ui::Ui;
 use crate::control::{DiskStatus, NetStatus, Status};
+use crate::record::image::BootMode;
 use crate::record::instance::{Disk, Instance, InstanceRecord, Mapping, State};
 use crate::record::network::NetworkInterface;
 use crate::record::share::Share;
@@ -182,7 +183,11 @@ fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
     ]);
     let firmware = || {
         let given = instance.spore.firmware.as_ref().map(|path| path.display().to_string());
-        ("Firmware", given.unwrap_or_else(|| "SeaBIOS".to_owned()))
+        let own = match instance.boot_mode() {
+            Some(BootMode::Uefi) => "UEFI",
+            _ => "SeaBIOS",
+        };
+        ("Firmware", given.unwrap_or_else(|| own.to_owned()))
     };
     fields
         .push(instance.kernel_id.as_ref().map_or_else(firmware, |id| ("KernelId", id.to_string())));

@@ -9,6 +9,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("BootEntry", "--boot-entry"),
     ("Certificate", "--cert"),
     ("Cold", "--cold"),
+    ("BootMode", "--boot-mode"),
     ("CoreCount", "--cpus"),
     ("CpuQuota", "--cpu-quota"),
     ("DryRun", "--dry-run"),

@@ -1,7 +1,9 @@
 //! `run`: launch, wait, show.
 
 use super::answer::finish;
-use super::args::{MetadataArg, NetworkArg, TransportArg, launch_template, networks, tag};
+use super::args::{
+    BootModeArg, MetadataArg, NetworkArg, TransportArg, launch_template, networks, tag,
+};
 use super::complete;
 use super::limit::{self, Limits};
 use super::openssh::Access;
@@ -124,10 +126,14 @@ pub struct Run {
     /// Initial ramdisk over the image's: a registered one or a file
     #[arg(long, value_name = "ARI|NAME|FILE")]
     pub initrd: Option<String>,
-    /// Boot the root device by its boot record, with this firmware [default for images without a
-    /// kernel: SeaBIOS's bios-microvm.bin]
+    /// Boot the root device with this firmware: a BIOS, or UEFI's code (OVMF_CODE_4M.fd)
+    /// [default for images without a kernel: SeaBIOS's bios-microvm.bin, or OVMF, as --boot-mode
+    /// says]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline"])]
     pub firmware: Option<PathBuf>,
+    /// How firmware boots the root device, in place of what the image says
+    #[arg(long, value_enum, conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    pub boot_mode: Option<BootModeArg>,
     /// Kernel command line in place of the image's
     #[arg(long, value_name = "STR")]
     pub cmdline: Option<String>,
@@ -419,6 +425,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             kernel: None,
             ramdisk: None,
             firmware: args.firmware.clone(),
+            boot_mode: args.boot_mode.map(Into::into),
             command_line: args.cmdline.clone(),
             append: args.append.clone(),
             boot_entry: args.boot_entry.clone(),

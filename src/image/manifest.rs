@@ -9,6 +9,7 @@ use crate::record::image::{
 };
 use crate::record::snapshot::SnapshotState;
 use crate::record::tag::{Tag, check_tags};
+use crate::record::uefi::UefiVariables;
 use crate::record::volume::default_volume_type;
 use crate::store::{Store, check_owner, now};
 use crate::{boot, snapshot};
@@ -59,6 +60,9 @@ pub struct Manifest {
     /// The firmware interface that the image needs.
     #[serde(default)]
     pub boot_mode: Option<BootMode>,
+    /// What a copy brings of its source's UEFI variables; no manifest can say so.
+    #[serde(skip)]
+    pub uefi_variables: Option<UefiVariables>,
     /// `v2.0`: instances refuse IMDSv1 unless their launch says otherwise.
     #[serde(default)]
     pub imds_support: Option<ImdsSupport>,
@@ -124,6 +128,7 @@ impl Manifest {
                 no_device: None,
             }],
             boot_mode: None,
+            uefi_variables: None,
             imds_support: None,
             transport: None,
             platform: None,
@@ -232,6 +237,7 @@ pub(crate) fn resolve_with(
         platform: manifest.platform,
         platform_details: platform_details.to_owned(),
         boot_mode: manifest.boot_mode,
+        uefi_variables: manifest.uefi_variables,
         imds_support: manifest.imds_support,
         transport: manifest.transport,
         source_instance_id: manifest.source_instance_id,

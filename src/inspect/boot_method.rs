@@ -6,6 +6,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::import::{SourceFormat, format};
 use crate::plan::DiskFormat;
 use crate::pvgrub::{Child, Disk};
+use crate::record::image::BootMode;
 use crate::record::snapshot::Snapshot;
 use crate::snapshot;
 use crate::store::Store;
@@ -23,6 +24,9 @@ pub struct Proposal {
     /// The kernel to register it with: PV-GRUB's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_id: Option<&'static str>,
+    /// The boot mode to register it with, if the disk has an EFI system partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_mode: Option<BootMode>,
     /// Why, a sentence each.
     pub reasons: Vec<String>,
     /// What else would boot it, as options of the command.
@@ -68,7 +72,8 @@ fn look(layers: Vec<(File, DiskFormat)>) -> Result<Proposal> {
     Ok(propose(Child::start()?.detect(&disk)?))
 }
 
-/// Firmware where the disk has what firmware runs; PV-GRUB where it has a menu and no more.
+/// Firmware where the disk has what firmware runs, a BIOS before UEFI, as on EC2; PV-GRUB where it
+/// has a menu and no more.
 pub fn propose(disk: Disk) -> Proposal {
     let mut reasons = Vec::new();
     let pv = match (&disk.menu, &disk.no_menu, disk.partition_table.as_str()) {
@@ -98,9 +103,11 @@ pub fn propose(disk: Disk) -> Proposal {
             false
         }
     };
-    if let (false, Some(n)) = (hvm, disk.efi_system_partition) {
-        reasons.push(format!("an EFI system partition ({n}), which SeaBIOS does not boot"));
-    }
+    let boot_mode = disk.efi_system_partition.map(|n| {
+        reasons.push(format!("an EFI system partition ({n})"));
+        if hvm { BootMode::LegacyBios } else { BootMode::Uefi }
+    });
+    let firmware = hvm || boot_mode == Some(BootMode::Uefi);
     match (&disk.menu, &disk.default_entry, &disk.no_menu) {
         (Some(menu), Some(entry), None) => {
             reasons.push(format!("boot menu {menu}, whose default is \"{entry}\""))
@@ -112,13 +119,17 @@ pub fn propose(disk: Disk) -> Proposal {
         (None, _, why) => reasons.push(why.clone().unwrap_or_else(|| "no boot menu".into())),
     }
     let mut alternatives = Vec::new();
-    if let (true, Some(kernel)) = (hvm, pv) {
+    if boot_mode == Some(BootMode::LegacyBios) {
+        alternatives.push("--boot-mode uefi".into());
+    }
+    if let (true, Some(kernel)) = (firmware, pv) {
         alternatives.push(format!("--kernel {kernel}"));
     }
     alternatives.push("--kernel FILE --initrd FILE".into());
     Proposal {
-        virtualization_type: if hvm { Some("hvm") } else { pv.map(|_| "paravirtual") },
-        kernel_id: if hvm { None } else { pv },
+        virtualization_type: if firmware { Some("hvm") } else { pv.map(|_| "paravirtual") },
+        kernel_id: if firmware { None } else { pv },
+        boot_mode,
         reasons,
         alternatives,
         disk,
@@ -159,6 +170,25 @@ mod tests {
             let got = (proposal.virtualization_type, proposal.kernel_id);
             assert_eq!(got, (virtualization, kernel), "{table} {code:?} {bios_boot:?} {menu}");
             assert!(proposal.reasons.len() >= 2, "{proposal:?}");
+        }
+    }
+
+    #[test]
+    fn an_efi_system_partition_is_booted_by_uefi_where_no_bios_would_boot() {
+        let with = |table, code, bios_boot, menu| {
+            let disk = disk(table, code, bios_boot, menu);
+            propose(Disk { efi_system_partition: Some(15), ..disk })
+        };
+        for (code, bios_boot, menu, mode, alternative) in [
+            (None, None, false, BootMode::Uefi, "--kernel FILE --initrd FILE"),
+            (None, None, true, BootMode::Uefi, "--kernel aki-pv-grub-hd00"),
+            (Some("GRUB"), None, true, BootMode::Uefi, "--kernel aki-pv-grub-hd00"),
+            (Some("GRUB"), Some(14), true, BootMode::LegacyBios, "--boot-mode uefi"),
+        ] {
+            let proposal = with("gpt", code, bios_boot, menu);
+            assert_eq!((proposal.virtualization_type, proposal.kernel_id), (Some("hvm"), None));
+            assert_eq!(proposal.boot_mode, Some(mode), "{code:?} {bios_boot:?}");
+            assert_eq!(proposal.alternatives[0], alternative);
         }
     }
 

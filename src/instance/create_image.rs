@@ -9,17 +9,19 @@
 use super::dir::InstanceDir;
 use super::refresh::refresh;
 use super::snapshots::{self, Begun};
-use super::{hibernation, lifecycle};
+use super::{hibernation, lifecycle, uefi};
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{MAX_GIB, MAX_MAPPINGS};
 use crate::image::{catalog, manifest};
 use crate::kernel::{self, BootFiles};
 use crate::record::image::{
-    BlockDeviceMapping, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType, StateReason,
+    BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, LINUX, RootDeviceType,
+    StateReason,
 };
 use crate::record::instance::{Instance, Mapping, State};
 use crate::record::tag::Tag;
+use crate::record::uefi::UefiVariables;
 use crate::record::volume::{Volume, default_volume_type};
 use crate::snapshot::{self, Wanted};
 use crate::store::{self, Durability, Locked, Store};
@@ -185,6 +187,7 @@ fn work(
     let restart = running && !request.no_reboot;
     let forced = restart && shut_down(dir, request.timeout)?;
     let begun = freeze(store, dir, &locked.record, request);
+    locked.record.uefi_variables = variables(store, dir);
     // Whatever came of it, the instance goes on, and before the long part.
     let started =
         if restart { lifecycle::start(dir, true, None, false).map(|_| ()) } else { Ok(()) };
@@ -199,6 +202,14 @@ fn work(
     locked.record.state = ImageState::Available;
     locked.save(Durability::Durable)?;
     Ok((pause_us, forced))
+}
+
+/// The instance's UEFI variables. An image without them begins with the firmware's own, which boots
+/// all the same: what can't be carried is no reason to have no image.
+fn variables(store: &Store, dir: &InstanceDir) -> Option<UefiVariables> {
+    let begin = "the image's instances begin with the firmware's own variables";
+    let warn = |error: &Error| store.context().warn(format_args!("{}; {begin}", error.message()));
+    uefi::keep(dir).inspect_err(warn).ok().flatten()
 }
 
 /// Have the guest shut down. True if it had to be cut off.
@@ -290,13 +301,14 @@ fn image(
         public: false,
         launch_permissions: Vec::new(),
         // EC2: an image of a paid image's instance carries its codes.
-        product_codes: source.as_ref().map_or_else(Vec::new, |image| image.product_codes.clone()),
+        product_codes: source.as_ref().map(|image| image.product_codes.clone()).unwrap_or_default(),
         hourly_rate: source.as_ref().and_then(|image| image.hourly_rate.clone()),
         platform: source.as_ref().and_then(|image| image.platform.clone()),
         platform_details: source
             .as_ref()
             .map_or_else(|| LINUX.to_owned(), |image| image.platform_details.clone()),
-        boot_mode: source.as_ref().and_then(|image| image.boot_mode),
+        boot_mode: boot_mode(instance, source.as_ref()),
+        uefi_variables: None,
         imds_support: source.as_ref().and_then(|image| image.imds_support),
         transport: source.as_ref().and_then(|image| image.transport),
         source_instance_id: Some(instance.instance_id.clone()),
@@ -308,6 +320,14 @@ fn image(
         state_reason: None,
         tags: request.tags.clone(),
     })
+}
+
+/// As its source's, or as it boots now where that has gone.
+fn boot_mode(instance: &Instance, source: Option<&Image>) -> Option<BootMode> {
+    match source {
+        Some(image) => image.boot_mode.or(instance.current_instance_boot_mode),
+        None => instance.current_instance_boot_mode,
+    }
 }
 
 /// # Errors

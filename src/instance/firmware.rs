@@ -1,7 +1,10 @@
-//! The firmware that runs a disk's boot record: SeaBIOS, as the distribution has it.
+//! The firmware that boots an instance from disk: SeaBIOS, as the distribution has it, or UEFI.
 
+use super::uefi;
 use crate::error::{Code, Error, OrRefuse, Result};
 use crate::mem::layout::firmware_fits;
+use crate::plan::TransportKind;
+use crate::record::image::{BootMode, Image};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,7 +22,79 @@ const NAME: &[u8] = b"SeaBIOS";
 /// What comes before its version, which ends with a NUL.
 const VERSION: &[u8] = b"SeaBIOS (version %s)\n\0";
 
-/// The firmware that an instance boots: the one that was asked for, else the distribution's.
+/// What boots by a file of firmware.
+pub fn mode_of(path: &Path) -> BootMode {
+    match uefi::is_uefi(path) {
+        true => BootMode::Uefi,
+        false => BootMode::LegacyBios,
+    }
+}
+
+/// How an instance boots from disk: as its launch or else its image says. With a file of firmware
+/// it boots as that does; what prefers UEFI does where the host has it.
+///
+/// # Errors
+/// The launch asks for what the file is not.
+pub fn boot_mode(
+    asked: Option<BootMode>,
+    image: Option<BootMode>,
+    given: Option<&Path>,
+) -> Result<Option<BootMode>> {
+    let preferred = || match uefi::find(None, None) {
+        Ok(_) => BootMode::Uefi,
+        Err(_) => BootMode::LegacyBios,
+    };
+    let Some(path) = given else {
+        let mode = asked.or(image);
+        return Ok(
+            mode.map(|mode| if mode == BootMode::UefiPreferred { preferred() } else { mode })
+        );
+    };
+    let is = mode_of(path);
+    if asked.is_some_and(|asked| asked != is && asked != BootMode::UefiPreferred) {
+        let (is, other) = match is {
+            BootMode::Uefi => ("UEFI firmware", "uefi"),
+            _ => ("a BIOS", "legacy-bios"),
+        };
+        return Err(Error::refused(
+            Code::InvalidParameterCombination,
+            format!("`Firmware` {} is {is}: leave `BootMode` out, or say {other}", path.display()),
+        ));
+    }
+    Ok(Some(is))
+}
+
+/// The boot mode of an instance: what was asked for, else its image's. It means nothing while a
+/// `kernel` is entered.
+///
+/// # Errors
+/// UEFI firmware has no drivers for virtio-mmio.
+pub fn mode(
+    asked: Option<BootMode>,
+    image: &Image,
+    transport: TransportKind,
+    kernel: bool,
+) -> Result<Option<BootMode>> {
+    let mode = asked.or(image.boot_mode);
+    if mode == Some(BootMode::Uefi) && transport == TransportKind::Mmio && !kernel {
+        let why = "UEFI firmware finds disks on PCI alone: leave out --transport mmio, or give a kernel with `KernelId`";
+        return Err(Error::refused(Code::InvalidParameterCombination, why));
+    }
+    Ok(mode)
+}
+
+/// See that there is the firmware that an instance boots by.
+///
+/// # Errors
+/// As [`find`]'s and [`uefi::find`]'s.
+pub fn check(mode: Option<BootMode>, given: Option<&Path>) -> Result<()> {
+    match mode {
+        Some(BootMode::Uefi) => uefi::find(given, None).map(drop),
+        _ => find(given).map(drop),
+    }
+}
+
+/// The BIOS that an instance boots: the one that was asked for, else the distribution's.
 ///
 /// # Errors
 /// There is none, or it is none.
@@ -32,7 +107,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
                 Code::InvalidParameterValue,
                 format!(
                     "cannot {}: it has {len} bytes, and an image has a multiple of 4 KiB up to 256 KiB, as SeaBIOS's \
-                     bios-microvm.bin",
+                     bios-microvm.bin; or it is UEFI firmware, as OVMF's OVMF_CODE_4M.fd",
                     doing()
                 ),
             ));
@@ -48,7 +123,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-/// Open the firmware of an instance.
+/// Open the BIOS of an instance.
 ///
 /// # Errors
 /// As [`find`]'s, or it can't be read.
@@ -105,6 +180,21 @@ mod tests {
         file.as_file().set_len(1000).unwrap();
         let wrong = find(Some(file.path())).unwrap_err().to_string();
         assert!(wrong.contains("1000 bytes") && wrong.contains("4 KiB"), "{wrong}");
+    }
+
+    #[test]
+    fn a_launch_boots_as_it_says_or_its_image_and_by_a_file_as_that_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(128 << 10).unwrap();
+        let (uefi, bios) = (Some(BootMode::Uefi), Some(BootMode::LegacyBios));
+        assert_eq!(boot_mode(None, None, None).unwrap(), None);
+        assert_eq!(boot_mode(None, uefi, None).unwrap(), uefi);
+        assert_eq!(boot_mode(bios, uefi, None).unwrap(), bios);
+        assert_eq!(boot_mode(None, uefi, Some(file.path())).unwrap(), bios);
+        let error = boot_mode(uefi, None, Some(file.path())).unwrap_err().to_string();
+        assert!(error.contains("is a BIOS"), "{error}");
+        let preferred = boot_mode(None, Some(BootMode::UefiPreferred), None).unwrap();
+        assert!(preferred == uefi || preferred == bios);
     }
 
     #[test]

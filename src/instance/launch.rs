@@ -1,5 +1,6 @@
 //! From what was asked for to N exact plans, without touching anything.
 
+use super::firmware;
 use super::ids::Ids;
 use super::mapping;
 use super::mapping::VolumePlan;
@@ -50,6 +51,8 @@ pub struct Request {
     pub ramdisk: Option<RamdiskId>,
     /// Boot the root device with this firmware.
     pub firmware: Option<PathBuf>,
+    /// Boot the root device so, in place of what the image says.
+    pub boot_mode: Option<BootMode>,
     /// A kernel command line in place of the image's.
     pub command_line: Option<String>,
     /// Appended to the command line.
@@ -171,6 +174,9 @@ pub struct LaunchPlan {
     /// The firmware, in place of the host's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<PathBuf>,
+    /// What firmware boots; a BIOS if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_mode: Option<BootMode>,
     /// The whole kernel command line; empty where firmware boots.
     pub command_line: String,
     /// What it was made of: the image's, or what the request gave in its place.
@@ -285,6 +291,7 @@ pub fn resolve(
             kernel: kernel.clone(),
             ramdisk: ramdisk.clone(),
             firmware: request.firmware.clone(),
+            boot_mode: firmware::mode(request.boot_mode, image, transport, kernel.is_some())?,
             volumes: volumes.clone(),
             ephemeral: ephemeral.clone(),
             root_device_type,
@@ -415,11 +422,6 @@ fn boot_records(request: &Request, image: &Image) -> Result<BootRecords> {
         {
             return wrong(format!(
                 "image '{name}' is paravirtual and has no kernel; give one with `KernelId`"
-            ));
-        }
-        if image.boot_mode == Some(BootMode::Uefi) {
-            return wrong(format!(
-                "image '{name}' boots by UEFI only, and Spore's firmware is a BIOS; give a kernel with `KernelId`"
             ));
         }
         if request.ramdisk.is_some() || request.command_line.is_some() || !request.append.is_empty()

@@ -59,6 +59,7 @@ fn image() -> Image {
         platform: None,
         platform_details: "Linux/UNIX".into(),
         boot_mode: None,
+        uefi_variables: None,
         imds_support: None,
         transport: None,
         source_instance_id: None,
@@ -253,7 +254,9 @@ fn what_cannot_be_is_refused_by_name() {
         Image { virtualization_type: VirtualizationType::Paravirtual, ..bare.clone() };
     assert!(kind(&request(1, 1), &paravirtual).message().contains("`KernelId`"));
     let uefi = Image { boot_mode: Some(BootMode::Uefi), ..bare };
-    assert!(kind(&request(1, 1), &uefi).message().contains("UEFI"));
+    let mmio = Request { transport: Some(TransportKind::Mmio), ..request(1, 1) };
+    assert!(kind(&mmio, &uefi).message().contains("UEFI"));
+    assert_eq!(go(&request(1, 1), &uefi).unwrap()[0].boot_mode, Some(BootMode::Uefi));
     let rootless = Image { root_device_name: "/dev/sda1".into(), ..image() };
     assert_eq!(kind(&request(1, 1), &rootless).code(), Some(Code::InvalidBlockDeviceMapping));
 }

@@ -56,4 +56,5 @@ pub mod snapshots;
 pub mod spawn;
 mod times;
 pub mod types;
+pub mod uefi;
 pub mod vpc;

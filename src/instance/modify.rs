@@ -3,7 +3,7 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::{check_size, fitting, uuid};
-use super::{hibernation, lifecycle, network, types, vpc};
+use super::{firmware, hibernation, lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -200,6 +200,7 @@ fn modify_boot(instance: &mut Instance, changes: &Changes) -> Result<()> {
     if let Some(firmware) = &changes.firmware {
         instance.kernel_id = None;
         instance.spore.firmware = Some(firmware.clone());
+        instance.current_instance_boot_mode = Some(firmware::mode_of(firmware));
     }
     // Firmware has none, and a boot menu names its own.
     if instance.kernel_id.as_ref().is_none_or(|kernel| PvGrub::of(kernel).is_some()) {

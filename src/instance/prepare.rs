@@ -5,7 +5,7 @@ use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
 use super::shares::{self, Servers};
-use super::{cgroup, ephemeral, firmware, host, metadata, network, resources};
+use super::{cgroup, ephemeral, firmware, host, metadata, network, resources, uefi};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
@@ -13,7 +13,7 @@ use crate::plan::{
     BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, FirmwareKind,
     LayerPlan, PvGrub, VmConfig, VmPlan, VsockPlan,
 };
-use crate::record::image::RootDeviceType;
+use crate::record::image::{BootMode, RootDeviceType};
 use crate::record::instance::{
     CpuOptions, Disk, HibernationOptions, Instance, InstanceRecord, MappedVolume, Mapping, Spore,
     State,
@@ -162,6 +162,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
             },
             key_name: plan.metadata.key.as_ref().map(|key| key.name.clone()),
             client_token: plan.client_token.clone(),
+            current_instance_boot_mode: plan.boot_mode,
             metadata_options: plan.metadata.options,
             instance_initiated_shutdown_behavior: plan.shutdown_behavior,
             tags: plan.tags.clone(),
@@ -352,9 +353,7 @@ fn boot(
         ));
     }
     let Some(kernel) = &instance.kernel_id else {
-        let image = firmware::open(instance.spore.firmware.as_deref())?;
-        let image = fds.add(image);
-        return Ok(BootPlan::Firmware { image, kind: FirmwareKind::Bios, variables: None });
+        return by_firmware(dir, fds, instance);
     };
     Ok(BootPlan::Direct {
         kernel: Some(fds.add(resources::open_kernel(dir.store(), kernel)?)),
@@ -365,6 +364,21 @@ fn boot(
         cmdline: instance.spore.command_line.clone(),
         menu: None,
     })
+}
+
+/// The firmware of an instance; with its variables, if it is UEFI.
+fn by_firmware(dir: &InstanceDir, fds: &mut Fds, instance: &Instance) -> Result<BootPlan> {
+    let given = instance.spore.firmware.as_deref();
+    if instance.current_instance_boot_mode != Some(BootMode::Uefi) {
+        let image = fds.add(firmware::open(given)?);
+        return Ok(BootPlan::Firmware { image, kind: FirmwareKind::Bios, variables: None });
+    }
+    // It may have gone since: then the variables are there, or begin as the firmware's own.
+    let image = dir.store().images().get(&instance.image_id).ok();
+    let variables = image.as_ref().and_then(|image| image.uefi_variables.as_ref());
+    let (code, variables) = uefi::open(dir, given, variables)?;
+    let (image, variables) = (fds.add(code), Some(fds.add(variables)));
+    Ok(BootPlan::Firmware { image, kind: FirmwareKind::Uefi, variables })
 }
 
 /// A volume as a disk of the instance.

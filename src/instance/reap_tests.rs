@@ -34,6 +34,7 @@ pub fn record(
             hibernation_options: Default::default(),
             key_name: None,
             client_token: None,
+            current_instance_boot_mode: None,
             metadata_options: Default::default(),
             instance_initiated_shutdown_behavior: shutdown,
             tags: vec![],

@@ -3,6 +3,7 @@
 //! Fields that EC2 has carry EC2's names, so `jq` scripts carry over. Unknown fields are refused.
 
 use super::tag::Tag;
+use super::uefi::UefiVariables;
 use super::volume::default_volume_type;
 use super::{Durability, Record};
 use crate::error::Code;
@@ -70,6 +71,9 @@ pub struct Image {
     /// The firmware interface that it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_mode: Option<BootMode>,
+    /// What its instances' UEFI variables begin as; the firmware's own template if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi_variables: Option<UefiVariables>,
     /// What its guest is known to read metadata by; instances begin with the options that suit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imds_support: Option<ImdsSupport>,

@@ -1,7 +1,9 @@
 //! The record of an instance, in the shapes of EC2's API (DescribeInstances).
 
 pub use super::image::StateReason;
-use super::image::{Architecture, LINUX, ProductCode, RootDeviceType, VirtualizationType};
+use super::image::{
+    Architecture, BootMode, LINUX, ProductCode, RootDeviceType, VirtualizationType,
+};
 use super::limits::CgroupLimits;
 use super::metadata::MetadataOptions;
 use super::network::NetworkInterface;
@@ -79,6 +81,9 @@ pub struct Instance {
     /// What told its launch from others, where the request said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_token: Option<ClientToken>,
+    /// What firmware boots it where no kernel does; a BIOS if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_instance_boot_mode: Option<BootMode>,
     /// How its guest gets at its metadata.
     #[serde(default)]
     pub metadata_options: MetadataOptions,
@@ -94,6 +99,14 @@ pub struct Instance {
     pub platform_details: String,
     /// What EC2 has no word for.
     pub spore: Spore,
+}
+
+impl Instance {
+    /// What firmware boots it by; none where a kernel is entered directly.
+    pub fn boot_mode(&self) -> Option<BootMode> {
+        let by_firmware = self.kernel_id.is_none();
+        by_firmware.then(|| self.current_instance_boot_mode.unwrap_or(BootMode::LegacyBios))
+    }
 }
 
 fn linux() -> String {

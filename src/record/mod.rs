@@ -19,6 +19,7 @@ pub mod scaling;
 pub mod share;
 pub mod snapshot;
 pub mod tag;
+pub mod uefi;
 pub mod volume;
 pub mod vpc;
 

@@ -289,12 +289,16 @@ fn launch(
     // Beside what takes as long: the store's files.
     let _ = std::thread::Builder::new().spawn(host::cpuid);
     launch.firmware = launch.firmware.as_deref().map(firmware).transpose()?;
+    if launch.kernel.is_none() {
+        let given = launch.firmware.as_deref();
+        launch.boot_mode = instance::firmware::boot_mode(launch.boot_mode, image.boot_mode, given)?;
+    }
     let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
     let host = host(store)?;
     let mut plans = instance::launch::resolve(&launch, &image, host, &drivers, &mut RandomIds)?;
-    if plans.iter().any(|plan| plan.kernel.is_none()) {
+    if let Some(plan) = plans.iter().find(|plan| plan.kernel.is_none()) {
         // Before anything is made.
-        instance::firmware::find(launch.firmware.as_deref())?;
+        instance::firmware::check(plan.boot_mode, launch.firmware.as_deref())?;
     }
     if let Some(warning) = instance::launch::overcommitted(&plans, host) {
         store.context().warn(warning);
@@ -335,7 +339,8 @@ fn take_back(store: &Store, plans: &[LaunchPlan], up: &[InstanceRecord]) {
 /// The firmware of that name, where it will be found again.
 fn firmware(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).or_fail(|| format!("find {}", path.display()))?;
-    instance::firmware::find(Some(&path))
+    instance::firmware::check(Some(instance::firmware::mode_of(&path)), Some(&path))?;
+    Ok(path)
 }
 
 /// This host's limits, and what of them is taken.

@@ -12,10 +12,10 @@ use crate::inspect::boot_method;
 pub use crate::inspect::boot_method::Proposal;
 use crate::kernel::{BootFiles, find};
 use crate::plan::TransportKind;
-use crate::record::image::{Image, RootDeviceType};
+use crate::record::image::{BootMode, Image, RootDeviceType};
 use crate::record::tag::Tag;
 use crate::snapshot;
-use crate::store::{Staging, Store};
+use crate::store::{Durability, Staging, Store};
 use crate::transfer::bundle::{self, KeyFiles, RegisterBundle};
 use crate::transfer::export;
 use crate::transfer::package::NewImage;
@@ -30,6 +30,8 @@ pub struct Boot {
     pub ramdisk_id: Option<String>,
     /// The kernel's command line.
     pub command_line: Option<String>,
+    /// The firmware interface that it is made for: without a kernel, what the disk has if absent.
+    pub boot_mode: Option<BootMode>,
     /// How its guest finds its devices; what its ramdisk has drivers for if absent.
     pub transport: Option<TransportKind>,
     /// Whether its instances' roots are volumes; they are if absent.
@@ -190,6 +192,7 @@ fn manifest(files: &BootFiles, root: SnapshotId, name: &str, boot: &Boot) -> Man
     manifest.command_line = boot.command_line.clone();
     manifest.root_device_type = boot.root_device_type;
     manifest.transport = boot.transport;
+    manifest.boot_mode = boot.boot_mode;
     manifest.description = boot.description.clone();
     manifest.tags = boot.tags.clone();
     manifest
@@ -203,17 +206,14 @@ fn import_disk(store: &Store, disk: (Staging, Reading), name: &str, boot: &Boot)
     let description = format!("Imported for image {name}");
     let manifest = |root: SnapshotId| manifest(&files, root, name, boot);
     let image = arrival::import(store, disk, &description, manifest)?;
-    warn(store, &image);
-    Ok(image)
+    looked_at(store, image)
 }
 
 fn register_snapshot(store: &Store, name: &str, root: &str, boot: &Boot) -> Result<Image> {
     catalog::check_name(store, name)?;
     let root = store.snapshots().resolve(root)?.snapshot_id;
     let files = boot_files(store, boot)?;
-    let image = catalog::register(store, manifest(&files, root, name, boot))?;
-    warn(store, &image);
-    Ok(image)
+    looked_at(store, catalog::register(store, manifest(&files, root, name, boot))?)
 }
 
 fn register_bundle(
@@ -238,14 +238,26 @@ fn register_bundle(
     bundle::register(store, &request)
 }
 
-/// Warn of an image that firmware is to boot and can't.
-fn warn(store: &Store, image: &Image) {
+/// The image that was registered, with the boot mode that its disk has if it has but one and nobody
+/// said another. Warns of one that firmware is to boot and can't.
+fn looked_at(store: &Store, image: Image) -> Result<Image> {
     if image.kernel_id.is_some() {
-        return;
+        return Ok(image);
     }
     let look = |id| boot_method::of_snapshot(store, &store.snapshots().get(id)?);
     // The image is registered; a disk that can't be looked at is no reason to say otherwise.
-    let Some(Ok(proposal)) = image.root_snapshot().map(look) else { return };
+    let Some(Ok(proposal)) = image.root_snapshot().map(look) else { return Ok(image) };
+    if let (None, Some(BootMode::Uefi)) = (image.boot_mode, proposal.boot_mode) {
+        let mut locked = store.images().lock(&image.image_id)?;
+        locked.record.boot_mode = proposal.boot_mode;
+        locked.save(Durability::Durable)?;
+        return Ok(locked.record.clone());
+    }
+    warn(store, &image, &proposal);
+    Ok(image)
+}
+
+fn warn(store: &Store, image: &Image, proposal: &Proposal) {
     let (id, why) = (&image.image_id, proposal.reasons.join("; "));
     match (proposal.virtualization_type, proposal.kernel_id) {
         (Some("hvm"), _) => {}

@@ -326,6 +326,7 @@ impl Package {
             root_device_name: Some(image.root_device_name.clone()),
             block_device_mappings: image.block_device_mappings.clone(),
             boot_mode: image.boot_mode,
+            uefi_variables: image.uefi_variables.clone(),
             imds_support: image.imds_support,
             transport: image.transport,
             platform: image.platform.clone(),

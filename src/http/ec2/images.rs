@@ -125,6 +125,10 @@ struct Registered {
     virtualization_type: Option<String>,
     #[serde(default)]
     imds_support: Option<String>,
+    #[serde(default)]
+    boot_mode: Option<String>,
+    #[serde(default)]
+    uefi_data: Option<String>,
     // What a guest has here is virtio's, whatever it says of Amazon's devices.
     #[serde(default, rename = "EnaSupport")]
     _ena_support: Option<bool>,
@@ -153,6 +157,10 @@ fn register_image(call: &Call<'_>) -> Result<Value> {
         let boot = Boot { description: asked.description, tags, ..Boot::default() };
         let image = call.service.register_image(&RegisterImage { name: asked.name, root, boot })?;
         return Ok(json!({ "ImageId": image.image_id }));
+    }
+    if asked.uefi_data.is_some() {
+        let why = "UefiData can't be given: an image made of an instance (CreateImage) carries its variables";
+        return Err(Error::refused(Code::UnsupportedOperation, why));
     }
     let missing = |what: &str| {
         let why = format!("The request must contain the parameter {what}");
@@ -190,6 +198,7 @@ fn register_image(call: &Call<'_>) -> Result<Value> {
         ("Architecture", architecture),
         ("VirtualizationType", asked.virtualization_type.map(Value::from)),
         ("ImdsSupport", asked.imds_support.map(Value::from)),
+        ("BootMode", asked.boot_mode.map(Value::from)),
         ("RootDeviceType", Some(json_of(RootDeviceType::Ebs)?)),
     ] {
         if let Some(value) = value {

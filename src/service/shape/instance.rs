@@ -5,7 +5,7 @@ use crate::id::{
     ImageId, InstanceId, KernelId, RamdiskId, ReservationId, SubnetId, VolumeId, VpcId,
 };
 use crate::record::image::{
-    Architecture, ProductCode, RootDeviceType, StateReason, VirtualizationType,
+    Architecture, BootMode, ProductCode, RootDeviceType, StateReason, VirtualizationType,
 };
 use crate::record::instance::{
     self as record, CpuOptions, HibernationOptions, InstanceRecord, ShutdownBehavior, State,
@@ -74,6 +74,8 @@ pub struct Instance<'a> {
     kernel_id: Option<&'a KernelId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ramdisk_id: Option<&'a RamdiskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_instance_boot_mode: Option<BootMode>,
     root_device_name: &'a str,
     root_device_type: RootDeviceType,
     block_device_mappings: Vec<Mapping<'a>>,
@@ -199,6 +201,7 @@ impl<'a> Instance<'a> {
             usage_operation: USAGE_OPERATION,
             kernel_id: instance.kernel_id.as_ref(),
             ramdisk_id: instance.ramdisk_id.as_ref(),
+            current_instance_boot_mode: instance.boot_mode(),
             root_device_name: &instance.root_device_name,
             root_device_type: instance.root_device_type,
             block_device_mappings: mappings(instance),
