@@ -16,6 +16,8 @@ mod limits;
 mod linux;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
+#[path = "linux/uefi.rs"]
+mod uefi;
 #[path = "linux/volumes.rs"]
 mod volumes;
 
@@ -135,6 +137,15 @@ fn more_hvm_hibernated() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_hibernated() {
     hibernation::fio_verifies_across_cycles(&stock(), "debian", 0xe_f000, 3);
+}
+
+/// OVMF, an EFI system partition, GRUB; variables that outlive a reboot, a stop and the instance.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_uefi() {
+    let lab = stock();
+    lab.have("debian-uefi", &[]);
+    uefi::variables_are_kept(&lab, "debian-uefi");
 }
 
 /// Debian 13 as clouds run it, by its own boot record, kernel and initial ramdisk: on a network,
