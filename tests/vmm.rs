@@ -103,6 +103,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
         oem_strings: Vec::new(),
         config: VmConfig {
             cpus: 2,
+            processor: Default::default(),
             memory: 32 << 20,
             boot: BootPlan::Direct {
                 kernel: Some(PlanFd(KERNEL)),

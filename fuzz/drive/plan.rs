@@ -31,6 +31,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         oem_strings: Vec::new(),
         config: VmConfig {
             cpus: 2,
+            processor: Default::default(),
             memory: 32 << 20,
             boot: BootPlan::Direct { kernel: Some(PlanFd(10)), initrd: None, cmdline: "quiet".into(), menu: None },
             chipset: Chipset { transport: TransportKind::Mmio },

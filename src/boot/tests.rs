@@ -13,6 +13,7 @@ pub fn machine(cpus: u8, transport: TransportKind, devices: usize) -> VmConfig {
         kind: DeviceKind::Entropy,
     };
     VmConfig {
+        processor: Default::default(),
         cpus,
         memory: 64 << 20,
         boot: BootPlan::Direct {

@@ -2,7 +2,7 @@
 
 use super::complete;
 use crate::error::{Error, Result};
-use crate::plan::TransportKind;
+use crate::plan::{CpuModel, TransportKind};
 use crate::record::image::BootMode;
 use crate::record::metadata::{Endpoint, MetadataOptionsRequest};
 use crate::record::network::Network;
@@ -94,6 +94,33 @@ impl Filters {
     /// All of them.
     pub fn all(&self) -> Vec<Filter> {
         self.filters.iter().chain(&self.ec2_filters).cloned().collect()
+    }
+}
+
+/// [`CpuModel`] as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuModelArg {
+    /// All that the host has
+    Host,
+    /// Up to SSE4.2
+    #[value(name = "x86-64-v2")]
+    V2,
+    /// Up to AVX2
+    #[value(name = "x86-64-v3")]
+    V3,
+    /// With AVX-512
+    #[value(name = "x86-64-v4")]
+    V4,
+}
+
+impl From<CpuModelArg> for CpuModel {
+    fn from(model: CpuModelArg) -> Self {
+        match model {
+            CpuModelArg::Host => Self::Host,
+            CpuModelArg::V2 => Self::V2,
+            CpuModelArg::V3 => Self::V3,
+            CpuModelArg::V4 => Self::V4,
+        }
     }
 }
 

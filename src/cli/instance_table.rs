@@ -196,6 +196,13 @@ fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
         fields.push(("CommandLine", instance.spore.command_line.clone()));
     }
     fields.push(("Uuid", instance.spore.uuid.clone()));
+    let processor = instance.processor();
+    if !processor.model.is_host() {
+        fields.push(("CpuModel", processor.model.name().to_owned()));
+    }
+    if processor.nested {
+        fields.push(("NestedVirtualization", "enabled".to_owned()));
+    }
     let limits = &instance.spore.cgroup_limits;
     fields.extend(limits.cpu_quota.iter().map(|percent| ("CpuQuota", format!("{percent}%"))));
     fields.extend(limits.memory_max.iter().map(|bytes| ("MemoryMax", human_bytes(*bytes))));

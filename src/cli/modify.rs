@@ -1,6 +1,6 @@
 //! `spore modify`.
 
-use super::args::{MetadataArg, NetworkArg, networks};
+use super::args::{CpuModelArg, MetadataArg, NetworkArg, networks};
 use super::complete;
 use super::instance_table;
 use super::output::emit;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "cpus", "memory", "name", "restart", "kernel", "firmware", "initrd", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
+    .args(["instance_type", "cpus", "memory", "cpu_model", "nested", "name", "restart", "kernel", "firmware", "initrd", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
 #[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
@@ -41,6 +41,12 @@ pub struct Modify {
     /// Memory over the type's: 512M, 2G (a plain number counts MiB)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
+    /// Which instructions its guest finds ('spore run')
+    #[arg(long, value_enum, value_name = "MODEL")]
+    cpu_model: Option<CpuModelArg>,
+    /// Whether its guest may run virtual machines of its own
+    #[arg(long, value_name = "true|false")]
+    nested: Option<bool>,
     /// Name: its tag Name
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
@@ -94,6 +100,8 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
         instance_type: args.instance_type.clone(),
         cpus: args.cpus,
         memory: args.memory,
+        cpu_model: args.cpu_model.map(Into::into),
+        nested_virtualization: args.nested,
         name: args.name.clone(),
         restart: args.restart,
         kernel: args.kernel.clone(),

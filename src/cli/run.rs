@@ -2,7 +2,7 @@
 
 use super::answer::finish;
 use super::args::{
-    BootModeArg, MetadataArg, NetworkArg, TransportArg, launch_template, networks, tag,
+    BootModeArg, CpuModelArg, MetadataArg, NetworkArg, TransportArg, launch_template, networks, tag,
 };
 use super::complete;
 use super::limit::{self, Limits};
@@ -232,6 +232,13 @@ pub struct Run {
     /// one takes a tap that has several (ip tuntap … multi_queue) [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), allow_negative_numbers = true)]
     pub queues: Option<u8>,
+    /// Which instructions each guest finds: all of the host's, or those of a level of the x86-64
+    /// psABI, the same on every host [default: host]
+    #[arg(long, value_enum, value_name = "MODEL", hide_possible_values = true)]
+    pub cpu_model: Option<CpuModelArg>,
+    /// Let each guest run virtual machines of its own (VMX, SVM); it can't be hibernated then
+    #[arg(long)]
+    pub nested: bool,
     /// How the guest finds its devices, in place of what suits the image
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
@@ -441,6 +448,8 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             publish_all: args.publish_all,
             queues: args.queues.unwrap_or(1),
             net_limits: limits.net,
+            cpu_model: args.cpu_model.map(Into::into).unwrap_or_default(),
+            nested_virtualization: args.nested.then_some(true),
             transport: args.transport.map(Into::into),
             no_overcommit: args.no_overcommit,
             cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },

@@ -43,6 +43,9 @@ pub fn check_supported(record: &InstanceRecord) -> Result<()> {
     if instance.is_instance_store(&instance.root_device_name) {
         return refuse("has an instance-store root, which ends with its VM");
     }
+    if instance.cpu_options.nested_virtualization.is_enabled() {
+        return refuse("may run virtual machines of its own, which its memory alone does not keep");
+    }
     if !instance.spore.shares.is_empty() {
         return refuse("has shared directories, whose open files would not be those of its memory");
     }

@@ -2,6 +2,7 @@
 
 use super::firmware;
 use super::ids::Ids;
+pub use super::launch_metadata::{LaunchKey, LaunchMetadata};
 use super::mapping;
 use super::mapping::VolumePlan;
 use super::network;
@@ -11,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, hex};
 use crate::image::manifest::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{DiskLimits, Engine, NetLimits, PvGrub, TransportKind};
+use crate::plan::{CpuModel, DiskLimits, Engine, NetLimits, Processor, PvGrub, TransportKind};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     VirtualizationType,
@@ -84,6 +85,10 @@ pub struct Request {
     pub queues: u8,
     /// What each guest may have of each of its network interfaces.
     pub net_limits: NetLimits,
+    /// Which instructions each guest finds.
+    pub cpu_model: CpuModel,
+    /// Whether each guest may run virtual machines of its own; not, where nothing is said.
+    pub nested_virtualization: Option<bool>,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<TransportKind>,
     /// Launch no more than the host has memory for, all that runs included.
@@ -106,30 +111,11 @@ pub struct Request {
     pub shares: Vec<Share>,
 }
 
-/// What a guest is told of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LaunchMetadata {
-    /// How it gets at its metadata.
-    pub options: MetadataOptions,
-    /// It gets it as a volume labelled CIDATA.
-    pub no_cloud: bool,
-    /// Whom it is to let in.
-    pub key: Option<LaunchKey>,
-}
-
-impl LaunchMetadata {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
+impl Request {
+    /// What each guest sees of the host's processor.
+    pub fn processor(&self) -> Processor {
+        Processor { model: self.cpu_model, nested: self.nested_virtualization.unwrap_or(false) }
     }
-}
-
-/// Whom a guest is to let in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LaunchKey {
-    /// The key pair's name.
-    pub name: String,
-    /// Its public half, a line of authorized_keys.
-    pub public_key: String,
 }
 
 /// The transports that a kernel and its ramdisk are known to have drivers for.
@@ -160,6 +146,9 @@ pub struct LaunchPlan {
     pub instance_type: String,
     /// vCPUs.
     pub cpus: u8,
+    /// What the guest sees of the host's processor.
+    #[serde(skip_serializing_if = "Processor::is_default")]
+    pub processor: Processor,
     /// Bytes of RAM.
     pub memory: u64,
     /// The image's.
@@ -285,6 +274,7 @@ pub fn resolve(
             launch_index,
             instance_type: preset.name.to_owned(),
             cpus,
+            processor: request.processor(),
             memory,
             architecture: image.architecture,
             virtualization_type: image.virtualization_type,

@@ -36,6 +36,7 @@ pub mod hibernation;
 pub mod host;
 pub mod ids;
 pub mod launch;
+mod launch_metadata;
 pub mod lifecycle;
 pub mod mapping;
 pub mod metadata;

@@ -3,14 +3,14 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::{check_size, fitting, uuid};
-use super::{firmware, hibernation, lifecycle, network, types, vpc};
+use super::{firmware, hibernation, host, lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::kernel;
-use crate::plan::PvGrub;
+use crate::plan::{CpuModel, PvGrub};
 use crate::record::image::RootDeviceType;
-use crate::record::instance::{Instance, InstanceRecord, State};
+use crate::record::instance::{Instance, InstanceRecord, NestedVirtualization, State};
 use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::Network;
 use crate::record::tag::{Tag, set_tags};
@@ -26,6 +26,10 @@ pub struct Changes {
     pub cpus: Option<u8>,
     /// Bytes of RAM, over the type's.
     pub memory: Option<u64>,
+    /// Which instructions its guest finds.
+    pub cpu_model: Option<CpuModel>,
+    /// Whether its guest may run virtual machines of its own.
+    pub nested_virtualization: Option<bool>,
     /// The tag Name.
     pub name: Option<String>,
     /// What boots: a kernel, or the firmware.
@@ -69,6 +73,7 @@ pub fn modify(
     let before = locked.record.instance.clone();
     let instance = &mut locked.record.instance;
     resize(instance, changes, host_memory)?;
+    modify_processor(instance, changes)?;
     if let Some(name) = &changes.name {
         set_tags(&mut instance.tags, &[Tag { key: "Name".into(), value: name.clone() }])?;
     }
@@ -183,6 +188,20 @@ fn resize(instance: &mut Instance, changes: &Changes, host_memory: u64) -> Resul
     instance.cpu_options.core_count = cpus;
     instance.spore.memory = memory;
     Ok(())
+}
+
+/// What its guest sees of this host's processor, which must have it.
+fn modify_processor(instance: &mut Instance, changes: &Changes) -> Result<()> {
+    if let Some(model) = changes.cpu_model {
+        instance.spore.cpu_model = model;
+    }
+    if let Some(nested) = changes.nested_virtualization {
+        instance.cpu_options.nested_virtualization = NestedVirtualization::of(nested);
+    }
+    match (changes.cpu_model, changes.nested_virtualization) {
+        (None, None) => Ok(()),
+        _ => host::check(&instance.processor()),
+    }
 }
 
 /// A kernel's command line stays in the record while firmware boots, for the next kernel. An

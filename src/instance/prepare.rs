@@ -156,7 +156,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
             root_device_type: plan.root_device_type,
             block_device_mappings: Vec::new(),
             network_interfaces: plan.network_interfaces.clone(),
-            cpu_options: CpuOptions { core_count: plan.cpus, threads_per_core: 1 },
+            cpu_options: CpuOptions::of(plan.cpus, plan.processor),
             hibernation_options: HibernationOptions {
                 configured: plan.root_device_type == RootDeviceType::Ebs,
             },
@@ -179,6 +179,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 no_cloud: plan.metadata.no_cloud,
                 public_key: plan.metadata.key.as_ref().map(|key| key.public_key.clone()),
                 uuid: plan.uuid.clone(),
+                cpu_model: plan.processor.model,
                 transport: plan.transport,
                 engine: plan.engine,
                 disk_limits: plan.disk_limits,
@@ -229,7 +230,7 @@ pub fn open(
     let Beginning { wait, entry, memory, lifeline } = beginning;
     let lifeline = lifeline.map(OwnedFd::try_clone).transpose().or_fail(|| "keep a lifeline")?;
     let mut fds = Fds::default();
-    begin(&mut record.instance, memory.is_some());
+    begin(&mut record.instance, memory.is_some())?;
     dir.remove_sockets()?;
     let console = dir.open_log(CONSOLE)?;
     record.instance.spore.console_start =
@@ -266,13 +267,7 @@ pub fn open(
         launch_index: instance.ami_launch_index,
         uuid: instance.spore.uuid.clone(),
         oem_strings: metadata::credentials(&instance),
-        config: VmConfig {
-            cpus: instance.cpu_options.core_count,
-            memory: instance.spore.memory,
-            boot,
-            chipset: Chipset { transport: instance.spore.transport },
-            devices: in_slots(devices, &instance.spore.slots),
-        },
+        config: config(&instance, boot, devices),
         cpuid: host::cpuid().to_vec(),
         console: fds.add(console),
         times: Some(fds.add(dir.open_times()?)),
@@ -292,12 +287,27 @@ pub fn open(
     Ok(Prepared { plan, fds, servers, group, ready: ready.into() })
 }
 
-/// A machine that does not go on has its devices in order, and nothing to let go of.
-fn begin(instance: &mut Instance, goes_on: bool) {
-    if !goes_on {
-        instance.spore.slots.clear();
-        instance.block_device_mappings.retain(|mapping| !mapping.ebs.detaching);
+/// The machine of an instance.
+fn config(instance: &Instance, boot: BootPlan, devices: Vec<(DeviceId, DeviceKind)>) -> VmConfig {
+    VmConfig {
+        cpus: instance.cpu_options.core_count,
+        processor: instance.processor(),
+        memory: instance.spore.memory,
+        boot,
+        chipset: Chipset { transport: instance.spore.transport },
+        devices: in_slots(devices, &instance.spore.slots),
     }
+}
+
+/// A machine that does not go on has its devices in order, nothing to let go of, and a processor
+/// that this host can give it.
+fn begin(instance: &mut Instance, goes_on: bool) -> Result<()> {
+    if goes_on {
+        return Ok(());
+    }
+    instance.spore.slots.clear();
+    instance.block_device_mappings.retain(|mapping| !mapping.ebs.detaching);
+    host::check(&instance.processor())
 }
 
 /// The disks that are new at every boot, or as they were if the instance goes on: empty ones, and

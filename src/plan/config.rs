@@ -5,6 +5,7 @@ use super::disk::DiskPlan;
 use super::fd::PlanFd;
 use super::menu::MenuPlan;
 use super::net::NetPlan;
+use super::processor::Processor;
 use super::share::SharePlan;
 use super::vsock::VsockPlan;
 use crate::error::{Error, Result};
@@ -27,6 +28,9 @@ const FREE_SLOTS: usize = 8;
 pub struct VmConfig {
     /// Virtual CPUs, 1 to 64.
     pub cpus: u8,
+    /// What each of them is.
+    #[serde(default)]
+    pub processor: Processor,
     /// Guest RAM in bytes, a multiple of 4 KiB and at least 16 MiB.
     pub memory: u64,
     /// What runs first.
@@ -211,7 +215,8 @@ mod tests {
         let (kind, variables) = (FirmwareKind::Bios, None);
         let boot = BootPlan::Firmware { image: PlanFd(4), kind, variables };
         let chipset = Chipset::default();
-        VmConfig { cpus: 1, memory: 16 << 20, boot, chipset, devices }.check(19)
+        let processor = Processor::default();
+        VmConfig { cpus: 1, processor, memory: 16 << 20, boot, chipset, devices }.check(19)
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod fd;
 mod menu;
 mod net;
 pub mod network;
+mod processor;
 mod share;
 pub mod times;
 mod vsock;
@@ -26,6 +27,7 @@ pub use event::{EndReason, Ready, ResetBy, VmReport};
 pub use fd::PlanFd;
 pub use menu::{MenuPlan, PvBoot, PvGrub, SavedEnvironment};
 pub use net::{MacAddress, NetLimits, NetPlan};
+pub use processor::{CpuModel, CpuidLeaf, Processor};
 pub use share::SharePlan;
 pub use vsock::{NOTIFY_PORT, VsockPlan};
 
@@ -109,6 +111,3 @@ impl VmPlan {
         postcard::from_bytes(bytes).or_fail(|| "understand the plan")
     }
 }
-
-/// An entry of KVM's list: function, index, flags, eax, ebx, ecx, edx. (struct kvm_cpuid_entry2)
-pub type CpuidLeaf = [u32; 7];

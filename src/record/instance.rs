@@ -13,7 +13,9 @@ use super::tag::{Tag, name_tag};
 use super::volume::LayerName;
 use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
-use crate::plan::{DeviceId, DiskLimits, Engine, NetLimits, SavedEnvironment, TransportKind};
+use crate::plan::{
+    CpuModel, DeviceId, DiskLimits, Engine, NetLimits, Processor, SavedEnvironment, TransportKind,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -148,6 +150,9 @@ pub struct Spore {
     pub no_cloud: bool,
     /// SMBIOS UUID, whose first digits are `ec2` where there is metadata as on EC2.
     pub uuid: String,
+    /// Which instructions its guest finds.
+    #[serde(default, skip_serializing_if = "CpuModel::is_host")]
+    pub cpu_model: CpuModel,
     /// How the guest finds its devices.
     #[serde(default)]
     pub transport: TransportKind,
@@ -281,6 +286,12 @@ pub enum Disk<'a> {
 }
 
 impl Instance {
+    /// What its guest sees of the host's processor.
+    pub fn processor(&self) -> Processor {
+        let nested = self.cpu_options.nested_virtualization.is_enabled();
+        Processor { model: self.spore.cpu_model, nested }
+    }
+
     /// Its disks while it runs, in the order in which the VMM and the guest count them.
     pub fn disks(&self) -> impl Iterator<Item = Disk<'_>> {
         let root = self.is_instance_store(&self.root_device_name).then_some(Disk::InstanceStore);
@@ -350,6 +361,44 @@ pub struct CpuOptions {
     pub core_count: u8,
     /// Threads of each; always 1.
     pub threads_per_core: u8,
+    /// Whether the guest may run virtual machines of its own.
+    #[serde(default, skip_serializing_if = "NestedVirtualization::is_disabled")]
+    pub nested_virtualization: NestedVirtualization,
+}
+
+impl CpuOptions {
+    /// So many cores of this processor.
+    pub fn of(core_count: u8, processor: Processor) -> Self {
+        let nested_virtualization = NestedVirtualization::of(processor.nested);
+        Self { core_count, threads_per_core: 1, nested_virtualization }
+    }
+}
+
+/// EC2 NestedVirtualizationSpecification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NestedVirtualization {
+    /// The guest sees a processor without VMX and SVM.
+    #[default]
+    Disabled,
+    /// It sees the host's.
+    Enabled,
+}
+
+impl NestedVirtualization {
+    /// It is so, or not.
+    pub fn of(enabled: bool) -> Self {
+        if enabled { Self::Enabled } else { Self::Disabled }
+    }
+
+    /// It is.
+    pub fn is_enabled(self) -> bool {
+        self == Self::Enabled
+    }
+
+    fn is_disabled(&self) -> bool {
+        !self.is_enabled()
+    }
 }
 
 /// What the guest's own power-off does (EC2 InstanceInitiatedShutdownBehavior).

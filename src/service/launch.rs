@@ -15,6 +15,7 @@ use crate::instance::modify::{self, Changes};
 use crate::instance::shares;
 pub use crate::instance::types::{InstanceType, TYPES};
 use crate::kernel::{BootFiles, find};
+use crate::plan::CpuModel;
 use crate::record::image::Image;
 use crate::record::instance::InstanceRecord;
 use crate::record::metadata::MetadataOptionsRequest;
@@ -39,6 +40,10 @@ pub struct ModifyInstanceAttribute {
     pub cpus: Option<u8>,
     /// Bytes of RAM, over the type's.
     pub memory: Option<u64>,
+    /// Which instructions its guest finds.
+    pub cpu_model: Option<CpuModel>,
+    /// Whether its guest may run virtual machines of its own. (EC2 ModifyInstanceCpuOptions)
+    pub nested_virtualization: Option<bool>,
     /// The tag Name.
     pub name: Option<String>,
     /// When it is started again, which of one that runs may be changed, too.
@@ -214,6 +219,8 @@ impl Service {
             instance_type: request.instance_type.clone(),
             cpus: request.cpus,
             memory: request.memory,
+            cpu_model: request.cpu_model,
+            nested_virtualization: request.nested_virtualization,
             name: request.name.clone(),
             kernel,
             firmware: request.firmware.as_deref().map(firmware).transpose()?,
@@ -288,6 +295,8 @@ fn launch(
     kvm::check()?;
     // Beside what takes as long: the store's files.
     let _ = std::thread::Builder::new().spawn(host::cpuid);
+    // Before anything is made.
+    host::check(&launch.processor())?;
     launch.firmware = launch.firmware.as_deref().map(firmware).transpose()?;
     if launch.kernel.is_none() {
         let given = launch.firmware.as_deref();

@@ -7,6 +7,7 @@ use super::launch_request::{Request, RunInstances, check_user_data};
 use crate::error::{Code, Error, Result};
 use crate::network;
 use crate::record::image::BlockDeviceMapping;
+use crate::record::instance::NestedVirtualization;
 use crate::record::metadata::{Endpoint, HopLimit, HttpTokens, MetadataOptionsRequest, TagsState};
 use crate::record::network::{Network, NetworkName};
 use crate::record::tag::{Tag, check_tags};
@@ -87,12 +88,15 @@ struct HibernationOptions {
 }
 
 /// EC2 CpuOptionsRequest.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CpuOptions {
-    core_count: u8,
+    #[serde(default)]
+    core_count: Option<u8>,
     #[serde(default)]
     threads_per_core: Option<u8>,
+    #[serde(default)]
+    nested_virtualization: Option<NestedVirtualization>,
 }
 
 /// EC2 TagSpecification.
@@ -250,10 +254,10 @@ impl LaunchData {
         let user_data =
             self.user_data.as_deref().map(|text| decoded("UserData", text)).transpose()?;
         let mappings = self.block_device_mappings.iter().map(mapping).collect::<Result<_>>()?;
-        let cpus = self.cpu_options.map(|options| {
-            // A thread is a vCPU.
-            options.core_count.saturating_mul(options.threads_per_core.unwrap_or(1))
-        });
+        let options = self.cpu_options.unwrap_or_default();
+        // A thread is a vCPU.
+        let threads = options.threads_per_core.unwrap_or(1);
+        let cpus = options.core_count.map(|cores| cores.saturating_mul(threads));
         let terminate_on_shutdown =
             self.instance_initiated_shutdown_behavior.as_deref().map(terminates).transpose()?;
         let tags = tags(self.tag_specifications)?;
@@ -267,6 +271,9 @@ impl LaunchData {
             request: Request {
                 instance_type: self.instance_type,
                 cpus,
+                nested_virtualization: options
+                    .nested_virtualization
+                    .map(NestedVirtualization::is_enabled),
                 key_name: self.key_name,
                 block_device_mappings: mappings,
                 metadata_options: self.metadata_options.into(),

@@ -64,6 +64,7 @@ impl RunInstances {
             own.instance_type = of.instance_type;
             own.cpus = own.cpus.or(of.cpus);
         }
+        own.nested_virtualization = own.nested_virtualization.or(of.nested_virtualization);
         own.key_name = own.key_name.take().or(of.key_name);
         if own.networks.is_empty() {
             own.networks = of.networks;

@@ -33,6 +33,9 @@ impl Service {
             "InstanceInitiatedShutdownBehavior".into(),
             json!(instance.instance_initiated_shutdown_behavior),
         );
+        if instance.cpu_options.nested_virtualization.is_enabled() {
+            data.insert("CpuOptions".into(), json!({ "NestedVirtualization": "enabled" }));
+        }
         let (_, user_data) = self.instance_user_data(instance_id)?;
         if let Some(user_data) = user_data {
             data.insert("UserData".into(), STANDARD.encode(user_data).into());

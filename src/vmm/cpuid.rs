@@ -2,8 +2,9 @@
 //! one thread a core, APIC ids from 0. (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E)
 
 use crate::error::{OrFail, Result};
-use crate::plan::CpuidLeaf;
+use crate::plan::{CpuidLeaf, Processor};
 use crate::sys::kvm;
+use crate::vmm::cpu_model;
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
@@ -32,6 +33,8 @@ const FEATURES: &[(u32, u32, [u32; 4])] = &[
 /// CPUID of one machine, from which each vCPU's own follows.
 pub struct Model {
     entries: Vec<kvm_cpuid_entry2>,
+    /// The same with all that the host has.
+    host: Vec<kvm_cpuid_entry2>,
     cpus: u32,
     /// Each vCPU's as it was saved, if it was: it stays that through any number of hosts.
     saved: Vec<CpuId>,
@@ -61,9 +64,17 @@ impl Supported {
 }
 
 impl Model {
-    /// What KVM supports, fitted to a machine with this many CPUs.
-    pub fn new(supported: &Supported, cpus: u8, tsc_khz: Option<u32>) -> Self {
-        Self::fit(&supported.cpuid, cpus.into(), tsc_khz, supported.tsc_deadline)
+    /// What KVM supports, fitted to a machine with this many CPUs, of which its guest sees what
+    /// `processor` says.
+    pub fn new(
+        supported: &Supported,
+        cpus: u8,
+        tsc_khz: Option<u32>,
+        processor: &Processor,
+    ) -> Self {
+        let mut model = Self::fit(&supported.cpuid, cpus.into(), tsc_khz, supported.tsc_deadline);
+        cpu_model::mask(&mut model.entries, processor);
+        model
     }
 
     fn fit(
@@ -93,7 +104,7 @@ impl Model {
         for e in &mut entries {
             fit_entry(e, cpus, intel, deadline, tsc_khz.is_some());
         }
-        Self { entries, cpus, saved: Vec::new() }
+        Self { host: entries.clone(), entries, cpus, saved: Vec::new() }
     }
 
     /// CPUID of the vCPU with this APIC id.
@@ -126,7 +137,8 @@ impl Model {
     }
 
     /// Check that a saved machine's first vCPU, with this CPUID, can go on here: the same CPU
-    /// model, and no feature that this host lacks.
+    /// model, and no feature that this host lacks. What a new machine would see of the host does
+    /// not matter: this one's guest has seen what it has.
     ///
     /// # Errors
     /// It can't; the line says what is missing.
@@ -137,7 +149,7 @@ impl Model {
         let model = |entries: &[kvm_cpuid_entry2]| {
             (vendor(entries), find(entries, 1, 0).map_or(0, |e| e.eax))
         };
-        let (there, here) = (model(saved), model(&self.entries));
+        let (there, here) = (model(saved), model(&self.host));
         if there != here {
             let name = |(vendor, signature): ([u8; 12], u32)| {
                 format!("{} {signature:#x}", String::from_utf8_lossy(&vendor))
@@ -150,7 +162,7 @@ impl Model {
         }
         for &(function, index, registers) in FEATURES {
             let Some(saved) = find(saved, function, index) else { continue };
-            let here = find(&self.entries, function, index);
+            let here = find(&self.host, function, index);
             let words = |e: kvm_cpuid_entry2| [e.eax, e.ebx, e.ecx, e.edx];
             let here = here.map_or([0; 4], words);
             let pairs = registers.iter().zip(words(saved)).zip(here);

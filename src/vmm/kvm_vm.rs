@@ -10,7 +10,7 @@ use crate::boot::Entry;
 use crate::error::{Error, OrFail, Result};
 use crate::mem::GuestRam;
 use crate::mem::layout::{KVM_IDENTITY_MAP, KVM_TSS};
-use crate::plan::VmPlan;
+use crate::plan::{Processor, VmPlan};
 use crate::sys::kvm;
 use crate::vmm::cpuid::{Model, Supported};
 use crate::vmm::payload::Payload;
@@ -69,7 +69,8 @@ impl KvmVm {
             Ok(chip)
         });
         let irqchips = irqchips.collect::<Result<_>>()?;
-        let model = set_up(&vcpus, &Supported::new(&kvm, &plan.cpuid)?, start)?;
+        let supported = Supported::new(&kvm, &plan.cpuid)?;
+        let model = set_up(&vcpus, &supported, &plan.config.processor, start)?;
         let vcpus = vcpus.into_iter().map(|fd| Arc::new(Vcpu::new(fd))).collect();
         Ok(Self { vm: Arc::new(vm), vcpus, irqchips, kvm, model, pit })
     }
@@ -97,9 +98,14 @@ pub enum Start {
 }
 
 /// Bring new vCPUs into the state of the machine's start; the CPUID that they have.
-fn set_up(vcpus: &[VcpuFd], cpuid: &Supported, start: &Start) -> Result<Model> {
+fn set_up(
+    vcpus: &[VcpuFd],
+    cpuid: &Supported,
+    processor: &Processor,
+    start: &Start,
+) -> Result<Model> {
     let tsc_khz = vcpus.first().and_then(|fd| fd.get_tsc_khz().ok());
-    let model = Model::new(cpuid, vcpus.len() as u8, tsc_khz);
+    let model = Model::new(cpuid, vcpus.len() as u8, tsc_khz, processor);
     let set = |fd: &VcpuFd, cpuid: &CpuId| fd.set_cpuid2(cpuid).or_fail(|| "set a vCPU's CPUID");
     match start {
         Start::Entry(entry) => {

@@ -3,6 +3,7 @@
 pub mod component;
 pub mod console;
 pub mod control;
+pub mod cpu_model;
 pub mod cpuid;
 pub mod devices;
 pub mod event;

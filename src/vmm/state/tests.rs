@@ -246,7 +246,12 @@ fn software(firmware: Option<File>) -> Arc<Software> {
 /// The vCPUs of a machine, each in this run state, with registers that `next` chooses.
 fn processors(states: &[u32], next: &mut impl FnMut() -> u64) -> Option<Processors> {
     let (kvm, vm) = vm()?;
-    let model = Model::new(&Supported::new(&kvm, &[]).unwrap(), states.len() as u8, None);
+    let model = Model::new(
+        &Supported::new(&kvm, &[]).unwrap(),
+        states.len() as u8,
+        None,
+        &Default::default(),
+    );
     let vcpu = |(index, &mp_state): (u32, &u32)| {
         let fd = vm.create_vcpu(index.into()).unwrap();
         fd.set_cpuid2(&model.vcpu(index).unwrap()).unwrap();
