@@ -29,21 +29,22 @@ pub fn rfc3339(since: Duration) -> String {
     format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Time since the epoch of a date, or of a date and a time in UTC: `2030-01-31`,
-/// `2030-01-31T12:30Z`, `2030-01-31T12:30:00.000Z`.
+/// Time since the epoch of a date in UTC, or of a date and a time (RFC 3339, 5.6): `2030-01-31`,
+/// `2030-01-31T12:30Z`, `2030-01-31T12:30:00.000Z`, `2030-01-31T12:30:00.123456+02:00`. The seconds
+/// may be absent; of a fraction, which may have any length, milliseconds are kept.
 pub fn parse(text: &str) -> Option<Duration> {
     let (date, time) = match text.split_once('T') {
-        Some((date, time)) => (date, time.strip_suffix('Z')?),
-        None => (text, "00:00"),
+        Some((date, time)) => (date, time),
+        None => (text, "00:00Z"),
     };
+    let (time, ahead) = offset(time)?;
     let number = |text: &str, digits: usize| -> Option<u64> {
-        let fine = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
-        fine.then(|| text.parse().ok()).flatten()
+        (text.len() == digits && is_digits(text)).then(|| text.parse().ok()).flatten()
     };
     let [year, month, day] = date.split('-').collect::<Vec<_>>()[..] else { return None };
     let (year, month, day) = (number(year, 4)?, number(month, 2)?, number(day, 2)?);
     let (time, millis) = match time.split_once('.') {
-        Some((time, millis)) => (time, number(millis, 3)?),
+        Some((time, fraction)) => (time, millis(fraction)?),
         None => (time, 0),
     };
     let (hour, minute, second) = match time.split(':').collect::<Vec<_>>()[..] {
@@ -64,7 +65,42 @@ pub fn parse(text: &str) -> Option<Duration> {
     // What is no date (31 February, 25 o'clock) comes out as another.
     let normal =
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z");
-    (rfc3339(since) == normal).then_some(since)
+    if rfc3339(since) != normal {
+        return None;
+    }
+    let distance = Duration::from_secs(ahead.unsigned_abs());
+    if ahead < 0 { since.checked_add(distance) } else { since.checked_sub(distance) }
+}
+
+/// A time of day without its offset, and how many seconds that is ahead of UTC. (RFC 3339, 5.6
+/// `time-offset`)
+fn offset(time: &str) -> Option<(&str, i64)> {
+    if let Some(time) = time.strip_suffix('Z') {
+        return Some((time, 0));
+    }
+    let at = time.find(['+', '-'])?;
+    let (time, offset) = (time.get(..at)?, time.get(at..)?);
+    let (sign, clock) = match offset.strip_prefix('-') {
+        Some(clock) => (-1, clock),
+        None => (1, offset.strip_prefix('+')?),
+    };
+    let part = |text: &str, most: i64| {
+        let fits = text.len() == 2 && is_digits(text);
+        fits.then(|| text.parse().ok()).flatten().filter(|number: &i64| *number <= most)
+    };
+    let (hours, minutes) = clock.split_once(':')?;
+    Some((time, sign * (part(hours, 23)? * 3600 + part(minutes, 59)? * 60)))
+}
+
+/// The milliseconds of a second's fraction. (RFC 3339, 5.6 `time-secfrac`)
+fn millis(fraction: &str) -> Option<u64> {
+    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let value = digits.fold(0, |value, digit| value * 10 + u64::from(digit.wrapping_sub(b'0')));
+    (!fraction.is_empty() && is_digits(fraction)).then_some(value)
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Milliseconds since the host booted.
@@ -99,6 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn fractions_have_any_length_and_offsets_are_counted() {
+        for (text, same) in [
+            ("2030-01-31T12:30:00.5Z", "2030-01-31T12:30:00.500Z"),
+            ("2030-01-31T12:30:00.123456789Z", "2030-01-31T12:30:00.123Z"),
+            ("2030-01-31T12:30:00.000001+02:00", "2030-01-31T10:30:00.000Z"),
+            ("2030-01-31T12:30:00+00:00", "2030-01-31T12:30:00.000Z"),
+            ("2030-01-01T00:15-05:45", "2030-01-01T06:00:00.000Z"),
+            ("2030-01-01T00:00:00+14:00", "2029-12-31T10:00:00.000Z"),
+        ] {
+            assert_eq!(parse(text).map(rfc3339).as_deref(), Some(same), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_time_is_not_taken() {
         assert_eq!(parse("2030-01-01"), parse("2030-01-01T00:00:00.000Z"));
         for bad in [
@@ -113,6 +163,15 @@ mod tests {
             "2030-01-01T00:00:61Z",
             "+030-01-01",
             "99999-01-01",
+            "2030-01-01T00:00:00.Z",
+            "2030-01-01T00:00:00.1x3Z",
+            "2030-01-01T00:00:00+2:00",
+            "2030-01-01T00:00:00+24:00",
+            "2030-01-01T00:00:00+02:60",
+            "2030-01-01T00:00:00+0200",
+            "2030-01-01T00:00:00Z+02:00",
+            "2030-01-01T00:00:00+02:00Z",
+            "1970-01-01T00:00:00+00:01",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }

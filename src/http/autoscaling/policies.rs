@@ -192,10 +192,7 @@ fn put_scheduled(call: &Call<'_>) -> Result<Value> {
         return Err(Error::refused(Code::UnsupportedOperation, why));
     }
     let ms = |text: &String| {
-        // Some clients send microseconds.
-        let whole = text.split_once('.').map(|(whole, _)| format!("{whole}Z"));
-        let time = time::parse(whole.as_ref().unwrap_or(text))
-            .and_then(|time| u64::try_from(time.as_millis()).ok());
+        let time = time::parse(text).and_then(|time| u64::try_from(time.as_millis()).ok());
         time.ok_or_else(|| {
             let shown: String = text.escape_debug().take(40).collect();
             Error::refused(Code::ValidationError, format!("'{shown}' is no time"))
