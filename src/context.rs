@@ -123,6 +123,11 @@ impl Context {
         Self(Arc::new(Inner { cancel, ..Arc::unwrap_or_clone(self.0) }))
     }
 
+    /// The same, heard by `audience`.
+    pub fn heard_by(self, audience: Arc<dyn Audience>) -> Self {
+        Self(Arc::new(Inner { audience, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
     /// The same with what the program has beyond others.
     pub fn with_extension(self, extension: Option<Extension>) -> Self {
         Self(Arc::new(Inner { extension, ..Arc::unwrap_or_clone(self.0) }))

@@ -79,6 +79,8 @@ codes! {
     InvalidARIIDNotFound = "InvalidARIID.NotFound", 400;
     InvalidBlockDeviceMapping = "InvalidBlockDeviceMapping", 400;
     InvalidBootMenu = "InvalidBootMenu", 400;
+    InvalidConversionTaskId = "InvalidConversionTaskId", 400;
+    InvalidConversionTaskIdMalformed = "InvalidConversionTaskId.Malformed", 400;
     InvalidGroupDuplicate = "InvalidGroup.Duplicate", 400;
     InvalidGroupInUse = "InvalidGroup.InUse", 400;
     InvalidGroupNotFound = "InvalidGroup.NotFound", 400;

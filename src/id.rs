@@ -65,6 +65,105 @@ impl std::ops::Deref for FileName {
     }
 }
 
+/// What a task does, which its id says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskKind {
+    /// `import-ami-…`
+    ImportImage,
+    /// `import-snap-…`
+    ImportSnapshot,
+    /// `export-ami-…`
+    ExportImage,
+}
+
+impl TaskKind {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::ImportImage, "import-ami-"),
+        (Self::ImportSnapshot, "import-snap-"),
+        (Self::ExportImage, "export-ami-"),
+    ];
+}
+
+/// A task, of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskId(String);
+
+impl TaskId {
+    /// A new random id.
+    ///
+    /// # Errors
+    /// The kernel's random generator is not readable.
+    pub fn generate(kind: TaskKind) -> Result<Self> {
+        let found = TaskKind::ALL.iter().find(|(known, _)| *known == kind);
+        Ok(Self(format!("{}{}", found.map_or("", |(_, prefix)| prefix), random_hex(DIGITS)?)))
+    }
+
+    /// What the task does.
+    pub fn kind(&self) -> Option<TaskKind> {
+        let of = |(kind, prefix): &(TaskKind, &str)| {
+            let digits = self.0.strip_prefix(prefix)?;
+            (digits.len() == DIGITS && digits.bytes().all(is_hex)).then_some(*kind)
+        };
+        TaskKind::ALL.iter().find_map(of)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Id for TaskId {
+    /// Each kind has its own.
+    const PREFIX: &'static str = "";
+}
+
+impl AsRef<str> for TaskId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let id = Self(text.to_owned());
+        if id.kind().is_some() {
+            return Ok(id);
+        }
+        let shown: String = text.escape_default().take(100).collect();
+        let forms = TaskKind::ALL.map(|(_, prefix)| prefix).join(", ");
+        let why = format!("'{shown}' is no id of a task: {forms} and {DIGITS} hexadecimal digits");
+        Err(Error::refused(Code::InvalidConversionTaskIdMalformed, why))
+    }
+}
+
+impl TryFrom<String> for TaskId {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<TaskId> for String {
+    fn from(id: TaskId) -> Self {
+        id.0
+    }
+}
+
+fn is_hex(digit: u8) -> bool {
+    digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit)
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:expr $(, $built_in:literal)*) => {
         $(#[$doc])*
@@ -213,6 +312,18 @@ mod tests {
         }
         for bad in ["", ".", "..", "/", "../x", "a/b", "a\0", "a\n", &"x".repeat(256)] {
             assert!(name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_tasks_id_says_what_it_does() {
+        for kind in [TaskKind::ImportImage, TaskKind::ImportSnapshot, TaskKind::ExportImage] {
+            let id = TaskId::generate(kind).unwrap();
+            assert_eq!(id.as_str().parse::<TaskId>().unwrap().kind(), Some(kind));
+        }
+        for bad in ["", "import-ami-", "import-ami-../../../../etc/p", "ami-0123456789abcdef0"] {
+            let error = bad.parse::<TaskId>().unwrap_err();
+            assert_eq!(error.code(), Some(Code::InvalidConversionTaskIdMalformed), "{bad}");
         }
     }
 

@@ -39,6 +39,7 @@ pub mod snapshots;
 pub mod statistics;
 pub mod status;
 pub mod tags;
+pub mod tasks;
 mod template_data;
 pub mod transfer;
 pub mod usage;

@@ -63,7 +63,8 @@ fn snapshot(store: &Store, service: &Service) -> String {
     file.set_len(4 << 20).unwrap();
     let format = Some("raw".parse().unwrap());
     let tags = vec![Tag { key: "Name".into(), value: "data".into() }];
-    let request = ImportSnapshot { disk, format, description: "empty".into(), tags };
+    let (snapshot_id, description) = (None, "empty".into());
+    let request = ImportSnapshot { disk, format, snapshot_id, description, tags };
     service.import_snapshot(&request).unwrap().snapshot_id.to_string()
 }
 
@@ -89,7 +90,7 @@ fn an_image_comes_and_goes_by_requests_alone() {
         tags: vec![Tag { key: "Env".into(), value: "test".into() }],
         ..CopyImage::default()
     };
-    let copy = service.copy_image(&copy).unwrap();
+    let copy = service.copy_image(&copy, &mut |_| ()).unwrap();
     assert_eq!(copy.source_image_id, Some(image.image_id.clone()));
     let mine = DescribeImages { catalog: Some(Catalog::Mine), ..DescribeImages::default() };
     let tagged = DescribeImages { filters: vec![filter("tag:Env", "t*")], ..mine.clone() };

@@ -54,6 +54,7 @@ pub fn image(service: &Service, ui: &Ui, args: &CopyArgs) -> Result<Option<Image
         description: args.description.clone(),
         copy_image_tags: args.copy_tags,
         tags: args.tags.clone(),
+        client_token: None,
     };
-    ui.cancellable(|| service.copy_image(&request))
+    ui.cancellable(|| service.copy_image(&request, &mut |_| ()))
 }

@@ -130,6 +130,7 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
             let request = ImportSnapshot {
                 disk: disk.clone(),
                 format: format.format,
+                snapshot_id: None,
                 description: description.clone(),
                 tags: tags.clone(),
             };
@@ -144,7 +145,7 @@ pub fn run(command: &SnapshotCommand, ui: &Ui) -> Result<ExitCode> {
                 description: wanted.description.clone(),
                 tags: wanted.tags.clone(),
             };
-            let copy = ui.cancellable(|| service.copy_snapshot(&request))?;
+            let copy = ui.cancellable(|| service.copy_snapshot(&request, &mut |_| ()))?;
             let Some(copy) = copy else { return Ok(ui.cancelled()) };
             let answer = json!({ "SnapshotId": copy.snapshot_id, "Tags": copy.tags });
             answer::whole(ui, "SnapshotId", copy.snapshot_id.as_str(), answer)?;

@@ -129,6 +129,7 @@ pub fn run(command: &VolumeCommand, ui: &Ui) -> Result<ExitCode> {
                 size: args.size,
                 volume_type: Some(args.volume_type.clone()),
                 tags: args.tags.clone(),
+                client_token: None,
             })?;
             answer::whole(ui, "VolumeId", volume.volume.volume_id.as_str(), &volume)?;
             Ok(ExitCode::SUCCESS)

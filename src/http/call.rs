@@ -1,8 +1,10 @@
 //! What an action is given, and what actions have in common.
 
 use crate::error::{Code, Error, Result};
+use crate::id::hex;
 use crate::record::network::NetworkName;
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 use crate::service::Service;
 use crate::service::asked;
 pub use crate::service::asked::decoded;
@@ -12,8 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 /// One request, whose signature is right.
 pub struct Call<'a> {
@@ -45,6 +48,29 @@ impl Background {
     /// Whether all has ended.
     pub fn is_idle(&self) -> bool {
         Arc::strong_count(&self.0) == 1
+    }
+
+    /// Goes on with something on a thread of its own.
+    pub fn begin(&self, service: &Arc<Service>, work: impl FnOnce(&Service) + Send + 'static) {
+        let (own, token) = (service.clone(), self.clone());
+        let thread = std::thread::Builder::new().name("background".into());
+        let spawned = thread.spawn(move || {
+            work(&own);
+            drop(token);
+        });
+        if let Err(cause) = spawned {
+            service.warn(format_args!("there is no thread to go on with it: {cause}"));
+        }
+    }
+
+    /// Goes on with the tasks that nobody does.
+    pub fn attend(&self, service: &Arc<Service>) {
+        for id in service.unattended_tasks().unwrap_or_default() {
+            self.begin(service, move |service| {
+                // If its record can't be written, it is begun again.
+                let _ = service.do_task(&id);
+            });
+        }
     }
 }
 
@@ -88,15 +114,33 @@ const MAX_RECORDS: u64 = 100;
 impl Call<'_> {
     /// Goes on with something on a thread of its own. The service's end waits for it.
     pub fn background(&self, work: impl FnOnce(&Service) + Send + 'static) {
-        let (service, token) = (self.service.clone(), self.work.clone());
-        let thread = std::thread::Builder::new().name("background".into());
-        let spawned = thread.spawn(move || {
-            work(&service);
-            drop(token);
+        self.work.begin(self.service, work);
+    }
+
+    /// Goes on with something behind the answer, which is what `work` tells first: once it is there
+    /// its state says the rest.
+    ///
+    /// # Errors
+    /// The work's, before it has told anything.
+    pub fn behind(
+        &self,
+        work: impl FnOnce(&Service, &mut dyn FnMut(String)) -> Result<()> + Send + 'static,
+    ) -> Result<String> {
+        let (send, reported) = mpsc::channel();
+        self.background(move |service| {
+            let first = send.clone();
+            let done = work(service, &mut |id| drop(first.send(Ok(id))));
+            let _ = done.map_err(|error| send.send(Err(error)));
         });
-        if let Err(cause) = spawned {
-            self.service.warn(format_args!("there is no thread to go on with it: {cause}"));
-        }
+        reported.recv().map_err(|_| Error::failure("it came to nothing before it was there"))?
+    }
+
+    /// The token of the request, with what it stands for: the request without it.
+    pub fn client_token(&self) -> Option<ClientToken> {
+        let token = self.request["ClientToken"].as_str()?.to_owned();
+        let mut request = self.request.clone();
+        request.as_object_mut().map(|request| request.shift_remove("ClientToken"));
+        Some(ClientToken { token, request: hex(&Sha256::digest(request.to_string())) })
     }
 
     /// The region of that name as the service has it: none for the one at hand.

@@ -3,8 +3,8 @@
 use super::call::{Action, Call};
 use crate::error::{Code, Error, Result};
 use crate::id::hex;
-use crate::record::instance::ClientToken;
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 use crate::service::ebs::{
     BLOCK, CompleteSnapshot, DEFAULT_TIMEOUT, ListBlocks, ListedBlocks, StartSnapshot,
 };

@@ -154,6 +154,14 @@ impl Front {
         &self.context
     }
 
+    /// Goes on with what was asked of a service that has died.
+    pub fn attend(&self) {
+        // A store that can't be opened says so in each answer.
+        if let Ok(service) = self.open("DescribeImportImageTasks") {
+            self.work.attend(&service);
+        }
+    }
+
     /// Whether nothing goes on that was asked for.
     pub fn is_idle(&self) -> bool {
         self.work.is_idle()

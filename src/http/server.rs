@@ -155,6 +155,7 @@ pub fn serve(settings: Settings) -> Result<()> {
     let context = settings.context.stopped_by(Cancel::default());
     let home = settings.home.clone();
     let front = Arc::new(Front::new(settings.home, context, settings.network));
+    front.attend();
     let scaling = {
         let (home, context, cancel) = (home, front.context().clone(), cancel.clone());
         let thread = std::thread::Builder::new().name("auto scaling".into());

@@ -247,6 +247,7 @@ pub(crate) fn resolve_with(
         deprecation_time: None,
         deregistration_protection: None,
         state_reason: None,
+        client_token: None,
         tags: manifest.tags,
     })
 }

@@ -13,8 +13,8 @@ use crate::image::{catalog, manifest};
 use crate::import::{Imported, Options, Reading, Source};
 use crate::record::image::{Image, ImageState};
 use crate::record::snapshot::{DATA, Snapshot, SnapshotState};
-use crate::record::tag::{Tag, check_tags};
-use crate::snapshot;
+use crate::record::tag::check_tags;
+use crate::snapshot::{self, Wanted};
 use crate::store::{Durability, Locked, Staging, Store, now};
 use std::path::Path;
 
@@ -30,7 +30,12 @@ pub fn import(
     manifest: impl FnOnce(SnapshotId) -> Manifest,
 ) -> Result<Image> {
     let imported = reading.into_disk()?;
-    let made = staged(store, &staging, imported, description, Vec::new())?;
+    let wanted = Wanted {
+        snapshot_id: SnapshotId::generate()?,
+        description: description.to_owned(),
+        tags: Vec::new(),
+    };
+    let made = staged(store, &staging, imported, wanted)?;
     let manifest = manifest(made.snapshot_id.clone());
     publish(store, (staging, made), manifest, |_, _| Ok(()))
 }
@@ -59,13 +64,12 @@ pub fn snapshot(
     store: &Store,
     source: &Source,
     options: &Options,
-    description: &str,
-    tags: Vec<Tag>,
+    wanted: Wanted,
 ) -> Result<Snapshot> {
-    check_tags(&tags)?;
+    check_tags(&wanted.tags)?;
     let staging = Staging::new(store)?;
     let imported = disk(source, staging.path(), options)?;
-    let snapshot = staged(store, &staging, imported, description, tags)?;
+    let snapshot = staged(store, &staging, imported, wanted)?;
     staging.publish(store, &snapshot, Durability::Durable)?;
     Ok(snapshot)
 }
@@ -78,15 +82,14 @@ fn staged(
     store: &Store,
     staging: &Staging,
     imported: Imported,
-    description: &str,
-    tags: Vec<Tag>,
+    wanted: Wanted,
 ) -> Result<Snapshot> {
     snapshot::protect(staging.dir()?, DATA)?;
     let content = (imported.format, imported.digest);
     let made = (store.owner_id(), now());
-    let mut snapshot = Snapshot::flat(SnapshotId::generate()?, made, imported.size_bytes, content);
-    snapshot.description = description.to_owned();
-    snapshot.tags = tags;
+    let mut snapshot = Snapshot::flat(wanted.snapshot_id, made, imported.size_bytes, content);
+    snapshot.description = wanted.description;
+    snapshot.tags = wanted.tags;
     store.context().check()?;
     Ok(snapshot)
 }

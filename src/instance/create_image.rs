@@ -318,6 +318,7 @@ fn image(
         deprecation_time: None,
         deregistration_protection: None,
         state_reason: None,
+        client_token: None,
         tags: request.tags.clone(),
     })
 }

@@ -17,13 +17,14 @@ use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     VirtualizationType,
 };
-use crate::record::instance::{ClientToken, Ephemeral, ShutdownBehavior};
+use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
 use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{MAX_PORTS, Network, NetworkInterface, PublishedPort};
 use crate::record::restart::RestartPolicy;
 use crate::record::share::Share;
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;

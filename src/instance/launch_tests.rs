@@ -69,6 +69,7 @@ fn image() -> Image {
         deprecation_time: None,
         deregistration_protection: None,
         state_reason: None,
+        client_token: None,
         tags: vec![],
     }
 }

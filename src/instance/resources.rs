@@ -38,6 +38,7 @@ pub fn create_volume(
             attach_time: Some(now()),
         }),
         tags: Vec::new(),
+        client_token: None,
     };
     let root = plan.volumes.first().is_some_and(|root| root.device_name == wanted.device_name);
     let durability = match plan.root_device_type {

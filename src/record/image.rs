@@ -98,6 +98,9 @@ pub struct Image {
     /// Why its state is what it is, if that needs saying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<StateReason>,
+    /// The token that its copy was asked for under, with a digest of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<super::token::ClientToken>,
     /// What keeps it from being deregistered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deregistration_protection: Option<DeregistrationProtection>,

@@ -10,6 +10,7 @@ use super::network::NetworkInterface;
 use super::restart::RestartPolicy;
 use super::share::Share;
 use super::tag::{Tag, name_tag};
+pub use super::token::ClientToken;
 use super::volume::LayerName;
 use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
@@ -209,17 +210,6 @@ pub struct Spore {
     /// Milliseconds since the epoch of its termination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated_at: Option<u64>,
-}
-
-/// A request's ClientToken: the same request under it does nothing again. (EC2 Developer Guide,
-/// "Ensuring idempotency in Amazon EC2 API requests")
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct ClientToken {
-    /// As the client gave it: 1 to 64 ASCII characters.
-    pub token: String,
-    /// SHA-256 of the request without it, in hexadecimal.
-    pub request: String,
 }
 
 /// EC2 HibernationOptions. Every instance can be hibernated whose root is a volume, as on EC2.

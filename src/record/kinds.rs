@@ -8,11 +8,12 @@ use super::kernel::{Kernel, Ramdisk};
 use super::key::KeyPair;
 use super::launch_template::LaunchTemplate;
 use super::snapshot::Snapshot;
+use super::task::Task;
 use super::volume::Volume;
 use super::vpc::Vpc;
 
 /// The directory of each kind in a store.
-pub const DIRECTORIES: [&str; 11] = [
+pub const DIRECTORIES: [&str; 12] = [
     Image::DIRECTORY,
     Snapshot::DIRECTORY,
     Volume::DIRECTORY,
@@ -24,4 +25,5 @@ pub const DIRECTORIES: [&str; 11] = [
     LaunchTemplate::DIRECTORY,
     LaunchConfiguration::DIRECTORY,
     AutoScalingGroup::DIRECTORY,
+    Task::DIRECTORY,
 ];

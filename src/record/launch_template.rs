@@ -39,7 +39,7 @@ pub struct LaunchTemplateSide {
     pub versions: Vec<Version>,
     /// The token that it was created under, with a digest of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_token: Option<super::instance::ClientToken>,
+    pub client_token: Option<super::token::ClientToken>,
 }
 
 /// EC2 LaunchTemplateVersion, without what all versions of a template have in common.
@@ -57,7 +57,7 @@ pub struct Version {
     pub launch_template_data: Value,
     /// The token that it was created under, with a digest of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_token: Option<super::instance::ClientToken>,
+    pub client_token: Option<super::token::ClientToken>,
 }
 
 impl LaunchTemplate {

@@ -19,6 +19,8 @@ pub mod scaling;
 pub mod share;
 pub mod snapshot;
 pub mod tag;
+pub mod task;
+pub mod token;
 pub mod uefi;
 pub mod volume;
 pub mod vpc;

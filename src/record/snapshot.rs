@@ -1,7 +1,7 @@
 //! The record of a snapshot, in the shape of EC2's API.
 
-use super::instance::ClientToken;
 use super::tag::{Tag, name_tag};
+use super::token::ClientToken;
 use super::volume::Layer;
 use super::{Durability, Record};
 use crate::error::Code;

@@ -121,6 +121,9 @@ pub struct Volume {
     /// Its last change of size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modification: Option<Modification>,
+    /// The token that it was created under, with a digest of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<super::token::ClientToken>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,

@@ -4,9 +4,9 @@
 use super::{Service, idempotent};
 use crate::error::{Code, Error, Result};
 use crate::id::SnapshotId;
-use crate::record::instance::ClientToken;
 use crate::record::snapshot::{DirectWrite, Snapshot, SnapshotState};
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 pub use crate::snapshot::blocks::{BLOCK, Page};
 use crate::snapshot::direct::Completing;
 use crate::snapshot::{self, Wanted, blocks, direct};
@@ -103,23 +103,10 @@ impl Service {
 
     /// What a request with that token began before.
     fn begun(&self, given: &ClientToken) -> Result<Option<Snapshot>> {
-        let mut records = self.store.snapshots().list()?.or_warn();
+        let records = self.store.snapshots().list()?.or_warn();
         let token = |record: &Snapshot| record.direct_write.as_ref()?.client_token.clone();
-        records.retain(|record| {
-            let is = token(record).is_some_and(|other| other.token == given.token);
-            record.owner_id == self.store.owner_id() && is
-        });
-        match records.pop() {
-            Some(other) if token(&other).as_ref() != Some(given) => {
-                let why = format!(
-                    "the ClientToken '{}' was given with other parameters, for {}; give another \
-                     token",
-                    given.token, other.snapshot_id
-                );
-                Err(Error::refused(Code::IdempotentParameterMismatch, why))
-            }
-            found => Ok(found.map(|found| snapshot::settled(&self.store, found))),
-        }
+        let begun = idempotent::made(&self.store, records, token, given)?;
+        Ok(begun.map(|begun| snapshot::settled(&self.store, begun)))
     }
 
     /// PutSnapshotBlock: writes a block, whose SHA-256 is `checksum`.

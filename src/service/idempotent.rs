@@ -6,10 +6,12 @@
 
 use super::instances;
 use crate::error::{Code, Error, OrFail, Result};
-use crate::record::instance::{ClientToken, InstanceRecord};
-use crate::store::Store;
+use crate::record::instance::InstanceRecord;
+use crate::record::token::ClientToken;
+use crate::store::{Record, Store};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
+use std::fmt::Display;
 use std::fs::File;
 
 /// Most characters of a token. (EC2 API Reference, RunInstances)
@@ -48,12 +50,37 @@ pub fn launched(store: &Store, given: &ClientToken) -> Result<Vec<InstanceRecord
     records.retain(|record| record.owner_id == store.owner_id() && token(record));
     match records.first() {
         Some(first) if first.instance.client_token.as_ref() != Some(given) => {
-            let why = format!(
-                "the ClientToken '{}' was given with other parameters, for {}; give another token",
-                given.token, first.instance.instance_id
-            );
-            Err(Error::refused(Code::IdempotentParameterMismatch, why))
+            Err(mismatch(given, &first.instance.instance_id))
         }
         _ => Ok(records),
     }
+}
+
+/// Which of these a request with that token has made before.
+///
+/// # Errors
+/// `IdempotentParameterMismatch`: that was another request.
+pub fn made<R: Record>(
+    store: &Store,
+    records: Vec<R>,
+    token: impl Fn(&R) -> Option<ClientToken>,
+    given: &ClientToken,
+) -> Result<Option<R>> {
+    let under = |record: &R| {
+        let same = token(record).is_some_and(|had| had.token == given.token);
+        same && record.owner() == store.owner_id()
+    };
+    match records.into_iter().find(under) {
+        Some(made) if token(&made).as_ref() != Some(given) => Err(mismatch(given, made.id())),
+        found => Ok(found),
+    }
+}
+
+/// The error for a token under which something else was asked for.
+pub fn mismatch(given: &ClientToken, made: &impl Display) -> Error {
+    let why = format!(
+        "the ClientToken '{}' was given with other parameters, for {made}; give another token",
+        given.token
+    );
+    Error::refused(Code::IdempotentParameterMismatch, why)
 }

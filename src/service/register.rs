@@ -112,6 +112,7 @@ impl Service {
                     copy_tags: true,
                     tags: boot.tags.clone(),
                     source_region: String::new(),
+                    client_token: None,
                 };
                 export::read::import(store, reading, new)
             }

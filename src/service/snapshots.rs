@@ -14,6 +14,7 @@ use crate::record::snapshot::Snapshot;
 use crate::record::tag::Tag;
 use crate::snapshot::{self, Wanted};
 use crate::store::check_owner;
+use crate::transfer::copy::Announce;
 use crate::transfer::endpoint::{self, Endpoint};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -37,6 +38,8 @@ pub struct ImportSnapshot {
     pub disk: PathBuf,
     /// Its format, if it is not to be told from its first bytes.
     pub format: Option<SourceFormat>,
+    /// The snapshot's id, if somebody knows it already.
+    pub snapshot_id: Option<SnapshotId>,
     /// Free text.
     pub description: String,
     /// Tags.
@@ -117,20 +120,26 @@ impl Service {
         let store = self.swept();
         let source = Source::from_argument(request.disk.clone());
         let options = Options { format: request.format, context: store.context().clone() };
-        arrival::snapshot(store, &source, &options, &request.description, request.tags.clone())
+        let mut wanted = wanted(&request.description, &request.tags)?;
+        wanted.snapshot_id = request.snapshot_id.clone().unwrap_or(wanted.snapshot_id);
+        arrival::snapshot(store, &source, &options, wanted)
     }
 
-    /// EC2 CopySnapshot.
+    /// EC2 CopySnapshot. `announce` hears the copy's id once it is there, pending.
     ///
     /// # Errors
     /// A region is unknown or has gone; the snapshot is not there; as
     /// [`endpoint::copy_snapshot`]'s.
-    pub fn copy_snapshot(&self, request: &CopySnapshot) -> Result<Snapshot> {
+    pub fn copy_snapshot(
+        &self,
+        request: &CopySnapshot,
+        announce: Announce<'_>,
+    ) -> Result<Snapshot> {
         let store = self.swept();
         let from = endpoint::find(store, request.source_region.as_deref())?;
         let to = endpoint::find(store, request.destination_region.as_deref())?;
         let wanted = wanted(&request.description, &request.tags)?;
-        endpoint::copy_snapshot(&from, &request.source_snapshot_id, &to, wanted)
+        endpoint::copy_snapshot(&from, &request.source_snapshot_id, &to, wanted, announce)
     }
 
     /// EC2 DescribeSnapshots.

@@ -1,12 +1,14 @@
 //! Images that go elsewhere: CopyImage, ExportImage, bundles.
 
-use super::Service;
+use super::{Service, idempotent};
 use crate::error::Result;
 use crate::image::catalog;
-use crate::record::image::Image;
+use crate::record::image::{Image, ImageState};
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 pub use crate::transfer::bundle::KeyFiles;
 use crate::transfer::bundle::{self, Bundle};
+pub use crate::transfer::copy::Announce;
 use crate::transfer::package::NewImage;
 use crate::transfer::{endpoint, export};
 use std::path::Path;
@@ -28,6 +30,8 @@ pub struct CopyImage {
     pub copy_image_tags: bool,
     /// Tags, over those taken over.
     pub tags: Vec<Tag>,
+    /// What tells this request from others: the same under it is done once.
+    pub client_token: Option<ClientToken>,
 }
 
 /// A bundle to make, as EC2's tools do.
@@ -46,12 +50,27 @@ pub struct BundleImage {
 }
 
 impl Service {
-    /// EC2 CopyImage.
+    /// EC2 CopyImage. `announce` hears the copy's id once it is there, pending, where it can be
+    /// seen.
     ///
     /// # Errors
     /// A region is unknown or has gone, the image is not there; as [`endpoint::copy_image`]'s.
-    pub fn copy_image(&self, request: &CopyImage) -> Result<Image> {
+    /// `IdempotentParameterMismatch`.
+    pub fn copy_image(&self, request: &CopyImage, announce: Announce<'_>) -> Result<Image> {
         let store = self.swept();
+        let given = request.client_token.as_ref();
+        // Held until the record says it.
+        let mut turn = given.map(|given| idempotent::turn(store, given)).transpose()?;
+        if let Some(given) = given {
+            let images = store.images().list()?.or_warn();
+            let token = |image: &Image| image.client_token.clone();
+            let made = idempotent::made(store, images, token, given)?;
+            let made = made.map(|image| catalog::settled(store, image));
+            // One that failed is gone on with.
+            if let Some(made) = made.filter(|made| made.state != ImageState::Failed) {
+                return Ok(made);
+            }
+        }
         let from = endpoint::find(store, request.source_region.as_deref())?;
         let to = endpoint::find(store, request.destination_region.as_deref())?;
         let here = || store.home().display().to_string();
@@ -61,8 +80,12 @@ impl Service {
             copy_tags: request.copy_image_tags,
             tags: request.tags.clone(),
             source_region: request.source_region.clone().unwrap_or_else(here),
+            client_token: request.client_token.clone(),
         };
-        endpoint::copy_image(&from, &request.source_image_id, &to, &new)
+        endpoint::copy_image(&from, &request.source_image_id, &to, &new, &mut |id| {
+            turn.take();
+            announce(id);
+        })
     }
 
     /// EC2 ExportImage: into a file, which is there whole or not at all; `-` is standard output.
@@ -72,6 +95,16 @@ impl Service {
     pub fn export_image(&self, image_id: &str, file: &Path) -> Result<()> {
         let store = self.swept();
         export::to(store, &catalog::resolve(store, image_id)?, file)
+    }
+
+    /// EC2 ExportImage of the format RAW: the root disk's bytes into a file, which is there whole
+    /// or not at all.
+    ///
+    /// # Errors
+    /// The image is unknown; as [`export::disk::to`]'s.
+    pub fn export_disk(&self, image_id: &str, file: &Path) -> Result<()> {
+        let store = self.swept();
+        export::disk::to(store, &catalog::resolve(store, image_id)?, file)
     }
 
     /// Bundles an image or a snapshot; gives the manifest's location.

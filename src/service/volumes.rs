@@ -2,10 +2,11 @@
 
 use super::filter::{Filter, Filters, found, select};
 pub use super::shape::volume::{DescribedVolume, VolumeAttachment, VolumeModification};
-use super::{Service, instances};
+use super::{Service, idempotent, instances};
 use crate::error::{Code, Error, Result};
 use crate::instance::attach;
 use crate::record::tag::{Tag, check_tags};
+use crate::record::token::ClientToken;
 use crate::record::volume::{Modification, Volume};
 use crate::snapshot;
 use crate::store::{Durability, Store, now};
@@ -27,6 +28,8 @@ pub struct CreateVolume {
     pub volume_type: Option<String>,
     /// Tags.
     pub tags: Vec<Tag>,
+    /// What tells this request from others: the same under it is done once.
+    pub client_token: Option<ClientToken>,
 }
 
 /// EC2 DescribeVolumes.
@@ -105,7 +108,8 @@ impl Service {
     /// EC2 CreateVolume.
     ///
     /// # Errors
-    /// The snapshot is unknown, the size too small or missing, a tag malformed; no space.
+    /// The snapshot is unknown, the size too small or missing, a tag malformed; no space;
+    /// `IdempotentParameterMismatch`.
     pub fn create_volume(&self, request: &CreateVolume) -> Result<DescribedVolume> {
         check_tags(&request.tags)?;
         if let Some(unknown) = request.volume_type.as_deref().filter(|t| !VOLUME_TYPES.contains(t))
@@ -120,7 +124,17 @@ impl Service {
             volume_type: request.volume_type.clone(),
             attachment: None,
             tags: request.tags.clone(),
+            client_token: request.client_token.clone(),
         };
+        let given = request.client_token.as_ref();
+        let _turn = given.map(|given| idempotent::turn(&self.store, given)).transpose()?;
+        if let Some(given) = given {
+            let volumes = self.store.volumes().list()?.or_warn();
+            let token = |volume: &Volume| volume.client_token.clone();
+            if let Some(made) = idempotent::made(&self.store, volumes, token, given)? {
+                return Ok(described(&self.store, made));
+            }
+        }
         let made = match &request.snapshot_id {
             Some(text) => {
                 let snapshot = snapshot::resolve(&self.store, text)?;

@@ -237,6 +237,15 @@ pub trait Pending {
         source: &dyn Source,
     ) -> Result<Option<Box<dyn Writer + 'a>>>;
 
+    /// It is there, pending, before this part is begun, if it can be: the id that it has then.
+    ///
+    /// # Errors
+    /// It can't be written.
+    fn appear(&mut self, part: Part) -> Result<Option<String>> {
+        let _ = part;
+        Ok(None)
+    }
+
     /// It has all of its parts, and is there from now on.
     ///
     /// # Errors
@@ -288,13 +297,22 @@ pub trait Writer: Sync {
     fn seal(self: Box<Self>) -> Result<()>;
 }
 
+/// Is told the id of what is being copied once it is there, pending, where that is to be seen.
+pub type Announce<'a> = &'a mut dyn FnMut(&str);
+
 /// Copy an image (EC2 CopyImage).
 ///
 /// # Errors
 /// As [`Region::image`]'s, [`Region::begin`]'s and [`run`]'s.
-pub fn image(from: &dyn Region, text: &str, to: &dyn Region, new: &NewImage) -> Result<Image> {
+pub fn image(
+    from: &dyn Region,
+    text: &str,
+    to: &dyn Region,
+    new: &NewImage,
+    announce: Announce<'_>,
+) -> Result<Image> {
     let (package, source) = from.image(text)?;
-    run(&package.parts(), &*source, to.begin(&package, new)?, to.context())
+    run_telling(&package.parts(), &*source, to.begin(&package, new)?, to.context(), announce)
 }
 
 /// Copy a snapshot (EC2 CopySnapshot).
@@ -306,10 +324,11 @@ pub fn snapshot(
     text: &str,
     to: &dyn Region,
     wanted: Wanted,
+    announce: Announce<'_>,
 ) -> Result<Snapshot> {
     let (package, source) = from.snapshot(text)?;
     let pending = to.begin_snapshot(&package, wanted)?;
-    run(&package.parts(), &*source, pending, to.context())
+    run_telling(&package.parts(), &*source, pending, to.context(), announce)
 }
 
 /// Bring all `parts` into the pending object, and complete it.
@@ -319,11 +338,24 @@ pub fn snapshot(
 pub fn run<M>(
     parts: &[(Part, &Content)],
     source: &dyn Source,
+    pending: Box<dyn Pending<Made = M> + '_>,
+    context: &Context,
+) -> Result<M> {
+    run_telling(parts, source, pending, context, &mut |_| ())
+}
+
+fn run_telling<M>(
+    parts: &[(Part, &Content)],
+    source: &dyn Source,
     mut pending: Box<dyn Pending<Made = M> + '_>,
     context: &Context,
+    announce: Announce<'_>,
 ) -> Result<M> {
     let mut work = || {
         for (part, content) in parts {
+            if let Some(id) = pending.appear(*part)? {
+                announce(&id);
+            }
             bring(source, *part, content, &mut *pending, context)?;
         }
         source.done()?;

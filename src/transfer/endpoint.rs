@@ -1,6 +1,6 @@
 //! Where an image is, or goes to: what the name of a region means.
 
-use super::copy;
+use super::copy::{self, Announce};
 use super::package::NewImage;
 use super::region::{self, Location, Region};
 use crate::error::Result;
@@ -92,8 +92,14 @@ pub fn snapshots(endpoint: &Endpoint) -> Result<Vec<Snapshot>> {
 ///
 /// # Errors
 /// There is no such image in `from`; as [`copy::image`]'s.
-pub fn copy_image(from: &Endpoint, text: &str, to: &Endpoint, new: &NewImage) -> Result<Image> {
-    copy::image(from.region(), text, to.region(), new)
+pub fn copy_image(
+    from: &Endpoint,
+    text: &str,
+    to: &Endpoint,
+    new: &NewImage,
+    announce: Announce<'_>,
+) -> Result<Image> {
+    copy::image(from.region(), text, to.region(), new, announce)
 }
 
 /// Copy a snapshot (EC2 CopySnapshot).
@@ -105,6 +111,7 @@ pub fn copy_snapshot(
     text: &str,
     to: &Endpoint,
     wanted: Wanted,
+    announce: Announce<'_>,
 ) -> Result<Snapshot> {
     if let (Endpoint::Store(from), Endpoint::Store(to)) = (from, to)
         && from.home() == to.home()
@@ -115,5 +122,5 @@ pub fn copy_snapshot(
             return snapshot::copy(from, &found, wanted);
         }
     }
-    copy::snapshot(from.region(), text, to.region(), wanted)
+    copy::snapshot(from.region(), text, to.region(), wanted, announce)
 }

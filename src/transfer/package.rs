@@ -16,6 +16,7 @@ use crate::record::limits::MAX_SIZE;
 use crate::record::name;
 use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 use crate::snapshot::{self, digest};
 use crate::store::{Store, now};
 use serde::{Deserialize, Serialize};
@@ -195,6 +196,8 @@ pub struct NewImage {
     pub tags: Vec<Tag>,
     /// Where the source is.
     pub source_region: String,
+    /// The token that it was asked for under.
+    pub client_token: Option<ClientToken>,
 }
 
 impl Package {
@@ -225,7 +228,12 @@ impl Package {
         }
         let mut package = Self {
             format: FORMAT.to_owned(),
-            image: Image { public: false, launch_permissions: Vec::new(), ..image.clone() },
+            image: Image {
+                public: false,
+                launch_permissions: Vec::new(),
+                client_token: None,
+                ..image.clone()
+            },
             kernel: None,
             ramdisk: None,
             disks,

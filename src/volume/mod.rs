@@ -23,6 +23,7 @@ use crate::id::{SnapshotId, VolumeId};
 use crate::plan::DiskFormat;
 use crate::record::snapshot::{Snapshot, SnapshotState};
 use crate::record::tag::Tag;
+use crate::record::token::ClientToken;
 use crate::record::volume::{Attachment, Layer, LayerName, Volume, default_volume_type};
 use crate::store::beneath::{self, Owned};
 use crate::store::{Collection, Durability, Locked, Store, now};
@@ -61,6 +62,8 @@ pub struct NewVolume {
     pub attachment: Option<Attachment>,
     /// Its tags.
     pub tags: Vec<Tag>,
+    /// The token that it is asked for under.
+    pub client_token: Option<ClientToken>,
 }
 
 /// A volume's files, open for its one user.
@@ -138,6 +141,7 @@ fn create(
         layers: Vec::new(),
         attachment: new.attachment,
         modification: None,
+        client_token: new.client_token,
         tags: new.tags,
     };
     let mut _until_made = None;

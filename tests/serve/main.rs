@@ -224,6 +224,22 @@ fn snapshots_are_written_and_read_block_by_block() {
     assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }
 
+/// An import goes on when the service that was asked for it has died, and ends when it is
+/// cancelled.
+#[test]
+fn imports_outlive_the_service() {
+    let store = Store::new();
+    let served = Served::new(&store, &["--network", "none"]);
+    let Some(tasks) = script(&served, &store, "tasks.py", &[]) else { return };
+    rustix::process::kill_process(served.pid(), rustix::process::Signal::KILL).unwrap();
+    drop(served);
+    let served = Served::new(&store, &["--network", "none"]);
+    let tasks: Vec<&str> = tasks.split_whitespace().collect();
+    script(&served, &store, "tasks.py", &tasks);
+    let (code, said) = served.end();
+    assert!(code == Some(0) && !said.contains("panicked"), "{said}");
+}
+
 /// The names on the wire are those of the service model.
 #[test]
 fn the_models_are_what_the_script_makes_of_botocores() {

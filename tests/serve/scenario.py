@@ -2,8 +2,12 @@
 
 import base64
 import json
+import os
 import pathlib
+import shutil
+import tempfile
 import time
+import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ET
 
@@ -108,6 +112,11 @@ ec2.get_waiter("volume_available").wait(VolumeIds=[volume])
 snapshot = ec2.create_snapshot(VolumeId=volume, Description="root")["SnapshotId"]
 ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot])
 copy = ec2.copy_snapshot(SourceSnapshotId=snapshot, SourceRegion=session.region_name)["SnapshotId"]
+ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[copy])
+twice = {"AvailabilityZone": zone, "Size": 1, "ClientToken": "volume"}
+assert len({ec2.create_volume(**twice)["VolumeId"] for _ in range(2)}) == 1
+refused("IdempotentParameterMismatch", ec2.create_volume, **twice | {"Size": 2})
+ec2.delete_volume(VolumeId=ec2.create_volume(**twice)["VolumeId"])
 demo = ec2.describe_images(Owners=["amazon"], Filters=[{"Name": "name", "Values": ["demo"]}])["Images"][0]
 web = ec2.register_image(
     Name="web", RootDeviceName="/dev/vda", KernelId=demo["KernelId"], VirtualizationType="paravirtual",
@@ -252,7 +261,13 @@ image = ec2.create_image(InstanceId=ids[1], Name="of-an-instance", NoReboot=True
                          TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "a", "Value": "b"}]}])["ImageId"]
 ec2.get_waiter("image_available").wait(ImageIds=[image])
 refused("InvalidAMIName.Duplicate", ec2.create_image, InstanceId=ids[1], Name="of-an-instance", NoReboot=True)
-copied = ec2.copy_image(SourceImageId=image, SourceRegion=session.region_name, Name="copied")["ImageId"]
+twice = {"SourceImageId": image, "SourceRegion": session.region_name, "Name": "copied", "ClientToken": "copy"}
+copied = ec2.copy_image(**twice)["ImageId"]
+ec2.get_waiter("image_available").wait(ImageIds=[copied])
+assert ec2.copy_image(**twice)["ImageId"] == copied
+refused("IdempotentParameterMismatch", ec2.copy_image, **twice | {"Description": "other"})
+refused("InvalidAMIName.Duplicate", ec2.copy_image, **twice | {"ClientToken": "other"})
+refused("InvalidAMIID.NotFound", ec2.copy_image, **twice | {"ClientToken": "none", "SourceImageId": "ami-00000000000000000", "Name": "none"})
 ec2.modify_image_attribute(ImageId=copied, Description={"Value": "a copy"})
 ec2.modify_image_attribute(ImageId=copied, LaunchPermission={"Add": [{"Group": "all"}]})
 assert ec2.describe_images(ImageIds=[copied])["Images"][0]["Public"]
@@ -289,7 +304,66 @@ ec2.enable_image_deregistration_protection(ImageId=copied)
 protected = ec2.describe_image_attribute(ImageId=copied, Attribute="deregistrationProtection")["DeregistrationProtection"]["Value"]
 assert protected == "enabled-without-cooldown", protected
 assert ec2.disable_image_deregistration_protection(ImageId=copied)["Return"] == "disabled"
-for one in (copied, image, web):
+# What goes on behind its answer.
+here = pathlib.Path(tempfile.mkdtemp())
+(here / "a disk.raw").write_bytes(os.urandom(1 << 20) + bytes(1 << 20))
+url = "file://" + urllib.parse.quote(str(here / "a disk.raw"))
+
+
+def ended(describe, members, key, task):
+    """A task once it goes on no longer."""
+    for _ in range(600):
+        found = describe(**{key: [task]})[members][0]
+        if found.get("Status", found.get("SnapshotTaskDetail", {}).get("Status")) not in ("active", "deleting"):
+            return found
+        time.sleep(0.1)
+    raise SystemExit(f"{task} does not end: {found}")
+
+
+asked = {"DiskContainers": [{"Format": "RAW", "Url": url, "Description": "root"}], "Description": "from a file", "ClientToken": "import",
+         "TagSpecifications": [{"ResourceType": "import-image-task", "Tags": [{"Key": "a", "Value": "b"}]}]}
+task = ec2.import_image(**asked)
+assert task["Status"] == "active" and task["Tags"] == [{"Key": "a", "Value": "b"}], task
+assert ec2.import_image(**asked)["ImportTaskId"] == task["ImportTaskId"]
+refused("IdempotentParameterMismatch", ec2.import_image, **asked | {"Description": "other"})
+done = ended(ec2.describe_import_image_tasks, "ImportImageTasks", "ImportTaskIds", task["ImportTaskId"])
+assert done["Status"] == "completed" and done["SnapshotDetails"][0]["Url"] == url, done
+imported = ec2.describe_images(ImageIds=[done["ImageId"]])["Images"][0]
+assert (imported["Name"], imported["Description"]) == (task["ImportTaskId"], "from a file"), imported
+assert imported["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] == done["SnapshotDetails"][0]["SnapshotId"]
+refused("IncorrectState", ec2.cancel_import_task, ImportTaskId=task["ImportTaskId"])
+bucket = {"S3Bucket": "file://" + str(here), "S3Key": "a%20disk.raw"}
+task = ec2.import_snapshot(DiskContainer={"Format": "raw", "UserBucket": bucket}, Description="data")["ImportTaskId"]
+ec2.get_waiter("snapshot_imported").wait(ImportTaskIds=[task], WaiterConfig={"Delay": 1})
+found = ec2.describe_import_snapshot_tasks(Filters=[{"Name": "task-state", "Values": ["completed"]}])["ImportSnapshotTasks"]
+assert [one["ImportTaskId"] for one in found] == [task], found
+of_data = ec2.describe_snapshots(SnapshotIds=[found[0]["SnapshotTaskDetail"]["SnapshotId"]])["Snapshots"][0]
+assert (of_data["Description"], of_data["State"]) == ("data", "completed"), of_data
+task = ec2.import_image(DiskContainers=[{"SnapshotId": of_data["SnapshotId"]}])["ImportTaskId"]
+second = ended(ec2.describe_import_image_tasks, "ImportImageTasks", "ImportTaskIds", task)["ImageId"]
+(here / "none").write_bytes(b"")
+task = ec2.import_snapshot(DiskContainer={"Url": str(here / "none")})["ImportTaskId"]
+failed = ended(ec2.describe_import_snapshot_tasks, "ImportSnapshotTasks", "ImportTaskIds", task)["SnapshotTaskDetail"]
+assert failed["Status"] == "error" and failed["StatusMessage"].startswith("ClientError: "), failed
+for code, containers in (("UnsupportedOperation", [{"Url": "https://example.com/x"}]), ("InvalidParameterValue", [{"Url": url + "x"}]),
+                         ("InvalidParameterCombination", [{"Format": "raw"}]), ("UnsupportedOperation", [{"Url": url}, {"Url": url}]),
+                         ("InvalidParameterValue", [{"Url": "file:///"}]), ("MissingParameter", [])):
+    refused(code, ec2.import_image, DiskContainers=containers)
+refused("UnsupportedOperation", ec2.import_image, DiskContainers=[{"Url": url}], Platform="Windows")
+refused("InvalidConversionTaskId", ec2.cancel_import_task, ImportTaskId="import-ami-00000000000000000")
+refused("InvalidConversionTaskId.Malformed", ec2.describe_import_image_tasks, ImportTaskIds=["../x"])
+place = {"S3Bucket": "file://" + str(here), "S3Prefix": "web-"}
+task = ec2.export_image(ImageId=done["ImageId"], DiskImageFormat="RAW", S3ExportLocation=place)
+assert task["DiskImageFormat"] == "RAW" and task["S3ExportLocation"] == place, task
+task = task["ExportImageTaskId"]
+assert ended(ec2.describe_export_image_tasks, "ExportImageTasks", "ExportImageTaskIds", task)["Status"] == "completed"
+assert (here / f"web-{task}.raw").read_bytes() == (here / "a disk.raw").read_bytes()
+refused("UnsupportedOperation", ec2.export_image, ImageId=done["ImageId"], DiskImageFormat="VHD", S3ExportLocation=place)
+for bad in (place | {"S3Prefix": "../x"}, place | {"S3Bucket": "file:///none"}):
+    refused("InvalidParameterValue", ec2.export_image, ImageId=done["ImageId"], DiskImageFormat="RAW", S3ExportLocation=bad)
+shutil.rmtree(here)
+
+for one in (copied, image, web, done["ImageId"], second):
     ec2.deregister_image(ImageId=one)
 refused("InvalidAMIID.NotFound", ec2.describe_images, ImageIds=["ami-00000000000000000"])
 ec2.terminate_instances(InstanceIds=ids)

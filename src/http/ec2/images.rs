@@ -2,6 +2,7 @@
 
 use super::super::call::{Action, Call, json_of};
 use crate::error::{Code, Error, Result};
+use crate::id::ImageId;
 use crate::record::image::{Architecture, ImdsSupport, RootDeviceType};
 use crate::service::create_image::{CreateImage, DeviceChange};
 use crate::service::deregister::DeregisterImages;
@@ -11,7 +12,6 @@ use crate::service::register::{Boot, RegisterImage, Root, is_bundle};
 use crate::service::transfer::{CopyImage, KeyFiles};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// The actions of this file.
@@ -87,19 +87,15 @@ fn create_image(call: &Call<'_>) -> Result<Value> {
         snapshot_tags: call.tags("snapshot", &["image", "snapshot"])?,
         changes: asked.block_device_mappings,
     };
-    let (begun, reported) = mpsc::channel();
     let instance = asked.instance_id;
-    call.background(move |service| {
-        let id = begun.clone();
-        let created = service.create_image(&instance, request, move |image| {
-            let _ = id.send(Ok(image.to_string()));
+    let id = call.behind(move |service, announce| {
+        let begun = |image: &ImageId| {
+            announce(image.to_string());
             Ok(())
-        });
-        // Once it is there, its state says the rest.
-        let _ = created.map_err(|error| begun.send(Err(error)));
-    });
-    let ended = |_| Error::failure("the image was not made; 'spore image ls' may say why");
-    Ok(json!({ "ImageId": reported.recv().map_err(ended)?? }))
+        };
+        service.create_image(&instance, request, begun).map(drop)
+    })?;
+    Ok(json!({ "ImageId": id }))
 }
 
 #[derive(Deserialize)]
@@ -221,6 +217,7 @@ struct Copied {
     copy_image_tags: bool,
 }
 
+/// Answers as soon as the copy is there, pending; in a bucket it is there when it is whole.
 fn copy_image(call: &Call<'_>) -> Result<Value> {
     let asked: Copied = call.input()?;
     let request = CopyImage {
@@ -231,9 +228,14 @@ fn copy_image(call: &Call<'_>) -> Result<Value> {
         description: asked.description,
         copy_image_tags: asked.copy_image_tags,
         tags: call.tags("image", &["image", "snapshot"])?,
+        client_token: call.client_token(),
     };
-    let image = call.service.copy_image(&request)?;
-    Ok(json!({ "ImageId": image.image_id }))
+    let id = call.behind(move |service, announce| {
+        let image = service.copy_image(&request, &mut |id| announce(id.to_owned()))?;
+        announce(image.image_id.to_string());
+        Ok(())
+    })?;
+    Ok(json!({ "ImageId": id }))
 }
 
 #[derive(Deserialize)]

@@ -2,15 +2,12 @@
 
 use super::super::call::{Action, Call, json_of};
 use crate::error::{Code, Error, Result};
-use crate::id::hex;
-use crate::record::instance::ClientToken;
 use crate::service::asked;
 use crate::service::instances::reservations;
 use crate::service::launch::TYPES;
 use crate::service::launch_templates::Specification;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// The actions of this file.
 pub const ROWS: &[(&str, Action)] = &[
@@ -27,8 +24,6 @@ struct Launch {
     max_count: u32,
     #[serde(default)]
     launch_template: Option<Specification>,
-    #[serde(default)]
-    client_token: Option<String>,
 }
 
 fn run_instances(call: &Call<'_>) -> Result<Value> {
@@ -36,7 +31,8 @@ fn run_instances(call: &Call<'_>) -> Result<Value> {
     let mut own = serde_json::Map::new();
     if let Some(rest) = rest.as_object_mut() {
         rest.shift_remove("DryRun");
-        for key in ["MinCount", "MaxCount", "LaunchTemplate", "ClientToken"] {
+        rest.shift_remove("ClientToken");
+        for key in ["MinCount", "MaxCount", "LaunchTemplate"] {
             rest.shift_remove_entry(key).map(|(key, value)| own.insert(key, value));
         }
     }
@@ -49,18 +45,11 @@ fn run_instances(call: &Call<'_>) -> Result<Value> {
     request.launch_template = asked.launch_template;
     request.request.min_count = asked.min_count;
     request.request.max_count = asked.max_count;
-    request.request.client_token = asked.client_token.map(|token| client_token(call, token));
+    request.request.client_token = call.client_token();
     let launched = call.service.run_instances(&request)?;
     let reservation = reservations(&launched.records).into_iter().next();
     let failed = || Error::failure("nothing was launched");
     json_of(reservation.ok_or_else(failed)?)
-}
-
-/// The token with what it stands for: the request without it.
-pub fn client_token(call: &Call<'_>, token: String) -> ClientToken {
-    let mut request = call.request.clone();
-    request.as_object_mut().map(|request| request.shift_remove("ClientToken"));
-    ClientToken { token, request: hex(&Sha256::digest(request.to_string())) }
 }
 
 #[derive(Default, Deserialize)]

@@ -1,7 +1,6 @@
 //! Launch templates.
 
 use super::super::call::{Action, Call, json_of};
-use super::launch::client_token;
 use crate::error::{Code, Error, Result};
 use crate::service::launch_templates::{NewVersion, Specification};
 use serde::Deserialize;
@@ -49,12 +48,11 @@ impl Asked {
     }
 
     fn version(&self, call: &Call<'_>) -> NewVersion {
-        let token = call.request["ClientToken"].as_str().map(str::to_owned);
         NewVersion {
             data: self.launch_template_data.clone().unwrap_or_else(|| json!({})),
             description: self.version_description.clone(),
             source_version: self.source_version.clone(),
-            client_token: token.map(|token| client_token(call, token)),
+            client_token: call.client_token(),
         }
     }
 }

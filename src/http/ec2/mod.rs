@@ -11,6 +11,7 @@ mod networks;
 mod places;
 mod snapshots;
 mod tags;
+mod tasks;
 mod volumes;
 
 use super::call::Action;
@@ -28,6 +29,7 @@ pub fn rows() -> Vec<&'static [(&'static str, Action)]> {
         places::ROWS,
         snapshots::ROWS,
         tags::ROWS,
+        tasks::ROWS,
         volumes::ROWS,
     ]
 }

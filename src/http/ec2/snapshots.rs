@@ -106,6 +106,7 @@ struct Copied {
     description: String,
 }
 
+/// Answers as soon as the copy is there, pending; in a bucket it is there when it is whole.
 fn copy_snapshot(call: &Call<'_>) -> Result<Value> {
     let asked: Copied = call.input()?;
     let destination = asked.destination_region.as_deref();
@@ -116,8 +117,13 @@ fn copy_snapshot(call: &Call<'_>) -> Result<Value> {
         description: asked.description,
         tags: call.tags("snapshot", &["snapshot"])?,
     };
-    let copy = call.service.copy_snapshot(&request)?;
-    Ok(json!({ "SnapshotId": copy.snapshot_id, "Tags": copy.tags }))
+    let tags = json_of(&request.tags)?;
+    let id = call.behind(move |service, announce| {
+        let copy = service.copy_snapshot(&request, &mut |id| announce(id.to_owned()))?;
+        announce(copy.snapshot_id.to_string());
+        Ok(())
+    })?;
+    Ok(json!({ "SnapshotId": id, "Tags": tags }))
 }
 
 #[derive(Deserialize)]

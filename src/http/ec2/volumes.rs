@@ -87,6 +87,7 @@ fn create_volume(call: &Call<'_>) -> Result<Value> {
         size: size.transpose()?,
         volume_type: asked.volume_type,
         tags: call.tags("volume", &["volume"])?,
+        client_token: call.client_token(),
     };
     let mut answer = json_of(call.service.create_volume(&request)?)?;
     // EC2 does not know yet whether it will have any.

@@ -6,6 +6,7 @@ pub mod instance;
 pub mod network;
 pub mod snapshot;
 pub mod status;
+pub mod task;
 pub mod volume;
 
 pub use crate::metadata::tree::{AVAILABILITY_ZONE as ZONE, REGION};

@@ -5,6 +5,7 @@
 //! where in that it begins; what is zeros is left out. An empty member ends it. Digests in the
 //! package say whether all has arrived.
 
+pub mod disk;
 pub mod read;
 
 use super::copy::{self, Need, Pending, Piece, Source, Writer};

@@ -58,11 +58,12 @@ impl<'a> PendingImage<'a> {
     }
 
     /// Let the image and its snapshots appear, as pending.
-    fn appear(&mut self) -> Result<()> {
+    fn show(&mut self) -> Result<()> {
         let lock = self.store.lock()?;
         let image = match unfinished(self.store, self.package, self.new, &lock)? {
             Some(mut image) => {
                 (image.record.state, image.record.state_reason) = (ImageState::Pending, None);
+                image.record.client_token.clone_from(&self.new.client_token);
                 image.save(Durability::Durable)?;
                 image
             }
@@ -139,6 +140,14 @@ fn slot(
 impl Pending for PendingImage<'_> {
     type Made = Image;
 
+    fn appear(&mut self, part: Part) -> Result<Option<String>> {
+        if self.image.is_some() || !matches!(part, Part::Disk(_)) {
+            return Ok(None);
+        }
+        self.show()?;
+        Ok(self.image.as_ref().map(|image| image.record.image_id.to_string()))
+    }
+
     fn open<'a>(
         &'a mut self,
         part: Part,
@@ -149,9 +158,6 @@ impl Pending for PendingImage<'_> {
             Part::Kernel => open_boot(self.store, &mut self.boot.kernel, (part, content), source),
             Part::Ramdisk => open_boot(self.store, &mut self.boot.ramdisk, (part, content), source),
             Part::Disk(n) => {
-                if self.image.is_none() {
-                    self.appear()?;
-                }
                 let lacks = || Error::failure(format!("the image in the making has no disk {n}"));
                 let snapshot = self.disks.get_mut(n).ok_or_else(lacks)?;
                 open_disk(snapshot, (part, content), source)
@@ -220,6 +226,10 @@ impl<'a> PendingSnapshot<'a> {
 
 impl Pending for PendingSnapshot<'_> {
     type Made = Snapshot;
+
+    fn appear(&mut self, _part: Part) -> Result<Option<String>> {
+        Ok(Some(self.snapshot.record.snapshot_id.to_string()))
+    }
 
     fn open<'a>(
         &'a mut self,
@@ -395,6 +405,7 @@ fn pending(
     };
     let mut image = manifest::resolve_with(store, manifest, ImageId::generate()?, &gib)?;
     image.state = ImageState::Pending;
+    image.client_token.clone_from(&new.client_token);
     image.product_codes = package.image.product_codes.clone();
     image.hourly_rate = package.image.hourly_rate.clone();
     catalog::begin(store, image)
