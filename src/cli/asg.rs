@@ -1,7 +1,8 @@
 //! `spore asg …`: Auto Scaling groups.
 
 use super::answer;
-use super::args::tag;
+use super::args::{launch_template, tag};
+use super::asg_policy::{self, PolicyCommand};
 use super::complete;
 use super::output::{self, Cell, Column, Table};
 use super::run::user_data;
@@ -44,6 +45,12 @@ pub enum AsgCommand {
     Set(SetArgs),
     /// Replace a group's instances a few at a time, also by those of another image
     Refresh(RefreshArgs),
+    /// How groups scale
+    Policy {
+        /// Verb
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Leave processes of a group undone: Launch, Terminate, HealthCheck …
     Suspend(ProcessArgs),
     /// Have processes of a group done again
@@ -66,11 +73,15 @@ pub struct CreateArgs {
     /// Its name
     name: String,
     /// What its instances are launched from
-    #[arg(long, value_name = "IMAGE", required_unless_present = "launch_configuration", add = complete::image())]
+    #[arg(long, value_name = "IMAGE", required_unless_present_any = ["launch_configuration", "template"], add = complete::image())]
     image: Option<String>,
     /// A launch configuration that there is, instead of an image
     #[arg(long, value_name = "NAME", conflicts_with_all = ["image", "instance_type", "key", "user_data", "groups"])]
     launch_configuration: Option<String>,
+    /// A launch template, instead of an image; VERSION is a number or $Latest [default: the
+    /// template's default version]
+    #[arg(long, value_name = "TEMPLATE[:VERSION]", conflicts_with_all = ["image", "launch_configuration", "instance_type", "key", "user_data", "groups"])]
+    template: Option<String>,
     /// Their type
     #[arg(short = 't', long = "type", value_name = "TYPE", add = complete::instance_type())]
     instance_type: Option<String>,
@@ -134,6 +145,9 @@ pub struct SetArgs {
     /// What new instances are launched from; 'refresh' replaces the others
     #[arg(long, value_name = "IMAGE", add = complete::image())]
     image: Option<String>,
+    /// The launch template that they are launched by
+    #[arg(long, value_name = "TEMPLATE[:VERSION]", conflicts_with = "image")]
+    template: Option<String>,
 }
 
 /// Arguments of `asg refresh`.
@@ -144,6 +158,9 @@ pub struct RefreshArgs {
     /// The image of the new instances [default: as the group has it]
     #[arg(long, value_name = "IMAGE", add = complete::image())]
     image: Option<String>,
+    /// The launch template that they are launched by
+    #[arg(long, value_name = "TEMPLATE[:VERSION]", conflicts_with = "image")]
+    template: Option<String>,
     /// Percent of the desired capacity that stays in service
     #[arg(long, value_name = "PERCENT", default_value_t = MIN_HEALTHY)]
     min_healthy: u32,
@@ -157,10 +174,10 @@ pub struct RefreshArgs {
     #[arg(long)]
     auto_rollback: bool,
     /// End the refresh that goes on; what is replaced stays so
-    #[arg(long, conflicts_with_all = ["image", "rollback"])]
+    #[arg(long, conflicts_with_all = ["image", "template", "rollback"])]
     cancel: bool,
     /// Bring the former instances back
-    #[arg(long, conflicts_with = "image")]
+    #[arg(long, conflicts_with_all = ["image", "template"])]
     rollback: bool,
 }
 
@@ -194,13 +211,13 @@ pub fn run(command: &AsgCommand, ui: &Ui) -> Result<ExitCode> {
         }
         AsgCommand::Set(args) => {
             let mut settings = args.sizes.settings();
-            if let Some(image) = &args.image {
-                settings.launch = Some(other_image(&service, &args.name, image)?);
-            }
+            let (image, template) = (args.image.as_deref(), args.template.as_deref());
+            settings.launch = source(&service, &args.name, image, template)?;
             service.update_auto_scaling_group(&args.name, &settings)?;
             warn(&service);
         }
         AsgCommand::Refresh(args) => refresh(&service, ui, args)?,
+        AsgCommand::Policy { command } => return asg_policy::run(&service, ui, command),
         AsgCommand::Suspend(args) => {
             service.suspend_processes(&args.name, &args.processes, true)?;
         }
@@ -230,9 +247,12 @@ fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<()> {
     settings.max_size = Some(args.sizes.max.unwrap_or(desired));
     settings.desired_capacity = Some(desired);
     settings.network = Some(args.network.clone());
-    let name = match (&args.launch_configuration, &args.image) {
-        (Some(name), _) => name.clone(),
-        (None, image) => {
+    let template = args.template.as_deref();
+    let template = template.map(|text| service.launch_template_source(&launch_template(text).0));
+    let source = match (template.transpose()?, &args.launch_configuration, &args.image) {
+        (Some(source), ..) => source,
+        (None, Some(name), _) => LaunchSource::LaunchConfiguration(name.clone()),
+        (None, None, image) => {
             let data = args.user_data.as_deref().map(user_data).transpose()?;
             let launch = LaunchData {
                 image_id: image.clone().unwrap_or_default(),
@@ -242,10 +262,10 @@ fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<()> {
                 user_data: data.map(|data| STANDARD.encode(data)),
                 ..LaunchData::default()
             };
-            configuration(service, &args.name, &launch)?
+            LaunchSource::LaunchConfiguration(configuration(service, &args.name, &launch)?)
         }
     };
-    settings.launch = Some(LaunchSource::LaunchConfiguration(name.clone()));
+    settings.launch = Some(source.clone());
     let propagate = |tag: &Tag| GroupTag {
         key: tag.key.clone(),
         value: tag.value.clone(),
@@ -253,9 +273,11 @@ fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<()> {
     };
     let tags: Vec<GroupTag> = args.tags.iter().map(propagate).collect();
     let made = service.create_auto_scaling_group(&args.name, &settings, &tags);
-    if made.is_err() && args.launch_configuration.is_none() {
+    if let (true, Some(name)) = (made.is_err(), source.launch_configuration())
+        && args.launch_configuration.is_none()
+    {
         // It was made for this group.
-        let _ = service.delete_launch_configuration(&name);
+        let _ = service.delete_launch_configuration(name);
     }
     let made = made?;
     warn(service);
@@ -270,14 +292,28 @@ fn configuration(service: &Service, group: &str, launch: &LaunchData) -> Result<
     Ok(name)
 }
 
+/// What a group is to launch from: with another image, or by a launch template; neither leaves it.
+fn source(
+    service: &Service,
+    group: &str,
+    image: Option<&str>,
+    template: Option<&str>,
+) -> Result<Option<LaunchSource>> {
+    match (image, template) {
+        (Some(image), _) => other_image(service, group, image).map(Some),
+        (None, Some(text)) => service.launch_template_source(&launch_template(text).0).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
 /// What a group launches from, with another image.
 fn other_image(service: &Service, group: &str, image: &str) -> Result<LaunchSource> {
     let group = service.describe_auto_scaling_group(group)?;
     let named = group.launch.launch_configuration().map(str::to_owned);
     let found = named.map(|name| service.describe_launch_configurations(&[name])).transpose()?;
     let Some(mut launch) = found.into_iter().flatten().next().map(|one| one.launch) else {
-        let why = "the group has no launch configuration that could have another image; give it \
-                   another version of its launch template by AWS's tools";
+        let why = "the group launches by a launch template, which says what the image is: make \
+                   another version by 'spore template version', and give it by --template";
         return Err(Error::usage(why));
     };
     image.clone_into(&mut launch.image_id);
@@ -291,8 +327,8 @@ fn refresh(service: &Service, ui: &Ui, args: &RefreshArgs) -> Result<()> {
     } else if args.rollback {
         service.rollback_instance_refresh(&args.name)?
     } else {
-        let image = args.image.as_deref();
-        let desired = image.map(|image| other_image(service, &args.name, image)).transpose()?;
+        let (image, template) = (args.image.as_deref(), args.template.as_deref());
+        let desired = source(service, &args.name, image, template)?;
         let preferences = RefreshPreferences {
             min_healthy_percentage: args.min_healthy,
             instance_warmup: args.warmup,
@@ -329,8 +365,8 @@ fn list(service: &Service, ui: &Ui, groups: &[AutoScalingGroup]) -> Result<()> {
         };
         let launch = match &group.launch {
             LaunchSource::LaunchConfiguration(name) => name.clone(),
-            LaunchSource::LaunchTemplate { launch_template_name, .. } => {
-                launch_template_name.clone()
+            LaunchSource::LaunchTemplate { launch_template_name, version, .. } => {
+                format!("{launch_template_name}:{version}")
             }
         };
         let serving = |one: &&crate::record::autoscaling::Member| {

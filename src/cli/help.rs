@@ -10,8 +10,9 @@ Exit codes: 0 done; 1 refused (unknown object, wrong state); 2 the command
 line is wrong; 125 Spore or its host failed. See 'spore --help'.";
 
 /// The commands that print no records, and so have no use for -o and -q.
-const SILENT: [&str; 21] = [
+const SILENT: [&str; 22] = [
     "asg set",
+    "asg policy execute",
     "asg suspend",
     "asg resume",
     "logs",
@@ -38,14 +39,14 @@ const SILENT: [&str; 21] = [
 const EXAMPLES: [(&str, &str); 66] = [
     (
         "asg create",
-        "  spore asg create web --image debian -t t3.small --min 1 --max 5 -n 2\n  spore serve &                  launches them and keeps them alive",
+        "  spore asg create web --image debian -t t3.small --min 1 --max 5 -n 2\n  spore asg create api --template 'api:$Latest' --max 4\n  spore serve &                  launches them and keeps them alive",
     ),
     ("asg ls", "  spore asg ls\n  spore asg ls -o json"),
     ("asg show", "  spore asg show web"),
     ("asg set", "  spore asg set web -n 5\n  spore asg set web --min 2 --max 10"),
     (
         "asg refresh",
-        "  spore asg refresh web --image debian-2 --auto-rollback\n  spore asg refresh web --rollback",
+        "  spore asg refresh web --image debian-2 --auto-rollback\n  spore asg refresh api --template api:7\n  spore asg refresh web --rollback",
     ),
     ("asg suspend", "  spore asg suspend web Launch Terminate"),
     ("asg resume", "  spore asg resume web"),

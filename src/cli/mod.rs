@@ -4,6 +4,7 @@ mod account;
 mod answer;
 mod args;
 mod asg;
+mod asg_policy;
 mod attribute;
 mod autostart;
 mod boot_entries;

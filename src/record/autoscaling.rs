@@ -131,6 +131,24 @@ pub struct GroupSide {
     /// Milliseconds since the epoch: nothing is launched until then.
     #[serde(default)]
     pub retry_at: u64,
+    /// What it launches from with the number that its template's version had when somebody last
+    /// looked; as the group says without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbered: Option<LaunchSource>,
+}
+
+impl AutoScalingGroup {
+    /// What an instance is launched from now.
+    pub fn source(&self) -> &LaunchSource {
+        self.spore.numbered.as_ref().unwrap_or(&self.launch)
+    }
+
+    /// Launches from something else from now on. What failed by the former one may work by this.
+    pub fn launch_from(&mut self, launch: LaunchSource) {
+        self.launch = launch;
+        self.spore.numbered = None;
+        (self.spore.failures, self.spore.retry_at) = (0, 0);
+    }
 }
 
 /// An instance of a group, from the intent to launch it on.

@@ -301,5 +301,21 @@ fn a_group_keeps_as_many_instances_as_it_should_have() {
     // Without a service the command line ends a group by itself.
     store.ok(&["asg", "create", "cli", "--image", "steady", "-n", "2"]);
     store.ok(&["asg", "delete", "cli", "--force"]);
+    store.ok(&["template", "create", "fleet", "--image", "steady", "-t", "spore.tiny"]);
+    store.ok(&["asg", "create", "fleet", "--template", "fleet:$Latest", "-n", "0", "--max", "4"]);
+    let shown = store.ok(&["asg", "ls", "-o", "csv"]);
+    assert!(shown.contains("fleet:$Latest"), "{shown}");
+    store.ok(&["asg", "policy", "put", "fleet", "more", "--adjust", "+3"]);
+    store.ok(&["asg", "policy", "put", "fleet", "busy", "--target-cpu", "60", "--no-scale-in"]);
+    store.ok(&["asg", "policy", "execute", "fleet", "more"]);
+    let shown = store.ok(&["asg", "show", "fleet", "-o", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["AutoScalingGroups"][0]["DesiredCapacity"], 3, "{shown}");
+    assert_eq!(store.ok(&["asg", "policy", "ls", "-q"]), "more\nbusy\n");
+    let listed = store.ok(&["asg", "policy", "ls", "fleet"]);
+    assert!(listed.contains("+3") && listed.contains("CPU at 60 %, never in"), "{listed}");
+    store.ok(&["asg", "policy", "delete", "fleet", "more", "busy"]);
+    assert_eq!(store.ok(&["asg", "policy", "ls", "-q"]), "");
+    store.ok(&["asg", "delete", "fleet", "--force"]);
     assert_eq!(store.ok(&["asg", "ls", "-q"]), "");
 }

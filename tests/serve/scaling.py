@@ -4,6 +4,7 @@ scaling.py STEADY PLAIN BUSY: images whose guests wait, power off at once, and s
 is looked at after the service was killed.
 """
 
+import datetime
 import json
 import os
 import pathlib
@@ -247,7 +248,7 @@ asg.delete_policy(AutoScalingGroupName="web", PolicyName="simple")
 refused("ValidationError", asg.delete_policy, AutoScalingGroupName="web", PolicyName="simple")
 schedule = lambda name, **more: asg.put_scheduled_update_group_action(AutoScalingGroupName="web", ScheduledActionName=name, **more)
 schedule("nightly", Recurrence="0 3 * * *", MinSize=1)
-schedule("soon", StartTime=int(time.time()) + 2, DesiredCapacity=3)
+schedule("soon", StartTime=datetime.datetime.fromtimestamp(int(time.time()) + 2.25, datetime.timezone.utc), DesiredCapacity=3)
 for bad in ({"Recurrence": "0 0 31 2 *", "MinSize": 1}, {"StartTime": 1, "MinSize": 1}, {"Recurrence": "* * * * *"}):
     refused("ValidationError", asg.put_scheduled_update_group_action, AutoScalingGroupName="web", ScheduledActionName="bad", **bad)
 until("its time", lambda: group()["DesiredCapacity"] == 3)
@@ -266,6 +267,44 @@ settled(2, "busy")
 asg.delete_auto_scaling_group(AutoScalingGroupName="busy", ForceDelete=True)
 until("it is gone", lambda: not asg.describe_auto_scaling_groups(AutoScalingGroupNames=["busy"])["AutoScalingGroups"])
 asg.delete_launch_configuration(LaunchConfigurationName="busy")
+
+# A launch template says what is launched, in the version that it has then.
+said = {"ImageId": STEADY, "InstanceType": "spore.tiny",
+        "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": "From", "Value": "template"}]}]}
+lt = ec2.create_launch_template(LaunchTemplateName="fleet", LaunchTemplateData=said)["LaunchTemplate"]["LaunchTemplateId"]
+by = lambda name, **more: asg.create_auto_scaling_group(AutoScalingGroupName=name, MinSize=1, MaxSize=3, **more)
+for bad in ({"LaunchTemplateName": "none"}, {"LaunchTemplateId": lt, "Version": "9"}, {"LaunchTemplateId": lt, "LaunchTemplateName": "fleet"}):
+    refused("ValidationError", by, name="bad", LaunchTemplate=bad)
+latest = {"LaunchTemplateId": lt, "LaunchTemplateName": "fleet", "Version": "$Latest"}
+refused("ValidationError", by, name="bad", LaunchTemplate={"LaunchTemplateId": lt}, LaunchConfigurationName="steady")
+refused("UnsupportedOperation", by, name="bad", MixedInstancesPolicy={"LaunchTemplate": {"LaunchTemplateSpecification": {"LaunchTemplateId": lt}}})
+refused("UnsupportedOperation", by, name="bad", LaunchTemplate={"LaunchTemplateId": lt}, TargetGroupARNs=["arn:aws:x"])
+by("fleet", LaunchTemplate={"LaunchTemplateName": "fleet", "Version": "$Latest"})
+old = settled(1, "fleet")
+assert group("fleet")["LaunchTemplate"] == latest, group("fleet")
+assert group("fleet")["Instances"][0]["LaunchTemplate"] == latest | {"Version": "1"}, group("fleet")
+tags = ec2.describe_instances(InstanceIds=list(old))["Reservations"][0]["Instances"][0]["Tags"]
+assert {t["Key"] for t in tags} == {"From", "aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "aws:ec2launchtemplate:version"}, tags
+ec2.create_launch_template_version(LaunchTemplateId=lt, SourceVersion="1", LaunchTemplateData={"InstanceType": "t2.nano"})
+fleet = lambda: asg.describe_instance_refreshes(AutoScalingGroupName="fleet")["InstanceRefreshes"][0]
+kept = None
+for _ in range(2):
+    asg.start_instance_refresh(AutoScalingGroupName="fleet", DesiredConfiguration={"LaunchTemplate": {"LaunchTemplateId": lt, "Version": "$Latest"}},
+                               Preferences={"MinHealthyPercentage": 0, "SkipMatching": True})
+    until("a refresh of the fleet", lambda: fleet()["Status"] == "Successful")
+    assert fleet()["DesiredConfiguration"]["LaunchTemplate"] == latest, fleet()
+    settled(1, "fleet")
+    found = group("fleet")["Instances"][0]
+    assert found["LaunchTemplate"]["Version"] == "2" and found["InstanceType"] == "t2.nano", found
+    # What has that version already stays.
+    assert found["InstanceId"] not in old and kept in (None, found["InstanceId"]), (kept, found)
+    kept = found["InstanceId"]
+assert asg.describe_auto_scaling_instances(InstanceIds=[kept])["AutoScalingInstances"][0]["LaunchTemplate"]["Version"] == "2"
+asg.update_auto_scaling_group(AutoScalingGroupName="fleet", LaunchTemplate={"LaunchTemplateId": lt, "Version": "1"})
+assert group("fleet")["LaunchTemplate"]["Version"] == "1"
+asg.delete_auto_scaling_group(AutoScalingGroupName="fleet", ForceDelete=True)
+until("it is gone", lambda: not asg.describe_auto_scaling_groups(AutoScalingGroupNames=["fleet"])["AutoScalingGroups"])
+ec2.delete_launch_template(LaunchTemplateId=lt)
 
 untried = ROWS - seen
 assert not untried, f"no answer was seen of {sorted(untried)}"

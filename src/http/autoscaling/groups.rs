@@ -7,6 +7,7 @@ use crate::service::autoscaling::groups::{
     AutoScalingGroup, GroupSettings, GroupTag, LaunchSource, MAX_GROUPS, TerminationPolicy,
 };
 use crate::service::autoscaling::shape;
+use crate::service::launch_templates::Specification;
 use crate::service::shape::ZONE;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,6 +31,8 @@ struct Group {
     auto_scaling_group_name: String,
     #[serde(default)]
     launch_configuration_name: Option<String>,
+    #[serde(default)]
+    launch_template: Option<Specification>,
     #[serde(default)]
     min_size: Option<u32>,
     #[serde(default)]
@@ -94,7 +97,7 @@ impl Group {
         match self.health_check_type.as_deref() {
             None | Some("EC2") => {}
             Some(_) => {
-                let why = "there is the health check type EC2 only";
+                let why = "HealthCheckType is EC2 here: there are no load balancers to ask";
                 return Err(Error::refused(Code::UnsupportedOperation, why));
             }
         }
@@ -116,8 +119,17 @@ impl Group {
             found.map(|(_, policy)| *policy).ok_or_else(unknown)
         });
         let policies = policies.collect::<Result<Vec<_>>>()?;
+        let launch = match (&self.launch_configuration_name, &self.launch_template) {
+            (Some(_), Some(_)) => {
+                let why = "a group has a launch configuration or a launch template, and not both";
+                return Err(invalid(why));
+            }
+            (Some(name), None) => Some(LaunchSource::LaunchConfiguration(name.clone())),
+            (None, Some(named)) => Some(call.service.launch_template_source(named)?),
+            (None, None) => None,
+        };
         Ok(GroupSettings {
-            launch: self.launch_configuration_name.clone().map(LaunchSource::LaunchConfiguration),
+            launch,
             min_size: self.min_size,
             max_size: self.max_size,
             desired_capacity: self.desired_capacity,

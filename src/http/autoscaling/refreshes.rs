@@ -4,6 +4,7 @@ use super::super::call::{Action, Call};
 use crate::error::{Code, Error, Result};
 use crate::service::autoscaling::refresh::{MIN_HEALTHY, RefreshPreferences};
 use crate::service::autoscaling::shape;
+use crate::service::launch_templates::Specification;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,6 +24,15 @@ struct Started {
     strategy: Option<String>,
     #[serde(default)]
     preferences: Preferences,
+    #[serde(default)]
+    desired_configuration: DesiredConfiguration,
+}
+
+/// What the group launches from after it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DesiredConfiguration {
+    launch_template: Option<Specification>,
 }
 
 #[derive(Default, Deserialize)]
@@ -47,7 +57,9 @@ fn start(call: &Call<'_>) -> Result<Value> {
         auto_rollback: asked.preferences.auto_rollback,
     };
     let name = &asked.auto_scaling_group_name;
-    let id = call.service.start_instance_refresh(name, None, preferences)?;
+    let desired = asked.desired_configuration.launch_template;
+    let desired = desired.map(|named| call.service.launch_template_source(&named)).transpose()?;
+    let id = call.service.start_instance_refresh(name, desired, preferences)?;
     Ok(json!({ "InstanceRefreshId": id }))
 }
 

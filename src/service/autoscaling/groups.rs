@@ -257,9 +257,13 @@ pub(super) fn set(
         if let LaunchSource::LaunchConfiguration(name) = launch {
             named(store, &configurations(store), name)?;
         }
-        group.launch = launch.clone();
-        // What failed by the former one may work by this.
-        (group.spore.failures, group.spore.retry_at) = (0, 0);
+        // It would end only when all are of the one that it began with.
+        if group.instance_refreshes.first().is_some_and(|one| one.status.is_active()) {
+            let why = "an instance refresh of the group goes on, whose instances are launched from \
+                       what it began with; cancel it first";
+            return Err(validation(why));
+        }
+        group.launch_from(launch.clone());
     }
     let GroupSettings { min_size, max_size, desired_capacity, .. } = *settings;
     let (min, max) = (min_size.unwrap_or(group.min_size), max_size.unwrap_or(group.max_size));

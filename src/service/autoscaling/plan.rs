@@ -116,7 +116,7 @@ fn intend(group: &mut AutoScalingGroup, cause: &str, now: u64) -> Result<()> {
         lifecycle_state: LifecycleState::Pending,
         unhealthy: false,
         protected_from_scale_in: group.new_instances_protected_from_scale_in,
-        launch: Some(group.launch.clone()),
+        launch: Some(group.source().clone()),
         instance_type: String::new(),
         image_id: None,
         since: now,
@@ -235,7 +235,7 @@ fn rank(
     now: u64,
 ) -> (u64, u64) {
     const HOUR: u64 = 3_600_000;
-    let is_current = u64::from(member.launch.as_ref() == Some(&group.launch));
+    let is_current = u64::from(member.launch.as_ref() == Some(group.source()));
     match policy {
         TerminationPolicy::OldestInstance => (0, member.launched),
         TerminationPolicy::NewestInstance => (0, u64::MAX - member.launched),

@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 /// Who scales holds the lock of this file in this directory of the account's.
 const DIRECTORY: &str = "auto-scaling";
 const LOCK: &str = "lock";
+/// By what verb it does what it does.
+const VERB: &str = "auto scaling";
 /// How often it is looked after groups, and where there are none.
 const ROUND: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(500);
@@ -54,35 +56,36 @@ pub fn runs(store: &Store) -> bool {
 /// of that.
 pub fn run(home: &Path, context: &Context, cancel: &Cancel) {
     let mut memories: HashMap<AutoScalingGroupId, Memory> = HashMap::new();
-    let mut lock = None;
+    let (mut service, mut lock) = (None, None);
     while !cancel.requested() {
-        let round = || -> Result<bool> {
-            let context = context.clone().by_verb("auto scaling".into());
-            let service = Service::open_within(home, &context)?;
+        let mut turn = |kept: Option<Service>| -> Result<(Service, bool)> {
+            let service = match kept {
+                Some(service) => service,
+                None => Service::open_within(home, &context.clone().by_verb(VERB.into()))?,
+            };
             // Taken before there is a group, so that who makes one sees that it will be kept.
             if lock.is_none() {
                 lock = take_turn(&service.store)?;
             }
             let ids = groups(&service.store).own_ids()?;
-            if ids.is_empty() {
-                return Ok(false);
-            }
             memories.retain(|id, _| ids.contains(id));
             for id in ids.iter().filter(|_| lock.is_some()).take_while(|_| !cancel.requested()) {
                 // One that fails is tried again, and keeps none of the others.
                 let memory = memories.entry(id.clone()).or_default();
                 let _ = round(&service, id, memory);
             }
-            Ok(true)
+            Ok((service, !ids.is_empty()))
         };
-        let busy = round_of(round);
+        // A store that can't be read has no groups, and is opened again.
+        let busy = match turn(service.take()) {
+            Ok((kept, busy)) => {
+                service = Some(kept);
+                busy
+            }
+            Err(_) => false,
+        };
         std::thread::sleep(if busy { ROUND } else { IDLE });
     }
-}
-
-/// Whether there are groups; a store that can't be read has none.
-fn round_of(round: impl FnOnce() -> Result<bool>) -> bool {
-    round().unwrap_or(false)
 }
 
 /// The turn of who scales, unless another has it.
@@ -122,8 +125,14 @@ pub fn round(service: &Service, id: &AutoScalingGroupId, memory: &mut Memory) ->
     let group = groups(store).get(id)?;
     let sight = look(service, &group, memory);
     let load = memory.samples.look(service, &group, now_ms());
+    // Of a template that is gone the version stays as it was; its launches say so.
+    let numbered = service.numbered(&group.launch).ok().filter(|source| *source != group.launch);
+    let launch = group.launch;
     let group = change(store, id, |group| {
         let now = now_ms();
+        if numbered.is_some() && group.launch == launch {
+            group.spore.numbered = numbered;
+        }
         plan::advance(group, &sight, now)?;
         schedule::advance(group, now);
         if policies::track(group, load, now) {

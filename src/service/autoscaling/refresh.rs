@@ -29,6 +29,7 @@ impl Service {
         if preferences.min_healthy_percentage > 100 {
             return Err(validation("a percentage is 0 to 100"));
         }
+        let numbered = desired.as_ref().map(|to| self.numbered(to)).transpose()?;
         change_named(&self.store, name, |group| {
             if group.deleting {
                 return Err(validation("the group is pending delete"));
@@ -37,12 +38,16 @@ impl Service {
                 let why = "an instance refresh of the group goes on; cancel that first";
                 return Err(Error::refused(Code::InstanceRefreshInProgress, why));
             }
+            let former = group.source().clone();
+            let same = desired.is_none();
             let to = desired.unwrap_or_else(|| group.launch.clone());
+            let now = numbered.filter(|now| *now != to);
+            let now = now.or_else(|| group.spore.numbered.clone().filter(|_| same));
             let mut sources = group.instances.iter().filter_map(|member| member.launch.clone());
-            let from = sources.rfind(|from| *from != to);
-            let from = from.unwrap_or_else(|| group.launch.clone());
-            group.launch.clone_from(&to);
-            (group.spore.failures, group.spore.retry_at) = (0, 0);
+            let from = sources.rfind(|from| *from != *now.as_ref().unwrap_or(&to));
+            let from = from.unwrap_or(former);
+            group.launch_from(to.clone());
+            group.spore.numbered = now;
             let instance_refresh_id = uuid()?;
             let mut refresh = InstanceRefresh {
                 instance_refresh_id: instance_refresh_id.clone(),
@@ -57,7 +62,8 @@ impl Service {
                 failures: 0,
                 preferences,
             };
-            let old = group.instances.iter().filter(|member| is_old(&refresh, member)).count();
+            let source = group.source();
+            let old = group.instances.iter().filter(|one| is_old(&refresh, source, one)).count();
             refresh.instances = u32::try_from(old).unwrap_or(u32::MAX);
             refresh.instances_to_update = refresh.instances;
             group.instance_refreshes.insert(0, refresh);
@@ -134,14 +140,14 @@ fn roll_back(group: &mut AutoScalingGroup, why: &str) {
     // Those of before the refresh stay.
     refresh.preferences.skip_matching = true;
     std::mem::swap(&mut refresh.from, &mut refresh.to);
-    group.launch.clone_from(&refresh.to);
-    (group.spore.failures, group.spore.retry_at) = (0, 0);
+    let to = refresh.to.clone();
+    group.launch_from(to);
 }
 
-/// Whether a member is to be replaced.
-fn is_old(refresh: &InstanceRefresh, member: &Member) -> bool {
+/// Whether a member of a group that launches from `source` is to be replaced.
+fn is_old(refresh: &InstanceRefresh, source: &LaunchSource, member: &Member) -> bool {
     let live = plan::counts(member) && member.instance_id.is_some();
-    let same = member.launch.as_ref() == Some(&refresh.to);
+    let same = member.launch.as_ref() == Some(source);
     live && (!same || !refresh.preferences.skip_matching && member.launched < refresh.start_time)
 }
 
@@ -161,11 +167,12 @@ pub fn advance(group: &mut AutoScalingGroup, now: u64) -> Result<()> {
     }
     let refresh = refresh.clone();
     let warmup = u64::from(refresh.preferences.instance_warmup) * 1000;
+    let source = group.source().clone();
     let ready = |member: &&Member| {
-        let warm = is_old(&refresh, member) || now.saturating_sub(member.since) >= warmup;
+        let warm = is_old(&refresh, &source, member) || now.saturating_sub(member.since) >= warmup;
         member.lifecycle_state == LifecycleState::InService && !member.unhealthy && warm
     };
-    let old: Vec<_> = group.instances.iter().filter(|one| is_old(&refresh, one)).collect();
+    let old: Vec<_> = group.instances.iter().filter(|one| is_old(&refresh, &source, one)).collect();
     let healthy = group.instances.iter().filter(ready).count();
     let desired = usize::try_from(group.desired_capacity).unwrap_or(usize::MAX);
     if let Some(first) = group.instance_refreshes.first_mut() {
