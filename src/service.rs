@@ -30,6 +30,8 @@ pub mod power;
 pub mod probe;
 pub mod programs;
 pub mod prune;
+pub mod pull;
+mod pull_region;
 pub mod reach;
 pub mod regions;
 pub mod register;

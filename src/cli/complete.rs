@@ -76,6 +76,26 @@ pub fn image() -> ArgValueCompleter {
     })
 }
 
+/// Images, and what is published and can be pulled.
+pub fn launchable() -> ArgValueCompleter {
+    completer(|service| {
+        let images = service.describe_images(&DescribeImages::default()).ok()?;
+        let names = images.iter().map(|d| (d.image.name.clone(), d.image.image_id.to_string()));
+        let ids = images.iter().map(|d| (d.image.image_id.to_string(), d.image.name.clone()));
+        Some(names.chain(ids).chain(references(service)).collect())
+    })
+}
+
+/// What is published and can be pulled.
+pub fn published() -> ArgValueCompleter {
+    completer(|service| Some(references(service)))
+}
+
+fn references(service: &Service) -> Offers {
+    let published = service.describe_quick_start().unwrap_or_default();
+    published.into_iter().map(|one| (one.reference, one.title)).collect()
+}
+
 /// Volumes, by name and by id.
 pub fn volume() -> ArgValueCompleter {
     completer(|service| {

@@ -3,6 +3,7 @@
 use super::answer::finish;
 use super::console::{Raw, Unbuffered};
 use super::lines::Labelled;
+use super::pull;
 use super::run::{Run, request, tell_of};
 use super::signals::{Caught, by_signal};
 use super::ui::{Ui, say};
@@ -39,7 +40,8 @@ pub fn launch_held(service: &Service, mut request: RunInstances) -> Result<(Laun
 /// `run --foreground`.
 pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
     // What is read for it is read before.
-    let request = request(args)?;
+    let image_id = pull::settled(service, args.image.as_deref(), &args.pull)?;
+    let request = RunInstances { image_id, ..request(args)? };
     let signals = Caught::install()?;
     if args.held.interactive && args.count.max != 1 {
         return Err(Error::usage("-i types to one guest: leave -n out"));

@@ -9,6 +9,7 @@ use super::copy::CopyArgs;
 use super::create::CreateArgs;
 use super::image_ls::LsArgs;
 use super::output::OutputArg;
+use super::pull::{self, PullArgs};
 use super::ui::Ui;
 use super::{boot_entries, bundle, copy, create, detect, image_ls, input};
 use crate::error::{Code, Error, Result};
@@ -45,6 +46,16 @@ pub enum ImageCommand {
         curl -L https://example.org/d.raw.xz | spore image import - --name disk\n  \
         ssh host spore image export debian -o - | spore image import -")]
     Import(ImportArgs),
+    /// Pull an image that somebody publishes, by its name or address; prints the image's id
+    ///
+    /// What distributions publish for clouds has names: 'spore image ls --quick-start' lists them,
+    /// and $XDG_CONFIG_HOME/spore/images.yaml takes your own. The file is checked by the checksum
+    /// that its publisher lists, or by --checksum. What is here already with that checksum is not
+    /// brought again, however many commands ask at once; an interrupted download goes on where it
+    /// was. Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    ///
+    /// ^C leaves what has come, for the next pull of the same.
+    Pull(PullArgs),
     /// Register an image of a disk, of a snapshot or of a manifest; prints the image's id
     ///
     /// A manifest is JSON with the names and the shape of EC2's RegisterImage (Name, Description,
@@ -336,6 +347,7 @@ pub fn run(command: &ImageCommand, ui: &Ui) -> Result<ExitCode> {
             };
             reported(ui, ui.cancellable(|| service.import_image(&request))?)
         }
+        ImageCommand::Pull(args) => pull::pull(service, ui, args),
         ImageCommand::Register(args) if args.dry_run => {
             detect::propose(service, ui, args.root().as_ref())
         }

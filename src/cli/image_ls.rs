@@ -3,6 +3,7 @@
 use super::args::ListFilters;
 use super::complete;
 use super::output::{self, Cell, Column, Table};
+use super::pull;
 use super::ui::Ui;
 use crate::error::Result;
 use crate::record::image::Image;
@@ -28,6 +29,7 @@ literally; several values are alternatives):
 
 Examples:
   spore image ls --mine
+  spore image ls --quick-start              what there is to pull
   spore image ls --executable-by self       what others share with you
   spore image ls --owner amazon --filter root-device-type=ebs -o json")]
 pub struct LsArgs {
@@ -49,7 +51,8 @@ pub struct LsArgs {
     /// Which.
     #[command(flatten)]
     filters: ListFilters,
-    /// Those that come with this store: the built-in one, and its administrator's
+    /// Those that come with this store: the built-in one, and its administrator's; and what
+    /// distributions publish, which 'spore image pull' brings here
     #[arg(long, group = "view")]
     quick_start: bool,
     /// Your own
@@ -70,6 +73,12 @@ pub struct LsArgs {
 }
 
 impl LsArgs {
+    /// Whether all of the quick start is asked for, and nothing of it in particular.
+    fn is_quick_start(&self) -> bool {
+        let who = self.owner.is_empty() && self.executable_by.is_empty();
+        self.quick_start && who && self.targets.is_empty() && self.filters.all().is_empty()
+    }
+
     fn catalog(&self) -> Option<Catalog> {
         match () {
             () if self.quick_start => Some(Catalog::QuickStart),
@@ -95,7 +104,11 @@ pub fn ls(service: &Service, ui: &Ui, args: &LsArgs) -> Result<ExitCode> {
         include_deprecated: args.include_deprecated,
         include_disabled: args.include_disabled,
     })?;
-    output::emit(&ui.output, &table(&images))?;
+    let table = match args.is_quick_start() {
+        true => pull::quick_start(&images, &service.describe_quick_start()?),
+        false => table(&images),
+    };
+    output::emit(&ui.output, &table)?;
     Ok(ExitCode::SUCCESS)
 }
 

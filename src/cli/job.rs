@@ -2,6 +2,7 @@
 
 use super::foreground::launch_held;
 use super::login::way_in;
+use super::pull;
 use super::run::{Run, request};
 use super::session::{Outcome, Session, Task, Terms};
 use super::signals::{Caught, by_signal};
@@ -11,6 +12,7 @@ use crate::error::{Error, OrFail, Result};
 use crate::record::instance::{InstanceRecord, State};
 use crate::service::Service;
 use crate::service::foreground::Signals;
+use crate::service::launch::RunInstances;
 use crate::sys::fds;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{self, IsTerminal};
@@ -33,7 +35,8 @@ pub fn run(service: &Service, args: &Run) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     // What is read for it is read before.
-    let request = request(args)?;
+    let image_id = pull::settled(service, args.image.as_deref(), &args.pull)?;
+    let request = RunInstances { image_id, ..request(args)? };
     let signals = Caught::install()?;
     let (launched, held) = launch_held(service, request)?;
     let Some(record) = launched.records.first() else {

@@ -40,6 +40,7 @@ mod parameters;
 mod parse;
 mod progress;
 mod prune;
+mod pull;
 mod region;
 mod run;
 mod security_group;

@@ -10,6 +10,7 @@ use super::openssh::Access;
 use super::output::{emit, write_stdout};
 use super::parse::{Count, parse_duration, parse_memory, parse_name, parse_percent, parse_size};
 use super::progress::Progress;
+use super::pull::{self, PullArg};
 use super::share_arg::ShareArg;
 use super::ui::{Ui, say};
 use super::wait::{failed, parse_goal, shortfalls, wait_for};
@@ -50,6 +51,7 @@ Instance types (vCPUs, memory):
 
 Examples:
   spore run demo -n 4 --wait      four clones, their consoles, exit code 0
+  spore run debian:12 -n 3        pulls Debian 12 if it is not here yet
   spore run debian --name web -t t3.small
                                   one Debian with 2 vCPUs and 2 GiB
   spore run debian -n 5:20 -q     as many as fit, at least five: their ids
@@ -77,9 +79,13 @@ number (130, 143) for a signal. With a command: its own; 1 a guest's kernel
 panicked; 124 the time was up; 125 Spore failed, or nobody could get in.")]
 #[command(group = clap::ArgGroup::new("until").args(["wait", "foreground", "command"]).multiple(true))]
 pub struct Run {
-    /// The image: an id, a unique prefix of one, or a name
-    #[arg(required_unless_present = "template", add = complete::image())]
+    /// The image: an id, a unique prefix of one, or a name; or what 'spore image pull' takes, with
+    /// a version or as an address: debian:12
+    #[arg(required_unless_present = "template", add = complete::launchable())]
     pub image: Option<String>,
+    /// Images that are not here.
+    #[command(flatten)]
+    pub pull: PullArg,
     /// A launch template ('spore template ls'), which says what is not said here; VERSION is a
     /// number or $Latest [default: the template's default version]
     #[arg(long, value_name = "NAME[:VERSION]")]
@@ -347,9 +353,14 @@ impl Run {
 
 /// `run`.
 pub fn run(service: &Service, ui: &Ui, args: &Run) -> Result<ExitCode> {
-    let request = request(args)?;
+    // Before standard input is read: what pulls may be another program.
+    pull::check(service, args.image.as_deref(), &args.pull)?;
+    let mut request = request(args)?;
     // Who is interrupted from here on still hears what has been launched.
-    let launch = || Progress::during("launching", || service.run_instances(&request));
+    let launch = || {
+        request.image_id = pull::image(service, args.image.as_deref(), &args.pull)?;
+        Progress::during("launching", || service.run_instances(&request))
+    };
     let Some(launched) = ui.cancellable(launch)? else { return Ok(ui.cancelled()) };
     tell_of(&launched);
     for (index, share) in request.request.shares.iter().enumerate() {
@@ -465,6 +476,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
         volumes: args.volumes.clone(),
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         wait_running: !args.no_wait,
+        wait_image: true,
         ..RunInstances::default()
     })
 }

@@ -1,6 +1,6 @@
 //! Registering, finding and deregistering images.
 
-use super::builtin;
+use super::{builtin, pulled};
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{Gib, Manifest};
@@ -83,7 +83,8 @@ pub fn settled(store: &Store, image: Image) -> Image {
     })
 }
 
-/// The image that `text` addresses: built in, by id, by name or by a unique prefix of its id.
+/// The image that `text` addresses: built in, by id, by name, by a unique prefix of its id or by
+/// what it was pulled as.
 ///
 /// # Errors
 /// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; a
@@ -91,6 +92,7 @@ pub fn settled(store: &Store, image: Image) -> Image {
 pub fn resolve(store: &Store, text: &str) -> Result<Image> {
     let image = match builtin::ensure(store, text)? {
         Some(image) => image,
+        None if pulled::is_reference(text) => pulled::resolve(store, text)?,
         None => settled(store, store.images().resolve(text)?),
     };
     check_registered(&image)?;

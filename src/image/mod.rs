@@ -4,9 +4,12 @@ pub mod attribute;
 pub mod availability;
 pub mod builtin;
 pub mod catalog;
+pub mod checksum;
 pub mod manifest;
 pub mod permission;
 pub mod product;
+pub mod pulled;
+pub mod quick_start;
 pub(crate) mod references;
 
 use crate::record::image::Image;

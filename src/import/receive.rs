@@ -200,7 +200,9 @@ impl Reading {
     fn fallback(&mut self, which: Which, format: SourceFormat, why: &str) -> Result<Imported> {
         let dir = self.dir.canonicalize().or_fail(|| "find the store")?;
         let path = match (which, &self.source) {
-            (Which::Source, Source::Path(path)) => path.canonicalize().or_fail(|| "find it")?,
+            (Which::Source, Source::Path(path) | Source::Fetched { path, .. }) => {
+                path.canonicalize().or_fail(|| "find it")?
+            }
             (Which::Spool(n), _) => dir.join(SPOOLS.get(n).ok_or_else(nonsense)?),
             (Which::Source, Source::Stdin) => {
                 return Err(Error::refused(

@@ -11,18 +11,28 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The byte that whoever may write a disk locks. (QEMU's block/file-posix.c, RAW_LOCK_PERM_BASE,
 /// and BLK_PERM_WRITE)
 const WRITERS_LOCK: u64 = 101;
 
 /// Where a disk comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// A file or block device.
     Path(PathBuf),
     /// Standard input.
     Stdin,
+    /// A file that came from elsewhere.
+    Fetched {
+        /// It, open for reading.
+        file: Arc<File>,
+        /// Where it is.
+        path: PathBuf,
+        /// Where it came from.
+        from: String,
+    },
 }
 
 impl Source {
@@ -37,6 +47,7 @@ impl Source {
         context.check().err().unwrap_or_else(|| match self {
             Self::Path(path) => error.context(path.display()),
             Self::Stdin => error.context("standard input"),
+            Self::Fetched { from, .. } => error.context(from),
         })
     }
 
@@ -48,13 +59,12 @@ impl Source {
                 let input = rustix::io::dup(std::io::stdin().as_fd());
                 return Ok(input.or_fail(|| "use standard input")?.into());
             }
+            Self::Fetched { file, .. } => return file.try_clone().or_fail(|| "use it"),
         };
         let refused = |why: &str| Err(Error::refused(Code::InvalidParameterValue, why));
         let text = path.to_string_lossy();
         if !path.exists() && (text.starts_with("http://") || text.starts_with("https://")) {
-            return refused(
-                "it is a URL; download it: curl -L URL | spore image import - --name NAME",
-            );
+            return refused("it is an address: 'spore image pull' takes it");
         }
         let file = open(path, cancel)?;
         let metadata = file.metadata().or_fail(|| "examine it")?;

@@ -2,6 +2,7 @@
 
 use super::disks;
 pub use super::launch_request::{MAX_USER_DATA, Request, RunInstances, check_user_data};
+use super::pull::await_image;
 use super::{Service, idempotent, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
@@ -120,7 +121,10 @@ impl Service {
             }
             None => None,
         };
-        let image = catalog::resolve(store, &request.image_id)?;
+        let image = match request.wait_image {
+            true => await_image(store, &request.image_id)?,
+            false => catalog::resolve(store, &request.image_id)?,
+        };
         bundle::intact::check(store, &image)?;
         let mut boot = BootFiles::default();
         let launched = launch(store, request, image, &mut boot)?;

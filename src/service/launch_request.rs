@@ -30,6 +30,8 @@ pub struct RunInstances {
     pub user_data: Option<Vec<u8>>,
     /// Return only when the VMMs run, or say why they don't.
     pub wait_running: bool,
+    /// Wait for an image that is pending.
+    pub wait_image: bool,
     /// What says the rest: what is left open here is as there.
     pub launch_template: Option<Specification>,
     /// Whether their own power-off terminates them, if that is said here in place of the request.

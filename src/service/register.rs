@@ -99,29 +99,9 @@ impl Service {
     /// The name is malformed, taken or missing; as [`arrival::import`]'s and
     /// [`export::read::import`]'s.
     pub fn import_image(&self, request: &ImportImage) -> Result<Image> {
-        let (store, boot) = (self.swept(), &request.boot);
-        match open(store, &request.disk, request.format)? {
-            (_, Opened::Exported(_)) if boot.kernel_id.is_some() || boot.command_line.is_some() => {
-                Err(Error::usage("an exported image brings its own kernel and command line"))
-            }
-            // What it is read from lies in the staging directory.
-            (_staging, Opened::Exported(reading)) => {
-                let new = NewImage {
-                    name: request.name.clone().unwrap_or_default(),
-                    description: boot.description.clone(),
-                    copy_tags: true,
-                    tags: boot.tags.clone(),
-                    source_region: String::new(),
-                    client_token: None,
-                };
-                export::read::import(store, reading, new)
-            }
-            (staging, Opened::Disk(reading)) => {
-                let name = request.name.as_deref();
-                let name = name.ok_or_else(|| Error::usage("a disk has no name: give `Name`"))?;
-                import_disk(store, (staging, reading), name, boot)
-            }
-        }
+        let source = Source::from_argument(request.disk.clone());
+        let name = request.name.as_deref();
+        import_from(self.swept(), &source, request.format, name, &request.boot)
     }
 
     /// EC2 RegisterImage.
@@ -169,11 +149,53 @@ impl Service {
     }
 }
 
+/// Brings a disk, or what ExportImage wrote, into the store as an image.
+///
+/// # Errors
+/// As [`Service::import_image`]'s.
+pub(super) fn import_from(
+    store: &Store,
+    source: &Source,
+    format: Option<SourceFormat>,
+    name: Option<&str>,
+    boot: &Boot,
+) -> Result<Image> {
+    match open_source(store, source, format)? {
+        (_, Opened::Exported(_)) if boot.kernel_id.is_some() || boot.command_line.is_some() => {
+            Err(Error::usage("an exported image brings its own kernel and command line"))
+        }
+        // What it is read from lies in the staging directory.
+        (_staging, Opened::Exported(reading)) => {
+            let new = NewImage {
+                name: name.unwrap_or_default().to_owned(),
+                description: boot.description.clone(),
+                copy_tags: true,
+                tags: boot.tags.clone(),
+                source_region: String::new(),
+                client_token: None,
+            };
+            export::read::import(store, reading, new)
+        }
+        (staging, Opened::Disk(reading)) => {
+            let name = name.ok_or_else(|| Error::usage("a disk has no name: give `Name`"))?;
+            import_disk(store, (staging, reading), name, boot)
+        }
+    }
+}
+
 /// Opens a disk, in a directory for what that leaves.
 fn open(store: &Store, disk: &Path, format: Option<SourceFormat>) -> Result<(Staging, Opened)> {
+    open_source(store, &Source::from_argument(disk.into()), format)
+}
+
+fn open_source(
+    store: &Store,
+    source: &Source,
+    format: Option<SourceFormat>,
+) -> Result<(Staging, Opened)> {
     let staging = Staging::new(store)?;
     let options = Options { format, context: store.context().clone() };
-    let opened = import::open(&Source::from_argument(disk.into()), staging.path(), &options)?;
+    let opened = import::open(source, staging.path(), &options)?;
     Ok((staging, opened))
 }
 
@@ -210,7 +232,16 @@ fn import_disk(store: &Store, disk: (Staging, Reading), name: &str, boot: &Boot)
     looked_at(store, image)
 }
 
-fn register_snapshot(store: &Store, name: &str, root: &str, boot: &Boot) -> Result<Image> {
+/// Registers an image of a snapshot, and warns if nothing on it boots.
+///
+/// # Errors
+/// As [`Service::register_image`]'s.
+pub(super) fn register_snapshot(
+    store: &Store,
+    name: &str,
+    root: &str,
+    boot: &Boot,
+) -> Result<Image> {
     catalog::check_name(store, name)?;
     let root = store.snapshots().resolve(root)?.snapshot_id;
     let files = boot_files(store, boot)?;

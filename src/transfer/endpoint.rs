@@ -45,6 +45,15 @@ pub fn find(store: &Store, name: Option<&str>) -> Result<Endpoint> {
     }
 }
 
+/// A place that has no name: a repository of a registry or a bucket.
+///
+/// # Errors
+/// It can't be set up; it is a directory.
+pub fn at(store: &Store, location: &Location) -> Result<Endpoint> {
+    let region = Region { region_name: location.to_string(), endpoint: location.clone() };
+    Remote::open(store.context(), &region).map(|remote| Endpoint::Remote(Box::new(remote)))
+}
+
 /// See that a remote region answers, before it gets a name.
 ///
 /// # Errors

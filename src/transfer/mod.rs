@@ -3,6 +3,7 @@
 pub mod bundle;
 pub(crate) mod chunk;
 pub mod copy;
+pub mod download;
 pub mod endpoint;
 pub mod export;
 pub(crate) mod members;

@@ -11,6 +11,7 @@ pub fn provided() -> Extension {
     static HELPER: Helper = Helper {
         region: net::region,
         bucket: net::bucket,
+        transport: net::transport,
         bundle: bundle::write::write,
         register: bundle::read::register,
     };

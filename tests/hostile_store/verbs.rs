@@ -8,6 +8,7 @@ use crate::salt::{self, World};
 /// that is made of something salted, `{run:N}` for every third of them, from the N-th.
 pub const TABLE: &[(&str, &[&str])] = &[
     ("image import", &["{file} --name import{n} --kernel {kernel}"]),
+    ("image pull", &["file://{file} --name pull{n}", "file://{salt}", "debian:0"]),
     (
         "image register",
         &["register{n} --snapshot {snap:data}", "{bundle}", "register{n} --disk {salt}"],

@@ -2,6 +2,8 @@
 //! and a proxy that dies.
 #![allow(dead_code)] // each test binary that shares this uses its part
 
+pub mod files;
+
 use super::common::skip::skip;
 use std::fs;
 use std::io::{Read, Write};
@@ -139,6 +141,7 @@ pub fn request(port: u16, method: &str, path: &str, body: &[u8]) -> String {
 pub struct Proxy {
     pub port: u16,
     left: Arc<AtomicU64>,
+    requests: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -147,6 +150,8 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let left = Arc::new(AtomicU64::new(u64::MAX));
         let allowed = left.clone();
+        let requests = Arc::<AtomicU64>::default();
+        let asked = requests.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 if allowed.load(Ordering::SeqCst) == 0 {
@@ -154,14 +159,21 @@ impl Proxy {
                 }
                 let (client, server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", target)));
                 let server = server.unwrap();
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                let unheard = Arc::default();
+                for (from, to, heard) in [(&client, &server, &asked), (&server, &client, &unheard)]
+                {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let allowed = allowed.clone();
-                    std::thread::spawn(move || pass(from, to, &allowed));
+                    let (allowed, heard) = (allowed.clone(), heard.clone());
+                    std::thread::spawn(move || pass(from, to, &allowed, &heard));
                 }
             }
         });
-        Self { port, left }
+        Self { port, left, requests }
+    }
+
+    /// Requests for something that have passed.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
     }
 
     /// Pass so many bytes more.
@@ -175,10 +187,13 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64, requests: &AtomicU64) {
     let mut buffer = [0; 1 << 14];
     loop {
         let count = from.read(&mut buffer).unwrap_or(0);
+        if buffer[..count].starts_with(b"GET ") || buffer[..count].starts_with(b"HEAD ") {
+            requests.fetch_add(1, Ordering::SeqCst);
+        }
         let take = |left: u64| Some(left.saturating_sub(count as u64));
         let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).unwrap();
         if count == 0 || before <= count as u64 || to.write_all(&buffer[..count]).is_err() {

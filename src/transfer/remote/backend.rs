@@ -44,6 +44,17 @@ pub(crate) trait Backend: Send + Sync {
     fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>>;
     /// Let an image or a snapshot appear, in place of what has its id.
     fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
+    /// The package that has this tag, or whose manifest has this digest (`sha256:HEX`), of at most
+    /// `limit` bytes. `None`: this kind of region has neither.
+    fn tagged(&self, reference: &str, limit: u64) -> Option<Answer<Vec<u8>>> {
+        let _ = (reference, limit);
+        None
+    }
+    /// Give what has appeared a tag, in place of what had that, where there are tags.
+    fn tag(&self, id: &str, tag: &str) -> Answer<()> {
+        let _ = (id, tag);
+        Ok(())
+    }
 }
 
 /// A bucket, as a place for objects by name.

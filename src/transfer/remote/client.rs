@@ -9,8 +9,13 @@ use crate::image::catalog;
 use crate::record::image::{Image, ImageState};
 use crate::record::snapshot::Snapshot;
 use crate::store::{Record, not_owned};
-use crate::transfer::package::{Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, malformed};
+use crate::transfer::package::{
+    Chunk, Content, MAX_PACKAGE, Package, SnapshotPackage, is_digest, malformed,
+};
 use crate::transfer::region::{Location, Region};
+
+/// What stands between an image's name and the digest of its manifest.
+const PIN: &str = "@sha256:";
 
 /// An open remote region.
 pub struct Remote {
@@ -177,31 +182,82 @@ impl Remote {
         Ok(needed)
     }
 
-    /// The image that `text` addresses: its id, its name or a prefix of its id that no other has.
+    /// The image that `text` addresses: its id, its name, a prefix of its id that no other has, or
+    /// `NAME@sha256:HEX`, by the digest of its manifest in a registry.
     ///
     /// # Errors
     /// `InvalidAMIID.NotFound`; `InvalidAMIID.Unavailable`: it is deregistered; several match; it
     /// can't be reached.
     pub fn resolve(&self, text: &str) -> Result<Package> {
+        if let Some((name, digest)) = text.split_once(PIN) {
+            return self.pinned(text, name, digest);
+        }
         if let Ok(id) = text.parse() {
             let package = self.package(&id)?;
             catalog::check_registered(&package.image)?;
             return Ok(package);
         }
-        let all = self.images()?;
-        let named = |p: &&Package| p.image.name == text;
-        let begins = |p: &&Package| p.image.image_id.as_str().starts_with(text);
-        let mut found: Vec<&Package> = all.iter().filter(named).collect();
-        if found.is_empty() && text.starts_with(ImageId::PREFIX) {
-            found = all.iter().filter(begins).collect();
+        let tagged = self.named(text)?;
+        if let Some(Some(package)) = tagged {
+            return Ok(package);
         }
-        match found[..] {
-            [one] => Ok(one.clone()),
-            [] => Err(self.not_found::<Image>(text)),
-            _ => Err(Error::refused(
+        let mut found = match tagged {
+            // What has a tag for each name has no other name.
+            Some(_) => Vec::new(),
+            None => self.images()?.into_iter().filter(|p| p.image.name == text).collect(),
+        };
+        if found.is_empty() && text.starts_with(ImageId::PREFIX) {
+            let ids = self.ids::<ImageId>()?.into_iter();
+            for id in ids.filter(|id| id.as_str().starts_with(text)) {
+                let package = self.package(&id)?;
+                found.extend(Some(package).filter(is_registered));
+            }
+        }
+        match found.len() {
+            1 => Ok(found.swap_remove(0)),
+            0 => Err(self.not_found::<Image>(text)),
+            count => Err(Error::refused(
                 Code::InvalidParameterValue,
-                format!("'{}' addresses {} images; give an id", text.escape_debug(), found.len()),
+                format!("'{}' addresses {count} images; give an id", text.escape_debug()),
             )),
+        }
+    }
+
+    /// The image that has the tag of this name; `None` where names have no tags.
+    ///
+    /// # Errors
+    /// It can't be reached, or what it has there is no image.
+    pub(super) fn named(&self, name: &str) -> Result<Option<Option<Package>>> {
+        match self.backend.tagged(&tag(name), MAX_PACKAGE) {
+            None => Ok(None),
+            Some(Err(Fault::Absent)) => Ok(Some(None)),
+            Some(json) => {
+                let json = json.map_err(|fault| self.reported("give what it has", fault))?;
+                let found = Some(Package::parse(&json)?);
+                Ok(Some(found.filter(|p| p.image.name == name).filter(is_registered)))
+            }
+        }
+    }
+
+    fn pinned(&self, text: &str, name: &str, digest: &str) -> Result<Package> {
+        let refused = |why: &str| {
+            let shown: String = text.escape_debug().take(200).collect();
+            Err(Error::refused(Code::InvalidParameterValue, format!("'{shown}': {why}")))
+        };
+        if !is_digest(digest) {
+            return refused("a digest has 64 hexadecimal digits, in lower case");
+        }
+        match self.backend.tagged(&format!("sha256:{digest}"), MAX_PACKAGE) {
+            None => refused("only what is in a registry has a digest; give its name or its id"),
+            Some(Err(Fault::Absent)) => Err(self.not_found::<Image>(text)),
+            Some(json) => {
+                let json = json.map_err(|fault| self.reported("give what it has", fault))?;
+                let package = Package::parse(&json)?;
+                match name.is_empty() || package.image.name == name {
+                    true => Ok(package),
+                    false => Err(self.not_found::<Image>(text)),
+                }
+            }
         }
     }
 
@@ -231,8 +287,17 @@ impl Remote {
     /// Let an image appear, all of whose chunks are there.
     pub(super) fn publish(&self, package: &Package) -> Result<()> {
         let (id, json) = (&package.image.image_id, package.to_json()?);
+        let name = &package.image.name;
+        // Another image may have the name since this one was deregistered.
+        let holder = match is_registered(package) {
+            true => None,
+            false => self.named(name)?.flatten(),
+        };
         let published = self.backend.publish(id.as_str(), json, &all_chunks(package));
-        published.map_err(|fault| self.reported("take an image", fault))
+        published.map_err(|fault| self.reported("take an image", fault))?;
+        let has_name = holder.is_none_or(|holder| holder.image.image_id == *id);
+        let tagged = if has_name { self.backend.tag(id.as_str(), &tag(name)) } else { Ok(()) };
+        tagged.map_err(|fault| self.reported("give an image its tag", fault))
     }
 
     /// Let a snapshot appear, all of whose chunks are there.
@@ -241,6 +306,22 @@ impl Remote {
         let id = package.snapshot.snapshot_id.as_str();
         let published = self.backend.publish(id, json, &each_once(package.disk.iter()));
         published.map_err(|fault| self.reported("take a snapshot", fault))
+    }
+}
+
+fn is_registered(package: &Package) -> bool {
+    package.image.state != ImageState::Deregistered
+}
+
+/// The tag of a name: the name itself, if it can be one. (distribution-spec, "Pulling manifests")
+fn tag(name: &str) -> String {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let plain = name.chars().all(fine) && !name.starts_with(['.', '-']) && name.len() <= 128;
+    // An id is the tag of what has it.
+    let id = [ImageId::PREFIX, SnapshotId::PREFIX].iter().any(|prefix| name.starts_with(prefix));
+    match plain && !id {
+        true => name.to_owned(),
+        false => format!("name-{}", crate::transfer::chunk::sha256(name.as_bytes())),
     }
 }
 
@@ -254,4 +335,18 @@ pub(super) fn each_once<'a>(contents: impl Iterator<Item = &'a Content>) -> Vec<
     chunks.sort_by(|a, b| a.digest.cmp(&b.digest));
     chunks.dedup_by(|a, b| a.digest == b.digest);
     chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tag;
+
+    #[test]
+    fn a_name_is_its_tag_where_it_can_be_one() {
+        assert_eq!(tag("debian-12"), "debian-12");
+        for name in ["my disk", "debian/12", "ami-0123456789abcdef0", ".hidden", "a@b"] {
+            let tag = tag(name);
+            assert!(tag.starts_with("name-") && tag.len() <= 128, "{name}: {tag}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use crate::helper::{REMOTE, beside};
 use crate::record::image::Image;
 use crate::store::Store;
 use crate::transfer::bundle::{Bundle, RegisterBundle};
+use crate::transfer::download::transport::Transport;
 use crate::transfer::region::{Location, S3Location};
 use std::fmt;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 pub(crate) struct Helper {
     pub region: fn(&Location) -> Result<Box<dyn Backend>>,
     pub bucket: fn(&S3Location) -> Result<Box<dyn Objects>>,
+    pub transport: fn(&str, bool) -> Result<Box<dyn Transport>>,
     pub bundle: fn(&Store, &Bundle, &str) -> Result<String>,
     pub register: fn(&Store, &RegisterBundle) -> Result<Image>,
 }

@@ -106,7 +106,15 @@ impl<'a> PendingCopy<'a, SnapshotPackage> {
 fn check_free(to: &Remote, name: &str) -> Result<()> {
     name::check(name)?;
     let me = to.account();
-    match to.images()?.iter().find(|p| p.image.name == name && p.image.owner_id == me) {
+    let holder = match to.named(name)? {
+        // A tag is one image's, whoever has it.
+        Some(holder) => holder,
+        None => {
+            let mut all = to.images()?.into_iter();
+            all.find(|p| p.image.name == name && p.image.owner_id == me)
+        }
+    };
+    match holder {
         None => Ok(()),
         Some(holder) => Err(Error::refused(
             Code::InvalidAMINameDuplicate,

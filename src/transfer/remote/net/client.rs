@@ -13,6 +13,14 @@ pub(super) trait RegionClient: Send + Sync {
     async fn put(&self, digest: &str, bytes: Vec<u8>) -> Answer<()>;
     async fn get(&self, digest: &str, size: u64) -> Answer<Vec<u8>>;
     async fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()>;
+    async fn tagged(&self, reference: &str, limit: u64) -> Option<Answer<Vec<u8>>> {
+        let _ = (reference, limit);
+        None
+    }
+    async fn tag(&self, id: &str, tag: &str) -> Answer<()> {
+        let _ = (id, tag);
+        Ok(())
+    }
 }
 
 /// Say whose cryptography TLS uses, before a client is made.

@@ -3,11 +3,15 @@
 
 mod bounded;
 mod client;
+mod http;
+mod object;
 mod oci;
 mod registry;
 mod s3;
+mod watched;
 
-use crate::error::{Error, OrFail, Result};
+use crate::error::{Code, Error, OrFail, Result};
+use crate::transfer::download::transport::Transport;
 use crate::transfer::package::Chunk;
 use crate::transfer::region::{Location, S3Location};
 use crate::transfer::remote::backend::{Answer, Backend, Objects};
@@ -50,6 +54,24 @@ pub(in crate::transfer) fn bucket(location: &S3Location) -> Result<Box<dyn Objec
     Ok(Box::new(Driven { client: s3::Bucket::open(location)?, runtime: runtime()? }))
 }
 
+/// What serves the file at an address. Nothing is asked of it yet. `vouched`: a checksum says
+/// whether what comes is the right thing, so that it may come from anywhere.
+///
+/// # Errors
+/// It is no address; the client can't be set up.
+pub(in crate::transfer) fn transport(address: &str, vouched: bool) -> Result<Box<dyn Transport>> {
+    if address.starts_with("s3://") {
+        return Ok(Box::new(object::Object::open(&address.parse()?, runtime()?)?));
+    }
+    if address.starts_with("https://") || address.starts_with("http://") {
+        return Ok(Box::new(http::Http::open(address, vouched, runtime()?)?));
+    }
+    let scheme: String = address.split("://").next().unwrap_or_default().chars().take(40).collect();
+    let why = format!("nothing is fetched by '{}:'", scheme.escape_debug());
+    let remedy = "give an address that begins with https://, http://, s3://, oci:// or file://";
+    Err(Error::refused(Code::InvalidParameterValue, why).remedy(remedy))
+}
+
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().or_fail(|| "set up the network")
 }
@@ -72,6 +94,12 @@ impl<C: RegionClient> Backend for Driven<C> {
     }
     fn publish(&self, id: &str, json: Vec<u8>, chunks: &[&Chunk]) -> Answer<()> {
         self.runtime.block_on(self.client.publish(id, json, chunks))
+    }
+    fn tagged(&self, reference: &str, limit: u64) -> Option<Answer<Vec<u8>>> {
+        self.runtime.block_on(self.client.tagged(reference, limit))
+    }
+    fn tag(&self, id: &str, tag: &str) -> Answer<()> {
+        self.runtime.block_on(self.client.tag(id, tag))
     }
 }
 

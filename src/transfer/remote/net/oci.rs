@@ -1,7 +1,7 @@
 //! A repository of an OCI registry (OCI distribution-spec 1.1).
 //!
-//! An image is an artifact: the package is its config, the chunks are its layers, and its id is its
-//! tag. Credentials are those that `docker login` keeps.
+//! An image is an artifact: the package is its config, the chunks are its layers, and its id and
+//! its name are its tags. Credentials are those that `docker login` keeps.
 
 use super::client::{MAX_IDS, RegionClient};
 use super::registry::{Access, Registry, read};
@@ -70,6 +70,25 @@ impl Repository {
         let request = self.0.request(Method::GET, path)?.header(ACCEPT, accept);
         read(self.0.send(Access::Pull, request).await?, limit).await
     }
+
+    async fn put_manifest(&self, tag: &str, manifest: Vec<u8>) -> Answer<()> {
+        let request = self.0.request(Method::PUT, &format!("manifests/{tag}"))?;
+        let request = request.header(CONTENT_TYPE, MANIFEST).body(manifest);
+        self.0.send(Access::Push, request).await?;
+        Ok(())
+    }
+
+    /// The manifest of that tag or digest.
+    async fn manifest(&self, reference: &str) -> Answer<Vec<u8>> {
+        let json = self.read(&format!("manifests/{reference}"), MANIFEST, MAX_MANIFEST).await?;
+        match reference.strip_prefix("sha256:") {
+            Some(digest) if crate::transfer::chunk::sha256(&json) != digest => {
+                let why = format!("what it gives for {reference} is something else");
+                Err(Fault::Failed(why))
+            }
+            _ => Ok(json),
+        }
+    }
 }
 
 impl RegionClient for Repository {
@@ -99,7 +118,7 @@ impl RegionClient for Repository {
     }
 
     async fn package(&self, id: &str, limit: u64) -> Answer<Vec<u8>> {
-        let json = self.read(&format!("manifests/{id}"), MANIFEST, MAX_MANIFEST).await?;
+        let json = self.manifest(id).await?;
         let manifest: Manifest =
             serde_json::from_slice(&json).map_err(|e| Fault::Failed(e.to_string()))?;
         let digest = manifest.config.digest.strip_prefix("sha256:").unwrap_or_default();
@@ -156,10 +175,16 @@ impl RegionClient for Repository {
             ));
         }
         self.put(&digest, json).await?;
-        let request = self.0.request(Method::PUT, &format!("manifests/{id}"))?;
-        let request = request.header(CONTENT_TYPE, MANIFEST).body(text);
-        self.0.send(Access::Push, request).await?;
-        Ok(())
+        self.put_manifest(id, text).await
+    }
+
+    async fn tagged(&self, reference: &str, limit: u64) -> Option<Answer<Vec<u8>>> {
+        Some(self.package(reference, limit).await)
+    }
+
+    async fn tag(&self, id: &str, tag: &str) -> Answer<()> {
+        let manifest = self.manifest(id).await?;
+        self.put_manifest(tag, manifest).await
     }
 }
 

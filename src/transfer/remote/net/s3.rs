@@ -14,8 +14,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, Error as S3Error, ObjectStore, ObjectStoreExt, PutPayload,
-    RetryConfig,
+    BackoffConfig, ClientOptions, Error as S3Error, GetOptions, GetResult, ObjectStore,
+    ObjectStoreExt, PutPayload, RetryConfig,
 };
 use std::time::Duration;
 
@@ -149,6 +149,15 @@ impl Bucket {
             }
         }
         Ok(all)
+    }
+
+    /// The object of that name below the prefix, or what of it the options ask for.
+    pub(super) async fn object(
+        &self,
+        name: &str,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
+        self.store.get_opts(&self.path(name), options).await
     }
 
     /// Where the package of an image or a snapshot is.
