@@ -85,6 +85,7 @@ pub fn check_same_machine(before: &Instance, after: &Instance) -> Result<()> {
     let what = match () {
         () if after.spore.hibernated.is_none() => return Ok(()),
         () if size(before) != size(after) => "another number of vCPUs or size of memory",
+        () if before.processor() != after.processor() => "another processor",
         () if boot(before) != boot(after) => "another kernel, ramdisk or firmware",
         () if before.network_interfaces != after.network_interfaces => "other networks",
         () if before.spore.no_cloud != after.spore.no_cloud => "another set of volumes",

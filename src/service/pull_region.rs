@@ -100,6 +100,7 @@ impl Regional {
             copy_tags: true,
             tags: boot.tags.iter().cloned().chain([tag]).collect(),
             source_region: label,
+            client_token: None,
         };
         let store: &dyn copy::Region = store;
         let pending = store.begin(&package, &new)?;
