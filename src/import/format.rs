@@ -160,10 +160,11 @@ fn is_old_tar(head: &[u8]) -> bool {
     let Some(header) = head.get(..512) else { return false };
     let digits = header[SUM].iter().skip_while(|byte| **byte == b' ');
     let digits: Vec<u8> = digits.take_while(|byte| byte.is_ascii_digit()).copied().collect();
-    let told = std::str::from_utf8(&digits).ok().and_then(|sum| u32::from_str_radix(sum, 8).ok());
+    let reported =
+        std::str::from_utf8(&digits).ok().and_then(|sum| u32::from_str_radix(sum, 8).ok());
     let of = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     let sum = of(header) - of(&header[SUM]) + 8 * u32::from(b' ');
-    header[0] != 0 && told == Some(sum)
+    header[0] != 0 && reported == Some(sum)
 }
 
 /// The format of a disk file that begins like this and (where the end can be seen) ends with

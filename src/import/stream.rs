@@ -6,7 +6,7 @@ use super::members::{Lz4, Members};
 use crate::context::Cancel;
 use crate::error::{Code, Error};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -60,6 +60,20 @@ pub fn unreadable(cause: io::Error) -> Error {
     Error::refused(Code::InvalidParameterValue, format!("cannot decompress it: {cause}; {remedy}"))
 }
 
+/// A decoder of .lzma, which has one stream, and as for xz(1) nothing behind it.
+struct Alone<R: BufRead>(liblzma::bufread::XzDecoder<R>);
+
+impl<R: BufRead> Read for Alone<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(bytes)?;
+        if count == 0 && !bytes.is_empty() && !self.0.get_mut().fill_buf()?.is_empty() {
+            let why = "there are bytes behind its only stream";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(count)
+    }
+}
+
 /// A stream of bytes whose beginning can be looked at.
 pub struct Stream<'a> {
     seen: Vec<u8>,
@@ -98,7 +112,10 @@ impl<'a> Stream<'a> {
                 let flags = liblzma::stream::CONCATENATED;
                 xz(input, liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?)
             }
-            Compression::Lzma => xz(input, liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY)?),
+            Compression::Lzma => {
+                let alone = liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY)?;
+                Box::new(Alone(*xz(input, alone)))
+            }
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;

@@ -94,6 +94,24 @@ fn an_archive_without_one_disk_says_what_it_is() {
     }
 }
 
+/// GNU tar's and bsdtar's archives of pax's format have a map of the holes, in one of three ways.
+#[test]
+fn sparse_files_of_pax_archives_are_filled() {
+    let dir = made(
+        "cp --sparse=always disk.raw holes.raw; truncate -s 4194404 holes.raw
+         for version in 0.0 0.1 1.0; do tar cSf $version.tar --format=posix --sparse-version=$version holes.raw; done
+         gzip -k 1.0.tar; qemu-img convert -O qcow2 -o preallocation=metadata disk.raw box.img
+         tar cSf box.tar --format=posix box.img; head -c 150000 1.0.tar > cut.tar",
+    );
+    let mut disk = sample();
+    disk.resize(disk.len() + 512, 0);
+    for file in ["0.0.tar", "0.1.tar", "1.0.tar", "1.0.tar.gz"] {
+        arrives_both_ways(dir.path(), file, &disk);
+    }
+    arrives_both_ways(dir.path(), "box.tar", &sample());
+    refused_both_ways(&dir.path().join("cut.tar"), &["cut short"]);
+}
+
 /// An OVF's names are XML's and URIs; tar had no magic before POSIX; a name may begin as that of an
 /// initial ramdisk.
 #[test]

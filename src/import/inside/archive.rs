@@ -3,6 +3,7 @@
 use super::super::format::{self, HEAD, What};
 use super::super::stream::{Stream, unreadable};
 use super::source::Window;
+use super::sparse::Map;
 use crate::error::{Error, Result};
 use crate::helper::one_line;
 use crate::import::others::{refused, unsupported};
@@ -204,9 +205,7 @@ fn tar<R: Read>(
         let mut entry = entry.map_err(broken)?;
         let name = found.name(&entry.path_bytes())?;
         let kind = entry.header().entry_type();
-        let pax_sparse = entry.pax_extensions().map_err(broken)?.is_some_and(|mut pairs| {
-            pairs.any(|pair| pair.is_ok_and(|pair| pair.key_bytes().starts_with(b"GNU.sparse.")))
-        });
+        let holes = Map::of(&mut entry).map_err(broken)?;
         if !(kind.is_file() || kind.is_gnu_sparse() || kind.is_contiguous()) {
             continue;
         }
@@ -215,17 +214,15 @@ fn tar<R: Read>(
             continue;
         }
         let (position, size) = (entry.raw_file_position(), entry.size());
-        let mut stream = Stream::new(entry);
+        let is_stored_whole = holes.is_none() && !kind.is_gnu_sparse();
+        let mut stream = match holes {
+            Some(map) => Stream::new(map.filled(entry).map_err(broken)?),
+            None => Stream::new(entry),
+        };
         if !found.is_disk(&name, stream.peek(HEAD).map_err(broken)?)? {
             continue;
         }
-        if pax_sparse {
-            return Err(refused(format!(
-                "'{}' in it is a sparse file in pax's format; pack it again with tar --format=gnu",
-                one_line(&name, 100)
-            )));
-        }
-        match window.filter(|_| !kind.is_gnu_sparse()) {
+        match window.filter(|_| is_stored_whole) {
             Some(window) => {
                 drop(stream);
                 let part = window.part(position, size);

@@ -8,6 +8,7 @@ mod archive;
 mod exported;
 mod room;
 mod source;
+mod sparse;
 
 use super::format::{self, HEAD, SourceFormat, What};
 use super::stream::{Stream, Warnings, unreadable};
