@@ -74,10 +74,6 @@ pub fn main(extension: Option<context::Extension>, serve: Option<http::Serve>) -
         return vmm::main();
     }
     sys::process::survive_file_size_limit();
-    if let Err(error) = sys::process::raise_stack() {
-        eprintln!("spore: {error}");
-        return ExitCode::from(error.exit_code());
-    }
     if arguments.next_if(|first| first == plan::network::NetworkPlan::SUBCOMMAND).is_some() {
         return net::main();
     }

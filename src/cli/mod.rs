@@ -64,6 +64,7 @@ use crate::context::Extension;
 use crate::error::{Error, Kind};
 use crate::http::Serve;
 use crate::service::programs;
+use crate::sys::process;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use command::{Cli, dispatch};
@@ -75,6 +76,9 @@ use ui::{Ui, report};
 
 /// Parse the command line, do it, say what went wrong in one line on stderr.
 pub fn main(extension: Option<Extension>, serve: Option<Serve>) -> ExitCode {
+    if let Err(error) = process::raise_stack() {
+        return ended(Format::Table, &error);
+    }
     // A shell asks what goes on from a line ('spore completions'); the answer ends the process.
     clap_complete::CompleteEnv::with_factory(Cli::command)
         .bin("spore")

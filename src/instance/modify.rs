@@ -54,8 +54,9 @@ pub struct Changes {
 ///
 /// # Errors
 /// `UnsupportedOperation` for an instance-store root, `IncorrectInstanceState`, also for another
-/// machine than a hibernated one's memory is of; `InvalidParameterValue` for an unknown type, `InvalidInstanceAttributeValue` for an unknown
-/// device, `InvalidParameterCombination` for networks that no instance can have.
+/// machine than a hibernated one's memory is of; `InvalidParameterValue` for an unknown type,
+/// `InvalidInstanceAttributeValue` for an unknown device, `InvalidParameterCombination` for
+/// networks that no instance can have.
 pub fn modify(
     store: &Store,
     dir: &InstanceDir,
