@@ -199,18 +199,19 @@ fn block_of(
 fn load_env(outside: &Outside<'_>, arguments: &[String], scope: &mut Scope) -> bool {
     let (found, names) = options(arguments, &["-f", "--file"]);
     let file = block_of(outside, &found, scope);
-    let read;
     let variables = if file == outside.environment_file {
-        outside.environment
+        // What the script has saved is in it, though it is written when something boots.
+        let mut variables = outside.environment.clone();
+        variables.extend(scope.saves.clone());
+        variables
     } else {
         let text = outside.files.read(&file.0, &file.1);
         let Some(parsed) = text.and_then(|text| environment(&text)) else { return false };
-        read = parsed;
-        &read
+        parsed
     };
     for (name, value) in variables {
         if names.is_empty() || names.contains(&name.as_str()) {
-            scope.put(name, value.clone());
+            scope.put(&name, value);
         }
     }
     true

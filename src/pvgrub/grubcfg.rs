@@ -405,7 +405,6 @@ impl Run<'_> {
             menu = run.menu(&text, inner);
             Ok(())
         })?;
-        menu.saves.extend(scope.saves.clone());
         scope.status = true;
         if menu.entries.is_empty() { Ok(()) } else { Err(Stop::Menu(Box::new(menu))) }
     }

@@ -61,6 +61,7 @@ impl Scope {
             variables: exported.map(|(n, v)| (n.clone(), v.clone())).collect(),
             exported: self.exported.clone(),
             status: true,
+            saves: self.saves.clone(),
             ..Self::default()
         }
     }

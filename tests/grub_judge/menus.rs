@@ -488,4 +488,63 @@ pub const CASES: &[Case] = &[
         "superusers-of-a-submenu",
         "set superusers=root\nexport superusers\npassword root x\nset default='0>0'\nsubmenu a { menuentry b --unrestricted { linux /boot/k2\n }\n}\n",
     ),
+    // As distributions and people write them.
+    case(
+        "entries-in-a-loop",
+        "set default=1\nfor k in k1 k2 k3; do\n menuentry \"Linux $k\" \"$k\" { linux /boot/$2 t=$1\n }\ndone\n",
+    ),
+    case(
+        "entries-in-a-function",
+        "function e { menuentry \"$1\" --id $2 $2 { linux /boot/$2 }\n}\ne one k1\ne two k2\nset default=k2\n",
+    ),
+    case("setparams", "menuentry a { setparams k2 'x y'\n linux /boot/$1 $2\n}\n"),
+    case(
+        "windows-lines",
+        "set a=b\r\nmenuentry x {\r\n linux /boot/k1 a=$a last\r\n initrd /boot/i1\r\n}\r\n",
+    ),
+    case(
+        "one-line-ifs",
+        shows!(
+            "if [ a = b ]; then set r=1; elif [ a = a ]; then set r=2; else set r=3; fi; set s=4",
+            "$r $s"
+        ),
+    ),
+    case(
+        "test-without-blanks",
+        shows!(
+            "if [ a=b ]; then r=1; fi\nif [a = a]; then r=${r}2; fi\nif [ a = a]; then r=${r}3; fi",
+            "r=$r"
+        ),
+    ),
+    case(
+        "id-option",
+        "if [ x\"${feature_menuentry_id}\" = xy ]; then menuentry_id_option=\"--id\"; else menuentry_id_option=\"\"; fi\nexport menuentry_id_option\nset default='gnulinux-advanced-1>gnulinux-2'\nsubmenu 'Advanced' $menuentry_id_option 'gnulinux-advanced-1' {\n menuentry 'A' --class gnu-linux --class os $menuentry_id_option 'gnulinux-1' { linux /boot/k1\n }\n menuentry 'B' $menuentry_id_option 'gnulinux-2' { linux /boot/k2 c=$chosen\n }\n}\n",
+    ),
+    with(
+        "suse",
+        "if [ -f ${config_directory}/grubenv ]; then load_env -f ${config_directory}/grubenv\nelif [ -s $prefix/grubenv ]; then load_env\nfi\nif [ \"$env_block\" ]; then set env_block=\"(${root})$env_block\"; export env_block; load_env -f \"$env_block\"\nfi\nset btrfs_relative_path=\"yes\"\nexport btrfs_relative_path\nif [ \"${next_entry}\" ]; then set default=\"${next_entry}\"; set next_entry=; save_env next_entry\n set boot_once=true\nelse set default=\"${saved_entry}\"\nfi\nmenuentry 'SLES' --class sles { linux /boot/k1 ${extra_cmdline} security=apparmor\n initrd /boot/i1\n}\nmenuentry snap { linux /boot/k2\n}\nif [ -f \"/.snapshots/grub-snapshot.cfg\" ]; then source \"/.snapshots/grub-snapshot.cfg\"\nfi\n",
+        &[
+            ("/boot/grub/grubenv", "saved_entry=Snap 5\nextra_cmdline=a=b c\n"),
+            (
+                "/.snapshots/grub-snapshot.cfg",
+                "if [ x$snapshot_found != xtrue ]; then\n submenu 'Start bootloader from a snapshot' { true\n }\nfi\nmenuentry 'Snap 5' { linux /boot/k3 $extra_cmdline more\n}\n",
+            ),
+        ],
+    ),
+    with(
+        "environment-saved-twice",
+        "load_env\nset a=new\nsave_env a b\nload_env\nmenuentry x { linux /boot/k1 $a $b x\n}\n",
+        &[("/boot/grub/grubenv", "a=old\nb=kept\n")],
+    ),
+    with(
+        "environment-saved-before-another-file",
+        "load_env\nif [ \"${next_entry}\" ]; then set next_entry=; save_env next_entry; fi\nconfigfile /boot/other.cfg\n",
+        &[
+            ("/boot/grub/grubenv", "next_entry=b\n"),
+            (
+                "/boot/other.cfg",
+                "set timeout=0\nload_env\nif [ \"${next_entry}\" ]; then set default=\"${next_entry}\"; fi\nmenuentry a { linux /boot/k1\n}\nmenuentry b { linux /boot/k2\n}\n",
+            ),
+        ],
+    ),
 ];
