@@ -4,6 +4,7 @@
 mod common;
 mod grub_judge {
     pub mod bls_menus;
+    pub mod extlinux;
     pub mod legacy;
     pub mod legacy_menus;
     pub mod menus;
@@ -11,7 +12,7 @@ mod grub_judge {
 }
 use grub_judge::menus::{CASES, Case, Table};
 use grub_judge::qemu::{self, Booted, Judge};
-use grub_judge::{bls_menus, legacy, legacy_menus};
+use grub_judge::{bls_menus, extlinux, legacy, legacy_menus};
 use sporevm::plan::{PvBoot, PvGrub};
 use sporevm::pvgrub::{load, volume::Volume};
 use std::path::Path;
@@ -30,6 +31,7 @@ enum Loader {
     Legacy,
     /// A GRUB 2.14, which has `blscfg`.
     Newer,
+    Syslinux,
 }
 
 impl Loader {
@@ -38,12 +40,13 @@ impl Loader {
         match self {
             Self::Grub | Self::Newer => ("/boot/grub/grub.cfg", qemu::BEFORE),
             Self::Legacy => ("/boot/grub/menu.lst", legacy::BEFORE),
+            Self::Syslinux => (extlinux::PATH, extlinux::BEFORE),
         }
     }
 }
 
-/// The disk of a case, and where GRUB's configuration is.
-fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
+/// What is on the first file system of a case.
+fn files(judge: &Judge, loader: Loader, case: &Case) -> Vec<(&'static str, Vec<u8>)> {
     let (path, before) = loader.menu();
     let menu = format!("{before}{}", case.menu);
     let mut files = vec![(path, menu.into_bytes())];
@@ -51,6 +54,9 @@ fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
         files.push((path, judge.kernel(name)));
     }
     files.extend([("/boot/i1", b"<i1>".to_vec()), ("/boot/i2", b"<i2>".to_vec())]);
+    if loader == Loader::Syslinux {
+        files.push(("/boot/linux.bin", judge.kernel("k2")));
+    }
     for (path, content) in case.files {
         // Environment blocks have 1024 bytes. (GRUB 2 manual, "Environment block")
         let block =
@@ -64,11 +70,19 @@ fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
         };
         files.push((path, content));
     }
+    files
+}
+
+/// The disk of a case, and where GRUB's configuration is.
+fn disk(judge: &Judge, loader: Loader, case: &Case) -> (Vec<u8>, &'static str) {
+    let files = files(judge, loader, case);
     let system = |name: &str, uuid: &str, files: &[(&str, Vec<u8>)]| {
         let image = format!("{loader:?}-{}-{name}", case.name);
         match loader {
             Loader::Legacy => judge.ext2(&image, uuid, name, files),
-            Loader::Grub | Loader::Newer => judge.ext4(&image, uuid, name, files),
+            Loader::Grub | Loader::Newer | Loader::Syslinux => {
+                judge.ext4(&image, uuid, name, files)
+            }
         }
     };
     let root = system("root", ROOT, &files);
@@ -118,6 +132,13 @@ fn grubs(booted: Booted) -> Booted {
     Booted { line: words(&line), ..booted }
 }
 
+/// What SYSLINUX boots, without the names of its ramdisk, and like Spore's up to the root.
+fn syslinuxes(booted: Booted) -> Booted {
+    let words = booted.line.split(' ').take_while(|word| !word.starts_with("root="));
+    let kept: Vec<&str> = words.filter(|word| !word.starts_with("initrd=")).collect();
+    Booted { line: kept.join(" "), ..booted }
+}
+
 /// A command line with one space between its words; what is quoted stays as it is.
 fn words(line: &str) -> String {
     let mut quoted = false;
@@ -137,6 +158,9 @@ fn judged(judge: &Judge, loader: Loader, case: &Case) -> Result<(), String> {
         Loader::Grub => judge.boot(Path::new(qemu::SYSTEMS), &name, &disk, prefix).map(grubs),
         Loader::Newer => judge.boot(&legacy::fetched("2.14"), &name, &disk, prefix).map(grubs),
         Loader::Legacy => legacy::boot(judge, &name, &disk).map(grubs),
+        Loader::Syslinux => {
+            extlinux::boot(judge, &name, &files(judge, loader, case)).map(grubs).map(syslinuxes)
+        }
     };
     let same = match (&ours, &theirs, case.differs) {
         (Ok(ours), _, Some((kernel, ramdisk, _))) => {
@@ -188,6 +212,14 @@ fn legacy_menus_boot_what_grub_legacy_boots() {
     }
     assert!(legacy_menus::CASES.len() >= 60);
     all_boot_the_same(Loader::Legacy, legacy_menus::CASES);
+}
+
+#[test]
+fn configurations_of_syslinux_boot_what_it_boots() {
+    if let Some(what) = qemu::missing().or_else(extlinux::missing) {
+        return common::skip::skip(format!("{what} is missing"));
+    }
+    all_boot_the_same(Loader::Syslinux, extlinux::CASES);
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Boot menus in all three languages, whatever their bytes.
+//! Boot menus in all four languages, whatever their bytes.
 
 use sporevm::pvgrub::menu::{Menu, Place};
 use sporevm::ext4::Kind;
-use sporevm::pvgrub::{bls, grubcfg, legacy};
+use sporevm::pvgrub::{bls, extlinux, grubcfg, legacy};
 use std::collections::BTreeMap;
 
 /// Every second file exists, and is the script itself.
@@ -54,6 +54,8 @@ pub fn drive(data: &[u8]) {
     let start =
         grubcfg::Start { device: "hd0", directory: "/boot/grub", environment: &environment };
     check(&grubcfg::parse(&text, &start, &EvenlyNamed(&text)).menu);
+    let start = extlinux::Start { device: "hd0", directory: "/boot" };
+    check(&extlinux::parse(&text, &start, &EvenlyNamed(&text)));
 }
 
 /// Those of its corpus.

@@ -4,7 +4,7 @@ use super::grubcfg::{By, Parsed, Probe, Start};
 use super::menu::{self, Entry, MAX_MENU, Menu, Place, SAVED_ENTRY, split_device};
 use super::script::Variables;
 use super::volume::{FileSystem, Missing, Volume};
-use super::{bls, commands, grubcfg, legacy};
+use super::{bls, commands, extlinux, grubcfg, legacy};
 use crate::block::partitions::Scheme;
 use crate::ext4::Kind;
 use crate::id::hex;
@@ -15,6 +15,10 @@ use sha2::{Digest, Sha256};
 const DIRECTORIES: [&str; 4] = ["/boot/grub", "/grub", "/boot/grub2", "/grub2"];
 const LEGACY: [&str; 2] = ["menu.lst", "grub.conf"];
 const ENTRIES: [&str; 2] = ["/boot/loader", "/loader"];
+/// Where EXTLINUX is installed, and its configuration beside it; the empty one is the root.
+const EXTLINUX: [&str; 6] =
+    ["/boot/extlinux", "/boot/syslinux", "/boot", "/extlinux", "/syslinux", ""];
+const CONFIGURATIONS: [&str; 2] = ["extlinux.conf", "syslinux.cfg"];
 /// Longest BLS entry, environment block or saved default.
 const MAX_SMALL: u64 = 64 << 10;
 /// Menus that can't be read, and are told, at most.
@@ -95,8 +99,9 @@ impl Located {
 }
 
 /// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu
-/// counts for more than grub.cfg, and that for more than BLS entries alone; but a menu of which
-/// nothing can be loaded counts for nothing, as one that a distribution's upgrade left behind.
+/// counts for more than grub.cfg, that for more than EXTLINUX's, and that for more than BLS entries
+/// alone; but a menu of which nothing can be loaded counts for nothing, as one that a
+/// distribution's upgrade left behind.
 ///
 /// # Errors
 /// There is none, or the one that there is can't be read; what was looked for, and where.
@@ -117,9 +122,12 @@ pub fn find(
     }
     let (mut useless, mut problems) = (None, Vec::new());
     let mut entries_are_read = false;
-    for (language, alone) in
-        [(legacy_menus as Language, false), (grub_menus, false), (bls_menus, true)]
-    {
+    for (language, alone) in [
+        (legacy_menus as Language, false),
+        (grub_menus, false),
+        (extlinux_menus, false),
+        (bls_menus, true),
+    ] {
         // What grub.cfg makes of entries is all that they are: it may have locked them.
         if alone && entries_are_read {
             break;
@@ -142,10 +150,11 @@ pub fn find(
     let names: Vec<String> = readable.iter().map(|&at| volume.systems[at].name()).collect();
     let unreadable = problems.iter().map(|why| format!("; {why}")).collect::<String>();
     Err(format!(
-        "no boot menu was found on {}; looked for {}/{{menu.lst,grub.conf}}, {}/grub.cfg and {}/entries/*.conf{unreadable}",
+        "no boot menu was found on {}; looked for {}/{{menu.lst,grub.conf,grub.cfg}}, {}/{{{}}} and {}/entries/*.conf{unreadable}",
         names.join(" and "),
         format_args!("{{{}}}", DIRECTORIES.join(",")),
-        format_args!("{{{}}}", DIRECTORIES.join(",")),
+        format_args!("{{{}}}", EXTLINUX.join(",")),
+        CONFIGURATIONS.join(","),
         format_args!("{{{}}}", ENTRIES.join(",")),
     ))
 }
@@ -285,6 +294,36 @@ fn grub_menus(
         let problems = wrong.collect();
         let Parsed { menu, reads_entries, .. } = parsed;
         found.push(Located { menu, path, system: at, saved, problems, reads_entries });
+    }
+    found
+}
+
+fn extlinux_menus(
+    volume: &Volume,
+    at: usize,
+    _saved: Option<&SavedEnvironment>,
+    problems: &mut Vec<String>,
+) -> Vec<Located> {
+    let system = &volume.systems[at];
+    let device = volume.device(at);
+    let mut found = Vec::new();
+    for directory in EXTLINUX {
+        for name in CONFIGURATIONS {
+            let path = format!("{directory}/{name}");
+            let Some(text) = text(system, &path, problems) else { continue };
+            let start = extlinux::Start { device: &device, directory };
+            let menu = extlinux::parse(&text, &start, &Files { volume, menu: at });
+            if !menu.entries.is_empty() {
+                found.push(Located {
+                    menu,
+                    path,
+                    system: at,
+                    saved: None,
+                    problems: Vec::new(),
+                    reads_entries: false,
+                });
+            }
+        }
     }
     found
 }

@@ -7,10 +7,10 @@
 //! that a reboot inside the guest reads the menu, too.
 //!
 //! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its
-//! three languages ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`bls`]), [`load`]
-//! chooses the entry as GRUB would and reads its kernel and initial ramdisk, [`cmdline`] makes its
-//! arguments right for this machine. [`detect`] only tells what there is, before an image is
-//! registered.
+//! four languages ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`extlinux`]; [`bls`]),
+//! [`load`] chooses the entry as the menu's own loader would and reads its kernel and initial
+//! ramdisk, [`cmdline`] makes its arguments right for this machine. [`detect`] only tells what
+//! there is, before an image is registered.
 
 pub mod ask;
 pub mod bls;
@@ -19,6 +19,7 @@ mod cmdline;
 mod commands;
 mod detect;
 pub mod devices;
+pub mod extlinux;
 pub mod find;
 pub mod grubcfg;
 mod grubtest;
