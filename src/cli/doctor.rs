@@ -55,7 +55,7 @@ pub fn doctor(ui: &Ui) -> Result<ExitCode> {
     let (kvm, usable) = kvm();
     let mut checks = kvm;
     checks.extend([virtualization(), io_uring(), user_namespaces(), taps()]);
-    checks.extend([qemu_img(), firmware_image()]);
+    checks.extend([qemu_img(), firmware_image(), uefi_firmware()]);
     match ui.service() {
         Ok(service) => {
             checks.push(ok("store", service.home().display().to_string()));
@@ -206,6 +206,14 @@ fn firmware_image() -> Check {
             let version = version.unwrap_or_else(|| "of unknown version".into());
             ok(what, format!("SeaBIOS {version}: {}", path.display()))
         }
+        Err(error) => warn(what, as_options(error.message())),
+    }
+}
+
+fn uefi_firmware() -> Check {
+    let what = "UEFI firmware";
+    match probe::uefi() {
+        Ok(path) => ok(what, path.display().to_string()),
         Err(error) => warn(what, as_options(error.message())),
     }
 }

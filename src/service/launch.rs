@@ -302,10 +302,8 @@ fn launch(
     // Before anything is made.
     host::check(&launch.processor())?;
     launch.firmware = launch.firmware.as_deref().map(firmware).transpose()?;
-    if launch.kernel.is_none() {
-        let given = launch.firmware.as_deref();
-        launch.boot_mode = instance::firmware::boot_mode(launch.boot_mode, image.boot_mode, given)?;
-    }
+    let given = launch.firmware.as_deref();
+    launch.boot_mode = instance::firmware::boot_mode(launch.boot_mode, image.boot_mode, given)?;
     let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
     let host = host(store)?;
     let mut plans = instance::launch::resolve(&launch, &image, host, &drivers, &mut RandomIds)?;

@@ -6,7 +6,7 @@ use super::launch::{Request, RunInstances};
 use super::wait::{Until, Waited, wait};
 use crate::error::{Error, OrFail, Result};
 use crate::instance::dir::{InstanceDir, instances};
-use crate::instance::{firmware, lifecycle, network};
+use crate::instance::{firmware, lifecycle, network, uefi};
 use crate::kernel::{self, Registered, find};
 use crate::network::probe;
 use crate::record::kernel::{Kernel, Ramdisk};
@@ -33,6 +33,14 @@ pub fn firmware() -> Result<(PathBuf, Option<String>)> {
     let path = firmware::find(None)?;
     let version = firmware::version(&path);
     Ok((path, version))
+}
+
+/// The host's UEFI firmware.
+///
+/// # Errors
+/// There is none.
+pub fn uefi() -> Result<PathBuf> {
+    uefi::find(None, None).map(|uefi| uefi.code)
 }
 
 /// Sees whether this user may open taps, those that are the user's.
