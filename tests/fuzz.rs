@@ -88,6 +88,7 @@ tests! {
     control: 500,
     elf: 3000,
     ext4: 1000,
+    flash: 1000,
     foreign: 300,
     formats: 5000,
     fw_cfg: 1000,

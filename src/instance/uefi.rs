@@ -336,7 +336,7 @@ mod tests {
         let dir = host(|_| {});
         let wanted =
             Uefi { code: dir.path().join("MY_CODE.fd"), template: dir.path().join("MY_VARS.fd") };
-        assert_eq!(found(&dir), [wanted.clone()]);
+        assert_eq!(found(&dir), std::slice::from_ref(&wanted));
         assert_eq!(find_here(&[dir.path().to_owned()], None).unwrap(), wanted);
         assert_eq!(find_here(&[dir.path().to_owned()], Some(128 << 10)).unwrap(), wanted);
         assert_eq!(find(Some(&wanted.code), None).unwrap(), wanted, "by its name");
