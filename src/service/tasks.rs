@@ -27,9 +27,10 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most tasks of an account that go on at once. (EC2, "VM Import/Export quotas")
 const MAX_ACTIVE: usize = 20;
@@ -215,14 +216,24 @@ impl Service {
         if !task.status.goes_on() {
             return Ok(());
         }
-        let heard = Arc::new(Heard::new(&tasks, id, task.status));
+        let heard = Arc::new(Heard::default());
+        heard.cancel.store(task.status == TaskStatus::Deleting, Ordering::Relaxed);
         let context = self.store.context().clone().heard_by(Arc::new(Teller(heard.clone())));
         let context = context.stopped_by(Cancel::by(heard.cancel.clone()));
         let work = || -> Result<Made> {
             context.check()?;
             Self::open_within(self.home(), &context)?.work(&task)
         };
-        let done = work();
+        let done = std::thread::scope(|scope| {
+            let (ended, end) = mpsc::channel();
+            let (heard, tasks) = (&heard, &tasks);
+            // Without it nobody sees how far the task is, and it can't be cancelled.
+            let watcher = std::thread::Builder::new().name("task".into());
+            let _ = watcher.spawn_scoped(scope, move || heard.watch(tasks, id, &end));
+            let done = work();
+            drop::<Sender<()>>(ended);
+            done
+        });
         tasks.update(id, Durability::Durable, |task| {
             match done {
                 Ok((image_id, snapshot_id)) => {
@@ -402,54 +413,43 @@ fn shortened(text: &str) -> String {
     text.chars().take(MAX_MESSAGE).collect()
 }
 
-/// What is heard of a task's work: how far it is is written down, and it is stopped if that is
-/// wanted.
+/// What is heard of a task's work, and what stops it.
+#[derive(Default)]
 struct Heard {
-    tasks: Collection<Task>,
-    id: TaskId,
     cancel: Arc<AtomicBool>,
-    last: Mutex<Instant>,
+    percent: AtomicU8,
     warnings: Mutex<Vec<String>>,
 }
 
-/// Most warnings that are kept.
-const MAX_WARNINGS: usize = 8;
-
 impl Heard {
-    fn new(tasks: &Collection<Task>, id: &TaskId, status: TaskStatus) -> Self {
-        Self {
-            tasks: tasks.clone(),
-            id: id.clone(),
-            cancel: Arc::new(AtomicBool::new(status == TaskStatus::Deleting)),
-            last: Mutex::new(Instant::now()),
-            warnings: Mutex::default(),
-        }
-    }
-
     /// What is to be known of what was made.
     fn warned(&self) -> Option<String> {
         let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         (!warnings.is_empty()).then(|| shortened(&warnings.join("; ")))
     }
 
-    fn beat(&self, percent: Option<u8>) {
-        {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.elapsed() < BEAT {
-                return;
+    /// Writes down how far a task is, and stops it if that is wanted, until it has ended.
+    fn watch(&self, tasks: &Collection<Task>, id: &TaskId, end: &Receiver<()>) {
+        let mut written = 0;
+        while end.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            let percent = self.percent.load(Ordering::Relaxed);
+            let status = match percent == written {
+                true => tasks.get(id).map(|task| task.status),
+                false => tasks.update(id, Durability::Durable, |task| {
+                    task.progress = percent;
+                    Ok(task.status)
+                }),
+            };
+            written = percent;
+            if status.is_ok_and(|status| status == TaskStatus::Deleting) {
+                self.cancel.store(true, Ordering::Relaxed);
             }
-            *last = Instant::now();
-        }
-        // How far it is need not outlast a power failure: then it begins again.
-        let status = self.tasks.update(&self.id, Durability::Volatile, |task| {
-            task.progress = percent.unwrap_or(task.progress);
-            Ok(task.status)
-        });
-        if status.is_ok_and(|status| status == TaskStatus::Deleting) {
-            self.cancel.store(true, Ordering::Relaxed);
         }
     }
 }
+
+/// Most warnings that are kept.
+const MAX_WARNINGS: usize = 8;
 
 struct Teller(Arc<Heard>);
 
@@ -476,7 +476,10 @@ struct Part {
 
 impl Meter for Part {
     fn at(&self, bytes: u64) {
-        let percent = |size: u64| u8::try_from(bytes.saturating_mul(99).checked_div(size)?).ok();
-        self.heard.beat(self.size.and_then(percent).map(|percent| percent.min(99)));
+        let percent = |size: u64| bytes.saturating_mul(99).checked_div(size);
+        if let Some(percent) = self.size.and_then(percent) {
+            let percent = u8::try_from(percent).unwrap_or(99).min(99);
+            self.heard.percent.store(percent, Ordering::Relaxed);
+        }
     }
 }

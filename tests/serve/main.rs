@@ -224,7 +224,8 @@ fn snapshots_are_written_and_read_block_by_block() {
     assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }
 
-/// An import goes on when the service that was asked for it has died.
+/// An import goes on when the service that was asked for it has died, and ends when it is
+/// cancelled.
 #[test]
 fn imports_outlive_the_service() {
     let store = Store::new();

@@ -1,5 +1,6 @@
 """Begins imports and prints their ids; the service is killed then. With the ids: what has become of them."""
 
+import gzip
 import os
 import pathlib
 import sys
@@ -29,9 +30,12 @@ def until(task, status):
 if len(sys.argv) == 1:
     here = pathlib.Path(tempfile.mkdtemp())
     (here / "disk").write_bytes(os.urandom(48 << 20))
+    # Longer than anybody waits.
+    (here / "long.gz").write_bytes(gzip.compress(bytes(64 << 20), 9) * 512)
     tasks = [
         ec2.import_image(DiskContainers=[{"Format": "RAW", "Url": f"file://{here}/disk"}])["ImportTaskId"],
         ec2.import_snapshot(DiskContainer={"Format": "RAW", "Url": f"file://{here}/disk"})["ImportTaskId"],
+        ec2.import_image(DiskContainers=[{"Url": f"file://{here}/long.gz"}])["ImportTaskId"],
     ]
     print(*tasks, here)
     raise SystemExit(0)
@@ -41,7 +45,7 @@ def imported():
     return [one["Name"] for one in ec2.describe_images(Filters=[{"Name": "name", "Values": ["import-*"]}])["Images"]]
 
 
-image, snapshot, here = sys.argv[1:]
+image, snapshot, long, here = sys.argv[1:]
 made = until(image, "completed")
 assert imported() == [image], imported()
 taken = until(snapshot, "completed")["SnapshotId"]
@@ -49,6 +53,11 @@ snapshots = {one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self
 for one in ec2.describe_images(Filters=[{"Name": "name", "Values": ["demo"]}])["Images"]:
     snapshots -= {mapping["Ebs"]["SnapshotId"] for mapping in one["BlockDeviceMappings"]}
 assert snapshots == {taken, made["SnapshotDetails"][0]["SnapshotId"]}, snapshots
+assert found(long)["Status"] == "active"
+cancelled = ec2.cancel_import_task(ImportTaskId=long)
+assert (cancelled["PreviousState"], cancelled["State"]) == ("active", "deleting"), cancelled
+assert until(long, "deleted")["StatusMessage"] == "cancelled by its user"
+assert imported() == [image], imported()
 for file in pathlib.Path(here).iterdir():
     file.unlink()
 pathlib.Path(here).rmdir()
