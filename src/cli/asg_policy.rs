@@ -183,7 +183,8 @@ fn does(policy: &Value) -> String {
         Some(by) => format!("{by:+}"),
         None => {
             let steps = policy["StepAdjustments"].as_array().map_or(0, Vec::len);
-            format!("{steps} steps of {kind}")
+            let plural = if steps == 1 { "" } else { "s" };
+            format!("{steps} step{plural} of {kind}")
         }
     }
 }
