@@ -210,3 +210,69 @@ fn a_kernel_that_an_instance_boots_is_not_taken_back() {
     store.ok(&["start", &instance]);
     store.ok(&["terminate", &instance]);
 }
+
+/// A kernel that has Xen's entry point alone, in an ELF file whose own one is a virtual address:
+/// it says what its command line and its module are, if it was told of them, and powers off.
+fn xen_kernel() -> Vec<u8> {
+    const AT: u64 = 0x10_0000;
+    const CODE: &[u8] = &[
+        0x81, 0x3b, 0x78, 0xc5, 0x6e, 0x33, // cmp dword [ebx], 0x336ec578
+        0x75, 0x1c, // jne off
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0x8b, 0x73, 0x18, // mov esi, [ebx + 24]: the command line
+        0xac, // next: lodsb
+        0x84, 0xc0, // test al, al
+        0x74, 0x03, // jz module
+        0xee, // out dx, al
+        0xeb, 0xf8, // jmp next
+        0x8b, 0x43, 0x10, // module: mov eax, [ebx + 16]: the modules
+        0x8b, 0x30, // mov esi, [eax]: where the first is
+        0x8b, 0x48, 0x08, // mov ecx, [eax + 8]: its bytes
+        0xf3, 0x6e, // rep outsb
+        0xb0, 0x0a, // mov al, '\n'
+        0xee, // out dx, al
+        0x66, 0xba, 0x00, 0x06, // off: mov dx, 0x600
+        0xb0, 0x34, // mov al, SLP_EN and S5
+        0xee, // out dx, al
+        0xf4, // hlt
+    ];
+    let mut note = Vec::new();
+    [4u32, 8, 18].iter().for_each(|word| note.extend(word.to_le_bytes()));
+    note.extend(b"Xen\0");
+    note.extend(AT.to_le_bytes());
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    [0xffff_ffff_8010_0000, 64u64, 0].iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    for (kind, at, len, address) in [(1u32, 0x1000u64, CODE.len(), AT), (4, 0x800, note.len(), 0)] {
+        [kind, 5].iter().for_each(|word| elf.extend(word.to_le_bytes()));
+        let len = len as u64;
+        let words = [at, address | 0xffff_ffff_8000_0000, address, len, len, 4];
+        words.iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    }
+    elf.resize(0x800, 0);
+    elf.extend(note);
+    elf.resize(0x1000, 0);
+    elf.extend(CODE);
+    elf
+}
+
+#[test]
+fn a_kernel_with_xens_entry_point_alone_boots_by_it() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let (kernel, module) = (store.home().join("xen"), store.home().join("module"));
+    std::fs::write(&kernel, xen_kernel()).unwrap();
+    std::fs::write(&module, "and a module").unwrap();
+    let (kernel, module) = (kernel.to_str().unwrap(), module.to_str().unwrap());
+    let with = ["--kernel", kernel, "--initrd", module, "--append", "by PVH ", "--wait"];
+    let id = store.launch(&with).remove(0);
+    let log = store.logs(&id);
+    assert!(log.contains("by PVH") && log.contains("and a module"), "{log}");
+    assert_eq!(store.state(&id).0, "stopped");
+    // The machine's reset loads it anew.
+    store.ok(&["start", &id]);
+    store.wait(&id, "stopped");
+    assert_eq!(store.logs(&id).matches("and a module").count(), 2);
+}

@@ -1,8 +1,8 @@
 //! ELF executables: their program headers, and loading them at their physical addresses.
 //! (System V ABI, "Object Files" and "Program Loading")
 
-use super::Mode;
 use super::source::{Source, refused, u16_at, u32_at, u64_at};
+use super::{Mode, pvh};
 use crate::error::{Code, Error, Result};
 use crate::mem::layout::{HIGH_RAM, PAGE, RAM_ABOVE_4G};
 use crate::mem::{GuestRam, ram};
@@ -14,6 +14,8 @@ pub const MAGIC: &[u8] = b"\x7fELF";
 pub const HEADER: usize = 64;
 /// More program headers than any kernel has; 64 of them and the header fit one page.
 const MAX_SEGMENTS: u16 = 64;
+/// Most bytes of a segment of notes that are looked at.
+const MAX_NOTES: u64 = 64 << 10;
 
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
@@ -110,8 +112,10 @@ impl Layout {
 pub struct Elf {
     /// What it is compiled for.
     pub mode: Mode,
-    /// e_entry: the physical address of the entry point.
+    /// The physical address of the entry point.
     pub entry: u64,
+    /// It is entered as a Xen guest without a BIOS is, in 32-bit mode, whatever it is compiled for.
+    pub pvh: bool,
     /// PT_LOAD and PT_NOTE, in the file's order. No two PT_LOAD overlap.
     pub segments: Vec<Segment>,
 }
@@ -135,7 +139,13 @@ impl Elf {
             .chunks_exact(size)
             .filter_map(|header| parse_segment(header, mode.layout(), source.len()).transpose())
             .collect::<Result<Vec<_>>>()?;
-        let elf = Self { mode, entry, segments };
+        let mut elf = Self { mode, entry, pvh: false, segments };
+        if let Some(other) = elf.pvh_entry(source)? {
+            // Linux has both, and is entered by its own protocol: at e_entry, in its own mode.
+            if other == entry || !elf.holds(entry) {
+                (elf.entry, elf.pvh) = (other, true);
+            }
+        }
         elf.check_placement()?;
         Ok(elf)
     }
@@ -143,6 +153,31 @@ impl Elf {
     /// The PT_LOAD segments.
     pub fn loads(&self) -> impl Iterator<Item = &Segment> {
         self.segments.iter().filter(|segment| segment.load)
+    }
+
+    /// The entry point of a Xen guest, if its notes tell of one that is in it.
+    fn pvh_entry(&self, source: Source) -> Result<Option<u64>> {
+        for note in self.segments.iter().filter(|segment| !segment.load) {
+            let mut notes = vec![0; note.filesz.min(MAX_NOTES) as usize];
+            source.read(note.offset, &mut notes)?;
+            let align = if note.align == 8 { 8 } else { 4 };
+            if let Some(entry) = pvh::entry_point(&notes, align).filter(|entry| self.holds(*entry))
+            {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Something of the file is at this physical address.
+    fn holds(&self, address: u64) -> bool {
+        let held = |segment: &Segment| {
+            segment
+                .paddr
+                .checked_add(segment.filesz)
+                .is_some_and(|end| (segment.paddr..end).contains(&address))
+        };
+        self.loads().any(held)
     }
 
     fn check_placement(&self) -> Result<()> {
@@ -164,10 +199,7 @@ impl Elf {
                 high.start
             )));
         }
-        let held = |segment: &Segment| {
-            (segment.paddr..segment.paddr + segment.filesz).contains(&self.entry)
-        };
-        if !self.loads().any(held) {
+        if !self.holds(self.entry) {
             return Err(refused(format_args!(
                 "its entry point {:#x} is not the physical address of anything in it",
                 self.entry

@@ -1,5 +1,6 @@
 //! The state in which the first instruction finds the machine.
-//! (Documentation/arch/x86/boot.rst in Linux, "64-bit Boot Protocol" and "32-bit Boot Protocol")
+//! (Documentation/arch/x86/boot.rst in Linux, "64-bit Boot Protocol" and "32-bit Boot Protocol";
+//! docs/misc/pvh.pandoc in Xen, whose state is the second's with ebx)
 
 use crate::error::{OrFail, Result};
 use crate::mem::GuestRam;
@@ -59,6 +60,8 @@ pub struct EntryState {
     pub rsp: u64,
     /// The boot_params ("zero page").
     pub rsi: u64,
+    /// The start info of a kernel that is entered as a Xen guest.
+    pub rbx: u64,
     /// The PML4.
     pub cr3: u64,
     /// GDTR base.
@@ -72,7 +75,7 @@ impl EntryState {
     /// to.
     pub fn new(mode: Mode, rip: u64, rsp: u64, rsi: u64) -> Self {
         let gdt_limit = (size_of_val(&gdt(mode)) - 1) as u16;
-        Self { mode, rip, rsp, rsi, cr3: BOOT_PML4, gdt_base: BOOT_GDT, gdt_limit }
+        Self { mode, rip, rsp, rsi, rbx: 0, cr3: BOOT_PML4, gdt_base: BOOT_GDT, gdt_limit }
     }
 }
 

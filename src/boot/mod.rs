@@ -13,6 +13,7 @@ pub mod generation;
 pub mod mptable;
 pub mod params;
 pub mod pci_map;
+mod pvh;
 pub mod reset;
 pub mod smbios;
 pub mod source;
@@ -38,7 +39,7 @@ use vm_memory::{Bytes, GuestAddress};
 ///
 /// An ELF is entered at its physical entry point with a zero page in rsi, which is what a bzImage's
 /// own decompressor does too; a bzImage is unpacked first, which takes long: registration does it
-/// once.
+/// once. An ELF that has an entry point for Xen's guests only is entered as those are.
 ///
 /// # Errors
 /// The kernel is not one, it or the ramdisk does not fit into RAM, the command line is too long, or
@@ -52,23 +53,26 @@ pub fn load(
 ) -> Result<EntryState> {
     let (elf, extent, header) = load_kernel(Source::file(kernel)?, ram)?;
     let mut params = BootParams::new(ram::size(ram), elf.mode, header.as_deref());
-    if let Some(file) = initrd {
-        let limit = ram::low_end(ram).min(params.initrd_addr_max() + 1);
-        if let Some(range) = load_initrd(file, extent.end..limit, ram)? {
-            params.set_ramdisk(range);
-        }
-    }
+    let limit = ram::low_end(ram).min(params.initrd_addr_max() + 1);
+    let ramdisk =
+        initrd.map(|file| load_initrd(file, extent.end..limit, ram)).transpose()?.flatten();
+    let mode = if elf.pvh { Mode::Protected } else { elf.mode };
     cmdline::write(cmdline, ram)?;
-    entry::write_tables(elf.mode, ram)?;
+    entry::write_tables(mode, ram)?;
     mptable::write(plan.config.cpus, ram)?;
     let put =
         |bytes: &[u8], at| ram.write_slice(bytes, GuestAddress(at)).or_fail(|| "write the tables");
-    params.write(ram)?;
     put(&acpi::build(&plan.config), ACPI)?;
     generation::write(ram, generation::address(&plan.config))?;
     put(&smbios::build(plan)?, SMBIOS)?;
     put(&reset::vector(), RESET_VECTOR)?;
-    Ok(EntryState::new(elf.mode, elf.entry, BOOT_STACK, ZERO_PAGE))
+    if elf.pvh {
+        let info = pvh::write(&params::e820(ram::size(ram)), ramdisk, ram)?;
+        return Ok(EntryState { rbx: info, ..EntryState::new(mode, elf.entry, BOOT_STACK, 0) });
+    }
+    ramdisk.into_iter().for_each(|range| params.set_ramdisk(range));
+    params.write(ram)?;
+    Ok(EntryState::new(mode, elf.entry, BOOT_STACK, ZERO_PAGE))
 }
 
 /// (the kernel, addresses taken, a bzImage's setup header)

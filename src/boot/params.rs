@@ -111,7 +111,7 @@ fn default_header(mode: Mode) -> setup_header {
 }
 
 /// The memory map. (ACPI 6.5 section 15, address range types)
-fn e820(memory: u64) -> Vec<(Range<u64>, u32)> {
+pub(super) fn e820(memory: u64) -> Vec<(Range<u64>, u32)> {
     let mut map = vec![
         (0..LOW_RAM_END, E820_RAM),
         (LOW_RAM_END..EBDA_END, E820_RESERVED),

@@ -127,6 +127,7 @@ fn set_regs(vcpu: &VcpuFd, entry: &Entry) -> Result<()> {
             // The 32-bit protocol wants 0 there, and nobody else anything.
             rbp: if entry.mode == Mode::Long { entry.rsp } else { 0 },
             rsi: entry.rsi,
+            rbx: entry.rbx,
             rflags: 2,
             ..Default::default()
         },
