@@ -46,11 +46,11 @@ impl Served {
 /// The queues of a service that the driver has made ready.
 pub type Rings = Vec<Served>;
 
-/// Where commands go to the thread and the queues come back.
-pub(super) struct Slot {
-    pub command: Command,
+/// Where commands go to the thread and the queues, `Q`, come back.
+pub(crate) struct Slot<Q> {
+    pub(super) command: Command,
     /// The queues, while the thread is parked.
-    pub rings: Option<Rings>,
+    pub rings: Option<Q>,
     pub features: u64,
     /// The thread has the queues.
     pub busy: bool,
@@ -58,9 +58,9 @@ pub(super) struct Slot {
     pub gone: bool,
 }
 
-/// What a worker and its thread share.
-pub(super) struct Shared {
-    slot: Mutex<Slot>,
+/// What a worker and its thread share. The thread serves queues that are a `Q`.
+pub(crate) struct Shared<Q> {
+    slot: Mutex<Slot<Q>>,
     changed: Condvar,
     /// Any command but [`Command::Run`] waits; what the drain loop looks at before each request.
     attention: AtomicBool,
@@ -72,7 +72,7 @@ pub(super) struct Shared {
     pub notify: EventFd,
 }
 
-impl Shared {
+impl<Q> Shared<Q> {
     pub fn new() -> io::Result<Self> {
         let slot =
             Slot { command: Command::Park, rings: None, features: 0, busy: false, gone: false };
@@ -87,7 +87,7 @@ impl Shared {
     }
 
     /// A poisoned lock is only a thread that panicked elsewhere; the slot is valid at every step.
-    pub fn slot(&self) -> MutexGuard<'_, Slot> {
+    pub fn slot(&self) -> MutexGuard<'_, Slot<Q>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,8 +100,8 @@ impl Shared {
     pub fn wait_until(
         &self,
         deadline: Instant,
-        done: impl Fn(&Slot) -> bool,
-    ) -> MutexGuard<'_, Slot> {
+        done: impl Fn(&Slot<Q>) -> bool,
+    ) -> MutexGuard<'_, Slot<Q>> {
         let mut slot = self.slot();
         while !done(&slot) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -114,7 +114,7 @@ impl Shared {
         slot
     }
 
-    pub fn command(&self, command: Command) {
+    pub(super) fn command(&self, command: Command) {
         let mut slot = self.slot();
         if slot.command == Command::Exit {
             // There is no way back.
@@ -133,7 +133,7 @@ impl Shared {
 
     /// The thread's rest: until there are queues to serve, with the features agreed upon. `None`:
     /// the end.
-    pub fn next_job(&self) -> Option<(Rings, u64)> {
+    pub fn next_job(&self) -> Option<(Q, u64)> {
         let mut slot = self.slot();
         loop {
             match slot.command {
@@ -152,7 +152,7 @@ impl Shared {
 
     /// Takes the queues back from the thread, which goes on with them only if it was commanded to
     /// meanwhile.
-    pub fn hand_back(&self, rings: Rings, device_stopped: bool) {
+    pub fn hand_back(&self, rings: Q, device_stopped: bool) {
         let mut slot = self.slot();
         slot.rings = Some(rings);
         slot.busy = false;
@@ -170,18 +170,38 @@ impl Shared {
     }
 }
 
+/// What an end needs of it, whatever the queues are.
+trait Ends: Send + Sync {
+    fn order(&self);
+    fn wait(&self, deadline: Instant) -> bool;
+}
+
+impl<Q: Send> Ends for Shared<Q> {
+    fn order(&self) {
+        self.command(Command::Exit);
+    }
+
+    fn wait(&self, deadline: Instant) -> bool {
+        self.wait_until(deadline, |slot| slot.gone).gone
+    }
+}
+
 /// Ends a worker's thread.
-pub struct Ending(pub(super) Arc<Shared>);
+pub struct Ending(Arc<dyn Ends>);
 
 impl Ending {
+    pub(super) fn of<Q: Send + 'static>(shared: Arc<Shared<Q>>) -> Self {
+        Self(shared)
+    }
+
     /// Has it finish what is in flight, and end; there is no way back.
     pub fn order(&self) {
-        self.0.command(Command::Exit);
+        self.0.order();
     }
 
     /// Whether it has ended, at the latest at `deadline`. If not, the host's storage does not
     /// answer.
     pub fn wait(&self, deadline: Instant) -> bool {
-        self.0.wait_until(deadline, |slot| slot.gone).gone
+        self.0.wait(deadline)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What the thread owns.
 pub(super) struct QueueThread {
     handler: Box<dyn QueueHandler>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Rings>>,
     signal: Arc<dyn Signal>,
 }
 
@@ -27,7 +27,7 @@ impl Drop for QueueThread {
 impl QueueThread {
     pub fn new(
         handler: Box<dyn QueueHandler>,
-        shared: Arc<Shared>,
+        shared: Arc<Shared<Rings>>,
         signal: Arc<dyn Signal>,
     ) -> Self {
         Self { handler, shared, signal }

@@ -17,10 +17,11 @@ const STACK: usize = 512 << 10;
 /// not answer. What it is in the middle of is at most some dozen MiB.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The thread of a service. It parks between drivers and ends with the worker.
-pub struct Worker {
+/// The thread of a service, which serves queues that are a `Q`. It parks between drivers and ends
+/// with the worker.
+pub struct Worker<Q = Rings> {
     queues: Range<u16>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Q>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,13 +36,29 @@ impl Worker {
         signal: Arc<dyn Signal>,
         on_start: ThreadStart,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new()?);
         let Service { queues, handler } = service;
-        let serving = QueueThread::new(handler, shared.clone(), signal);
+        Self::start(kind, queues, move |shared| {
+            QueueThread::new(handler, shared, signal).main(kind, on_start);
+        })
+    }
+}
+
+impl<Q: Send + 'static> Worker<Q> {
+    /// A worker whose thread is `main`, for queues with these numbers.
+    ///
+    /// # Errors
+    /// As [`Worker::new`]'s.
+    pub(crate) fn start(
+        kind: &'static DeviceType,
+        queues: Range<u16>,
+        main: impl FnOnce(Arc<Shared<Q>>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new()?);
+        let own = shared.clone();
         let thread = std::thread::Builder::new()
             .name(kind.thread.to_owned())
             .stack_size(STACK)
-            .spawn(move || serving.main(kind, on_start))?;
+            .spawn(move || main(own))?;
         Ok(Self { queues, shared, thread: Some(thread) })
     }
 
@@ -61,7 +78,7 @@ impl Worker {
     ///
     /// # Errors
     /// The thread has ended, or still is in the middle of what a reset should have ended.
-    pub fn run(&mut self, rings: Rings, features: u64) -> io::Result<()> {
+    pub fn run(&mut self, rings: Q, features: u64) -> io::Result<()> {
         let mut slot = self.shared.slot();
         if slot.gone {
             return Err(io::Error::other("its worker thread has ended"));
@@ -83,20 +100,20 @@ impl Worker {
 
     /// Finishes what was taken from the queues and stops serving; the queues, if it had any. `None`
     /// also if it does not come to rest, see [`Worker::rests`].
-    pub fn park(&mut self) -> Option<Rings> {
+    pub fn park(&mut self) -> Option<Q> {
         self.rest(Command::Park)
     }
 
     /// As [`Worker::park`], giving up what is not in flight of what was taken from the queues:
     /// their driver is gone.
-    pub fn cease(&mut self) -> Option<Rings> {
+    pub fn cease(&mut self) -> Option<Q> {
         self.rest(Command::Cease)
     }
 
-    fn rest(&mut self, command: Command) -> Option<Rings> {
+    fn rest(&mut self, command: Command) -> Option<Q> {
         self.shared.command(command);
         // Whoever ends the machine must not wait for who waits here.
-        let rests = |slot: &Slot| !slot.busy || slot.gone || slot.command == Command::Exit;
+        let rests = |slot: &Slot<Q>| !slot.busy || slot.gone || slot.command == Command::Exit;
         self.shared.wait_until(Instant::now() + PATIENCE, rests).rings.take()
     }
 
@@ -108,11 +125,11 @@ impl Worker {
 
     /// The way to its end, past whoever waits for it.
     pub fn ending(&self) -> Ending {
-        Ending(self.shared.clone())
+        Ending::of(self.shared.clone())
     }
 }
 
-impl Drop for Worker {
+impl<Q> Drop for Worker<Q> {
     fn drop(&mut self) {
         self.shared.command(Command::Exit);
         if let Some(thread) = self.thread.take() {

@@ -29,7 +29,7 @@ use crate::sys::seccomp::Filter;
 use crate::sys::tap::Tap;
 use crate::sys::{fault, fds};
 use crate::virtio::Notices;
-use crate::virtio::blk::Blk;
+use crate::virtio::blk::{Blk, DiskDevice};
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
 use crate::virtio::fs::Fs;
@@ -70,7 +70,7 @@ pub struct MachineDisk {
     /// Its content.
     pub disk: Arc<FileDisk>,
     /// What the guest sees.
-    pub device: Arc<Blk>,
+    pub device: Arc<dyn DiskDevice>,
     /// Its slot.
     pub(super) slot: u8,
     /// The guest's driver has it or had it, as far as anybody looked.

@@ -1,14 +1,15 @@
 //! The block device. (VIRTIO 1.2, 5.2)
 
+pub(crate) mod executor;
 mod handler;
 mod pending;
-mod request;
-mod shared;
+pub(crate) mod request;
+pub(crate) mod shared;
 mod throttle;
-mod work;
+pub(crate) mod work;
 
 use crate::block::{self, Disk, Engine};
-use crate::control::{DiskState, DiskStatus};
+use crate::control::DiskStatus;
 use crate::error::{Error, Result};
 use crate::id::VolumeId;
 use crate::plan::DiskLimits;
@@ -23,9 +24,7 @@ use shared::{
     Geometry, MAX_RANGE_SECTORS, MAX_RANGES, QUEUE_SIZE, SECTOR, SEG_MAX, SIZE_MAX, Shared, bit,
 };
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use throttle::Throttle;
 use virtio_bindings::virtio_blk::*;
 
 /// Its row.
@@ -96,26 +95,8 @@ impl Blk {
                 format!("disk {volume} has {queues} queues; it may have 1 to {MAX_QUEUES}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let geometry =
-            Geometry { size: disk.size() / SECTOR * SECTOR, read_only: disk.read_only() };
-        let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
-        let id = volume.as_str().bytes().filter(|&byte| byte != b'-');
-        for (to, from) in serial.iter_mut().zip(id) {
-            *to = from;
-        }
-        let shared = Arc::new(Shared {
-            name: format!("disk {volume}"),
-            serial,
-            size: AtomicU64::new(geometry.size),
-            read_only: geometry.read_only,
-            notices,
-            throttle: (!limits.are_none()).then(|| Mutex::new(Throttle::new(limits))),
-            reported: Mutex::default(),
-            read_bytes: AtomicU64::new(0),
-            write_bytes: AtomicU64::new(0),
-            flushes: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::of(volume, &**disk, limits, notices));
+        let geometry = shared.geometry();
         let (mut services, mut in_use) = (Services::new(), engine);
         for number in 0..queues {
             let queue = disk.queue(engine)?;
@@ -139,32 +120,30 @@ impl Blk {
     fn config(&self) -> MutexGuard<'_, Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Tell the guest that the disk has `size` bytes now, if it has grown. (5.2.4: a change of
-    /// capacity is a change of the configuration)
-    pub fn grow(&self, size: u64) {
-        let size = size / SECTOR * SECTOR;
-        if size <= self.shared.size.fetch_max(size, Ordering::AcqRel) {
-            return;
-        }
+/// What a disk's device is to its machine, whatever the guest sees of it.
+pub trait DiskDevice: Send + Sync {
+    /// The engine in use and the counters.
+    fn status(&self) -> DiskStatus;
+    /// Tells the guest that the disk has `size` bytes now, if it has grown.
+    fn grow(&self, size: u64);
+}
+
+impl DiskDevice for Blk {
+    fn status(&self) -> DiskStatus {
+        self.shared.status(self.engine)
+    }
+
+    /// 5.2.4: a change of capacity is a change of the configuration.
+    fn grow(&self, size: u64) {
+        let Some(size) = self.shared.grow(size) else { return };
         let mut config = self.config();
         config.bytes[..CAPACITY_LEN].copy_from_slice(&(size / SECTOR).to_le_bytes());
         config.generation = config.generation.wrapping_add(1);
         drop(config);
         if let Some(guest) = self.guest.get() {
             guest.config_changed();
-        }
-    }
-
-    /// The engine in use and the counters.
-    pub fn status(&self) -> DiskStatus {
-        DiskStatus {
-            engine: self.engine,
-            state: DiskState::default(),
-            read_bytes: self.shared.read_bytes.load(Ordering::Relaxed),
-            write_bytes: self.shared.write_bytes.load(Ordering::Relaxed),
-            flushes: self.shared.flushes.load(Ordering::Relaxed),
-            errors: self.shared.errors.load(Ordering::Relaxed),
         }
     }
 }

@@ -3,17 +3,14 @@
 use super::request::Doing;
 use super::work::Work;
 use std::io;
-use vm_memory::GuestAddress;
 
 /// One request of the guest.
-pub(super) struct Pending {
-    pub head: u16,
-    pub status: GuestAddress,
+pub(super) struct Pending<T> {
+    /// Who asks for it.
+    pub asker: T,
     pub doing: Doing,
     /// Bytes of data.
     pub len: u32,
-    /// Bytes that the guest may find written, if it succeeds and if it fails.
-    pub used: (u32, u32),
     /// What is left to be begun.
     pub work: Work,
     /// It counts against the device's limits already.
@@ -24,7 +21,7 @@ pub(super) struct Pending {
     pub flying: u32,
     /// The first that failed.
     pub error: Option<io::Error>,
-    /// A flush must follow: the driver cannot ask for it.
+    /// A flush must follow.
     pub write_through: bool,
     /// Nobody waits for it any more.
     pub forgotten: bool,
@@ -32,15 +29,20 @@ pub(super) struct Pending {
 
 /// Requests by token. Tokens are reused, so that it is as large as the most at one time: a queue's
 /// size.
-#[derive(Default)]
-pub(super) struct Table {
-    entries: Vec<Option<Pending>>,
+pub(super) struct Table<T> {
+    entries: Vec<Option<Pending<T>>>,
     free: Vec<usize>,
 }
 
-impl Table {
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Table<T> {
     /// Keep a request; its token.
-    pub fn insert(&mut self, pending: Pending) -> u64 {
+    pub fn insert(&mut self, pending: Pending<T>) -> u64 {
         let token = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
@@ -50,12 +52,12 @@ impl Table {
     }
 
     /// The request of that token.
-    pub fn get_mut(&mut self, token: u64) -> Option<&mut Pending> {
+    pub fn get_mut(&mut self, token: u64) -> Option<&mut Pending<T>> {
         self.entries.get_mut(usize::try_from(token).ok()?)?.as_mut()
     }
 
     /// Give the request of that token up.
-    pub fn remove(&mut self, token: u64) -> Option<Pending> {
+    pub fn remove(&mut self, token: u64) -> Option<Pending<T>> {
         let token = usize::try_from(token).ok()?;
         let pending = self.entries.get_mut(token)?.take()?;
         self.free.push(token);

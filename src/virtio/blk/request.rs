@@ -52,7 +52,7 @@ pub(crate) enum Request {
 
 /// What a request does, for its counter and its notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(crate) enum Doing {
     Read,
     Write,
     Flush,

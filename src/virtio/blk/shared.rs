@@ -1,6 +1,10 @@
 //! What all queues of one disk share, and the bounds of what a request may ask for.
 
 use super::throttle::Throttle;
+use crate::block::{Disk, Engine};
+use crate::control::{DiskState, DiskStatus};
+use crate::id::VolumeId;
+use crate::plan::DiskLimits;
 use crate::virtio::Notices;
 use std::collections::BTreeSet;
 use std::io;
@@ -38,7 +42,7 @@ pub(crate) struct Geometry {
 }
 
 /// What all queues of one disk share.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     /// In a sentence.
     pub name: String,
     /// The volume's id without its dash, which has no room in the 20 bytes: as EC2 has it for NVMe.
@@ -51,7 +55,7 @@ pub(super) struct Shared {
     /// Where the user hears of what goes wrong.
     pub notices: Notices,
     /// What the guest may have, if that is limited.
-    pub throttle: Option<Mutex<Throttle>>,
+    pub(super) throttle: Option<Mutex<Throttle>>,
     /// Host errors (errno, 0 for others) that were reported already.
     pub reported: Mutex<BTreeSet<i32>>,
     /// Bytes that the guest has read.
@@ -65,6 +69,46 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// That of a disk of this volume.
+    pub fn of(volume: &VolumeId, disk: &dyn Disk, limits: DiskLimits, notices: Notices) -> Self {
+        let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
+        let id = volume.as_str().bytes().filter(|&byte| byte != b'-');
+        for (to, from) in serial.iter_mut().zip(id) {
+            *to = from;
+        }
+        Self {
+            name: format!("disk {volume}"),
+            serial,
+            size: AtomicU64::new(disk.size() / SECTOR * SECTOR),
+            read_only: disk.read_only(),
+            notices,
+            throttle: (!limits.are_none()).then(|| Mutex::new(Throttle::new(limits))),
+            reported: Mutex::default(),
+            read_bytes: AtomicU64::new(0),
+            write_bytes: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        }
+    }
+
+    /// The disk has `size` bytes now: in whole sectors, if it has grown.
+    pub fn grow(&self, size: u64) -> Option<u64> {
+        let size = size / SECTOR * SECTOR;
+        (size > self.size.fetch_max(size, Ordering::AcqRel)).then_some(size)
+    }
+
+    /// The counters, under this engine.
+    pub fn status(&self, engine: Engine) -> DiskStatus {
+        DiskStatus {
+            engine,
+            state: DiskState::default(),
+            read_bytes: self.read_bytes.load(Ordering::Relaxed),
+            write_bytes: self.write_bytes.load(Ordering::Relaxed),
+            flushes: self.flushes.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+        }
+    }
+
     /// What requests are checked against.
     pub fn geometry(&self) -> Geometry {
         Geometry { size: self.size.load(Ordering::Acquire), read_only: self.read_only }

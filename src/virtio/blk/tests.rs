@@ -7,6 +7,7 @@ use crate::virtio::feature;
 use crate::virtio::queue::SplitQueue;
 use crate::virtio::testing::*;
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{Bytes, GuestAddress};
 
 const DISK: usize = 64 << 10;

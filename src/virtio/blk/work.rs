@@ -12,7 +12,7 @@ use crate::virtio::chain::{Segments, cut};
 pub(super) const STEP: u64 = 1 << 20;
 
 /// The rest of a request.
-pub(super) enum Work {
+pub(crate) enum Work {
     /// All is begun.
     Nothing,
     /// All of it in one step, of so many bytes.

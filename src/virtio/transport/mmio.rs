@@ -101,7 +101,7 @@ impl MmioTransport {
     ) -> io::Result<Arc<Self>> {
         let interrupt = Arc::new(MmioInterrupt {
             interrupt_status: AtomicU32::new(0),
-            needs_reset: NeedsReset::new(&*device, notices),
+            needs_reset: NeedsReset::new(device.name(), notices),
             irq,
         });
         let core = VirtioCore::new(device, services, ram, interrupt.clone(), on_start)?;

@@ -107,9 +107,9 @@ pub struct NeedsReset {
 }
 
 impl NeedsReset {
-    /// That of a device, which is not.
-    pub fn new(device: &dyn Device, notices: Notices) -> Self {
-        Self { stopped: AtomicBool::new(false), name: device.name().to_owned(), notices }
+    /// That of the device of this name, which is not.
+    pub fn new(name: &str, notices: Notices) -> Self {
+        Self { stopped: AtomicBool::new(false), name: name.to_owned(), notices }
     }
 
     /// It is stopped.

@@ -171,7 +171,7 @@ impl PciTransport {
             )));
         }
         let config = Config::new(device.kind(), base, count as u16);
-        let needs_reset = NeedsReset::new(&*device, notices);
+        let needs_reset = NeedsReset::new(device.name(), notices);
         let interrupt = Arc::new(PciInterrupt::new(needs_reset, queues, irqs, routing.clone()));
         let core = VirtioCore::new(device, services, ram, interrupt.clone(), on_start);
         let core = core.map_err(|cause| not_started("create the queues of a PCI device", cause))?;
