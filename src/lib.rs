@@ -3,8 +3,8 @@
 //! `docs/ARCHITECTURE.md` has the map and two walks. Two halves share only the vocabulary
 //! ([`plan`], [`control`], [`id`], [`error`]) and [`sys`]: the control plane ([`cli`], [`service`],
 //! [`instance`], [`transfer`], [`image`], [`kernel`], [`snapshot`], [`volume`], [`store`],
-//! [`record`]) decides, the data plane ([`vmm`], [`virtio`], [`boot`], [`chipset`], [`block`],
-//! [`mem`]) runs one virtual machine in one process.
+//! [`record`]) decides, the data plane ([`vmm`], [`virtio`], [`nvme`], [`boot`], [`chipset`],
+//! [`block`], [`mem`]) runs one virtual machine in one process.
 
 pub mod context;
 pub mod control;
@@ -22,6 +22,7 @@ pub mod chipset;
 pub mod ext4;
 pub mod mem;
 pub mod net;
+pub mod nvme;
 pub mod pvgrub;
 pub mod share;
 pub mod virtio;

@@ -101,6 +101,7 @@ tests! {
     mmio: 1000,
     net: 2000,
     network: 3000,
+    nvme: 500,
     partitions: 2000,
     pci: 1000,
     plan: 5000,

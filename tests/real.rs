@@ -14,6 +14,8 @@ mod imaging;
 #[path = "linux/limits.rs"]
 mod limits;
 mod linux;
+#[path = "linux/nvme.rs"]
+mod nvme;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
 #[path = "linux/uefi.rs"]
@@ -54,6 +56,13 @@ fn limited_by_a_control_group() {
 #[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
 fn more_life_over_mmio() {
     scenarios::long_life(&stock_over_mmio());
+}
+
+/// Disks that are NVMe controllers, as EC2's.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_nvme() {
+    nvme::a_root_is_as_on_ec2(&Lab::new("vmlinuz", Some("initrd.img"), &["--disk-bus", "nvme"]));
 }
 
 /// ACPI hot-plug, which the lab kernel has no driver for.

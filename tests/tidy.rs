@@ -50,7 +50,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("pvgrub", &["block", "boot", "ext4", "helper"]),
     // The device's half of it is in `virtio`, the other a process of its own.
     ("share", &["helper"]),
-    ("vmm", &["virtio", "block", "net", "boot", "chipset", "mem", "pvgrub"]),
+    // What it does on a disk is virtio-blk's, and its interrupts are virtio-pci's.
+    ("nvme", &["virtio", "block", "mem", "chipset::pci"]),
+    ("vmm", &["virtio", "nvme", "block", "net", "boot", "chipset", "mem", "pvgrub"]),
     // The control plane. Of its kinds of objects none is above another.
     ("account", &[]),
     ("disk", &["helper", "block"]),

@@ -111,7 +111,7 @@ fn plan(disk: bool, first_io: bool) -> VmPlan {
                 cmdline: String::new(),
                 menu: None,
             },
-            chipset: Chipset { transport: TransportKind::Mmio },
+            chipset: Chipset { transport: TransportKind::Mmio, ..Default::default() },
             devices: disk.into_iter().chain([entropy]).collect(),
         },
         cpuid: Vec::new(),

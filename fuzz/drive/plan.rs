@@ -34,7 +34,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             processor: Default::default(),
             memory: 32 << 20,
             boot: BootPlan::Direct { kernel: Some(PlanFd(10)), initrd: None, cmdline: "quiet".into(), menu: None },
-            chipset: Chipset { transport: TransportKind::Mmio },
+            chipset: Chipset { transport: TransportKind::Mmio, ..Default::default() },
             devices: vec![
                 DeviceConfig { id: "/dev/vda".parse().unwrap(), slot: 0, kind: DeviceKind::Disk(disk) },
                 DeviceConfig { id: "entropy".parse().unwrap(), slot: 1, kind: DeviceKind::Entropy },

@@ -4,7 +4,6 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::mem::GuestRam;
 use crate::mem::layout::{CMDLINE, CMDLINE_MAX};
-use crate::plan::ROOT_DEVICE;
 use linux_loader::loader::{Cmdline, load_cmdline};
 use vm_memory::GuestAddress;
 
@@ -45,14 +44,19 @@ pub fn write(cmdline: &str, ram: &GuestRam) -> Result<()> {
     load_cmdline(&**ram, GuestAddress(CMDLINE), &line).or_fail(doing)
 }
 
-/// Put a command line together: `base` (the image's), then the defaults that it and `append` lack,
-/// then the identity, then `append`, whose parameters win because the kernel takes the last of
-/// each. What stands after `--` is for init (Documentation/admin-guide/kernel-parameters.rst) and
-/// stays at the end.
+/// Put a command line together: `base` (the image's), then the defaults that it and `append` lack
+/// (`root` is the root's device), then the identity, then `append`, whose parameters win because
+/// the kernel takes the last of each. What stands after `--` is for init
+/// (Documentation/admin-guide/kernel-parameters.rst) and stays at the end.
 ///
 /// # Errors
 /// Longer than the kernel takes, or not one line of text.
-pub fn assemble(base: &str, append: &str, id: &InstanceId, index: u32) -> Result<String> {
+pub fn assemble(
+    base: &str,
+    append: &str,
+    root: &str,
+    (id, index): (&InstanceId, u32),
+) -> Result<String> {
     let (base, base_init) = split_init(base);
     let (append, append_init) = split_init(append);
     let given: Vec<&str> = base.split_whitespace().chain(append.split_whitespace()).collect();
@@ -63,7 +67,7 @@ pub fn assemble(base: &str, append: &str, id: &InstanceId, index: u32) -> Result
         words.push("console=ttyS0".into());
     }
     if !has("root") {
-        words.push(format!("root={ROOT_DEVICE}"));
+        words.push(format!("root={root}"));
     }
     if !has("ro") && !has("rw") {
         words.push("rw".into());
@@ -108,7 +112,7 @@ mod tests {
 
     fn line(base: &str, append: &str) -> String {
         let id = "i-0123456789abcdef0".parse().unwrap();
-        assemble(base, append, &id, 3).unwrap()
+        assemble(base, append, "/dev/vda", (&id, 3)).unwrap()
     }
 
     #[test]
@@ -152,8 +156,8 @@ mod tests {
     fn a_line_that_the_kernel_would_cut_is_refused() {
         let id = "i-0123456789abcdef0".parse().unwrap();
         let long = "x".repeat(MAX + 1);
-        assert!(assemble("", &long, &id, 0).unwrap_err().message().contains("2047"));
-        assert!(assemble("", "a\nb", &id, 0).is_err());
+        assert!(assemble("", &long, "/dev/vda", (&id, 0)).unwrap_err().message().contains("2047"));
+        assert!(assemble("", "a\nb", "/dev/vda", (&id, 0)).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn machine(cpus: u8, transport: TransportKind, devices: usize) -> VmConfig {
             cmdline: String::new(),
             menu: None,
         },
-        chipset: Chipset { transport },
+        chipset: Chipset { transport, ..Default::default() },
         devices: (0..devices).map(device).collect(),
     }
 }

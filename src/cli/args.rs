@@ -2,7 +2,7 @@
 
 use super::complete;
 use crate::error::{Error, Result};
-use crate::plan::{CpuModel, TransportKind};
+use crate::plan::{CpuModel, DiskBus, TransportKind};
 use crate::record::image::BootMode;
 use crate::record::metadata::{Endpoint, MetadataOptionsRequest};
 use crate::record::network::Network;
@@ -159,6 +159,24 @@ impl From<BootModeArg> for BootMode {
             BootModeArg::Uefi => Self::Uefi,
             BootModeArg::LegacyBios => Self::LegacyBios,
             BootModeArg::UefiPreferred => Self::UefiPreferred,
+        }
+    }
+}
+
+/// [`DiskBus`] as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DiskBusArg {
+    /// virtio block devices
+    Virtio,
+    /// NVMe controllers on the PCI bus, as EC2's
+    Nvme,
+}
+
+impl From<DiskBusArg> for DiskBus {
+    fn from(bus: DiskBusArg) -> Self {
+        match bus {
+            DiskBusArg::Virtio => Self::Virtio,
+            DiskBusArg::Nvme => Self::Nvme,
         }
     }
 }

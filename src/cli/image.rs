@@ -1,7 +1,7 @@
 //! `spore image …`.
 
 use super::answer;
-use super::args::{BootModeArg, FormatArg, TransportArg, tag};
+use super::args::{BootModeArg, DiskBusArg, FormatArg, TransportArg, tag};
 use super::attribute::{self, DeprecateArgs, DeregisterArgs, ModifyArgs, ShareArgs};
 use super::bundle::{BundleArgs, KeyArgs};
 use super::complete;
@@ -237,6 +237,9 @@ pub struct BootArgs {
     /// How firmware boots it [default: what the disk has; a BIOS where it has both]
     #[arg(long, value_enum, conflicts_with = "kernel")]
     boot_mode: Option<BootModeArg>,
+    /// What its guest's disks are: virtio or nvme [default: what its ramdisk has drivers for]
+    #[arg(long, value_enum)]
+    disk_bus: Option<DiskBusArg>,
     /// ebs: the root is a volume that survives stop and start. instance-store: it is gone when the
     /// instance ends
     #[arg(long, value_name = "ebs|instance-store", default_value = "ebs", value_parser = root_device_type)]
@@ -315,6 +318,7 @@ impl BootArgs {
             command_line: self.cmdline.clone(),
             boot_mode: self.boot_mode.map(Into::into),
             transport: self.transport.map(Into::into),
+            disk_bus: self.disk_bus.map(Into::into),
             root_device_type: Some(self.root_device_type),
             description: self.description.clone(),
             tags: self.tags.clone(),

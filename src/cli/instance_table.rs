@@ -200,6 +200,9 @@ fn fields(record: &InstanceRecord) -> Vec<(&'static str, String)> {
     if !processor.model.is_host() {
         fields.push(("CpuModel", processor.model.name().to_owned()));
     }
+    if !instance.spore.disk_bus.is_virtio() {
+        fields.push(("DiskBus", name(instance.spore.disk_bus)));
+    }
     if processor.nested {
         fields.push(("NestedVirtualization", "enabled".to_owned()));
     }

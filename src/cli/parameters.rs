@@ -13,6 +13,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("CoreCount", "--cpus"),
     ("CpuModel", "--cpu-model"),
     ("CpuQuota", "--cpu-quota"),
+    ("DiskBus", "--disk-bus"),
     ("DryRun", "--dry-run"),
     ("Exposed", "--yes"),
     ("Firmware", "--firmware"),
@@ -29,6 +30,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("PrivateKey", "--key"),
     ("Queues", "--queues"),
     ("RamdiskId", "--initrd ARI|FILE"),
+    ("Transport", "--transport"),
 ];
 
 /// A message with options in the place of parameters.

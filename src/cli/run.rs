@@ -2,7 +2,8 @@
 
 use super::answer::finish;
 use super::args::{
-    BootModeArg, CpuModelArg, MetadataArg, NetworkArg, TransportArg, launch_template, networks, tag,
+    BootModeArg, CpuModelArg, DiskBusArg, MetadataArg, NetworkArg, TransportArg, launch_template,
+    networks, tag,
 };
 use super::complete;
 use super::limit::{self, Limits};
@@ -65,6 +66,8 @@ Examples:
                                   a service's command: ends as the guest does
   spore run debian --disk 20G --volume size=100G --volume snapshot=data
                                   a larger root and two more volumes
+  spore run debian --disk-bus nvme --cpu-model x86-64-v3
+                                  disks as EC2's, and a processor of any host
   spore run --rm debian -- make test
                                   a command in an instance that goes with it
   spore run debian --block-device-mappings \\
@@ -248,6 +251,9 @@ pub struct Run {
     /// How the guest finds its devices, in place of what suits the image
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
+    /// What its disks are to the guest, in place of what suits the image
+    #[arg(long, value_enum)]
+    pub disk_bus: Option<DiskBusArg>,
     /// User data, which each guest finds in its metadata: text, @FILE, or - for standard input; at
     /// most 16 KiB
     #[arg(long, value_name = "TEXT|@FILE|-")]
@@ -462,6 +468,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             cpu_model: args.cpu_model.map(Into::into).unwrap_or_default(),
             nested_virtualization: args.nested.then_some(true),
             transport: args.transport.map(Into::into),
+            disk_bus: args.disk_bus.map(Into::into),
             no_overcommit: args.no_overcommit,
             cgroup_limits: CgroupLimits { cpu_quota: args.cpu_quota, memory_max: args.memory_max },
             tags,

@@ -7,7 +7,7 @@ use crate::id::{ImageId, KernelId, SnapshotId, hex};
 use crate::image::manifest;
 use crate::image::manifest::Manifest;
 use crate::kernel::{self, KERNEL};
-use crate::plan::{DiskFormat, TransportKind};
+use crate::plan::{DiskBus, DiskFormat, TransportKind};
 use crate::record::image::{Architecture, Image, ImageState, RootDeviceType};
 use crate::record::kernel::Kernel;
 use crate::record::snapshot::{DATA, Snapshot};
@@ -128,6 +128,7 @@ fn ensure_kernel(store: &Store, digest: &str) -> Result<KernelId> {
         digest: digest.to_owned(),
         size_bytes: demo::KERNEL.len() as u64,
         transports: vec![TransportKind::Mmio],
+        disk_buses: vec![DiskBus::Virtio],
         tags: Vec::new(),
     };
     staging.publish(store, &record, Durability::Durable)?;

@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::{PvGrub, ROOT_DEVICE, TransportKind};
+use crate::plan::{DiskBus, PvGrub, ROOT_DEVICE, TransportKind};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, EbsBlockDevice, Image, ImageState, ImdsSupport,
     LINUX, RootDeviceType, VirtualizationType,
@@ -69,6 +69,9 @@ pub struct Manifest {
     /// How its guest finds its devices; what suits its ramdisk if absent.
     #[serde(default)]
     pub transport: Option<TransportKind>,
+    /// What its guest's disks are, in place of what it has drivers for.
+    #[serde(default)]
+    pub disk_bus: Option<DiskBus>,
     /// `windows`, or nothing.
     #[serde(default)]
     pub platform: Option<String>,
@@ -131,6 +134,7 @@ impl Manifest {
             uefi_variables: None,
             imds_support: None,
             transport: None,
+            disk_bus: None,
             platform: None,
             source_instance_id: None,
             source_image_id: None,
@@ -240,6 +244,7 @@ pub(crate) fn resolve_with(
         uefi_variables: manifest.uefi_variables,
         imds_support: manifest.imds_support,
         transport: manifest.transport,
+        disk_bus: manifest.disk_bus,
         source_instance_id: manifest.source_instance_id,
         source_image_id: manifest.source_image_id,
         source_image_region: manifest.source_image_region,

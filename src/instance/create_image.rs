@@ -311,6 +311,7 @@ fn image(
         uefi_variables: None,
         imds_support: source.as_ref().and_then(|image| image.imds_support),
         transport: source.as_ref().and_then(|image| image.transport),
+        disk_bus: source.as_ref().and_then(|image| image.disk_bus),
         source_instance_id: Some(instance.instance_id.clone()),
         source_image_id: Some(instance.image_id.clone()),
         source_image_region: None,

@@ -1,5 +1,6 @@
 //! From what was asked for to N exact plans, without touching anything.
 
+use super::buses::buses;
 use super::firmware;
 use super::ids::Ids;
 pub use super::launch_metadata::{LaunchKey, LaunchMetadata};
@@ -12,7 +13,9 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, hex};
 use crate::image::manifest::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
-use crate::plan::{CpuModel, DiskLimits, Engine, NetLimits, Processor, PvGrub, TransportKind};
+use crate::plan::{
+    CpuModel, DiskBus, DiskLimits, Drivers, Engine, NetLimits, Processor, PvGrub, TransportKind,
+};
 use crate::record::image::{
     Architecture, BlockDeviceMapping, BootMode, Image, ImageState, ProductCode, RootDeviceType,
     VirtualizationType,
@@ -92,6 +95,8 @@ pub struct Request {
     pub nested_virtualization: Option<bool>,
     /// How the guest finds its devices, in place of what the image asks for.
     pub transport: Option<TransportKind>,
+    /// What its disks are, in place of what the image asks for.
+    pub disk_bus: Option<DiskBus>,
     /// Launch no more than the host has memory for, all that runs included.
     pub no_overcommit: bool,
     /// What each may take of the host.
@@ -119,8 +124,8 @@ impl Request {
     }
 }
 
-/// The transports that a kernel and its ramdisk are known to have drivers for.
-pub type Drivers<'a> = dyn Fn(Option<&KernelId>, Option<&RamdiskId>) -> Vec<TransportKind> + 'a;
+/// What a kernel and its ramdisk are known to have drivers for.
+pub type Known<'a> = dyn Fn(Option<&KernelId>, Option<&RamdiskId>) -> Drivers + 'a;
 
 /// The host's limits.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +208,9 @@ pub struct LaunchPlan {
     pub net_limits: NetLimits,
     /// How the guest finds its devices.
     pub transport: TransportKind,
+    /// What its disks are.
+    #[serde(skip_serializing_if = "DiskBus::is_virtio")]
+    pub disk_bus: DiskBus,
     /// Tags.
     pub tags: Vec<Tag>,
     /// What the guest is told of itself.
@@ -237,30 +245,28 @@ pub fn resolve(
     request: &Request,
     image: &Image,
     host: Host,
-    drivers: &Drivers,
+    known: &Known,
     ids: &mut dyn Ids,
 ) -> Result<Vec<LaunchPlan>> {
     check_image(image)?;
     let (preset, cpus, memory) = size(request, image)?;
     let count = count(request, memory, host)?;
     let BootRecords { kernel, ramdisk } = boot_records(request, image)?;
-    let fits = || fitting(TransportKind::default(), &drivers(kernel.as_ref(), ramdisk.as_ref()));
-    let transport = request.transport.or(image.transport).unwrap_or_else(fits);
+    let drivers = known(kernel.as_ref(), ramdisk.as_ref());
+    let (transport, disk_bus) = hung_on(request, image, kernel.is_some(), &drivers)?;
     let mappings = mapping::merged(image, &request.block_device_mappings)?;
     let (volumes, ephemeral) = mapping::disks(image, &mappings)?;
     let root_device_type = root_device(request, image, volumes.first())?;
     let given = request.command_line.as_ref().or(image.command_line.as_ref());
-    let base = given.map_or("", String::as_str);
+    let (base, root) = (given.map_or("", String::as_str), disk_bus.root_device());
     let menu = check_menu(request, kernel.as_ref())?;
     check_networks(request)?;
     let metadata = metadata(request, image)?;
     let reservation_id = ids.reservation()?;
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
-        let command_line = match kernel.is_some() && !menu {
-            true => cmdline::assemble(base, &request.append, &instance_id, launch_index)?,
-            false => String::new(),
-        };
+        let line = || cmdline::assemble(base, &request.append, root, (&instance_id, launch_index));
+        let command_line = (kernel.is_some() && !menu).then(line).transpose()?.unwrap_or_default();
         let network_interfaces = interfaces(request, &instance_id)?;
         Ok(LaunchPlan {
             uuid: uuid(&instance_id, &metadata.options, &network_interfaces),
@@ -292,6 +298,7 @@ pub fn resolve(
             disk_limits: request.disk_limits,
             net_limits: request.net_limits,
             transport,
+            disk_bus,
             tags: request.tags.clone(),
             metadata: metadata.clone(),
             shares: request.shares.clone(),
@@ -303,6 +310,17 @@ pub fn resolve(
         })
     };
     (0..count).map(plan).collect()
+}
+
+/// What the devices hang on, and the disks.
+fn hung_on(
+    request: &Request,
+    image: &Image,
+    kernel: bool,
+    drivers: &Drivers,
+) -> Result<(TransportKind, DiskBus)> {
+    let asked = (request.transport.or(image.transport), request.disk_bus.or(image.disk_bus));
+    buses(asked, drivers, !kernel && request.firmware.is_none())
 }
 
 /// How the guests get at their metadata, and whom they let in.
@@ -448,12 +466,6 @@ fn check_menu(request: &Request, kernel: Option<&KernelId>) -> Result<bool> {
         );
     }
     Ok(menu)
-}
-
-/// `usual`, unless there is no driver for it and is one for another.
-pub fn fitting(usual: TransportKind, drivers: &[TransportKind]) -> TransportKind {
-    let other = drivers.first().filter(|_| !drivers.contains(&usual));
-    other.copied().unwrap_or(usual)
 }
 
 fn check_image(image: &Image) -> Result<()> {

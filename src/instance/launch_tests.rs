@@ -62,6 +62,7 @@ fn image() -> Image {
         uefi_variables: None,
         imds_support: None,
         transport: None,
+        disk_bus: None,
         source_instance_id: None,
         source_image_id: None,
         source_image_region: None,
@@ -79,7 +80,7 @@ fn request(min_count: u32, max_count: u32) -> Request {
 }
 
 fn go(request: &Request, image: &Image) -> Result<Vec<LaunchPlan>> {
-    resolve(request, image, HOST, &|_, _| Vec::new(), &mut Counted(0))
+    resolve(request, image, HOST, &|_, _| Drivers::default(), &mut Counted(0))
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn fewer_than_the_maximum_are_launched_if_no_more_fit() {
 fn what_runs_counts() {
     let at = |taken: u64, request: &Request| {
         let host = Host { taken: taken << 30, ..HOST };
-        let plans = resolve(request, &image(), host, &|_, _| Vec::new(), &mut Counted(0))?;
+        let plans = resolve(request, &image(), host, &|_, _| Drivers::default(), &mut Counted(0))?;
         Ok::<_, Error>((plans.len(), overcommitted(&plans, host).is_some()))
     };
     let strict = |min: u32, max: u32| Request { no_overcommit: true, ..request(min, max) };
@@ -280,7 +281,10 @@ fn the_transport_is_what_is_asked_for_or_what_the_ramdisk_can_drive() {
     let chosen = |asked, image_asks, ramdisk: &[TransportKind]| {
         let image = Image { transport: image_asks, ..image() };
         let request = Request { transport: asked, ..request(1, 1) };
-        let drivers = |_: Option<&KernelId>, _: Option<&RamdiskId>| ramdisk.to_vec();
+        let drivers = |_: Option<&KernelId>, _: Option<&RamdiskId>| Drivers {
+            transports: ramdisk.to_vec(),
+            disk_buses: Vec::new(),
+        };
         let plans = resolve(&request, &image, HOST, &drivers, &mut Counted(0));
         plans.unwrap().remove(0).transport
     };
@@ -299,7 +303,7 @@ fn drivers_are_those_of_what_boots() {
         let asked = std::cell::RefCell::new(Vec::new());
         let drivers = |kernel: Option<&KernelId>, ramdisk: Option<&RamdiskId>| {
             asked.borrow_mut().push((kernel.cloned(), ramdisk.cloned()));
-            Vec::new()
+            Drivers::default()
         };
         resolve(request, &image(), HOST, &drivers, &mut Counted(0)).unwrap();
         asked.into_inner()

@@ -2,8 +2,8 @@
 //! gets at its metadata (ModifyInstanceMetadataOptions).
 
 use super::dir::{self, InstanceDir, USER_DATA};
-use super::launch::{check_size, fitting, uuid};
-use super::{firmware, hibernation, host, lifecycle, network, types, vpc};
+use super::launch::{check_size, uuid};
+use super::{buses, firmware, hibernation, host, lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -85,7 +85,7 @@ pub fn modify(
     if changes.kernel.is_some() || changes.ramdisk.is_some() {
         let (kernel, ramdisk) = (instance.kernel_id.as_ref(), instance.ramdisk_id.as_ref());
         let drivers = kernel::drivers(store, kernel, ramdisk);
-        instance.spore.transport = fitting(instance.spore.transport, &drivers);
+        buses::fit(instance, &drivers);
     }
     if let Some((networks, queues)) = &changes.networks {
         network::check(networks)?;
@@ -213,8 +213,9 @@ fn modify_boot(instance: &mut Instance, changes: &Changes) -> Result<()> {
         instance.spore.firmware = None;
         if kernel.is_some() && instance.spore.command_line.is_empty() {
             let given = instance.spore.image_command_line.as_deref().unwrap_or_default();
-            let (id, index) = (&instance.instance_id, instance.ami_launch_index);
-            instance.spore.command_line = cmdline::assemble(given, "", id, index)?;
+            let identity = (&instance.instance_id, instance.ami_launch_index);
+            let root = instance.spore.disk_bus.root_device();
+            instance.spore.command_line = cmdline::assemble(given, "", root, identity)?;
         }
     }
     if let Some(firmware) = &changes.firmware {

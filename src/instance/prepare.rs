@@ -181,6 +181,7 @@ fn record(store: &Store, plan: &LaunchPlan) -> InstanceRecord {
                 uuid: plan.uuid.clone(),
                 cpu_model: plan.processor.model,
                 transport: plan.transport,
+                disk_bus: plan.disk_bus,
                 engine: plan.engine,
                 disk_limits: plan.disk_limits,
                 net_limits: plan.net_limits,
@@ -289,13 +290,14 @@ pub fn open(
 
 /// The machine of an instance.
 fn config(instance: &Instance, boot: BootPlan, devices: Vec<(DeviceId, DeviceKind)>) -> VmConfig {
+    let spore = &instance.spore;
     VmConfig {
         cpus: instance.cpu_options.core_count,
         processor: instance.processor(),
-        memory: instance.spore.memory,
+        memory: spore.memory,
         boot,
-        chipset: Chipset { transport: instance.spore.transport },
-        devices: in_slots(devices, &instance.spore.slots),
+        chipset: Chipset { transport: spore.transport, disk_bus: spore.disk_bus },
+        devices: in_slots(devices, &spore.slots),
     }
 }
 

@@ -53,6 +53,7 @@ pub fn record(
                 uuid: String::new(),
                 cpu_model: Default::default(),
                 transport: Default::default(),
+                disk_bus: Default::default(),
                 engine: Engine::Auto,
                 disk_limits: Default::default(),
                 net_limits: Default::default(),

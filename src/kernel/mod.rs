@@ -8,7 +8,7 @@ use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::id::{KernelId, RamdiskId};
 use crate::image::references::refuse_in_use;
 use crate::inspect::modules;
-use crate::plan::TransportKind;
+use crate::plan::Drivers;
 use crate::record::image::{Architecture, Image};
 use crate::record::instance::{Instance, InstanceRecord, State};
 use crate::record::kernel::{Kernel, Ramdisk};
@@ -126,6 +126,7 @@ impl BootFile for Kernel {
     fn keep(examined: Examined<'_>, dir: &Owned) -> Result<impl FnOnce(Common<KernelId>) -> Self> {
         let unpacked = unpack(&examined.file).map_err(|e| e.context(examined.path.display()))?;
         write(dir, KERNEL, &mut &unpacked.elf[..])?;
+        let built_in = modules::built_in(&unpacked.elf);
         Ok(move |common: Common<KernelId>| Self {
             kernel_id: common.id,
             name: common.name,
@@ -138,7 +139,8 @@ impl BootFile for Kernel {
             version: unpacked.version,
             digest: common.digest,
             size_bytes: unpacked.elf.len() as u64,
-            transports: modules::built_in(&unpacked.elf),
+            transports: built_in.transports,
+            disk_buses: built_in.disk_buses,
             tags: Vec::new(),
         })
     }
@@ -179,7 +181,7 @@ impl BootFile for Ramdisk {
             )));
         }
         file.rewind().or_fail(reading)?;
-        let transports = modules::transports(&file);
+        let Drivers { transports, disk_buses } = modules::drivers(&file);
         Ok(move |common: Common<RamdiskId>| Self {
             ramdisk_id: common.id,
             name: common.name,
@@ -188,6 +190,7 @@ impl BootFile for Ramdisk {
             digest: common.digest,
             size_bytes,
             transports,
+            disk_buses,
             tags: Vec::new(),
         })
     }
@@ -481,17 +484,19 @@ pub fn own(
     })
 }
 
-/// The transports of virtio devices that a kernel and its ramdisk have drivers for; none if that is
-/// not known.
-pub fn drivers(
-    store: &Store,
-    kernel: Option<&KernelId>,
-    ramdisk: Option<&RamdiskId>,
-) -> Vec<TransportKind> {
+/// What a kernel and its ramdisk have drivers for; nothing if that is not known.
+pub fn drivers(store: &Store, kernel: Option<&KernelId>, ramdisk: Option<&RamdiskId>) -> Drivers {
     let kernel = kernel.and_then(|id| store.kernels().get(id).ok());
     let ramdisk = ramdisk.and_then(|id| store.ramdisks().get(id).ok());
-    let of_kernel = kernel.into_iter().flat_map(|kernel| kernel.transports);
-    of_kernel.chain(ramdisk.into_iter().flat_map(|ramdisk| ramdisk.transports)).collect()
+    let mut drivers = Drivers::default();
+    if let Some(kernel) = kernel {
+        (drivers.transports, drivers.disk_buses) = (kernel.transports, kernel.disk_buses);
+    }
+    if let Some(ramdisk) = ramdisk {
+        drivers.transports.extend(ramdisk.transports);
+        drivers.disk_buses.extend(ramdisk.disk_buses);
+    }
+    drivers
 }
 
 /// Deregister a kernel or a ramdisk, with `force` even if instances of other accounts boot it.

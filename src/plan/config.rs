@@ -105,6 +105,9 @@ impl VmConfig {
                 return Err(Error::failure(format!("devices {both}; move one")));
             }
         }
+        if self.chipset.disk_bus == DiskBus::Nvme && self.chipset.transport != TransportKind::Pci {
+            return Err(Error::failure("NVMe controllers are on a PCI bus, which it has not"));
+        }
         self.interfaces().try_for_each(|(device, net)| net.check(&device.id))
     }
 }
@@ -115,6 +118,46 @@ impl VmConfig {
 pub struct Chipset {
     /// How the guest finds its virtio devices.
     pub transport: TransportKind,
+    /// What its disks are.
+    #[serde(default)]
+    pub disk_bus: DiskBus,
+}
+
+/// What a guest's disks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// virtio block devices, over the transport. (VIRTIO 1.2, 5.2)
+    #[default]
+    Virtio,
+    /// NVMe controllers with a namespace each, on the PCI bus: EC2's, and what many a ramdisk has a
+    /// driver for that has none of virtio's.
+    Nvme,
+}
+
+impl DiskBus {
+    /// What every machine has.
+    pub fn is_virtio(&self) -> bool {
+        *self == Self::Virtio
+    }
+
+    /// What a guest calls the first disk.
+    pub fn root_device(self) -> &'static str {
+        match self {
+            Self::Virtio => ROOT_DEVICE,
+            Self::Nvme => "/dev/nvme0n1",
+        }
+    }
+}
+
+/// What a kernel and its initial ramdisk are known to have drivers for, the default first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drivers {
+    /// Transports of virtio devices.
+    pub transports: Vec<TransportKind>,
+    /// Disks.
+    pub disk_buses: Vec<DiskBus>,
 }
 
 /// How a guest finds its virtio devices. (VIRTIO 1.2, 4)

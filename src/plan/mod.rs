@@ -20,7 +20,9 @@ mod share;
 pub mod times;
 mod vsock;
 
-pub use config::{BootPlan, Chipset, FirmwareKind, ROOT_DEVICE, TransportKind, VmConfig};
+pub use config::{
+    BootPlan, Chipset, DiskBus, Drivers, FirmwareKind, ROOT_DEVICE, TransportKind, VmConfig,
+};
 pub use device::{DeviceConfig, DeviceId, DeviceKind};
 pub use disk::{DiskFormat, DiskLimits, DiskPlan, Engine, LayerPlan, Rate};
 pub use event::{EndReason, Ready, ResetBy, VmReport};

@@ -5,7 +5,7 @@ use super::find::{self, Located};
 use super::menu::{Entry, Listed};
 use super::volume::{Missing, Volume};
 use crate::boot;
-use crate::plan::{PvBoot, SavedEnvironment};
+use crate::plan::{PvBoot, ROOT_DEVICE, SavedEnvironment};
 
 /// Largest kernel file; distributions' have 8 to 20 MiB.
 const MAX_KERNEL: u64 = 128 << 20;
@@ -97,7 +97,7 @@ fn load_entry(
     let has_initrd = !entry.initrds.is_empty();
     let arguments = cmdline::rewrite(&entry.arguments, volume, at, has_initrd);
     let identity = (&boot.instance_id, boot.launch_index);
-    let line = boot::cmdline::assemble(&arguments, &boot.append, identity.0, identity.1)
+    let line = boot::cmdline::assemble(&arguments, &boot.append, ROOT_DEVICE, identity)
         .map_err(|error| error.message().to_owned())?;
     Ok((kernel, has_initrd.then_some(ramdisk), line))
 }

@@ -8,7 +8,7 @@ use super::volume::default_volume_type;
 use super::{Durability, Record};
 use crate::error::Code;
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::TransportKind;
+use crate::plan::{DiskBus, TransportKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -80,6 +80,9 @@ pub struct Image {
     /// How its guest finds its devices, where that matters to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportKind>,
+    /// What its guest's disks are, where that matters to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bus: Option<DiskBus>,
     /// The instance that it was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_instance_id: Option<InstanceId>,

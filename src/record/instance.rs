@@ -15,7 +15,8 @@ use super::volume::LayerName;
 use crate::error::{Code, Result};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, VolumeId};
 use crate::plan::{
-    CpuModel, DeviceId, DiskLimits, Engine, NetLimits, Processor, SavedEnvironment, TransportKind,
+    CpuModel, DeviceId, DiskBus, DiskLimits, Engine, NetLimits, Processor, SavedEnvironment,
+    TransportKind,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -157,6 +158,9 @@ pub struct Spore {
     /// How the guest finds its devices.
     #[serde(default)]
     pub transport: TransportKind,
+    /// What its disks are to the guest.
+    #[serde(default, skip_serializing_if = "DiskBus::is_virtio")]
+    pub disk_bus: DiskBus,
     /// The engine asked for.
     pub engine: Engine,
     /// What the guest may have of each of its disks.

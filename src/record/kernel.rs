@@ -5,7 +5,7 @@ use super::tag::Tag;
 use super::{Durability, Record};
 use crate::error::Code;
 use crate::id::{KernelId, RamdiskId};
-use crate::plan::TransportKind;
+use crate::plan::{DiskBus, TransportKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -33,6 +33,9 @@ pub struct Kernel {
     /// The transports of virtio devices that it has drivers for without any module.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transports: Vec<TransportKind>,
+    /// The disks that it has drivers for so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk_buses: Vec<DiskBus>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
@@ -53,6 +56,7 @@ impl Kernel {
                 digest: String::new(),
                 size_bytes: 0,
                 transports: Vec::new(),
+                disk_buses: Vec::new(),
                 tags: Vec::new(),
             })
         };
@@ -79,6 +83,9 @@ pub struct Ramdisk {
     /// The transports of virtio devices that it has drivers for; absent if that is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transports: Vec<TransportKind>,
+    /// The disks that it has drivers for; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk_buses: Vec<DiskBus>,
     /// Tags.
     #[serde(default)]
     pub tags: Vec<Tag>,

@@ -11,7 +11,7 @@ use crate::import::{self, Opened, Options, Reading, Source, arrival};
 use crate::inspect::boot_method;
 pub use crate::inspect::boot_method::Proposal;
 use crate::kernel::{BootFiles, find};
-use crate::plan::TransportKind;
+use crate::plan::{DiskBus, TransportKind};
 use crate::record::image::{BootMode, Image, RootDeviceType};
 use crate::record::tag::Tag;
 use crate::snapshot;
@@ -34,6 +34,8 @@ pub struct Boot {
     pub boot_mode: Option<BootMode>,
     /// How its guest finds its devices; what its ramdisk has drivers for if absent.
     pub transport: Option<TransportKind>,
+    /// What its guest's disks are.
+    pub disk_bus: Option<DiskBus>,
     /// Whether its instances' roots are volumes; they are if absent.
     pub root_device_type: Option<RootDeviceType>,
     /// Free text.
@@ -216,6 +218,7 @@ fn manifest(files: &BootFiles, root: SnapshotId, name: &str, boot: &Boot) -> Man
     manifest.root_device_type = boot.root_device_type;
     manifest.transport = boot.transport;
     manifest.boot_mode = boot.boot_mode;
+    manifest.disk_bus = boot.disk_bus;
     manifest.description = boot.description.clone();
     manifest.tags = boot.tags.clone();
     manifest

@@ -337,6 +337,7 @@ impl Package {
             uefi_variables: image.uefi_variables.clone(),
             imds_support: image.imds_support,
             transport: image.transport,
+            disk_bus: image.disk_bus,
             platform: image.platform.clone(),
             source_instance_id: None,
             source_image_id: Some(image.image_id.clone()),

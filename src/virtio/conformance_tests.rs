@@ -372,6 +372,7 @@ pub(super) fn core(state: &mut TransportState) -> &mut VirtioState {
     match state {
         TransportState::Mmio(state) => &mut state.core,
         TransportState::Pci(state) => &mut state.core,
+        TransportState::Nvme(_) => panic!("it is no virtio device"),
     }
 }
 

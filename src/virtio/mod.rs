@@ -26,7 +26,7 @@ mod receive;
 #[cfg(test)]
 mod receive_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -113,6 +113,7 @@ impl Driver {
 }
 
 /// A disk in memory.
+#[derive(Clone)]
 pub struct MemDisk {
     pub bytes: Arc<Mutex<Vec<u8>>>,
     pub read_only: bool,

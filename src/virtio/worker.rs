@@ -72,6 +72,11 @@ impl<Q: Send + 'static> Worker<Q> {
         &self.shared.notify
     }
 
+    /// What it shares with its thread, for whoever notifies it without the worker.
+    pub(crate) fn shared(&self) -> Arc<Shared<Q>> {
+        self.shared.clone()
+    }
+
     /// Serves `rings` under these features, from what waits in them on. A worker that was parked,
     /// but too slow to hand its own rings back, goes on with those: they are ahead of what was
     /// known of them.
@@ -96,6 +101,16 @@ impl<Q: Send + 'static> Worker<Q> {
         drop(slot);
         self.shared.command(Command::Run);
         Ok(())
+    }
+
+    /// Serves on with the queues that it still has, if it has any: it was parked, and too slow.
+    pub(crate) fn go_on(&self) {
+        let slot = self.shared.slot();
+        let has_own = slot.busy || slot.rings.is_some();
+        drop(slot);
+        if has_own {
+            self.shared.command(Command::Run);
+        }
     }
 
     /// Finishes what was taken from the queues and stops serving; the queues, if it had any. `None`

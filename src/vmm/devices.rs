@@ -3,16 +3,17 @@
 use crate::chipset::bus::Bus;
 use crate::chipset::pc;
 use crate::chipset::pci::hotplug::HotPlug;
-use crate::chipset::pci::{Ecam, PciMemory, PciRoot};
-use crate::error::{OrFail, Result};
+use crate::chipset::pci::{Ecam, Function, PCI_SLOTS, PciMemory, PciRoot};
+use crate::error::{Error, OrFail, Result};
 use crate::mem::GuestRam;
 use crate::mem::layout::{
     PCI_ECAM_LEN, PCI_WINDOW, VIRTIO_BASE, VIRTIO_GSIS, VIRTIO_SLOTS, VIRTIO_STRIDE,
 };
+use crate::nvme::{self, Controller, Drive};
 use crate::plan;
 use crate::sys::process::not_started;
 use crate::virtio::Notices;
-use crate::virtio::device::{Device, Services, ThreadStart};
+use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
 use crate::virtio::transport::Transport;
 use crate::virtio::transport::mmio::MmioTransport;
 use crate::virtio::transport::pci::{BAR_LEN, MsiRouting, PciTransport, vectors};
@@ -25,11 +26,35 @@ pub struct NewDevice {
     /// Where the guest finds it: [`plan::DeviceConfig::slot`].
     pub slot: u8,
     /// What the guest sees.
-    pub device: Arc<dyn Device>,
-    /// Of all of its queues.
-    pub services: Services,
+    pub front: Front,
     /// Where it tells what goes wrong.
     pub notices: Notices,
+}
+
+/// What a guest sees of a device.
+pub enum Front {
+    /// A virtio device, with what serves all of its queues.
+    Virtio(Arc<dyn Device>, Services),
+    /// An NVMe controller.
+    Nvme(Drive),
+}
+
+impl NewDevice {
+    /// Its type.
+    pub fn kind(&self) -> &'static DeviceType {
+        match &self.front {
+            Front::Virtio(device, _) => device.kind(),
+            Front::Nvme(_) => &nvme::TYPE,
+        }
+    }
+}
+
+/// A function of a PCI bus: to the guest, and to the machine.
+pub struct MadeFunction {
+    /// To the guest.
+    pub function: Arc<dyn Function>,
+    /// To the machine.
+    pub transport: Arc<dyn Transport>,
 }
 
 /// What a machine needs for disks to come and go while its guest runs.
@@ -83,12 +108,23 @@ impl PciBus {
         device: NewDevice,
         ram: &GuestRam,
         on_start: &ThreadStart,
-    ) -> Result<Arc<PciTransport>> {
-        let NewDevice { slot, device, services, notices } = device;
+    ) -> Result<MadeFunction> {
+        let NewDevice { slot, front, notices } = device;
         let base = PCI_WINDOW as u32 + u32::from(slot) * BAR_LEN;
-        let vectors = self.router.vectors(vectors(&*device))?;
-        let ends = (vectors, self.router.clone() as Arc<dyn MsiRouting>);
-        PciTransport::new(device, services, ram.clone(), base, ends, notices, on_start)
+        let routing = self.router.clone() as Arc<dyn MsiRouting>;
+        let ram = ram.clone();
+        match front {
+            Front::Virtio(device, services) => {
+                let ends = (self.router.vectors(vectors(&*device))?, routing);
+                let made = PciTransport::new(device, services, ram, base, ends, notices, on_start)?;
+                Ok(MadeFunction { function: made.clone(), transport: made })
+            }
+            Front::Nvme(drive) => {
+                let ends = (self.router.vectors(nvme::vectors(&drive))?, routing);
+                let made = Controller::new(drive, ram, base, ends, notices, on_start)?;
+                Ok(MadeFunction { function: made.clone(), transport: made })
+            }
+        }
     }
 }
 
@@ -124,7 +160,10 @@ impl Virtio {
         on_start: &ThreadStart,
     ) -> Result<Self> {
         let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
-        for NewDevice { slot, device, services, notices } in devices {
+        for NewDevice { slot, front, notices } in devices {
+            let Front::Virtio(device, services) = front else {
+                return Err(Error::failure("an NVMe controller needs a PCI bus"));
+            };
             let doing = || format!("create virtio slot {slot}");
             let base = VIRTIO_BASE + u64::from(slot) * VIRTIO_STRIDE;
             let gsi = VIRTIO_GSIS.get(usize::from(slot)).ok_or("there is none").or_fail(doing)?;
@@ -154,9 +193,9 @@ impl Virtio {
         let (mut transports, mut mmio) = (Vec::<Arc<dyn Transport>>::new(), Bus::default());
         for device in devices {
             let slot = device.slot;
-            let transport = bus.make(device, ram, on_start)?;
-            transports.push(transport.clone());
-            root.plug(slot, transport)?;
+            let made = bus.make(device, ram, on_start)?;
+            transports.push(made.transport);
+            root.plug(slot, made.function)?;
         }
         let map = root.map();
         mmio.insert(map.ecam, PCI_ECAM_LEN, Arc::new(Ecam(root.clone())))?;

@@ -22,8 +22,10 @@ use crate::mem::layout::{
     PCI_HOTPLUG_PORT, PVPANIC_PORT,
 };
 use crate::mem::{GuestRam, ram};
+use crate::nvme::Drive;
 use crate::plan::{
-    DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, Engine, NetPlan, VmConfig, VmPlan,
+    DeviceConfig, DeviceId, DeviceKind, DiskBus, DiskFormat, DiskPlan, Engine, NetPlan, VmConfig,
+    VmPlan,
 };
 use crate::sys::seccomp::Filter;
 use crate::sys::tap::Tap;
@@ -31,7 +33,7 @@ use crate::sys::{fault, fds};
 use crate::virtio::Notices;
 use crate::virtio::blk::{Blk, DiskDevice};
 use crate::virtio::command::Ending;
-use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
+use crate::virtio::device::{DeviceType, Services, ThreadStart};
 use crate::virtio::fs::Fs;
 use crate::virtio::net::{Net, NetConfig, Port};
 use crate::virtio::rng::Rng;
@@ -39,7 +41,7 @@ use crate::virtio::transport::Transport;
 use crate::virtio::vsock::Vsock;
 use crate::vmm::component::Component;
 use crate::vmm::console::Console;
-use crate::vmm::devices::{self, HotSlots, NewDevice, PciBus, Virtio};
+use crate::vmm::devices::{self, Front, HotSlots, NewDevice, PciBus, Virtio};
 use crate::vmm::kvm_vm::{KvmVm, Start};
 use crate::vmm::menu::Selection;
 use crate::vmm::payload::Payload;
@@ -464,51 +466,66 @@ fn open_devices(
     let commit = filters.map(|filters| filters.compile(Role::Commit)).transpose()?.map(Arc::new);
     for DeviceConfig { id, slot, kind } in &config.devices {
         let notices = notices(report);
-        let (device, services): (Arc<dyn Device>, Services) = match kind {
+        let front = match kind {
             DeviceKind::Disk(plan) => {
                 let disk = open_disk(plan, commit.clone())?;
-                let (device, services) = start_disk(plan, disk.clone(), notices.clone())?;
+                let (bus, content) = (config.chipset.disk_bus, disk.clone());
+                let (device, front) = start_disk(id, plan, bus, content, notices.clone())?;
                 let hold = plan.hold.map(fds::take).transpose()?;
                 // The guest finds it as it begins.
                 let (id, slot, taken) = (id.clone(), *slot, AtomicBool::new(true));
-                let new = MachineDisk { id, disk, device: device.clone(), slot, taken, hold };
-                opened.disks.push(new);
-                (device, services)
+                opened.disks.push(MachineDisk { id, disk, device, slot, taken, hold });
+                front
             }
             DeviceKind::Entropy => {
                 let (device, services) = Rng::create();
-                (device, services)
+                Front::Virtio(device, services)
             }
             DeviceKind::Net(plan) => {
                 let (device, services, tap) = start_interface(id, plan, notices.clone())?;
                 opened.interfaces.push((id.clone(), device.clone()));
                 opened.taps.push((id.clone(), tap));
-                (device, services)
+                Front::Virtio(device, services)
             }
             DeviceKind::Vsock(plan) => {
                 let (device, services) = Vsock::create(fds::take(plan.listener)?)?;
                 opened.vsock = Some(device.clone());
-                (device, services)
+                Front::Virtio(device, services)
             }
             DeviceKind::Share(plan) => {
                 let server = fds::take(plan.server)?;
                 let (device, services) = Fs::create(&plan.tag, server, notices.clone());
-                (device, services)
+                Front::Virtio(device, services)
             }
         };
-        opened.devices.push(NewDevice { slot: *slot, device, services, notices });
+        opened.devices.push(NewDevice { slot: *slot, front, notices });
     }
     Ok(opened)
 }
 
-/// The device in front of an open disk.
+/// The device in front of an open disk: to the machine, and to the guest.
 pub(super) fn start_disk(
+    id: &DeviceId,
     plan: &DiskPlan,
+    bus: DiskBus,
     disk: Arc<dyn Disk>,
     notices: Notices,
-) -> Result<(Arc<Blk>, Services)> {
-    Blk::create(&plan.volume_id, &disk, plan.engine, plan.queues, plan.limits, notices)
-        .or_fail(|| format!("start disk {}", plan.volume_id))
+) -> Result<(Arc<dyn DiskDevice>, Front)> {
+    let doing = || format!("start disk {}", plan.volume_id);
+    let DiskPlan { volume_id, engine, queues, limits, .. } = plan;
+    match bus {
+        DiskBus::Virtio => {
+            let made = Blk::create(volume_id, &disk, *engine, *queues, *limits, notices);
+            let (device, services) = made.or_fail(doing)?;
+            Ok((device.clone(), Front::Virtio(device, services)))
+        }
+        DiskBus::Nvme => {
+            let limits = (*limits, notices);
+            let made = Drive::create(volume_id, id.as_str(), &disk, *engine, *queues, limits);
+            let drive = made.or_fail(doing)?;
+            Ok((drive.namespace.clone(), Front::Nvme(drive)))
+        }
+    }
 }
 
 /// The device in front of a tap.
@@ -531,7 +548,7 @@ fn start_interface(
 pub(super) fn thread_start(filters: Option<Filters>, devices: &[NewDevice]) -> Result<ThreadStart> {
     let Some(filters) = filters else { return Ok(Arc::new(|_| Ok(()))) };
     let mut compiled: Vec<(&DeviceType, Filter)> = Vec::new();
-    for kind in devices.iter().map(|device| device.device.kind()) {
+    for kind in devices.iter().map(NewDevice::kind) {
         if compiled.iter().all(|(other, _)| *other != kind) {
             compiled.push((kind, filters.compile(Role::Worker(kind))?));
         }

@@ -8,7 +8,7 @@
 use crate::error::{Code, Error, OrFail, Result};
 use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, ram};
-use crate::plan::{DeviceKind, TransportKind, VmConfig};
+use crate::plan::{DeviceKind, DiskBus, TransportKind, VmConfig};
 use crate::sys::{fault, fds};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -62,7 +62,10 @@ impl Shape {
     pub fn of(config: &VmConfig) -> Self {
         let devices = config.devices.iter().map(|device| {
             let what = match &device.kind {
-                DeviceKind::Disk(disk) => disk.volume_id.to_string(),
+                DeviceKind::Disk(disk) => match config.chipset.disk_bus {
+                    DiskBus::Virtio => disk.volume_id.to_string(),
+                    DiskBus::Nvme => format!("NVMe {}", disk.volume_id),
+                },
                 DeviceKind::Entropy => "entropy".to_owned(),
                 DeviceKind::Net(net) => format!("interface {}", net.mac),
                 DeviceKind::Vsock(_) => "sockets".to_owned(),

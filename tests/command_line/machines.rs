@@ -106,3 +106,24 @@ fn a_shell_is_offered_what_is_in_the_store() {
         assert!(store.ok(&["completions", shell]).contains("COMPLETE"), "{shell}");
     }
 }
+
+#[test]
+fn disks_are_nvme_controllers_where_that_is_asked_for() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    refused(&store, &["run", "demo", "--disk-bus", "nvme"], 1, "exclude each other");
+    let nvme = ["--disk-bus", "nvme", "--transport", "pci", "--append", "demo.mode=hang"];
+    let id = store.launch(&nvme).remove(0);
+    let shown = store.describe(&id);
+    assert_eq!(
+        (&shown["Spore"]["DiskBus"], &shown["Spore"]["Transport"]),
+        (&"nvme".into(), &"pci".into())
+    );
+    let line = shown["Spore"]["CommandLine"].as_str().unwrap();
+    assert!(line.contains("root=/dev/nvme0n1"), "{line}");
+    store.ok(&["stop", "--force", &id]);
+    store.ok(&["start", &id]);
+    store.ok(&["terminate", &id]);
+}

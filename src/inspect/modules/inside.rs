@@ -5,7 +5,7 @@
 
 use crate::error::{OrFail, Result};
 use crate::helper::{Ends, Given, Helper, Syscalls, not_ours};
-use crate::plan::TransportKind;
+use crate::plan::{DiskBus, Drivers, TransportKind};
 use crate::sys::seccomp::{Allow, Allow::Call};
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -46,8 +46,12 @@ fn run(files: Vec<Given>) -> Result<()> {
     let given = files.into_iter().next().ok_or_else(not_ours)?;
     let found = look(given.file).or_fail(|| "unpack the initial ramdisk")?;
     let drivers = [(found.pci, TransportKind::Pci), (found.mmio, TransportKind::Mmio)];
-    let answer = drivers.iter().filter(|(is, _)| *is).map(|(_, transport)| transport);
-    let answer = serde_json::to_vec(&answer.collect::<Vec<_>>()).or_fail(|| "write JSON")?;
+    let disks = [(found.virtio_blk, DiskBus::Virtio), (found.nvme, DiskBus::Nvme)];
+    let answer = Drivers {
+        transports: drivers.iter().filter(|(is, _)| *is).map(|(_, it)| *it).collect(),
+        disk_buses: disks.iter().filter(|(is, _)| *is).map(|(_, it)| *it).collect(),
+    };
+    let answer = serde_json::to_vec(&answer).or_fail(|| "write JSON")?;
     std::io::stdout().write_all(&answer).or_fail(|| "answer")
 }
 
@@ -58,20 +62,35 @@ pub struct Found {
     pub mmio: bool,
     /// virtio_pci.
     pub pci: bool,
+    /// virtio_blk.
+    pub virtio_blk: bool,
+    /// nvme.
+    pub nvme: bool,
 }
 
 impl Found {
+    /// The drivers' modules.
+    fn drivers(&mut self) -> [(&'static [u8], &mut bool); 4] {
+        [
+            (b"virtio_mmio.ko", &mut self.mmio),
+            (b"virtio_pci.ko", &mut self.pci),
+            (b"virtio_blk.ko", &mut self.virtio_blk),
+            (b"nvme.ko", &mut self.nvme),
+        ]
+    }
+
     /// A file of the archive: a module, or the list of those that the kernel has built in.
     fn file(&mut self, name: &[u8], content: &mut dyn Read) -> io::Result<()> {
         let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        self.mmio |= base.starts_with(b"virtio_mmio.ko");
-        self.pci |= base.starts_with(b"virtio_pci.ko");
+        let mut drivers = self.drivers();
+        drivers.iter_mut().for_each(|(name, has)| **has |= base.starts_with(name));
         if base == b"modules.builtin" {
             let mut list = Vec::new();
             content.take(MAX_LIST).read_to_end(&mut list)?;
             for line in list.split(|&byte| byte == b'\n') {
-                self.mmio |= line.ends_with(b"/virtio_mmio.ko");
-                self.pci |= line.ends_with(b"/virtio_pci.ko");
+                let base = line.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+                let mut drivers = self.drivers();
+                drivers.iter_mut().for_each(|(name, has)| **has |= base == *name);
             }
         }
         Ok(())
@@ -191,21 +210,25 @@ mod tests {
         let main = cpio(&[
             ("init", b"#!/bin/sh"),
             (&format!("{MODULE}pci.ko"), b"\x7fELF"),
+            ("usr/lib/modules/6.1.0/kernel/drivers/nvme/host/nvme.ko.zst", b"."),
+            ("usr/lib/modules/6.1.0/kernel/drivers/nvme/host/nvme-core.ko.zst", b"."),
             (&format!("{MODULE}pci_modern_dev.ko.xz"), b"."),
         ]);
         let mut early = cpio(&[("kernel/x86/microcode/GenuineIntel.bin", &[7; 1000])]);
         early.resize(early.len().next_multiple_of(512), 0);
         for packed in [main.clone(), gzip(&main), zstd::bulk::compress(&main, 3).unwrap()] {
             let found = look(&*[early.clone(), packed].concat()).unwrap();
-            assert_eq!(found, Found { mmio: false, pci: true });
+            assert_eq!(found, Found { pci: true, nvme: true, ..Found::default() });
         }
     }
 
     #[test]
     fn built_in_modules_count() {
-        let list = b"kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio_mmio.ko\n";
+        let list = b"kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio_mmio.ko\n\
+            kernel/drivers/block/virtio_blk.ko\n";
         let ramdisk = gzip(&cpio(&[("lib/modules/6.1.0/modules.builtin", list)]));
-        assert_eq!(look(&*ramdisk).unwrap(), Found { mmio: true, pci: false });
+        let found = Found { mmio: true, virtio_blk: true, ..Found::default() };
+        assert_eq!(look(&*ramdisk).unwrap(), found);
     }
 
     #[test]

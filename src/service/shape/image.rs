@@ -2,7 +2,7 @@
 
 use super::{HYPERVISOR, USAGE_OPERATION, is_empty};
 use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, SnapshotId};
-use crate::plan::TransportKind;
+use crate::plan::{DiskBus, TransportKind};
 use crate::record::image::{
     Architecture, BootMode, Image, ImageState, ImdsSupport, LaunchPermission, ProductCode,
     RootDeviceType, StateReason, VirtualizationType,
@@ -130,6 +130,8 @@ struct Own<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<TransportKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    disk_bus: Option<DiskBus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     hourly_rate: Option<&'a str>,
     /// Bytes of the root volume.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,6 +182,7 @@ impl<'a> Shape<'a> {
             spore: Own {
                 command_line: image.command_line.as_deref(),
                 transport: image.transport,
+                disk_bus: image.disk_bus,
                 hourly_rate: image.hourly_rate.as_deref(),
                 size_bytes: described.root_size,
             },

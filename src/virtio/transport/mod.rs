@@ -3,7 +3,7 @@
 pub mod mmio;
 pub mod pci;
 mod state;
-mod virtio_core;
+pub(crate) mod virtio_core;
 
 pub use state::{MmioState, PciState, TransportState};
 pub use virtio_core::{VirtioState, status};

@@ -2,6 +2,7 @@
 
 use super::pci::Vectors;
 use super::virtio_core::VirtioState;
+use crate::virtio::device::DeviceState;
 use serde::{Deserialize, Serialize};
 
 /// What a snapshot keeps of a virtio-mmio device.
@@ -48,4 +49,6 @@ pub enum TransportState {
     Mmio(MmioState),
     /// Over virtio-pci.
     Pci(PciState),
+    /// An NVMe controller, with its function.
+    Nvme(DeviceState),
 }

@@ -54,7 +54,7 @@ pub struct PciInterrupt {
 
 impl PciInterrupt {
     /// One vector each of `irqs`; `queues` queues.
-    pub(super) fn new(
+    pub(crate) fn new(
         needs_reset: NeedsReset,
         queues: usize,
         irqs: Vec<MsixVector>,

@@ -8,8 +8,8 @@ mod common;
 mod interrupt;
 mod msix;
 
-pub use interrupt::{MsiRouting, MsixVector};
-pub use msix::{Message, Vectors};
+pub use interrupt::{MsiRouting, MsixVector, PciInterrupt};
+pub use msix::{Message, NO_VECTOR, Vectors};
 
 use super::Transport;
 use super::state::{PciState, TransportState};
@@ -22,7 +22,6 @@ use crate::sys::process::not_started;
 use crate::virtio::Notices;
 use crate::virtio::command::Ending;
 use crate::virtio::device::{Device, DeviceType, Services, ThreadStart};
-use interrupt::PciInterrupt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The structures' places in the BAR.
