@@ -115,6 +115,11 @@ pub fn serve(ui: &Ui, args: &Serve) -> Result<ExitCode> {
         Some(fd) => Listener::passed(fd)?,
         None => listen(args, tls.is_some())?,
     };
+    if args.open && matches!(listener, Listener::Unix(_)) {
+        let why =
+            "a browser opens no socket of the file system: give --open with --listen ADDRESS:PORT";
+        return Err(Error::usage(why));
+    }
     // Whatever is wrong with the store is said now.
     let service = ui.service()?;
     let home = service.home().to_owned();

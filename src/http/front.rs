@@ -162,18 +162,29 @@ impl Front {
         }
     }
 
+    /// The network of an instance for which none is named; none has one without.
+    pub fn network(&self) -> Option<&NetworkName> {
+        self.network.as_ref()
+    }
+
     /// Whether nothing goes on that was asked for.
     pub fn is_idle(&self) -> bool {
         self.work.is_idle()
     }
 
-    /// Does an action of EC2's for who is known by an access key; `request` is in the shape of the
-    /// service's model.
+    /// Does an action of a service for who is known by an access key; `request` is in the shape of
+    /// the service's model.
     ///
     /// # Errors
     /// The action's.
-    pub fn perform(&self, name: &str, request: Value, access_key_id: &str) -> Result<Value> {
-        let action = self.api(Some("ec2")).and_then(|api| api.actions.get(name));
+    pub fn perform(
+        &self,
+        api: &str,
+        name: &str,
+        request: Value,
+        access_key_id: &str,
+    ) -> Result<Value> {
+        let action = self.api(Some(api)).and_then(|api| api.actions.get(name));
         let missing = || Error::failure(format!("the action {name} has no row"));
         let service = self.open(name)?;
         action.ok_or_else(missing)?(&self.call(&service, request, (REGION, access_key_id)))
@@ -322,7 +333,10 @@ impl Front {
     }
 
     /// The actions, by an action's name.
-    fn open(&self, verb: &str) -> Result<Arc<Service>> {
+    ///
+    /// # Errors
+    /// The store can't be opened.
+    pub fn open(&self, verb: &str) -> Result<Arc<Service>> {
         let context = self.context.clone().by_verb(verb.to_owned());
         Service::open_within(&self.home, &context).map(Arc::new)
     }

@@ -1,6 +1,6 @@
 //! The server's sockets: what listens, who is let in, and how long they may take.
 
-use super::console::Console;
+use super::console::{Console, terminal};
 use super::front::{Front, blocking};
 use crate::context::{Cancel, Context};
 use crate::error::{Code, Error, OrFail, Result};
@@ -9,8 +9,10 @@ use crate::service::autoscaling::reconcile;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -20,9 +22,10 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use terminal::MAX_TERMINALS;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -43,6 +46,8 @@ const HEAD: Duration = Duration::from_secs(20);
 const BODY: Duration = Duration::from_secs(30);
 /// How long what goes on is waited for at the end.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long terminals may take to end.
+const LAST: Duration = Duration::from_secs(3);
 /// How often it is looked whether to end.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long nobody is let in where there are no descriptors left.
@@ -163,7 +168,10 @@ pub fn serve(settings: Settings) -> Result<()> {
     };
     let served = LocalSet::new().block_on(&runtime, async {
         let console = Arc::new(Console::new(front.clone(), settings.link, tls.is_some()));
-        let host = Host { front: front.clone(), console, tls, log: settings.log };
+        let measured = console.clone();
+        tokio::task::spawn_local(async move { measured.measure().await });
+        let terminals = Arc::new(Semaphore::new(MAX_TERMINALS as usize));
+        let host = Host { front: front.clone(), console, terminals, tls, log: settings.log };
         host.accept(settings.listener, &cancel).await
     });
     let deadline = Instant::now() + DRAIN;
@@ -180,6 +188,8 @@ pub fn serve(settings: Settings) -> Result<()> {
 struct Host {
     front: Arc<Front>,
     console: Arc<Console>,
+    /// A place for each.
+    terminals: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
     log: fn(&str),
 }
@@ -199,7 +209,7 @@ impl Host {
                 Accepting::Unix(UnixListener::from_std(listener).or_fail(doing)?)
             }
         };
-        let (draining, drained) = tokio::sync::watch::channel(false);
+        let (draining, drained) = watch::channel(false);
         while !cancel.requested() {
             let Ok(Ok(place)) = timeout(LOOK, room.clone().acquire_owned()).await else { continue };
             let Ok(accepted) = timeout(LOOK, listener.accept()).await else {
@@ -221,10 +231,11 @@ impl Host {
         let _ = draining.send(true);
         let all = async { while open.join_next().await.is_some() {} };
         let _ = timeout(DRAIN, all).await;
+        let _ = timeout(LAST, self.terminals.acquire_many(MAX_TERMINALS)).await;
         Ok(())
     }
 
-    async fn connection(self, stream: Stream, drained: tokio::sync::watch::Receiver<bool>) {
+    async fn connection(self, stream: Stream, drained: watch::Receiver<bool>) {
         let stream: Box<dyn Duplex> = match (stream, &self.tls) {
             (Stream::Tcp(stream), Some(tls)) => match timeout(HEAD, tls.accept(stream)).await {
                 Ok(Ok(stream)) => Box::new(stream),
@@ -237,21 +248,19 @@ impl Host {
         self.requests(stream, drained).await;
     }
 
-    async fn requests(
-        self,
-        stream: Box<dyn Duplex>,
-        mut drained: tokio::sync::watch::Receiver<bool>,
-    ) {
+    async fn requests(self, stream: Box<dyn Duplex>, mut drained: watch::Receiver<bool>) {
+        let end = drained.clone();
         let service = service_fn(move |request: Request<_>| {
-            let host = self.clone();
-            async move { Ok::<_, Infallible>(host.answer(request).await) }
+            let (host, end) = (self.clone(), end.clone());
+            async move { Ok::<_, Infallible>(host.answer(request, end).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .half_close(false)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
@@ -261,13 +270,21 @@ impl Host {
         let _ = connection.await;
     }
 
-    async fn answer<B>(self, request: Request<B>) -> Response<Full<Bytes>>
+    async fn answer<B>(
+        self,
+        mut request: Request<B>,
+        drained: watch::Receiver<bool>,
+    ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let begun = Instant::now();
+        let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
+        if Console::is_for(&parts) && terminal::is_for(&parts) {
+            return self.terminal(parts, upgrade, drained).await;
+        }
         // A browser has no signature: its cookie says who it is.
         let caller = match Console::is_for(&parts) {
             true => None,
@@ -297,6 +314,30 @@ impl Host {
             begun.elapsed().as_millis()
         ));
         answered.response.map(Full::new)
+    }
+
+    /// The answer to who asks for a terminal, which goes on after it.
+    async fn terminal(
+        self,
+        parts: Parts,
+        upgrade: OnUpgrade,
+        drained: watch::Receiver<bool>,
+    ) -> Response<Full<Bytes>> {
+        let Ok(place) = self.terminals.clone().try_acquire_owned() else {
+            return refused(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let console = self.console.clone();
+        let opened = blocking(move || Ok(console.terminal(&parts))).await;
+        let Ok((response, terminal)) = opened else {
+            return refused(StatusCode::INTERNAL_SERVER_ERROR);
+        };
+        if let Some(terminal) = terminal {
+            tokio::task::spawn_local(async move {
+                terminal.join(upgrade, drained).await;
+                drop(place);
+            });
+        }
+        response.map(Full::new)
     }
 }
 
@@ -332,9 +373,9 @@ impl Accepting {
     }
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// TLS with the certificate and the key in these files.
 fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor> {

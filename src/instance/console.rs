@@ -11,6 +11,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::Builder;
 
@@ -268,6 +269,14 @@ pub enum Detached {
     ByEnd,
 }
 
+/// Connects to the instance's serial line: what is written is typed, what is read was said.
+///
+/// # Errors
+/// No VMM answers.
+pub fn connect(dir: &InstanceDir) -> Result<UnixStream> {
+    Ok(ask(dir, &Request::Console {})?.1)
+}
+
 /// Join `input` and `output` to the instance's serial line. With `keys`, [`DETACH`] in the input
 /// ends it; otherwise input is passed on untouched, and after its end output goes on until the VM
 /// ends.
@@ -280,7 +289,7 @@ pub fn attach(
     mut output: impl Write + Send,
     keys: bool,
 ) -> Result<Detached> {
-    let (_, stream) = ask(dir, &Request::Console {})?;
+    let stream = connect(dir)?;
     let (mut from, mut to) = (&stream, &stream);
     std::thread::scope(|scope| {
         let print = move || {
@@ -312,7 +321,7 @@ pub fn attach(
 }
 
 fn type_in(
-    stream: &std::os::unix::net::UnixStream,
+    stream: &UnixStream,
     to: &mut impl Write,
     mut input: impl Read + AsFd,
     keys: bool,

@@ -2,17 +2,30 @@
 
 use super::Service;
 use super::instances::find;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 pub use crate::instance::console::{Detached, Part};
-use crate::instance::console::{attach, copy_log, last_lines};
+use crate::instance::console::{attach, connect, copy_log, last_lines};
 use crate::instance::dir::{CONSOLE, InstanceDir, VMM_LOG};
 pub use crate::instance::plain::{Plain, Shown};
 use crate::plan::VmReport;
 use crate::record::instance::InstanceRecord;
 pub use crate::store::rfc3339;
 pub use crate::store::time::parse as parse_time;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+/// A running instance's serial line, for whoever waits for several things at once.
+pub struct SerialLine {
+    /// What is written to it is typed. What is read from it was said, and is in the log by then;
+    /// it ends with the VM.
+    pub stream: UnixStream,
+    /// All that the guest says. The VMM cuts it at its beginning when it is too long.
+    pub log: File,
+    /// The byte of the log at which the instance's last start begins.
+    pub start: u64,
+}
 
 impl Service {
     /// EC2 GetConsoleOutput: what a guest has said, copied to `to`.
@@ -62,6 +75,24 @@ impl Service {
         keys: bool,
     ) -> Result<Detached> {
         attach(&self.dir(record), input, output, keys)
+    }
+
+    /// A running instance's serial line.
+    ///
+    /// # Errors
+    /// `IncorrectInstanceState`: it does not run. No VMM answers; it has no log.
+    pub fn serial_line(&self, instance_id: &str) -> Result<SerialLine> {
+        let record = self.describe_instance(instance_id)?;
+        let (id, state) = (&record.instance.instance_id, record.instance.state);
+        if !state.is_active() {
+            let why = format!("{id} is {}; its system log has what it said", state.name());
+            return Err(Error::refused(Code::IncorrectInstanceState, why));
+        }
+        let dir = self.dir(&record);
+        let stream = connect(&dir)?;
+        let log = dir.open_file(CONSOLE)?;
+        let log = log.ok_or_else(|| Error::failure(format!("{id} has no console log")))?;
+        Ok(SerialLine { stream, log, start: record.instance.spore.console_start })
     }
 
     fn dir(&self, record: &InstanceRecord) -> InstanceDir {

@@ -39,3 +39,30 @@ impl Form {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever a browser sends has at most so many fields, which are no longer than it.
+        #[test]
+        fn a_form_is_no_larger_than_what_was_sent(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
+            let form = Form::parse(&bytes);
+            let length: usize = form.fields().iter().map(|(name, value)| name.len() + value.len()).sum();
+            prop_assert!(form.fields().len() <= MAX_FIELDS);
+            // A byte that is no UTF-8 becomes the replacement character's three.
+            prop_assert!(length <= 3 * bytes.len());
+            form.fields().iter().for_each(|(name, _)| assert!(form.is_set(name)));
+        }
+    }
+
+    #[test]
+    fn fields_beyond_the_most_are_left() {
+        assert_eq!(
+            Form::parse("a=1&".repeat(4 * MAX_FIELDS).as_bytes()).all("a").len(),
+            MAX_FIELDS
+        );
+    }
+}

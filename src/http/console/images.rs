@@ -1,11 +1,17 @@
 //! AMIs: the list, one image, and what is done to it.
 
+use super::deed::{DEED, Deed, Input, field, named};
+use super::deeds::{TAG, regions};
+use super::mappings::mappings;
 use super::pages::{found, table_of, tags};
-use super::view::{Cell, Image, List, Row, Tab, Table, at};
+use super::view::{Cell, Confirm, Image, List, Row, Tab, Table, at, escaped};
 use super::visit::{Answer, Visit, nowhere, page};
 use crate::error::Result;
+use crate::service::image_attributes::{Change, Exposure, Secret, Who};
 use crate::service::shape::REGION;
-use serde_json::{Value, json};
+use crate::service::transfer::CopyImage;
+use serde_json::json;
+use std::cell::RefCell;
 
 /// Owned by me, private, public: what is asked for.
 const OWNERS: &[(&str, &str)] =
@@ -68,6 +74,8 @@ pub fn images(visit: &Visit<'_>) -> Result<Answer> {
         keep: vec![("owner", owner.to_owned())],
         actions: Vec::new(),
         table,
+        forms: Vec::new(),
+        hint: "",
     })
 }
 
@@ -103,17 +111,19 @@ pub fn image(visit: &Visit<'_>, id: &str) -> Result<Answer> {
         ("Made from", Cell::at(&record, "/SourceInstanceId")),
         ("Created", Cell::at(&record, "/CreationDate")),
     ];
+    // What is another account's can be copied only.
+    let can = |deed: &&Deed| (deed.when)(&record) && (own || deed.word == "copy");
+    let forms = DEEDS.iter().filter(can).map(|deed| deed.view(visit, ("images", &id), &record));
     page(&Image {
         frame: visit.frame("images", format!("AMI {name}")),
         own,
         public: record["Public"] == true,
         accounts,
-        region: REGION.to_owned(),
+        forms: forms.collect::<Result<_>>()?,
         details,
         devices: table_of("Block devices", columns, &devices),
         tags: tags(&record),
-        id,
-        name,
+        id: id.clone(),
     })
 }
 
@@ -124,22 +134,55 @@ fn granted(visit: &Visit<'_>, id: &str) -> Result<Vec<String>> {
     Ok(list.iter().filter_map(|one| Some(one["UserId"].as_str()?.to_owned())).collect())
 }
 
+/// What can be done to an image by a form of fields only.
+const DEEDS: &[Deed] = &[
+    Deed {
+        word: "copy",
+        title: "Copy AMI",
+        action: "CopyImage",
+        of: "SourceImageId",
+        fields: &[
+            field("Name", "Name", Input::Line(128)).required().with("/Name"),
+            field("Description", "Description", Input::Line(255)),
+            field("DestinationRegion", "Destination region", Input::Of(regions)),
+            field("CopyImageTags", "Copy the tags, too", Input::Check),
+        ],
+        when: |image| image["State"] == "available",
+        ..DEED
+    },
+    TAG,
+    Deed {
+        word: "deregister",
+        title: "Deregister AMI",
+        action: "DeregisterImage",
+        of: "ImageId",
+        fields: &[field("DeleteAssociatedSnapshots", "Delete its snapshots, too", Input::Check)],
+        note: "No instance can be launched from it any more. Instances that run live on. Its \
+               snapshots stay behind unless you tick this.",
+        danger: true,
+        ..DEED
+    },
+];
+
 /// Makes an image of an instance.
 ///
 /// # Errors
 /// The action's.
 pub fn create(visit: &Visit<'_>, instance: &str) -> Result<Answer> {
-    let mut request = json!({ "InstanceId": instance, "Name": visit.form.text("name") });
-    request["NoReboot"] = visit.form.is_set("no_reboot").into();
-    described(visit, &mut request);
+    let mut request = json!({ "InstanceId": instance, "Name": visit.form.text("Name") });
+    request["NoReboot"] = visit.form.is_set("NoReboot").into();
+    for member in ["Description", "Tag"] {
+        if let Some(text) = visit.form.given(member) {
+            request[member] = text.into();
+        }
+    }
+    named(&mut request, "image");
+    let mappings = mappings(&visit.form, "")?;
+    if !mappings.is_empty() {
+        request["BlockDeviceMappings"] = mappings.into();
+    }
     let made = visit.perform("CreateImage", request)?;
     Ok(done("image", &at(&made, "/ImageId")))
-}
-
-fn described(visit: &Visit<'_>, request: &mut Value) {
-    if let Some(description) = visit.form.given("description") {
-        request["Description"] = description.into();
-    }
 }
 
 fn done(what: &str, image: &str) -> Answer {
@@ -151,50 +194,81 @@ fn done(what: &str, image: &str) -> Answer {
 /// # Errors
 /// The action's; there is no such form.
 pub fn act(visit: &Visit<'_>, id: &str, what: &str) -> Result<Answer> {
-    match what {
-        "copy" => {
-            let name = visit.form.text("name");
-            let mut request = json!({ "SourceImageId": id, "SourceRegion": REGION, "Name": name });
-            request["CopyImageTags"] = visit.form.is_set("tags").into();
-            described(visit, &mut request);
+    let to = visit.form.given("DestinationRegion").filter(|to| *to != REGION);
+    match (what, to) {
+        ("permissions", _) => permissions(visit, id),
+        ("copy", Some(to)) => copy_to(visit, id, to),
+        ("copy", None) => {
+            let request = json!({
+                "SourceImageId": id,
+                "SourceRegion": REGION,
+                "Name": visit.form.text("Name"),
+                "Description": visit.form.given("Description"),
+                "CopyImageTags": visit.form.is_set("CopyImageTags"),
+            });
             let made = visit.perform("CopyImage", request)?;
             Ok(done(what, &at(&made, "/ImageId")))
         }
-        "permissions" => {
-            permissions(visit, id)?;
-            Ok(done(what, id))
+        _ => {
+            let deed = DEEDS.iter().find(|deed| deed.word == what).ok_or_else(nowhere)?;
+            deed.act(visit, id)?;
+            Ok(done(what, if deed.danger { "" } else { id }))
         }
-        "tag" => {
-            let mut tag = json!({ "Key": visit.form.text("key") });
-            let set = visit.form.text("how") == "set";
-            if set {
-                tag["Value"] = visit.form.text("value").into();
-            }
-            let action = if set { "CreateTags" } else { "DeleteTags" };
-            visit.perform(action, json!({ "Resources": [id], "Tags": [tag] }))?;
-            Ok(done(what, id))
-        }
-        "deregister" => {
-            let snapshots = visit.form.is_set("snapshots");
-            let request = json!({ "ImageId": id, "DeleteAssociatedSnapshots": snapshots });
-            visit.perform("DeregisterImage", request)?;
-            Ok(Answer::SeeOther("/console/images?done=deregister".to_owned()))
-        }
-        _ => Err(nowhere()),
     }
 }
 
-fn permissions(visit: &Visit<'_>, id: &str) -> Result<()> {
-    let group = json!({ "Group": "all" });
-    let user = |account: String| json!({ "UserId": account });
-    let mut add: Vec<Value> =
-        visit.form.given("account").map(|account| user(account.to_owned())).into_iter().collect();
-    let mut remove: Vec<Value> = visit.form.all("remove").into_iter().map(user).collect();
-    match visit.form.text("public") {
-        "yes" => add.push(group),
-        _ => remove.push(group),
+/// Copies an image to another region. EC2's own action is one of the region that the copy is in.
+fn copy_to(visit: &Visit<'_>, id: &str, to: &str) -> Result<Answer> {
+    let request = CopyImage {
+        source_image_id: id.to_owned(),
+        destination_region: Some(to.to_owned()),
+        name: visit.form.text("Name").to_owned(),
+        description: visit.form.given("Description").map(str::to_owned),
+        copy_image_tags: visit.form.is_set("CopyImageTags"),
+        ..CopyImage::default()
+    };
+    visit.front.open("CopyImage")?.copy_image(&request)?;
+    Ok(done("elsewhere", ""))
+}
+
+/// Changes who may launch an image. Before it becomes public, what looks like a secret in it is
+/// shown, and asked about.
+fn permissions(visit: &Visit<'_>, id: &str) -> Result<Answer> {
+    let form = &visit.form;
+    let who = |account: &String| account.parse::<Who>();
+    let account: Vec<String> = form.given("account").map(str::to_owned).into_iter().collect();
+    let mut change = Change {
+        add: account.iter().map(who).collect::<Result<_>>()?,
+        remove: form.all("remove").iter().map(who).collect::<Result<_>>()?,
+        reset: false,
+    };
+    match form.text("public") {
+        "yes" => change.add.push(Who::All),
+        _ => change.remove.push(Who::All),
     }
-    let change = json!({ "Add": add, "Remove": remove });
-    visit.perform("ModifyImageAttribute", json!({ "ImageId": id, "LaunchPermission": change }))?;
-    Ok(())
+    let found = RefCell::new(Vec::new());
+    let confirm = |exposure: &Exposure| {
+        let secret = |one: &Secret| format!("{}: {}", one.what, one.path.escape_debug());
+        found.borrow_mut().extend(exposure.secrets.iter().map(secret));
+        // As over the API: where nobody could look, nothing is known to be exposed.
+        let safe = exposure.secrets.is_empty() || form.is_set("sure");
+        if safe { Ok(()) } else { exposure.refuse() }
+    };
+    let service = visit.front.open("ModifyImageAttribute")?;
+    let changed = service.modify_launch_permission(id, &change, confirm);
+    let what = found.into_inner();
+    if changed.is_err() && !what.is_empty() {
+        let own = form.fields().iter().filter(|(name, _)| name != "csrf").cloned();
+        return page(&Confirm {
+            frame: visit.frame("images", "Make it public with these in it?"),
+            to: format!("/console/images/{}/permissions", escaped(id)),
+            note: "These files look like keys or passwords. Every account of this machine could read \
+                   them.",
+            what,
+            button: "Make it public all the same",
+            fields: own.chain([("sure".to_owned(), "yes".to_owned())]).collect(),
+        });
+    }
+    changed?;
+    Ok(done("permissions", id))
 }

@@ -2,11 +2,19 @@
 //!
 //! Who a browser is says its [`session`]; a page is made of records by [`view`]'s templates.
 
+mod account;
+mod command;
+mod deed;
+mod deeds;
 mod form;
 mod images;
 mod launch;
+mod mappings;
+mod monitor;
+mod objects;
 mod pages;
 mod session;
+pub mod terminal;
 mod view;
 mod visit;
 
@@ -18,9 +26,12 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use monitor::Monitor;
+use percent_encoding::percent_decode_str;
 use session::Door;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use terminal::Terminal;
 use visit::{Answer, Visit, nowhere, page};
 
 /// The token of a link that is followed once.
@@ -44,19 +55,34 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("console.css", "text/css; charset=utf-8", include_bytes!("static/console.css")),
     ("console.js", "text/javascript; charset=utf-8", include_bytes!("static/console.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("static/icon.svg")),
+    ("terminal.js", "text/javascript; charset=utf-8", include_bytes!("static/terminal.js")),
+    ("xterm.css", "text/css; charset=utf-8", include_bytes!("static/xterm/xterm.css")),
+    ("xterm.js", "text/javascript; charset=utf-8", include_bytes!("static/xterm/xterm.js")),
+    (
+        "addon-canvas.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("static/xterm/addon-canvas.js"),
+    ),
+    ("addon-fit.js", "text/javascript; charset=utf-8", include_bytes!("static/xterm/addon-fit.js")),
 ];
 
 /// The console of a service.
 pub struct Console {
     front: Arc<Front>,
     door: Door,
+    monitor: Arc<Monitor>,
     tls: bool,
 }
 
 impl Console {
     /// Of what `front` does. `link` is the token of a link that logs in.
     pub fn new(front: Arc<Front>, link: Option<String>, tls: bool) -> Self {
-        Self { front, door: Door::new(link), tls }
+        Self { front, door: Door::new(link), monitor: Arc::default(), tls }
+    }
+
+    /// Measures what instances use, as long as browsers come and the service runs.
+    pub async fn measure(&self) {
+        self.monitor.clone().run(self.front.clone()).await;
     }
 
     /// Whether a request is for the console.
@@ -74,7 +100,9 @@ impl Console {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "A page is got, or a form is posted.");
         }
         let path = parts.uri.path().strip_prefix("/console").unwrap_or_default();
-        let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let part = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let path: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(part).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
         if let ["static", name] = path[..] {
             return file(name, &parts.headers);
         }
@@ -83,6 +111,21 @@ impl Console {
             _ => self.known(parts, body, &path),
         };
         answered.unwrap_or_else(|error| plain(status(&error), error.message()))
+    }
+
+    /// The terminal that a request asks for, and what the browser is answered.
+    pub fn terminal(&self, parts: &Parts) -> (Response<Bytes>, Option<Terminal>) {
+        let no = |status, why: &str| (plain(status, why), None);
+        let strange = !is_own_host(&parts.headers, self.tls) || !is_own_origin(&parts.headers);
+        let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+        let ["console", "instances", id, "console"] = path[..] else {
+            return no(StatusCode::NOT_FOUND, "There is no terminal.");
+        };
+        match if strange { Ok(None) } else { terminal::open(&self.front, parts, id) } {
+            Ok(Some((response, terminal))) => (response, Some(terminal)),
+            Ok(None) => no(StatusCode::FORBIDDEN, "This is not the console's page."),
+            Err(error) => no(status(&error), error.message()),
+        }
     }
 
     /// Lets in who has a key, or follows the link.
@@ -138,7 +181,8 @@ impl Console {
             return Ok(self.sent("/console/login", &session::cookie(None, self.tls)));
         }
         let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes());
-        let visit = Visit { front: &self.front, session, query, form };
+        self.monitor.want();
+        let visit = Visit { front: &self.front, monitor: &self.monitor, session, query, form };
         let done = if post { posted(&visit, path) } else { got(&visit, path) };
         match done {
             Ok(answer) => Ok(answered(answer, StatusCode::OK)),
@@ -160,7 +204,10 @@ fn got(visit: &Visit<'_>, path: &[&str]) -> Result<Answer> {
         ["images"] => images::images(visit),
         ["images", id] => images::image(visit, id),
         ["launch"] => launch::wizard(visit),
-        [section] => pages::list(visit, section),
+        ["usage"] => account::usage(visit),
+        ["events"] => account::events(visit),
+        [section] => objects::list(visit, section),
+        [section, id] => objects::object(visit, section, id),
         _ => Err(nowhere()),
     }
 }
@@ -171,6 +218,7 @@ fn posted(visit: &Visit<'_>, path: &[&str]) -> Result<Answer> {
         ["instances", id, "image"] => images::create(visit, id),
         ["images", id, what] => images::act(visit, id, what),
         ["launch"] => launch::submitted(visit),
+        [section, id, what] => objects::act(visit, section, id, what),
         _ => Err(nowhere()),
     }
 }
@@ -210,6 +258,15 @@ fn answered(answer: Answer, status: StatusCode) -> Response<Bytes> {
                 response(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", Bytes::new());
             if let Ok(to) = HeaderValue::from_str(&to) {
                 response.headers_mut().insert(header::LOCATION, to);
+            }
+            response
+        }
+        Answer::File { name, content } => {
+            let mut response = response(status, "application/octet-stream", Bytes::from(content));
+            // (RFC 6266, 4; RFC 8187)
+            let named = format!("attachment; filename*=UTF-8''{}", view::escaped(&name));
+            if let Ok(named) = HeaderValue::from_str(&named) {
+                response.headers_mut().insert(header::CONTENT_DISPOSITION, named);
             }
             response
         }

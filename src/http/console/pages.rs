@@ -1,6 +1,7 @@
-//! The lists, and the page of one instance.
+//! The dashboard, the instances, and the page of one.
 
-use super::view::{Cell, Dashboard, Instance, List, Row, Tab, Table, at, tag};
+use super::mappings::VolumeRow;
+use super::view::{Cell, Confirm, Dashboard, Instance, List, Row, Tab, Table, at, tag};
 use super::visit::{Answer, Visit, nowhere, page};
 use crate::error::Result;
 use base64::Engine;
@@ -12,125 +13,6 @@ const MAX_ROWS: usize = 500;
 /// What may be done to instances.
 const POWER: &[(&str, &str)] =
     &[("start", "Start"), ("stop", "Stop"), ("reboot", "Reboot"), ("terminate", "Terminate")];
-
-/// A list of a kind: what it is made by.
-struct Kind {
-    section: &'static str,
-    title: &'static str,
-    action: &'static str,
-    member: &'static str,
-    /// Heading, and JSON pointer.
-    columns: &'static [(&'static str, &'static str)],
-}
-
-const KINDS: &[Kind] = &[
-    Kind {
-        section: "volumes",
-        title: "Volumes",
-        action: "DescribeVolumes",
-        member: "Volumes",
-        columns: &[
-            ("Volume", "/VolumeId"),
-            ("State", "/State"),
-            ("GiB", "/Size"),
-            ("Snapshot", "/SnapshotId"),
-            ("Instance", "/Attachments/0/InstanceId"),
-            ("Device", "/Attachments/0/Device"),
-            ("Created", "/CreateTime"),
-        ],
-    },
-    Kind {
-        section: "snapshots",
-        title: "Snapshots",
-        action: "DescribeSnapshots",
-        member: "Snapshots",
-        columns: &[
-            ("Snapshot", "/SnapshotId"),
-            ("State", "/State"),
-            ("Progress", "/Progress"),
-            ("GiB", "/VolumeSize"),
-            ("Description", "/Description"),
-            ("Started", "/StartTime"),
-        ],
-    },
-    Kind {
-        section: "keys",
-        title: "Key pairs",
-        action: "DescribeKeyPairs",
-        member: "KeyPairs",
-        columns: &[
-            ("Name", "/KeyName"),
-            ("Key pair", "/KeyPairId"),
-            ("Type", "/KeyType"),
-            ("Fingerprint", "/KeyFingerprint"),
-        ],
-    },
-    Kind {
-        section: "networks",
-        title: "Networks",
-        action: "DescribeSubnets",
-        member: "Subnets",
-        columns: &[
-            ("Subnet", "/SubnetId"),
-            ("Network", "/VpcId"),
-            ("Addresses", "/CidrBlock"),
-            ("Free", "/AvailableIpAddressCount"),
-            ("State", "/State"),
-        ],
-    },
-    Kind {
-        section: "groups",
-        title: "Security groups",
-        action: "DescribeSecurityGroups",
-        member: "SecurityGroups",
-        columns: &[
-            ("Group", "/GroupId"),
-            ("Name", "/GroupName"),
-            ("Network", "/VpcId"),
-            ("Description", "/Description"),
-        ],
-    },
-    Kind {
-        section: "regions",
-        title: "Regions",
-        action: "DescribeRegions",
-        member: "Regions",
-        columns: &[("Region", "/RegionName"), ("Endpoint", "/Endpoint")],
-    },
-];
-
-/// A list of that name.
-///
-/// # Errors
-/// There is none; it can't be read.
-pub fn list(visit: &Visit<'_>, section: &str) -> Result<Answer> {
-    let kind = KINDS.iter().find(|kind| kind.section == section).ok_or_else(nowhere)?;
-    let records = visit.listed(kind.action, kind.member, json!({}))?;
-    let rows = records.iter().map(|record| Row {
-        id: at(record, kind.columns[0].1),
-        cells: kind.columns.iter().map(|(_, pointer)| cell(record, pointer)).collect(),
-    });
-    let search = visit.query.text("q").to_owned();
-    let table = Table {
-        caption: kind.title,
-        columns: kind.columns.iter().map(|(heading, _)| *heading).collect(),
-        rows: found(rows, &search),
-        choose: false,
-    };
-    let frame = visit.frame(kind.section, kind.title);
-    let (tabs, keep, actions) = (Vec::new(), Vec::new(), Vec::new());
-    page(&List { frame, tabs, search, keep, actions, table })
-}
-
-fn cell(record: &Value, pointer: &str) -> Cell {
-    match (at(record, pointer), pointer) {
-        (state, "/State") => Cell::state(state),
-        (id, _) if id.starts_with("i-") => {
-            Cell::link(id.clone(), format!("/console/instances/{id}"))
-        }
-        (text, _) => Cell::of(text),
-    }
-}
 
 /// The rows in which a search's words are.
 pub fn found(rows: impl Iterator<Item = Row>, search: &str) -> Vec<Row> {
@@ -193,7 +75,16 @@ pub fn instances(visit: &Visit<'_>) -> Result<Answer> {
     let table = instance_table(&visit.instances(None)?, &search, true);
     let frame = visit.frame("instances", "Instances");
     let (tabs, keep) = (Vec::<Tab>::new(), Vec::new());
-    page(&List { frame, tabs, search, keep, actions: POWER.to_vec(), table })
+    page(&List {
+        frame,
+        tabs,
+        search,
+        keep,
+        actions: POWER.to_vec(),
+        table,
+        forms: Vec::new(),
+        hint: "",
+    })
 }
 
 /// What is done to the instances that were chosen.
@@ -210,6 +101,20 @@ pub fn power(visit: &Visit<'_>) -> Result<Answer> {
         _ => return Err(nowhere()),
     };
     let ids = visit.form.all("id");
+    if asked == "terminate" && !ids.is_empty() && !visit.form.is_set("sure") {
+        let field = |id: &String| ("id".to_owned(), id.clone());
+        let more = [("action", "terminate"), ("sure", "yes")];
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        return page(&Confirm {
+            frame: visit.frame("instances", "Terminate these instances?"),
+            to: "/console/instances/action".to_owned(),
+            note: "Their machines end at once, and the volumes that are deleted with them are lost. \
+                   This can't be undone.",
+            fields: ids.iter().map(field).chain(more).collect(),
+            what: ids,
+            button: "Terminate",
+        });
+    }
     visit.perform(action, json!({ "InstanceIds": ids }))?;
     Ok(Answer::SeeOther(format!("/console/instances?done={asked}")))
 }
@@ -247,11 +152,17 @@ pub fn instance(visit: &Visit<'_>, id: &str) -> Result<Answer> {
         ("Root device", Cell::at(&record, "/RootDeviceName")),
         ("Why", Cell::at(&record, "/StateReason/Message")),
     ];
+    let root = at(&record, "/RootDeviceName");
+    let mut rows: Vec<VolumeRow> = volumes.iter().map(|one| VolumeRow::of(one, &root)).collect();
+    rows.extend(VolumeRow::more(&rows));
     page(&Instance {
         frame: visit.frame("instances", format!("Instance {id}")),
         details,
         volumes: table_of("Volumes", columns, &volumes),
         tags: tags(&record),
+        rows,
+        drawn: visit.monitor.charts(&id),
+        running: record["State"]["Name"] == "running",
         console: printable(&output.unwrap_or_default()),
         actions: POWER.to_vec(),
         id,
@@ -266,7 +177,7 @@ pub fn table_of(
 ) -> Table {
     let rows = records.iter().map(|record| Row {
         id: String::new(),
-        cells: columns.iter().map(|(_, pointer)| cell(record, pointer)).collect(),
+        cells: columns.iter().map(|(_, pointer)| Cell::shown(record, pointer)).collect(),
     });
     Table {
         caption,

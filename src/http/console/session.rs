@@ -216,4 +216,14 @@ mod tests {
         (0..MAX_REFUSED).for_each(|_| door.refuse());
         assert!(door.is_shut());
     }
+
+    proptest::proptest! {
+        /// No text is a session's token but the one that was signed.
+        #[test]
+        fn no_other_text_is_a_token(text in "[A-Za-z0-9.]{0,300}", expires in 0u64..u64::MAX) {
+            assert!(session(&key("one"), &text, 1).is_none());
+            let signed = format!("AKIAIOSFODNN7EXAMPLE.{expires}.{text}");
+            assert!(session(&key("one"), &format!("{signed}.{text}"), 1).is_none());
+        }
+    }
 }

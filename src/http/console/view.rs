@@ -1,6 +1,9 @@
 //! What the pages are made of: the templates, which the compiler checks, and their parts.
 
+use super::mappings::VolumeRow;
+use super::monitor::Charts;
 use askama::Template;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// What is around each page.
@@ -41,7 +44,10 @@ impl Frame {
             ("keys", "Key pairs"),
             ("networks", "Networks"),
             ("groups", "Security groups"),
+            ("scaling", "Auto Scaling groups"),
             ("regions", "Regions"),
+            ("usage", "Usage"),
+            ("events", "Events"),
         ]
     }
 }
@@ -73,6 +79,22 @@ impl Cell {
         Self { text: text.into(), href, ..Self::default() }
     }
 
+    /// A member of a record: a link where it is an id, a state where it is one.
+    pub fn shown(record: &Value, pointer: &str) -> Self {
+        match (at(record, pointer), pointer) {
+            (state, "/State" | "/State/Name" | "/Attachments/0/State") => Self::state(state),
+            (text, _) => Self::known(text),
+        }
+    }
+
+    /// A text: a link where it is the id of something that has a page.
+    pub fn known(text: String) -> Self {
+        match section_of(&text) {
+            Some(section) => Self::link(text.clone(), format!("/console/{section}/{text}")),
+            None => Self::of(text),
+        }
+    }
+
     /// A state.
     pub fn state(text: impl Into<String>) -> Self {
         let text = text.into();
@@ -96,6 +118,27 @@ pub fn at(record: &Value, pointer: &str) -> String {
 pub fn tag(record: &Value, key: &str) -> String {
     let tags = record["Tags"].as_array().map(Vec::as_slice).unwrap_or_default();
     tags.iter().find(|tag| tag["Key"] == key).map_or_else(|| "-".to_owned(), |t| at(t, "/Value"))
+}
+
+/// Where what has that id is listed.
+pub fn section_of(id: &str) -> Option<&'static str> {
+    let prefixes = [
+        ("i-", "instances"),
+        ("ami-", "images"),
+        ("vol-", "volumes"),
+        ("snap-", "snapshots"),
+        ("key-", "keys"),
+        ("subnet-", "networks"),
+        ("sg-", "groups"),
+    ];
+    let plain = |rest: &str| rest.len() >= 8 && rest.bytes().all(|c| c.is_ascii_hexdigit());
+    let is = |prefix: &str| id.strip_prefix(prefix).is_some_and(plain);
+    prefixes.iter().find(|(prefix, _)| is(prefix)).map(|(_, section)| *section)
+}
+
+/// A text as a part of an address's path.
+pub fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string().replace("%2D", "-")
 }
 
 /// A row, and the object that it is of.
@@ -177,6 +220,78 @@ pub struct List {
     pub actions: Vec<(&'static str, &'static str)>,
     /// The objects.
     pub table: Table,
+    /// What can be made.
+    pub forms: Vec<FormView>,
+    /// What is said of all.
+    pub hint: &'static str,
+}
+
+/// A form.
+pub struct FormView {
+    /// Where it is sent.
+    pub to: String,
+    /// Its heading.
+    pub title: &'static str,
+    /// What becomes of it.
+    pub note: &'static str,
+    /// Whether something is lost by it.
+    pub danger: bool,
+    /// What is asked.
+    pub fields: Vec<FieldView>,
+}
+
+/// A field of a form.
+pub struct FieldView {
+    /// Its id in the page.
+    pub id: String,
+    /// Its name in the form.
+    pub member: &'static str,
+    /// What is written before it.
+    pub label: &'static str,
+    /// line, lines, number, check or one.
+    pub kind: &'static str,
+    /// Most characters of a line.
+    pub most: u32,
+    /// Whether it has to be filled in.
+    pub required: bool,
+    /// What it is filled in with.
+    pub value: String,
+    /// What can be chosen.
+    pub choices: Vec<Choice>,
+}
+
+/// One object of any kind.
+#[derive(Template)]
+#[template(path = "object.html")]
+pub struct Object {
+    /// Around it.
+    pub frame: Frame,
+    /// Names and values.
+    pub details: Vec<(&'static str, Cell)>,
+    /// What it has.
+    pub tables: Vec<Table>,
+    /// What can be done to it.
+    pub forms: Vec<FormView>,
+    /// What is said of all.
+    pub hint: &'static str,
+}
+
+/// What is asked before something is done that can't be undone.
+#[derive(Template)]
+#[template(path = "confirm.html")]
+pub struct Confirm {
+    /// Around it.
+    pub frame: Frame,
+    /// Where the form is sent.
+    pub to: String,
+    /// What becomes of it.
+    pub note: &'static str,
+    /// To what it is done.
+    pub what: Vec<String>,
+    /// The text of the button.
+    pub button: &'static str,
+    /// The form's fields.
+    pub fields: Vec<(String, String)>,
 }
 
 /// One instance.
@@ -193,6 +308,12 @@ pub struct Instance {
     pub volumes: Table,
     /// Its tags.
     pub tags: Table,
+    /// Whether it has a serial console that lives.
+    pub running: bool,
+    /// Its volumes, and others that an image of it may have.
+    pub rows: Vec<VolumeRow>,
+    /// What it has used.
+    pub drawn: Charts,
     /// What its serial console has shown.
     pub console: String,
     /// What may be done.
@@ -207,16 +328,14 @@ pub struct Image {
     pub frame: Frame,
     /// Its id.
     pub id: String,
-    /// Its name.
-    pub name: String,
     /// Whether it is the caller's.
     pub own: bool,
     /// Whether everybody may launch it.
     pub public: bool,
     /// The accounts that may.
     pub accounts: Vec<String>,
-    /// The regions that it can be copied to: the one at hand first.
-    pub region: String,
+    /// What can be done to it.
+    pub forms: Vec<FormView>,
     /// Names and values.
     pub details: Vec<(&'static str, Cell)>,
     /// Its devices.
@@ -233,6 +352,20 @@ pub struct Choice {
     pub text: String,
     /// Whether it is chosen.
     pub chosen: bool,
+}
+
+impl Choice {
+    /// One that is not chosen.
+    pub fn of(value: &str, text: &str) -> Self {
+        Self { value: value.to_owned(), text: text.to_owned(), chosen: false }
+    }
+
+    /// An object, by its id and its name.
+    pub fn named(record: &Value, id: &str) -> Self {
+        let (id, name) = (at(record, id), tag(record, "Name"));
+        let text = if name == "-" { id.clone() } else { format!("{id} {name}") };
+        Self { value: id, text, chosen: false }
+    }
 }
 
 /// The launch wizard.
@@ -253,6 +386,8 @@ pub struct Launch {
     pub networks: Vec<Choice>,
     /// The security groups.
     pub groups: Vec<Choice>,
+    /// The root volume, and others.
+    pub rows: Vec<VolumeRow>,
 }
 
 /// What is about to be launched.
@@ -267,4 +402,22 @@ pub struct Review {
     pub command: String,
     /// The form's fields.
     pub fields: Vec<(String, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_says_where_it_is_listed() {
+        assert_eq!(section_of("vol-0123456789abcdef0"), Some("volumes"));
+        assert_eq!(section_of("i-\"><script>"), None);
+        assert_eq!(section_of("web"), None);
+    }
+
+    #[test]
+    fn a_name_is_one_part_of_a_path() {
+        assert_eq!(escaped("web/../é?"), "web%2F%2E%2E%2F%C3%A9%3F");
+        assert_eq!(escaped("i-0"), "i-0");
+    }
 }

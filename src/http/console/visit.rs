@@ -1,8 +1,9 @@
 //! One request of a browser that has logged in.
 
 use super::form::Form;
+use super::monitor::Monitor;
 use super::session::Session;
-use super::view::{Done, Frame};
+use super::view::{Done, Frame, section_of};
 use crate::error::{Code, Error, Result};
 use crate::http::front::Front;
 use crate::service::shape::REGION;
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 pub struct Visit<'a> {
     /// Does the actions.
     pub front: &'a Front,
+    /// Has measured what instances use.
+    pub monitor: &'a Monitor,
     /// Who asks.
     pub session: Session,
     /// The address's fields.
@@ -27,7 +30,17 @@ pub enum Answer {
     Page(String),
     /// Another address.
     SeeOther(String),
+    /// A file that it keeps under that name.
+    File {
+        /// The name, which may be any text.
+        name: String,
+        /// What is in it.
+        content: String,
+    },
 }
+
+/// Most pages of a list.
+const MAX_PAGES: usize = 100;
 
 /// What may have been done: the word in the address, and the message.
 const DONE: &[(&str, &str)] = &[
@@ -38,10 +51,25 @@ const DONE: &[(&str, &str)] = &[
     ("launch", "Launched."),
     ("image", "The image is being created:"),
     ("copy", "The copy was made:"),
+    ("elsewhere", "The copy was made in the other region."),
     ("permissions", "The permissions were saved:"),
     ("tag", "The tags were saved:"),
     ("deregister", "The image was deregistered. Its snapshots stay unless you had them deleted."),
     ("delete", "Deleted."),
+    ("attach", "The volume is being attached."),
+    ("did", "Done."),
+    ("modify", "The volume is larger now."),
+    ("snapshot", "The snapshot was made."),
+    ("volume", "The volume was created."),
+    ("create", "Created."),
+    ("import", "The public key was imported."),
+    ("authorize", "The rule was added."),
+    ("desired", "The desired capacity was set."),
+    ("limits", "The limits were set."),
+    ("suspend", "Suspended."),
+    ("resume", "Resumed."),
+    ("refresh", "The instance refresh was started."),
+    ("cancel", "The instance refresh was cancelled."),
 ];
 
 impl Visit<'_> {
@@ -50,7 +78,15 @@ impl Visit<'_> {
     /// # Errors
     /// The action's.
     pub fn perform(&self, action: &str, request: Value) -> Result<Value> {
-        self.front.perform(action, request, &self.session.access_key_id)
+        self.perform_of("ec2", action, request)
+    }
+
+    /// As [`Visit::perform`], of another service's.
+    ///
+    /// # Errors
+    /// The action's.
+    pub fn perform_of(&self, api: &str, action: &str, request: Value) -> Result<Value> {
+        self.front.perform(api, action, request, &self.session.access_key_id)
     }
 
     /// The list that a describing action answers.
@@ -58,10 +94,32 @@ impl Visit<'_> {
     /// # Errors
     /// The action's.
     pub fn listed(&self, action: &str, member: &str, request: Value) -> Result<Vec<Value>> {
-        match self.perform(action, request)?[member].take() {
-            Value::Array(list) => Ok(list),
-            _ => Ok(Vec::new()),
+        self.listed_of("ec2", action, member, request)
+    }
+
+    /// As [`Visit::listed`], of another service's: all pages.
+    ///
+    /// # Errors
+    /// The action's.
+    pub fn listed_of(
+        &self,
+        api: &str,
+        action: &str,
+        member: &str,
+        request: Value,
+    ) -> Result<Vec<Value>> {
+        let (mut all, mut asked) = (Vec::new(), request);
+        for _ in 0..MAX_PAGES {
+            let mut answer = self.perform_of(api, action, asked.clone())?;
+            if let Value::Array(list) = answer[member].take() {
+                all.extend(list);
+            }
+            match answer["NextToken"].take() {
+                Value::String(token) => asked["NextToken"] = token.into(),
+                _ => break,
+            }
         }
+        Ok(all)
     }
 
     /// The instances, the youngest first.
@@ -89,7 +147,7 @@ impl Visit<'_> {
         let named = id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
         let id = if named { id.to_owned() } else { String::new() };
         let text = DONE.iter().find(|(word, _)| *word == self.query.text("done"));
-        let list = if id.starts_with("ami-") { "images" } else { "instances" };
+        let list = section_of(&id).unwrap_or("instances");
         Frame {
             title: title.into(),
             section,
