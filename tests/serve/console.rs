@@ -1,8 +1,10 @@
 //! The console, by the requests that a browser makes.
 
 use super::common::has_kvm;
+use super::common::skip::skip;
 use super::{Served, Store, demo_in_mode, script};
 use std::io::BufRead;
+use std::path::Path;
 
 /// Login, wizard, images, permissions, copies, the end; what another place's page could do, and
 /// names that are pages themselves.
@@ -18,6 +20,28 @@ fn what_a_browser_does_is_done() {
     served.stderr.read_line(&mut line).unwrap();
     let link = line.trim().strip_prefix("spore: console: ").unwrap_or_else(|| panic!("{line}"));
     script(&served, &store, "console.py", &[link, &image]);
+    let (code, said) = served.end();
+    assert!(code == Some(0) && !said.contains("panicked"), "{said}");
+}
+
+/// What a browser makes of the pages: keyboard, terminal, sizes, colours, policy.
+#[test]
+fn a_real_browser_does_it_by_the_keyboard_and_in_a_terminal() {
+    if !has_kvm() {
+        return;
+    }
+    if !["chromium", "chromedriver"].iter().all(|name| Path::new("/usr/bin").join(name).exists()) {
+        return skip("chromium and chromedriver are missing (chromium, chromium-driver)");
+    }
+    let store = Store::new();
+    let image = demo_in_mode(&store, "echo", "echo");
+    let served = Served::new(&store, &["--network", "none"]);
+    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch.path().to_string_lossy();
+    // Where to keep pictures of the pages, for the documentation.
+    let shots = std::env::var("SCREENSHOTS").ok();
+    let args: Vec<&str> = [&*image, &*scratch].into_iter().chain(shots.as_deref()).collect();
+    script(&served, &store, "browser.py", &args);
     let (code, said) = served.end();
     assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }
