@@ -3,60 +3,16 @@ of one, changes who may launch it, copies it, deregisters both, terminates."""
 
 import html
 import http.client
-import http.cookiejar
 import os
 import re
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
 import boto3
+from pages import Browser, base
 
-base = os.environ["AWS_ENDPOINT_URL"]
 ec2 = boto3.client("ec2")
-
-
-class Browser:
-    """Pages by their address, forms by their button; cookies are kept."""
-
-    def __init__(self):
-        self.jar = http.cookiejar.CookieJar()
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
-        self.page = self.path = ""
-
-    def ask(self, path, data=None, headers={}):
-        """Gets a page, or posts fields; its status."""
-        body = None if data is None else urllib.parse.urlencode(data).encode()
-        request = urllib.request.Request(base + path, body, headers)
-        try:
-            answer = self.opener.open(request, timeout=60)
-        except urllib.error.HTTPError as error:
-            answer = error
-        self.page, self.path = answer.read().decode(), answer.geturl()[len(base):]
-        policy = answer.headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy and "unsafe" not in policy, policy
-        assert not re.search(r"<script(?! src=\"/console/)|\son\w+=|\sstyle=|<style", self.page), self.page
-        return answer.status
-
-    def get(self, path):
-        status = self.ask(path)
-        assert status == 200, (path, status, self.page)
-        return self.page
-
-    def send(self, to, **fields):
-        """Posts the page's form of that address as it is filled in, with these fields over it."""
-        form = re.search(rf'<form method="post" action="{re.escape(to)}".*?</form>', self.page, re.S)
-        assert form, (to, self.page)
-        hidden = re.findall(r'<input type="hidden" name="(.*?)" value="(.*?)">', form[0])
-        data = [(html.unescape(name), html.unescape(value)) for name, value in hidden if name not in fields]
-        for name, value in fields.items():
-            data += [(name, each) for each in (value if isinstance(value, list) else [value])]
-        status = self.ask(to, data)
-        assert status == 200, (to, status, self.page)
-        return self.page
-
 
 # Nothing without a session; nothing by another's name.
 stranger = Browser()
@@ -90,6 +46,12 @@ for href in set(re.findall(r'href="(/console[^"]*)"', browser.page)):
 for csrf in ("", "0" * 64, re.search(r'name="csrf" value="(.*?)"', linked.page)[1]):
     assert browser.ask("/console/launch", {"csrf": csrf, "step": "launch", "image": "demo"}) == 403
 assert browser.ask("/console/instances", headers={"Origin": "https://evil.example"}) == 403
+
+# Where images are: Quick Start's are not among the community's; a search's words are in any column.
+catalogs = {word: browser.get(f"/console/launch?catalog={word}") for word in ("quick", "mine", "marketplace", "community")}
+demo = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+assert demo in catalogs["quick"] and demo not in catalogs["community"] + catalogs["marketplace"]
+assert sys.argv[2] in browser.get("/console/images?q=x86_64+machine") and sys.argv[2] not in browser.get("/console/images?q=i386")
 
 # The wizard, with a hostile name.
 name = "<script>alert(1)</script>'\""

@@ -1,6 +1,7 @@
 //! The console, by the requests that a browser makes.
 
 use super::common::has_kvm;
+use super::common::networks::has_networks;
 use super::common::skip::skip;
 use super::{Served, Store, demo_in_mode, script};
 use std::io::BufRead;
@@ -20,6 +21,23 @@ fn what_a_browser_does_is_done() {
     served.stderr.read_line(&mut line).unwrap();
     let link = line.trim().strip_prefix("spore: console: ").unwrap_or_else(|| panic!("{line}"));
     script(&served, &store, "console.py", &[link, &image]);
+    let (code, said) = served.end();
+    assert!(code == Some(0) && !said.contains("panicked"), "{said}");
+}
+
+/// The forms of security groups, ports and Auto Scaling groups.
+#[test]
+fn the_consoles_forms_of_networks_and_groups_do_their_actions() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    if !has_networks(&store) {
+        return;
+    }
+    let image = demo_in_mode(&store, "steady", "poweroff-on-button");
+    let served = Served::new(&store, &[]);
+    script(&served, &store, "groups.py", &[&image]);
     let (code, said) = served.end();
     assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }
