@@ -58,7 +58,7 @@ def look(browser, path, name=None):
     unnamed = browser.run(UNNAMED)
     assert not unnamed, (path, unnamed)
     browser.scheme("light")
-    browser.width(1280)
+    browser.width(500 if name == "launch" else 1280)
     if shots and name:
         browser.run("document.querySelectorAll('details').forEach((d) => { d.open = false; })")
         time.sleep(0.5)
@@ -164,7 +164,7 @@ with Browser(scratch) as browser:
     browser.until("the copy", "return document.querySelectorAll('tr:has(.available)').length >= 2")
 
     for path, name in [("", "dashboard"), ("/instances", "instances"), (f"/instances/{ids[0]}", "instance"), ("/images", None),
-                       (f"/images/{made}", "image"), ("/launch", None), ("/volumes", None), ("/snapshots", None), ("/keys", None),
+                       (f"/images/{made}", "image"), ("/launch", "launch"), ("/volumes", None), ("/snapshots", None), ("/keys", None),
                        ("/networks", None), ("/groups", None), ("/scaling", None), ("/regions", None), ("/usage", "usage"), ("/events", None)]:
         look(browser, "/console" + path, name)
 
