@@ -172,7 +172,7 @@ mod tests {
         hasher.update(b"hel");
         hasher.update(b"lo\n");
         let sums = hasher.finish();
-        assert_eq!(sums, [format!("sha256:{A}").parse().unwrap()]);
+        assert_eq!(sums, [format!("sha256:{A}").parse::<Checksum>().unwrap()]);
         let long = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
         let sums = Hasher::new(Some(&long)).finish();
         assert_eq!(sums[1].algorithm(), Algorithm::Sha512);
