@@ -8,6 +8,7 @@ use common::images::{data, error_of, noise, objects, refusal, show};
 use serde_json::Value;
 use servers::files::{Files, Manner};
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -133,6 +134,8 @@ fn a_published_image_is_pulled_once_and_is_what_its_publisher_says() {
     assert_eq!(bed.ok(&["image", "pull", "mine:1", "--name", "named"]), named);
     assert_eq!(files.bodies("/disk-1.10.img"), 1);
     publish(&files, "disk-1.11.img", &disk(2));
+    bed.refused(&["image", "pull", "mine:1", "--name", "named"], "InvalidAMIName.Duplicate");
+    assert_eq!(files.bodies("/disk-1.11.img"), 0, "a name that is taken is told first");
     let newer = bed.ok(&["image", "pull", "mine:1"]);
     assert_eq!(fs::read(data(&bed.store, &newer)).unwrap(), disk(2));
     let found: Value =
@@ -199,7 +202,7 @@ fn what_a_killed_pull_has_brought_is_not_brought_again() {
         files.manner("/disk-1.img", Manner { ranges, ..Manner::default() });
         if signal == rustix::process::Signal::INT {
             let mut said = String::new();
-            std::io::Read::read_to_string(&mut first.stderr.take().unwrap(), &mut said).unwrap();
+            first.stderr.take().unwrap().read_to_string(&mut said).unwrap();
             assert_eq!(status.code(), Some(130));
             assert!(said.contains("cancelled") && said.contains("pull it again"), "{said}");
         }
@@ -354,6 +357,8 @@ fn a_run_pulls_what_is_missing_as_it_is_told() {
     let asked = files.requests();
     unknown(run(&["--pull", "missing"]));
     assert_eq!(files.requests(), asked, "nobody is asked for what is here");
+    let said = bed.refused(&["run", "debian"], "InvalidAMIID.NotFound");
+    assert!(said.contains("debian:13"), "{said}");
     let said = bed.refused(&["run", "mine:2"], "InvalidAMIID.NotFound");
     assert!(said.contains("of mine there are 1"), "{said}");
 }
@@ -381,4 +386,36 @@ fn a_catalogue_with_tricks_is_refused() {
         "{}",
         error_of(&output)
     );
+}
+
+#[test]
+fn a_run_waits_for_an_image_that_is_pending() {
+    if !common::has_kvm() {
+        return;
+    }
+    let (bed, files) = (Bed::new(), Files::start());
+    files.put("/d.img", &disk(14));
+    let id = bed.ok(&["image", "pull", &files.url("/d.img"), "--name", "late"]);
+    let dir = bed.store.home().join("images").join(&id);
+    let record = fs::read_to_string(dir.join("record.json")).unwrap();
+    let pending = record.replace("\"available\"", "\"pending\"");
+    assert_ne!(pending, record);
+    // As whoever makes it does.
+    let lock = fs::File::options().create(true).truncate(false).write(true).open(dir.join("lock"));
+    let lock = lock.unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fs::write(dir.join("record.json"), pending).unwrap();
+    let mut run = bed.command(&["run", "late", "-t", "spore.none"]);
+    let mut run = run.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(run.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("is pending; waiting"), "{line}");
+    assert!(run.try_wait().unwrap().is_none());
+    fs::write(dir.join("record.json"), record).unwrap();
+    drop(lock);
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("instance type 'spore.none' is unknown"), "{rest}");
+    assert_eq!(run.wait().unwrap().code(), Some(1));
 }

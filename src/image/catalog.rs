@@ -1,6 +1,6 @@
 //! Registering, finding and deregistering images.
 
-use super::{builtin, pulled};
+use super::{builtin, pulled, quick_start};
 use crate::error::{Code, Error, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest::{Gib, Manifest};
@@ -93,10 +93,20 @@ pub fn resolve(store: &Store, text: &str) -> Result<Image> {
     let image = match builtin::ensure(store, text)? {
         Some(image) => image,
         None if pulled::is_reference(text) => pulled::resolve(store, text)?,
-        None => settled(store, store.images().resolve(text)?),
+        None => settled(store, store.images().resolve(text).map_err(|e| published(e, text))?),
     };
     check_registered(&image)?;
     Ok(image)
+}
+
+/// Who has no image of a name that is published may mean that.
+fn published(error: Error, text: &str) -> Error {
+    match quick_start::find(text) {
+        Ok(one) if error.code() == Some(Code::InvalidAMIIDNotFound) => {
+            error.remedy(format!("'spore image pull {}' brings {}", one.reference(), one.title))
+        }
+        _ => error,
+    }
 }
 
 /// The images that `text` addresses: as [`resolve`], or all of which the names match a pattern.

@@ -227,6 +227,14 @@ impl<'a> Pull<'a> {
         if let Some(image) = self.present(checksum)? {
             return Ok(image);
         }
+        // A long download must not end in a refusal that could have come first.
+        if let Some(name) = self.request.name.clone().or(checksum.map(|sum| self.name(sum))) {
+            // Without a checksum it may be that very image's.
+            let own = |image: Image| checksum.is_none() && pulled::is_from(&image, &self.source);
+            if !self.store.images().resolve(&name).is_ok_and(own) {
+                catalog::check_name(self.store, &name)?;
+            }
+        }
         let context = self.store.context();
         loop {
             match download::fetch(&place, &self.wanted.address, checksum, context)? {
@@ -234,12 +242,11 @@ impl<'a> Pull<'a> {
                     let sha256 = downloaded.sums.first().cloned();
                     let image = match self.present(sha256.as_ref())? {
                         Some(image) => image,
-                        None => self.import(downloaded).map_err(|error| {
+                        None => self.import(downloaded).inspect_err(|error| {
                             // What is no disk does not become one.
                             if !context.cancelled() && !error.is_full() {
                                 let _ = place.discard();
                             }
-                            error
                         })?,
                     };
                     place.imported(sha256.as_ref().map_or("", Checksum::hex))?;
