@@ -3,7 +3,7 @@
 use crate::chipset::bus::Bus;
 use crate::chipset::pc;
 use crate::chipset::pci::hotplug::HotPlug;
-use crate::chipset::pci::{Ecam, Function, PCI_SLOTS, PciMemory, PciRoot};
+use crate::chipset::pci::{Ecam, Function, PciMemory, PciRoot};
 use crate::error::{Error, OrFail, Result};
 use crate::mem::GuestRam;
 use crate::mem::layout::{

@@ -227,7 +227,7 @@ fn copy_to(visit: &Visit<'_>, id: &str, to: &str) -> Result<Answer> {
         copy_image_tags: visit.form.is_set("CopyImageTags"),
         ..CopyImage::default()
     };
-    visit.front.open("CopyImage")?.copy_image(&request)?;
+    visit.front.open("CopyImage")?.copy_image(&request, &mut |_| ())?;
     Ok(done("elsewhere", ""))
 }
 
