@@ -322,6 +322,46 @@ fn a_registry_is_a_region_and_is_sent_only_what_changed() {
 }
 
 #[test]
+fn a_name_in_a_registry_is_a_tag_that_few_requests_find() {
+    let Some(server) = registry() else { return };
+    let proxy = Proxy::to(server.port);
+    let (here, away) = (Store::new(), Store::new());
+    add(&here, &oci(server.port));
+    add(&away, &oci(proxy.port));
+    import(&here, "one", &content(5)[..MIB]);
+    let push = |name: &str| ok(&here, &["image", "copy", "one", "--to", "west", "--name", name]);
+    let first = push("web-1");
+    let asked = |source: &str, name: &str| {
+        let before = proxy.requests();
+        let id = ok(&away, &["image", "pull", source, "--name", name]);
+        (id, proxy.requests() - before)
+    };
+    // Two for the look-up, one for who may, one for the content.
+    let (id, alone) = asked("west/web-1", "pulled-1");
+    assert!(alone <= 5, "{alone}");
+    assert_eq!(show(&away, &id)["SourceImageId"], first.as_str());
+    for n in 2..8 {
+        push(&format!("web-{n}"));
+    }
+    push("a name (with all)/@'[x]");
+    let (_, among) = asked("west/web-7", "pulled-7");
+    assert_eq!(among, alone, "whatever the number of images");
+    asked("west/a name (with all)/@'[x]", "odd");
+    // The same again is here.
+    assert_eq!(ok(&away, &["image", "pull", "west/web-1"]), id);
+    refused(&away, &["image", "pull", "west/none"], "InvalidAMIID.NotFound");
+    let direct = format!("oci://127.0.0.1:{}/team/images:web-3", server.port);
+    ok(&away, &["image", "pull", &direct, "--name", "direct"]);
+    ok(&here, &["image", "deregister", "--region", "west", "web-2"]);
+    refused(&away, &["image", "pull", "west/web-2"], "InvalidAMIID.NotFound");
+    // A name that is free again is another's.
+    push("web-2");
+    asked("west/web-2", "second");
+    let taken = ["image", "copy", "one", "--to", "west", "--name", "web-2"];
+    refused(&here, &taken, "InvalidAMIName.Duplicate");
+}
+
+#[test]
 fn an_image_goes_from_one_remote_region_to_another() {
     let (Some(registry), Some(s3)) = (registry(), s3()) else { return };
     let (here, away) = (Store::new(), Store::new());
@@ -423,6 +463,13 @@ fn a_bucket_is_a_region() {
     let missing = bucket(&server).replace("//images", "//nothing");
     refused(&here, &["region", "add", "east", &missing], "Unavailable");
     taken_away(&here, &away);
+    // A disk in a bucket is pulled as from anywhere.
+    let bytes = content(7);
+    request(server.port, "PUT", "/images/disks/d.img", &bytes);
+    let disk = bucket(&server).replace("/spore?", "/disks/d.img?");
+    let id = ok(&away, &["image", "pull", &disk, "--name", "from-bucket"]);
+    assert!(std::fs::read(data(&away, &id)).unwrap() == bytes);
+    assert_eq!(ok(&away, &["image", "pull", &disk, "--name", "from-bucket"]), id);
     collected(&server, &here);
     // What somebody else put there is not believed.
     ok(&here, &["image", "copy", "one", "--to", "west", "--name", "one"]);
