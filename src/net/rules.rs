@@ -119,22 +119,22 @@ fn base(tables: &mut Tables, isolated: bool) -> io::Result<()> {
     // rp_filter.
     tables.hook("source", Hook::Prerouting, RAW, false, false)?;
     let link = |address: Ipv6Addr, prefix| {
-        accept(new().from_interface(TAPS).within(Side::Source, address.into(), prefix))
+        accept(new().came_by(TAPS).within(Side::Source, address.into(), prefix))
     };
     tables.rule("source", &link(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))?;
     tables.rule("source", &link(Ipv6Addr::UNSPECIFIED, 128))?;
-    tables.rule("source", &new().from_interface(TAPS).foreign(OWN).then(Verdict::Drop))?;
+    tables.rule("source", &new().came_by(TAPS).foreign(OWN).then(Verdict::Drop))?;
 
     // What is not from an interface is this process's own: its services, and what comes in by it.
     tables.hook("input", Hook::Input, FILTER, false, true)?;
     tables.rule("input", &accept(new().known()))?;
-    tables.rule("input", &accept(new().from_interface("lo")))?;
+    tables.rule("input", &accept(new().came_by("lo")))?;
     for (protocol, port) in SERVICES {
-        let service = new().from_interface(TAPS).protocol(protocol).ports(port, port);
+        let service = new().came_by(TAPS).protocol(protocol).ports(port, port);
         tables.rule("input", &accept(service))?;
     }
     for protocol in [ICMP, ICMPV6] {
-        tables.rule("input", &accept(new().from_interface(TAPS).protocol(protocol)))?;
+        tables.rule("input", &accept(new().came_by(TAPS).protocol(protocol)))?;
     }
 
     // Accepted by the first, a packet comes to the second.
@@ -144,12 +144,12 @@ fn base(tables: &mut Tables, isolated: bool) -> io::Result<()> {
     tables.hook("arriving", Hook::Forward, FILTER + 1, false, true)?;
     tables.rule("arriving", &accept(new().known()))?;
     if !isolated {
-        tables.rule("arriving", &accept(new().to_interface(UPLINK)))?;
+        tables.rule("arriving", &accept(new().goes_by(UPLINK)))?;
     }
     tables.rule("arriving", &new().verdict_of(Side::Destination, INGRESS))?;
 
     tables.hook("out", Hook::Postrouting, SOURCE_NAT, true, false)?;
-    tables.rule("out", &new().to_interface(UPLINK).masquerade())
+    tables.rule("out", &new().goes_by(UPLINK).masquerade())
 }
 
 impl Held {
@@ -341,7 +341,7 @@ mod tests {
             instance: "i-0123456789abcdef0".parse().unwrap(),
             mac: "02:00:00:00:00:01".parse().unwrap(),
             address: (0x0a00_0004 + n).into(),
-            address6: (n % 3 != 0).then(|| (0xfd << 120 | u128::from(n)).into()),
+            address6: (!n.is_multiple_of(3)).then(|| (0xfd << 120 | u128::from(n)).into()),
             queues: 1,
             names: Vec::new(),
             groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
@@ -438,7 +438,7 @@ mod tests {
                 json!([{"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1,
                 "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]),
             );
-            rules.apply(false, &[web.clone()], after.iter()).unwrap();
+            rules.apply(false, std::slice::from_ref(&web), after.iter()).unwrap();
             let changed = listed();
             let mut anew = Rules::open().unwrap();
             anew.apply(false, &[web], after.iter()).unwrap();

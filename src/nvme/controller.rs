@@ -164,7 +164,7 @@ impl Controller {
     /// The driver rings a doorbell: of submission queue n at 2 n, of completion queue n behind it.
     fn ring(&self, doorbell: u64, value: u32) {
         let queue = (doorbell / 2) as u16;
-        let sound = if doorbell % 2 == 0 {
+        let sound = if doorbell.is_multiple_of(2) {
             let moved = self.shared.move_tail(queue, value);
             if moved {
                 self.wake(queue);

@@ -452,7 +452,7 @@ proptest! {
         let mut rig = Rig::ready(MemDisk::new(SIZE));
         for (queue, mut dwords, opcode) in commands {
             dwords[0] = opcode;
-            dwords[1] = dwords[1] % 3;
+            dwords[1] %= 3;
             dwords[6] %= 0x20_0000;
             dwords[7] &= 1;
             (dwords[8], dwords[9]) = (dwords[8] % 0x20_0000, 0);

@@ -118,7 +118,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "menu-default-without-a-menu",
-        concat!("DEFAULT a\nLABEL a\nKERNEL /boot/k1\nLABEL b\nMENU DEFAULT\nKERNEL /boot/k2\n"),
+        "DEFAULT a\nLABEL a\nKERNEL /boot/k1\nLABEL b\nMENU DEFAULT\nKERNEL /boot/k2\n",
     ),
     case(
         "menu-with-submenus",

@@ -291,8 +291,9 @@ fn disk_of(text: &[u8]) -> Result<String> {
                     let mut all = element.attributes().flatten();
                     let found = all.find(|found| found.key.local_name().as_ref() == wanted)?;
                     let value = found.normalized_value(XmlVersion::Implicit1_0);
-                    Some(value.map_or_else(|_| String::from_utf8_lossy(&found.value), Into::into))
-                        .map(Cow::into_owned)
+                    Some(Cow::into_owned(
+                        value.map_or_else(|_| String::from_utf8_lossy(&found.value), Into::into),
+                    ))
                 };
                 match element.local_name().as_ref() {
                     b"File" => files.push(OvfFile {

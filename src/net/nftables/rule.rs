@@ -22,12 +22,12 @@ pub struct Rule(pub(super) Message);
 
 impl Rule {
     /// The packet came by this interface; a name that ends with `*` is a beginning.
-    pub fn from_interface(self, name: &str) -> Self {
+    pub fn came_by(self, name: &str) -> Self {
         self.meta(6).interface(name)
     }
 
     /// It goes by this interface.
-    pub fn to_interface(self, name: &str) -> Self {
+    pub fn goes_by(self, name: &str) -> Self {
         self.meta(7).interface(name)
     }
 
