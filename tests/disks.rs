@@ -138,8 +138,10 @@ fn what_follows_a_stream_is_as_for_its_program() {
          printf 'P*M\\x18\\x04\\0\\0\\0abcd' > skippable.zst; zstd -q -c disk.raw >> skippable.zst
          bzip2 -k disk.raw; mv disk.raw.bz2 garbage.bz2; echo signature >> garbage.bz2
          head -c 1048576 disk.raw > a; tail -c +1048577 disk.raw > b; lz4 -q a a.lz4; lz4 -q b b.lz4
-         printf 'P*M\\x18\\x04\\0\\0\\0abcd' > skipped; cat skipped a.lz4 skipped b.lz4 > skippable.lz4",
+         printf 'P*M\\x18\\x04\\0\\0\\0abcd' > skipped; cat skipped a.lz4 skipped b.lz4 > skippable.lz4
+         (cat a.lz4; head -c 1024 /dev/zero; cat b.lz4) > apart.lz4; lz4 -t apart.lz4 && exit 1; :",
     );
+    refused_both_ways(&dir.path().join("apart.lz4"), &["something else follows its lz4 data"]);
     for (file, warns) in [
         ("garbage.gz", "as gzip does"),
         ("zeros.gz", ""),
@@ -192,12 +194,12 @@ fn what_is_no_disk_is_named() {
         refused_both_ways(&dir.path().join(file), &[says]);
     }
     let store = Store::new();
-    let line = refused(
-        &store,
-        &["image", "import", "https://example.org/disk.img", "--name", "web"],
-        "InvalidParameterValue",
-    );
-    assert!(line.contains("curl"), "{line}");
+    for address in ["https://example.org/disk.img", "HTTPS://example.org/d", "ftp://example.org/d"]
+    {
+        let words = ["image", "import", address, "--name", "web"];
+        let line = refused(&store, &words, "InvalidParameterValue");
+        assert!(line.contains("'spore image pull' takes"), "{line}");
+    }
     // Whoever says that it is one has it.
     let page = dir.path().join("page");
     store.ok(&["image", "import", page.to_str().unwrap(), "--format", "raw", "--name", "page"]);

@@ -61,6 +61,7 @@ Examples:
 /// Arguments of `asg policy put`.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("action").required(true).args(["target_cpu", "adjust"])))]
+#[command(override_usage = "spore asg policy put [OPTIONS] <GROUP> <POLICY>")]
 pub struct PutArgs {
     /// The group
     group: String,

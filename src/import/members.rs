@@ -3,7 +3,7 @@
 //!
 //! Their decoders end with a member, and say nothing of what follows. It is treated as gzip(1),
 //! bzip2(1) and lz4(1) treat it: zeros, as on a tape, are nothing; other bytes are left with a
-//! warning.
+//! warning, but for lz4(1), which fails: a member may come behind them.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -50,6 +50,8 @@ pub(super) trait Member: Read + Sized {
     const HEAD: usize;
     /// Those of them that all members have.
     const MAGIC: &'static [u8];
+    /// Whether its program passes over what follows the last member.
+    const IGNORES: bool = true;
 
     /// Whether a member begins like this.
     fn begins(head: &[u8]) -> bool;
@@ -119,6 +121,10 @@ impl<M: Member> Members<M> {
             input.consume(count);
         }
         let name = M::NAME;
+        if !M::IGNORES {
+            let why = format!("something else follows its {name} data, of which {name} takes none");
+            return Err(io::Error::new(ErrorKind::InvalidData, why));
+        }
         let what = format!("bytes after the end of its {name} data are ignored, as {name} does");
         self.warnings.borrow_mut().push(what);
         Ok(None)
@@ -206,6 +212,7 @@ impl<R: BufRead> Member for Lz4<R> {
     const NAME: &'static str = "lz4";
     const HEAD: usize = 4;
     const MAGIC: &'static [u8] = &[0x04, 0x22, 0x4d, 0x18];
+    const IGNORES: bool = false;
 
     fn begins(head: &[u8]) -> bool {
         head == [0x04, 0x22, 0x4d, 0x18]

@@ -63,8 +63,10 @@ impl Source {
         };
         let refused = |why: &str| Err(Error::refused(Code::InvalidParameterValue, why));
         let text = path.to_string_lossy();
-        if !path.exists() && (text.starts_with("http://") || text.starts_with("https://")) {
-            return refused("it is an address: 'spore image pull' takes it");
+        if !path.exists() && is_address(&text) {
+            return refused(
+                "it is an address: 'spore image pull' takes those of https, http, s3, oci and file",
+            );
         }
         let file = open(path, cancel)?;
         let metadata = file.metadata().or_fail(|| "examine it")?;
@@ -84,6 +86,13 @@ impl Source {
         }
         Ok(file)
     }
+}
+
+/// Whether a text begins with a scheme and two slashes. (RFC 3986 3.1)
+fn is_address(text: &str) -> bool {
+    let Some((scheme, _)) = text.split_once("://") else { return false };
+    let rest = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(rest)
 }
 
 /// Opens a file. Of a named pipe that is when somebody writes to it: that is waited for, and may be
