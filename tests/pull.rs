@@ -419,3 +419,27 @@ fn a_run_waits_for_an_image_that_is_pending() {
     assert!(rest.contains("instance type 'spore.none' is unknown"), "{rest}");
     assert_eq!(run.wait().unwrap().code(), Some(1));
 }
+
+/// What an image's own file says of where it is from would have it boot in a published one's place.
+#[test]
+fn what_strangers_say_of_where_an_image_is_from_is_not_believed() {
+    let (stranger, bed) = (Bed::new(), Bed::new());
+    let raw = bed.config.path().join("disk");
+    fs::write(&raw, disk(9)).unwrap();
+    let id = stranger.ok(&["image", "import", raw.to_str().unwrap(), "--name", "gift"]);
+    let planted = [
+        "spore:source=debian:12".to_owned(),
+        format!("spore:sha256={}", "0".repeat(64)),
+        "Team=theirs".to_owned(),
+    ];
+    for tag in &planted {
+        stranger.ok(&["tag", &id, tag]);
+    }
+    let file = bed.config.path().join("gift.spore");
+    stranger.ok(&["image", "export", &id, "-o", file.to_str().unwrap()]);
+    let id = bed.ok(&["image", "import", file.to_str().unwrap(), "--name", "gift"]);
+    let tags = show(&bed.store, &id)["Tags"].to_string();
+    assert!(tags.contains("theirs") && !tags.contains("spore:"), "{tags}");
+    let line = bed.refused(&["run", "debian:12", "--pull", "never"], "InvalidAMIID.NotFound");
+    assert!(line.contains("no image was pulled as 'debian:12'"), "{line}");
+}

@@ -1,6 +1,7 @@
 //! Images that were pulled: which of the store's come from where, and what their files were.
 //!
-//! That is in their tags, which travel with a copy and which a user can see and take away.
+//! That is in their tags, which a user can see and take away. They don't travel with a copy: who
+//! gives it would say what is to be believed of it.
 
 use super::checksum::{Algorithm, Checksum};
 use super::quick_start;
@@ -21,6 +22,13 @@ fn key(algorithm: Algorithm) -> &'static str {
         Algorithm::Sha256 => "spore:sha256",
         Algorithm::Sha512 => "spore:sha512",
     }
+}
+
+/// Takes away what the tags say of where an image is from. Of what a stranger has written that is
+/// not believed.
+pub fn forget(tags: &mut Vec<Tag>) {
+    let words = [SOURCE, key(Algorithm::Sha256), key(Algorithm::Sha512)];
+    tags.retain(|tag| !words.contains(&tag.key.as_str()));
 }
 
 /// Whether a text names something to pull rather than what is in a store: no name of an image and

@@ -25,6 +25,18 @@ const LOCKS: u8 = 32;
 /// # Errors
 /// `InvalidParameterValue`: the token is none; no space.
 pub fn turn(store: &Store, given: &ClientToken) -> Result<File> {
+    turn_among(store, "", given)
+}
+
+/// The same of a copy, which may wait for another region: only copies wait for it.
+///
+/// # Errors
+/// As [`turn`]'s.
+pub fn copys_turn(store: &Store, given: &ClientToken) -> Result<File> {
+    turn_among(store, "copy-", given)
+}
+
+fn turn_among(store: &Store, of: &str, given: &ClientToken) -> Result<File> {
     let fits = (1..=MAX_TOKEN).contains(&given.token.len());
     if !fits || !given.token.bytes().all(|c| c.is_ascii_graphic()) {
         let why = format!("a ClientToken has 1 to {MAX_TOKEN} ASCII characters, and no spaces");
@@ -33,7 +45,7 @@ pub fn turn(store: &Store, given: &ClientToken) -> Result<File> {
     let number = Sha256::digest(&given.token)[0] % LOCKS;
     let doing = || "wait for the turn of a ClientToken";
     let dir = store.account()?.make_dir(DIRECTORY).or_fail(doing)?;
-    let file = dir.open_or_create(&number.to_string()).or_fail(doing)?;
+    let file = dir.open_or_create(&format!("{of}{number}")).or_fail(doing)?;
     flock(&file, FlockOperation::LockExclusive).or_fail(doing)?;
     Ok(file)
 }

@@ -90,7 +90,7 @@ impl Regional {
         let (package, content) = place.region().image(&self.image)?;
         let _turn = download::take(store, source)?;
         let label = self.label();
-        if let Some(image) = self.present(store, &package, &label, name)? {
+        if let Some(image) = self.present(store, &package, (&label, source), name)? {
             return Ok(image);
         }
         let tag = Tag { key: pulled::SOURCE.into(), value: source.to_owned() };
@@ -107,21 +107,24 @@ impl Regional {
         copy::run(&package.parts(), &*content, pending, store.context())
     }
 
-    /// The caller's copy of an image, under this name if one is given.
+    /// The caller's copy of an image, under this name if one is given. The region says which image
+    /// it is: where the content is named, it has to have been that.
     fn present(
         &self,
         store: &Store,
         package: &Package,
-        label: &str,
+        (label, source): (&str, &str),
         name: Option<&str>,
     ) -> Result<Option<Image>> {
         let id = &package.image.image_id;
+        let pinned = self.image.contains(DIGEST);
         let is = |image: &Image| {
             image.state == ImageState::Available
                 && image.owner_id == store.owner_id()
                 && image.source_image_id.as_ref() == Some(id)
                 && image.source_image_region.as_deref() == Some(label)
                 && name.is_none_or(|name| image.name == name)
+                && (!pinned || pulled::is_from(image, source))
         };
         Ok(store.images().list()?.or_warn().into_iter().find(is))
     }

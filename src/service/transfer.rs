@@ -60,7 +60,7 @@ impl Service {
         let store = self.swept();
         let given = request.client_token.as_ref();
         // Held until the record says it.
-        let mut turn = given.map(|given| idempotent::turn(store, given)).transpose()?;
+        let mut turn = given.map(|given| idempotent::copys_turn(store, given)).transpose()?;
         if let Some(given) = given {
             let images = store.images().list()?.or_warn();
             let token = |image: &Image| image.client_token.clone();

@@ -8,6 +8,7 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{ImageId, SnapshotId};
 use crate::image::manifest;
 use crate::image::manifest::{MAX_MAPPINGS, Manifest};
+use crate::image::pulled;
 use crate::kernel::open_content;
 use crate::plan::PvGrub;
 use crate::record::image::{Image, ImageState};
@@ -321,6 +322,7 @@ impl Package {
     pub fn manifest(&self, new: &NewImage) -> Result<Manifest> {
         let image = &self.image;
         let mut tags = if new.copy_tags { image.tags.clone() } else { Vec::new() };
+        pulled::forget(&mut tags);
         crate::record::tag::set_tags(&mut tags, &new.tags)?;
         Ok(Manifest {
             name: new.name.clone(),

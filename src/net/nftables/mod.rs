@@ -325,9 +325,13 @@ impl Tables {
     fn hear(&self, first: Option<u32>, last: Option<u32>) -> io::Result<()> {
         let (mut buffer, mut failed) = (vec![0; BUFFER], None);
         for _ in 0..MOST {
-            let (length, _) = rustix::io::retry_on_intr(|| {
+            let received = rustix::io::retry_on_intr(|| {
                 recv(&self.socket, &mut buffer[..], RecvFlags::empty())
-            })?;
+            });
+            let length = match received {
+                Ok((length, _)) => length,
+                Err(error) => return Err(failed.unwrap_or_else(|| error.into())),
+            };
             let mut rest = &buffer[..length.min(BUFFER)];
             // nlmsghdr, the code of nlmsgerr, and the header that it is about.
             while let (Some(length), Some(kind)) = (word(rest, 0), word(rest, 4)) {

@@ -194,15 +194,16 @@ impl<'a> Part<'a> {
 
     /// Brings the rest. Gives the SHA-256 of what was imported if it is still that.
     fn bring(&mut self, from: &dyn Transport, context: &Context) -> Result<Option<String>, Stop> {
-        let mut failures = 0;
+        let (mut failures, mut most) = (0, self.have);
         loop {
-            let before = self.have;
             let why = match self.attempt(from, context) {
                 Ok(done) => return Ok(done),
                 Err(Stop::Trouble(Trouble::Passing(why))) => why,
                 Err(stop) => return Err(stop),
             };
-            failures = if self.have > before { 1 } else { failures + 1 };
+            // One that begins anew each time has to come further than ever.
+            failures = if self.have > most { 1 } else { failures + 1 };
+            most = most.max(self.have);
             if failures >= ATTEMPTS {
                 return Err(Trouble::Passing(why).into());
             }
@@ -214,8 +215,10 @@ impl<'a> Part<'a> {
         let imported = self.state.imported.clone().filter(|_| self.expected.is_none());
         // All of it may be there: nothing follows its last byte, so it is asked for anew.
         let whole = self.state.size == Some(self.have);
+        // Nothing would tell whether what follows is of the same file.
+        let unknown = self.state.mark.is_none() && self.expected.is_none();
         let ask = Ask {
-            from: if whole { 0 } else { self.have },
+            from: if whole || unknown { 0 } else { self.have },
             if_still: self.state.mark.as_deref().filter(|_| self.have > 0 && !whole),
             unless_still: match whole && self.have > 0 {
                 true => self.state.mark.as_deref(),
@@ -233,6 +236,12 @@ impl<'a> Part<'a> {
 
     fn take(&mut self, content: Content<'_>, context: &Context) -> Result<(), Stop> {
         let Content { from, size, mark, mut body } = content;
+        // A part may come without the time of its file. (RFC 9110, 15.3.7)
+        let other = mark.is_some() && mark != self.state.mark;
+        if from > 0 && self.expected.is_none() && other {
+            self.restart()?;
+            return Err(Trouble::Passing("it has changed meanwhile".to_owned()).into());
+        }
         if from != self.have {
             self.restart()?;
         }
@@ -246,6 +255,7 @@ impl<'a> Part<'a> {
             return Err(Trouble::Final(Code::InvalidParameterValue, why).into());
         }
         room::check(&self.place.home, size.unwrap_or(0).saturating_sub(self.have))?;
+        let mark = mark.or_else(|| self.state.mark.take().filter(|_| from > 0));
         (self.state.mark, self.state.size) = (mark, size);
         self.place.set_state(&self.state)?;
         let progress = context.progress(size);

@@ -48,7 +48,7 @@ impl Transport for Object {
         let object = match get(ask)? {
             Err(S3Error::NotModified { .. }) => return Ok(Reply::Unchanged),
             // It is another file than the one of which a part is there.
-            Err(_) if ask.from > 0 => get(Ask::default())?,
+            Err(S3Error::Precondition { .. }) if ask.from > 0 => get(Ask::default())?,
             object => object,
         };
         let object = object.map_err(|error| match Fault::from(error) {
