@@ -11,7 +11,7 @@ fn fitting<T: Copy + PartialEq>(usual: T, drivers: &[T]) -> T {
 }
 
 /// Those of a new instance: what is asked for, else what the guest has drivers for. `bios`: it
-/// boots by the host's SeaBIOS, which has a driver for virtio alone.
+/// boots by the host's own firmware, from virtio disks alone.
 ///
 /// # Errors
 /// `InvalidParameterCombination`: what is asked for can't be.
@@ -30,7 +30,7 @@ pub fn buses(
         }
         if bios {
             return refuse(
-                "SeaBIOS has no driver for NVMe here: give `DiskBus` virtio, or a `Firmware` that has one",
+                "the host's firmware boots from virtio disks here: give `DiskBus` virtio, a `KernelId`, or a `Firmware` with a driver for NVMe",
             );
         }
         return Ok((TransportKind::Pci, DiskBus::Nvme));
@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(chosen((None, Some(nvme)), &[mmio], &[], false), Ok((pci, nvme)));
         let refused = |asked, bios| chosen(asked, &[], &[], bios).unwrap_err();
         assert!(refused((Some(mmio), Some(nvme)), false).contains("exclude each other"));
-        assert!(refused((None, Some(nvme)), true).contains("SeaBIOS has no driver"));
+        assert!(refused((None, Some(nvme)), true).contains("boots from virtio disks"));
     }
 }

@@ -10,8 +10,8 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
 use crate::plan::{
-    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskFormat, DiskPlan, FirmwareKind,
-    LayerPlan, PvGrub, VmConfig, VmPlan, VsockPlan,
+    BootPlan, Chipset, DeviceConfig, DeviceId, DeviceKind, DiskBus, DiskFormat, DiskPlan,
+    FirmwareKind, LayerPlan, PvGrub, VmConfig, VmPlan, VsockPlan,
 };
 use crate::record::image::{BootMode, RootDeviceType};
 use crate::record::instance::{
@@ -449,13 +449,21 @@ fn metadata_disk(fds: &mut Fds, file: File, instance: &Instance) -> Result<DiskP
         layers: vec![LayerPlan { fd: fds.add(file), format: DiskFormat::Raw }],
         hold: None,
         engine: instance.spore.engine,
-        queues: 1,
+        queues: least_queues(instance),
         limits: instance.spore.disk_limits,
     })
 }
 
 fn queues(instance: &Instance) -> u16 {
-    u16::from(instance.cpu_options.core_count).clamp(1, MAX_QUEUES)
+    u16::from(instance.cpu_options.core_count).clamp(least_queues(instance), MAX_QUEUES)
+}
+
+/// EDK2's driver for NVMe makes two I/O queues, and takes no controller with fewer. (NvmExpressDxe)
+fn least_queues(instance: &Instance) -> u16 {
+    match instance.spore.disk_bus {
+        DiskBus::Virtio => 1,
+        DiskBus::Nvme => 2,
+    }
 }
 
 /// A listening socket, 0600 in the instance's 0700 directory.

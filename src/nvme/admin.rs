@@ -156,9 +156,9 @@ impl Admin {
 
     /// The namespace has changed: what the driver is told, if it waits for that.
     pub fn namespace_changed(&mut self) -> Option<Completion> {
-        self.state.changed = true;
         // One notice until the log is read. (5.2)
-        self.state.untold = true;
+        self.state.untold |= !self.state.changed;
+        self.state.changed = true;
         self.take_event()
     }
 
@@ -257,6 +257,10 @@ impl Admin {
         }
         let worker = self.workers.get_mut(at - 1).ok_or(Status::INVALID_QUEUE)?;
         drop(worker.cease());
+        if !worker.rests() {
+            // Its completions would come into whatever has its completion queue's place then.
+            self.shared.stop("a queue was deleted whose commands the host's storage does not end");
+        }
         self.shared.set_submission(id, 0, 0);
         self.state.completes_in[at] = 0;
         Ok(0)

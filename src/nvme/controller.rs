@@ -25,7 +25,8 @@ use crate::virtio::transport::virtio_core::{Interrupt, NeedsReset};
 use crate::virtio::transport::{Transport, TransportState};
 use crate::virtio::worker::Worker;
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The EBS controller of EC2.
 const DEVICE: u16 = 0x8061;
@@ -98,6 +99,8 @@ pub struct Controller {
     shared: Arc<Shared>,
     interrupt: Arc<PciInterrupt>,
     registers: Mutex<Registers>,
+    /// The namespace has changed, and [`Registers`] have not been told.
+    changed: AtomicBool,
     config: Mutex<Config>,
     window: Window,
     /// Wakes the thread of each I/O submission queue, by number less 1.
@@ -151,6 +154,7 @@ impl Controller {
             shared,
             interrupt,
             registers: Mutex::new(registers),
+            changed: AtomicBool::new(false),
             config: Mutex::new(config),
             window: Window::new(BAR_LEN.into()),
             bells,
@@ -159,6 +163,28 @@ impl Controller {
         // Once, as this is the one controller.
         let _ = namespace.controller.set(controller.clone());
         Ok(controller)
+    }
+
+    /// Do something with the registers; then what had to wait for them.
+    fn with_registers<T>(&self, work: impl FnOnce(&mut Registers) -> T) -> T {
+        let done = work(&mut lock(&self.registers));
+        self.tell_changes();
+        done
+    }
+
+    /// Tell the driver what has changed. Whoever has the registers may wait for the host's storage,
+    /// and does this when it is done with them.
+    fn tell_changes(&self) {
+        while self.changed.load(Ordering::SeqCst) {
+            let mut registers = match self.registers.try_lock() {
+                Ok(registers) => registers,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            if self.changed.swap(false, Ordering::SeqCst) {
+                registers.namespace_changed();
+            }
+        }
     }
 
     /// The driver rings a doorbell: of submission queue n at 2 n, of completion queue n behind it.
@@ -190,7 +216,7 @@ impl Controller {
 
     fn wake(&self, queue: u16) {
         match queue.checked_sub(1) {
-            None => lock(&self.registers).serve_admin(),
+            None => self.with_registers(Registers::serve_admin),
             Some(at) => {
                 if let Some(bell) = self.bells.get(usize::from(at)) {
                     // It fails only when the counter is full, and then the thread is woken already.
@@ -234,13 +260,14 @@ impl Controller {
 
 impl Changed for Controller {
     fn namespace_changed(&self) {
-        lock(&self.registers).namespace_changed();
+        self.changed.store(true, Ordering::SeqCst);
+        self.tell_changes();
     }
 }
 
 impl Transport for Controller {
     fn pause(&self) -> Result<()> {
-        if lock(&self.registers).pause() {
+        if self.with_registers(Registers::pause) {
             return Ok(());
         }
         let name = &self.name;
@@ -250,7 +277,7 @@ impl Transport for Controller {
     }
 
     fn resume(&self) {
-        lock(&self.registers).resume();
+        self.with_registers(Registers::resume);
         self.interrupt.repeat();
     }
 
@@ -316,7 +343,7 @@ impl Transport for Controller {
         let mut config = lock(&self.config);
         config.space = config.fresh.clone();
         self.window.follow(&config.space);
-        let rests = lock(&self.registers).reset();
+        let rests = self.with_registers(Registers::reset);
         self.interrupt.power_on();
         rests
     }
@@ -356,7 +383,7 @@ impl Function for Controller {
         data.fill(0xff);
         let at = offset % PAGE;
         match offset - at {
-            0 => lock(&self.registers).read(at, data),
+            0 => self.with_registers(|registers| registers.read(at, data)),
             // 3.1.25: what is read there is not defined.
             DOORBELLS => data.fill(0),
             MSIX_TABLE => self.interrupt.with(|vectors| vectors.msix.read_table(at, data)),
@@ -368,7 +395,7 @@ impl Function for Controller {
     fn write_memory(&self, offset: u64, data: &[u8]) {
         let at = offset % PAGE;
         match (offset - at, data) {
-            (0, _) => lock(&self.registers).write(at, data),
+            (0, _) => self.with_registers(|registers| registers.write(at, data)),
             (DOORBELLS, &[a, b, c, d]) if at.is_multiple_of(DOORBELL) => {
                 // 16 bits of value; the others are reserved.
                 let value = u32::from_le_bytes([a, b, c, d]) & 0xffff;

@@ -97,8 +97,9 @@ impl CompletionQueue {
     /// The driver has taken what was before `head`. False if there is no such place. Then, whether
     /// somebody waited for it.
     pub fn move_head(&self, head: u32) -> Option<bool> {
-        let size = self.ring().as_ref().map_or(0, |ring| ring.size);
-        if head >= size {
+        // Held until it is done: another queue may take this one's place.
+        let own = self.ring();
+        if head >= own.as_ref().map_or(0, |ring| ring.size) {
             return None;
         }
         self.head.store(head, Ordering::SeqCst);

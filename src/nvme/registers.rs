@@ -23,9 +23,9 @@ const AQA: u64 = 0x24;
 const ASQ: u64 = 0x28;
 const ACQ: u64 = 0x30;
 
-/// CAP: MQES, CQR, TO (40 s in units of half a second: longer than what is in flight may take), and
-/// of CSS the NVM command set.
-const CAPABILITIES: u64 = (MAX_ENTRIES as u64 - 1) | 1 << 16 | 80 << 24 | 1 << 37;
+/// CAP: MQES, CQR, TO (in units of half a second, the longest there is: what is in flight ends when
+/// the host's storage answers), and of CSS the NVM command set.
+const CAPABILITIES: u64 = (MAX_ENTRIES as u64 - 1) | 1 << 16 | 255 << 24 | 1 << 37;
 /// CC: EN; and MPS, CSS and AMS, of which there is one each, 0.
 const ENABLE: u32 = 1;
 const CHOICES: u32 = 0x3ff0;
@@ -103,6 +103,8 @@ impl Registers {
             VS => VERSION,
             INTMS | INTMC => self.state.mask,
             CC => self.state.configuration,
+            // 3.1.6: RDY is cleared when the controller is ready to be enabled again.
+            CSTS if !self.rests() => self.state.status | fatal | READY,
             CSTS => self.state.status | fatal,
             AQA => self.state.admin_sizes,
             _ => match offset & !7 {
@@ -169,6 +171,11 @@ impl Registers {
         }
     }
 
+    /// No I/O queue's thread is in the middle of something.
+    fn rests(&self) -> bool {
+        self.state.configuration & ENABLE != 0 || self.admin.workers.iter().all(Worker::rests)
+    }
+
     fn enable(&mut self) {
         let entries = |sizes: u32| (sizes & 0xfff) + 1;
         let (submissions, completions) =
@@ -182,6 +189,10 @@ impl Registers {
         if !sound {
             let why = "the guest enabled it with an admin queue or a page size that can't be";
             return self.shared.stop(why);
+        }
+        // What comes late would be told in queues that are another driver's.
+        if !self.admin.workers.iter().all(Worker::rests) {
+            return self.shared.stop("the guest enabled it before what was in flight had ended");
         }
         let ring = Ring { base: completion, size: completions, tail: 0, phase: true };
         if let Some(queue) = self.shared.completion(0) {
@@ -228,7 +239,8 @@ impl Registers {
         let vectors = self.interrupt.with(|vectors| vectors.msix.vectors());
         for _ in 0..queue.size {
             // A driver that takes no completions gets no more commands done.
-            if self.shared.stopped() || queue.backlog.len() >= MAX_ENTRIES as usize {
+            let full = queue.backlog.len() >= MAX_ENTRIES as usize;
+            if self.shared.stopped() || full && !self.shared.post(&mut queue) {
                 break;
             }
             let Some(command) = queue.fetch(&self.shared.ram, self.shared.tail(0)) else { break };

@@ -5,18 +5,22 @@ use crate::mem::GuestRam;
 use crate::virtio::blk::shared;
 use crate::virtio::device::Signal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The one namespace.
 pub const NAMESPACE: u32 = 1;
 
-/// The doorbell of a submission queue.
+/// The doorbell of a submission queue: in the low half where the driver puts the next command, in
+/// the high half the queue's entries, 0 if there is none. One word, for a doorbell may ring while
+/// another queue takes the place.
 #[derive(Default)]
-struct Tail {
-    /// Where the driver puts the next command.
-    at: AtomicU32,
-    /// Entries of the queue; 0: there is none.
-    size: AtomicU32,
+struct Tail(AtomicU64);
+
+impl Tail {
+    fn get(&self) -> (u32, u32) {
+        let word = self.0.load(Ordering::SeqCst);
+        ((word >> 32) as u32, word as u32)
+    }
 }
 
 /// What the vCPUs' threads and those of the queues share. Queue 0 is the admin queue.
@@ -54,28 +58,28 @@ impl Shared {
     /// Let submission queue `id` have `size` entries, or none, and its tail at `at`.
     pub fn set_submission(&self, id: u16, size: u32, at: u32) {
         if let Some(tail) = self.tails.get(usize::from(id)) {
-            tail.at.store(at, Ordering::SeqCst);
-            tail.size.store(size, Ordering::SeqCst);
+            tail.0.store(u64::from(size) << 32 | u64::from(at), Ordering::SeqCst);
         }
     }
 
     /// Entries of submission queue `id`; 0 if there is none.
     pub fn submission_size(&self, id: u16) -> u32 {
-        self.tails.get(usize::from(id)).map_or(0, |tail| tail.size.load(Ordering::SeqCst))
+        self.tails.get(usize::from(id)).map_or(0, |tail| tail.get().0)
     }
 
     /// The tail of submission queue `id`.
     pub fn tail(&self, id: u16) -> u32 {
-        self.tails.get(usize::from(id)).map_or(0, |tail| tail.at.load(Ordering::SeqCst))
+        self.tails.get(usize::from(id)).map_or(0, |tail| tail.get().1)
     }
 
     /// The driver has put commands before `at`. False if the queue has no such place.
     pub fn move_tail(&self, id: u16, at: u32) -> bool {
-        let fits = at < self.submission_size(id);
-        if let (true, Some(tail)) = (fits, self.tails.get(usize::from(id))) {
-            tail.at.store(at, Ordering::SeqCst);
-        }
-        fits
+        let Some(tail) = self.tails.get(usize::from(id)) else { return false };
+        let moved = |word: u64| {
+            let size = word >> 32;
+            (u64::from(at) < size).then_some(size << 32 | u64::from(at))
+        };
+        tail.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, moved).is_ok()
     }
 
     /// Completion queue `id`, or its place.
