@@ -131,16 +131,7 @@ mod tests {
     use super::*;
     use crate::chipset::pci::Ecam;
     use crate::chipset::pci::hotplug::{self, HotPlug};
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    struct Asked(Mutex<Vec<PowerRequest>>);
-
-    impl PowerSink for Asked {
-        fn request(&self, request: PowerRequest) {
-            self.0.lock().unwrap().push(request);
-        }
-    }
+    use crate::chipset::power::testing::Asked;
 
     fn config(ecam: &Ecam, devfn: u64, at: u64) -> u32 {
         let mut data = [0; 4];

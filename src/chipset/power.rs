@@ -230,18 +230,25 @@ impl BusDevice for PvPanic {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod testing {
     use super::*;
     use std::sync::Mutex;
 
+    /// What was asked for.
     #[derive(Default)]
-    struct Asked(Mutex<Vec<PowerRequest>>);
+    pub struct Asked(pub Mutex<Vec<PowerRequest>>);
 
     impl PowerSink for Asked {
         fn request(&self, request: PowerRequest) {
             self.0.lock().unwrap().push(request);
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Asked;
+    use super::*;
 
     fn asked(sink: &Asked) -> Vec<PowerRequest> {
         std::mem::take(&mut sink.0.lock().unwrap())

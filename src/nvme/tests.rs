@@ -7,11 +7,10 @@ use crate::mem::GuestRam;
 use crate::mem::layout::PCI_WINDOW;
 use crate::virtio::blk::DiskDevice;
 use crate::virtio::device::ThreadStart;
-use crate::virtio::testing::{BUFFERS, MemDisk, notices, ram};
-use crate::virtio::transport::pci::{Message, MsiRouting, MsixVector};
+use crate::virtio::testing::{BUFFERS, Host, MemDisk, notices, ram};
+use crate::virtio::transport::pci::MsixVector;
 use crate::virtio::transport::{Transport, TransportState};
 use proptest::prelude::*;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
@@ -25,17 +24,6 @@ const RING: u64 = 0x1000;
 const ENTRIES: u32 = 8;
 /// How long a thread may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Host;
-
-impl MsiRouting for Host {
-    fn route(&self, _gsi: u32, _message: Option<Message>) -> io::Result<()> {
-        Ok(())
-    }
-    fn doorbell(&self, _address: u64, _event: &EventFd, _on: bool) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A queue as its driver knows it.
 #[derive(Clone, Copy, Default)]

@@ -14,14 +14,13 @@ use crate::virtio::device::{Device, DeviceState, Services, ThreadStart};
 use crate::virtio::queue::QueueState;
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::mmio::MmioTransport;
-use crate::virtio::transport::pci::{Message, MsiRouting, MsixVector, PciTransport, vectors};
+use crate::virtio::transport::pci::{MsiRouting, MsixVector, PciTransport, vectors};
 use crate::virtio::transport::status::*;
 use crate::virtio::transport::{Transport, TransportState, VirtioState};
 use crate::virtio::vsock;
 use crate::virtio::vsock::testing::Host as SocketHost;
 use crate::virtio::{Notices, feature};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use virtio_bindings::virtio_mmio::*;
@@ -118,18 +117,6 @@ fn sockets() -> Made {
         lossy.lose_connections();
     };
     (device, services, Box::new(feed))
-}
-
-/// A host that takes everything.
-struct Host;
-
-impl MsiRouting for Host {
-    fn route(&self, _gsi: u32, _message: Option<Message>) -> io::Result<()> {
-        Ok(())
-    }
-    fn doorbell(&self, _address: u64, _event: &EventFd, _on: bool) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -1,7 +1,7 @@
 //! Real SYSLINUX under QEMU, and configurations of our own writing for it: it reads what EXTLINUX
 //! reads, from a FAT file system instead.
 
-use super::menus::{Case, case, with};
+use super::menus::{Case, case, differs, with};
 use super::qemu::{Booted, Judge};
 use crate::common::programs::administrators;
 use std::path::Path;
@@ -72,16 +72,6 @@ macro_rules! label {
     ($before:literal, $lines:literal) => {
         concat!("DEFAULT it\n", $before, "\nLABEL it\n", $lines, "\nLABEL last\nKERNEL /boot/k3\n")
     };
-}
-
-/// One in which Spore boots something else on purpose.
-const fn differs(
-    name: &'static str,
-    menu: &'static str,
-    (kernel, ramdisk): (&'static str, &'static str),
-    why: &'static str,
-) -> Case {
-    Case { differs: Some((kernel, ramdisk, why)), ..case(name, menu) }
 }
 
 const NOBODY: &str = "nobody is there to choose: what would be chosen for them boots";

@@ -1,7 +1,7 @@
 //! Menus of our own writing for GRUB legacy, which use what menu.lst of EC2's images and of people
 //! use.
 
-use super::menus::{Case, case, with};
+use super::menus::{Case, case, differs, with};
 
 /// Three entries, for what chooses one.
 macro_rules! three {
@@ -34,16 +34,6 @@ const LONGER: &str = concat!(
     "c0123456789=0123456789012345678901234567890123456789 d0123456789=01234567890123456789012345 ",
     "e0123456789=0123456789012345678901234567890123456789 f0123456789=01234567890123456789012345\n"
 );
-
-/// A case in which Spore boots something else on purpose.
-const fn differs(
-    name: &'static str,
-    menu: &'static str,
-    (kernel, ramdisk): (&'static str, &'static str),
-    why: &'static str,
-) -> Case {
-    Case { differs: Some((kernel, ramdisk, why)), ..case(name, menu) }
-}
 
 const NOBODY: &str = "nobody is there to press a key: what can be booted is";
 

@@ -31,6 +31,16 @@ pub const fn with(
     Case { name, table: Table::Mbr, menu, files, differs: None }
 }
 
+/// A case in which Spore boots something else on purpose.
+pub const fn differs(
+    name: &'static str,
+    menu: &'static str,
+    (kernel, ramdisk): (&'static str, &'static str),
+    why: &'static str,
+) -> Case {
+    Case { differs: Some((kernel, ramdisk, why)), ..case(name, menu) }
+}
+
 /// Three entries, for what chooses one.
 macro_rules! three {
     ($before:literal) => {
