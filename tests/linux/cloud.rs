@@ -315,7 +315,8 @@ pub fn ends_one_command(lab: &Lab, image: &str, network: &str) {
     assert_eq!(line, "up\nasked\n");
     assert_eq!(child.wait().unwrap().code(), Some(3));
     gone(lab);
-    let timed = [&run[..7], &["--timeout", "5", "--kill-after", "1", "--", "true"]].concat();
+    let timed =
+        [&run[..7], &["--timeout", "5", "--kill-after", "1", "--", "sleep", "600"]].concat();
     assert_eq!(code(&lab.spore(&timed)), 124);
     gone(lab);
 }
