@@ -17,7 +17,9 @@ pub fn a_volume_grows_under_its_guest(lab: &Lab) {
     shell.sh("{ (while :; do date > /root/tick; sync /root/tick; done) >/dev/null 2>&1 & }");
     lab.ok(&["volume", "resize", root, "--size", &format!("{}M", after / 2048)]);
     shell.sh(&format!("while [ $(cat /sys/block/vda/size) != {after} ]; do sleep 0.1; done"));
-    shell.sh("dmesg | grep -q 'vda: detected capacity change'");
+    // The kernel says so after it is so.
+    let said = "dmesg | grep -q 'vda: detected capacity change'";
+    shell.sh(&format!("until {said}; do sleep 0.1; done"));
     shell.sh("resize2fs /dev/vda >/dev/null 2>&1");
     let free: u64 = shell.sh("df --output=avail -BM / | tail -1 | tr -d ' M'").parse().unwrap();
     shell.sh(&format!("head -c {}M /dev/urandom > /root/large && sync", free - 50));
@@ -53,9 +55,11 @@ pub fn volumes_come_and_go(lab: &Lab, image: &str) {
         lab.ok(&["volume", "attach", volume, id, "--device", device, "--timeout", "120"])
     };
     let serial = |volume: &str| volume.replace('-', "");
+    // Its driver has it before the rest of the guest has.
     let find = |volume: &str| {
         format!(
-            "for d in /sys/block/vd*; do grep -q {} $d/serial && basename $d; done; :",
+            "until d=$(grep -ls {} /sys/block/vd*/serial | cut -d/ -f4) && test -b /dev/$d; \
+             do sleep 0.2; done; echo $d",
             serial(volume)
         )
     };
