@@ -2,6 +2,8 @@
 
 mod common;
 mod servers;
+#[path = "pull/signed.rs"]
+mod signed;
 
 use common::Store;
 use common::images::{data, error_of, noise, objects, refusal, show};

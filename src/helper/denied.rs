@@ -1,6 +1,6 @@
-//! The system calls that an image converter has no use for. It is a list of what is denied, not of
-//! what is allowed, because what qemu-img's libraries call differs from distribution to
-//! distribution.
+//! The system calls that an image converter or a verifier of signatures has no use for. It is a
+//! list of what is denied, not of what is allowed, because what these programs' libraries call
+//! differs from distribution to distribution.
 
 use crate::sys::seccomp::Deny::{self, Absent, Call, Unless};
 use libc::*;

@@ -7,6 +7,8 @@
 //! it.
 
 mod child;
+mod denied;
+pub mod foreign;
 mod program;
 
 pub use child::{Child, start, within};

@@ -38,6 +38,13 @@ pub struct Published {
     /// The publisher's list of checksums, or what is appended to the file's URL.
     #[serde(default)]
     pub checksums: Option<String>,
+    /// The signature of the list: an address, or what is appended to the list's; within it if
+    /// absent.
+    #[serde(default)]
+    pub signature: Option<String>,
+    /// The fingerprints of the keys that the list may be signed with.
+    #[serde(default)]
+    pub signers: Vec<String>,
     /// The file's checksum, of one that does not change.
     #[serde(default)]
     pub checksum: Option<Checksum>,
@@ -103,8 +110,9 @@ impl Published {
         let of = |why: &str| Err(format!("{}: {why}", self.reference()));
         let (place, file) = self.split();
         let suffix = |text: &str| text.starts_with('.') && !text.contains('/');
-        let addresses = [Some(&self.url), self.listing.as_ref(), self.checksums.as_ref()];
-        for url in addresses.into_iter().flatten().filter(|text| !suffix(text)) {
+        let addresses = [&self.listing, &self.checksums, &self.signature];
+        let addresses = [Some(&self.url)].into_iter().chain(addresses.map(Option::as_ref));
+        for url in addresses.flatten().filter(|text| !suffix(text)) {
             let known =
                 ["https://", "http://", "s3://"].iter().any(|scheme| url.starts_with(scheme));
             let tricks = url.split('/').any(|part| matches!(part, "." | ".."));
@@ -114,6 +122,17 @@ impl Published {
         }
         if place.contains('*') || file.is_empty() || file.contains(['?', '[', '\\']) {
             return of("its url ends in a file's name, where alone a * may be");
+        }
+        let fingerprint = |text: &String| {
+            text.len() == 40 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'A'..=b'F'))
+        };
+        if !self.signers.iter().all(fingerprint) {
+            return of("a signer is a fingerprint of 40 digits and capital letters A to F");
+        }
+        if self.signers.is_empty() && self.signature.is_some()
+            || self.checksums.is_none() && !self.signers.is_empty()
+        {
+            return of("a signature has signers, and is of checksums");
         }
         let listed =
             self.listing.is_some() || self.checksums.as_deref().is_some_and(|s| !suffix(s));

@@ -1,28 +1,23 @@
 //! qemu-img for the formats that Spore does not read itself: confined, optional, and never trusted.
 //!
 //! The file is untrusted and so, having parsed it, is qemu-img. It runs as the helper `__qemu-img`,
-//! which limits itself before it becomes qemu-img: by Landlock it may read the programs and
-//! libraries of the system and the one source file, and write only below the target's directory; by
-//! seccomp it makes none of the calls that a converter has no use for ([`denied`]); it gains no
-//! privileges and has bounded memory. Formats whose files name further files are examined first and
+//! which limits itself before it becomes qemu-img ([`foreign`]): it may read the one source file,
+//! and write only below the target's directory; it gains no privileges and has bounded memory. Formats whose files name further files are examined first and
 //! refused.
 
-use super::denied;
 use super::format::SourceFormat;
 use crate::context::Cancel;
 use crate::error::{Code, Error, OrFail, Result};
-use crate::helper::{self, Ends, Given, Helper, Syscalls, not_ours, one_line};
+use crate::helper::{self, Ends, Given, Helper, Syscalls, foreign, not_ours, one_line};
 use crate::record::snapshot::DATA;
 use crate::store::beneath::Owned;
 use crate::sys::fds;
-use crate::sys::final_program::FinalProgram;
-use crate::sys::seccomp::Filter;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Address space that qemu-img may take, in bytes.
 const MEMORY: u64 = 4 << 30;
@@ -157,7 +152,7 @@ fn run(files: Vec<Given>) -> Result<()> {
 
 fn become_it(source: &Given, dir: &Given, what: &str) -> Result<()> {
     let (verb, format) = what.split_once('/').ok_or_else(not_ours)?;
-    let Some(program) = program() else {
+    let Some(program) = foreign::find("qemu-img") else {
         return Err(Error::failure(
             "this format needs qemu-img, which is not installed; install the package qemu-utils",
         ));
@@ -172,42 +167,5 @@ fn become_it(source: &Given, dir: &Given, what: &str) -> Result<()> {
         words.extend(["--image-opts", "-S", "4k", "-O", "raw"].map(OsString::from));
         words.extend([option_value(&driver, path), Path::new(&dir.argument).join(DATA).into()]);
     }
-    let last = FinalProgram::open(&program).or_fail(|| format!("start {}", program.display()))?;
-    confine((&source.file, &dir.file), (&program, &last))?;
-    last.execute(words)
-}
-
-/// Where it is installed.
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("qemu-img")).find(|file| file.is_file())
-}
-
-fn confine((source, dir): (&File, &File), (path, program): (&Path, &FinalProgram)) -> Result<()> {
-    use landlock::{
-        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset,
-        RulesetAttr, RulesetCreatedAttr, path_beneath_rules,
-    };
-    let abi = ABI::V5;
-    let system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store"];
-    // Somebody's own build has its libraries beside it, or where a package manager puts them.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let own = path.parent().map(|dir| [dir.to_owned(), dir.with_file_name("lib")]);
-    let own = own.into_iter().flatten().filter(|dir| dir.exists() && dir.parent().is_some());
-    let devices = ["/dev/null", "/dev/urandom", "/proc/self"];
-    // Best effort: a kernel without Landlock still has the checks and limits above.
-    Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(abi))
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(abi)))
-        .and_then(|rules| rules.create())
-        .and_then(|rules| rules.add_rules(path_beneath_rules(system, AccessFs::from_read(abi))))
-        .and_then(|rules| rules.add_rules(path_beneath_rules(own, AccessFs::from_read(abi))))
-        .and_then(|rules| rules.add_rules(path_beneath_rules(devices, AccessFs::from_read(abi))))
-        .and_then(|rules| rules.add_rule(PathBeneath::new(source, AccessFs::ReadFile)))
-        .and_then(|rules| rules.add_rule(PathBeneath::new(dir, AccessFs::from_all(abi))))
-        .and_then(|rules| rules.restrict_self())
-        .or_fail(|| "confine qemu-img")?;
-    let denials = [&denied::calls()[..], &program.denials()].concat();
-    Filter::deny(&denials)?.apply()
+    foreign::become_it(&program, words, &[&source.file], &[&dir.file])
 }

@@ -8,7 +8,6 @@
 //! disk are; this one copies and digests them ([`receive`]).
 
 pub mod arrival;
-mod denied;
 pub mod external;
 pub mod format;
 mod inside;

@@ -7,8 +7,10 @@
 
 mod fetch;
 mod file;
+mod keys;
 mod place;
 pub mod published;
+pub(crate) mod signature;
 pub(crate) mod transport;
 
 pub use fetch::{Downloaded, Fetched, fetch};

@@ -1,6 +1,7 @@
 //! What a publisher has: where the newest file is, and what its checksum is to be.
 
 use super::fetch::small;
+use super::signature::{Verdict, verify};
 use super::transport::shown;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
@@ -28,7 +29,7 @@ pub fn newest(one: &Published, given: Option<&Checksum>, context: &Context) -> R
     let (place, file) = one.split();
     let list = match &one.checksums {
         Some(list) if !list.starts_with('.') && (given.is_none() || one.is_pattern()) => {
-            Some(text(list, context)?)
+            Some(checked(one, list, context)?)
         }
         _ => None,
     };
@@ -49,7 +50,7 @@ pub fn newest(one: &Published, given: Option<&Checksum>, context: &Context) -> R
         (None, None) => None,
         (None, Some(suffix)) if list.is_none() => {
             // What stands beside one file may call it by another name, of its build.
-            let sums = listed(&text(&format!("{address}{suffix}"), context)?);
+            let sums = listed(&checked(one, &format!("{address}{suffix}"), context)?);
             let named = |name: &str| sums.iter().find(|(of, _)| of == name);
             let only = || sums.first().filter(|_| sums.len() == 1);
             Some(named(&name).or_else(only).ok_or_else(|| absent(one, &name))?.1.clone())
@@ -71,7 +72,39 @@ fn absent(one: &Published, name: &str) -> Error {
         .remedy("give the file's address and --checksum, or an entry of your own in images.yaml")
 }
 
+/// What the list of checksums at an address says, as far as its publisher has signed it where that
+/// is known.
+fn checked(one: &Published, address: &str, context: &Context) -> Result<String> {
+    let list = bytes(address, context)?;
+    if one.signers.is_empty() {
+        return Ok(String::from_utf8_lossy(&list).into_owned());
+    }
+    let beside = one.signature.as_deref().map(|signature| match signature.starts_with('.') {
+        true => format!("{address}{signature}"),
+        false => signature.to_owned(),
+    });
+    let signature = beside.map(|place| small(&place, MAX_LIST, context)).transpose()?;
+    let verdict = verify(&list, signature.as_deref(), &one.signers).map_err(|error| {
+        let why = format!("{} is not to be trusted: {}", shown(address), error.message());
+        Error::refused(Code::InvalidManifest, why)
+            .remedy("nothing was fetched; ask its publisher, or give the file's --checksum")
+    })?;
+    let list = match verdict {
+        Verdict::Signed(list) => list,
+        Verdict::Unknown(why) => {
+            context
+                .note(format_args!("the signature of {} was not checked: {why}", shown(address)));
+            list
+        }
+    };
+    Ok(String::from_utf8_lossy(&list).into_owned())
+}
+
 fn text(address: &str, context: &Context) -> Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(address, context)?).into_owned())
+}
+
+fn bytes(address: &str, context: &Context) -> Result<Vec<u8>> {
     let local = ["127.", "localhost", "[::1]"]
         .iter()
         .any(|host| address.strip_prefix("http://").is_some_and(|rest| rest.starts_with(host)));
@@ -80,7 +113,7 @@ fn text(address: &str, context: &Context) -> Result<String> {
         context
             .warn(format_args!("{shown} comes over plain HTTP: anybody on the way can change it"));
     }
-    Ok(String::from_utf8_lossy(&small(address, MAX_LIST, context)?).into_owned())
+    small(address, MAX_LIST, context)
 }
 
 fn names(list: &str) -> Vec<String> {
