@@ -112,7 +112,7 @@ impl Admin {
 
     /// As after reset. True if nothing is in flight when it returns.
     pub fn reset(&mut self) -> bool {
-        self.workers.iter_mut().for_each(|worker| drop(worker.cease()));
+        Worker::cease_all(&mut self.workers);
         for id in 0..=self.shared.queues() {
             self.shared.set_submission(id, 0, 0);
             if let Some(queue) = self.shared.completion(id) {
@@ -121,6 +121,11 @@ impl Admin {
         }
         self.state = State::new(self.shared.queues());
         self.shared.set_cached(true);
+        self.rests()
+    }
+
+    /// No I/O queue's thread is in the middle of something.
+    pub fn rests(&self) -> bool {
         self.workers.iter().all(Worker::rests)
     }
 

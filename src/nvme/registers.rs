@@ -173,7 +173,7 @@ impl Registers {
 
     /// No I/O queue's thread is in the middle of something.
     fn rests(&self) -> bool {
-        self.state.configuration & ENABLE != 0 || self.admin.workers.iter().all(Worker::rests)
+        self.state.configuration & ENABLE != 0 || self.admin.rests()
     }
 
     fn enable(&mut self) {
@@ -191,7 +191,7 @@ impl Registers {
             return self.shared.stop(why);
         }
         // What comes late would be told in queues that are another driver's.
-        if !self.admin.workers.iter().all(Worker::rests) {
+        if !self.admin.rests() {
             return self.shared.stop("the guest enabled it before what was in flight had ended");
         }
         let ring = Ring { base: completion, size: completions, tail: 0, phase: true };
@@ -263,12 +263,11 @@ impl Registers {
 
     /// Finish what is in flight. False if the host's storage does not answer.
     pub fn pause(&mut self) -> bool {
-        let parked = self.admin.workers.iter_mut().filter_map(Worker::park);
-        let parked: Vec<Submission> = parked.collect();
+        let parked = Worker::park_all(&mut self.admin.workers);
         // Of a pause before this one nothing is known that they don't know better.
         self.held.retain(|held| parked.iter().all(|queue| queue.id != held.id));
         self.held.extend(parked);
-        self.admin.workers.iter().all(Worker::rests)
+        self.admin.rests()
     }
 
     /// Serve the queues that are held again.

@@ -125,11 +125,27 @@ impl<Q: Send + 'static> Worker<Q> {
         self.rest(Command::Cease)
     }
 
+    /// As [`Worker::park`] of each of a device's workers, in the time that one has: what they had.
+    pub fn park_all(workers: &mut [Self]) -> Vec<Q> {
+        Self::rest_all(workers, Command::Park)
+    }
+
+    /// As [`Worker::cease`] of each of a device's workers, in the time that one has.
+    pub fn cease_all(workers: &mut [Self]) {
+        drop(Self::rest_all(workers, Command::Cease));
+    }
+
     fn rest(&mut self, command: Command) -> Option<Q> {
-        self.shared.command(command);
+        Self::rest_all(std::slice::from_mut(self), command).pop()
+    }
+
+    fn rest_all(workers: &mut [Self], command: Command) -> Vec<Q> {
+        workers.iter().for_each(|worker| worker.shared.command(command));
+        let deadline = Instant::now() + PATIENCE;
         // Whoever ends the machine must not wait for who waits here.
         let rests = |slot: &Slot<Q>| !slot.busy || slot.gone || slot.command == Command::Exit;
-        self.shared.wait_until(Instant::now() + PATIENCE, rests).rings.take()
+        let take = |worker: &Self| worker.shared.wait_until(deadline, rests).rings.take();
+        workers.iter().filter_map(take).collect()
     }
 
     /// Nothing is in flight. If it is not so after [`Worker::park`] or [`Worker::cease`], the
@@ -151,5 +167,36 @@ impl<Q> Drop for Worker<Q> {
             // A panic of the thread was reported where it happened.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::rng::TYPE;
+    use std::sync::Barrier;
+
+    /// Two queues of which neither comes to rest before the other is asked to, too.
+    #[test]
+    fn all_of_a_device_are_asked_to_rest_at_once() {
+        let asked = Arc::new(Barrier::new(2));
+        let start = |number: u16| {
+            let asked = asked.clone();
+            let main = move |shared: Arc<Shared<u16>>| {
+                while let Some((queue, _)) = shared.next_job() {
+                    drop(shared.wait_until(Instant::now() + PATIENCE, |_| shared.has_command()));
+                    asked.wait();
+                    shared.hand_back(queue, false);
+                }
+                shared.ended();
+            };
+            Worker::start(&TYPE, number..number + 1, main).unwrap()
+        };
+        let mut workers = [start(0), start(1)];
+        for (number, worker) in (7..).zip(&mut workers) {
+            worker.run(number, 0).unwrap();
+        }
+        assert_eq!(Worker::park_all(&mut workers), [7, 8]);
+        assert!(workers.iter().all(Worker::rests));
     }
 }

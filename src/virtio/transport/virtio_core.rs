@@ -349,7 +349,7 @@ impl VirtioCore {
     /// 2.4.1); else the host's storage does not answer, and a queue that waits for it can't be
     /// served.
     pub fn reset(&mut self) -> bool {
-        self.workers.iter_mut().for_each(|worker| drop(worker.cease()));
+        Worker::cease_all(&mut self.workers);
         self.device.reset();
         self.interrupt.clear();
         self.status = 0;
@@ -368,8 +368,8 @@ impl VirtioCore {
     /// # Errors
     /// The host's storage does not answer.
     pub fn pause(&mut self) -> Result<()> {
-        for worker in &mut self.workers {
-            keep_states(&mut self.queues, worker.park());
+        for rings in Worker::park_all(&mut self.workers) {
+            keep_states(&mut self.queues, Some(rings));
         }
         if self.workers.iter().all(Worker::rests) {
             return Ok(());

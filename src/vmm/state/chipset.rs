@@ -14,17 +14,16 @@ use std::time::Instant;
 
 const VERSION: u16 = 1;
 
-/// Each of these devices has a state of its own type, which it gives and takes.
+/// Each of these devices has a state of its own type, which it gives and takes; what else it does
+/// is in braces.
 macro_rules! components {
-    ($($device:ty, $name:literal $(, $resume:ident)?;)*) => {$(
+    ($($device:ty, $name:literal { $($more:tt)* })*) => {$(
         impl Component for $device {
             fn name(&self) -> &str {
                 $name
             }
 
-            $(fn resume(&self) {
-                self.$resume();
-            })?
+            $($more)*
 
             fn reset(&self) -> Result<()> {
                 self.reset();
@@ -44,12 +43,27 @@ macro_rules! components {
 }
 
 components! {
-    Serial, "serial line", repeat_interrupt;
-    AcpiPower, "power", repeat_interrupt;
-    Rtc, "real-time clock";
-    FwCfg, "firmware configuration";
-    ConfigPorts, "PCI configuration ports";
-    Piix4Pm, "PIIX4 power management";
+    Serial, "serial line" {
+        fn resume(&self) {
+            self.repeat_interrupt();
+        }
+    }
+    AcpiPower, "power" {
+        fn resume(&self) {
+            self.repeat_interrupt();
+        }
+    }
+    Rtc, "real-time clock" {}
+    FwCfg, "firmware configuration" {}
+    ConfigPorts, "PCI configuration ports" {}
+    Piix4Pm, "PIIX4 power management" {}
+    HotPlug, "PCI hot-plug" {
+        /// Its tables have no slots until it is reset.
+        fn restore_new(&self) -> bool {
+            self.restore(HotPlugState::default());
+            true
+        }
+    }
 }
 
 const OWN_FUNCTIONS: &str = "PCI functions of the chipset";
@@ -98,33 +112,5 @@ impl Component for Flash {
     fn restore(&self, state: &[u8]) -> Result<()> {
         self.restore(decode(VARIABLES, VERSION, state)?);
         Ok(())
-    }
-}
-
-const HOT_PLUG: &str = "PCI hot-plug";
-
-impl Component for HotPlug {
-    fn name(&self) -> &str {
-        HOT_PLUG
-    }
-
-    fn reset(&self) -> Result<()> {
-        self.reset();
-        Ok(())
-    }
-
-    fn save(&self) -> Result<Vec<u8>> {
-        encode(VERSION, &self.save())
-    }
-
-    fn restore(&self, state: &[u8]) -> Result<()> {
-        self.restore(decode(HOT_PLUG, VERSION, state)?);
-        Ok(())
-    }
-
-    /// Its tables have no slots until it is reset.
-    fn restore_new(&self) -> bool {
-        self.restore(HotPlugState::default());
-        true
     }
 }
