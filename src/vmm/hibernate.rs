@@ -27,10 +27,15 @@ pub fn begin(
     fds: Vec<OwnedFd>,
     finished: &Arc<EventFd>,
 ) -> Result<Arc<Writing>> {
-    let begun = <[OwnedFd; 1]>::try_from(fds)
-        .map_err(|_| Error::failure("one descriptor has to come with it"))
-        .and_then(|[file]| stand_still(machine, File::from(file), finished));
-    begun.inspect_err(|_| go_on(machine))
+    let [file] = <[OwnedFd; 1]>::try_from(fds)
+        .map_err(|_| Error::failure("one descriptor has to come with it"))?;
+    if !machine.pause(PATIENCE) {
+        // No device has been asked to rest, and the one that a vCPU waits for could not answer.
+        machine.barrier.open();
+        let why = "a vCPU waits for the host's storage, which does not answer";
+        return Err(Error::failure(format!("cannot hibernate: {why}")));
+    }
+    write(machine, File::from(file), finished).inspect_err(|_| go_on(machine))
 }
 
 fn go_on(machine: &Machine) {
@@ -38,11 +43,8 @@ fn go_on(machine: &Machine) {
     machine.barrier.open();
 }
 
-fn stand_still(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result<Arc<Writing>> {
-    if !machine.pause(PATIENCE) {
-        let why = "a vCPU waits for the host's storage, which does not answer";
-        return Err(Error::failure(format!("cannot hibernate: {why}")));
-    }
+/// Have the vCPUs' threads write the machine, which is paused.
+fn write(machine: &Machine, file: File, finished: &Arc<EventFd>) -> Result<Arc<Writing>> {
     if machine.barrier.is_stopping() {
         return Err(Error::failure("cannot hibernate: it is being reset, or ends"));
     }
