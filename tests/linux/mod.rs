@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// and all tests together no more than their stage has. The box runs some 20 times slower than
 /// hardware.
 pub fn patience() -> Duration {
-    Duration::from_secs(if std::env::var_os("SPORE_TEST_STORE").is_some() { 900 } else { 150 })
+    Duration::from_secs(if std::env::var_os("SPORE_TEST_STORE").is_some() { 900 } else { 240 })
 }
 
 /// A store with a Debian image in it; its instances are terminated on drop.
