@@ -4,6 +4,7 @@ use crate::control::network::Response;
 use crate::error::{Error, OrFail, Result};
 use crate::plan::network::NetworkPlan;
 use crate::sys::process::{Fork, fork};
+use crate::sys::tap::{self, Refusal};
 use crate::sys::{fds, namespace};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -69,9 +70,18 @@ pub fn begin(ready: File) -> Result<Option<Beginning>> {
     }
 }
 
-/// Why there is no namespace of this kind, and what helps.
+/// What is there without a network.
+pub const WITHOUT: &str =
+    "or run with --network none, where 'spore exec' goes by the guest's vsock";
+
+/// Why there is no namespace of this kind, and what helps; likewise if there are no taps either, as
+/// in a container: both are told at once.
 pub fn explain(kind: &str, cause: io::Error) -> Error {
     // Not as of a file: ENOSPC is another limit here than a disk's.
     let error = Error::failure(format!("cannot make a {kind} namespace for a network: {cause}"));
-    error.remedy(namespace::remedy(kind, &cause)).remedy("or run with --network none")
+    let mut error = error.remedy(namespace::remedy(kind, &cause));
+    if let Err(Refusal::NoDevice(errno)) = tap::check() {
+        error = error.remedy(tap::no_device(errno));
+    }
+    error.remedy(WITHOUT)
 }

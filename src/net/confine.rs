@@ -1,5 +1,6 @@
 //! What the worker, which reads what guests send, gives up.
 
+use super::begin::WITHOUT;
 use crate::error::{OrFail, Result};
 use crate::sys::confine::MEMORY_AND_END;
 use crate::sys::namespace::keep_capabilities;
@@ -64,7 +65,7 @@ const FIONBIO: u32 = 0x5421;
 /// The kernel refuses.
 pub fn confine() -> Result<()> {
     if let Err(Refusal::NoDevice(errno)) = tap::check() {
-        return Err(tap::no_device(errno));
+        return Err(tap::no_device(errno).remedy(WITHOUT));
     }
     let files = getrlimit(Resource::Nofile);
     let doing = || "confine a network's process";

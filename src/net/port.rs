@@ -1,6 +1,7 @@
 //! An instance's interface in the network namespace: its tap, its addresses and routes, and the
 //! services that it is given.
 
+use super::begin::WITHOUT;
 use super::netlink::Netlink;
 use super::shared::{Served, ServedMetadata, Shared};
 use super::sockets::{RESOLVER6, received, socket};
@@ -49,7 +50,7 @@ pub fn make_tap(port: &Port) -> Result<Vec<OwnedFd>> {
     match opened.collect::<Result<Vec<_>, _>>() {
         Ok(taps) => Ok(taps.into_iter().map(OwnedFd::from).collect()),
         Err(Refusal::Busy) => Ok(Vec::new()),
-        Err(Refusal::NoDevice(errno)) => Err(tap::no_device(errno)),
+        Err(Refusal::NoDevice(errno)) => Err(tap::no_device(errno).remedy(WITHOUT)),
         Err(refusal) => Err(Error::failure(format!("cannot make a tap: {refusal:?}"))),
     }
 }

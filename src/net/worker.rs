@@ -1,6 +1,6 @@
 //! The worker: it is in the network namespace, makes taps there and serves those who have them.
 
-use super::begin::{Beginning, explain, say};
+use super::begin::{Beginning, WITHOUT, explain, say};
 use super::channel::{self, Ask, MAX_ASK};
 use super::log::Log;
 use super::netlink::{self, Netlink};
@@ -140,7 +140,8 @@ fn settle() -> Result<()> {
     for setting in SETTINGS {
         let doing = || format!("set net/{} of a network's namespace", setting.0);
         set(setting).or_fail(doing).map_err(|error| {
-            error.remedy("/proc/sys has to be writable for that: a container takes --privileged or a mount of its own")
+            let why = "/proc/sys has to be writable for that: start the container with --security-opt systempaths=unconfined";
+            error.remedy(why).remedy(WITHOUT)
         })?;
     }
     SETTINGS6.iter().for_each(|setting| drop(set(setting)));

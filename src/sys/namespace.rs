@@ -5,9 +5,11 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
     set_capabilities, unshare_unsafe,
 };
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 /// TUNGETDEVNETNS: the network namespace that a tap's descriptor is in. (linux/if_tun.h)
 const TUN_GET_NETNS: u64 = 0x54e3;
@@ -20,12 +22,21 @@ const NS_GET_USERNS: u64 = 0xb701;
 /// # Errors
 /// The host does not let this user have one.
 pub fn new_users() -> io::Result<()> {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let maps = maps();
     new(UnshareFlags::NEWUSER)?;
-    // A group's map is written by whoever can't set groups only. (user_namespaces(7))
-    std::fs::write("/proc/self/setgroups", "deny")?;
-    std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-    std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+    maps.iter().try_for_each(|(path, text)| std::fs::write(path.to_string_lossy().as_ref(), text))
+}
+
+/// What makes whoever this process is root of its own, new user namespace: files, and what is
+/// written to them. A group's map is written by whoever can't set groups only.
+/// (user_namespaces(7))
+fn maps() -> [(&'static CStr, String); 3] {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    [
+        (c"/proc/self/setgroups", "deny".to_owned()),
+        (c"/proc/self/uid_map", format!("0 {uid} 1")),
+        (c"/proc/self/gid_map", format!("0 {gid} 1")),
+    ]
 }
 
 /// The children of this process, which has one thread, are in a process namespace of their own from
@@ -50,19 +61,20 @@ fn new(flags: UnshareFlags) -> io::Result<()> {
     unsafe { unshare_unsafe(flags) }.map_err(Into::into)
 }
 
-/// Sees whether this user may have namespaces of users and of networks: a child makes them.
+/// Sees whether this user may have namespaces of users and of networks: a child makes them, and
+/// becomes root there. Where AppArmor restricts them they are made, and are good for nothing.
 ///
 /// # Errors
 /// It may not; no more processes.
 pub fn probe() -> io::Result<()> {
+    let maps = maps();
     // SAFETY: the child makes system calls only, and no lock is wanted for that.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // SAFETY: no descriptor table is unshared; what ends the child runs nothing of ours.
-        unsafe {
-            let made = libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) == 0;
-            libc::_exit(if made { 0 } else { *libc::__errno_location() });
-        }
+        let tried = try_namespaces(&maps);
+        let errno = tried.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EPERM));
+        // SAFETY: what ends the child runs nothing of ours.
+        unsafe { libc::_exit(errno) };
     }
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -83,14 +95,39 @@ pub fn probe() -> io::Result<()> {
     }
 }
 
+/// Makes namespaces of users and networks for this process, by system calls alone: it is the child
+/// of one with threads.
+fn try_namespaces(maps: &[(&CStr, String)]) -> io::Result<()> {
+    new(UnshareFlags::NEWUSER)?;
+    for (path, text) in maps {
+        // SAFETY: the path ends with a null; the text is as long as is said.
+        let written = unsafe {
+            match libc::open(path.as_ptr(), libc::O_WRONLY) {
+                file @ 0.. => libc::write(file, text.as_ptr().cast(), text.len()),
+                _ => -1,
+            }
+        };
+        if written < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    new(UnshareFlags::NEWNET)
+}
+
 /// Which program's leave, or which of the host's settings, is lacking where there is no namespace
 /// of this kind: `user`, `pid` or `net`. As what to do about it.
 pub fn remedy(kind: &str, cause: &io::Error) -> String {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/{name}")).ok();
-    remedy_by(kind, cause.raw_os_error(), &read)
+    let program = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/spore".into());
+    remedy_by(kind, cause.raw_os_error(), &program, &read)
 }
 
-fn remedy_by(kind: &str, errno: Option<i32>, read: &dyn Fn(&str) -> Option<String>) -> String {
+fn remedy_by(
+    kind: &str,
+    errno: Option<i32>,
+    program: &Path,
+    read: &dyn Fn(&str) -> Option<String>,
+) -> String {
     let is = |name: &str, value: &str| read(name).is_some_and(|text| text.trim() == value);
     match errno {
         // user_namespaces(7), ERRORS.
@@ -103,16 +140,21 @@ fn remedy_by(kind: &str, errno: Option<i32>, read: &dyn Fn(&str) -> Option<Strin
         Some(libc::EPERM | libc::EACCES)
             if is("kernel/apparmor_restrict_unprivileged_userns", "1") =>
         {
-            "AppArmor leaves them to programs with a profile: install Spore's package, or its \
-             share/spore/spore.apparmor as /etc/apparmor.d/spore, and 'apparmor_parser -r \
-             /etc/apparmor.d/spore' (as root)"
-                .into()
+            // A path is in quotes for its spaces. (apparmor.d(5))
+            format!(
+                "AppArmor leaves them to programs with a profile: install Spore's package, or write \
+                 'abi <abi/4.0>, include <tunables/global> profile spore \"{}\" flags=(unconfined) \
+                 {{ userns, }}' to /etc/apparmor.d/spore, and 'apparmor_parser -r \
+                 /etc/apparmor.d/spore' (as root)",
+                program.display()
+            )
         }
         Some(libc::EPERM | libc::EACCES) => {
             "a container forbids them: start it with --security-opt seccomp=unconfined --security-opt \
              apparmor=unconfined"
                 .into()
         }
+        Some(libc::EROFS) => "/proc has to be writable for that".into(),
         _ => "a kernel without them has no networks".into(),
     }
 }
@@ -208,14 +250,19 @@ mod tests {
             (libc::ENOSPC, None, "user.max_net_namespaces"),
             (libc::EUSERS, Some(apparmor), "user.max_net_namespaces"),
             (libc::EPERM, Some(clone), "unprivileged_userns_clone=1"),
-            (libc::EACCES, Some(apparmor), "/etc/apparmor.d/spore"),
+            (
+                libc::EACCES,
+                Some(apparmor),
+                "profile spore \"/opt/a b/spore\" flags=(unconfined) { userns, }",
+            ),
+            (libc::EACCES, Some(apparmor), "'apparmor_parser -r /etc/apparmor.d/spore'"),
             (libc::EPERM, None, "seccomp=unconfined"),
             (libc::EINVAL, Some(clone), "a kernel without"),
         ] {
             let read = |name: &str| {
                 setting.filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
             };
-            let remedy = remedy_by("net", Some(errno), &read);
+            let remedy = remedy_by("net", Some(errno), Path::new("/opt/a b/spore"), &read);
             assert!(remedy.contains(reported) && !remedy.contains('\n'), "{errno}: {remedy}");
         }
     }

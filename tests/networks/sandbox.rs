@@ -14,6 +14,13 @@ fn boxed(store: &Store, options: &[&str], args: &[&str]) -> Output {
     command.env("SPORE_HOME", home).output().unwrap()
 }
 
+/// What `doctor -o json` says of this.
+fn check(doctor: &Output, what: &str) -> serde_json::Value {
+    let checks: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let mut checks = checks["Checks"].as_array().unwrap().iter();
+    checks.find(|check| check["Check"] == what).unwrap().clone()
+}
+
 /// Whether there is bwrap, and it may make what it makes.
 fn has_bwrap(store: &Store) -> bool {
     let made =
@@ -43,14 +50,26 @@ fn a_sandbox_is_told_what_it_lacks_and_runs_without_a_network() {
     let err = told(&["--disable-userns"]);
     assert!(err.contains("user namespace") && err.contains("max_user_namespaces"), "{err}");
     assert!(err.contains("--network none") && !err.contains("SPORE_HOME"), "{err}");
+    // All that it lacks at once.
+    assert!(err.contains("--device /dev/net/tun"), "{err}");
     let err = told(&[]);
     assert!(err.contains("/dev/net/tun is missing"), "{err}");
-    assert!(err.contains("--device /dev/net/tun"), "{err}");
+    assert!(err.contains("--device /dev/net/tun") && err.contains("--network none"), "{err}");
+    // A user namespace that is made, and of which nobody becomes root, as where AppArmor restricts
+    // them: /proc takes no map.
+    let unmapped = ["--ro-bind", "/proc", "/proc"];
+    let err = told(&unmapped);
+    assert!(err.contains("cannot make a user namespace"), "{err}");
+    let doctor = boxed(&store, &unmapped, &["doctor", "-o", "json"]);
+    let users = check(&doctor, "user namespaces");
+    assert_eq!(users["Verdict"], "warn", "{users}");
+    let settings =
+        ["--dev-bind", "/dev/net/tun", "/dev/net/tun", "--ro-bind", "/proc/sys", "/proc/sys"];
+    let err = told(&settings);
+    assert!(err.contains("/proc/sys has to be writable") && err.contains("systempaths"), "{err}");
     // What doctor says is what a launch comes to.
     let doctor = boxed(&store, &["--disable-userns"], &["doctor", "-o", "json"]);
-    let checks: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    let mut checks = checks["Checks"].as_array().unwrap().iter();
-    let check = checks.find(|check| check["Check"] == "networks").unwrap();
+    let check = check(&doctor, "networks");
     let detail = check["Detail"].as_str().unwrap();
     assert_eq!(check["Verdict"], "warn", "{detail}");
     assert!(detail.contains("max_user_namespaces"), "{detail}");
