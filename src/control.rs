@@ -218,6 +218,9 @@ pub struct Status {
     /// Each network interface's link and counters.
     #[serde(default)]
     pub interfaces: BTreeMap<DeviceId, NetStatus>,
+    /// Shared directories whose servers are gone, and why: their guest has I/O errors there.
+    #[serde(default)]
+    pub lost_shares: BTreeMap<DeviceId, String>,
     /// What the guest's service manager has said of itself since the last reset (sd_notify(3)), by
     /// variable, and `unit NAME` of each unit that it has said is active. The guest's words.
     #[serde(default)]

@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Refused before anything is made, in one line.
 fn refused(store: &Store, more: &[&str], code: i32, why: &str) {
@@ -62,16 +63,71 @@ fn a_share_is_in_the_record_and_ends_with_its_instance() {
         assert_eq!((&shares[0], &shares[1]["HostPath"]), (&fixed, &"/".into()));
         assert!(store.ok(&["show", id]).contains(&format!("{dir}:/src:ro, share0")));
     }
-    let processes = || {
-        let all = fs::read_dir("/proc").unwrap().map_while(Result::ok);
-        let words = all.map(|entry| fs::read(entry.path().join("cmdline")).unwrap_or_default());
-        let texts = words.map(|words| String::from_utf8_lossy(&words).into_owned());
-        texts.filter(|text| text.contains("__share") && text.contains(&ids[0])).count()
+    until("a server outlives its VMM", || servers(&ids[0]).is_empty());
+}
+
+/// The guest lives on, and the user sees what it lacks; a start brings it back, and not where the
+/// directory has gone.
+#[test]
+fn an_instance_whose_share_has_no_server_is_degraded() {
+    let store = Store::new();
+    if !common::skip::has_kvm() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let dirs = ["one", "two"].map(|name| place.path().join(name));
+    dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let one = format!("{}:/src", dirs[0].display());
+    let two = format!("{}:/other:ro", dirs[1].display());
+    let mode = ["--append", "demo.mode=poweroff-on-button"];
+    let id = store.launch(&[&["-v", &one, "-v", &two][..], &mode].concat()).remove(0);
+    let ready = || store.ok(&["ls", &id]).contains("degraded");
+    assert!(!ready() && !store.ok(&["show", &id]).contains("server is gone"));
+    // The second's: they are started in their order.
+    let last = servers(&id).into_iter().max().unwrap();
+    assert!(Command::new("kill").args(["-9", &last.to_string()]).status().unwrap().success());
+    until("it is not seen to be degraded", ready);
+    let shown = store.ok(&["show", &id]);
+    assert!(
+        shown.contains(&format!("{two}, share1; its server is gone (it has ended)")),
+        "{shown}"
+    );
+    assert!(!shown.contains("share0;"), "{shown}");
+    assert_eq!(store.state(&id).0, "running");
+    store.ok(&["stop", &id]);
+    assert!(!ready());
+    fs::remove_dir(&dirs[0]).unwrap();
+    let refused = store.spore(&["start", &id]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!((refused.status.code(), why.lines().count()), (Some(1), 1), "{why}");
+    assert!(
+        why.contains(&format!("there is no directory {} to share", dirs[0].display())),
+        "{why}"
+    );
+    assert_eq!(store.state(&id).0, "stopped");
+    fs::create_dir(&dirs[0]).unwrap();
+    store.ok(&["start", &id]);
+    assert_eq!((ready(), servers(&id).len()), (false, 2));
+}
+
+/// The processes that serve an instance's shares.
+fn servers(id: &str) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ours = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.contains("__share") && words.contains(id)
     };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while processes() > 0 {
-        assert!(std::time::Instant::now() < deadline, "a server outlives its VMM");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    numbers.filter(ours).collect()
+}
+
+/// Waits until something is so.
+fn until(otherwise: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < deadline, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -76,7 +76,7 @@ pub fn full(records: &[InstanceRecord], statuses: &[Option<Status>]) -> Table {
         }
         let disks = disks(&record.instance, status.as_ref());
         let interfaces = interfaces(&record.instance, status.as_ref());
-        let shares = shares(&record.instance);
+        let shares = shares(&record.instance, status.as_ref());
         let live = status.iter().flat_map(live);
         let fields = fields(record).into_iter().chain(disks).chain(interfaces);
         let fields = fields.chain(shares).chain(live);
@@ -140,10 +140,19 @@ fn interfaces(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str
     instance.network_interfaces.iter().map(line).chain(limits).filter(|_| any).collect()
 }
 
-/// A line each shared directory, with what the guest knows it by.
-fn shares(instance: &Instance) -> Vec<(&'static str, String)> {
-    let shares = instance.spore.shares.iter().enumerate();
-    shares.map(|(n, share)| ("Share", format!("{share}, {}", Share::tag(n)))).collect()
+/// A line each shared directory, with what the guest knows it by, and whether it has it no more.
+fn shares(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, String)> {
+    let line = |(n, share): (usize, &Share)| {
+        let tag = Share::tag(n);
+        let why = tag.parse().ok().and_then(|id| status?.lost_shares.get(&id));
+        let lost = why.map(|why| {
+            format!(
+                "; its server is gone ({why}): the guest has I/O errors there until its next start"
+            )
+        });
+        ("Share", format!("{share}, {tag}{}", lost.unwrap_or_default()))
+    };
+    instance.spore.shares.iter().enumerate().map(line).collect()
 }
 
 fn carried(interface: &NetStatus) -> String {

@@ -7,17 +7,15 @@ use super::filter::{Filter, Filters, select};
 pub use super::shape::network::{DescribedNetwork, SecurityGroup};
 use crate::control::network::{Request, Response};
 use crate::error::Result;
-use crate::id::{InstanceId, SecurityGroupId};
+use crate::id::SecurityGroupId;
 use crate::instance::vpc;
 use crate::network;
 pub use crate::network::NewNetwork;
 pub use crate::network::groups::{Rule, Whom};
 use crate::network::{groups, process};
-use crate::record::instance::{InstanceRecord, State};
 use crate::record::network::PublishedPort;
 use crate::record::tag::check_tags;
 use crate::record::vpc::Vpc;
-use std::collections::BTreeSet;
 
 const FILTERS: Filters = Filters {
     tags: "Tags",
@@ -87,15 +85,6 @@ impl Service {
         if let Err(error) = vpc::revive_all(&self.store) {
             self.store.context().warn(error.message());
         }
-    }
-
-    /// The running instances whose network is not there and could not be started again: they run
-    /// on, without metadata, names or ports.
-    pub fn degraded(&self, records: &[InstanceRecord]) -> BTreeSet<InstanceId> {
-        let on = |record: &InstanceRecord| {
-            record.instance.state == State::Running && vpc::is_on(&record.instance)
-        };
-        if records.iter().any(on) { vpc::unserved(&self.store) } else { BTreeSet::new() }
     }
 
     /// EC2 CreateSecurityGroup.

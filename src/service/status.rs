@@ -4,12 +4,14 @@ use super::Service;
 use super::instances::DescribeInstances;
 use super::shape::status::{Check, InstanceStatus};
 use crate::error::Result;
+use crate::id::InstanceId;
 use crate::instance::client;
 use crate::instance::dir::InstanceDir;
 use crate::instance::pool::parallel;
 use crate::instance::readiness::{self, Stage};
 use crate::instance::vpc;
 use crate::record::instance::{InstanceRecord, State};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a guest may take to be heard of before that counts against it.
@@ -31,6 +33,23 @@ impl Service {
         let dir =
             |record: &InstanceRecord| InstanceDir::new(&self.store, &record.instance.instance_id);
         Ok(parallel(&records, |record| status(&dir(record), record)))
+    }
+
+    /// The running instances that lack something which they were launched with: their network is
+    /// not there and could not be started again, so that they run on without metadata, names or
+    /// ports; or the server of a shared directory is gone.
+    pub fn degraded(&self, records: &[InstanceRecord]) -> BTreeSet<InstanceId> {
+        let running = || records.iter().filter(|record| record.instance.state == State::Running);
+        let on = running().any(|record| vpc::is_on(&record.instance));
+        let mut degraded = if on { vpc::unserved(&self.store) } else { BTreeSet::new() };
+        let lost = |id: &InstanceId| {
+            let status = client::status(&InstanceDir::new(&self.store, id));
+            status.is_ok_and(|status| !status.lost_shares.is_empty())
+        };
+        let sharing = running().filter(|record| !record.instance.spore.shares.is_empty());
+        let ids = sharing.map(|record| &record.instance.instance_id);
+        degraded.extend(ids.filter(|id| lost(id)).cloned());
+        degraded
     }
 
     /// How far an instance's guest is by its own word, as [`Stage::word`] has it: it is not asked.

@@ -345,6 +345,7 @@ fn status(machine: &Machine, started: Instant, resets: u32, hibernating: bool) -
         disks: disks.collect(),
         slots: slots.collect(),
         interfaces: interfaces.collect(),
+        lost_shares: machine.lost_shares(),
         notified: machine.notified(),
     }
 }

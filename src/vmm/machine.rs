@@ -142,6 +142,7 @@ pub struct Machine {
     pub(super) disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
     vsock: Option<Arc<Vsock>>,
+    shares: Vec<(DeviceId, Arc<Fs>)>,
     /// A queue of each interface's tap.
     taps: Vec<(DeviceId, OwnedFd)>,
     /// With their slots.
@@ -179,7 +180,7 @@ impl Machine {
         let console = Arc::new(Console::new(fds::take_file(plan.console)?, times)?);
         let serial = Arc::new(Serial::new(irqfd(&vm, COM1_GSI)?, console.clone()));
         let power = Arc::new(AcpiPower::new(barrier.clone(), irqfd(&vm, GED_GSI)?));
-        let Opened { disks, interfaces, taps, vsock, devices } =
+        let Opened { disks, interfaces, taps, vsock, shares, devices } =
             open_devices(&plan.config, filters, report)?;
         let on_start = thread_start(filters, &devices)?;
         let Virtio { transports, mut mmio, pci } =
@@ -221,6 +222,7 @@ impl Machine {
             disks,
             interfaces,
             vsock,
+            shares,
             taps,
             transports: slots.into_iter().zip(transports).collect(),
             hot,
@@ -343,6 +345,11 @@ impl Machine {
         self.interfaces.iter()
     }
 
+    /// Shared directories whose servers are gone, and why.
+    pub fn lost_shares(&self) -> BTreeMap<DeviceId, String> {
+        self.shares.iter().filter_map(|(id, share)| Some((id.clone(), share.lost()?))).collect()
+    }
+
     /// What the guest's service manager has said of itself.
     pub fn notified(&self) -> BTreeMap<String, String> {
         self.vsock.as_ref().map(|vsock| vsock.notified()).unwrap_or_default()
@@ -451,6 +458,7 @@ struct Opened {
     disks: Vec<MachineDisk>,
     interfaces: Vec<(DeviceId, Arc<Net>)>,
     vsock: Option<Arc<Vsock>>,
+    shares: Vec<(DeviceId, Arc<Fs>)>,
     taps: Vec<(DeviceId, OwnedFd)>,
     /// All of them, in the configuration's order.
     devices: Vec<NewDevice>,
@@ -495,6 +503,7 @@ fn open_devices(
             DeviceKind::Share(plan) => {
                 let server = fds::take(plan.server)?;
                 let (device, services) = Fs::create(&plan.tag, server, notices.clone());
+                opened.shares.push((id.clone(), device.clone()));
                 Front::Virtio(device, services)
             }
         };

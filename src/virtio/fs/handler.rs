@@ -39,7 +39,7 @@ struct Pending {
 pub(super) struct Handler {
     shared: Arc<Shared>,
     /// `None`: the server is gone.
-    server: Option<OwnedFd>,
+    server: Option<Arc<OwnedFd>>,
     /// The socket takes no request now.
     blocked: bool,
     pending: HashMap<u64, Pending>,
@@ -50,7 +50,7 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    pub fn new(shared: Arc<Shared>, server: OwnedFd) -> Self {
+    pub fn new(shared: Arc<Shared>, server: Arc<OwnedFd>) -> Self {
         Self {
             shared,
             server: Some(server),
@@ -63,7 +63,10 @@ impl Handler {
 
     /// The server has ended: from now on all requests fail.
     fn lose_server(&mut self, why: &str) {
-        if self.server.take().is_some() {
+        if self.server.is_some() {
+            // It fails if it was said already, which was with the same socket.
+            let _ = self.shared.why_lost.set(why.to_owned());
+            self.server = None;
             let name = &self.shared.name;
             self.shared.notices.tell(&format!(
                 "{name}: its server is gone ({why}): the guest has I/O errors there until its next start"

@@ -16,8 +16,8 @@ use crate::virtio::device::{Device, DeviceState, DeviceType, Service, Services, 
 use handler::Handler;
 use shared::Shared;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Its row.
 pub static TYPE: DeviceType = DeviceType {
@@ -56,10 +56,18 @@ impl Fs {
         config[..bytes.len()].copy_from_slice(bytes);
         config[TAG] = 1;
         let new_driver = AtomicBool::new(false);
-        let shared = Arc::new(Shared { name: format!("share {tag}"), new_driver, notices });
+        let (name, server) = (format!("share {tag}"), Arc::new(server));
+        let (to_server, why_lost) = (Arc::downgrade(&server), OnceLock::new());
+        let shared = Shared { name, new_driver, notices, server: to_server, why_lost };
+        let shared = Arc::new(shared);
         let handler = Box::new(Handler::new(shared.clone(), server));
         let services = vec![Service { queues: HIGH_PRIORITY..REQUESTS + 1, handler }];
         (Arc::new(Self { shared, config }), services)
+    }
+
+    /// Why the share's server is gone, if it is: the guest has I/O errors from then on.
+    pub fn lost(&self) -> Option<String> {
+        self.shared.lost()
     }
 }
 
