@@ -19,7 +19,7 @@ mod rest;
 pub mod server;
 pub mod signature;
 mod sts;
-mod xml;
+pub mod xml;
 
 /// The token of a link that is followed once.
 pub fn one_time() -> String {

@@ -98,7 +98,10 @@ fn whole(xml: &mut Xml, model: &Model, shape: &str, value: &Value) -> Result<()>
     for Member(name, _, word, shape) in members {
         match (value.get(name), model.kind(shape)) {
             (Some(value), _) if !value.is_null() => shaped(xml, model, word, shape, value)?,
-            (_, Kind::List(_)) => write(xml, Event::Empty(BytesStart::new(word)))?,
+            // Where elements have the list's own name, one would be a member.
+            (_, Kind::List(List(_, member, _))) if !member.is_empty() => {
+                write(xml, Event::Empty(BytesStart::new(word)))?;
+            }
             _ if name == "Return" => text(xml, word, "true")?,
             _ => {}
         }

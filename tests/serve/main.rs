@@ -6,6 +6,7 @@ mod common;
 mod clients;
 mod console;
 mod hostile;
+mod vectors;
 
 use common::networks::has_networks;
 use common::{Store, has_kvm, venv};
