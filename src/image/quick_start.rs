@@ -6,7 +6,7 @@
 use super::checksum::Checksum;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::record::image::BootMode;
-use crate::store::{beneath, pattern};
+use crate::store::{beneath, config_home, pattern};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -203,9 +203,7 @@ pub fn find(text: &str) -> Result<Published> {
 
 /// Where the user's own are: `$XDG_CONFIG_HOME/spore/images.yaml`, else in `~/.config`.
 fn user_file() -> Option<PathBuf> {
-    let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))?;
-    Some(config.join("spore/images.yaml"))
+    Some(config_home()?.join("spore/images.yaml"))
 }
 
 fn own(path: &std::path::Path) -> Result<Vec<Published>> {

@@ -9,6 +9,7 @@ use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::mem::layout::flash_fits;
 use crate::record::uefi::UefiVariables;
 use crate::store::beneath::foreign_file;
+use crate::store::config_home;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -102,9 +103,7 @@ impl Descriptor {
 
 /// Where to look, the user's own directory first.
 fn directories() -> Vec<PathBuf> {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
-    let own = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
-    let own = own.filter(|path| path.is_absolute()).map(|path| path.join("qemu/firmware"));
+    let own = config_home().map(|dir| dir.join("qemu/firmware"));
     own.into_iter().chain(DESCRIPTORS.map(PathBuf::from)).collect()
 }
 

@@ -3,6 +3,7 @@
 use super::Service;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::helper::lasting;
+use crate::store::config_home;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -113,8 +114,7 @@ fn lingers(user: u32) -> bool {
 
 /// Where a user's units are. (systemd.unit(5))
 fn units() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    let config = config_home();
     let config = config.ok_or_else(|| Error::failure("neither XDG_CONFIG_HOME nor HOME is set"))?;
     Ok(config.join("systemd/user"))
 }

@@ -37,6 +37,7 @@ pub use beneath::sync_dir;
 pub use collection::{Collection, Locked, check_owner, not_owned};
 pub use listing::Listing;
 pub use open::{Store, StoreLock};
+pub use paths::config_home;
 pub use record::RECORD;
 pub use staging::Staging;
 pub use time::{now, rfc3339};

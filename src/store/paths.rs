@@ -56,6 +56,13 @@ pub fn home() -> Result<PathBuf> {
     locate(|name| std::env::var_os(name).filter(|v| !v.is_empty()))
 }
 
+/// Where this user's programs have their settings, if the environment says: `$XDG_CONFIG_HOME`,
+/// else `~/.config`. (XDG Base Directory Specification)
+pub fn config_home() -> Option<PathBuf> {
+    let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))
+}
+
 fn locate(var: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
     let absolute = |name| var(name).map(PathBuf::from).filter(|p| p.is_absolute());
     // A relative path in an XDG variable is to be ignored (XDG Base Directory Specification,

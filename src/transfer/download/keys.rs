@@ -1,7 +1,7 @@
 //! Publishers' OpenPGP certificates that this host has: from the user, and from packages.
 
 use crate::id::hex;
-use crate::store::beneath;
+use crate::store::{beneath, config_home};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
@@ -19,9 +19,7 @@ const PUBLIC_KEY: u8 = 6;
 
 /// The user's own: `$XDG_CONFIG_HOME/spore/keys`, else in `~/.config`.
 pub fn own_dir() -> Option<PathBuf> {
-    let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))?;
-    Some(config.join("spore/keys"))
+    Some(config_home()?.join("spore/keys"))
 }
 
 /// The certificates whose primary keys have one of these fingerprints (40 hexadecimal digits, in
