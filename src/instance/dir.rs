@@ -30,6 +30,8 @@ pub const REPORT: &str = "report.jsonl";
 const SOCKET: &str = "control.sock";
 /// Where programs of the host reach those of the guest.
 pub const VSOCK: &str = "vsock.sock";
+/// The same of SOCK_SEQPACKET.
+const VSOCK_SEQPACKET: &str = "vsock-seqpacket.sock";
 /// Whose flock the VMM holds; its process id is in it.
 const VMM_LOCK: &str = "vmm.lock";
 /// More of it is no number.
@@ -305,6 +307,14 @@ impl InstanceDir {
         self.socket_path(VSOCK)
     }
 
+    /// The same of SOCK_SEQPACKET.
+    ///
+    /// # Errors
+    /// As [`InstanceDir::control_path`]'s.
+    pub fn vsock_seqpacket_path(&self) -> Result<(PathBuf, Owned)> {
+        self.socket_path(VSOCK_SEQPACKET)
+    }
+
     fn socket_path(&self, name: &str) -> Result<(PathBuf, Owned)> {
         let dir = self.owned()?;
         Ok((dir.through(name), dir))
@@ -315,7 +325,7 @@ impl InstanceDir {
     /// # Errors
     /// No permission.
     pub fn remove_sockets(&self) -> Result<()> {
-        [SOCKET, VSOCK].into_iter().try_for_each(|name| {
+        [SOCKET, VSOCK, VSOCK_SEQPACKET].into_iter().try_for_each(|name| {
             let removed = self.owned()?.remove_if_there(name);
             removed.or_fail(|| format!("remove {}", self.file(name).display()))
         })

@@ -9,6 +9,7 @@
 //! | `vmm.lock` | flock: held by the VMM for as long as it lives; the one truth about liveness |
 //! | `control.sock` | where the VMM answers [`crate::control`] |
 //! | `vsock.sock` | where programs of the host reach those of the guest ([`dial`]) |
+//! | `vsock-seqpacket.sock` | the same of SOCK_SEQPACKET |
 //! | `known_hosts` | the guest's SSH host keys ([`host_keys`]), or those that it showed first |
 //! | `console.log` | all the guest said on its serial line |
 //! | `console.times` | when it said that |

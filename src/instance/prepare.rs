@@ -22,17 +22,19 @@ use crate::store::beneath::Owned;
 use crate::store::{self, Durability, Locked, Store};
 use crate::volume::Opened;
 use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 /// What the entropy device is called.
 const ENTROPY: &str = "entropy";
 /// What the socket device is called.
 const VSOCK: &str = "vsock";
+/// Connections to a socket of the VMM's that wait to be let in, as many as std's.
+const BACKLOG: i32 = 128;
 /// What the disk with the metadata is called.
 const METADATA: &str = "cidata";
 
@@ -277,7 +279,7 @@ pub fn open(
         cpuid: host::cpuid().to_vec(),
         console: fds.add(console),
         times: Some(fds.add(dir.open_times()?)),
-        control: Some(fds.add(listen(dir, dir.control_path()?)?)),
+        control: Some(fds.add(listen(dir, dir.control_path()?, SocketType::STREAM)?)),
         report: fds.add(dir.open_report()?),
         ready: wait.then(|| fds.add(ready_end)),
         lock: Some(fds.add(dir.take_vmm_lock()?)),
@@ -435,10 +437,9 @@ fn ephemeral_disk(fds: &mut Fds, file: File, serial: VolumeId, instance: &Instan
 }
 
 fn sockets(dir: &InstanceDir, fds: &mut Fds) -> Result<VsockPlan> {
-    let listener = listen(dir, dir.vsock_path()?)?;
-    // A program that is gone before it is let in keeps the VMM's thread from nothing.
-    listener.set_nonblocking(true).or_fail(|| "listen for programs of the host")?;
-    Ok(VsockPlan { listener: fds.add(listener) })
+    let stream = listen(dir, dir.vsock_path()?, SocketType::STREAM)?;
+    let seqpacket = listen(dir, dir.vsock_seqpacket_path()?, SocketType::SEQPACKET)?;
+    Ok(VsockPlan { stream: fds.add(stream), seqpacket: fds.add(seqpacket) })
 }
 
 /// The volume labelled CIDATA, which one queue is enough for.
@@ -466,10 +467,14 @@ fn least_queues(instance: &Instance) -> u16 {
     }
 }
 
-/// A listening socket, 0600 in the instance's 0700 directory.
-fn listen(dir: &InstanceDir, (path, _dir): (PathBuf, Owned)) -> Result<UnixListener> {
+/// A listening socket, 0600 in the instance's 0700 directory. It does not block: a program that is
+/// gone before it is let in keeps the VMM's thread from nothing.
+fn listen(dir: &InstanceDir, (path, _dir): (PathBuf, Owned), kind: SocketType) -> Result<OwnedFd> {
     let doing = || format!("create a socket of {}", dir.id());
-    let listener = UnixListener::bind(&path).or_fail(doing)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = socket_with(AddressFamily::UNIX, kind, flags, None).or_fail(doing)?;
+    bind(&listener, &SocketAddrUnix::new(&path).or_fail(doing)?).or_fail(doing)?;
+    rustix::net::listen(&listener, BACKLOG).or_fail(doing)?;
     rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR).or_fail(doing)?;
     Ok(listener)
 }

@@ -12,6 +12,16 @@ pub const NOTIFY_PORT: u32 = 9999;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VsockPlan {
-    /// The listening Unix stream socket by which programs of the host come. It does not block.
-    pub listener: PlanFd,
+    /// The listening Unix socket of SOCK_STREAM by which programs of the host come. It does not
+    /// block.
+    pub stream: PlanFd,
+    /// The same of SOCK_SEQPACKET.
+    pub seqpacket: PlanFd,
+}
+
+impl VsockPlan {
+    /// Both.
+    pub fn listeners(&self) -> [PlanFd; 2] {
+        [self.stream, self.seqpacket]
+    }
 }

@@ -496,7 +496,8 @@ fn open_devices(
                 Front::Virtio(device, services)
             }
             DeviceKind::Vsock(plan) => {
-                let (device, services) = Vsock::create(fds::take(plan.listener)?)?;
+                let (device, services) =
+                    Vsock::create(fds::take(plan.stream)?, fds::take(plan.seqpacket)?)?;
                 opened.vsock = Some(device.clone());
                 Front::Virtio(device, services)
             }

@@ -27,7 +27,7 @@ pub mod vcpu;
 pub mod vcpu_barrier;
 
 use crate::error::{Error, OrFail, Result};
-use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport};
+use crate::plan::{BUILD, EndReason, PLAN_FD, PlanFd, SUBCOMMAND, VmPlan, VmReport, VsockPlan};
 use crate::sys::{fds, kvm, process, trim_memory};
 use event::{EventLoop, Outside};
 use machine::{Machine, MachineCore};
@@ -165,7 +165,7 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let layers = config.disks().flat_map(|(_, disk)| disk.layers.iter().map(|layer| layer.fd));
     let holds = config.disks().filter_map(|(_, disk)| disk.hold);
     let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
-    let sockets = config.sockets().map(|vsock| vsock.listener);
+    let sockets = config.sockets().flat_map(VsockPlan::listeners);
     let sockets = sockets.chain(config.shares().map(|share| share.server));
     let single = single.chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
     let devices = layers.chain(holds).chain(taps).chain(sockets);

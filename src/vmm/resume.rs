@@ -14,10 +14,10 @@ use std::fs::File;
 /// none: the guest knows nothing of it. Nobody listens for programs of the host's then.
 fn leave_out(config: &mut VmConfig, then: &Shape) -> Result<()> {
     let added = |device: &DeviceConfig| match &device.kind {
-        DeviceKind::Vsock(vsock) if !then.has(&device.id.to_string()) => Some(vsock.listener),
+        DeviceKind::Vsock(vsock) if !then.has(&device.id.to_string()) => Some(vsock.listeners()),
         _ => None,
     };
-    for listener in config.devices.iter().filter_map(added) {
+    for listener in config.devices.iter().filter_map(added).flatten() {
         drop(fds::take(listener)?);
     }
     config.devices.retain(|device| added(device).is_none());

@@ -64,6 +64,7 @@ const PLACES: [(&str, &str, &[&str]); 8] = [
             "vmm.lock",
             "control.sock",
             "vsock.sock",
+            "vsock-seqpacket.sock",
             "console.log",
             "console.times",
             "vmm.log",

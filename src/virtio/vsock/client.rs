@@ -1,7 +1,8 @@
-//! Programs of the host at the listening socket, until each has said what it wants: `CONNECT PORT`
+//! Programs of the host at the listening sockets, until each has said what it wants: `CONNECT PORT`
 //! for a port of the guest's, as Firecracker has it, or `LISTEN PORT` for the next connection that
 //! the guest makes to a port of the host's.
 
+use super::packet::Kind;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,8 +20,8 @@ pub enum Wish {
 
 impl Wish {
     fn from_line(line: &[u8]) -> Option<Self> {
-        let (verb, port) =
-            std::str::from_utf8(line).ok()?.trim_end_matches('\r').split_once(' ')?;
+        let line = std::str::from_utf8(line).ok()?;
+        let (verb, port) = line.trim_end_matches(['\r', '\n']).split_once(' ')?;
         let port = port.parse().ok()?;
         match verb {
             "CONNECT" => Some(Self::Connect(port)),
@@ -44,21 +45,35 @@ pub enum Heard {
 /// A client that has not said what it wants.
 #[derive(Debug)]
 pub struct Client {
-    stream: OwnedFd,
+    socket: OwnedFd,
+    kind: Kind,
     line: Vec<u8>,
 }
 
 impl Client {
-    /// One that has just come; its stream does not block.
-    pub fn new(stream: OwnedFd) -> Self {
-        Self { stream, line: Vec::with_capacity(MAX_LINE) }
+    /// One that has just come by a socket of this kind, which does not block.
+    pub fn new(socket: OwnedFd, kind: Kind) -> Self {
+        Self { socket, kind, line: Vec::with_capacity(MAX_LINE) }
     }
 
-    /// Reads on. What follows the line is the guest's: not one byte more is read.
+    /// What its connections carry.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Reads on.
     pub fn hear(&mut self) -> Heard {
+        match self.kind {
+            Kind::Stream => self.hear_line(),
+            Kind::Seqpacket => self.hear_message(),
+        }
+    }
+
+    /// What follows the line is the guest's: not one byte more is read.
+    fn hear_line(&mut self) -> Heard {
         loop {
             let mut byte = [0];
-            match rustix::io::read(&self.stream, &mut byte) {
+            match rustix::io::read(&self.socket, &mut byte) {
                 Ok(1) if byte[0] == b'\n' => {
                     return Wish::from_line(&self.line).map_or(Heard::Nonsense, Heard::Wish);
                 }
@@ -69,15 +84,28 @@ impl Client {
         }
     }
 
-    /// Its stream, which it is connected by from now on.
-    pub fn into_stream(self) -> OwnedFd {
-        self.stream
+    /// A message is a line, with its end or without.
+    fn hear_message(&self) -> Heard {
+        // One byte more shows that it is longer.
+        let mut message = [0; MAX_LINE + 1];
+        match rustix::io::read(&self.socket, &mut message) {
+            Ok(len @ 1..=MAX_LINE) => {
+                Wish::from_line(&message[..len]).map_or(Heard::Nonsense, Heard::Wish)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
+            _ => Heard::Nonsense,
+        }
+    }
+
+    /// Its socket, which it is connected by from now on.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
     }
 }
 
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -86,12 +114,26 @@ mod tests {
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-    fn hear(text: &[u8]) -> Heard {
+    fn heard(text: &[u8], kind: Kind, socket: SocketType) -> Heard {
         let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)
-                .unwrap();
+            socketpair(AddressFamily::UNIX, socket, SocketFlags::NONBLOCK, None).unwrap();
         rustix::io::write(&theirs, text).unwrap();
-        Client::new(ours).hear()
+        Client::new(ours, kind).hear()
+    }
+
+    fn hear(text: &[u8]) -> Heard {
+        heard(text, Kind::Stream, SocketType::STREAM)
+    }
+
+    #[test]
+    fn a_message_says_what_is_wanted() {
+        let hear = |text: &[u8]| heard(text, Kind::Seqpacket, SocketType::SEQPACKET);
+        assert_eq!(hear(b"CONNECT 22"), Heard::Wish(Wish::Connect(22)));
+        assert_eq!(hear(b"LISTEN 80\n"), Heard::Wish(Wish::Listen(80)));
+        let long = format!("CONNECT {:0>32}", 22);
+        for nonsense in [&b"CONNECT"[..], b"CONNECT 22\nSSH", long.as_bytes()] {
+            assert_eq!(hear(nonsense), Heard::Nonsense);
+        }
     }
 
     #[test]

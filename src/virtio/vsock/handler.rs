@@ -1,9 +1,12 @@
-//! Carries packets between the guest's queues and the host's streams.
+//! Carries packets between the guest's queues and the host's sockets.
 
 use super::client::{Client, Heard, Wish};
-use super::connection::{Broken, Connection, End, Ports};
+use super::connection::{Connection, End, Ports};
+use super::messages::Broken;
 use super::notify::Message;
-use super::packet::{GUEST_CID, HEADER, HOST_CID, Header, NO_RECEIVE, NO_SEND, STREAM, op};
+use super::packet::{
+    F_SEQPACKET, GUEST_CID, HEADER, HOST_CID, Header, Kind, NO_RECEIVE, NO_SEND, op,
+};
 use super::shared::{EVENT, RECEIVE, Shared};
 use crate::plan::NOTIFY_PORT;
 use crate::sys::eventfd::as_fd;
@@ -38,36 +41,45 @@ const TRANSPORT_RESET: [u8; 4] = [0; 4];
 /// What a descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Who {
-    Listener,
+    Listener(Kind),
     Client(usize),
     Waiting(usize),
     Connection(Ports),
 }
 
+/// Who waits for the guest to connect to a port of the host's.
+struct Waiter {
+    port: u32,
+    kind: Kind,
+    socket: OwnedFd,
+}
+
 /// Serves all queues.
 pub(super) struct Muxer {
     shared: Arc<Shared>,
-    listener: OwnedFd,
+    listeners: [(Kind, OwnedFd); 2],
+    /// The driver knows SOCK_SEQPACKET.
+    messages: bool,
     /// When somebody is let in again.
     full_until: Option<Instant>,
     clients: Vec<Client>,
-    /// Who waits for the guest to connect to a port of the host's.
-    waiting: Vec<(u32, OwnedFd)>,
+    waiting: Vec<Waiter>,
     connections: BTreeMap<Ports, Connection>,
     next_port: u32,
     /// Headers alone, to the guest.
     answers: VecDeque<Header>,
-    /// Connections whose streams may have something.
+    /// Connections whose sockets may have something.
     ready: VecDeque<Ports>,
     /// The guest's next receive buffer waits in its ring.
     buffer_waits: bool,
 }
 
 impl Muxer {
-    pub fn new(shared: Arc<Shared>, listener: OwnedFd) -> Self {
+    pub fn new(shared: Arc<Shared>, listeners: [(Kind, OwnedFd); 2]) -> Self {
         Self {
             shared,
-            listener,
+            listeners,
+            messages: false,
             full_until: None,
             clients: Vec::new(),
             waiting: Vec::new(),
@@ -85,14 +97,17 @@ impl Muxer {
         let waits = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
         if buffers {
             if self.lets_in() {
-                list.push((Who::Listener, waits(self.listener.as_fd(), PollFlags::IN)));
+                let listeners = self.listeners.iter();
+                list.extend(listeners.map(|(kind, listener)| {
+                    (Who::Listener(*kind), waits(listener.as_fd(), PollFlags::IN))
+                }));
             }
             let clients = self.clients.iter().enumerate();
             list.extend(clients.map(|(at, c)| (Who::Client(at), waits(c.as_fd(), PollFlags::IN))));
             // Only that they go.
             let waiting = self.waiting.iter().enumerate();
-            list.extend(waiting.map(|(at, (_, stream))| {
-                (Who::Waiting(at), waits(stream.as_fd(), PollFlags::empty()))
+            list.extend(waiting.map(|(at, waiter)| {
+                (Who::Waiting(at), waits(waiter.socket.as_fd(), PollFlags::empty()))
             }));
         }
         list.extend(self.connections.iter().filter_map(|(ports, connection)| {
@@ -119,12 +134,14 @@ impl Muxer {
         // From the end on: what is taken out moves nobody that is still to be looked at.
         for (who, revents) in found.rev() {
             match who {
-                Who::Listener => self.accept(),
+                Who::Listener(kind) => self.accept(kind),
                 Who::Client(at) => self.hear(at),
                 Who::Waiting(at) => drop(self.waiting.swap_remove(at)),
                 Who::Connection(ports) => self.look_at(ports, revents),
             }
         }
+        let more = self.connections.iter().filter(|(_, connection)| connection.has_more());
+        self.ready.extend(more.map(|(ports, _)| *ports));
     }
 
     fn look_at(&mut self, ports: Ports, revents: PollFlags) {
@@ -138,10 +155,12 @@ impl Muxer {
         }
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, kind: Kind) {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        match accept_with(&self.listener, flags) {
-            Ok(stream) => self.clients.push(Client::new(stream)),
+        let listener = self.listeners.iter().find(|(of, _)| *of == kind);
+        let Some((_, listener)) = listener else { return };
+        match accept_with(listener, flags) {
+            Ok(socket) => self.clients.push(Client::new(socket, kind)),
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
             // No descriptors, no memory: the listener stays ready.
             Err(_) => self.full_until = Some(Instant::now() + FULL),
@@ -157,13 +176,14 @@ impl Muxer {
             Heard::Nonsense => None,
             Heard::Wish(wish) => Some(wish),
         };
-        let stream = self.clients.swap_remove(at).into_stream();
+        let client = self.clients.swap_remove(at);
+        let (kind, socket) = (client.kind(), client.into_socket());
         match wish {
-            Some(Wish::Connect(port)) => self.connect(stream, port),
+            Some(Wish::Connect(port)) => self.connect(socket, kind, port),
             Some(Wish::Listen(port)) if port != NOTIFY_PORT && self.waiting.len() < MAX_CLIENTS => {
                 let answer = format!("OK {port}\n");
-                if rustix::io::write(&stream, answer.as_bytes()) == Ok(answer.len()) {
-                    self.waiting.push((port, stream));
+                if rustix::io::write(&socket, answer.as_bytes()) == Ok(answer.len()) {
+                    self.waiting.push(Waiter { port, kind, socket });
                 }
             }
             _ => {}
@@ -171,8 +191,8 @@ impl Muxer {
     }
 
     /// Begins a connection of the host's.
-    fn connect(&mut self, stream: OwnedFd, guest: u32) {
-        if !self.has_room() {
+    fn connect(&mut self, socket: OwnedFd, kind: Kind, guest: u32) {
+        if !self.speaks(kind) || !self.has_room() {
             return;
         }
         while self.connections.keys().any(|ports| ports.host == self.next_port) {
@@ -180,9 +200,14 @@ impl Muxer {
         }
         let ports = Ports { host: self.next_port, guest };
         self.next_port = self.next_port.wrapping_add(1).max(FIRST_PORT);
-        let mut connection = Connection::new(ports, End::Stream(stream), false);
+        let mut connection = Connection::new(ports, kind, End::Socket(socket), false);
         self.answers.push_back(connection.header(op::REQUEST, 0, 0));
         self.connections.insert(ports, connection);
+    }
+
+    /// Whether the driver knows connections of this kind.
+    fn speaks(&self, kind: Kind) -> bool {
+        kind == Kind::Stream || self.messages
     }
 
     /// Whether there is room for a connection; one whose host's end is gone, and that the guest
@@ -288,22 +313,27 @@ impl Muxer {
     fn dispatch(&mut self, header: &Header, chain: &DescriptorChain) {
         let ports = Ports { host: header.dst_port, guest: header.src_port };
         let ours = (header.src_cid, header.dst_cid) == (GUEST_CID, HOST_CID);
-        let known = ours && header.kind == STREAM && self.connections.contains_key(&ports);
-        if let (true, Some(connection)) = (known, self.connections.get_mut(&ports)) {
+        let kind = Kind::of(header).filter(|kind| self.speaks(*kind));
+        let connection = self.connections.get_mut(&ports);
+        // Ports are those of both kinds.
+        let taken = connection.is_some();
+        let connection = connection.filter(|connection| ours && kind == Some(connection.kind()));
+        let known = connection.is_some();
+        let established = connection.is_some_and(|connection| {
             connection.learn(header);
-        }
-        let established = self.connections.get(&ports).is_some_and(|c| c.established);
+            connection.established
+        });
         match header.op {
             op::RST if known => self.end(ports),
             op::RST => {}
-            op::REQUEST if ours && header.kind == STREAM && !known => self.answer(ports, header),
+            op::REQUEST if ours && !taken && kind.is_some() => self.answer(ports, header),
             op::RESPONSE if known && !established => self.with(ports, |connection| {
                 connection.established = true;
                 let reported = connection.say(&format!("OK {}\n", ports.host));
                 if reported { Ok(None) } else { Err(Broken) }
             }),
             op::RW if known && established => {
-                self.with(ports, |connection| connection.send(chain, HEADER as u32, header.len));
+                self.with(ports, |connection| connection.send(chain, HEADER as u32, header));
             }
             op::SHUTDOWN if known && established => {
                 self.with(ports, |connection| connection.shut(header.flags));
@@ -336,25 +366,27 @@ impl Muxer {
 
     /// The guest wants to connect to a port of the host's.
     fn answer(&mut self, ports: Ports, header: &Header) {
-        let end = self.has_room().then(|| self.end_for(ports)).flatten();
-        let Some(end) = end else { return self.answers.push_back(header.refusal()) };
-        let mut connection = Connection::new(ports, end, true);
+        let kind = Kind::of(header).filter(|_| self.has_room());
+        let end = kind.and_then(|kind| Some((kind, self.end_for(ports, kind)?)));
+        let Some((kind, end)) = end else { return self.answers.push_back(header.refusal()) };
+        let mut connection = Connection::new(ports, kind, end, true);
         connection.learn(header);
         self.answers.push_back(connection.header(op::RESPONSE, 0, 0));
         self.connections.insert(ports, connection);
     }
 
-    fn end_for(&mut self, ports: Ports) -> Option<End> {
-        if ports.host == NOTIFY_PORT {
+    fn end_for(&mut self, ports: Ports, kind: Kind) -> Option<End> {
+        if ports.host == NOTIFY_PORT && kind == Kind::Stream {
             return Some(End::Notify(Message::default()));
         }
         loop {
-            let at = self.waiting.iter().position(|(port, _)| *port == ports.host)?;
-            let (_, stream) = self.waiting.remove(at);
+            let is = |waiter: &Waiter| (waiter.port, waiter.kind) == (ports.host, kind);
+            let at = self.waiting.iter().position(is)?;
+            let Waiter { socket, .. } = self.waiting.remove(at);
             let line = format!("ACCEPT {}\n", ports.guest);
             // One that has gone meanwhile is none.
-            if rustix::io::write(&stream, line.as_bytes()) == Ok(line.len()) {
-                return Some(End::Stream(stream));
+            if rustix::io::write(&socket, line.as_bytes()) == Ok(line.len()) {
+                return Some(End::Socket(socket));
             }
         }
     }
@@ -375,7 +407,8 @@ impl Muxer {
 }
 
 impl QueueHandler for Muxer {
-    fn start(&mut self, _features: u64, _cease: Cease) {
+    fn start(&mut self, features: u64, _cease: Cease) {
+        self.messages = features & F_SEQPACKET != 0;
         self.buffer_waits = false;
         if self.shared.new_driver.swap(false, Ordering::SeqCst) {
             // Whoever was connected was with another. Who waits for the guest still does.
@@ -386,7 +419,7 @@ impl QueueHandler for Muxer {
     }
 
     fn due(&self) -> Option<Duration> {
-        // What came of a stream that took bytes.
+        // What came of a socket that took bytes.
         let answer = self.buffer_waits && !self.answers.is_empty();
         let full = self.full_until.map(|until| until.saturating_duration_since(Instant::now()));
         if answer { Some(Duration::ZERO) } else { full.filter(|left| !left.is_zero()) }

@@ -1,6 +1,8 @@
-//! The socket device: streams between programs of the guest's and of the host's. (VIRTIO 1.2, 5.10)
+//! The socket device: streams and sequences of messages between programs of the guest's and of the
+//! host's. (VIRTIO 1.2, 5.10)
 //!
-//! On the host's side is a listening Unix socket. A program that connects there and says
+//! On the host's side are two listening Unix sockets, one for each type. A program that connects to
+//! one of them and says
 //! `CONNECT PORT` is connected with that port of the guest's, as with Firecracker's; it is answered
 //! `OK` and a number first. One that says `LISTEN PORT` is answered `OK` likewise, waits for the
 //! guest's next connection to that port of the host's, and reads `ACCEPT` and the guest's port when
@@ -9,6 +11,7 @@
 mod client;
 mod connection;
 mod handler;
+mod messages;
 pub mod notify;
 mod packet;
 mod shared;
@@ -20,7 +23,7 @@ use crate::sys::seccomp::Allow;
 use crate::virtio::device::{Device, DeviceState, DeviceType, Service, Services, copy_config};
 use handler::Muxer;
 use notify::Notified;
-use packet::GUEST_CID;
+use packet::{F_SEQPACKET, F_STREAM, GUEST_CID, Kind};
 use serde::{Deserialize, Serialize};
 use shared::Shared;
 use std::collections::BTreeMap;
@@ -54,19 +57,20 @@ struct State {
 pub struct Vsock(Arc<Shared>);
 
 impl Vsock {
-    /// The device of a machine whose programs come by `listener`, which does not block, and what
-    /// serves its queues.
+    /// The device of a machine whose programs come by listening sockets of SOCK_STREAM and of
+    /// SOCK_SEQPACKET, which do not block, and what serves its queues.
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn create(listener: OwnedFd) -> Result<(Arc<Self>, Services)> {
+    pub fn create(stream: OwnedFd, seqpacket: OwnedFd) -> Result<(Arc<Self>, Services)> {
         let lost = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
         let shared = Arc::new(Shared {
             notified: Notified::default(),
             new_driver: AtomicBool::new(false),
             lost: lost.or_fail(|| "start the socket device")?,
         });
-        let handler = Box::new(Muxer::new(shared.clone(), listener));
+        let listeners = [(Kind::Stream, stream), (Kind::Seqpacket, seqpacket)];
+        let handler = Box::new(Muxer::new(shared.clone(), listeners));
         Ok((Arc::new(Self(shared)), vec![Service { queues: RECEIVE..EVENT + 1, handler }]))
     }
 
@@ -93,7 +97,7 @@ impl Device for Vsock {
     }
 
     fn features(&self) -> u64 {
-        0
+        F_STREAM | F_SEQPACKET
     }
 
     fn queue_sizes(&self) -> &[u16] {

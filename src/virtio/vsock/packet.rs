@@ -6,8 +6,30 @@ pub const HEADER: usize = 44;
 pub const HOST_CID: u64 = 2;
 /// Every guest's address: a machine has its own device, and no guest reaches another's.
 pub const GUEST_CID: u64 = 3;
-/// VIRTIO_VSOCK_TYPE_STREAM. (5.10.6)
-pub const STREAM: u16 = 1;
+
+/// What a connection carries: the `type` of its packets. (5.10.6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// VIRTIO_VSOCK_TYPE_STREAM: bytes.
+    Stream = 1,
+    /// VIRTIO_VSOCK_TYPE_SEQPACKET: messages.
+    Seqpacket = 2,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Stream, Self::Seqpacket];
+
+    /// That of a header.
+    pub fn of(header: &Header) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u16 == header.kind)
+    }
+}
+
+/// VIRTIO_VSOCK_F_STREAM: there are streams, as also where no feature is negotiated. (5.10.3)
+pub const F_STREAM: u64 = 1 << 0;
+/// VIRTIO_VSOCK_F_SEQPACKET: there is SOCK_SEQPACKET, too.
+pub const F_SEQPACKET: u64 = 1 << 1;
 
 /// What a packet is there for. (5.10.6)
 pub mod op {
@@ -31,6 +53,9 @@ pub mod op {
 pub const NO_RECEIVE: u32 = 1;
 /// VIRTIO_VSOCK_SHUTDOWN_F_SEND: the sender sends nothing more.
 pub const NO_SEND: u32 = 2;
+
+/// VIRTIO_VSOCK_SEQ_EOM: these are a message's last bytes. (5.10.6.6.2)
+pub const END_OF_MESSAGE: u32 = 1;
 
 /// struct virtio_vsock_hdr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

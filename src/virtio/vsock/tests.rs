@@ -1,13 +1,15 @@
-use super::connection::BUF_ALLOC;
 use super::handler::MAX_CONNECTIONS;
+use super::messages::BUF_ALLOC;
 use super::packet::*;
 use super::testing::Host;
 use super::*;
 use crate::plan::NOTIFY_PORT;
 use crate::virtio::conformance_tests::{DEVICES, Guest, Over, within};
 use crate::virtio::testing::*;
+use rustix::io::Errno;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -26,11 +28,16 @@ struct Driven {
 
 impl Driven {
     fn new() -> Self {
+        Self::with(u64::MAX)
+    }
+
+    /// One whose driver takes these features alone.
+    fn with(features: u64) -> Self {
         let (host, device, services) = Host::new();
         let row = DEVICES.iter().find(|row| (row.make)().0.kind() == &TYPE).unwrap();
         let made = (device.clone() as Arc<dyn Device>, services, Box::new(|| ()) as Box<dyn Fn()>);
         let guest = Guest::with(row, made, Over::Mmio);
-        let drivers = guest.start();
+        let drivers = guest.start_with(features);
         Self { guest, drivers, host, device }
     }
 
@@ -69,17 +76,46 @@ impl Driven {
         assert!(within(|| !driver.used().is_empty()));
     }
 
+    /// As [`Self::connected`], of SOCK_SEQPACKET.
+    fn connected_by_messages(&mut self, buf_alloc: u32) -> (OwnedFd, Header) {
+        let socket = self.host.say_message("CONNECT 22");
+        let (request, _) = self.receive();
+        assert_eq!((request.op, request.dst_port, request.kind), (op::REQUEST, 22, 2));
+        let header = Header { buf_alloc, op: op::RESPONSE, ..request.refusal() };
+        self.send(header, &[]);
+        assert_eq!(message(&socket), format!("OK {}\n", request.src_port).as_bytes());
+        (socket, Header { op: op::RW, ..header })
+    }
+
     /// A connection that a program of the host's has begun, and the header of the guest's packets.
     fn connected(&mut self, buf_alloc: u32) -> (UnixStream, Header) {
         let mut stream = self.host.say("CONNECT 22\n").unwrap();
         let (request, _) = self.receive();
-        assert_eq!((request.op, request.dst_port, request.kind), (op::REQUEST, 22, STREAM));
+        assert_eq!((request.op, request.dst_port, request.kind), (op::REQUEST, 22, 1));
         assert_eq!(request.buf_alloc, BUF_ALLOC);
         let header = Header { buf_alloc, op: op::RESPONSE, ..request.refusal() };
         self.send(header, &[]);
         assert_eq!(line(&mut stream), format!("OK {}", request.src_port));
         (stream, header)
     }
+}
+
+/// A message that is there, or comes.
+fn message(socket: &OwnedFd) -> Vec<u8> {
+    let mut bytes = vec![0; BUF_ALLOC as usize];
+    let mut len = 0;
+    assert!(within(|| match rustix::io::read(socket, &mut bytes) {
+        Ok(count) => {
+            len = count;
+            true
+        }
+        Err(error) => {
+            assert_eq!(error, Errno::AGAIN);
+            false
+        }
+    }));
+    bytes.truncate(len);
+    bytes
 }
 
 fn line(stream: &mut UnixStream) -> String {
@@ -203,13 +239,14 @@ fn what_belongs_to_no_connection_is_refused() {
         dst_cid: HOST_CID,
         src_port: 5,
         dst_port: 6,
-        kind: STREAM,
+        kind: Kind::Stream as u16,
         ..Header::default()
     };
     for header in [
         Header { op: op::REQUEST, ..from_guest },
         Header { op: op::RW, ..from_guest },
         Header { op: op::REQUEST, kind: 2, dst_port: NOTIFY_PORT, ..from_guest },
+        Header { op: op::REQUEST, kind: 3, dst_port: NOTIFY_PORT, ..from_guest },
         Header { op: op::REQUEST, dst_cid: 7, dst_port: NOTIFY_PORT, ..from_guest },
         Header { op: 99, ..from_guest },
     ] {
@@ -243,7 +280,7 @@ fn a_program_of_the_guests_reaches_who_listens() {
         dst_cid: HOST_CID,
         src_port: 1234,
         dst_port: 80,
-        kind: STREAM,
+        kind: Kind::Stream as u16,
         op: op::REQUEST,
         buf_alloc: 1 << 16,
         ..Header::default()
@@ -274,7 +311,7 @@ fn what_the_guests_service_manager_says_is_remembered_until_a_reset() {
         dst_cid: HOST_CID,
         src_port: 1,
         dst_port: NOTIFY_PORT,
-        kind: STREAM,
+        kind: Kind::Stream as u16,
         op: op::REQUEST,
         buf_alloc: 1 << 16,
         ..Header::default()
@@ -353,4 +390,128 @@ fn packets_that_are_none_stop_the_device() {
         let reported = driven.guest.reported.lock().unwrap()[0].clone();
         assert!(reported.contains("shorter than its header says"), "{reported}");
     }
+}
+
+#[test]
+fn messages_go_both_ways_whole() {
+    let mut driven = Driven::new();
+    let (socket, header) = driven.connected_by_messages(1 << 16);
+    let large: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
+    rustix::io::write(&socket, &large).unwrap();
+    rustix::io::write(&socket, b"small").unwrap();
+    for (part, flags) in large.chunks(ROOM as usize).zip([0, 0, END_OF_MESSAGE]) {
+        let (packet, data) = driven.receive();
+        assert_eq!((packet.op, packet.flags, packet.kind, &*data), (op::RW, flags, 2, part));
+    }
+    let (packet, data) = driven.receive();
+    assert_eq!((packet.flags, &*data), (END_OF_MESSAGE, &b"small"[..]));
+    driven.send(header, b"hel");
+    let mut bytes = [0; 16];
+    assert_eq!(rustix::io::read(&socket, &mut bytes), Err(Errno::AGAIN), "it is not whole");
+    let end = Header { flags: END_OF_MESSAGE, ..header };
+    driven.send(end, b"lo");
+    driven.send(end, b"world");
+    assert_eq!((message(&socket), message(&socket)), (b"hello".to_vec(), b"world".to_vec()));
+    // One direction after the other is over; what is half of a message is none.
+    rustix::net::shutdown(&socket, rustix::net::Shutdown::Write).unwrap();
+    assert_eq!(driven.receive().0.op, op::SHUTDOWN);
+    driven.send(header, b"half");
+    driven.send(Header { op: op::SHUTDOWN, flags: NO_SEND | NO_RECEIVE, ..header }, &[]);
+    assert_eq!(message(&socket), b"");
+    assert_eq!(driven.receive().0.op, op::RST);
+}
+
+#[test]
+fn a_message_waits_for_the_guests_room_and_one_that_never_has_any_ends_its_connection() {
+    let mut driven = Driven::new();
+    let (socket, header) = driven.connected_by_messages(6);
+    for text in [&b"four"[..], b"five."] {
+        rustix::io::write(&socket, text).unwrap();
+    }
+    assert_eq!(driven.receive().1, b"four");
+    let (packet, data) = driven.receive();
+    assert_eq!((packet.flags, &*data), (0, &b"fi"[..]));
+    assert_eq!(driven.receive().0.op, op::CREDIT_REQUEST);
+    driven.send(Header { op: op::CREDIT_UPDATE, fwd_cnt: 4, ..header }, &[]);
+    let (packet, data) = driven.receive();
+    assert_eq!((packet.flags, &*data), (END_OF_MESSAGE, &b"ve."[..]));
+    driven.send(Header { op: op::CREDIT_UPDATE, fwd_cnt: 9, ..header }, &[]);
+    rustix::io::write(&socket, b"seven..").unwrap();
+    assert_eq!(driven.receive().0.op, op::RST);
+    assert_eq!(message(&socket), b"");
+}
+
+/// A guest whose message fits waits for room as often as it likes: it is told of it.
+#[test]
+fn a_guest_in_the_middle_of_a_message_hears_of_room() {
+    let mut driven = Driven::new();
+    let (socket, header) = driven.connected_by_messages(1 << 16);
+    let (mut sent, mut forwarded) = (0u32, 0u32);
+    let chunk = [7; 8192];
+    for size in [40 << 10, BUF_ALLOC, 56 << 10, BUF_ALLOC] {
+        let mut left = size;
+        while left > 0 {
+            while BUF_ALLOC - (sent - forwarded) == 0 {
+                let (packet, _) = driven.receive();
+                assert_eq!(packet.op, op::CREDIT_UPDATE);
+                forwarded = packet.fwd_cnt;
+            }
+            let len = left.min(8192).min(BUF_ALLOC - (sent - forwarded));
+            left -= len;
+            sent += len;
+            let flags = if left == 0 { END_OF_MESSAGE } else { 0 };
+            driven.send(Header { flags, ..header }, &chunk[..len as usize]);
+        }
+        assert_eq!(message(&socket).len(), size as usize);
+    }
+}
+
+#[test]
+fn a_program_of_the_guests_reaches_who_listens_for_messages() {
+    let mut driven = Driven::new();
+    let listener = driven.host.say_message("LISTEN 80\n");
+    let _client = driven.connected(1 << 16);
+    assert_eq!(message(&listener), b"OK 80\n");
+    let stream = Header {
+        src_cid: GUEST_CID,
+        dst_cid: HOST_CID,
+        src_port: 1234,
+        dst_port: 80,
+        kind: Kind::Stream as u16,
+        op: op::REQUEST,
+        buf_alloc: 1 << 16,
+        ..Header::default()
+    };
+    // Not by a stream.
+    driven.send(stream, &[]);
+    assert_eq!(driven.receive().0, stream.refusal());
+    let request = Header { kind: Kind::Seqpacket as u16, ..stream };
+    driven.send(request, &[]);
+    assert_eq!(driven.receive().0.op, op::RESPONSE);
+    assert_eq!(message(&listener), b"ACCEPT 1234\n");
+    // Its ports are taken for streams, too, and a stream's packet is none of it.
+    for op in [op::REQUEST, op::RW, op::RESPONSE] {
+        driven.send(Header { op, ..stream }, &[]);
+        assert_eq!(driven.receive().0, stream.refusal());
+    }
+    driven.send(Header { op: op::RW, flags: END_OF_MESSAGE, ..request }, b"hello");
+    assert_eq!(message(&listener), b"hello");
+}
+
+#[test]
+fn a_driver_that_knows_no_messages_has_none() {
+    let mut driven = Driven::with(!F_SEQPACKET);
+    let refused = driven.host.say_message("CONNECT 22");
+    let request = Header {
+        src_cid: GUEST_CID,
+        dst_cid: HOST_CID,
+        kind: Kind::Seqpacket as u16,
+        op: op::REQUEST,
+        ..Header::default()
+    };
+    driven.send(request, &[]);
+    assert_eq!(driven.receive().0, request.refusal());
+    // Who came is looked at when there is a buffer.
+    let _client = driven.connected(1 << 16);
+    assert_eq!(message(&refused), b"");
 }
