@@ -6,8 +6,10 @@ use crate::error::{OrFail, Result};
 use crate::sys::namespace;
 use crate::sys::process::{Fork, Process, fork};
 use rustix::thread::CapabilitySet;
+use std::fmt::Display;
+use std::fs::File;
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +20,15 @@ pub const UPLINK: &str = "up0";
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 252);
+/// The same of IPv6, where EC2 has its own services: no network's range is there.
+const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 1, 0, 0, 0, 2);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 1, 0, 0, 0, 1);
+/// The host's routes of IPv6. (linux/net/ipv6/route.c, rt6_info_route)
+const ROUTES6: &str = "/proc/net/ipv6_route";
+/// A route by which nothing goes: RTF_REJECT. (linux/route.h)
+const REJECT: u32 = 0x200;
+/// Most bytes of the routes that are looked at.
+const MAX_ROUTES: u64 = 1 << 20;
 /// What is waited for before the second start, and at most.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(30);
@@ -91,11 +102,16 @@ impl Pasta {
     }
 
     fn begin(&mut self, log: &Log) {
-        let (address, mask, gateway) = (ADDRESS.to_string(), MASK.to_string(), GATEWAY.to_string());
         let namespace = format!("/proc/{}/ns/net", self.number);
         let mut command = Command::new("pasta");
-        command.args(["-f", "-q", "--config-net", "-4", "-I", UPLINK]);
-        command.args(["-a", &address, "-n", &mask, "-g", &gateway]);
+        command.args(["-f", "-q", "--config-net", "-I", UPLINK]);
+        let text = |address: &dyn Display| address.to_string();
+        command.args(["-a", &text(&ADDRESS), "-n", &text(&MASK), "-g", &text(&GATEWAY)]);
+        // Of what the host has no route for pasta makes none, or refuses.
+        match File::open(ROUTES6).is_ok_and(has_default_route) {
+            true => command.args(["-a", &text(&ADDRESS6), "-g", &text(&GATEWAY6)]),
+            false => command.arg("-4"),
+        };
         // Nothing comes in by it, and the host's loopback is not reached through it.
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
         command.args(["--netns-only", "--netns", &namespace]);
@@ -119,6 +135,20 @@ impl Drop for Pasta {
             let _ = child.kill();
         }
     }
+}
+
+/// Whether these routes of IPv6 have one to everywhere: prefix and its length are a route's first
+/// two columns, flags and interface its last two.
+fn has_default_route(routes: impl Read) -> bool {
+    let mut text = String::new();
+    let read = routes.take(MAX_ROUTES).read_to_string(&mut text);
+    read.is_ok()
+        && text.lines().any(|line| {
+            let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [prefix, "00", .., flags, interface] = &columns[..] else { return false };
+            let goes = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & REJECT == 0);
+            goes && *interface != "lo" && prefix.bytes().all(|digit| digit == b'0')
+        })
 }
 
 /// pasta opens /proc/NUMBER/ns/net, and may only if it could look at that process: it has the same
@@ -154,4 +184,30 @@ fn enter(network: BorrowedFd<'_>) -> Result<u32> {
     namespace::keep_capabilities(CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE)?;
     namespace::be_seen();
     Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_a_route_of_ipv6_to_everywhere_has_a_way_out_by_it() {
+        let route = |prefix: &str, length: &str, flags: &str, interface: &str| {
+            let (prefix, zeros) = (format!("{prefix:0<32}"), "0".repeat(32));
+            format!(
+                "{prefix} {length} {zeros} 00 {zeros} 00000400 00000001 00000000 {flags} {interface:>8}\n"
+            )
+        };
+        let own = route("fd", "40", "00000001", "eth0");
+        for (routes, has) in [
+            (own.clone(), false),
+            (own.clone() + &route("", "00", "00200200", "lo"), false),
+            (own.clone() + &route("", "00", "00000203", "eth0"), false),
+            (route("2", "03", "00000003", "eth0"), false),
+            (own + &route("", "00", "00000003", "eth0"), true),
+            ("00 00\n\nx".into(), false),
+        ] {
+            assert_eq!(has_default_route(routes.as_bytes()), has, "{routes}");
+        }
+    }
 }

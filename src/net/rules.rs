@@ -136,6 +136,8 @@ fn base(tables: &mut Tables, isolated: bool) -> io::Result<()> {
     for protocol in [ICMP, ICMPV6] {
         tables.rule("input", &accept(new().came_by(TAPS).protocol(protocol)))?;
     }
+    // Which neighbour has an address is no connection's to tell.
+    tables.rule("input", &accept(new().came_by(UPLINK).protocol(ICMPV6)))?;
 
     // Accepted by the first, a packet comes to the second.
     tables.hook("leaving", Hook::Forward, FILTER, false, true)?;

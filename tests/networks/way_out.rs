@@ -5,7 +5,7 @@ use super::common::skip::skip_anywhere;
 use super::guest::Guest;
 use super::killed::{Network, kill};
 use super::{has_networks, until};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +16,16 @@ fn own_address() -> Option<Ipv4Addr> {
     socket.connect("192.0.2.99:9").ok()?;
     match socket.local_addr().unwrap() {
         SocketAddr::V4(address) if !address.ip().is_loopback() => Some(*address.ip()),
+        _ => None,
+    }
+}
+
+/// The same of IPv6: one that the host's route to everywhere has.
+fn own_address6() -> Option<Ipv6Addr> {
+    let socket = UdpSocket::bind("[::]:0").ok()?;
+    socket.connect("[2001:db8::99]:9").ok()?;
+    match socket.local_addr().unwrap() {
+        SocketAddr::V6(address) if !address.ip().is_loopback() => Some(*address.ip()),
         _ => None,
     }
 }
@@ -70,6 +80,7 @@ fn a_guest_gets_out_and_not_to_the_hosts_loopback() {
     for to in [gateway.as_str(), "192.0.0.1", "192.0.0.2", "127.0.0.1", "169.254.169.254"] {
         assert!(!connects(&guest, to, secret), "{to}");
     }
+    by_ipv6(&guest, &alone);
     assert!(store.ok(&["network", "ls"]).contains("yes"));
     let first = pasta(&lab).unwrap();
     kill(&[first]);
@@ -78,6 +89,20 @@ fn a_guest_gets_out_and_not_to_the_hosts_loopback() {
     assert!(std::fs::read_to_string(lab.log()).unwrap().contains("pasta ended"));
     // Only the way out is lost meanwhile.
     assert_eq!(guest.metadata("meta-data/instance-id"), guest.id);
+}
+
+/// The same by IPv6, where the host has that.
+fn by_ipv6(guest: &Guest, alone: &Guest) {
+    let Some(address) = own_address6() else { return };
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let (outside, port) = (address.to_string(), listener.local_addr().unwrap().port());
+    until(|| connects(guest, &outside, port));
+    assert!(!connects(alone, &outside, port));
+    let inside = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let secret = inside.local_addr().unwrap().port();
+    for to in ["fe80::1", "fd00:ec2:0:1::1", "fd00:ec2:0:1::2", "::1", "fd00:ec2::254"] {
+        assert!(!connects(guest, to, secret), "{to}");
+    }
 }
 
 /// `spore ARGS` where pasta is another program.
