@@ -348,3 +348,101 @@ fn a_killed_command_leaves_a_failed_image_and_a_volume_that_has_everything() {
         }
     }
 }
+
+#[test]
+fn a_guest_that_lets_nobody_in_is_not_generalized() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let id = store.launch_mode("poweroff-on-button");
+    let create = ["image", "create", &id, "--name", "general", "--generalize"];
+    let told = |args: &[&str]| {
+        let output = store.spore(&[&create[..], args].concat());
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(err.trim_end().lines().count(), 1, "{err}");
+        (output.status.code(), err)
+    };
+    let (code, err) = told(&["--no-reboot"]);
+    assert_eq!(code, Some(2), "{err}");
+    let (code, err) = told(&["--timeout", "1"]);
+    assert_eq!(code, Some(125), "{err}");
+    assert!(err.contains("was not generalized") && err.contains("try 'spore exec'"), "{err}");
+    assert_eq!(store.state(&id).0, "running");
+    store.ok(&["stop", &id]);
+    let (code, err) = told(&[]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("'spore start") && err.contains("has to run"), "{err}");
+}
+
+/// What a guest runs for it, in a tree that is like a guest's: what is this machine's alone goes,
+/// and all else stays.
+#[test]
+fn a_guest_forgets_what_makes_it_this_machine() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/generalize.sh");
+    let script = std::fs::read_to_string(script).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new("bwrap");
+        command.arg("--bind").arg(root.path()).args(["/", "--ro-bind", "/usr", "/usr"]);
+        for dir in ["bin", "lib", "lib64"] {
+            command.args(["--ro-bind-try", &format!("/{dir}"), &format!("/{dir}")]);
+        }
+        command.args(["--proc", "/proc", "--dev", "/dev", "--unshare-all"]).args(more);
+        command.args(["sh", "-c", &script]).output()
+    };
+    let gone = [
+        "etc/ssh/ssh_host_ed25519_key",
+        "etc/ssh/ssh_host_ed25519_key.pub",
+        "root/.ssh/authorized_keys",
+        "root/.bash_history",
+        "home/user/.ssh/authorized_keys2",
+        "home/user/.python_history",
+        "var/lib/cloud/instances/i-1/sem",
+        "var/lib/dbus/machine-id",
+        "var/lib/dhcp/dhclient.leases",
+        "var/lib/systemd/random-seed",
+        "var/log/journal/1/system.journal",
+    ];
+    let passwd = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n\
+                  user:x:1:1::/home/user:/bin/sh\n";
+    let kept = [
+        ("etc/passwd", passwd),
+        ("etc/hostname", "web"),
+        ("home/user/.ssh/config", "Host *"),
+        ("home/user/file", "work"),
+        ("srv/authorized_keys", "none of a user's"),
+    ];
+    let files = gone.map(|name| (name, "x")).into_iter().chain(kept);
+    for (name, content) in files.chain([("etc/machine-id", "1"), ("var/log/syslog", "x")]) {
+        std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+        std::fs::write(path(name), content).unwrap();
+    }
+    std::fs::create_dir_all(path("etc/systemd/system")).unwrap();
+    // One whose host keys nobody would make again keeps all that it has.
+    let output = match run(&[]) {
+        Ok(output) if !output.stdout.is_empty() => output,
+        _ => {
+            return common::skip::skip_anywhere(
+                "bwrap can't make a sandbox here (package bubblewrap)",
+            );
+        }
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.starts_with("spore: nothing makes SSH host keys"), "{said}");
+    assert!(gone.iter().all(|name| path(name).exists()));
+    let output = run(&["--dir", "/run/systemd/system"]).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "spore: done\n", "{output:?}");
+    assert!(output.status.success());
+    for name in gone {
+        assert!(!path(name).exists(), "{name}");
+    }
+    for (name, content) in kept.into_iter().chain([("etc/machine-id", ""), ("var/log/syslog", "")])
+    {
+        assert_eq!(std::fs::read_to_string(path(name)).unwrap(), content, "{name}");
+    }
+    let wanted = path("etc/systemd/system/sysinit.target.wants/ssh-host-keys.service");
+    assert!(std::fs::read_to_string(wanted).unwrap().contains("ssh-keygen -A"));
+}

@@ -192,3 +192,14 @@ fn more_cloud_clones() {
     lab.have("debian-13-cloud", &[]);
     cloud::clones_are_machines_of_their_own(&lab, "debian-13-cloud", 4);
 }
+
+/// An image of one of them that has forgotten itself, without cloud-init and with it.
+#[test]
+#[ignore = "needs Debian's images and a KVM that runs stock kernels: scripts/test --box-all"]
+fn more_cloud_generalized() {
+    let lab = stock();
+    lab.have("debian-13-cloud", &[]);
+    for network in ["none", "default"] {
+        cloud::an_image_is_of_no_machine(&lab, "debian-13-cloud", network);
+    }
+}

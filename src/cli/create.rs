@@ -2,6 +2,7 @@
 
 use super::answer;
 use super::args::tag;
+use super::generalize;
 use super::parse::parse_duration;
 use super::ui::{Ui, say};
 use crate::error::{Error, OrFail, Result};
@@ -34,6 +35,11 @@ pub struct CreateArgs {
     /// is not enough
     #[arg(long)]
     no_reboot: bool,
+    /// Have the running guest forget first what makes it this machine: SSH host keys, machine id,
+    /// cloud-init's state, random seed, leases, users' authorized keys and shell histories, logs.
+    /// The instance itself begins anew, too. Passwords, and what else is secret, stay
+    #[arg(long, conflicts_with = "no_reboot")]
+    generalize: bool,
     /// Return once the image is pending, and go on in the background; 'spore image show' tells when
     /// it is available
     #[arg(long)]
@@ -75,6 +81,8 @@ pub fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<ExitCode>
         let _ = rustix::process::setsid();
         rustix::process::chdir("/").or_fail(|| "leave the working directory")?;
     }
+    let forgets = args.generalize.then(|| generalize::find(service, &args.instance));
+    let forgets = forgets.transpose()?;
     let request = CreateImage {
         name: args.name.clone(),
         description: args.description.clone(),
@@ -84,9 +92,15 @@ pub fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<ExitCode>
         snapshot_tags: args.snapshot_tags.clone(),
         changes: args.changes.clone(),
     };
-    let begun = |id: &ImageId| match args.in_background {
-        true => answer::made(ui, "ImageId", id.as_str()).and_then(|()| fall_silent()),
-        false => Ok(()),
+    let begun = |id: &ImageId| {
+        // Not before all else is known to be right: the guest does not get back what it forgets.
+        if let Some(found) = &forgets {
+            generalize::generalize(service, found, args.timeout)?;
+        }
+        match args.in_background {
+            true => answer::made(ui, "ImageId", id.as_str()).and_then(|()| fall_silent()),
+            false => Ok(()),
+        }
     };
     let Some(created) = ui.cancellable(|| service.create_image(&args.instance, request, begun))?
     else {
@@ -108,11 +122,12 @@ pub fn create(service: &Service, ui: &Ui, args: &CreateArgs) -> Result<ExitCode>
              failure (crash-consistent)"
         );
     }
-    say(
-        "note: what is launched from it begins with this guest's /etc/machine-id, SSH host keys, shell histories and \
-         leases; who wants clones that differ has the guest forget them first ('cloud-init clean --logs --machine-id', \
-         'rm /etc/ssh/ssh_host_*')",
-    );
+    if !args.generalize {
+        say(
+            "note: what is launched from it begins with this guest's /etc/machine-id, SSH host keys, shell histories and \
+             leases; --generalize has the guest forget them first",
+        );
+    }
     answer::made(ui, "ImageId", created.image.image_id.as_str())?;
     Ok(ExitCode::SUCCESS)
 }

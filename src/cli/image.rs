@@ -81,6 +81,7 @@ pub enum ImageCommand {
     #[command(after_long_help = "Examples:\n  \
         spore image create web-1 --name web-golden --description 'nginx installed'\n  \
         spore image create i-0123 --name nightly --no-reboot --tag Env=prod\n  \
+        spore image create web-1 --name web-clean --generalize\n  \
         spore image create web-1 --name small \\\n    \
         --block-device '{\"DeviceName\":\"/dev/vdb\",\"NoDevice\":\"\"}'")]
     Create(CreateArgs),

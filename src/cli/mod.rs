@@ -19,6 +19,7 @@ mod df;
 mod doctor;
 mod exec;
 mod foreground;
+mod generalize;
 mod guess;
 mod help;
 mod image;

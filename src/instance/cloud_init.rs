@@ -3,7 +3,7 @@
 
 use super::dir::{CONSOLE, InstanceDir};
 use crate::error::{OrFail, Result};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 
 /// Most bytes of a console that are looked at: all is told at the first boot.
 const WINDOW: u64 = 4 << 20;
@@ -29,14 +29,15 @@ pub struct Words {
     pub user: Option<String>,
 }
 
-/// What cloud-init has told on an instance's console.
+/// What cloud-init has told on an instance's console from this byte on.
 ///
 /// # Errors
 /// The console's log can't be read.
-pub fn words(dir: &InstanceDir) -> Result<Words> {
-    let Some(file) = dir.open_file(CONSOLE)? else { return Ok(Words::default()) };
+pub fn words(dir: &InstanceDir, start: u64) -> Result<Words> {
+    let Some(mut file) = dir.open_file(CONSOLE)? else { return Ok(Words::default()) };
     let mut bytes = Vec::new();
-    let read = file.take(WINDOW).read_to_end(&mut bytes);
+    let read = file.seek(SeekFrom::Start(start));
+    let read = read.and_then(|_| file.take(WINDOW).read_to_end(&mut bytes));
     read.or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(Words { host_keys: keys_in(&text), user: text.lines().find_map(user_in) })

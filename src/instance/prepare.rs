@@ -203,6 +203,7 @@ fn own_part(plan: &LaunchPlan) -> Spore {
         pid: None,
         starts: 0,
         console_start: 0,
+        forgotten: None,
         cgroup_limits: plan.cgroup_limits,
         control_group: None,
         hourly_rate: plan.hourly_rate.clone(),

@@ -71,6 +71,7 @@ fn own_part(starts: u32) -> Spore {
         pid: Some(1),
         starts,
         console_start: 0,
+        forgotten: None,
         cgroup_limits: Default::default(),
         control_group: None,
         shares: vec![],

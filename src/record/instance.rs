@@ -201,6 +201,10 @@ pub struct Spore {
     pub starts: u32,
     /// Where in the console log its current (or last) run begins, in bytes.
     pub console_start: u64,
+    /// Where in it is what the guest tells at its next first boot, in bytes, once it has been made
+    /// to forget its last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<u64>,
     /// What the image's owner charges for an hour, when it was launched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_rate: Option<String>,

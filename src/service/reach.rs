@@ -6,7 +6,7 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::instance::cloud_init;
 pub use crate::instance::cloud_init::is_user;
-use crate::instance::dir::{InstanceDir, KNOWN_HOSTS};
+use crate::instance::dir::{CONSOLE, InstanceDir, KNOWN_HOSTS, save};
 use crate::instance::reach::{Reached, Refusal, Tried, reach};
 use crate::key;
 use crate::record::instance::{Instance, State};
@@ -90,7 +90,8 @@ impl Service {
         let instance = running(&dir)?;
         let owned = dir.owned()?;
         let identity = key::for_instance(&self.store, &instance)?;
-        let cloud_init::Words { host_keys: keys, user } = cloud_init::words(&dir)?;
+        let cloud_init::Words { host_keys: keys, user } =
+            cloud_init::words(&dir, instance.spore.forgotten.unwrap_or(0))?;
         if !keys.is_empty() {
             let line = |key: &String| format!("{} {key}\n", dir.id());
             let lines: String = keys.iter().map(line).collect();
@@ -108,6 +109,23 @@ impl Service {
             known_hosts: dir.file(KNOWN_HOSTS),
             pinned: !keys.is_empty(),
         })
+    }
+
+    /// Lets go of what is known of an instance's guest by its console, which has been made to
+    /// forget itself: it is another at its next boot.
+    ///
+    /// # Errors
+    /// The instance is gone; its record can't be written.
+    pub fn forget_guest(&self, found: &SshAccess) -> Result<()> {
+        let dir = InstanceDir::new(&self.store, &found.instance_id);
+        let doing = || format!("forget the host keys of {}", dir.id());
+        let console = dir.open_file(CONSOLE)?;
+        let end = console.map(|console| console.metadata()).transpose().or_fail(doing)?;
+        if let Some(mut locked) = dir.lock()? {
+            locked.record.instance.spore.forgotten = end.map(|end| end.len());
+            save(&mut locked)?;
+        }
+        dir.owned()?.remove_if_there(KNOWN_HOSTS).or_fail(doing)
     }
 }
 

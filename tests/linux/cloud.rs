@@ -270,6 +270,45 @@ pub fn is_reached_without_a_network(lab: &Lab, image: &str) {
     lab.ok(&["terminate", id]);
 }
 
+/// An image of a guest that has forgotten itself: what is launched from it, and the guest itself,
+/// have nothing in common that is one machine's own, let in by their own keys, and have the rest.
+pub fn an_image_is_of_no_machine(lab: &Lab, image: &str, network: &str) {
+    let more = ["-m", "768M", "-c", "1", "--network", network];
+    let launch = |image: &str, count: usize| {
+        let ids = lab.launch_of(image, count, &more);
+        lab.wait(&ids, "ssh");
+        ids
+    };
+    let mut ids = launch(image, 1);
+    let own = [
+        "cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub",
+        "cut -d' ' -f2 /etc/ssh/ssh_host_rsa_key.pub",
+        "sha256sum </var/lib/systemd/random-seed",
+    ];
+    let before = own.map(|own| lab.inside(&ids[0], own));
+    lab.inside(&ids[0], "echo kept >/etc/kept; echo secret >/root/.bash_history; sync");
+    let name = format!("general-{network}");
+    lab.ok(&["image", "create", &ids[0], "--name", &name, "--generalize"]);
+    lab.wait(&ids, "ssh");
+    ids.extend(launch(&name, 2));
+    for (own, before) in own.into_iter().zip(before) {
+        let mut seen: BTreeSet<String> = ids.iter().map(|id| lab.inside(id, own)).collect();
+        seen.insert(before);
+        assert!(seen.len() == ids.len() + 1 && !seen.contains(""), "{own}: {seen:?}");
+    }
+    for id in &ids {
+        // systemd makes it of the UUID.
+        let uuid = lab.describe(id)["Spore"]["Uuid"].as_str().unwrap().replace('-', "");
+        assert_eq!(lab.inside(id, "cat /etc/machine-id"), uuid);
+        assert_eq!(
+            lab.inside(id, "cat /etc/kept; ls /root/.bash_history 2>/dev/null || :"),
+            "kept"
+        );
+    }
+    let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+    lab.ok(&[&["terminate"][..], &all].concat());
+}
+
 /// A guest with cloud-init that is told of itself by a volume.
 pub fn is_configured_by_a_volume(lab: &Lab, image: &str) {
     let more = ["-m", "768M", "--metadata", "nocloud", "--network", "default"];
