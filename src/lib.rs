@@ -20,6 +20,7 @@ pub mod block;
 pub mod boot;
 pub mod chipset;
 pub mod ext4;
+pub mod fat;
 pub mod mem;
 pub mod net;
 pub mod nvme;

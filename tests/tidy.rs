@@ -41,13 +41,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mem", &[]),
     ("block", &[]),
     ("ext4", &[]),
+    // What a file is and why it can't be read are said in the same words.
+    ("fat", &["ext4"]),
     ("net", &["metadata"]),
     ("boot", &["mem"]),
     ("chipset", &["mem"]),
     // What hangs on a bus, PCI's or the other, is all that a transport knows of the chipset.
     ("virtio", &["block", "net", "share", "mem", "chipset::bus", "chipset::pci"]),
     // Both halves hold its socket, one after the other.
-    ("pvgrub", &["block", "boot", "ext4", "helper"]),
+    ("pvgrub", &["block", "boot", "ext4", "fat", "helper"]),
     // The device's half of it is in `virtio`, the other a process of its own.
     ("share", &["helper"]),
     // What it does on a disk is virtio-blk's, and its interrupts are virtio-pci's.
