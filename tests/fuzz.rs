@@ -87,6 +87,7 @@ tests! {
     chipset: 3000,
     control: 500,
     elf: 3000,
+    esp: 1000,
     ext4: 1000,
     flash: 1000,
     foreign: 300,

@@ -6,6 +6,8 @@
 mod booting;
 #[path = "linux/cloud.rs"]
 mod cloud;
+#[path = "linux/direct_efi.rs"]
+mod direct_efi;
 #[path = "linux/hibernation.rs"]
 mod hibernation;
 #[path = "linux/imaging.rs"]
@@ -92,6 +94,12 @@ fn images() {
 #[ignore = "needs the lab kernel: scripts/test"]
 fn pv_grub() {
     booting::the_root_volumes_own_kernel_boots(&lab(), "vmlinux-lab");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn direct_efi() {
+    direct_efi::an_image_and_an_entry_boot(&lab(), "vmlinux-lab");
 }
 
 #[test]

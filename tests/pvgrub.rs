@@ -4,7 +4,8 @@
 mod common;
 
 use common::programs::administrators;
-use common::{Store, has_kvm, volumes};
+use common::skip::skip;
+use common::{Store, efi, has_kvm, volumes};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -132,6 +133,116 @@ fn the_menu_of_the_own_volume_boots_on_disks_of_each_kind() {
         let why = fails(&store, &["start", &id, "--boot-entry", "third"]);
         assert!(why.contains("no entry 'third'; it has 0 'first', 1 'second'"), "{why}");
     }
+}
+
+/// A disk with an EFI system partition alone: an image, an entry, and systemd-boot's configuration.
+fn efi_disk(store: &Store, configuration: &str) -> PathBuf {
+    let (partition, disk) = (store.home().join("esp"), store.home().join("efi.img"));
+    let kernel = sporevm::demo::KERNEL;
+    let image = efi::program(&[
+        (".osrel", b"PRETTY_NAME=\"The image\"\nID=demo\nVERSION_ID=2\n"),
+        (".cmdline", b"root=PARTUUID=00000000-0000-4000-8000-000000000001 which=image"),
+        (".linux", kernel),
+    ]);
+    let entry = b"title The entry\nlinux /demo/linux\noptions which=entry\n";
+    efi::system(
+        &partition,
+        4,
+        &[
+            ("EFI/Linux/demo-2+3.efi", &image),
+            ("demo/linux", kernel),
+            ("loader/entries/entry.conf", entry),
+            ("loader/loader.conf", configuration.as_bytes()),
+        ],
+    );
+    let offsets = efi::divided(&disk, &[(efi::ESP, 4)]);
+    efi::put(&disk, offsets[0], &partition);
+    disk
+}
+
+/// What systemd-boot would offer boots without it, and without firmware: an image and an entry.
+#[test]
+fn what_an_efi_system_partition_has_boots_without_firmware() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let disk = efi_disk(&store, "timeout 3\ndefault demo-*\n");
+    store.ok(&["image", "import", disk.to_str().unwrap(), "--name", "efi"]);
+    let image: serde_json::Value =
+        serde_json::from_str(&store.ok(&["image", "show", "efi", "-o", "json"])).unwrap();
+    assert_eq!(image["Images"][0]["BootMode"], "uefi", "{image}");
+    let entries = store.ok(&["image", "boot-entries", "efi"]);
+    assert!(entries.contains("*  0      The image") && entries.contains("The entry"), "{entries}");
+
+    let run = ["run", "efi", "-q", "-m", "64M", "--kernel", "aki-pv-grub-hd00"];
+    let output = store.spore(&[&run[..], &["--transport", "mmio"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("guests of 'efi' find no EFI"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    store.wait(&id, "stopped");
+    assert!(store.logs(&id).contains("spore demo:"), "{}", store.logs(&id));
+    let instance = store.describe(&id);
+    assert_eq!(instance["Spore"]["BootEntry"], "The image");
+    assert!(instance["CurrentInstanceBootMode"].is_null(), "{instance}");
+    let line = instance["Spore"]["CommandLine"].as_str().unwrap();
+    assert!(line.starts_with("root=/dev/vda1 which=image console=ttyS0"), "{line}");
+
+    store.ok(&["start", &id, "--boot-entry", "entry.conf"]);
+    store.wait(&id, "stopped");
+    let instance = store.describe(&id);
+    assert_eq!(instance["Spore"]["BootEntry"], "The entry");
+    assert!(instance["Spore"]["CommandLine"].as_str().unwrap().contains("which=entry"));
+}
+
+/// A host without UEFI firmware boots such an image directly, and says so; but not where UEFI was
+/// asked for.
+#[test]
+fn without_uefi_firmware_an_image_boots_directly() {
+    if !has_kvm() {
+        return;
+    }
+    let store = Store::new();
+    let disk = efi_disk(&store, "");
+    store.ok(&["image", "import", disk.to_str().unwrap(), "--name", "efi", "--transport", "mmio"]);
+    // Everywhere that it is looked for there is nothing, as these see it.
+    let hidden = "for dir in /usr/share/OVMF /usr/share/edk2 /usr/share/qemu/firmware /etc/qemu/firmware \
+                  /usr/local/share/qemu/firmware; do test ! -d $dir || mount -t tmpfs none $dir || exit 99; done; exec \"$@\"";
+    let without = |args: &[&str]| {
+        let mut command = administrators("unshare");
+        command.args([
+            "--user",
+            "--map-current-user",
+            "--keep-caps",
+            "--mount",
+            "sh",
+            "-c",
+            hidden,
+        ]);
+        command.arg("sh").arg(store.program()).args(args).env("SPORE_HOME", store.home());
+        command.env("XDG_CONFIG_HOME", store.home()).output().unwrap()
+    };
+    let output = without(&["run", "efi", "-q", "-m", "64M"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() == Some(99) || said.contains("unshare:") {
+        return skip("no user namespaces here");
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("there is no UEFI firmware here") && said.contains("ovmf"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    store.wait(&id, "stopped");
+    let instance = store.describe(&id);
+    assert_eq!(instance["Spore"]["BootEntry"], "The image");
+    assert_eq!(instance["KernelId"], "aki-pv-grub-hd00");
+    let output =
+        without(&["run", "efi", "-q", "-m", "64M", "--boot-mode", "uefi", "--transport", "pci"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("there is no UEFI firmware") && said.contains("aki-pv-grub-hd00"),
+        "{said}"
+    );
 }
 
 /// A reset of the machine reads the menu again, from what is on the disk at that moment.

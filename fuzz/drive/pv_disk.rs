@@ -35,7 +35,12 @@ fn disk() -> &'static Vec<u8> {
 
 /// The disk with the input's changes in it.
 pub fn changed(data: &[u8]) -> Vec<u8> {
-    let mut disk = disk().clone();
+    changed_in(disk(), data)
+}
+
+/// A disk with the input's changes in it.
+pub fn changed_in(disk: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut disk = disk.to_vec();
     let mut rest = data;
     while let Some((head, tail)) = rest.split_at_checked(4) {
         let at = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);

@@ -1,8 +1,8 @@
-//! Boot menus in all four languages, whatever their bytes.
+//! Boot menus in all their languages, whatever their bytes.
 
 use sporevm::pvgrub::menu::{Menu, Place};
 use sporevm::ext4::Kind;
-use sporevm::pvgrub::{bls, extlinux, grubcfg, legacy};
+use sporevm::pvgrub::{bls, extlinux, grubcfg, legacy, systemd_boot};
 use std::collections::BTreeMap;
 
 /// Every second file exists, and is the script itself.
@@ -51,6 +51,12 @@ pub fn drive(data: &[u8]) {
         .map(|(n, text)| (format!("a-{n}+{n}.conf"), text.to_owned()))
         .collect();
     check(&bls::parse(&files, &Place::Menu, &environment, &text));
+    let entry = |(name, text): &(String, String)| systemd_boot::configured(name, text, &Place::Menu);
+    let image = |(name, text): &(String, String)| {
+        systemd_boot::unified((name, "/a".into()), (1, text), text, &Place::Menu)
+    };
+    let items = files.iter().filter_map(entry).chain(files.iter().filter_map(image));
+    check(&systemd_boot::menu(items.collect(), &text));
     let start =
         grubcfg::Start { device: "hd0", directory: "/boot/grub", environment: &environment };
     check(&grubcfg::parse(&text, &start, &EvenlyNamed(&text)).menu);

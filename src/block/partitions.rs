@@ -26,6 +26,21 @@ pub const EFI_SYSTEM: [Kind; 2] = [
     Kind::Mbr(0xef),
 ];
 
+/// "Extended Boot Loader Partition" BC13C2FF-59E6-4262-A352-B275FD6F7172, as on a disk. (UAPI.1
+/// "Boot Loader Specification")
+pub const EXTENDED_BOOT_LOADER: [Kind; 2] = [
+    Kind::Gpt([
+        0xff, 0xc2, 0x13, 0xbc, 0xe6, 0x59, 0x62, 0x42, 0xa3, 0x52, 0xb2, 0x75, 0xfd, 0x6f, 0x71,
+        0x72,
+    ]),
+    Kind::Mbr(0xea),
+];
+/// "Root Partition (amd64/x86_64)" 4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, as on a disk. (UAPI.2
+/// "Discoverable Partitions Specification")
+pub const ROOT_X86_64: Kind = Kind::Gpt([
+    0xe3, 0xbc, 0x68, 0x4f, 0xcd, 0xe8, 0xb1, 0x4d, 0x96, 0xe7, 0xfb, 0xca, 0xf9, 0x84, 0xb7, 0x09,
+]);
+
 /// How a disk is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {

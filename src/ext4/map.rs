@@ -122,23 +122,34 @@ impl Ext4 {
 
     /// The first `len` bytes of a file; what is in no run is zero.
     pub(super) fn content(&self, inode: &Inode, len: u64) -> Result<Vec<u8>> {
+        self.content_from(inode, 0, len)
+    }
+
+    /// `len` bytes of a file from offset `at` on, both within it; what is in no run is zero.
+    pub(super) fn content_from(&self, inode: &Inode, at: u64, len: u64) -> Result<Vec<u8>> {
         if inode.is_encrypted() {
             return Err(Error::new("it is encrypted"));
         }
         if inode.is_inline() {
-            let mut content = inode.inline();
-            content.truncate(len as usize);
-            return Ok(content);
+            let content = inode.inline().into_iter();
+            return Ok(content.skip(at as usize).take(len as usize).collect());
         }
         let size = self.block_size();
-        let mut content = vec![0; len as usize];
-        for run in self.runs(inode, len.div_ceil(size))? {
-            let Some(rest) = content.get_mut((run.logical * size) as usize..) else { continue };
-            let len = rest.len().min(run.len.saturating_mul(size) as usize);
+        // The first block of it is read from its beginning.
+        let (first, within) = (at / size, at % size);
+        let mut content = vec![0; (within + len) as usize];
+        for run in self.runs(inode, (at + len).div_ceil(size))? {
+            let before = first.saturating_sub(run.logical);
+            let blocks = run.len.saturating_sub(before);
+            let from = (run.logical + before).saturating_sub(first).saturating_mul(size);
+            let Some(rest) = content.get_mut(from as usize..) else { continue };
+            let len = rest.len().min(blocks.saturating_mul(size) as usize);
+            let physical = run.physical.saturating_add(before);
             for (n, piece) in (0..).zip(rest[..len].chunks_mut(PIECE as usize)) {
-                self.read_blocks(run.physical.saturating_add(n * (PIECE / size)), piece)?;
+                self.read_blocks(physical.saturating_add(n * (PIECE / size)), piece)?;
             }
         }
+        content.drain(..within as usize);
         Ok(content)
     }
 }

@@ -55,18 +55,34 @@ impl Ext4 {
     /// # Errors
     /// There is no such file, it is none, or it can't be read.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
-        let inode = self.resolve(path)?;
-        match Kind::of(inode.mode()) {
-            Kind::File => {}
-            Kind::Directory => return Err(Error::new("it is a directory")),
-            Kind::Link | Kind::Other => return Err(Error::new("it is no file")),
-        }
+        let inode = self.file(path)?;
         let len = inode.size();
         if len > limit {
             let why = format!("it has {len} bytes, more than the {limit} that are read");
             return Err(Error::Unreadable(why));
         }
         self.content(&inode, len)
+    }
+
+    /// `len` bytes of a file from offset `at` on. Links are followed.
+    ///
+    /// # Errors
+    /// As [`Ext4::read`]'s; it does not have so many.
+    pub fn read_range(&self, path: &str, at: u64, len: u64) -> Result<Vec<u8>> {
+        let inode = self.file(path)?;
+        match at.checked_add(len) {
+            Some(end) if end <= inode.size() => self.content_from(&inode, at, len),
+            _ => Err(Error::new("it ends too early")),
+        }
+    }
+
+    fn file(&self, path: &str) -> Result<Inode> {
+        let inode = self.resolve(path)?;
+        match Kind::of(inode.mode()) {
+            Kind::File => Ok(inode),
+            Kind::Directory => Err(Error::new("it is a directory")),
+            Kind::Link | Kind::Other => Err(Error::new("it is no file")),
+        }
     }
 
     /// Tell the names in a directory and what they are, links not followed, until `visit` has

@@ -72,15 +72,20 @@ fn look(layers: Vec<(File, DiskFormat)>) -> Result<Proposal> {
     Ok(propose(Child::start()?.detect(&disk)?))
 }
 
+/// The kernel of PV-GRUB's that boots a disk by what is on it, if one does.
+pub fn pv_grub(disk: &Disk) -> Option<&'static str> {
+    match (&disk.menu, &disk.no_menu, disk.partition_table.as_str()) {
+        (Some(_), None, "none") => Some("aki-pv-grub-hd0"),
+        (Some(_), None, _) => Some("aki-pv-grub-hd00"),
+        _ => None,
+    }
+}
+
 /// Firmware where the disk has what firmware runs, a BIOS before UEFI, as on EC2; PV-GRUB where it
 /// has a menu and no more.
 pub fn propose(disk: Disk) -> Proposal {
     let mut reasons = Vec::new();
-    let pv = match (&disk.menu, &disk.no_menu, disk.partition_table.as_str()) {
-        (Some(_), None, "none") => Some("aki-pv-grub-hd0"),
-        (Some(_), None, _) => Some("aki-pv-grub-hd00"),
-        _ => None,
-    };
+    let pv = pv_grub(&disk);
     let hvm = match (&disk.boot_code, disk.partition_table.as_str(), disk.bios_boot_partition) {
         (Some(code), "gpt", Some(n)) => {
             reasons.push(format!("boot code ({code}) in the protective master boot record, and BIOS boot partition {n}"));

@@ -154,7 +154,8 @@ fn find_here(directories: &[PathBuf], variables: Option<u64>) -> Result<Uefi> {
         (None, Some(uefi), Some(len)) => Err(of_another_build(uefi, len)),
         _ => Err(Error::failure(
             "there is no UEFI firmware to boot from disk with: install package ovmf (Debian, Ubuntu) or edk2-ovmf \
-             (Fedora, Arch), or give its code with `Firmware`; what a BIOS can boot, too, takes `BootMode` legacy-bios",
+             (Fedora, Arch), or give its code with `Firmware`; `KernelId` aki-pv-grub-hd00 needs none for a Linux kernel on an \
+             EFI system partition or in a boot menu; what a BIOS can boot, too, takes `BootMode` legacy-bios",
         )),
     }
 }

@@ -183,7 +183,7 @@ pub fn compare_versions(a: &str, b: &str) -> Ordering {
 }
 
 /// A shell pattern of `*` and `?`. In steps bounded by the product of both lengths.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), text.chars().collect());
     let mut row = vec![false; text.len() + 1];

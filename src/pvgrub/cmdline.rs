@@ -1,6 +1,6 @@
 //! A menu's kernel arguments, made right for this machine.
 
-use super::volume::Volume;
+use super::volume::{FileSystem, Volume};
 
 /// The root device and the console of a menu's arguments, rewritten.
 ///
@@ -116,7 +116,8 @@ fn named(volume: &Volume, at: usize, initrd: bool) -> Option<String> {
     }
 }
 
-/// The file system with an init: the kernel's own, unless that is only /boot.
+/// The file system with an init: the kernel's own, unless that is only /boot. Else the partition
+/// that says that it is the root, which may be of a kind that is not read.
 fn likely_root(volume: &Volume, kernel: usize) -> usize {
     let has_init = |at: &usize| {
         let system = &volume.systems[*at];
@@ -125,7 +126,9 @@ fn likely_root(volume: &Volume, kernel: usize) -> usize {
             .any(|path| system.stat(path).is_some())
     };
     let others = 0..volume.systems.len();
-    std::iter::once(kernel).chain(others).find(has_init).unwrap_or(kernel)
+    let found = std::iter::once(kernel).chain(others).find(has_init);
+    let typed = || volume.systems.iter().position(FileSystem::is_root);
+    found.or_else(typed).unwrap_or(kernel)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::grubcfg::{By, Parsed, Probe, Start};
 use super::menu::{self, Entry, MAX_MENU, Menu, Place, SAVED_ENTRY, split_device};
 use super::script::Variables;
 use super::volume::{FileSystem, Missing, Volume};
-use super::{bls, commands, extlinux, grubcfg, legacy};
+use super::{bls, commands, esp, extlinux, grubcfg, legacy};
 use crate::block::partitions::Scheme;
 use crate::ext4::Kind;
 use crate::id::hex;
@@ -19,6 +19,8 @@ const ENTRIES: [&str; 2] = ["/boot/loader", "/loader"];
 const EXTLINUX: [&str; 6] =
     ["/boot/extlinux", "/boot/syslinux", "/boot", "/extlinux", "/syslinux", ""];
 const CONFIGURATIONS: [&str; 2] = ["extlinux.conf", "syslinux.cfg"];
+/// Most directories of vendors on an EFI system partition that are looked into.
+const MAX_VENDORS: usize = 32;
 /// Longest BLS entry, environment block or saved default.
 const MAX_SMALL: u64 = 64 << 10;
 /// Menus that can't be read, and are told, at most.
@@ -98,10 +100,11 @@ impl Located {
     }
 }
 
-/// Find the menu that boots; `saved` is what earlier boots left to be remembered. A legacy menu
-/// counts for more than grub.cfg, that for more than EXTLINUX's, and that for more than BLS entries
-/// alone; but a menu of which nothing can be loaded counts for nothing, as one that a
-/// distribution's upgrade left behind.
+/// Find the menu that boots; `saved` is what earlier boots left to be remembered. What firmware
+/// would start on an EFI system partition counts for most, if it is a kernel or systemd-boot. Then
+/// a legacy menu counts for more than grub.cfg, that for more than EXTLINUX's, and that for more
+/// than BLS entries alone; but a menu of which nothing can be loaded counts for nothing, as one
+/// that a distribution's upgrade left behind.
 ///
 /// # Errors
 /// There is none, or the one that there is can't be read; what was looked for, and where.
@@ -115,7 +118,7 @@ pub fn find(
         order.iter().copied().filter(|&at| volume.systems[at].is_readable()).collect();
     if readable.is_empty() {
         return Err(format!(
-            "no ext2, ext3 or ext4 file system was found on the root volume: {}; PV-GRUB reads no other: \
+            "no ext2, ext3, ext4 or FAT file system was found on the root volume: {}; PV-GRUB reads no other: \
              boot it by firmware (no --kernel), or with --kernel FILE --initrd FILE",
             volume.described()
         ));
@@ -123,9 +126,12 @@ pub fn find(
     let (mut useless, mut problems) = (None, Vec::new());
     let mut entries_are_read = false;
     for (language, alone) in [
-        (legacy_menus as Language, false),
+        (started_programs as Language, false),
+        (legacy_menus, false),
         (grub_menus, false),
+        (vendors_grub_menus, false),
         (extlinux_menus, false),
+        (efi_menus, false),
         (bls_menus, true),
     ] {
         // What grub.cfg makes of entries is all that they are: it may have locked them.
@@ -149,13 +155,18 @@ pub fn find(
     }
     let names: Vec<String> = readable.iter().map(|&at| volume.systems[at].name()).collect();
     let unreadable = problems.iter().map(|why| format!("; {why}")).collect::<String>();
+    let not_read = volume.systems.iter().filter(|s| !s.is_readable() && s.may_hold_files());
+    let not_read: Vec<String> =
+        not_read.map(|s| format!("; {} is not read: {}", s.name(), s.described())).collect();
     Err(format!(
-        "no boot menu was found on {}; looked for {}/{{menu.lst,grub.conf,grub.cfg}}, {}/{{{}}} and {}/entries/*.conf{unreadable}",
+        "no boot menu was found on {}; looked for {}/{{menu.lst,grub.conf,grub.cfg}}, {}/{{{}}}, {}/entries/*.conf \
+         and /EFI/{{Linux/*.efi,BOOT/BOOTX64.EFI}}{unreadable}{}",
         names.join(" and "),
         format_args!("{{{}}}", DIRECTORIES.join(",")),
         format_args!("{{{}}}", EXTLINUX.join(",")),
         CONFIGURATIONS.join(","),
         format_args!("{{{}}}", ENTRIES.join(",")),
+        not_read.concat(),
     ))
 }
 
@@ -235,6 +246,10 @@ fn bls_menus(
     problems: &mut Vec<String>,
 ) -> Vec<Located> {
     let system = &volume.systems[at];
+    // There they are systemd-boot's.
+    if system.is_efi_system() {
+        return Vec::new();
+    }
     let environments = DIRECTORIES.iter().map(|directory| environment(system, directory, saved));
     let (environment, saved) =
         environments.into_iter().find(|(_, saved)| saved.is_some()).unwrap_or_default();
@@ -276,9 +291,37 @@ fn grub_menus(
     saved: Option<&SavedEnvironment>,
     problems: &mut Vec<String>,
 ) -> Vec<Located> {
+    grub_menus_in(&DIRECTORIES, volume, at, saved, problems)
+}
+
+/// What distributions whose GRUB is for UEFI alone have beside it, as EL 7 and 8 did; others have a
+/// few lines there that lead to the one in /boot.
+fn vendors_grub_menus(
+    volume: &Volume,
+    at: usize,
+    saved: Option<&SavedEnvironment>,
+    problems: &mut Vec<String>,
+) -> Vec<Located> {
+    let system = &volume.systems[at];
+    if !system.is_efi_system() {
+        return Vec::new();
+    }
+    let vendors = system.names("/EFI").into_iter().take(MAX_VENDORS);
+    let vendors: Vec<String> = vendors.map(|name| format!("/EFI/{name}")).collect();
+    let vendors: Vec<&str> = vendors.iter().map(String::as_str).collect();
+    grub_menus_in(&vendors, volume, at, saved, problems)
+}
+
+fn grub_menus_in(
+    directories: &[&str],
+    volume: &Volume,
+    at: usize,
+    saved: Option<&SavedEnvironment>,
+    problems: &mut Vec<String>,
+) -> Vec<Located> {
     let system = &volume.systems[at];
     let mut found = Vec::new();
-    for directory in DIRECTORIES {
+    for &directory in directories {
         let path = format!("{directory}/grub.cfg");
         let Some(text) = text(system, &path, problems) else { continue };
         let (environment, saved) = environment(system, directory, saved);
@@ -326,6 +369,38 @@ fn extlinux_menus(
         }
     }
     found
+}
+
+fn started_programs(
+    volume: &Volume,
+    at: usize,
+    _saved: Option<&SavedEnvironment>,
+    _problems: &mut Vec<String>,
+) -> Vec<Located> {
+    offered(volume, at, true)
+}
+
+fn efi_menus(
+    volume: &Volume,
+    at: usize,
+    _saved: Option<&SavedEnvironment>,
+    _problems: &mut Vec<String>,
+) -> Vec<Located> {
+    offered(volume, at, false)
+}
+
+/// What an EFI system partition boots, if it is as `started` says.
+fn offered(volume: &Volume, at: usize, started: bool) -> Vec<Located> {
+    let offer = esp::offer(volume, at).filter(|offer| offer.started == started);
+    let located = offer.map(|offer| Located {
+        menu: offer.menu,
+        path: offer.path.into(),
+        system: at,
+        saved: None,
+        problems: Vec::new(),
+        reads_entries: false,
+    });
+    located.into_iter().collect()
 }
 
 /// What is remembered beside a file that says `text`: nothing yet if it was another when `saved`
@@ -403,7 +478,7 @@ impl grubcfg::Files for Files<'_> {
         match what {
             Probe::Uuid => system.uuid.clone(),
             Probe::Label => system.uuid.as_ref().map(|_| system.label.clone().unwrap_or_default()),
-            Probe::FileSystem => system.uuid.as_ref().map(|_| "ext2".into()),
+            Probe::FileSystem => system.kind().map(Into::into),
             Probe::Table => Some(match self.volume.scheme {
                 Scheme::None => "none".into(),
                 Scheme::Mbr => "msdos".into(),

@@ -3,6 +3,7 @@
 use super::cmdline;
 use super::find::{self, Located};
 use super::menu::{Entry, Listed};
+use super::uki::Program;
 use super::volume::{Missing, Volume};
 use crate::boot;
 use crate::plan::{PvBoot, ROOT_DEVICE, SavedEnvironment};
@@ -11,6 +12,8 @@ use crate::plan::{PvBoot, ROOT_DEVICE, SavedEnvironment};
 const MAX_KERNEL: u64 = 128 << 20;
 /// Largest initial ramdisk, all of its parts together.
 const MAX_RAMDISK: u64 = 256 << 20;
+/// Longest command line of a unified kernel image.
+const MAX_ARGUMENTS: u64 = 64 << 10;
 /// Reasons that are told.
 const MAX_REASONS: usize = 6;
 
@@ -80,26 +83,77 @@ fn load_entry(
         return Err(why.clone());
     }
     let path = entry.kernel.as_deref().ok_or("it has no kernel")?;
-    let (at, kernel) = read(volume, located, entry, path, MAX_KERNEL)
-        .map_err(|why| format!("its kernel {path} can't be loaded: {why}"))?;
+    let (at, kernel, ramdisk, arguments) = match entry.unified {
+        Some(profile) => unified(volume, located, entry, (path, profile))?,
+        None => {
+            let (at, kernel) = read(volume, located, entry, path, MAX_KERNEL)
+                .map_err(|why| format!("its kernel {path} can't be loaded: {why}"))?;
+            let ramdisk = ramdisk(volume, located, entry)?;
+            (at, kernel, ramdisk, entry.arguments.clone())
+        }
+    };
     boot::unpack::check(&kernel)
         .map_err(|why| format!("its kernel {path} is {}", why.message()))?;
-    let mut ramdisk: Vec<u8> = Vec::new();
+    let arguments = cmdline::rewrite(&arguments, volume, at, ramdisk.is_some());
+    let identity = (&boot.instance_id, boot.launch_index);
+    let line = boot::cmdline::assemble(&arguments, &boot.append, ROOT_DEVICE, identity)
+        .map_err(|error| error.message().to_owned())?;
+    Ok((kernel, ramdisk, line))
+}
+
+/// The initial ramdisk of an entry's files.
+fn ramdisk(volume: &Volume, located: &Located, entry: &Entry) -> Result<Option<Vec<u8>>, String> {
+    let mut ramdisk = Vec::new();
     for initrd in &entry.initrds {
         let room = MAX_RAMDISK - ramdisk.len() as u64;
         let (_, part) = read(volume, located, entry, initrd, room)
             .map_err(|why| format!("its initial ramdisk {initrd} can't be loaded: {why}"))?;
-        // The parts of an initramfs begin at multiples of four.
-        // (Documentation/driver-api/early-userspace/buffer-format)
-        ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);
-        ramdisk.extend_from_slice(&part);
+        append(&mut ramdisk, part);
     }
-    let has_initrd = !entry.initrds.is_empty();
-    let arguments = cmdline::rewrite(&entry.arguments, volume, at, has_initrd);
-    let identity = (&boot.instance_id, boot.launch_index);
-    let line = boot::cmdline::assemble(&arguments, &boot.append, ROOT_DEVICE, identity)
-        .map_err(|error| error.message().to_owned())?;
-    Ok((kernel, has_initrd.then_some(ramdisk), line))
+    Ok((!entry.initrds.is_empty()).then_some(ramdisk))
+}
+
+/// Add a part of an initramfs. Each begins at a multiple of four.
+/// (Documentation/driver-api/early-userspace/buffer-format)
+fn append(ramdisk: &mut Vec<u8>, part: Vec<u8>) {
+    if ramdisk.is_empty() {
+        *ramdisk = part;
+        return;
+    }
+    ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);
+    ramdisk.extend_from_slice(&part);
+}
+
+/// What a unified kernel image has: the file system that it is on, its kernel, its initial ramdisk
+/// behind the processor's microcode, and its arguments unless the entry has others. (UAPI.5)
+fn unified(
+    volume: &Volume,
+    located: &Located,
+    entry: &Entry,
+    (path, profile): (&str, u32),
+) -> Result<(usize, Vec<u8>, Option<Vec<u8>>, String), String> {
+    let (at, path) = located.at(volume, entry, path)?;
+    let file = (&volume.systems[at], path);
+    let failed = |why: Missing| format!("its image {path} can't be loaded: {why}");
+    let image = Program::open(file.0, path).map_err(failed)?;
+    let read = |name, limit| image.read(file, (profile, name), limit).map_err(failed);
+    let kernel = read(".linux", MAX_KERNEL)?.ok_or("it has no kernel in it")?;
+    let mut ramdisk = None;
+    for name in [".ucode", ".initrd"] {
+        let room = MAX_RAMDISK - ramdisk.as_ref().map_or(0, Vec::len) as u64;
+        if let Some(part) = read(name, room)? {
+            append(ramdisk.get_or_insert_default(), part);
+        }
+    }
+    let arguments = match entry.arguments.is_empty() {
+        true => {
+            let text = image.text(file, (profile, ".cmdline"), MAX_ARGUMENTS).map_err(failed)?;
+            // As its stub does, which takes what is no character for what is between words.
+            text.replace(char::is_control, " ").trim().to_owned()
+        }
+        false => entry.arguments.clone(),
+    };
+    Ok((at, kernel, ramdisk, arguments))
 }
 
 /// Read a file of an entry. A path of the root's view is found on a /boot of its own as well, and

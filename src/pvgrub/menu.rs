@@ -25,6 +25,9 @@ pub struct Entry {
     pub place: Place,
     /// The kernel's path.
     pub kernel: Option<String>,
+    /// What is there is a unified kernel image, of which this profile boots: its ramdisk, and its
+    /// arguments where the entry has none, are in it.
+    pub unified: Option<u32>,
     /// The kernel's arguments.
     pub arguments: String,
     /// The initial ramdisk's parts, in order; with a device in front, `(hd0,gpt2)/initrd`, where it

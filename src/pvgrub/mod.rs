@@ -7,7 +7,8 @@
 //! that a reboot inside the guest reads the menu, too.
 //!
 //! What the child does: [`volume`] opens the file systems, [`find`] looks for a menu in one of its
-//! four languages ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`extlinux`]; [`bls`]),
+//! four languages ([`legacy`]; [`grubcfg`], a [`script`] of [`commands`]; [`extlinux`]; [`bls`]) or
+//! for what an EFI system partition boots ([`esp`], with [`systemd_boot`]'s menu and [`uki`]s),
 //! [`load`] chooses the entry as the menu's own loader would and reads its kernel and initial
 //! ramdisk, [`cmdline`] makes its arguments right for this machine. [`detect`] only tells what
 //! there is, before an image is registered.
@@ -19,6 +20,9 @@ mod cmdline;
 mod commands;
 mod detect;
 pub mod devices;
+mod esp;
+#[cfg(test)]
+mod esp_tests;
 pub mod extlinux;
 pub mod find;
 pub mod grubcfg;
@@ -31,8 +35,10 @@ pub mod menu;
 mod process;
 mod scope;
 pub mod script;
+pub mod systemd_boot;
 #[cfg(test)]
 mod tests;
+mod uki;
 pub mod volume;
 mod wire;
 

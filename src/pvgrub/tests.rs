@@ -332,7 +332,7 @@ fn what_was_looked_for_is_listed() {
         assert!(why.contains(name), "{why}");
     }
     let why = of(&vec![0; MIB], &boot(PvGrub::Hd0)).err().unwrap();
-    assert!(why.contains("no ext2, ext3 or ext4 file system"), "{why}");
+    assert!(why.contains("no ext2, ext3, ext4 or FAT file system"), "{why}");
 }
 
 /// What a disk has instead is named, and so are the features that keep a file system from being

@@ -2,9 +2,12 @@
 
 use super::menu::Place;
 pub use crate::block::Bytes;
-use crate::block::partitions::{self, Partition, Scheme};
+use crate::block::partitions::{
+    self, EFI_SYSTEM, EXTENDED_BOOT_LOADER, Partition, ROOT_X86_64, Scheme,
+};
 use crate::block::signature::{self, Signature};
 use crate::ext4::{Error, Ext4, Kind};
+use crate::fat::Fat;
 use crate::plan::ROOT_DEVICE;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -79,15 +82,36 @@ pub struct FileSystem {
     pub uuid: Option<String>,
     /// Its label, if it is one that can be read.
     pub label: Option<String>,
+    /// What its partition is for.
+    purpose: Option<partitions::Kind>,
     /// What it is, if that is known.
     signature: Option<Signature>,
-    ext4: Result<Ext4, String>,
+    /// What reads it, or why nothing does.
+    reader: Result<Reader, String>,
+}
+
+/// What reads a file system.
+enum Reader {
+    Ext4(Box<Ext4>),
+    Fat(Box<Fat>),
 }
 
 pub use crate::ext4::Error as Missing;
 
+impl Reader {
+    /// What reads it says no more than the first of them if none does: what else it is, the
+    /// signature says.
+    fn open(
+        read: impl Fn(&mut [u8], u64) -> io::Result<()> + Clone + 'static,
+    ) -> Result<Self, String> {
+        let ext4 = Ext4::open(Box::new(read.clone())).map(|ext4| Self::Ext4(Box::new(ext4)));
+        let fat = || Fat::open(Box::new(read)).ok().map(|fat| Self::Fat(Box::new(fat)));
+        ext4.or_else(|why| fat().ok_or(why))
+    }
+}
+
 impl FileSystem {
-    fn open(disk: &Rc<Cached>, at: (u64, u64), partition: Option<(u32, String)>) -> Self {
+    fn open(disk: &Rc<Cached>, at: (u64, u64), partition: Option<&Partition>) -> Self {
         let ((start, len), part) = (at, Rc::clone(disk));
         let read = move |bytes: &mut [u8], at: u64| {
             let within = at.checked_add(bytes.len() as u64).is_some_and(|end| end <= len);
@@ -95,27 +119,58 @@ impl FileSystem {
             part.read(bytes, at.ok_or(io::ErrorKind::UnexpectedEof)?)
         };
         let signature = signature::of(len, &read);
-        let ext4 = match signature {
+        let reader = match signature {
             // What a member of a mirror has in front is not to be trusted, nor mounted alone.
             Some(Signature::Container(name)) => Err(name.to_owned()),
-            _ => Ext4::open(Box::new(read)),
+            _ => Reader::open(read),
         };
-        let (number, partuuid) = partition.unzip();
-        let loaded = ext4.as_ref().ok();
+        let (uuid, label) = match &reader {
+            Ok(Reader::Ext4(ext4)) => (Some(ext4.uuid()), ext4.label().to_owned()),
+            Ok(Reader::Fat(fat)) => (Some(fat.serial()), fat.label().to_owned()),
+            Err(_) => (None, String::new()),
+        };
         Self {
-            partition: number,
-            partuuid,
-            uuid: loaded.map(Ext4::uuid),
-            label: loaded.map(|ext4| ext4.label().to_owned()).filter(|label| !label.is_empty()),
+            partition: partition.map(|partition| partition.number),
+            partuuid: partition.map(|partition| partition.uuid.clone()),
+            purpose: partition.map(|partition| partition.kind),
+            uuid,
+            label: Some(label).filter(|label| !label.is_empty()),
             signature,
-            ext4,
+            reader,
+        }
+    }
+
+    /// What firmware looks for boot loaders in: FAT on an EFI system partition, or on a disk that
+    /// is not divided. (UEFI 2.10, 13.3.1)
+    pub fn is_efi_system(&self) -> bool {
+        let is = |kind| EFI_SYSTEM.contains(&kind);
+        matches!(self.reader, Ok(Reader::Fat(_))) && self.purpose.is_none_or(is)
+    }
+
+    /// It has further boot entries of the EFI system partition's loader.
+    pub fn is_extended_boot_loader(&self) -> bool {
+        self.purpose.is_some_and(|kind| EXTENDED_BOOT_LOADER.contains(&kind))
+    }
+
+    /// Its partition's type says that it is the root.
+    pub fn is_root(&self) -> bool {
+        self.purpose == Some(ROOT_X86_64)
+    }
+
+    /// GRUB's name of its kind, if it can be read.
+    pub fn kind(&self) -> Option<&'static str> {
+        match &self.reader {
+            Ok(Reader::Ext4(_)) => Some("ext2"),
+            Ok(Reader::Fat(_)) => Some("fat"),
+            Err(_) => None,
         }
     }
 
     /// What it is, for messages.
     pub fn described(&self) -> String {
-        match (&self.ext4, self.signature) {
-            (Ok(ext4), _) => {
+        match (&self.reader, self.signature) {
+            (Ok(Reader::Fat(fat)), _) => format!("FAT, UUID {}", fat.serial()),
+            (Ok(Reader::Ext4(ext4)), _) => {
                 let warning = match ext4.unreplayed() {
                     Some(why) => format!(", not unmounted, and read as it is because {why}"),
                     None => String::new(),
@@ -129,7 +184,7 @@ impl FileSystem {
     }
 
     /// It has, or may have, files in it.
-    fn may_hold_files(&self) -> bool {
+    pub fn may_hold_files(&self) -> bool {
         self.signature.is_some_and(Signature::may_hold_files)
     }
 
@@ -149,11 +204,11 @@ impl FileSystem {
 
     /// It can be read.
     pub fn is_readable(&self) -> bool {
-        self.ext4.is_ok()
+        self.reader.is_ok()
     }
 
-    fn ext4(&self) -> Result<&Ext4, Missing> {
-        self.ext4.as_ref().map_err(|_| Error::Unreadable(self.described()))
+    fn reader(&self) -> Result<&Reader, Missing> {
+        self.reader.as_ref().map_err(|_| Error::Unreadable(self.described()))
     }
 
     /// The content of a file of at most `limit` bytes. Links are followed.
@@ -161,7 +216,21 @@ impl FileSystem {
     /// # Errors
     /// There is no such file, or it can't be read.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, Missing> {
-        self.ext4()?.read(path, limit)
+        match self.reader()? {
+            Reader::Ext4(ext4) => ext4.read(path, limit),
+            Reader::Fat(fat) => fat.read(path, limit),
+        }
+    }
+
+    /// `len` bytes of a file from offset `at` on. Links are followed.
+    ///
+    /// # Errors
+    /// As [`FileSystem::read`]; the file does not have so many.
+    pub fn read_range(&self, path: &str, at: u64, len: u64) -> Result<Vec<u8>, Missing> {
+        match self.reader()? {
+            Reader::Ext4(ext4) => ext4.read_range(path, at, len),
+            Reader::Fat(fat) => fat.read_range(path, at, len),
+        }
     }
 
     /// As [`FileSystem::read`], as text; what is not UTF-8 is replaced.
@@ -174,26 +243,34 @@ impl FileSystem {
 
     /// What is at `path`, and its bytes; `None` if there is nothing.
     pub fn stat(&self, path: &str) -> Option<(Kind, u64)> {
-        let found = self.ext4().ok()?.stat(path).ok()?;
-        Some((found.kind, found.len))
+        match self.reader().ok()? {
+            Reader::Ext4(ext4) => ext4.stat(path).ok().map(|found| (found.kind, found.len)),
+            Reader::Fat(fat) => fat.stat(path).ok(),
+        }
     }
 
     /// The names in a directory, the first few thousand; none if it can't be read.
     pub fn names(&self, directory: &str) -> Vec<String> {
         let mut names = Vec::new();
-        let mut more = |name: &[u8]| {
-            names.extend(std::str::from_utf8(name).ok().map(str::to_owned));
+        let mut more = |name: Option<&str>| {
+            names.extend(name.map(str::to_owned));
             if names.len() < MAX_LISTED {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
             }
         };
-        if let Ok(ext4) = &self.ext4
-            && let Ok(directory) = ext4.stat(directory)
-        {
-            // What came before something damaged is there.
-            let _ = ext4.list(directory, &mut |name, _| more(name));
+        // What came before something damaged is there.
+        match &self.reader {
+            Ok(Reader::Ext4(ext4)) => {
+                if let Ok(directory) = ext4.stat(directory) {
+                    let _ = ext4.list(directory, &mut |name, _| more(str::from_utf8(name).ok()));
+                }
+            }
+            Ok(Reader::Fat(fat)) => {
+                let _ = fat.list(directory, &mut |name| more(Some(name)));
+            }
+            Err(_) => {}
         }
         names.sort_unstable();
         names
@@ -221,8 +298,7 @@ impl Volume {
             return alone(whole);
         }
         let open = |partition: &Partition| {
-            let name = Some((partition.number, partition.uuid.clone()));
-            FileSystem::open(&cached, (partition.start, partition.len), name)
+            FileSystem::open(&cached, (partition.start, partition.len), Some(partition))
         };
         let systems: Vec<FileSystem> =
             table.partitions.iter().take(MAX_FILE_SYSTEMS).map(open).collect();

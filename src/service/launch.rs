@@ -7,6 +7,7 @@ use super::{Service, idempotent, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::image::{attribute, catalog, product};
+use crate::inspect::boot_method;
 use crate::instance::dir;
 use crate::instance::host;
 use crate::instance::ids::RandomIds;
@@ -15,9 +16,10 @@ use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
 use crate::instance::shares;
 pub use crate::instance::types::{InstanceType, TYPES};
+use crate::instance::uefi;
 use crate::kernel::{BootFiles, find};
-use crate::plan::CpuModel;
-use crate::record::image::Image;
+use crate::plan::{CpuModel, PvGrub};
+use crate::record::image::{BootMode, Image};
 use crate::record::instance::InstanceRecord;
 use crate::record::metadata::MetadataOptionsRequest;
 use crate::record::network::Network;
@@ -303,7 +305,9 @@ fn launch(
     host::check(&launch.processor())?;
     launch.firmware = launch.firmware.as_deref().map(firmware).transpose()?;
     let given = launch.firmware.as_deref();
-    launch.boot_mode = instance::firmware::boot_mode(launch.boot_mode, image.boot_mode, given)?;
+    let asked = launch.boot_mode;
+    launch.boot_mode = instance::firmware::boot_mode(asked, image.boot_mode, given)?;
+    without_firmware(store, asked, &image, &mut launch)?;
     let drivers = |kernel: Option<&_>, ramdisk: Option<&_>| kernel::drivers(store, kernel, ramdisk);
     let host = host(store)?;
     let mut plans = instance::launch::resolve(&launch, &image, host, &drivers, &mut RandomIds)?;
@@ -335,6 +339,42 @@ fn launch(
     let provided = store.administrator().is_none_or(|uid| uid.to_string() == image.owner_id);
     let unvouched = !provided && image.owner_id != store.owner_id();
     Ok(Launched { image, unvouched, records, failures })
+}
+
+/// Has PV-GRUB boot an image that boots by UEFI alone where this host has no such firmware, and
+/// nothing was said of how it is to boot. Says that the guest finds no EFI, then or where PV-GRUB
+/// was asked for.
+fn without_firmware(
+    store: &Store,
+    asked: Option<BootMode>,
+    image: &Image,
+    launch: &mut Request,
+) -> Result<()> {
+    if image.boot_mode != Some(BootMode::Uefi) {
+        return Ok(());
+    }
+    let name = &image.name;
+    let kernel = launch.kernel.as_ref().or(image.kernel_id.as_ref());
+    if let Some(kernel) = kernel.filter(|kernel| PvGrub::of(kernel).is_some()) {
+        store.context().note(format_args!(
+            "guests of '{name}' find no EFI: {kernel} boots them in place of firmware"
+        ));
+        return Ok(());
+    }
+    let decided = kernel.is_some() || asked.is_some() || launch.firmware.is_some();
+    let Some(root) = image.root_snapshot().filter(|_| !decided) else { return Ok(()) };
+    if uefi::find(None, None).is_ok() {
+        return Ok(());
+    }
+    let proposal = boot_method::of_snapshot(store, &store.snapshots().get(root)?)?;
+    if let Some(kernel) = boot_method::pv_grub(&proposal.disk) {
+        store.context().warn(format_args!(
+            "guests of '{name}' find no EFI: there is no UEFI firmware here, and {kernel} boots what is on their disk; \
+             install package ovmf (Debian, Ubuntu) or edk2-ovmf (Fedora, Arch) for more"
+        ));
+        launch.kernel = Some(kernel.parse()?);
+    }
+    Ok(())
 }
 
 /// What was given to those that did not come to be is others'.

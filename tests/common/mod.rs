@@ -1,6 +1,7 @@
 //! What tests of the whole program need: a store of their own and the `spore` command.
 #![allow(dead_code, unused_imports)] // each test binary that shares this uses its part
 
+pub mod efi;
 pub mod guard;
 pub mod hostile;
 pub mod images;

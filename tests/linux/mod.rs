@@ -5,7 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-pub use common::{Spore, namespace, programs, skip};
+pub use common::{Spore, efi, namespace, programs, skip};
 
 use common::{guard, spore};
 use namespace::Namespace;
