@@ -237,6 +237,11 @@ fn ipxe_reaches_its_first_screen() {
     let id = run(&store, &["ipxe", "--cpus", "1"]);
     store.wait_for_text(&id, "ISOLINUX");
     store.wait_for_text(&id, "Features: DNS HTTP");
+    // The same file is a disc, too, whose boot image ISOLINUX is.
+    let id = run(&store, &["--cdrom", "/usr/lib/ipxe/ipxe.iso", "--cpus", "1"]);
+    store.wait_for_text(&id, "Booting from DVD/CD");
+    store.wait_for_text(&id, "ISOLINUX");
+    store.wait_for_text(&id, "Loading ipxe");
 }
 
 /// A boot loader with a file system reads its files through the BIOS, and what is typed on the
@@ -303,4 +308,75 @@ fn a_disk_without_a_boot_record_is_told_on_the_console() {
     let id = run(&store, &["empty"]);
     store.wait_for_text(&id, "not a bootable disk");
     assert_eq!(store.state(&id).0, "running");
+}
+
+/// A disc that boots by El Torito without emulating another drive: its boot image prints, reads the
+/// block after itself by the BIOS, prints what that begins with, and switches off. (El Torito
+/// Bootable CD-ROM Format Specification 1.0, figures 2, 3, 7)
+fn disc(name: &str) -> Vec<u8> {
+    const BLOCK: usize = 2048;
+    let [catalog, image, data] = [19u8, 20, 21];
+    let stage = packet(1, STAGE, data);
+    let [low, high] = STAGE.to_le_bytes();
+    let boot = Code(Vec::new())
+        .then(&[0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0]) // xor ax, ax; mov ds, ax; mov ss, ax
+        .with(&[0xbc], RECORD) // mov sp, RECORD
+        .print(name)
+        .disk(0x42, RECORD + 512 - 16)
+        .then(&[0xa0, low, high]) // mov al, [STAGE]
+        .print_al()
+        .print(". ")
+        .out(0x600, 5 << 2 | 1 << 5)
+        .hang();
+    let mut disc = vec![0; 22 * BLOCK];
+    let mut put = |block: u8, at: usize, bytes: &[u8]| {
+        disc[usize::from(block) * BLOCK + at..][..bytes.len()].copy_from_slice(bytes);
+    };
+    put(16, 0, b"\x01CD001\x01");
+    put(17, 0, b"\0CD001\x01EL TORITO SPECIFICATION");
+    put(17, 0x47, &[catalog, 0, 0, 0]);
+    put(18, 0, b"\xffCD001\x01");
+    // The validation entry, whose words sum up to 0, and the default entry: one sector.
+    put(catalog, 0, &[1]);
+    put(catalog, 28, &[0xaa, 0x55, 0x55, 0xaa]);
+    put(catalog, 32, &[0x88, 0, 0, 0, 0, 0, 1, 0, image]);
+    put(image, 0, &boot.sector(&stage));
+    put(data, 0, b"!");
+    disc
+}
+
+#[test]
+fn a_disc_boots_where_the_root_has_nothing_to_boot() {
+    if !can_run() {
+        return;
+    }
+    let store = Store::new();
+    let path = store.home().join("a.iso");
+    let iso = path.to_str().unwrap();
+    std::fs::write(&path, disc("disc ")).unwrap();
+    let id = run(&store, &["--cdrom", iso, "--disk", "9"]);
+    store.wait(&id, "stopped");
+    let log = store.logs(&id);
+    assert!(log.contains("disc !."), "{log}");
+    assert_eq!(store.describe(&id)["Spore"]["Cdroms"], serde_json::json!([iso]));
+    assert!(store.ok(&["show", &id]).contains(iso));
+    // The disk's own boot record comes first, whatever is in the drive.
+    import(&store, "disk", &disk("disk boot ", (0x600, 0x34)));
+    let id = run(&store, &["disk", "--cdrom", iso]);
+    store.wait(&id, "stopped");
+    let log = store.logs(&id);
+    assert!(log.contains("disk boot 1.") && !log.contains("disc"), "{log}");
+    // It is looked for at every start, and can be taken out.
+    std::fs::remove_file(&path).unwrap();
+    let refused = store.spore(&["start", &id]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!((refused.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains(iso) && told.contains("--cdrom none"), "{told}");
+    store.ok(&["modify", &id, "--cdrom", "none"]);
+    store.ok(&["start", &id]);
+    store.wait(&id, "stopped");
+    assert!(store.logs(&id).contains("disk boot 2."));
+    let refused = store.spore(&["run", "--cdrom", iso]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!store.ok(&["ls", "-aq"]).is_empty());
 }

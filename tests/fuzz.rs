@@ -111,6 +111,7 @@ tests! {
     qcow2: 300,
     records: 3000,
     remote: 300,
+    scsi: 2000,
     share: 500,
     states: 1000,
     told: 3000,

@@ -193,6 +193,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/instance/lifecycle.rs", "a process that holds a lock in a directory of the user's"),
     ("src/instance/spawn.rs", "/dev/null, and a child of its own"),
     ("src/instance/cgroup.rs", "/proc and cgroup v2's file system"),
+    ("src/instance/cdroms.rs", "a file that the user names as a disc"),
     ("src/instance/firmware.rs", "firmware, which the host or the user has"),
     ("src/instance/uefi.rs", "firmware, which the host or the user has"),
     ("src/cli/create.rs", "/dev/null"),

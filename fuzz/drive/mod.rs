@@ -29,7 +29,7 @@ macro_rules! targets {
 targets! {
     answers, api, archive, blk, bundle, chain, chipset, control, elf, esp, ext4, flash, foreign, formats, fw_cfg, initramfs, journal, kernel,
     memory_file, menu_asker, metadata, mmio, net, network, nvme, partitions, pci, plan, pv_disk, pv_menu, qcow2, records, remote,
-    share, states, told, vsock,
+    scsi, share, states, told, vsock,
 }
 
 /// Guest RAM of the least size, which all runs of a target share: it is never given back.

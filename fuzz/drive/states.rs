@@ -16,6 +16,7 @@ use sporevm::virtio::Notices;
 use sporevm::virtio::blk::Blk;
 use sporevm::virtio::device::{self, Services, ThreadStart};
 use sporevm::virtio::rng::Rng;
+use sporevm::virtio::scsi::Scsi;
 use sporevm::virtio::transport::Transport;
 use sporevm::virtio::transport::mmio::MmioTransport;
 use sporevm::virtio::transport::pci::{MsiRouting, MsixVector, PciTransport, vectors};
@@ -27,7 +28,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Kinds of devices here.
-const KINDS: u8 = 10;
+const KINDS: u8 = 12;
 /// Bytes of an access: offset (two), size and direction, value (four).
 const ACCESS: usize = 7;
 /// Most accesses that are done.
@@ -87,18 +88,27 @@ fn subject(kind: u8, ram: &GuestRam) -> Subject {
     }
 }
 
+fn disk(read_only: bool) -> Arc<dyn Disk> {
+    let file = super::file(&[]);
+    file.set_len(DISK).unwrap();
+    sporevm::block::open(vec![(file, DiskFormat::Raw)], read_only).unwrap()
+}
+
 fn virtio(kind: u8, ram: &GuestRam) -> Subject {
     let notices = || Notices::new(Arc::new(|_: &str| {}));
     let on_start: ThreadStart = Arc::new(|_| Ok(()));
-    let (device, services): (Arc<dyn device::Device>, Services) = match kind % 2 {
-        0 => {
+    let (device, services): (Arc<dyn device::Device>, Services) = match kind {
+        6 | 8 => {
             let (device, services) = Rng::create();
             (device, services)
         }
+        10.. => {
+            let (device, services) =
+                Scsi::create("cdrom0", &disk(true), Engine::Sync, Default::default(), notices()).unwrap();
+            (device, services)
+        }
         _ => {
-            let file = super::file(&[]);
-            file.set_len(DISK).unwrap();
-            let disk: Arc<dyn Disk> = sporevm::block::open(vec![(file, DiskFormat::Raw)], false).unwrap();
+            let disk = disk(false);
             let volume = "vol-0123456789abcdef0".parse().unwrap();
             let (device, services) =
                 Blk::create(&volume, &disk, Engine::Sync, 1, Default::default(), notices()).unwrap();
@@ -106,7 +116,7 @@ fn virtio(kind: u8, ram: &GuestRam) -> Subject {
         }
     };
     let (transport, reach) = match kind {
-        0..8 => over_mmio(device, services, ram, notices(), &on_start),
+        0..8 | 10 => over_mmio(device, services, ram, notices(), &on_start),
         _ => over_pci(device, services, ram, notices(), &on_start),
     };
     let id: DeviceId = "/dev/vda".parse().unwrap();
@@ -254,7 +264,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for kind in 0..KINDS {
         let accesses = match kind {
             0..6 => &ports,
-            6 | 7 => &mmio,
+            6 | 7 | 10 => &mmio,
             _ => &pci,
         };
         for before in [&[][..], accesses] {

@@ -115,18 +115,23 @@ fn file_name(name: &str) -> [u8; NAME] {
     field
 }
 
-/// The disks in their order: of those in memory, SeaBIOS finds the last one first.
-/// (bootprio_find_mmio_device and bootprio_find_pci_device in SeaBIOS)
+/// The root, then CD-ROM drives, then the other disks: who installs from a disc boots what is
+/// installed, and a disc beside an empty root mends what the others have. Without an order SeaBIOS
+/// would take of those in memory the last one first. (bootprio_find_mmio_device,
+/// bootprio_find_pci_device and those for SCSI in SeaBIOS; QemuBootOrderLib in EDK2)
 fn boot_order(config: &VmConfig) -> String {
-    config.disks().fold(String::new(), |mut order, (device, _)| {
+    let disks = || config.disks().map(|(device, _)| (device, "disk@0,0"));
+    let drives = config.cdroms().map(|(device, _)| (device, "channel@0/disk@0,0"));
+    let all = disks().take(1).chain(drives).chain(disks().skip(1));
+    all.fold(String::new(), |mut order, (device, what)| {
         let slot = u64::from(device.slot);
         let base = VIRTIO_BASE + slot * VIRTIO_STRIDE;
         // Writing to a string does not fail.
         let _ = match config.chipset.transport {
-            TransportKind::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/disk@0,0"),
+            TransportKind::Mmio => writeln!(order, "/virtio-mmio@{base:016x}/{what}"),
             TransportKind::Pci => {
                 let device = slot + u64::from(pci_map::of(config).first);
-                writeln!(order, "/pci@i0cf8/scsi@{device:x}/disk@0,0")
+                writeln!(order, "/pci@i0cf8/scsi@{device:x}/{what}")
             }
         };
         order
@@ -204,7 +209,7 @@ mod tests {
     use super::*;
     use crate::boot::source::{u32_at, u64_at};
     use crate::boot::tests::{machine, plan};
-    use crate::plan::{DeviceConfig, DeviceKind, DiskPlan};
+    use crate::plan::{CdromPlan, DeviceConfig, DeviceKind, DiskPlan, PlanFd};
     use std::collections::HashMap;
 
     fn text(field: &[u8]) -> String {
@@ -317,6 +322,16 @@ mod tests {
             "/pci@i0cf8/scsi@1/disk@0,0\n/pci@i0cf8/scsi@2/disk@0,0\n"
         );
         assert_eq!(boot_order(&disks(TransportKind::Mmio, 0)), "");
+        // A disc comes after the root, wherever its drive is.
+        let mut config = disks(TransportKind::Pci, 2);
+        let cdrom =
+            CdromPlan { disc: PlanFd(5), engine: Default::default(), limits: Default::default() };
+        let kind = DeviceKind::Cdrom(cdrom);
+        config.devices.push(DeviceConfig { id: "cdrom0".parse().unwrap(), slot: 9, kind });
+        let order = boot_order(&config);
+        let lines: Vec<&str> = order.lines().collect();
+        assert_eq!(lines[1], "/pci@i0cf8/scsi@a/channel@0/disk@0,0");
+        assert_eq!((lines[0], lines.len()), ("/pci@i0cf8/scsi@1/disk@0,0", 3));
     }
 
     #[test]

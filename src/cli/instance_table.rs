@@ -13,6 +13,7 @@ use crate::service::instances::{StateChange, reservations};
 use crate::service::power::Change;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// One line an instance. Only a table tells how far guests are.
@@ -79,7 +80,8 @@ pub fn full(records: &[InstanceRecord], statuses: &[Option<Status>]) -> Table {
         let shares = shares(&record.instance, status.as_ref());
         let live = status.iter().flat_map(live);
         let fields = fields(record).into_iter().chain(disks).chain(interfaces);
-        let fields = fields.chain(shares).chain(live);
+        let fields =
+            fields.chain(cdroms(&record.instance, status.as_ref())).chain(shares).chain(live);
         rows.extend(fields.map(|(key, value)| vec![key.to_owned(), value]));
     }
     let ids = records.iter().map(|r| r.instance.instance_id.to_string()).collect();
@@ -138,6 +140,18 @@ fn interfaces(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str
     let limits = (!limits.net.are_none()).then(|| ("NetLimits", limit::text(&limits)));
     let any = instance.state != State::Terminated && !instance.network_interfaces.is_empty();
     instance.network_interfaces.iter().map(line).chain(limits).filter(|_| any).collect()
+}
+
+/// A line each CD-ROM drive: what is in it, and how much was read of that.
+fn cdroms(instance: &Instance, status: Option<&Status>) -> Vec<(&'static str, String)> {
+    let line = |(n, disc): (usize, &PathBuf)| {
+        let live = Instance::cdrom(n).parse().ok().and_then(|id| status?.disks.get(&id));
+        let mut line = disc.display().to_string();
+        let read = |disk: &DiskStatus| format!(", {} read", human_bytes(disk.read_bytes));
+        line.extend(live.map(read));
+        ("CdRom", line)
+    };
+    instance.spore.cdroms.iter().enumerate().map(line).collect()
 }
 
 /// A line each shared directory, with what the guest knows it by, and whether it has it no more.

@@ -13,12 +13,13 @@ use crate::record::restart::RestartPolicy;
 use crate::service::Service;
 use crate::service::launch::ModifyInstanceAttribute;
 use clap::Args;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["instance_type", "cpus", "memory", "cpu_model", "nested", "name", "restart", "kernel", "firmware", "initrd", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
+    .args(["instance_type", "cpus", "memory", "cpu_model", "nested", "name", "restart", "kernel", "firmware", "initrd", "cdroms", "user_data", "networks", "metadata", "metadata_options", "delete_on_termination"]))]
 #[command(override_usage = "spore modify [OPTIONS] <INSTANCE>")]
 #[command(after_long_help = "\
 Examples:
@@ -26,6 +27,7 @@ Examples:
   spore modify web -c 4 -m 8G --name web-large
   spore modify web --kernel ./bzImage --initrd none
   spore modify web --network tap:tap0
+  spore modify box --cdrom none
   spore modify web --delete-on-termination /dev/vdb=true")]
 pub struct Modify {
     /// The instance: an id, a unique prefix or a name. It must be stopped, unless only its name or
@@ -58,10 +60,13 @@ pub struct Modify {
     kernel: Option<String>,
     /// Boot from disk with this firmware
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
-    firmware: Option<std::path::PathBuf>,
+    firmware: Option<PathBuf>,
     /// Initial ramdisk: a registered one, a file, or none
     #[arg(long, visible_alias = "ramdisk", value_name = "ARI|NAME|FILE|none")]
     initrd: Option<String>,
+    /// The disc in its CD-ROM drive from now on (repeatable): a file of the host's; or none
+    #[arg(long = "cdrom", value_name = "FILE|none")]
+    cdroms: Vec<PathBuf>,
     /// User data: text, @FILE, or - for standard input; empty for none
     #[arg(long, value_name = "TEXT|@FILE|-")]
     user_data: Option<String>,
@@ -107,6 +112,11 @@ pub fn modify(service: &Service, ui: &Ui, args: &Modify) -> Result<ExitCode> {
         kernel: args.kernel.clone(),
         ramdisk: args.initrd.clone(),
         firmware: args.firmware.clone(),
+        cdroms: match &*args.cdroms {
+            [] => None,
+            [one] if one.as_os_str() == "none" => Some(Vec::new()),
+            given => Some(given.to_vec()),
+        },
         user_data: args.user_data.as_deref().map(user_data).transpose()?,
         networks: match &*args.networks {
             [] => None,

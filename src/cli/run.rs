@@ -66,6 +66,8 @@ Examples:
                                   a service's command: ends as the guest does
   spore run debian --disk 20G --volume size=100G --volume snapshot=data
                                   a larger root and two more volumes
+  spore run --cdrom netinst.iso --disk 20G --name box
+                                  an installer's disc beside an empty disk
   spore run debian --disk-bus nvme --cpu-model x86-64-v3
                                   disks as EC2's, and a processor of any host
   spore run --rm debian -- make test
@@ -84,7 +86,7 @@ panicked; 124 the time was up; 125 Spore failed, or nobody could get in.")]
 pub struct Run {
     /// The image: an id, a unique prefix of one, or a name; or what 'spore image pull' takes, with
     /// a version or as an address: debian:12
-    #[arg(required_unless_present = "template", add = complete::launchable())]
+    #[arg(required_unless_present_any = ["template", "cdroms"], add = complete::launchable())]
     pub image: Option<String>,
     /// Images that are not here.
     #[command(flatten)]
@@ -166,6 +168,11 @@ pub struct Run {
     /// [default: rw, and ro with a command]
     #[arg(short = 'v', long = "share", value_name = "HOST:GUEST[:ro|:rw]", value_parser = super::share_arg::parse)]
     pub shares: Vec<ShareArg>,
+    /// A file of the host's, an ISO image, as the disc in a CD-ROM drive (repeatable, up to 4).
+    /// Firmware boots it where the root volume has nothing that boots, as that of the image
+    /// 'blank' has, which is meant where none is named
+    #[arg(long = "cdrom", value_name = "FILE")]
+    pub cdroms: Vec<PathBuf>,
     /// Change the image's block devices: JSON as EC2's BlockDeviceMappings, or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     pub block_device_mappings: Option<String>,
@@ -478,6 +485,7 @@ pub fn request(args: &Run) -> Result<RunInstances> {
             metadata_options: metadata_options(args),
             no_cloud: args.metadata == Some(MetadataArg::Nocloud),
             shares: shares(args)?,
+            cdroms: args.cdroms.clone(),
         },
         root_size: args.disk,
         volumes: args.volumes.clone(),

@@ -17,10 +17,17 @@ use crate::store::{Durability, Staging, Store, beneath, now};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// The name of the built-in image.
+/// The name of the image with a guest.
 pub const DEMO: &str = "demo";
 /// Its id, in every store.
 const DEMO_ID: &str = "ami-00000000000000de0";
+/// The name of the image whose root volume is empty: what is installed from a disc begins with it.
+pub const BLANK: &str = "blank";
+const BLANK_ID: &str = "ami-00000000000001de0";
+/// GiB of its root volume, unless a launch asks for more: as EC2's console has it.
+const BLANK_GIB: u64 = 8;
+/// Bytes of its snapshot: the rest of a volume that is larger than that is zeros as well.
+const BLANK_LEN: usize = 1 << 20;
 
 /// The built-in image that `name` (or an id) means, put into the store if it is not there; `None`
 /// if there is none of that name. Any number of commands may ask at once.
@@ -28,28 +35,47 @@ const DEMO_ID: &str = "ami-00000000000000de0";
 /// # Errors
 /// It can't be written.
 pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
-    if name != DEMO && name != DEMO_ID {
-        return Ok(None);
+    match name {
+        DEMO | DEMO_ID => ensure_one(store, DEMO, DEMO_ID).map(Some),
+        BLANK | BLANK_ID => ensure_one(store, BLANK, BLANK_ID).map(Some),
+        _ => Ok(None),
     }
-    let id: ImageId = DEMO_ID.parse()?;
-    let kernel_digest = hex(&Sha256::digest(demo::KERNEL));
-    if let Some(image) = current(store, &id, &kernel_digest) {
-        return Ok(Some(image));
+}
+
+fn ensure_one(store: &Store, name: &str, id: &str) -> Result<Image> {
+    let id: ImageId = id.parse()?;
+    let kernel_digest = (name == DEMO).then(|| hex(&Sha256::digest(demo::KERNEL)));
+    if let Some(image) = current(store, &id, kernel_digest.as_deref()) {
+        return Ok(image);
     }
     if store.administrator().is_some_and(|uid| uid.to_string() != store.owner_id()) {
         return Err(Error::refused(
             Code::InvalidAMIIDNotFound,
             format!(
-                "this shared store lacks the image '{DEMO}' of this version; its administrator runs 'spore store share' again"
+                "this shared store lacks the image '{name}' of this version; its administrator runs 'spore store share' again"
             ),
         ));
     }
     let _lock = store.lock()?;
-    if let Some(image) = current(store, &id, &kernel_digest) {
-        return Ok(Some(image));
+    if let Some(image) = current(store, &id, kernel_digest.as_deref()) {
+        return Ok(image);
     }
-    let kernel_id = ensure_kernel(store, &kernel_digest)?;
-    let snapshot = ensure_snapshot(store)?;
+    let manifest = match &kernel_digest {
+        Some(digest) => demo(store, digest)?,
+        None => blank(store)?,
+    };
+    let image = manifest::resolve_manifest(store, manifest, id.clone())?;
+    if store.images().exists(&id) {
+        // Another version's, or one that can't be read.
+        store.images().remove(&id)?;
+    }
+    Staging::new(store)?.publish(store, &image, Durability::Durable)?;
+    Ok(image)
+}
+
+fn demo(store: &Store, kernel_digest: &str) -> Result<Manifest> {
+    let kernel_id = ensure_kernel(store, kernel_digest)?;
+    let snapshot = ensure_snapshot(store, DEMO, &demo::root())?;
     let mut manifest = Manifest::with_root(DEMO, snapshot);
     manifest.description = Some("Built-in guest: finds its disk, proves it, powers off".into());
     manifest.kernel_id = Some(kernel_id);
@@ -57,24 +83,28 @@ pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     manifest.root_device_type = Some(RootDeviceType::InstanceStore);
     let tag = Tag { key: "spore:instance-type".into(), value: "spore.tiny".into() };
     manifest.tags = vec![tag];
-    let image = manifest::resolve_manifest(store, manifest, id.clone())?;
-    if store.images().exists(&id) {
-        // Another version's, or one that can't be read.
-        store.images().remove(&id)?;
-    }
-    Staging::new(store)?.publish(store, &image, Durability::Durable)?;
-    Ok(Some(image))
+    Ok(manifest)
 }
 
-/// True for the image that the program brings along.
+fn blank(store: &Store) -> Result<Manifest> {
+    let snapshot = ensure_snapshot(store, BLANK, &vec![0; BLANK_LEN])?;
+    let mut manifest = Manifest::with_root(BLANK, snapshot);
+    manifest.description = Some("Built-in empty disk, to be installed on from a disc".into());
+    for ebs in manifest.block_device_mappings.iter_mut().filter_map(|one| one.ebs.as_mut()) {
+        ebs.volume_size = BLANK_GIB;
+    }
+    Ok(manifest)
+}
+
+/// True for an image that the program brings along.
 pub fn is(id: &ImageId) -> bool {
-    id.as_str() == DEMO_ID
+    [DEMO_ID, BLANK_ID].contains(&id.as_str())
 }
 
 /// # Errors
 /// `InvalidAMIName.Duplicate`: the name is a built-in image's.
 pub fn refuse_name(name: &str) -> Result<()> {
-    if name == DEMO {
+    if [DEMO, BLANK].contains(&name) {
         return Err(Error::refused(
             Code::InvalidAMINameDuplicate,
             format!("the name '{name}' is taken by a built-in image; choose another"),
@@ -83,18 +113,25 @@ pub fn refuse_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The image as it is in the store, if it and all of its parts are there in this program's version.
-fn current(store: &Store, id: &ImageId, kernel_digest: &str) -> Option<Image> {
+/// The image as it is in the store, if it and all of its parts are there in this program's version;
+/// with a kernel of this digest, if it has one.
+fn current(store: &Store, id: &ImageId, kernel_digest: Option<&str>) -> Option<Image> {
     let image = store.images().get(id).ok()?;
     let owner = store.images().owner(id);
-    let kernel = store.kernels().get(image.kernel_id.as_ref()?).ok()?;
     let snapshot = image.block_device_mappings.first()?.ebs.as_ref()?.snapshot_id.as_ref()?;
     let administrators = |uid: u32| uid.to_string() == image.owner_id;
+    let has_kernel = || match (kernel_digest, image.kernel_id.as_ref()) {
+        (None, kernel) => kernel.is_none(),
+        (Some(digest), kernel) => kernel.is_some_and(|kernel| {
+            let current = store.kernels().get(kernel).is_ok_and(|kernel| kernel.digest == digest);
+            current
+                && image.transport == Some(TransportKind::Mmio)
+                && store.kernels().owner(kernel) == owner
+        }),
+    };
     let whole = store.administrator().is_none_or(administrators)
         && image.state == ImageState::Available
-        && image.transport == Some(TransportKind::Mmio)
-        && kernel.digest == kernel_digest
-        && store.kernels().owner(&kernel.kernel_id) == owner
+        && has_kernel()
         && store.snapshots().owner(snapshot) == owner;
     whole.then_some(image)
 }
@@ -135,8 +172,7 @@ fn ensure_kernel(store: &Store, digest: &str) -> Result<KernelId> {
     Ok(id)
 }
 
-fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
-    let root = demo::root();
+fn ensure_snapshot(store: &Store, name: &str, root: &[u8]) -> Result<SnapshotId> {
     let chunks: BTreeMap<_, _> = root
         .chunks(digest::CHUNK)
         .enumerate()
@@ -149,11 +185,11 @@ fn ensure_snapshot(store: &Store) -> Result<SnapshotId> {
         return Ok(id);
     }
     let staging = Staging::new(store)?;
-    kernel::write(staging.dir()?, DATA, &mut &root[..])?;
+    kernel::write(staging.dir()?, DATA, &mut &*root)?;
     let size = root.len() as u64;
     let mut record =
         Snapshot::flat(id.clone(), (store.owner_id(), now()), size, (DiskFormat::Raw, digest));
-    record.description = "Root volume of the built-in image demo".into();
+    record.description = format!("Root volume of the built-in image {name}");
     staging.publish(store, &record, Durability::Durable)?;
     Ok(id)
 }

@@ -267,7 +267,7 @@ pub fn is_explicit(image: &Image, uid: u32, groups: &[u32]) -> bool {
     })
 }
 
-/// Share a store of one's own with the other users of this machine: its built-in image with
+/// Share a store of one's own with the other users of this machine: its built-in images with
 /// everybody.
 ///
 /// # Errors
@@ -275,8 +275,10 @@ pub fn is_explicit(image: &Image, uid: u32, groups: &[u32]) -> bool {
 pub fn share_store(store: &Store) -> Result<Store> {
     crate::store::shared::share(store)?;
     let store = Store::open_within(store.home(), store.context())?;
-    if let Some(demo) = builtin::ensure(&store, builtin::DEMO)? {
-        change(&store, &demo.image_id, &Change { add: vec![Who::All], ..Change::default() })?;
+    for name in [builtin::DEMO, builtin::BLANK] {
+        if let Some(image) = builtin::ensure(&store, name)? {
+            change(&store, &image.image_id, &Change { add: vec![Who::All], ..Change::default() })?;
+        }
     }
     enforce_all(&store)?;
     Ok(store)

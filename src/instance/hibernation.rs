@@ -88,6 +88,7 @@ pub fn check_same_machine(before: &Instance, after: &Instance) -> Result<()> {
         () if before.processor() != after.processor() => "another processor",
         () if boot(before) != boot(after) => "another kernel, ramdisk or firmware",
         () if before.network_interfaces != after.network_interfaces => "other networks",
+        () if before.spore.cdroms != after.spore.cdroms => "other CD-ROM drives",
         () if before.spore.no_cloud != after.spore.no_cloud => "another set of volumes",
         () => return Ok(()),
     };

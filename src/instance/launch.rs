@@ -3,13 +3,13 @@
 use super::buses::buses;
 use super::firmware;
 use super::ids::Ids;
-pub use super::launch_metadata::{LaunchKey, LaunchMetadata};
+pub use super::launch_metadata::{LaunchKey, LaunchMetadata, uuid};
 use super::mapping::{self, VolumePlan};
 use super::network;
 use super::types::{self, InstanceType};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, Result};
-use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId, hex};
+use crate::id::{ImageId, InstanceId, KernelId, RamdiskId, ReservationId};
 use crate::image::manifest::check_root_size;
 use crate::mem::layout::{MIN_MEMORY, PAGE};
 use crate::plan::{
@@ -21,14 +21,13 @@ use crate::record::image::{
 };
 use crate::record::instance::{Ephemeral, ShutdownBehavior};
 use crate::record::limits::CgroupLimits;
-use crate::record::metadata::{Endpoint, MetadataOptions, MetadataOptionsRequest};
+use crate::record::metadata::{MetadataOptions, MetadataOptionsRequest};
 use crate::record::network::{MAX_PORTS, Network, NetworkInterface, PublishedPort};
 use crate::record::restart::RestartPolicy;
 use crate::record::share::Share;
 use crate::record::tag::Tag;
 use crate::record::token::ClientToken;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// Most instances of one request.
@@ -114,6 +113,8 @@ pub struct Request {
     pub no_cloud: bool,
     /// Directories of the host's that the guests see.
     pub shares: Vec<Share>,
+    /// Discs in CD-ROM drives: files of the host's.
+    pub cdroms: Vec<PathBuf>,
 }
 
 impl Request {
@@ -218,6 +219,9 @@ pub struct LaunchPlan {
     /// Directories of the host's that the guest sees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// Discs in its CD-ROM drives.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cdroms: Vec<PathBuf>,
     /// What its launch is told from others by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_token: Option<ClientToken>,
@@ -260,8 +264,7 @@ pub fn resolve(
     let (base, root) = (given.map_or("", String::as_str), disk_bus.root_device());
     let menu = check_menu(request, kernel.as_ref())?;
     check_networks(request)?;
-    let metadata = metadata(request, image)?;
-    let reservation_id = ids.reservation()?;
+    let (metadata, reservation_id) = (metadata(request, image)?, ids.reservation()?);
     let plan = |launch_index: u32| {
         let instance_id = ids.instance()?;
         let line = || cmdline::assemble(base, &request.append, root, (&instance_id, launch_index));
@@ -301,6 +304,7 @@ pub fn resolve(
             tags: request.tags.clone(),
             metadata: metadata.clone(),
             shares: request.shares.clone(),
+            cdroms: request.cdroms.clone(),
             client_token: request.client_token.clone(),
             cgroup_limits: request.cgroup_limits,
             product_codes: image.product_codes.clone(),
@@ -576,23 +580,6 @@ pub fn too_large(new: u64, host: Host) -> Option<String> {
             mib(host.memory)
         )
     })
-}
-
-/// A random-looking (version 4) UUID that follows from the id. It begins with `ec2` where the guest
-/// finds metadata as on EC2, and nowhere else: by that cloud-init looks for metadata, for minutes.
-/// (ds-identify, `ec2_identify_platform`)
-pub fn uuid(id: &InstanceId, options: &MetadataOptions, interfaces: &[NetworkInterface]) -> String {
-    let own = |each: &NetworkInterface| matches!(each.spore.network, Network::Named(_));
-    let served = options.http_endpoint == Endpoint::Enabled && interfaces.iter().any(own);
-    let hex = hex(&Sha256::digest(id.as_str()));
-    let first = match &hex[27..30] {
-        _ if served => "ec2",
-        "ec2" => "0c2",
-        other => other,
-    };
-    let [a, b, c] = [&hex[..5], &hex[5..9], &hex[9..12]];
-    let [d, e] = [&hex[12..15], &hex[15..27]];
-    format!("{first}{a}-{b}-4{c}-8{d}-{e}")
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub mod attach;
 pub mod attached;
 mod boot_menu;
 mod buses;
+pub mod cdroms;
 pub mod cgroup;
 pub mod client;
 pub mod cloud_init;

@@ -3,7 +3,7 @@
 
 use super::dir::{self, InstanceDir, USER_DATA};
 use super::launch::{check_size, uuid};
-use super::{buses, firmware, hibernation, host, lifecycle, network, types, vpc};
+use super::{buses, cdroms, firmware, hibernation, host, lifecycle, network, types, vpc};
 use crate::boot::cmdline;
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::{KernelId, RamdiskId};
@@ -38,6 +38,8 @@ pub struct Changes {
     pub firmware: Option<PathBuf>,
     /// Its ramdisk, or that it has none.
     pub ramdisk: Option<Option<RamdiskId>>,
+    /// The discs in its CD-ROM drives from now on.
+    pub cdroms: Option<Vec<PathBuf>>,
     /// Kept with the instance; empty for none.
     pub user_data: Option<Vec<u8>>,
     /// What its network interfaces hang on from now on, and the pairs of queues of each.
@@ -222,6 +224,9 @@ fn modify_boot(instance: &mut Instance, changes: &Changes) -> Result<()> {
         instance.kernel_id = None;
         instance.spore.firmware = Some(firmware.clone());
         instance.current_instance_boot_mode = Some(firmware::mode_of(firmware));
+    }
+    if let Some(discs) = &changes.cdroms {
+        instance.spore.cdroms = cdroms::resolve(discs)?;
     }
     // Firmware has none, and a boot menu names its own.
     if instance.kernel_id.as_ref().is_none_or(|kernel| PvGrub::of(kernel).is_some()) {

@@ -5,7 +5,7 @@ use super::dir::{self, CONSOLE, InstanceDir, USER_DATA};
 use super::fds::Fds;
 use super::launch::LaunchPlan;
 use super::shares::{self, Servers};
-use super::{cgroup, ephemeral, firmware, host, metadata, network, resources, uefi};
+use super::{cdroms, cgroup, ephemeral, firmware, host, metadata, network, resources, uefi};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::VolumeId;
 use crate::instance::mapping::VolumePlan;
@@ -200,6 +200,7 @@ fn own_part(plan: &LaunchPlan) -> Spore {
         restarts: 0,
         ephemeral: plan.ephemeral.clone(),
         shares: plan.shares.clone(),
+        cdroms: plan.cdroms.clone(),
         pid: None,
         starts: 0,
         console_start: 0,
@@ -264,6 +265,7 @@ pub fn open(
     devices.push((VSOCK.parse()?, DeviceKind::Vsock(sockets(dir, &mut fds)?)));
     let (shared, servers) = shares::open(&mut fds, &instance)?;
     devices.extend(shared);
+    devices.extend(cdroms::open(&mut fds, &instance)?);
     let boot = match instance.kernel_id.as_ref().and_then(PvGrub::of) {
         Some(from) if memory.is_some() => boot_menu::at_reset(&mut fds, &instance, from)?,
         _ => boot(dir, &mut fds, record, root, entry)?,

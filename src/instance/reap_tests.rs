@@ -75,6 +75,7 @@ fn own_part(starts: u32) -> Spore {
         cgroup_limits: Default::default(),
         control_group: None,
         shares: vec![],
+        cdroms: vec![],
         hourly_rate: None,
         ended_at: None,
         hibernated: None,

@@ -1,5 +1,6 @@
 //! What a virtual machine is.
 
+use super::cdrom::CdromPlan;
 use super::device::{DeviceConfig, DeviceId, DeviceKind};
 use super::disk::DiskPlan;
 use super::fd::PlanFd;
@@ -70,6 +71,14 @@ impl VmConfig {
     pub fn shares(&self) -> impl Iterator<Item = &SharePlan> {
         self.devices.iter().filter_map(|device| match &device.kind {
             DeviceKind::Share(share) => Some(share),
+            _ => None,
+        })
+    }
+
+    /// Its CD-ROM drives, in the order of its devices.
+    pub fn cdroms(&self) -> impl Iterator<Item = (&DeviceConfig, &CdromPlan)> {
+        self.devices.iter().filter_map(|device| match &device.kind {
+            DeviceKind::Cdrom(cdrom) => Some((device, cdrom)),
             _ => None,
         })
     }

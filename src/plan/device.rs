@@ -1,5 +1,6 @@
 //! A machine's virtio devices, by name.
 
+use super::cdrom::CdromPlan;
 use super::disk::DiskPlan;
 use super::net::NetPlan;
 use super::share::SharePlan;
@@ -85,6 +86,8 @@ pub enum DeviceKind {
     Vsock(VsockPlan),
     /// A file system device. (5.11)
     Share(SharePlan),
+    /// A CD-ROM drive. (5.6)
+    Cdrom(CdromPlan),
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! A VMM never sees the store, an image id or a path. Every descriptor that the plan names is
 //! already open in the VMM's process under that number.
 
+mod cdrom;
 mod cidr6;
 mod config;
 mod device;
@@ -20,6 +21,7 @@ mod share;
 pub mod times;
 mod vsock;
 
+pub use cdrom::CdromPlan;
 pub use config::{
     BootPlan, Chipset, DiskBus, Drivers, FirmwareKind, ROOT_DEVICE, TransportKind, VmConfig,
 };

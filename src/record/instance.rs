@@ -182,6 +182,9 @@ pub struct Spore {
     /// Directories of the host's that the guest sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// The files that are discs in its CD-ROM drives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cdroms: Vec<PathBuf>,
     /// What it may take of the host.
     #[serde(default, skip_serializing_if = "CgroupLimits::is_none")]
     pub cgroup_limits: CgroupLimits,
@@ -309,6 +312,11 @@ impl Instance {
             Disk::Ephemeral(ephemeral) => &ephemeral.device_name,
         }
         .parse()
+    }
+
+    /// What a CD-ROM drive is called, by its place among them: its serial number to the guest.
+    pub fn cdrom(index: usize) -> String {
+        format!("cdrom{index}")
     }
 
     /// True of the device of a root that goes with the VMM.

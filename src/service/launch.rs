@@ -6,7 +6,7 @@ use super::pull::await_image;
 use super::{Service, idempotent, instances};
 use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
-use crate::image::{attribute, catalog, product};
+use crate::image::{attribute, builtin, catalog, product};
 use crate::inspect::boot_method;
 use crate::instance::dir;
 use crate::instance::host;
@@ -14,9 +14,8 @@ use crate::instance::ids::RandomIds;
 use crate::instance::launch::{Host, LaunchKey, LaunchPlan};
 use crate::instance::lifecycle;
 use crate::instance::modify::{self, Changes};
-use crate::instance::shares;
 pub use crate::instance::types::{InstanceType, TYPES};
-use crate::instance::uefi;
+use crate::instance::{cdroms, shares, uefi};
 use crate::kernel::{BootFiles, find};
 use crate::plan::{CpuModel, PvGrub};
 use crate::record::image::{BootMode, Image};
@@ -57,6 +56,8 @@ pub struct ModifyInstanceAttribute {
     pub ramdisk: Option<String>,
     /// Firmware that boots the root device.
     pub firmware: Option<PathBuf>,
+    /// The discs in its CD-ROM drives from now on.
+    pub cdroms: Option<Vec<PathBuf>>,
     /// Kept with the instance; empty for none.
     pub user_data: Option<Vec<u8>>,
     /// What its network interfaces hang on from now on, and the pairs of queues of each.
@@ -154,6 +155,10 @@ impl Service {
                 whole
             }
         };
+        if whole.image_id.is_empty() && !whole.request.cdroms.is_empty() {
+            // What is on a disc is installed on an empty disk, or boots without one.
+            whole.image_id = builtin::BLANK.to_owned();
+        }
         if whole.image_id.is_empty() {
             let why = "neither the request nor a launch template names an image";
             return Err(Error::refused(Code::MissingParameter, why));
@@ -231,6 +236,7 @@ impl Service {
             kernel,
             firmware: request.firmware.as_deref().map(firmware).transpose()?,
             ramdisk,
+            cdroms: request.cdroms.clone(),
             user_data: request.user_data.clone(),
             networks: request.networks.clone(),
             metadata_options: request.metadata_options,
@@ -296,6 +302,7 @@ fn launch(
     }
     product::check(store, &image)?;
     shares::check(store, &launch.shares)?;
+    launch.cdroms = cdroms::resolve(&launch.cdroms)?;
     launch.key = key::for_launch(store, launch.key_name.as_deref())?
         .map(|pair| LaunchKey { name: pair.key_name, public_key: pair.public_key });
     kvm::check()?;

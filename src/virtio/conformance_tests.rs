@@ -1,123 +1,22 @@
-//! What is true of every device behind every transport. A device enters [`DEVICES`];
-//! docs/devices.md says so.
+//! What is true of every device behind every transport: those in [`DEVICES`].
 
-use super::fs;
-use super::net;
-use super::receive::{self, Receive};
+pub(super) use super::conformance_devices::{DEVICES, Made, Row};
 use super::testing::*;
-use crate::block::{Disk, Engine};
 use crate::chipset::bus::BusDevice;
 use crate::chipset::pci::Function;
 use crate::mem::GuestRam;
-use crate::virtio::blk::Blk;
 use crate::virtio::device::{Device, DeviceState, Services, ThreadStart};
 use crate::virtio::queue::QueueState;
-use crate::virtio::rng::Rng;
 use crate::virtio::transport::mmio::MmioTransport;
 use crate::virtio::transport::pci::{MsiRouting, MsixVector, PciTransport, vectors};
 use crate::virtio::transport::status::*;
 use crate::virtio::transport::{Transport, TransportState, VirtioState};
-use crate::virtio::vsock;
-use crate::virtio::vsock::testing::Host as SocketHost;
 use crate::virtio::{Notices, feature};
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use virtio_bindings::virtio_mmio::*;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
-/// A new device with its services, and what makes come what its queues wait for from outside, a
-/// little each time.
-pub(super) type Made = (Arc<dyn Device>, Services, Box<dyn Fn()>);
-
-/// A device in the table.
-pub(super) struct Row {
-    pub make: fn() -> Made,
-    /// A chain that its driver may offer in this queue: length, and whether the device writes it.
-    pub chain: fn(u16) -> &'static [(u32, bool)],
-}
-
-/// Every device that there is.
-pub(super) const DEVICES: &[Row] = &[
-    Row { make: blk, chain: |_| &[(16, false), (512, true), (1, true)] },
-    Row { make: rng, chain: |_| &[(64, true)] },
-    Row {
-        make: receiver,
-        chain: |queue| if queue == receive::SEND { &[(8, false)] } else { &[(64, true)] },
-    },
-    Row {
-        make: interface,
-        chain: |queue| match queue {
-            net::RECEIVE => &[(1526, true)],
-            net::SEND => &[(12, false), (60, false)],
-            _ => &[(2, false), (1, true)],
-        },
-    },
-    Row {
-        make: sockets,
-        chain: |queue| match queue {
-            vsock::RECEIVE => &[(44, true), (64, true)],
-            vsock::SEND => &[(44, false)],
-            _ => &[(4, true)],
-        },
-    },
-    // A header of zeros is an invalid request, which is answered like any other.
-    Row { make: share, chain: |_| &[(40, false), (16, true)] },
-];
-
-fn blk() -> Made {
-    let (mut disk, volume) = (MemDisk::new(1 << 20), "vol-0123456789abcdef0".parse().unwrap());
-    disk.deferred = true;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let made = Blk::create(&volume, &disk, Engine::Auto, 2, Default::default(), notices().0);
-    let (device, services) = made.unwrap();
-    (device, services, Box::new(|| ()))
-}
-
-fn rng() -> Made {
-    let (device, services) = Rng::create();
-    (device, services, Box::new(|| ()))
-}
-
-fn receiver() -> Made {
-    let (from, to) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).unwrap();
-    let (device, services) = Receive::create(from);
-    let feed = move || {
-        // A full pipe has what the device waits for.
-        let _ = rustix::io::write(&to, b"packet");
-    };
-    (device, services, Box::new(feed))
-}
-
-fn share() -> Made {
-    let share = fs::testing::Share::new();
-    let (device, services) = share.device(notices().0);
-    // The directory is there as long as the device.
-    let keep = move || assert!(share.path().exists());
-    (device, services, Box::new(keep))
-}
-
-fn interface() -> Made {
-    let (port, peer) = net::testing::socket();
-    let (device, services) = net::testing::net(port, Default::default(), notices().0);
-    let feed = move || {
-        // A full socket has what the device waits for, and an empty one takes what it sends.
-        let _ = (peer.send(&[0xee; 60]), peer.receive());
-    };
-    (device, services, Box::new(feed))
-}
-
-fn sockets() -> Made {
-    let (host, device, services) = SocketHost::new();
-    let lossy = device.clone();
-    let feed = move || {
-        // Who says what it wants and goes: a request, and a reset of the connection.
-        let _ = host.say("CONNECT 1\n");
-        lossy.lose_connections();
-    };
-    (device, services, Box::new(feed))
-}
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Over {
@@ -323,10 +222,15 @@ impl Guest {
         }));
     }
 
+    /// What comes back of as many chains in each queue.
+    pub fn of_each(&self, count: usize) -> Vec<usize> {
+        let back = |queue| if self.row.silent.contains(&queue) { 0 } else { count };
+        (0..self.queues()).map(back).collect()
+    }
+
     /// As [`Self::finish`], of `count` chains of each queue.
     pub fn finish_all(&self, drivers: &mut [Driver], count: usize) {
-        let counts = vec![count; drivers.len()];
-        self.finish(drivers, &counts);
+        self.finish(drivers, &self.of_each(count));
     }
 
     pub fn save(&self) -> TransportState {
@@ -455,10 +359,11 @@ fn a_saved_device_has_answered_each_chain_or_left_it_in_its_ring() {
         guest.offer(&mut drivers, 3);
         let mut state = guest.save();
         let mut left = Vec::new();
-        for (driver, queue) in drivers.iter_mut().zip(&core(&mut state).queues) {
+        let queues = core(&mut state).queues.iter().zip(guest.of_each(3));
+        for (driver, (queue, all)) in drivers.iter_mut().zip(queues) {
             assert_eq!(queue.next_avail, queue.next_used, "none is in flight");
             assert_eq!(driver.used().len(), usize::from(queue.next_used));
-            left.push(3 - usize::from(queue.next_avail));
+            left.push(all - usize::from(queue.next_avail));
         }
         // The same in the formats that a snapshot may have.
         let text = serde_json::to_string(&state).unwrap();
@@ -579,7 +484,7 @@ fn a_queue_that_is_taken_back_leaves_the_others_served() {
         assert_eq!(guest.get(VIRTIO_MMIO_QUEUE_READY, (0, 0)), 0);
         guest.offer(&mut drivers, 2);
         let (last, others) = drivers.split_last_mut().unwrap();
-        guest.finish(others, &vec![2; others.len()]);
+        guest.finish(others, &guest.of_each(2)[..others.len()]);
         assert!(last.used().is_empty());
         assert_eq!(guest.status() & NEEDS_RESET, 0);
     });

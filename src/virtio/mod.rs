@@ -15,10 +15,13 @@ pub mod net;
 pub mod queue;
 mod queue_thread;
 pub mod rng;
+pub mod scsi;
 pub mod transport;
 pub mod vsock;
 pub mod worker;
 
+#[cfg(test)]
+mod conformance_devices;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::virtio::net::{Net, NetConfig, Port};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::Transport;
 use crate::virtio::vsock::Vsock;
+use crate::vmm::cdrom;
 use crate::vmm::component::Component;
 use crate::vmm::console::Console;
 use crate::vmm::devices::{self, Front, HotSlots, NewDevice, PciBus, Virtio};
@@ -506,6 +507,14 @@ fn open_devices(
                 let (device, services) = Fs::create(&plan.tag, server, notices.clone());
                 opened.shares.push((id.clone(), device.clone()));
                 Front::Virtio(device, services)
+            }
+            DeviceKind::Cdrom(plan) => {
+                let disk = cdrom::open(id, plan, commit.clone())?;
+                let (device, services) = cdrom::start(id, plan, &disk, notices.clone())?;
+                let (id, slot, taken) = (id.clone(), *slot, AtomicBool::new(true));
+                let front = Front::Virtio(device.clone(), services);
+                opened.disks.push(MachineDisk { id, disk, device, slot, taken, hold: None });
+                front
             }
         };
         opened.devices.push(NewDevice { slot: *slot, front, notices });

@@ -70,6 +70,7 @@ impl Shape {
                 DeviceKind::Net(net) => format!("interface {}", net.mac),
                 DeviceKind::Vsock(_) => "sockets".to_owned(),
                 DeviceKind::Share(share) => share.tag.clone(),
+                DeviceKind::Cdrom(_) => "CD-ROM drive".to_owned(),
             };
             (device.id.to_string(), device.slot, what)
         });

@@ -1,5 +1,6 @@
 //! One virtual machine in one process.
 
+mod cdrom;
 pub mod component;
 pub mod console;
 pub mod control;
@@ -167,8 +168,9 @@ fn plan_fds(plan: &VmPlan) -> Vec<i32> {
     let taps = config.interfaces().flat_map(|(_, net)| net.taps.iter().copied());
     let sockets = config.sockets().flat_map(VsockPlan::listeners);
     let sockets = sockets.chain(config.shares().map(|share| share.server));
+    let discs = config.cdroms().map(|(_, cdrom)| cdrom.disc);
     let single = single.chain([plan.first_io, plan.resume, plan.lifeline]).flatten();
-    let devices = layers.chain(holds).chain(taps).chain(sockets);
+    let devices = layers.chain(holds).chain(discs).chain(taps).chain(sockets);
     single.chain(config.boot.fds()).chain(devices).map(i32::from).collect()
 }
 

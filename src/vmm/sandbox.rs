@@ -354,7 +354,7 @@ pub fn confine(report: RawFd) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::uring::Ring;
-    use crate::virtio::{blk, fs, net, rng, vsock};
+    use crate::virtio::{blk, fs, net, rng, scsi, vsock};
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -385,6 +385,7 @@ mod tests {
             (Role::Worker(&net::TYPE), 30),
             (Role::Worker(&vsock::TYPE), 30),
             (Role::Worker(&fs::TYPE), 30),
+            (Role::Worker(&scsi::TYPE), 30),
             (Role::Event, 48),
         ] {
             let list = filters().list(role);
@@ -421,7 +422,8 @@ mod tests {
                 assert!(!calls.contains(&call), "{role:?} may make call {call}");
             }
             let enters = calls.contains(&libc::SYS_io_uring_enter);
-            assert_eq!(enters, role == Role::Worker(&blk::TYPE), "{role:?}");
+            let rings = [Role::Worker(&blk::TYPE), Role::Worker(&scsi::TYPE)];
+            assert_eq!(enters, rings.contains(&role), "{role:?}");
         }
     }
 

@@ -76,9 +76,14 @@ impl Shared {
         for (to, from) in serial.iter_mut().zip(id) {
             *to = from;
         }
+        Self { serial, ..Self::named(format!("disk {volume}"), disk, limits, notices) }
+    }
+
+    /// That of a disk of no volume, which notices call `name`.
+    pub fn named(name: String, disk: &dyn Disk, limits: DiskLimits, notices: Notices) -> Self {
         Self {
-            name: format!("disk {volume}"),
-            serial,
+            name,
+            serial: [0; VIRTIO_BLK_ID_BYTES as usize],
             size: AtomicU64::new(disk.size() / SECTOR * SECTOR),
             read_only: disk.read_only(),
             notices,
