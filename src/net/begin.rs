@@ -77,8 +77,8 @@ pub const WITHOUT: &str =
 /// Why there is no namespace of this kind, and what helps; likewise if there are no taps either, as
 /// in a container: both are told at once.
 pub fn explain(kind: &str, cause: io::Error) -> Error {
-    // Not as of a file: ENOSPC is another limit here than a disk's.
-    let error = Error::failure(format!("cannot make a {kind} namespace for a network: {cause}"));
+    let why = namespace::why(&cause);
+    let error = Error::failure(format!("cannot make a {kind} namespace for a network: {why}"));
     let mut error = error.remedy(namespace::remedy(kind, &cause));
     if let Err(Refusal::NoDevice(errno)) = tap::check() {
         error = error.remedy(tap::no_device(errno));

@@ -57,7 +57,7 @@ pub fn taps() -> Result<()> {
 /// It may not; the line says what helps.
 pub fn user_namespaces() -> Result<()> {
     namespace::probe().map_err(|cause| {
-        let error = Error::failure(format!("cannot be made: {cause}"));
+        let error = Error::failure(format!("cannot be made: {}", namespace::why(&cause)));
         error.remedy(namespace::remedy("user", &cause))
     })
 }

@@ -66,7 +66,7 @@ pub fn check() -> Result<()> {
 fn missing() -> Error {
     Error::failure(format!(
         "there is no {DEVICE}: load kvm_intel or kvm_amd, and switch virtualization on in the firmware \
-         (in a VM: nested virtualization)"
+         (in a VM: nested virtualization), or give the container --device {DEVICE}"
     ))
 }
 

@@ -114,6 +114,15 @@ fn try_namespaces(maps: &[(&CStr, String)]) -> io::Result<()> {
     new(UnshareFlags::NEWNET)
 }
 
+/// Why there is no namespace, in words that mean one.
+pub fn why(cause: &io::Error) -> String {
+    match cause.raw_os_error() {
+        // user_namespaces(7), ERRORS.
+        Some(libc::ENOSPC | libc::EUSERS) => "there are as many as there may be".into(),
+        _ => cause.to_string(),
+    }
+}
+
 /// Which program's leave, or which of the host's settings, is lacking where there is no namespace
 /// of this kind: `user`, `pid` or `net`. As what to do about it.
 pub fn remedy(kind: &str, cause: &io::Error) -> String {

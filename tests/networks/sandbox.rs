@@ -49,6 +49,7 @@ fn a_sandbox_is_told_what_it_lacks_and_runs_without_a_network() {
     };
     let err = told(&["--disable-userns"]);
     assert!(err.contains("user namespace") && err.contains("max_user_namespaces"), "{err}");
+    assert!(err.contains("as many as there may be") && !err.contains("No space"), "{err}");
     assert!(err.contains("--network none") && !err.contains("SPORE_HOME"), "{err}");
     // All that it lacks at once.
     assert!(err.contains("--device /dev/net/tun"), "{err}");
@@ -79,4 +80,8 @@ fn a_sandbox_is_told_what_it_lacks_and_runs_without_a_network() {
         &[&run[..], &["--network", "none", "--wait"]].concat(),
     );
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The last one of an option counts.
+    let output = boxed(&store, &["--dev", "/dev"], &run);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && err.contains("--device /dev/kvm"), "{err}");
 }
