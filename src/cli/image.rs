@@ -148,9 +148,9 @@ pub enum ImageCommand {
     },
     /// List the entries of the boot menu on an image's root (PV-GRUB)
     ///
-    /// menu.lst, grub.cfg, extlinux.conf or Boot Loader Specification entries, as aki-pv-grub-hd0
-    /// and aki-pv-grub-hd00 read them. The index, the id or the title of an entry is what 'spore
-    /// run --boot-entry' takes.
+    /// menu.lst, grub.cfg, extlinux.conf, Boot Loader Specification entries or the unified kernel
+    /// images of an EFI system partition, as aki-pv-grub-hd0 and aki-pv-grub-hd00 read them. The
+    /// index, the id or the title of an entry is what 'spore run --boot-entry' takes.
     BootEntries {
         /// The image: an id, a unique prefix of one, or a name
         #[arg(add = complete::image())]

@@ -35,8 +35,9 @@ pub enum KernelCommand {
     /// List kernels
     ///
     /// aki-pv-grub-hd0 and aki-pv-grub-hd00 are built in. They mean that the boot menu on an
-    /// instance's own root volume says what boots, read again at every boot: the first for a volume
-    /// that is one file system, the second for one with partitions.
+    /// instance's own root volume, or what its EFI system partition has, says what boots, read
+    /// again at every boot: the first for a volume that is one file system, the second for one with
+    /// partitions.
     ///
     /// Filters: architecture, creation-date, kernel-id, name, owner-id, version, tag:KEY, tag-key.
     #[command(visible_alias = "list")]

@@ -53,7 +53,7 @@ pub fn offer(volume: &Volume, at: usize) -> Option<Offer> {
     if items.is_empty() {
         return None;
     }
-    let configured = items.iter().any(|item| item.entry.unified.is_none());
+    let configured = items.iter().any(Item::is_configured);
     let configuration = system.read_text(CONFIGURATION, MAX_TEXT).unwrap_or_default();
     Some(Offer {
         menu: systemd_boot::menu(items, &configuration),

@@ -243,27 +243,85 @@ fn each_profile_of_an_image_is_an_entry() {
 }
 
 #[test]
+fn programs_that_say_the_impossible_are_told() {
+    let good = image("NAME=A\n", "quiet");
+    let at = |name: &[u8]| good.windows(name.len()).position(|bytes| bytes == name).unwrap();
+    for (change, bytes, why) in [
+        (0x3c, &[0xff; 4][..], "ends too early"), // the header beyond the end
+        (0x40, b"XX", "no EFI program"),
+        (0x44, &[0x64, 0xaa], "another architecture"),
+        (0x46, &[0xff, 0xff], "too many sections"),
+        (0x54, &[0xff, 0xff], "ends too early"), // an optional header beyond the end
+        (at(b".linux\0") + 8, &[0; 4], "an empty file"), // nothing in it
+        (at(b".linux\0") + 20, &[0xff; 4], "ends too early"), // its bytes beyond the end
+        (at(b".initrd\0") + 20, &[0xff; 4], "ends too early"),
+        (at(b".linux\0"), b".other\0", "no kernel in it"),
+    ] {
+        let mut image = good.clone();
+        image[change..change + bytes.len()].copy_from_slice(bytes);
+        let files: [(&str, &[u8]); 2] =
+            [("a.efi", &image), ("loader/entries/a.conf", b"uki /a.efi\n")];
+        let said = of(&gpt(&[(ESP, fat(&files))]), None).err().unwrap();
+        assert!(said.contains(why), "{why}: {said}");
+    }
+    let mut large = good.clone();
+    let header = at(b".linux\0");
+    [8, 16].iter().for_each(|at| large[header + at..header + at + 4].fill(0xff));
+    let files: [(&str, &[u8]); 1] = [("EFI/BOOT/BOOTX64.EFI", &large)];
+    let said = of(&fat(&files), None).err().unwrap();
+    assert!(said.contains("has 4294967295 bytes, more than"), "{said}");
+}
+
+/// The menu that Debian's systemd-boot 252 shows of these files under OVMF, and the one that it has
+/// for its default.
+#[test]
 fn entries_are_in_systemd_boots_order() {
     let item = |name: &str, keys: &str| {
         let text = format!("title {name}\nlinux /k\n{}", keys.replace(',', "\n"));
-        configured(name, &text, &Place::Menu).unwrap()
+        configured(&format!("{name}.conf"), &text, &Place::Menu).unwrap()
+    };
+    let image = |name: &str, release: &str| {
+        unified((name, "/u.efi".into()), (0, ""), &release.replace(',', "\n"), &Place::Menu)
+            .unwrap()
     };
     let items = vec![
-        item("old-1.conf", ""),
-        item("old-10.conf", "version 1"),
-        item("bad+0.conf", "sort-key a"),
-        item("b1+2-1.conf", "sort-key b,version 2"),
-        item("b1+3.conf", "sort-key b,version 2"),
-        item("b2.conf", "sort-key b,version 10~rc1"),
-        item("b3.conf", "sort-key b,version 10,machine-id f"),
-        item("a.conf", "sort-key a,version 1"),
-        unified(("u.efi", "/u.efi".into()), (0, ""), "ID=aa\nNAME=U\n", &Place::Menu).unwrap(),
+        item("old-1", ""),
+        item("old-10", "version 1"),
+        item("bad+0", "sort-key a"),
+        item("b1+2-1", "sort-key b,version 2"),
+        item("b1+3", "sort-key b,version 2"),
+        item("b2", "sort-key b,version 10~rc1"),
+        item("b3", "sort-key b,version 10,machine-id f"),
+        item("a", "sort-key a,version 1"),
+        item("b4", "sort-key b,version 10"),
+        item("b5", "sort-key b,version 9-a"),
+        item("b6", "sort-key b,version 9-a.1"),
+        item("b7", "sort-key b,version 9.1"),
+        image("u-1.efi", "ID=aa,NAME=U,PRETTY_NAME=\"U one\",VERSION_ID=1"),
+        image("u-2.efi", "ID=aa,NAME=U,PRETTY_NAME=\"U one\",VERSION_ID=2"),
+        image("x+1.efi", "ID=c,PRETTY_NAME=X,IMAGE_VERSION=1,VERSION_ID=1"),
     ];
-    let menu = menu(items, "");
-    let ids: Vec<_> = menu.entries.iter().map(|entry| entry.id.as_deref().unwrap()).collect();
-    let wanted = ["a.conf", "u.efi", "b2.conf", "b1+3.conf", "b1+2-1.conf", "b3.conf"];
-    assert_eq!(ids[..6], wanted);
-    assert_eq!(ids[6..], ["old-10.conf", "old-1.conf", "bad+0.conf"]);
+    let menu = menu(items, "timeout 100\ndefault b*\n");
+    let titles: Vec<_> = menu.entries.iter().map(|entry| entry.title.as_str()).collect();
+    let shown = [
+        "a",
+        "U one (2)",
+        "U one (1)",
+        "b4",
+        "b2",
+        "b7",
+        "b6",
+        "b5",
+        "b1+3",
+        "b1+2-1",
+        "b3",
+        "X",
+        "old-10",
+        "old-1",
+        "bad+0",
+    ];
+    assert_eq!(titles, shown);
+    assert_eq!(menu.default.as_deref(), Some("3"));
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub fn load(volume: &Volume, boot: &PvBoot) -> Result<Loaded, String> {
 
 /// (kernel, initial ramdisk, command line)
 type Parts = (Vec<u8>, Option<Vec<u8>>, String);
+/// The file system that it is on, and what an entry says.
+type Placed = (usize, Parts);
 
 fn load_entry(
     volume: &Volume,
@@ -83,13 +85,13 @@ fn load_entry(
         return Err(why.clone());
     }
     let path = entry.kernel.as_deref().ok_or("it has no kernel")?;
-    let (at, kernel, ramdisk, arguments) = match entry.unified {
+    let (at, (kernel, ramdisk, arguments)) = match entry.unified {
         Some(profile) => unified(volume, located, entry, (path, profile))?,
         None => {
             let (at, kernel) = read(volume, located, entry, path, MAX_KERNEL)
                 .map_err(|why| format!("its kernel {path} can't be loaded: {why}"))?;
             let ramdisk = ramdisk(volume, located, entry)?;
-            (at, kernel, ramdisk, entry.arguments.clone())
+            (at, (kernel, ramdisk, entry.arguments.clone()))
         }
     };
     boot::unpack::check(&kernel)
@@ -131,7 +133,7 @@ fn unified(
     located: &Located,
     entry: &Entry,
     (path, profile): (&str, u32),
-) -> Result<(usize, Vec<u8>, Option<Vec<u8>>, String), String> {
+) -> Result<Placed, String> {
     let (at, path) = located.at(volume, entry, path)?;
     let file = (&volume.systems[at], path);
     let failed = |why: Missing| format!("its image {path} can't be loaded: {why}");
@@ -153,7 +155,7 @@ fn unified(
         }
         false => entry.arguments.clone(),
     };
-    Ok((at, kernel, ramdisk, arguments))
+    Ok((at, (kernel, ramdisk, arguments)))
 }
 
 /// Read a file of an entry. A path of the root's view is found on a /boot of its own as well, and

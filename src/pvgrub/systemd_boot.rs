@@ -32,6 +32,13 @@ pub struct Item {
     pub entry: Entry,
 }
 
+impl Item {
+    /// It is of type #1.
+    pub fn is_configured(&self) -> bool {
+        is_entry(&self.name, CONFIGURED)
+    }
+}
+
 /// A file is an entry's by its name: that ends with `suffix`.
 pub fn is_entry(name: &str, suffix: &str) -> bool {
     let name = name.to_ascii_lowercase();
