@@ -15,6 +15,8 @@ mod imaging;
 mod linux;
 #[path = "linux/network.rs"]
 mod network;
+#[path = "linux/packer.rs"]
+mod packer;
 #[path = "linux/scenarios.rs"]
 mod scenarios;
 #[path = "linux/shares.rs"]
@@ -176,6 +178,12 @@ fn cloud_command() {
     cloud::runs_one_command(&lab, "debian-cloud", "default");
     cloud::runs_one_command(&lab, "debian-13-cloud", "none");
     cloud::ends_one_command(&lab, "debian-13-cloud", "none");
+}
+
+#[test]
+#[ignore = "needs the lab kernel: scripts/test"]
+fn cloud_by_packer() {
+    packer::builds_an_image(&cloud_lab(), "debian-13-cloud");
 }
 
 #[test]

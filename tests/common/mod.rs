@@ -9,6 +9,7 @@ pub mod installed;
 pub mod namespace;
 pub mod networks;
 pub mod programs;
+pub mod served;
 pub mod skip;
 pub mod small;
 pub mod spore;

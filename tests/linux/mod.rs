@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+pub use common::served::Served;
 pub use common::{Spore, efi, namespace, programs, skip};
 
 use common::{guard, spore};

@@ -9,75 +9,10 @@ mod hostile;
 mod vectors;
 
 use common::networks::has_networks;
+use common::served::Served;
 use common::{Store, has_kvm, venv};
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-
-/// A service that runs.
-pub struct Served {
-    process: Child,
-    /// What it says.
-    stderr: BufReader<ChildStderr>,
-    /// Where it is: a URL.
-    pub endpoint: String,
-}
-
-impl Served {
-    /// Of a store, at an address of its own.
-    pub fn new(store: &Store, args: &[&str]) -> Self {
-        Self::at(store, "127.0.0.1:0", args)
-    }
-
-    /// At that address.
-    pub fn at(store: &Store, listen: &str, args: &[&str]) -> Self {
-        let mut command = store.command(&[&["serve", "--listen", listen][..], args].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut stderr = BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        let Some((_, endpoint)) = line.trim().rsplit_once(" at ") else {
-            panic!("it does not serve: {line}");
-        };
-        Self { process, stderr, endpoint: endpoint.to_owned() }
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.process)
-    }
-
-    /// Ends it as a service manager does; its exit code, and what it has said.
-    pub fn end(mut self) -> (Option<i32>, String) {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
-        (self.process.wait().unwrap().code(), said)
-    }
-
-    /// A client of it: the variables that `spore env` prints are set.
-    pub fn client(&self, store: &Store, program: &Path) -> Command {
-        let mut client = Command::new(program);
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        client.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home);
-        // None that the machine has.
-        client.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_CONFIG_FILE", "/dev/null");
-        for line in store.ok(&["env", "--endpoint", &self.endpoint]).lines() {
-            let set = line.strip_prefix("export ").and_then(|set| set.split_once('='));
-            let (name, value) = set.unwrap_or_else(|| panic!("no variable: {line}"));
-            client.env(name, value.trim_matches('\''));
-        }
-        client
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use std::process::Command;
 
 /// Runs a script of this directory against a service; it must succeed. What it prints.
 fn script(served: &Served, store: &Store, name: &str, args: &[&str]) -> Option<String> {
@@ -150,11 +85,15 @@ fn awss_command_line_works_as_it_is() {
     ));
     let public = ok(&format!("ec2 describe-images --image-ids {image} --query Images[0].Public"));
     assert_eq!(public, "true");
+    let everybodys =
+        "ec2 describe-images --executable-users all --query Images[].ImageId --output text";
+    assert!(ok(everybodys).split_whitespace().any(|id| id == image));
     let granted = ok(&format!(
         "ec2 describe-image-attribute --image-id {image} --attribute launchPermission --output text"
     ));
     assert!(granted.contains("all"), "{granted}");
     ok(&format!("ec2 reset-image-attribute --image-id {image} --attribute launchPermission"));
+    permissions(&ok, &image);
     assert_eq!(ok("ec2 describe-images --owners aws-marketplace --query Images"), "[]");
     let names = "ec2 describe-images --owners self --filters Name=name,Values=w* --query Images[].Name --output text";
     assert_eq!(ok(names), "web");
@@ -178,6 +117,7 @@ fn awss_command_line_works_as_it_is() {
     assert!(run.contains("spore.tiny") && run.contains("aws:ec2launchtemplate:version"), "{run}");
     store.ok(&["terminate", "--all"]);
     store.ok(&["template", "delete", "small:1", "small"]);
+    copies(&ok, &image);
     ok(&format!("ec2 deregister-image --image-id {image}"));
     assert!(!store.ok(&["image", "ls", "-q"]).contains(&image));
     let ids = ok(
@@ -187,6 +127,29 @@ fn awss_command_line_works_as_it_is() {
     let (_, refused) =
         aws(&served, &store, &python, "ec2 terminate-instances --instance-ids i-00000000000000000");
     assert!(refused.contains("InvalidInstanceID.NotFound"), "{refused}");
+}
+
+/// An image is shared with accounts, and no longer.
+fn permissions(ok: &dyn Fn(&str) -> String, image: &str) {
+    let permit = format!("ec2 modify-image-attribute --image-id {image} --launch-permission");
+    ok(&format!("{permit} Add=[{{UserId=12345}},{{UserId=12346}}]"));
+    ok(&format!("{permit} Remove=[{{UserId=12345}}]"));
+    let granted = format!(
+        "ec2 describe-image-attribute --image-id {image} --attribute launchPermission --query LaunchPermissions[].UserId --output text"
+    );
+    assert_eq!(ok(&granted), "12346");
+}
+
+/// A copy of an image is tagged, found and taken away.
+fn copies(ok: &dyn Fn(&str) -> String, image: &str) {
+    let copy = ok(&format!(
+        "ec2 copy-image --source-image-id {image} --source-region local-1 --region local-1 --name web-3 --query ImageId --output text"
+    ));
+    ok(&format!("ec2 wait image-available --image-ids {copy}"));
+    ok(&format!("ec2 create-tags --resources {copy} --tags Key=Env,Value=test"));
+    let tagged = "ec2 describe-images --filters Name=tag:Env,Values=test --query Images[].ImageId --output text";
+    assert_eq!(ok(tagged), copy);
+    ok(&format!("ec2 deregister-image --image-id {copy} --delete-associated-snapshots"));
 }
 
 /// What is launched under a token is launched once, whoever asks again and whatever died meanwhile.
