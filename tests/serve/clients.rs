@@ -64,3 +64,33 @@ fn the_sdk_for_javascript_launches_and_waits() {
     let packages = packages.to_string_lossy();
     script_by(&served, &store, Path::new("/usr/bin/node"), "client.mjs", &[&packages]);
 }
+
+#[test]
+#[ignore = "builds the SDK for Rust, which takes minutes: scripts/test --clients-all"]
+fn the_sdk_for_rust_and_coldsnap_launch_write_and_read() {
+    if !has_kvm() {
+        return;
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rust-sdk");
+    // What it depends on is resolved anew in a directory of its own: nothing of it is checked in.
+    let (package, sources) = (target.join("package"), "tests/serve/rust_sdk");
+    std::fs::create_dir_all(&package).unwrap();
+    for name in ["Cargo.toml", "main.rs"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(sources).join(name);
+        std::fs::copy(file, package.join(name)).unwrap();
+    }
+    let mut fetch = Command::new("cargo");
+    fetch.args(["fetch", "-q"]).current_dir(&package);
+    if !fetch.output().is_ok_and(|output| output.status.success()) {
+        return skip("the SDK for Rust is missing: cargo fetch has to work");
+    }
+    let mut build = Command::new("cargo");
+    build.args(["build", "-q"]).env("CARGO_TARGET_DIR", &target).current_dir(&package);
+    assert!(build.status().unwrap().success());
+    let store = Store::new();
+    let served = served(&store);
+    let mut client = served.client(&store, &target.join("debug/rust-sdk"));
+    let output = client.arg(store.home()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
