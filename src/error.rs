@@ -137,6 +137,7 @@ codes! {
     ResourceInUse = "ResourceInUse", 400;
     ScalingActivityInProgress = "ScalingActivityInProgress", 400;
     SignatureDoesNotMatch = "SignatureDoesNotMatch", 403;
+    ResourceLimitExceeded = "ResourceLimitExceeded", 400;
     TagLimitExceeded = "TagLimitExceeded", 400;
     Unavailable = "Unavailable", 503;
     UnknownParameter = "UnknownParameter", 400;

@@ -17,6 +17,7 @@ use sporevm::service::instances::DescribeInstances;
 use sporevm::service::launch::{Request, RunInstances};
 use sporevm::service::register::{Boot, RegisterImage, Root};
 use sporevm::service::snapshots::{DescribeSnapshots, ImportSnapshot};
+use sporevm::service::tasks::{NewTask, NewWork, TaskKind, TaskStatus};
 use sporevm::service::transfer::CopyImage;
 use sporevm::service::volumes::{CreateVolume, DescribeVolumes};
 use std::sync::{Arc, Mutex};
@@ -71,6 +72,28 @@ fn snapshot(store: &Store, service: &Service) -> String {
 fn names(service: &Service, request: &DescribeImages) -> Vec<String> {
     let images = service.describe_images(request).unwrap();
     images.into_iter().map(|described| described.image.name).collect()
+}
+
+/// Who goes on with an export writes it, whatever somebody else has put into its place meanwhile.
+#[test]
+fn an_export_takes_nobodys_file_for_its_own() {
+    let store = Store::new();
+    let (service, _) = service(&store);
+    let root = Root::Snapshot(snapshot(&store, &service));
+    let request = RegisterImage { name: Some("web".into()), root, boot: Boot::default() };
+    let image_id = service.register_image(&request).unwrap().image_id.to_string();
+    let (directory, prefix) = (store.home().join("exported"), "web-".to_owned());
+    std::fs::create_dir(&directory).unwrap();
+    let bucket = directory.display().to_string();
+    let work = NewWork::ExportImage { image_id, directory: directory.clone(), bucket, prefix };
+    let new = NewTask { work, description: None, tags: Vec::new(), client_token: None };
+    let id = service.begin_task(&new).unwrap().task_id;
+    let file = directory.join(format!("web-{id}.raw"));
+    std::fs::write(&file, "a stranger's").unwrap();
+    service.do_task(&id).unwrap();
+    let task = service.describe_tasks(TaskKind::ExportImage, &[id.to_string()], &[]).unwrap();
+    assert_eq!(task[0].status, TaskStatus::Completed, "{task:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), vec![0; 4 << 20]);
 }
 
 #[test]

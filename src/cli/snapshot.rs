@@ -197,7 +197,7 @@ fn create(service: &Service, ui: &Ui, volume: &str, wanted: &WantedArgs) -> Resu
 fn reported(ui: &Ui, snapshot: Option<Snapshot>) -> Result<ExitCode> {
     let Some(snapshot) = snapshot else { return Ok(ui.cancelled()) };
     let id = snapshot.snapshot_id.clone();
-    answer::whole(ui, "SnapshotId", id.as_str(), DescribedSnapshot { snapshot })?;
+    answer::whole(ui, "SnapshotId", id.as_str(), DescribedSnapshot::of(snapshot))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -42,17 +42,24 @@ pub struct Call<'a> {
 
 /// What goes on after an answer was given.
 #[derive(Clone, Default)]
-pub struct Background(Arc<()>);
+pub struct Background {
+    all: Arc<()>,
+    copies: Arc<()>,
+}
+
+/// Most images and snapshots that are made behind their answers at once. (EC2, "Amazon EBS quotas":
+/// concurrent snapshot copies)
+const MAX_COPIES: usize = 20;
 
 impl Background {
     /// Whether all has ended.
     pub fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        Arc::strong_count(&self.all) == 1
     }
 
     /// Goes on with something on a thread of its own.
     pub fn begin(&self, service: &Arc<Service>, work: impl FnOnce(&Service) + Send + 'static) {
-        let (own, token) = (service.clone(), self.clone());
+        let (own, token) = (service.clone(), self.all.clone());
         let thread = std::thread::Builder::new().name("background".into());
         let spawned = thread.spawn(move || {
             work(&own);
@@ -117,20 +124,27 @@ impl Call<'_> {
         self.work.begin(self.service, work);
     }
 
-    /// Goes on with something behind the answer, which is what `work` tells first: once it is there
-    /// its state says the rest.
+    /// Makes an image or a snapshot behind the answer, which is what `work` tells first: once it is
+    /// there its state says the rest.
     ///
     /// # Errors
-    /// The work's, before it has told anything.
+    /// The work's, before it has told anything. `ResourceLimitExceeded`: too many are being made.
     pub fn behind(
         &self,
         work: impl FnOnce(&Service, &mut dyn FnMut(String)) -> Result<()> + Send + 'static,
     ) -> Result<String> {
+        let turn = self.work.copies.clone();
+        // Counted with those of requests that come at the same time.
+        if Arc::strong_count(&turn) > MAX_COPIES + 1 {
+            let why = format!("{MAX_COPIES} images and snapshots are being made; wait for one");
+            return Err(Error::refused(Code::ResourceLimitExceeded, why));
+        }
         let (send, reported) = mpsc::channel();
         self.background(move |service| {
             let first = send.clone();
             let done = work(service, &mut |id| drop(first.send(Ok(id))));
             let _ = done.map_err(|error| send.send(Err(error)));
+            drop(turn);
         });
         reported.recv().map_err(|_| Error::failure("it came to nothing before it was there"))?
     }
@@ -337,4 +351,48 @@ fn page<T>(
 /// It has none.
 pub fn json_of(value: impl serde::Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|error| Error::failure(format!("cannot answer: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Context;
+
+    #[test]
+    fn so_many_are_made_behind_their_answers_and_no_more() {
+        let home = tempfile::tempdir().unwrap();
+        let service = Service::open_within(home.path(), &Context::default()).unwrap();
+        let (service, work) = (Arc::new(service), Background::default());
+        let call = Call {
+            service: &service,
+            work: &work,
+            network: None,
+            request: Value::Null,
+            region: "",
+            account: String::new(),
+            access_key_id: "",
+            body: &[],
+            content: Cell::default(),
+        };
+        let (go_on, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let begin = || {
+            let wait = wait.clone();
+            call.behind(move |_, announce| {
+                announce("begun".to_owned());
+                let _ = wait.lock().unwrap().recv();
+                Ok(())
+            })
+        };
+        for _ in 0..MAX_COPIES {
+            assert_eq!(begin().unwrap(), "begun");
+        }
+        assert_eq!(begin().unwrap_err().code(), Some(Code::ResourceLimitExceeded));
+        assert!(!work.is_idle());
+        drop(go_on);
+        while !work.is_idle() {
+            std::thread::yield_now();
+        }
+        assert_eq!(begin().unwrap(), "begun");
+    }
 }

@@ -156,7 +156,11 @@ impl Service {
             ids => found(ids, |id| store.snapshots().find(id))?,
         };
         let settled = listed.into_iter().map(|listed| snapshot::settled(store, listed));
-        let found = settled.map(|snapshot| DescribedSnapshot { snapshot }).collect();
+        let described = |snapshot: Snapshot| DescribedSnapshot {
+            written: snapshot::bytes_there(store, &snapshot),
+            snapshot,
+        };
+        let found = settled.map(described).collect();
         select(found, &request.filters, FILTERS)
     }
 

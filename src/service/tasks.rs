@@ -293,10 +293,8 @@ impl Service {
             }
             Work::ExportImage { image_id, directory, prefix, .. } => {
                 let file = directory.join(format!("{prefix}{}.raw", task.task_id));
-                // It appears whole, and last.
-                if !file.exists() {
-                    self.export_disk(image_id.as_str(), &file)?;
-                }
+                // It appears whole, in place of what has its name: that may be anybody's.
+                self.export_disk(image_id.as_str(), &file)?;
                 Ok((None, None))
             }
         }

@@ -219,6 +219,17 @@ pub fn settled(store: &Store, mut snapshot: Snapshot) -> Snapshot {
     })
 }
 
+/// Bytes of a pending snapshot's content that are there: what is zeros takes none. 0 of one that is
+/// not pending, or of which nobody can say.
+pub fn bytes_there(store: &Store, snapshot: &Snapshot) -> u64 {
+    if snapshot.state != SnapshotState::Pending {
+        return 0;
+    }
+    let dir = Dir::open(&store.snapshots().dir(&snapshot.snapshot_id));
+    let data = dir.and_then(|dir| dir.stat(DATA));
+    data.map_or(0, |data| data.st_blocks.cast_unsigned().saturating_mul(512))
+}
+
 /// How long ago a block was last written, of one's own snapshot.
 fn written(store: &Store, snapshot: &Snapshot) -> Option<Duration> {
     let dir = Owned::open(&store.snapshots().dir(&snapshot.snapshot_id)).ok()?;

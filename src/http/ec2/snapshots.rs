@@ -59,7 +59,7 @@ fn create_snapshot(call: &Call<'_>) -> Result<Value> {
     let request =
         CreateSnapshot { volume_id: asked.volume_id, description: asked.description, tags };
     let snapshot = call.service.create_snapshot(&request)?;
-    let mut answer = json_of(DescribedSnapshot { snapshot })?;
+    let mut answer = json_of(DescribedSnapshot::of(snapshot))?;
     // EC2 says so of a snapshot that is asked for, and not of one that was just made.
     answer.as_object_mut().map(|answer| answer.shift_remove("StorageTier"));
     Ok(answer)

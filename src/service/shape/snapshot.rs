@@ -15,11 +15,27 @@ const NO_VOLUME: &str = "vol-ffffffff";
 pub struct DescribedSnapshot {
     /// The record.
     pub snapshot: Snapshot,
+    /// Bytes that are there of it while it is pending.
+    pub written: u64,
+}
+
+impl DescribedSnapshot {
+    /// One that was just made, or of which nothing is there yet.
+    pub fn of(snapshot: Snapshot) -> Self {
+        Self { snapshot, written: 0 }
+    }
 }
 
 impl Serialize for DescribedSnapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Shape::of(&self.snapshot).serialize(serializer)
+        let Snapshot { state, size_bytes, .. } = self.snapshot;
+        let progress = percent(state, size_bytes, self.written);
+        Shape {
+            info: SnapshotInfo { progress, ..SnapshotInfo::of(&self.snapshot) },
+            state_message: self.snapshot.state_message.as_deref(),
+            storage_tier: "standard",
+        }
+        .serialize(serializer)
     }
 }
 
@@ -43,7 +59,7 @@ pub struct SnapshotInfo<'a> {
     start_time: &'a str,
     volume_size: u64,
     state: SnapshotState,
-    progress: &'static str,
+    progress: String,
     description: &'a str,
     encrypted: bool,
     tags: &'a [Tag],
@@ -71,7 +87,7 @@ impl<'a> SnapshotInfo<'a> {
             start_time: &snapshot.start_time,
             volume_size: snapshot.volume_size,
             state: snapshot.state,
-            progress: if snapshot.state == SnapshotState::Completed { "100%" } else { "0%" },
+            progress: percent(snapshot.state, snapshot.size_bytes, 0),
             description: &snapshot.description,
             encrypted: false,
             tags: &snapshot.tags,
@@ -85,12 +101,31 @@ impl<'a> SnapshotInfo<'a> {
     }
 }
 
-impl<'a> Shape<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
-        Self {
-            info: SnapshotInfo::of(snapshot),
-            state_message: snapshot.state_message.as_deref(),
-            storage_tier: "standard",
+/// How much of a snapshot of `size` bytes is there, of which so many are written: all once it is
+/// completed, and never all before.
+fn percent(state: SnapshotState, size: u64, written: u64) -> String {
+    let percent = match state {
+        SnapshotState::Completed => 100,
+        SnapshotState::Pending => {
+            written.saturating_mul(100).checked_div(size).unwrap_or(0).min(99)
         }
+        SnapshotState::Error | SnapshotState::Deleted => 0,
+    };
+    format!("{percent}%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_what_is_written_and_100_only_of_what_is_completed() {
+        assert_eq!(percent(SnapshotState::Pending, 4 << 30, 0), "0%");
+        assert_eq!(percent(SnapshotState::Pending, 4 << 30, 1 << 30), "25%");
+        assert_eq!(percent(SnapshotState::Pending, 4 << 30, 4 << 30), "99%");
+        assert_eq!(percent(SnapshotState::Pending, 512, u64::MAX), "99%");
+        assert_eq!(percent(SnapshotState::Pending, 0, 512), "0%");
+        assert_eq!(percent(SnapshotState::Completed, 4 << 30, 0), "100%");
+        assert_eq!(percent(SnapshotState::Error, 4 << 30, 1 << 30), "0%");
     }
 }
