@@ -91,6 +91,7 @@ tests! {
     ext4: 1000,
     flash: 1000,
     foreign: 300,
+    form: 3000,
     formats: 5000,
     fw_cfg: 1000,
     initramfs: 3000,

@@ -27,8 +27,8 @@ macro_rules! targets {
 }
 
 targets! {
-    answers, api, archive, blk, bundle, chain, chipset, control, elf, esp, ext4, flash, foreign, formats, fw_cfg, initramfs, journal, kernel,
-    memory_file, menu_asker, metadata, mmio, net, network, nvme, partitions, pci, plan, pv_disk, pv_menu, qcow2, records, remote,
+    answers, api, archive, blk, bundle, chain, chipset, control, elf, esp, ext4, flash, foreign, form, formats, fw_cfg, initramfs, journal,
+    kernel, memory_file, menu_asker, metadata, mmio, net, network, nvme, partitions, pci, plan, pv_disk, pv_menu, qcow2, records, remote,
     scsi, share, states, told, vsock,
 }
 

@@ -190,6 +190,21 @@ impl Front {
         action.ok_or_else(missing)?(&self.call(&service, request, (REGION, access_key_id)))
     }
 
+    /// Makes something behind the answer for who is known by an access key, as an action of that
+    /// name; its id.
+    ///
+    /// # Errors
+    /// As [`Call::behind`]'s.
+    pub fn behind(
+        &self,
+        name: &str,
+        access_key_id: &str,
+        work: impl FnOnce(&Service, &mut dyn FnMut(String)) -> Result<()> + Send + 'static,
+    ) -> Result<String> {
+        let service = self.open(name)?;
+        self.call(&service, Value::Null, (REGION, access_key_id)).behind(work)
+    }
+
     /// A request of who signed for a region by an access key.
     fn call<'a>(
         &'a self,

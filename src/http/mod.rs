@@ -21,6 +21,8 @@ pub mod signature;
 mod sts;
 pub mod xml;
 
+pub use console::form;
+
 /// The token of a link that is followed once.
 pub fn one_time() -> String {
     console::one_time()

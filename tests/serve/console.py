@@ -127,6 +127,14 @@ assert ec2.describe_image_attribute(ImageId=made, Attribute="launchPermission")[
 browser.get(f"/console/images/{made}")
 browser.send(f"/console/images/{made}/permissions", public="yes", remove="12345")
 assert ec2.describe_image_attribute(ImageId=made, Attribute="launchPermission")["LaunchPermissions"] == [{"Group": "all"}]
+# What looks like a key is shown first, and nothing is changed until somebody is sure.
+if telling := sys.argv[3]:
+    public = lambda: ec2.describe_images(ImageIds=[telling])["Images"][0]["Public"]
+    browser.get(f"/console/images/{telling}")
+    page = browser.send(f"/console/images/{telling}/permissions", public="yes", account="")
+    assert "/etc/ssh/ssh_host_rsa_key" in page and "Make it public all the same" in page and not public(), page
+    browser.send(f"/console/images/{telling}/permissions")
+    assert public() and "done=permissions" in browser.path, browser.path
 browser.get(f"/console/images/{made}")
 browser.send(f"/console/images/{made}/tag", Key="k", Value="<b>", How="set")
 page = browser.get(f"/console/images/{made}")

@@ -6,6 +6,22 @@ use super::common::skip::skip;
 use super::{Served, Store, demo_in_mode, script};
 use std::io::BufRead;
 use std::path::Path;
+use std::process::Command;
+
+/// An image that has a key in it; nothing where that can't be made.
+fn with_a_secret(store: &Store) -> String {
+    let (root, disk) = (store.home().join("root"), store.home().join("telling.img"));
+    std::fs::create_dir_all(root.join("etc/ssh")).unwrap();
+    std::fs::write(root.join("etc/ssh/ssh_host_rsa_key"), "k").unwrap();
+    let mut make = Command::new("mke2fs");
+    make.args(["-q", "-F", "-t", "ext4", "-d"]).args([&root, &disk]).arg("16M");
+    if !make.status().is_ok_and(|status| status.success()) {
+        return String::new();
+    }
+    let disk = disk.to_string_lossy();
+    let import = ["image", "import", &disk, "--name", "telling", "--format", "raw", "-q"];
+    store.ok(&import).trim().to_owned()
+}
 
 /// Login, wizard, images, permissions, copies, the end; what another place's page could do, and
 /// names that are pages themselves.
@@ -20,7 +36,8 @@ fn what_a_browser_does_is_done() {
     let mut line = String::new();
     served.stderr.read_line(&mut line).unwrap();
     let link = line.trim().strip_prefix("spore: console: ").unwrap_or_else(|| panic!("{line}"));
-    script(&served, &store, "console.py", &[link, &image]);
+    let telling = with_a_secret(&store);
+    script(&served, &store, "console.py", &[link, &image, &telling]);
     let (code, said) = served.end();
     assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }
@@ -37,7 +54,9 @@ fn the_consoles_forms_of_networks_and_groups_do_their_actions() {
     }
     let image = demo_in_mode(&store, "steady", "poweroff-on-button");
     let served = Served::new(&store, &[]);
-    script(&served, &store, "groups.py", &[&image]);
+    let region = tempfile::tempdir().unwrap();
+    let region = region.path().join("region");
+    script(&served, &store, "groups.py", &[&image, &region.to_string_lossy()]);
     let (code, said) = served.end();
     assert!(code == Some(0) && !said.contains("panicked"), "{said}");
 }

@@ -1,9 +1,12 @@
-"""The console's forms of security groups, launches with ports, and Auto Scaling groups. Arguments: an image of one's own."""
+"""The console's forms of security groups, launches with ports, and Auto Scaling groups. Makes networks, regions and groups, too. Arguments: an image of
+one's own, and a directory for a region."""
 
 import html
 import os
+import pathlib
 import re
 import sys
+import time
 
 import boto3
 from pages import Browser
@@ -69,4 +72,34 @@ browser.send(f"{here}/desired", DesiredCapacity="0")
 browser.send(f"{here}/resume", Process="")
 assert not described()["SuspendedProcesses"]
 browser.send(f"{here}/delete", ForceDelete="on")
+
+# What is made.
+browser.get("/console/networks")
+browser.send("/console/networks/-/create", Name="made", CidrBlock="10.77.0.0/24")
+assert "10.77.0.0/24" in browser.page, browser.page
+assert {"Key": "Name", "Value": "made"} in [tag for one in ec2.describe_vpcs()["Vpcs"] if one["CidrBlock"] == "10.77.0.0/24" for tag in one["Tags"]]
+csrf = re.search(r'name="csrf" value="(.*?)"', browser.page)[1]
+for bad in ({"Name": "made"}, {"Name": "<i>"}, {"Name": "other", "CidrBlock": "10.77.0.0/99"}, {}):
+    assert browser.ask("/console/networks/-/create", {"csrf": csrf} | bad) == 400 and "<i>" not in browser.page, bad
+browser.get("/console/regions")
+browser.send("/console/regions/-/create", Name="made", Location=sys.argv[2])
+assert "made" in [one["RegionName"] for one in ec2.describe_regions()["Regions"]] and "made" in browser.page
+for bad in ({"Name": "made", "Location": sys.argv[2]}, {"Name": "other", "Location": "relative"}, {"Name": "other", "Location": "ftp://x"}):
+    assert browser.ask("/console/regions/-/create", {"csrf": csrf} | bad) == 400, bad
+ec2.create_launch_template(LaunchTemplateName="made", LaunchTemplateData={"ImageId": image, "InstanceType": "t3.micro"})
+template = re.search(r'<option value="(lt-\w+)">made', browser.get("/console/scaling"))[1]
+browser.send("/console/scaling/-/create", AutoScalingGroupName="made", Template=template, MinSize="0", MaxSize="2", DesiredCapacity="")
+made = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["made"])["AutoScalingGroups"][0]
+assert (made["MaxSize"], made["DesiredCapacity"], made["LaunchTemplate"]["LaunchTemplateName"]) == (2, 0, "made"), made
+
+# A copy to another region goes on behind its answer.
+browser.get(f"/console/images/{image}")
+browser.send(f"/console/images/{image}/copy", Name="elsewhere", Description="", DestinationRegion="made")
+assert "done=elsewhere" in browser.path, browser.path
+for _ in range(100):
+    if list(pathlib.Path(sys.argv[2]).glob("images/ami-*")):
+        break
+    time.sleep(0.1)
+else:
+    raise SystemExit("the copy is not there")
 ec2.terminate_instances(InstanceIds=[id])

@@ -31,6 +31,8 @@ pub struct Deed {
     pub when: fn(&Value) -> bool,
     /// Gives the request the action's shape; another action than [`Deed::action`] if it says so.
     pub shape: fn(&mut Value) -> Result<Option<&'static str>>,
+    /// Does it, where no action of AWS's does.
+    pub own: Option<fn(&Visit<'_>) -> Result<()>>,
     /// Where the answer has the id of what was made, as a JSON pointer; the object's own if empty.
     pub made: &'static str,
 }
@@ -47,6 +49,7 @@ pub const DEED: Deed = Deed {
     danger: false,
     when: |_| true,
     shape: |_| Ok(None),
+    own: None,
     made: "",
 };
 
@@ -179,6 +182,9 @@ impl Deed {
             if let Some(value) = field.read(&visit.form)? {
                 request[field.member] = value;
             }
+        }
+        if let Some(own) = self.own {
+            return own(visit).map(|()| (Value::Null, id.to_owned()));
         }
         let action = (self.shape)(&mut request)?.unwrap_or(self.action);
         let answer = visit.perform_of(self.api, action, request)?;

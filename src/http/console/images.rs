@@ -227,7 +227,11 @@ fn copy_to(visit: &Visit<'_>, id: &str, to: &str) -> Result<Answer> {
         copy_image_tags: visit.form.is_set("CopyImageTags"),
         ..CopyImage::default()
     };
-    visit.front.open("CopyImage")?.copy_image(&request, &mut |_| ())?;
+    visit.front.behind("CopyImage", &visit.session.access_key_id, move |service, announce| {
+        let image = service.copy_image(&request, &mut |id| announce(id.to_owned()))?;
+        announce(image.image_id.to_string());
+        Ok(())
+    })?;
     Ok(done("elsewhere", ""))
 }
 

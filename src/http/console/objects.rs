@@ -4,6 +4,7 @@
 use super::deed::Deed;
 use super::deeds::{self, rules_of};
 use super::pages::{found, table_of, tags};
+use super::places;
 use super::view::{Cell, List, Object, Row, Table, at, escaped, section_of};
 use super::visit::{Answer, Visit, nowhere, page};
 use crate::error::Result;
@@ -126,7 +127,8 @@ const KINDS: &[Kind] = &[
             ("IPv6 addresses", "/Ipv6CidrBlockAssociationSet/0/Ipv6CidrBlock"),
             ("The usual one", "/DefaultForAz"),
         ],
-        hint: "'spore network create' makes one on the command line; its security groups are here.",
+        makes: places::NETWORKS,
+        hint: "'spore network delete' takes one away.",
         tables: network,
         ..KIND
     },
@@ -152,8 +154,8 @@ const KINDS: &[Kind] = &[
         action: ("DescribeRegions", "Regions"),
         id: ("/RegionName", "RegionNames"),
         columns: &[("Region", "/RegionName")],
-        hint: "'spore region add' makes another directory, host, bucket or registry one; images and \
-               snapshots are copied there on their pages.",
+        makes: places::REGIONS,
+        hint: "Images and snapshots are copied there on their pages; 'spore region rm' forgets one.",
         tables: |_, _| Ok(Vec::new()),
         ..KIND
     },
@@ -180,7 +182,8 @@ const KINDS: &[Kind] = &[
             ("Ended first", "/TerminationPolicies/0"),
         ],
         deeds: deeds::SCALING,
-        hint: "'spore asg create' makes one on the command line. Groups scale while 'spore serve' runs.",
+        makes: places::SCALING,
+        hint: "Groups scale while 'spore serve' runs.",
         tables: scaling,
         ..KIND
     },

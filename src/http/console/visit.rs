@@ -51,7 +51,7 @@ const DONE: &[(&str, &str)] = &[
     ("launch", "Launched."),
     ("image", "The image is being created:"),
     ("copy", "The copy was made:"),
-    ("elsewhere", "The copy was made in the other region."),
+    ("elsewhere", "The copy is being made in the other region."),
     ("permissions", "The permissions were saved:"),
     ("tag", "The tags were saved:"),
     ("deregister", "The image was deregistered. Its snapshots stay unless you had them deleted."),
