@@ -31,7 +31,9 @@ async fn instances(ec2: &aws_sdk_ec2::Client, image: &str) -> Done {
     let ids: Vec<String> =
         launched.instances().iter().map(|one| one.instance_id().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 2);
-    let mut pages = ec2.describe_instances().into_paginator().page_size(5).items().send();
+    let named = Filter::builder().name("tag:Name").values("rust").build();
+    let described = ec2.describe_instances().filters(named);
+    let mut pages = described.into_paginator().page_size(5).items().send();
     let mut seen = 0;
     while let Some(reservation) = pages.next().await {
         for one in reservation?.instances() {
