@@ -237,11 +237,6 @@ fn ipxe_reaches_its_first_screen() {
     let id = run(&store, &["ipxe", "--cpus", "1"]);
     store.wait_for_text(&id, "ISOLINUX");
     store.wait_for_text(&id, "Features: DNS HTTP");
-    // The same file is a disc, too, whose boot image ISOLINUX is.
-    let id = run(&store, &["--cdrom", "/usr/lib/ipxe/ipxe.iso", "--cpus", "1"]);
-    store.wait_for_text(&id, "Booting from DVD/CD");
-    store.wait_for_text(&id, "ISOLINUX");
-    store.wait_for_text(&id, "Loading ipxe");
 }
 
 /// A boot loader with a file system reads its files through the BIOS, and what is typed on the
