@@ -185,7 +185,6 @@ const KINDS: &[Kind] = &[
         makes: places::SCALING,
         hint: "Groups scale while 'spore serve' runs.",
         tables: scaling,
-        ..KIND
     },
 ];
 
