@@ -208,9 +208,9 @@ fn what_is_no_disk_is_named() {
 #[test]
 fn a_disk_from_which_nothing_boots_is_taken_with_a_warning() {
     let store = Store::new();
-    let path = store.home().join("blank");
+    let path = store.home().join("zeros");
     fs::write(&path, vec![0; MIB]).unwrap();
-    let output = import(&store, &path, "blank");
+    let output = import(&store, &path, "zeros");
     assert!(output.status.success());
     let error = error_of(&output);
     assert!(error.contains("warning: nothing was found") && error.contains("--kernel"), "{error}");

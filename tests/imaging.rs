@@ -375,6 +375,28 @@ fn a_guest_that_lets_nobody_in_is_not_generalized() {
     assert!(err.contains("'spore start") && err.contains("has to run"), "{err}");
 }
 
+/// What a guest forgets.
+const GONE: [&str; 13] = [
+    "etc/ssh/ssh_host_ed25519_key",
+    "etc/ssh/ssh_host_ed25519_key.pub",
+    "root/.ssh/authorized_keys",
+    "root/.bash_history",
+    "home/user/.ssh/authorized_keys2",
+    "home/user/.python_history",
+    "home/user/.local/share/fish/fish_history",
+    "var/lib/seedrng/seed.credit",
+    "var/lib/cloud/instances/i-1/sem",
+    "var/lib/dbus/machine-id",
+    "var/lib/dhcp/dhclient.leases",
+    "var/lib/systemd/random-seed",
+    "var/log/journal/1/system.journal",
+];
+/// Its users.
+const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n\
+                  user:x:1:1::/home/user:/bin/sh\nother:x:2:2::/home/other:/bin/sh\n";
+/// stat(1) of a guest that has a shared directory.
+const STAT: &str = "#!/bin/sh\ncase $4 in /home/other/.ssh) echo 65735546;; *) echo ef53;; esac\n";
+
 /// What a guest runs for it, in a tree that is like a guest's: what is this machine's alone goes,
 /// and all else stays.
 #[test]
@@ -390,35 +412,25 @@ fn a_guest_forgets_what_makes_it_this_machine() {
             command.args(["--ro-bind-try", &format!("/{dir}"), &format!("/{dir}")]);
         }
         command.args(["--proc", "/proc", "--dev", "/dev", "--unshare-all"]).args(more);
+        command.env("PATH", "/fake:/usr/sbin:/usr/bin:/sbin:/bin");
         command.args(["sh", "-c", &script]).output()
     };
-    let gone = [
-        "etc/ssh/ssh_host_ed25519_key",
-        "etc/ssh/ssh_host_ed25519_key.pub",
-        "root/.ssh/authorized_keys",
-        "root/.bash_history",
-        "home/user/.ssh/authorized_keys2",
-        "home/user/.python_history",
-        "var/lib/cloud/instances/i-1/sem",
-        "var/lib/dbus/machine-id",
-        "var/lib/dhcp/dhclient.leases",
-        "var/lib/systemd/random-seed",
-        "var/log/journal/1/system.journal",
-    ];
-    let passwd = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n\
-                  user:x:1:1::/home/user:/bin/sh\n";
     let kept = [
-        ("etc/passwd", passwd),
+        ("etc/passwd", PASSWD),
         ("etc/hostname", "web"),
         ("home/user/.ssh/config", "Host *"),
         ("home/user/file", "work"),
         ("srv/authorized_keys", "none of a user's"),
+        ("home/other/.ssh/authorized_keys", "the host's"),
+        ("fake/stat", STAT),
     ];
-    let files = gone.map(|name| (name, "x")).into_iter().chain(kept);
+    let files = GONE.map(|name| (name, "x")).into_iter().chain(kept);
     for (name, content) in files.chain([("etc/machine-id", "1"), ("var/log/syslog", "x")]) {
         std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
         std::fs::write(path(name), content).unwrap();
     }
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(path("fake/stat"), executable).unwrap();
     std::fs::create_dir_all(path("etc/systemd/system")).unwrap();
     // One whose host keys nobody would make again keeps all that it has.
     let output = match run(&[]) {
@@ -432,11 +444,11 @@ fn a_guest_forgets_what_makes_it_this_machine() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.starts_with("spore: nothing makes SSH host keys"), "{said}");
-    assert!(gone.iter().all(|name| path(name).exists()));
+    assert!(GONE.iter().all(|name| path(name).exists()));
     let output = run(&["--dir", "/run/systemd/system"]).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "spore: done\n", "{output:?}");
     assert!(output.status.success());
-    for name in gone {
+    for name in GONE {
         assert!(!path(name).exists(), "{name}");
     }
     for (name, content) in kept.into_iter().chain([("etc/machine-id", ""), ("var/log/syslog", "")])

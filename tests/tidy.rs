@@ -189,6 +189,7 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("src/network/process.rs", "a socket in a directory of the user's: Owned::through"),
     ("src/net/supervisor.rs", "the host's resolv.conf"),
     ("src/net/pasta.rs", "the host's routes"),
+    ("src/transfer/download/keys.rs", "directories of keys, the host's and the user's own"),
     ("src/net/worker.rs", "/proc/sys of its own network namespace"),
     ("src/instance/lifecycle.rs", "a process that holds a lock in a directory of the user's"),
     ("src/instance/spawn.rs", "/dev/null, and a child of its own"),

@@ -13,6 +13,8 @@ use std::time::Duration;
 const SCRIPT: &str = include_str!("generalize.sh");
 /// Most characters of what it says that are told.
 const MAX_WORDS: usize = 200;
+/// How long it may take, most of which is what cloud-init has not done yet.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
 /// What it says in the end.
 const DONE: &str = "done";
 
@@ -39,7 +41,7 @@ pub fn generalize(service: &Service, found: &SshAccess, patience: Duration) -> R
         Ok(way) => {
             let words = ["sh", "-c", SCRIPT].map(Into::into).to_vec();
             let task = Task { words, sudo: way.sudo, ..Task::default() };
-            match Session::new(found, way.ssh, &task)?.first_line(None, verdict)? {
+            match Session::new(found, way.ssh, &task)?.first_line(None, Some(LONGEST), verdict)? {
                 Ok(said) if said == DONE => return service.forget_guest(found),
                 Ok(said) => return Err(failed(found, &said)),
                 Err(outcome) => outcome,
@@ -49,7 +51,8 @@ pub fn generalize(service: &Service, found: &SshAccess, patience: Duration) -> R
     let why = match outcome {
         Outcome::NotBegun(why) | Outcome::Broken(why) => why,
         Outcome::Exited(code) => format!("it ended with {code} and said nothing"),
-        Outcome::Signalled(_) | Outcome::TimedOut => "it was interrupted".into(),
+        Outcome::Signalled(_) => "it was interrupted".into(),
+        Outcome::TimedOut => format!("it takes more than {} minutes", LONGEST.as_secs() / 60),
     };
     Err(failed(found, &why).remedy(REMEDY))
 }

@@ -41,7 +41,7 @@ pub fn way_in(
         (None, Login::RootUnlessCloudInit) => {
             let task = Task { words: vec!["true".into()], ..Task::default() };
             let asked = Session::new(found, by(ROOT)?, &task)?;
-            match asked.first_line(signals, other_user)? {
+            match asked.first_line(signals, None, other_user)? {
                 Ok(user) => user,
                 Err(Outcome::Exited(_)) => ROOT.to_owned(),
                 Err(outcome) => return Ok(Err(outcome)),

@@ -126,13 +126,14 @@ impl Session {
     }
 
     /// Runs it until a line of its output is one that `of` takes; else to its end, which it gives.
-    /// The output is nobody's; a signal ends it.
+    /// The output is nobody's; a signal ends it, and so does the end of `time`.
     ///
     /// # Errors
     /// OpenSSH can't be run.
     pub fn first_line<T>(
         mut self,
         signals: Option<&dyn Signals>,
+        time: Option<Duration>,
         of: impl Fn(&str) -> Option<T>,
     ) -> Result<Result<T, Outcome>> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -144,6 +145,7 @@ impl Session {
             return Err(Error::failure("ssh has no output"));
         };
         let mut text = Vec::new();
+        let end = time.map(|time| Instant::now() + time);
         let left = |running: &mut Running, outcome| {
             let _ = running.child.kill();
             running.child.wait().or_fail(|| "wait for ssh").map(|_| outcome)
@@ -153,7 +155,11 @@ impl Session {
             polled.extend(
                 signals.map(|signals| PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)),
             );
-            fds::wait(&mut polled, None).or_fail(|| "wait for ssh")?;
+            let time = end.map(|end| end.saturating_duration_since(Instant::now()));
+            fds::wait(&mut polled, time).or_fail(|| "wait for ssh")?;
+            if time.is_some_and(|left| left.is_zero()) {
+                return left(&mut running, Err(Outcome::TimedOut));
+            }
             if let Some(number) = signals.and_then(|signals| signals.take()) {
                 return left(&mut running, Err(Outcome::Signalled(number)));
             }

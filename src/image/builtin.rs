@@ -22,8 +22,9 @@ pub const DEMO: &str = "demo";
 /// Its id, in every store.
 const DEMO_ID: &str = "ami-00000000000000de0";
 /// The name of the image whose root volume is empty: what is installed from a disc begins with it.
-pub const BLANK: &str = "blank";
-const BLANK_ID: &str = "ami-00000000000001de0";
+const BLANK: &str = "blank";
+/// Its id, by which it is meant whatever else has its name.
+pub const BLANK_ID: &str = "ami-00000000000001de0";
 /// GiB of its root volume, unless a launch asks for more: as EC2's console has it.
 const BLANK_GIB: u64 = 8;
 /// Bytes of its snapshot: the rest of a volume that is larger than that is zeros as well.
@@ -37,6 +38,8 @@ const BLANK_LEN: usize = 1 << 20;
 pub fn ensure(store: &Store, name: &str) -> Result<Option<Image>> {
     match name {
         DEMO | DEMO_ID => ensure_one(store, DEMO, DEMO_ID).map(Some),
+        // Stores of before it may have one of that name.
+        BLANK if store.images().resolve(BLANK).is_ok_and(|found| !is(&found.image_id)) => Ok(None),
         BLANK | BLANK_ID => ensure_one(store, BLANK, BLANK_ID).map(Some),
         _ => Ok(None),
     }

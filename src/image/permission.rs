@@ -275,7 +275,7 @@ pub fn is_explicit(image: &Image, uid: u32, groups: &[u32]) -> bool {
 pub fn share_store(store: &Store) -> Result<Store> {
     crate::store::shared::share(store)?;
     let store = Store::open_within(store.home(), store.context())?;
-    for name in [builtin::DEMO, builtin::BLANK] {
+    for name in [builtin::DEMO, builtin::BLANK_ID] {
         if let Some(image) = builtin::ensure(&store, name)? {
             change(&store, &image.image_id, &Change { add: vec![Who::All], ..Change::default() })?;
         }

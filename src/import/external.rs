@@ -2,8 +2,8 @@
 //!
 //! The file is untrusted and so, having parsed it, is qemu-img. It runs as the helper `__qemu-img`,
 //! which limits itself before it becomes qemu-img ([`foreign`]): it may read the one source file,
-//! and write only below the target's directory; it gains no privileges and has bounded memory. Formats whose files name further files are examined first and
-//! refused.
+//! and write only below the target's directory; it gains no privileges and has bounded memory.
+//! Formats whose files name further files are examined first and refused.
 
 use super::format::SourceFormat;
 use crate::context::Cancel;

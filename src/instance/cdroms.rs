@@ -4,6 +4,7 @@ use super::fds::Fds;
 use crate::error::{Code, Error, OrFail, OrRefuse, Result};
 use crate::plan::{CdromPlan, DeviceId, DeviceKind};
 use crate::record::instance::Instance;
+use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,12 @@ fn disc(path: &Path) -> Result<File> {
     let file = file.or_refuse(doing)?;
     let meta = file.metadata().or_fail(doing)?;
     let why = match meta.is_file() {
-        true if meta.len() >= BLOCK => return Ok(file),
+        true if meta.len() >= BLOCK => {
+            // A ring would have EAGAIN for what is not in memory, on file systems that can't wait.
+            let flags = rustix::fs::fcntl_getfl(&file).or_fail(doing)?;
+            rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK).or_fail(doing)?;
+            return Ok(file);
+        }
         true => "it is shorter than a block of 2048 bytes",
         false => "it is no regular file",
     };
@@ -55,7 +61,12 @@ pub fn open(fds: &mut Fds, instance: &Instance) -> Result<Vec<(DeviceId, DeviceK
     for (index, path) in instance.spore.cdroms.iter().enumerate() {
         let file = disc(path).map_err(|error| {
             let id = &instance.instance_id;
-            error.remedy(format!("or take it out: 'spore modify {id} --cdrom none'"))
+            let out = format!("'spore modify {id} --cdrom none'");
+            // A hibernated machine keeps its drives with what is in them.
+            error.remedy(match instance.spore.hibernated {
+                None => format!("or take it out: {out}"),
+                Some(_) => format!("or give its memory up, by --cold, and take it out: {out}"),
+            })
         })?;
         let plan = CdromPlan { disc: fds.add(file), engine, limits };
         devices.push((Instance::cdrom(index).parse()?, DeviceKind::Cdrom(plan)));
@@ -84,6 +95,8 @@ mod tests {
             let error = resolve(&[path(name)]).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("as a disc"), "{error}");
         }
+        let flags = rustix::fs::fcntl_getfl(disc(&path("disc")).unwrap()).unwrap();
+        assert!(!flags.contains(OFlags::NONBLOCK), "a ring would not wait for it");
         let five = vec![path("disc"); MOST + 1];
         assert!(resolve(&five).unwrap_err().to_string().contains("4 CD-ROM drives"));
     }

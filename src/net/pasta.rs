@@ -22,7 +22,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 252);
 /// The same of IPv6, where EC2 has its own services: no network's range is there.
 const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 1, 0, 0, 0, 2);
-const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 1, 0, 0, 0, 1);
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 1, 0, 0, 0, 1);
 /// The host's routes of IPv6. (linux/net/ipv6/route.c, rt6_info_route)
 const ROUTES6: &str = "/proc/net/ipv6_route";
 /// A route by which nothing goes: RTF_REJECT. (linux/route.h)

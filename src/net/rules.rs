@@ -8,7 +8,7 @@
 //! address.
 
 use super::nftables::{Hook, Key, Rule, Side, Tables, Verdict, interface_key};
-use super::pasta::UPLINK;
+use super::pasta::{GATEWAY6, UPLINK};
 use crate::error::{OrFail, Result};
 use crate::id::SecurityGroupId;
 use crate::plan::network::{GroupRules, IpPermission, IpProtocol, Port, tap_name};
@@ -115,9 +115,17 @@ fn base(tables: &mut Tables, isolated: bool) -> io::Result<()> {
     let accept = |rule: Rule| rule.then(Verdict::Accept);
     let new = Rule::default;
 
+    // pasta takes an IPv4 address in IPv6's form (RFC 4291, 2.5.5.2) for that address, loopback's
+    // too; and nobody has business with what is between it and this namespace, where each address
+    // that is looked for would be a neighbour of the kernel's.
+    tables.hook("source", Hook::Prerouting, RAW, false, false)?;
+    let mapped = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
+    for (refused, prefix) in [(mapped, 96), (GATEWAY6, 64)] {
+        let to = new().came_by(TAPS).within(Side::Destination, refused.into(), prefix);
+        tables.rule("source", &to.then(Verdict::Drop))?;
+    }
     // Of IPv6 only the interface's own address and those of its link are its sources: there is no
     // rp_filter.
-    tables.hook("source", Hook::Prerouting, RAW, false, false)?;
     let link = |address: Ipv6Addr, prefix| {
         accept(new().came_by(TAPS).within(Side::Source, address.into(), prefix))
     };
@@ -429,6 +437,9 @@ mod tests {
             let lines = listed();
             for rule in said {
                 assert!(lines.contains(&rule), "{rule}");
+            }
+            for refused in ["::ffff:0.0.0.0/96 drop", "fd00:ec2:0:1::/64 drop"] {
+                assert!(lines.iter().any(|line| line.ends_with(refused)), "{refused}");
             }
             // Some go, some come, some change their groups; a group changes, and another is gone.
             let mut after: Vec<Port> = before[500..].to_vec();

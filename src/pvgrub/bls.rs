@@ -137,16 +137,13 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 /// the newest first.
 fn order(a: &File, b: &File) -> Ordering {
     let key = |file: &File, key: &str| file.keys.get(key).and_then(|values| values.last().cloned());
-    let both = |name: &str| key(a, name).zip(key(b, name));
-    let version = |pair: Option<(String, String)>| {
-        pair.map_or(Ordering::Equal, |(a, b)| compare_versions(&b, &a))
-    };
-    let keys = both("sort-key").map_or(Ordering::Equal, |(a, b)| a.cmp(&b));
+    let version = |file: &File| key(file, "version").unwrap_or_default();
+    let keys = key(a, "sort-key").cmp(&key(b, "sort-key"));
     let without = key(a, "sort-key").is_none().cmp(&key(b, "sort-key").is_none());
     (a.exhausted.cmp(&b.exhausted))
         .then(without)
         .then(keys)
-        .then_with(|| version(both("version")))
+        .then_with(|| compare_versions(&version(b), &version(a)))
         .then_with(|| compare_versions(&b.id, &a.id))
 }
 

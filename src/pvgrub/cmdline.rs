@@ -29,7 +29,7 @@ pub fn rewrite(arguments: &str, volume: &Volume, kernel: usize, initrd: bool) ->
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let mut more = Vec::new();
     if root.is_none() {
-        more.extend(named(volume, likely_root(volume, kernel), initrd));
+        more.extend(likely_root(volume, kernel).and_then(|at| named(volume, at, initrd)));
     }
     // The last console is the one that init gets.
     let console = words[..end].iter().rfind(|word| word.starts_with("console="));
@@ -117,8 +117,9 @@ fn named(volume: &Volume, at: usize, initrd: bool) -> Option<String> {
 }
 
 /// The file system with an init: the kernel's own, unless that is only /boot. Else the partition
-/// that says that it is the root, which may be of a kind that is not read.
-fn likely_root(volume: &Volume, kernel: usize) -> usize {
+/// that says that it is the root, which may be of a kind that is not read. An EFI system partition
+/// is none: whoever boots from there without a word knows what it is.
+fn likely_root(volume: &Volume, kernel: usize) -> Option<usize> {
     let has_init = |at: &usize| {
         let system = &volume.systems[*at];
         ["/sbin/init", "/usr/sbin/init", "/etc/fstab"]
@@ -128,7 +129,8 @@ fn likely_root(volume: &Volume, kernel: usize) -> usize {
     let others = 0..volume.systems.len();
     let found = std::iter::once(kernel).chain(others).find(has_init);
     let typed = || volume.systems.iter().position(FileSystem::is_root);
-    found.or_else(typed).unwrap_or(kernel)
+    let own = || (!volume.systems.get(kernel)?.is_efi_system()).then_some(kernel);
+    found.or_else(typed).or_else(own)
 }
 
 #[cfg(test)]

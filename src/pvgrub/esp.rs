@@ -112,7 +112,10 @@ fn look(system: &FileSystem, entry: &mut Entry) {
     let (Some(path), Some(_)) = (&entry.kernel, entry.unified) else { return };
     match Program::open(system, path) {
         Ok(program) if program.is_unified() => {}
-        Ok(program) if program.is_kernel() => entry.unified = None,
+        Ok(program) if program.is_kernel() => {
+            entry.unified = None;
+            systemd_boot::take_initrds(entry);
+        }
         Ok(_) => entry.other = Some("it is an EFI program, and has no kernel in it".into()),
         Err(Missing::Absent) => entry.other = Some("its program is not there".into()),
         Err(Missing::Unreadable(why)) => entry.other = Some(why),

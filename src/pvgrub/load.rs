@@ -107,12 +107,17 @@ fn load_entry(
 fn ramdisk(volume: &Volume, located: &Located, entry: &Entry) -> Result<Option<Vec<u8>>, String> {
     let mut ramdisk = Vec::new();
     for initrd in &entry.initrds {
-        let room = MAX_RAMDISK - ramdisk.len() as u64;
+        let room = room_behind(&ramdisk);
         let (_, part) = read(volume, located, entry, initrd, room)
             .map_err(|why| format!("its initial ramdisk {initrd} can't be loaded: {why}"))?;
         append(&mut ramdisk, part);
     }
     Ok((!entry.initrds.is_empty()).then_some(ramdisk))
+}
+
+/// Bytes that a further part of an initramfs may have.
+fn room_behind(ramdisk: &[u8]) -> u64 {
+    MAX_RAMDISK.saturating_sub((ramdisk.len() as u64).next_multiple_of(4))
 }
 
 /// Add a part of an initramfs. Each begins at a multiple of four.
@@ -142,7 +147,7 @@ fn unified(
     let kernel = read(".linux", MAX_KERNEL)?.ok_or("it has no kernel in it")?;
     let mut ramdisk = None;
     for name in [".ucode", ".initrd"] {
-        let room = MAX_RAMDISK - ramdisk.as_ref().map_or(0, Vec::len) as u64;
+        let room = ramdisk.as_deref().map_or(MAX_RAMDISK, room_behind);
         if let Some(part) = read(name, room)? {
             append(ramdisk.get_or_insert_default(), part);
         }

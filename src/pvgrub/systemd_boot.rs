@@ -83,18 +83,22 @@ pub fn configured(name: &str, text: &str, place: &Place) -> Option<Item> {
     entry.unified = (loaded_by? != "linux").then_some(item.profile);
     entry.arguments = options.join(" ");
     if entry.unified.is_none() {
-        // A kernel's EFI stub reads what these words of its command line name.
-        // (Documentation/admin-guide/efi-stub.rst)
-        let (named, words): (Vec<&str>, Vec<&str>) =
-            entry.arguments.split(' ').partition(|word| word.starts_with("initrd="));
-        entry.initrds.extend(named.iter().map(|word| path(&word["initrd=".len()..])));
-        entry.arguments = words.join(" ");
+        take_initrds(&mut entry);
     }
     if entry.title.is_empty() {
         entry.title = name.into();
     }
     item.entry = entry;
     Some(item)
+}
+
+/// Give an entry that is a kernel the ramdisks that its command line names: the kernel's EFI stub
+/// reads them. (Documentation/admin-guide/efi-stub.rst)
+pub fn take_initrds(entry: &mut Entry) {
+    let (named, words): (Vec<&str>, Vec<&str>) =
+        entry.arguments.split(' ').partition(|word| word.starts_with("initrd="));
+    entry.initrds.extend(named.iter().map(|word| path(&word["initrd=".len()..])));
+    entry.arguments = words.join(" ");
 }
 
 /// A profile of a unified kernel image, whose sections `.osrel` and `.profile` these are; `None` if
@@ -207,7 +211,7 @@ fn order(a: &Item, b: &Item) -> Ordering {
     let name = |item: &Item| item.name.to_lowercase();
     let counted = || match (a.tries, b.tries) {
         (Some((left, done)), Some((other, tried))) => other.cmp(&left).then(done.cmp(&tried)),
-        _ => Ordering::Equal,
+        (one, other) => one.is_some().cmp(&other.is_some()),
     };
     (exhausted(a).cmp(&exhausted(b)))
         .then_with(keyed)

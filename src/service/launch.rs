@@ -157,7 +157,7 @@ impl Service {
         };
         if whole.image_id.is_empty() && !whole.request.cdroms.is_empty() {
             // What is on a disc is installed on an empty disk, or boots without one.
-            whole.image_id = builtin::BLANK.to_owned();
+            whole.image_id = builtin::BLANK_ID.to_owned();
         }
         if whole.image_id.is_empty() {
             let why = "neither the request nor a launch template names an image";

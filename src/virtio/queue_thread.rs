@@ -83,8 +83,8 @@ impl QueueThread {
                 self.take(served)?;
             }
             self.handler.submit_batch().map_err(|e| format!("the host takes no requests: {e}"))?;
-            self.complete(rings)?;
-            if self.interrupted() || !self.goes_on(rings)? {
+            let finished = self.complete(rings)?;
+            if self.interrupted() || !self.goes_on(rings, finished)? {
                 return Ok(());
             }
         }
@@ -119,15 +119,17 @@ impl QueueThread {
         Ok(())
     }
 
-    /// Whether there is more to do already. If not, the driver notifies of what comes.
-    fn goes_on(&self, rings: &mut [Served]) -> Result<bool, String> {
+    /// Whether there is more to do already, after something was `finished` or nothing. If not, the
+    /// driver notifies of what comes.
+    fn goes_on(&self, rings: &mut [Served], finished: bool) -> Result<bool, String> {
         let (mut more, mut waits, took) =
             (false, false, rings.iter().filter(|served| served.took).count());
         for Served { queue, ring, waits: put_back, took: own, .. } in rings {
             if *put_back {
-                // What another queue brought may be what its chain waits for. Else only a
-                // descriptor tells, so that no notification of further chains is of use.
-                waits |= took > usize::from(*own);
+                // What another queue brought, or what is finished now, may be what its chain waits
+                // for. Else only a descriptor tells, so that no notification of further chains is
+                // of use.
+                waits |= finished || took > usize::from(*own);
             } else if self.handler.is_ready(*queue) {
                 more |= ring.enable_notification().map_err(|e| format!("queue {queue}: {e}"))?;
             }
@@ -135,10 +137,11 @@ impl QueueThread {
         Ok(more || waits)
     }
 
-    /// Gives the guest what is finished.
-    fn complete(&mut self, rings: &mut [Served]) -> Result<(), String> {
-        let mut result = Ok(());
+    /// Gives the guest what is finished; false if nothing is.
+    fn complete(&mut self, rings: &mut [Served]) -> Result<bool, String> {
+        let (mut result, mut finished) = (Ok(()), false);
         self.handler.completions(&mut |queue, head, len| {
+            finished = true;
             let served = rings.iter_mut().find(|served| served.queue == queue);
             if let (true, Some(served)) = (result.is_ok(), served) {
                 served.kept.pop_front();
@@ -151,7 +154,7 @@ impl QueueThread {
                 self.signal.used(*queue);
             }
         }
-        Ok(())
+        Ok(finished)
     }
 
     /// Waits for what is in flight, so that no host operation touches guest memory afterwards, and

@@ -14,7 +14,7 @@ pub fn an_image_and_an_entry_boot(lab: &Lab, kernel: &str) {
     let entry =
         b"title Debian, by its entry\nsort-key x\nlinux /debian/linux\noptions rw of=entry\n";
     let (partition, disk) = (lab.home().join("esp"), lab.home().join("esp-lab.img"));
-    let mib = (2 * given.len() as u64 >> 20) + 36;
+    let mib = ((2 * given.len() as u64) >> 20) + 36;
     efi::system(
         &partition,
         mib,

@@ -87,10 +87,10 @@ fn split(bytes: &[u8]) -> Vec<&[u8]> {
     let mut found = Vec::new();
     let (mut begun, mut at) = (None, 0);
     while let Some(Packet { tag, end, .. }) = packet(bytes, at) {
-        if tag == PUBLIC_KEY {
-            if let Some(begin) = begun.replace(at) {
-                found.push(&bytes[begin..at]);
-            }
+        if tag == PUBLIC_KEY
+            && let Some(begin) = begun.replace(at)
+        {
+            found.push(&bytes[begin..at]);
         }
         at = end;
     }

@@ -97,6 +97,9 @@ impl Handler {
         if !resets && !aborts {
             return answered(chain, &[Response::Rejected as u8]);
         }
+        if address == Address::OtherUnit && what != function::I_T_NEXUS_RESET {
+            return answered(chain, &[Response::IncorrectLun as u8]);
+        }
         // What is to be aborted is soon done, and this is answered after it.
         if self.executor.in_flight() > 0 {
             return Outcome::NotNow;

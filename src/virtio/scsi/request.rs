@@ -27,6 +27,8 @@ pub enum Response {
     Failure = 9,
     /// VIRTIO_SCSI_S_FUNCTION_REJECTED
     Rejected = 11,
+    /// VIRTIO_SCSI_S_INCORRECT_LUN: there is no such logical unit to be managed.
+    IncorrectLun = 12,
 }
 
 /// Whom a request is for.

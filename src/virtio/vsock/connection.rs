@@ -130,9 +130,11 @@ impl Connection {
         self.established && self.host == Sends::Open && self.guest & NO_RECEIVE == 0
     }
 
-    /// Whether a part of a message has still to go to the guest, and something can be done for it.
+    /// Whether a part of a message has still to go to the guest, which has room for it. One that
+    /// has none was asked behind the part before: its answer comes at once, its room when it has
+    /// read.
     pub fn has_more(&self) -> bool {
-        self.is_open() && self.to_guest.left() > 0 && (self.credit() > 0 || !self.asked)
+        self.is_open() && self.to_guest.left() > 0 && self.credit() > 0
     }
 
     /// The socket, and what of it calls for a round; nothing if nothing does. With `buffers` there

@@ -16,6 +16,10 @@ use std::time::Duration;
 /// our room.
 pub const BUF_ALLOC: u32 = 128 << 10;
 
+/// Messages without bytes, one behind the other, that are not taken for the end of a socket whose
+/// other end is gone.
+const EMPTY: usize = 8;
+
 /// The connection is over: the guest is told.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken;
@@ -126,8 +130,16 @@ impl ToGuest {
     pub fn take(&mut self, socket: BorrowedFd<'_>) -> Result<Next, Broken> {
         // One byte more shows that it is longer: the rest of it is lost.
         let mut bytes = vec![0; BUF_ALLOC as usize + 1];
-        match rustix::io::read(socket, &mut bytes) {
-            Ok(0) if has_ended(socket) => Ok(Next::End),
+        let mut read = || rustix::io::read(socket, &mut bytes);
+        let mut taken = read();
+        if taken == Ok(0) && has_ended(socket) {
+            // It may be a message without bytes that others stand behind.
+            taken = (1..EMPTY).map(|_| read()).find(|taken| *taken != Ok(0)).unwrap_or(Ok(0));
+            if taken == Ok(0) {
+                return Ok(Next::End);
+            }
+        }
+        match taken {
             Ok(0) | Err(Errno::AGAIN | Errno::INTR) => Ok(Next::Nothing),
             Ok(count) if count <= BUF_ALLOC as usize => {
                 bytes.truncate(count);
@@ -208,7 +220,10 @@ mod tests {
         assert_eq!(to_guest.left(), BUF_ALLOC);
         rustix::io::write(&theirs, &vec![1; BUF_ALLOC as usize + 9]).unwrap();
         assert_eq!(to_guest.take(ours.as_fd()), Err(Broken));
+        rustix::net::send(&theirs, nothing, flags).unwrap();
+        rustix::io::write(&theirs, b"last").unwrap();
         shutdown(&theirs, Shutdown::Write).unwrap();
+        assert_eq!(to_guest.take(ours.as_fd()).unwrap(), Next::Message, "behind one without bytes");
         assert_eq!(to_guest.take(ours.as_fd()).unwrap(), Next::End);
     }
 }
