@@ -2,6 +2,7 @@
 //! host keys, and the user whom it has given the instance's key.
 
 use super::dir::{CONSOLE, InstanceDir};
+use super::times::Times;
 use crate::error::{OrFail, Result};
 use std::io::{Read, Seek, SeekFrom};
 
@@ -29,14 +30,18 @@ pub struct Words {
     pub user: Option<String>,
 }
 
-/// What cloud-init has told on an instance's console from this byte on.
+/// What cloud-init has told on an instance's console, since this time if one is given, in
+/// milliseconds since the epoch.
 ///
 /// # Errors
 /// The console's log can't be read.
-pub fn words(dir: &InstanceDir, start: u64) -> Result<Words> {
+pub fn words(dir: &InstanceDir, since: Option<u64>) -> Result<Words> {
     let Some(mut file) = dir.open_file(CONSOLE)? else { return Ok(Words::default()) };
+    // By its time, for a log that is too long loses its beginning.
+    let start = since.map(|since| Ok(Times::of(dir)?.since(since))).transpose()?.unwrap_or(0);
     let mut bytes = Vec::new();
-    let read = file.seek(SeekFrom::Start(start));
+    let end = file.seek(SeekFrom::End(0));
+    let read = end.and_then(|end| file.seek(SeekFrom::Start(start.min(end))));
     let read = read.and_then(|_| file.take(WINDOW).read_to_end(&mut bytes));
     read.or_fail(|| format!("read {}", dir.file(CONSOLE).display()))?;
     let text = String::from_utf8_lossy(&bytes);

@@ -243,6 +243,30 @@ fn each_profile_of_an_image_is_an_entry() {
 }
 
 #[test]
+fn a_kernel_that_is_started_as_a_program_has_its_ramdisk() {
+    // Its header's magic is at 0x202, where the first section is.
+    let kernel = program(&[(".text", b"\0\0HdrS")]);
+    let entry = b"efi /vmlinuz\noptions initrd=\\initramfs.img root=LABEL=a\n";
+    let files: [(&str, &[u8]); 2] = [("vmlinuz", &kernel), ("loader/entries/a.conf", entry)];
+    let said = of(&gpt(&[(ESP, fat(&files))]), None).err().unwrap();
+    assert!(said.contains("initial ramdisk /initramfs.img can't be loaded"), "{said}");
+}
+
+#[test]
+fn entries_have_one_order_however_they_come() {
+    // To versions they are the same.
+    let names = ["a12.conf", "a1+2.conf", "a+12.conf"];
+    let ordered = |order: [usize; 3]| -> Vec<_> {
+        let item = |n: usize| configured(names[n], "linux /k\n", &Place::Menu).unwrap();
+        let menu = menu(order.map(item).into(), "");
+        menu.entries.iter().map(|entry| entry.id.clone()).collect()
+    };
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        assert_eq!(ordered(order), ordered([0, 1, 2]), "{order:?}");
+    }
+}
+
+#[test]
 fn programs_that_say_the_impossible_are_told() {
     let good = image("NAME=A\n", "quiet");
     let at = |name: &[u8]| good.windows(name.len()).position(|bytes| bytes == name).unwrap();

@@ -204,8 +204,8 @@ pub struct Spore {
     pub starts: u32,
     /// Where in the console log its current (or last) run begins, in bytes.
     pub console_start: u64,
-    /// Where in it is what the guest tells at its next first boot, in bytes, once it has been made
-    /// to forget its last.
+    /// Milliseconds since the epoch: when its guest was made to forget what it has told on its
+    /// console, and will tell anew at its next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<u64>,
     /// What the image's owner charges for an hour, when it was launched.

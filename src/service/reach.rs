@@ -6,8 +6,9 @@ use crate::error::{Code, Error, OrFail, Result};
 use crate::id::InstanceId;
 use crate::instance::cloud_init;
 pub use crate::instance::cloud_init::is_user;
-use crate::instance::dir::{CONSOLE, InstanceDir, KNOWN_HOSTS, save};
+use crate::instance::dir::{InstanceDir, KNOWN_HOSTS, save};
 use crate::instance::reach::{Reached, Refusal, Tried, reach};
+use crate::instance::reap::now_ms;
 use crate::key;
 use crate::record::instance::{Instance, State};
 use crate::record::metadata::Endpoint;
@@ -91,7 +92,7 @@ impl Service {
         let owned = dir.owned()?;
         let identity = key::for_instance(&self.store, &instance)?;
         let cloud_init::Words { host_keys: keys, user } =
-            cloud_init::words(&dir, instance.spore.forgotten.unwrap_or(0))?;
+            cloud_init::words(&dir, instance.spore.forgotten)?;
         if !keys.is_empty() {
             let line = |key: &String| format!("{} {key}\n", dir.id());
             let lines: String = keys.iter().map(line).collect();
@@ -119,10 +120,8 @@ impl Service {
     pub fn forget_guest(&self, found: &SshAccess) -> Result<()> {
         let dir = InstanceDir::new(&self.store, &found.instance_id);
         let doing = || format!("forget the host keys of {}", dir.id());
-        let console = dir.open_file(CONSOLE)?;
-        let end = console.map(|console| console.metadata()).transpose().or_fail(doing)?;
         if let Some(mut locked) = dir.lock()? {
-            locked.record.instance.spore.forgotten = end.map(|end| end.len());
+            locked.record.instance.spore.forgotten = Some(now_ms());
             save(&mut locked)?;
         }
         dir.owned()?.remove_if_there(KNOWN_HOSTS).or_fail(doing)

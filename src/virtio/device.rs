@@ -192,8 +192,8 @@ pub enum Outcome {
     Kept,
     /// Of no use yet, as a receive buffer without a packet. It stays first in its ring, and is
     /// handed over again when one of the descriptors of [`QueueHandler::wake_on`] is ready,
-    /// [`QueueHandler::due`] is over, the driver notifies, or another queue of the service had a
-    /// chain. The handler has kept nothing of it.
+    /// [`QueueHandler::due`] is over, the driver notifies, another queue of the service had a
+    /// chain, or something is finished. The handler has kept nothing of it.
     NotNow,
     /// The guest breaks the device's protocol, for this reason: the device stops until it is reset.
     Stop(String),

@@ -196,3 +196,89 @@ impl QueueThread {
 fn readable(fd: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::chain::DescriptorChain;
+    use crate::virtio::device::Cease;
+    use crate::virtio::feature;
+    use crate::virtio::queue::SplitQueue;
+    use crate::virtio::testing::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Queue 0 waits for the one request in queue 1.
+    struct Waiting {
+        finishes: Arc<AtomicBool>,
+        head: Option<u16>,
+    }
+
+    impl QueueHandler for Waiting {
+        fn start(&mut self, _features: u64, _cease: Cease) {}
+
+        fn handle(&mut self, queue: u16, chain: DescriptorChain) -> Outcome {
+            match (queue, self.head) {
+                (0, Some(_)) => Outcome::NotNow,
+                (0, None) => Outcome::Done(0),
+                _ => {
+                    self.head = Some(chain.head());
+                    Outcome::Deferred
+                }
+            }
+        }
+
+        fn completions(&mut self, each: &mut dyn FnMut(u16, u16, u32)) {
+            if self.finishes.load(Ordering::SeqCst)
+                && let Some(head) = self.head.take()
+            {
+                each(1, head, 0);
+            }
+        }
+    }
+
+    struct Silent;
+
+    impl Signal for Silent {
+        fn used(&self, _queue: u16) {}
+        fn config_changed(&self) {}
+        fn stop(&self, reason: &str) {
+            panic!("{reason}");
+        }
+        fn stopped(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_is_finished_may_be_what_another_queue_waits_for() {
+        let ram = ram();
+        let mut drivers = [Driver::new(&ram, 0, 16), Driver::new(&ram, 0x4000, 16)];
+        let mut rings: Rings = (0..)
+            .zip(&drivers)
+            .map(|(queue, driver)| {
+                Served::new(
+                    queue,
+                    SplitQueue::new(ram.clone(), driver.state, 16, feature::RING).unwrap(),
+                )
+            })
+            .collect();
+        let finishes = Arc::new(AtomicBool::new(false));
+        let handler = Box::new(Waiting { finishes: finishes.clone(), head: None });
+        let shared = Arc::new(Shared::new().unwrap());
+        shared.command(crate::virtio::command::Command::Run);
+        let mut thread = QueueThread::new(handler, shared, Arc::new(Silent));
+        let mut offer = |queue: usize| {
+            drivers[queue].chain(0, &[(BUFFERS, 8, true)]);
+            drivers[queue].offer(0);
+        };
+        offer(1);
+        thread.drain(&mut rings).unwrap();
+        offer(0);
+        thread.drain(&mut rings).unwrap();
+        finishes.store(true, Ordering::SeqCst);
+        // Nothing wakes the thread after this.
+        thread.drain(&mut rings).unwrap();
+        assert_eq!(drivers[1].used(), [(0, 0)]);
+        assert_eq!(drivers[0].used(), [(0, 0)]);
+    }
+}

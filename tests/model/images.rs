@@ -21,6 +21,7 @@ fn blank(owner: u32, name: &str) -> Image {
         rate: None,
         deprecated: None,
         root: RootDeviceType::Ebs,
+        has_kernel: true,
         devices: Vec::new(),
         tags: Default::default(),
         instance: None,
@@ -189,6 +190,7 @@ impl Draw<'_> {
             codes: source.codes.clone(),
             rate: source.rate.clone(),
             root: source.root,
+            has_kernel: source.has_kernel,
             devices: source.devices.clone(),
             source: Some(id.to_owned()),
             ..blank(self.user, name)

@@ -34,6 +34,10 @@ impl Draw<'_> {
         if image.state != ImageState::Available {
             return Err("InvalidAMIID.Unavailable");
         }
+        // The built-in empty disk, or a copy: nothing would take the arguments.
+        if !image.has_kernel {
+            return Err("InvalidParameterCombination");
+        }
         let kind = image.tags.get("spore:instance-type").map_or(types::DEFAULT, String::as_str);
         let new = Instance {
             owner: self.user,

@@ -79,6 +79,8 @@ pub struct Image {
     pub rate: Option<String>,
     pub deprecated: Option<String>,
     pub root: RootDeviceType,
+    /// Without one it boots from its disk.
+    pub has_kernel: bool,
     pub devices: Vec<Device>,
     pub tags: Tags,
     pub instance: Option<String>,
@@ -219,6 +221,7 @@ impl Eyes {
                 rate: record.hourly_rate.clone(),
                 deprecated: record.deprecation_time.clone(),
                 root: record.root_device_type,
+                has_kernel: record.kernel_id.is_some(),
                 devices: devices.collect(),
                 tags: tags(&record.tags),
                 instance: record.source_instance_id.as_ref().map(ToString::to_string),

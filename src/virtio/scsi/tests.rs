@@ -354,6 +354,11 @@ fn tasks_are_managed() {
         assert_eq!((outcome, answer[0]), (Outcome::Done(1), code), "{function}");
     }
     assert_eq!(control(&manage(0, [0; 8]), 1).1[0], 3);
+    // A unit that is not there; the nexus is the target's.
+    for (function, code) in [(0, 12), (4, 0), (5, 12), (6, 11)] {
+        let answer = control(&manage(function, [1, 0, 0x40, 5, 0, 0, 0, 0]), 1).1;
+        assert_eq!(answer[0], code, "{function}");
+    }
     let notify = |kind: u8| [&[kind, 0, 0, 0][..], &DRIVE, &[0xff; 4]].concat();
     for kind in [1, 2] {
         assert_eq!(control(&notify(kind), 5), (Outcome::Done(5), [0; 5]));
