@@ -181,8 +181,8 @@ fn cloud_command() {
 }
 
 #[test]
-#[ignore = "needs the lab kernel: scripts/test"]
-fn cloud_by_packer() {
+#[ignore = "needs the lab kernel: scripts/test --box-all"]
+fn more_cloud_by_packer() {
     packer::builds_an_image(&cloud_lab(), "debian-13-cloud");
 }
 
