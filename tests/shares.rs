@@ -3,6 +3,7 @@
 mod common;
 
 use common::Store;
+use common::shares::servers;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -108,18 +109,6 @@ fn an_instance_whose_share_has_no_server_is_degraded() {
     fs::create_dir(&dirs[0]).unwrap();
     store.ok(&["start", &id]);
     assert_eq!((ready(), servers(&id).len()), (false, 2));
-}
-
-/// The processes that serve an instance's shares.
-fn servers(id: &str) -> Vec<u32> {
-    let all = fs::read_dir("/proc").unwrap().map_while(Result::ok);
-    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let ours = |pid: &u32| {
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words).into_owned();
-        words.contains("__share") && words.contains(id)
-    };
-    numbers.filter(ours).collect()
 }
 
 /// Waits until something is so.

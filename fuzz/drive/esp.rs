@@ -4,9 +4,7 @@
 
 use super::pv_disk;
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
-use sporevm::pvgrub::{load, volume::Volume};
 use std::io::{Cursor, Write};
-use std::rc::Rc;
 use std::sync::OnceLock;
 
 /// Where the partition begins on the disk, and its bytes.
@@ -101,14 +99,7 @@ fn disk() -> &'static Vec<u8> {
 
 /// Boot from the changed disk.
 pub fn drive(data: &[u8]) {
-    let volume = Volume::open(Rc::new(pv_disk::changed_in(disk(), data)));
-    let boot = super::any_boot();
-    match load::load(&volume, &boot) {
-        // Nothing was changed that matters.
-        Ok(loaded) => assert!(!loaded.kernel.is_empty() && loaded.command_line.contains("panic=")),
-        Err(why) => assert!(!why.is_empty() && !data.is_empty(), "{why}"),
-    }
-    let _ = load::list(&volume, &boot);
+    pv_disk::boot_from(pv_disk::changed_in(disk(), data), data);
 }
 
 /// Changes of what the disk has of each format.

@@ -55,7 +55,12 @@ pub fn changed_in(disk: &[u8], data: &[u8]) -> Vec<u8> {
 
 /// Boot from the changed disk.
 pub fn drive(data: &[u8]) {
-    let volume = Volume::open(Rc::new(changed(data)));
+    boot_from(changed(data), data);
+}
+
+/// Boot from a disk in which that was changed.
+pub fn boot_from(disk: Vec<u8>, data: &[u8]) {
+    let volume = Volume::open(Rc::new(disk));
     let boot = super::any_boot();
     match load::load(&volume, &boot) {
         // Nothing was changed that matters.

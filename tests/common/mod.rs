@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod networks;
 pub mod programs;
 pub mod served;
+pub mod shares;
 pub mod skip;
 pub mod small;
 pub mod spore;

@@ -6,6 +6,7 @@
 mod common;
 
 pub use common::served::Served;
+pub use common::shares::servers;
 pub use common::{Spore, efi, namespace, programs, skip};
 
 use common::{guard, spore};

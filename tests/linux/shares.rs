@@ -1,6 +1,6 @@
 //! A Linux guest that sees directories of the host's.
 
-use super::linux::{Lab, Shell};
+use super::linux::{Lab, Shell, servers};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -53,7 +53,7 @@ pub fn directories_are_shared(lab: &Lab) {
     shell.sh("! ls /mnt/fixed/file 2>&1; ls /mnt/fixed; true");
     a_server_dies(lab, id, &mut shell, &mine);
     lab.ok(&["stop", "--force", id]);
-    assert_eq!(servers(id), [] as [u32; 0], "they end with their VMM");
+    assert_eq!(left_servers(id), [] as [u32; 0], "they end with their VMM");
     let refused = lab.spore(&["start", id]);
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(why.contains("there is no directory") && why.contains("fixed"), "{why}");
@@ -143,7 +143,7 @@ fn stays_as_it_is(shell: &mut Shell, fixed: &Path) {
 
 /// The guest's share fails, the guest does not, and the user is told once.
 fn a_server_dies(lab: &Lab, id: &str, shell: &mut Shell, mine: &Path) {
-    let both = servers(id);
+    let both = left_servers(id);
     assert_eq!(both.len(), 2, "{both:?}");
     for pid in both {
         assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
@@ -157,20 +157,10 @@ fn a_server_dies(lab: &Lab, id: &str, shell: &mut Shell, mine: &Path) {
 }
 
 /// The processes that serve an instance's shares. One that was killed is gone soon.
-fn servers(id: &str) -> Vec<u32> {
-    let found = || -> Vec<u32> {
-        let all = fs::read_dir("/proc").unwrap().map_while(Result::ok);
-        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let ours = |pid: &u32| {
-            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).into_owned();
-            words.contains("__share") && words.contains(id)
-        };
-        numbers.filter(ours).collect()
-    };
+fn left_servers(id: &str) -> Vec<u32> {
     let deadline = Instant::now() + Duration::from_secs(2);
-    while !found().is_empty() && Instant::now() < deadline {
+    while !servers(id).is_empty() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    found()
+    servers(id)
 }
